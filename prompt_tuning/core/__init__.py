@@ -1,0 +1,1 @@
+"""Types and rules that every other package shares; needs jax and numpy only."""

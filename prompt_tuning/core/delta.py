@@ -1,0 +1,114 @@
+"""What a tuning method may change in a frozen model: optional arrays per site.
+
+A `Delta` says nothing about where its numbers come from; a tuner produces it
+and `models.t5.sites` applies it. Every array has a leading run axis of size K,
+and per-layer arrays have the layer axis L second. A field left at its default
+leaves the model untouched, bit for bit.
+
+Sites are named by sublayer:
+
+  attention   enc_self, dec_self, cross
+  MLP         enc_mlp, dec_mlp
+
+and, inside a sublayer, by kernel: `enc_self/query`, `cross/out`,
+`dec_mlp/wi_0`, ...; `<mlp>/hidden` is the MLP's activation before `wo`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import jax
+
+from prompt_tuning.core.types import Array
+
+ATTENTION_SITES = ("enc_self", "dec_self", "cross")
+MLP_SITES = ("enc_mlp", "dec_mlp")
+SUBLAYER_SITES = (*ATTENTION_SITES, *MLP_SITES)
+STACKS = ("encoder", "decoder")
+
+
+class Prefix(NamedTuple):
+  """Keys and values that every query of an attention site also sees.
+
+  Attributes:
+    key: [K, L, P, N, D].
+    value: [K, L, P, N, D].
+  """
+
+  key: Array
+  value: Array
+
+
+class Bottleneck(NamedTuple):
+  """An adapter on a sublayer's output: x + norm(up(gelu(down(x)))).
+
+  Attributes:
+    down: [K, L, H, R].
+    up: [K, L, R, H].
+    down_bias: [K, L, R] or None.
+    up_bias: [K, L, H] or None.
+    norm_scale: [K, L, H] or None; with it, a LayerNorm (eps 1e-6) follows `up`.
+    norm_bias: [K, L, H] or None.
+  """
+
+  down: Array
+  up: Array
+  down_bias: Array | None = None
+  up_bias: Array | None = None
+  norm_scale: Array | None = None
+  norm_bias: Array | None = None
+
+
+class LowRank(NamedTuple):
+  """A rank-R update of one kernel: y + (x @ a) @ b.
+
+  Attributes:
+    a: [K, L, inputs, R].
+    b: [K, L, R, outputs].
+  """
+
+  a: Array
+  b: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hidden:
+  """Per-layer prompt vectors at the virtual tokens of one stack.
+
+  Attributes:
+    values: [K, L, P, H]; row p acts where the input holds virtual token p.
+    mode: `replace` the layer's input there (deep prompts), or `add` to it.
+  """
+
+  values: Array
+  mode: Literal["replace", "add"] = dataclasses.field(
+    default="replace", metadata={"static": True}
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Delta:
+  """Everything a tuning method adds to the frozen model.
+
+  Attributes:
+    virtual: [K, P, H], the vectors of token ids V, V+1, ..., V+P-1 (V = rows of
+      the embedding table), in encoder and decoder inputs alike.
+    prefix: attention site -> extra keys and values.
+    hidden: stack (`encoder`, `decoder`) -> per-layer vectors at virtual tokens.
+    bottleneck: sublayer site -> adapter on that sublayer's output.
+    lowrank: `<sublayer>/<kernel>` -> low-rank update of that kernel.
+    scale: `<sublayer>/<kernel>` or `<mlp>/hidden` -> [K, L, features], a factor
+      on that activation (on a kernel's output).
+    head_rows: [K, C, H], output rows that give logits V, ..., V+C-1.
+  """
+
+  virtual: Array | None = None
+  prefix: Mapping[str, Prefix] = dataclasses.field(default_factory=dict)
+  hidden: Mapping[str, Hidden] = dataclasses.field(default_factory=dict)
+  bottleneck: Mapping[str, Bottleneck] = dataclasses.field(default_factory=dict)
+  lowrank: Mapping[str, LowRank] = dataclasses.field(default_factory=dict)
+  scale: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+  head_rows: Array | None = None

@@ -1,0 +1,1 @@
+"""T5: configuration, network, sites and decoding."""
