@@ -1,0 +1,1 @@
+"""Tasks, metrics, and the tokenised pipeline; the only user of TensorFlow."""

@@ -1,0 +1,1 @@
+"""Prediction, scoring and evaluation with a frozen model and prompts."""

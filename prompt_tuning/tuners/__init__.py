@@ -1,0 +1,1 @@
+"""Tuning methods: small Flax modules that produce a `Delta`."""

@@ -1,0 +1,1 @@
+"""Reading and writing weights: T5X, Hugging Face, PEFT, bundles."""

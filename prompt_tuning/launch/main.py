@@ -1,0 +1,51 @@
+"""`prompt-tuning COMMAND ...`: find the command's module and run it."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from prompt_tuning.core import tree
+
+# Command -> (module with `main(argv) -> int`, what it does). Imported only when
+# asked for: `inspect` should not pay for what `train` needs.
+COMMANDS: dict[str, tuple[str, str]] = {
+  "convert": ("convert", "write a checkpoint or a prompt in another format"),
+  "inspect": ("inspect", "show a checkpoint's tree, dtypes, counts and step"),
+  "diff": ("diff", "compare two checkpoints leaf by leaf"),
+  "data": ("data", "prepare, list and show tasks"),
+}
+
+
+def usage() -> str:
+  """Describe every command in one line."""
+  width = max(map(len, COMMANDS))
+  lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+  return "\n".join(["usage: prompt-tuning COMMAND [--help] ...", "", *lines])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Run one command.
+
+  Args:
+    argv: the words after `prompt-tuning`; `sys.argv[1:]` by default.
+
+  Returns:
+    The process's exit status.
+  """
+  args = list(sys.argv[1:] if argv is None else argv)
+  if not args or args[0] in ("-h", "--help"):
+    print(usage())
+    return 0 if args else 2
+  name, *rest = args
+  if name not in COMMANDS:
+    print(
+      f"Unknown command {name!r}.{tree.nearest(name, COMMANDS)}\n\n{usage()}",
+      file=sys.stderr,
+    )
+    return 2
+  module = importlib.import_module(f"prompt_tuning.launch.{COMMANDS[name][0]}")
+  return module.main(rest)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
