@@ -1,0 +1,367 @@
+"""The parts of T5: kernels, norms, attention, MLP, relative positions, dropout.
+
+Arithmetic follows T5 1.1 as T5X runs it: pre-norm with scale-only RMSNorm, no
+biases, no 1/sqrt(D) in attention, tanh-GELU gated MLP. Parameter names, shapes
+and logical axes are T5X's, so that its checkpoints load without renaming.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.types import Array
+from prompt_tuning.models.t5 import sites
+from prompt_tuning.models.t5.config import T5Config
+
+NORM_EPSILON = 1e-6
+# Additive mask of T5X: far below any logit, finite in bfloat16, so that a row
+# with nothing to attend to gives a mean instead of NaN.
+MASKED_LOGIT = -1e10
+
+_ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+  "gelu": functools.partial(jax.nn.gelu, approximate=True),
+  "relu": jax.nn.relu,
+  "silu": jax.nn.silu,
+  "linear": lambda x: x,
+}
+
+
+def fold_keys(keys: Array | None, number: Array | int) -> Array | None:
+  """Derive each row's PRNG key for one layer, sublayer or use.
+
+  Args:
+    keys: [B] PRNG keys or None.
+    number: what to fold in.
+
+  Returns:
+    [B] PRNG keys, or None when `keys` is.
+  """
+  if keys is None:
+    return None
+  return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def dropout(x: Array, rate: float, keys: Array | None) -> Array:
+  """Drop activations with one mask per row of the batch.
+
+  The mask broadcasts over the second to last dimension (length, or query
+  length in attention), as T5's does. Each row has its own key, so a row drops
+  the same activations in whatever batch it stands, and a mask's prefix does not
+  depend on how far the row is padded.
+
+  Args:
+    x: [B, ..., length, features].
+    rate: probability of dropping.
+    keys: [B] PRNG keys of this very use (`fold_keys`), or None to keep all.
+
+  Returns:
+    The shape and dtype of `x`.
+  """
+  if keys is None or rate == 0.0:
+    return x
+  *outer, _, features = x.shape[1:]
+
+  def keep_one(key: Array) -> Array:
+    # Features first: then the bits of position i do not depend on the number
+    # of positions (threefry is partitionable: bit i is a function of i).
+    keep = jax.random.bernoulli(key, 1.0 - rate, (features, *outer))
+    return jnp.expand_dims(jnp.moveaxis(keep, 0, -1), -2)
+
+  keep = jax.vmap(keep_one)(keys)
+  return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), 0)
+
+
+class Dense(nn.Module):
+  """A kernel without bias, with the low-rank and scale sites on its output.
+
+  Attributes:
+    features: outputs.
+    axes: logical axis names of the kernel.
+    kernel_init: initialiser of the kernel.
+    config: model configuration.
+    site: name of this kernel in `Delta.lowrank` and `Delta.scale`.
+  """
+
+  features: int
+  axes: tuple[str, str]
+  kernel_init: Any
+  config: T5Config
+  site: str = ""
+
+  @nn.compact
+  def __call__(
+    self, x: Array, delta: Delta, run_ids: Array | None = None
+  ) -> Array:
+    """Map [B, T, inputs] to [B, T, features]."""
+    kernel = self.param(
+      "kernel",
+      nn.with_logical_partitioning(self.kernel_init, self.axes),
+      (x.shape[-1], self.features),
+      self.config.param_dtype,
+    )
+    y = x @ kernel.astype(x.dtype)
+    y = sites.low_rank(y, x, delta.lowrank.get(self.site), run_ids)
+    return sites.scale(y, delta.scale.get(self.site), run_ids)
+
+
+class RMSNorm(nn.Module):
+  """T5's layer norm: scale only, no mean, no bias, computed in float32.
+
+  Attributes:
+    config: model configuration.
+  """
+
+  config: T5Config
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Normalise the last axis of [B, T, H]."""
+    scale = self.param(
+      "scale",
+      nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
+      (x.shape[-1],),
+      self.config.param_dtype,
+    )
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    y = (x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)).astype(x.dtype)
+    return y * scale.astype(x.dtype)[None, None]
+
+
+def relative_position_bucket(
+  relative_position: np.ndarray,
+  *,
+  bidirectional: bool,
+  num_buckets: int,
+  max_distance: int,
+) -> np.ndarray:
+  """Map key-minus-query distances to T5's buckets.
+
+  Half of the buckets are exact distances, the rest grow logarithmically up to
+  `max_distance`; bidirectional attention splits them between the directions.
+
+  Args:
+    relative_position: integers, key position - query position.
+    bidirectional: whether keys after the query count.
+    num_buckets: buckets in all.
+    max_distance: distance from which all share the last bucket.
+
+  Returns:
+    int32 buckets of the same shape. The logarithm is taken in float32 with a
+    machine-epsilon term, like the published code, so that bucket edges agree.
+  """
+  distance = -np.asarray(relative_position)
+  offset = np.zeros_like(distance)
+  if bidirectional:
+    num_buckets //= 2
+    offset = np.where(distance < 0, num_buckets, 0)
+    distance = np.abs(distance)
+  else:
+    distance = np.maximum(distance, 0)
+  exact = num_buckets // 2
+  epsilon = np.finfo(np.float32).eps
+  growth = np.log(distance.astype(np.float32) / exact + epsilon) / np.float32(
+    np.log(max_distance / exact)
+  )
+  large = exact + (growth * (num_buckets - exact)).astype(np.int32)
+  large = np.minimum(large, num_buckets - 1)
+  return (offset + np.where(distance < exact, distance, large)).astype(np.int32)
+
+
+class RelativePositionBias(nn.Module):
+  """Attention bias by bucketed distance, one table for a whole stack.
+
+  Attributes:
+    config: model configuration.
+    bidirectional: encoder (True) or causal decoder (False) buckets.
+  """
+
+  config: T5Config
+  bidirectional: bool
+
+  @nn.compact
+  def __call__(
+    self, query_length: int, key_length: int, query_start: Array | int = 0
+  ) -> Array:
+    """Compute the bias of consecutive queries over all keys.
+
+    Args:
+      query_length: Q.
+      key_length: S; keys stand at positions 0..S-1.
+      query_start: position of the first query (traced while decoding).
+
+    Returns:
+      [1, N, Q, S] in the activation dtype.
+    """
+    config = self.config
+    table = self.param(
+      "rel_embedding",
+      nn.with_logical_partitioning(
+        nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
+        ("heads", "relpos_buckets"),
+      ),
+      (config.num_heads, config.relpos_buckets),
+      config.param_dtype,
+    )
+    # One value per distance, then a window of them per query: key - query runs
+    # over key_length values and moves down by one from query to query.
+    distances = np.arange(-(key_length - 1), key_length)
+    buckets = relative_position_bucket(
+      distances,
+      bidirectional=self.bidirectional,
+      num_buckets=config.relpos_buckets,
+      max_distance=config.relpos_max_distance,
+    )
+    by_distance = table.astype(config.dtype)[:, buckets]
+    queries = query_start + jnp.arange(query_length)
+    index = jnp.arange(key_length)[None, :] - queries[:, None] + key_length - 1
+    return by_distance[None, :, index]
+
+
+class Attention(nn.Module):
+  """Multi-head attention over given keys and values, without 1/sqrt(D).
+
+  Attributes:
+    config: model configuration.
+    site: `enc_self`, `dec_self` or `cross`.
+  """
+
+  config: T5Config
+  site: str
+
+  def setup(self) -> None:
+    """Declare the four kernels."""
+    config = self.config
+    joined = config.num_heads * config.head_dim
+    init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+    # T5 folds the 1/sqrt(D) of attention into the query's initialiser.
+    def query_init(*args: Any) -> Array:
+      return init(*args) / jnp.sqrt(config.head_dim).astype(config.param_dtype)
+
+    def kernel(name: str, features: int, kernel_init: Any) -> Dense:
+      inward = name != "out"
+      axes = ("embed", "joined_kv") if inward else ("joined_kv", "embed")
+      site = f"{self.site}/{name}"
+      return Dense(features, axes, kernel_init, config, site, name=name)
+
+    self.query = kernel("query", joined, query_init)
+    self.key = kernel("key", joined, init)
+    self.value = kernel("value", joined, init)
+    self.out = kernel("out", config.emb_dim, init)
+
+  def keys_values(
+    self, source: Array, delta: Delta, run_ids: Array | None
+  ) -> tuple[Array, Array]:
+    """Project what is attended to: [B, S, H] -> two [B, S, N, D]."""
+    return (
+      self._split(self.key(source, delta, run_ids)),
+      self._split(self.value(source, delta, run_ids)),
+    )
+
+  def __call__(
+    self,
+    x: Array,
+    key: Array,
+    value: Array,
+    mask: Array,
+    bias: Array | None,
+    delta: Delta,
+    run_ids: Array | None,
+    dropout_keys: Array | None,
+  ) -> Array:
+    """Attend from x to the given keys and values.
+
+    Args:
+      x: [B, Q, H] queries, normed.
+      key: [B, S, N, D].
+      value: [B, S, N, D].
+      mask: [B, 1, 1 or Q, S] booleans, True = attend.
+      bias: [1, N, Q, S] or None.
+      delta: this layer's sites.
+      run_ids: [B] or None.
+      dropout_keys: [B] PRNG keys or None.
+
+    Returns:
+      [B, Q, H].
+    """
+    query = self._split(self.query(x, delta, run_ids))
+    key, value, mask, bias = sites.prefix(
+      key, value, mask, bias, delta.prefix.get(self.site), run_ids
+    )
+    weights = self._weights(query, key, mask, bias)
+    weights = dropout(weights, self.config.dropout_rate, dropout_keys)
+    y = jnp.einsum("bnqs,bsnd->bqnd", weights, value)
+    y = self.out(y.reshape(*y.shape[:2], -1), delta, run_ids)
+    return sites.bottleneck(y, delta.bottleneck.get(self.site), run_ids)
+
+  def _split(self, x: Array) -> Array:
+    heads = (self.config.num_heads, self.config.head_dim)
+    return x.reshape(*x.shape[:-1], *heads)
+
+  def _weights(
+    self, query: Array, key: Array, mask: Array, bias: Array | None
+  ) -> Array:
+    dtype = query.dtype
+    if self.config.float32_attention_logits:
+      query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+    logits = jnp.einsum("bqnd,bsnd->bnqs", query, key)
+    if bias is not None:
+      logits = logits + bias.astype(logits.dtype)
+    logits = jnp.where(mask, logits, jnp.asarray(MASKED_LOGIT, logits.dtype))
+    return jax.nn.softmax(logits, axis=-1).astype(dtype)
+
+
+class MLP(nn.Module):
+  """The feed-forward block: product of activated kernels, then `wo`.
+
+  Attributes:
+    config: model configuration.
+    site: `enc_mlp` or `dec_mlp`.
+  """
+
+  config: T5Config
+  site: str
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    delta: Delta,
+    run_ids: Array | None,
+    dropout_keys: Array | None,
+  ) -> Array:
+    """Map [B, T, H] to [B, T, H]."""
+    config = self.config
+    init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+    gated = len(config.mlp_activations) > 1
+    inner = None
+    for i, activation in enumerate(config.mlp_activations):
+      name = f"wi_{i}" if gated else "wi"
+      y = Dense(
+        config.mlp_dim,
+        ("embed", "mlp"),
+        init,
+        config,
+        f"{self.site}/{name}",
+        name=name,
+      )(x, delta, run_ids)
+      y = _ACTIVATIONS[activation](y)
+      inner = y if inner is None else inner * y
+    inner = dropout(inner, config.dropout_rate, dropout_keys)
+    inner = sites.scale(inner, delta.scale.get(f"{self.site}/hidden"), run_ids)
+    y = Dense(
+      config.emb_dim,
+      ("mlp", "embed"),
+      init,
+      config,
+      f"{self.site}/wo",
+      name="wo",
+    )(inner, delta, run_ids)
+    return sites.bottleneck(y, delta.bottleneck.get(self.site), run_ids)

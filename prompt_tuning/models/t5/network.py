@@ -1,0 +1,729 @@
+"""The T5 encoder-decoder as a pure function of (frozen, batch, delta).
+
+One masked path serves training, prefill and cached decoding. A batch is a
+mapping with T5X's feature names:
+
+  encoder_input_tokens   [B, T] ids, 0 = padding on either side, >= V virtual
+  decoder_input_tokens   [B, S] ids, targets shifted right behind a 0
+  decoder_target_tokens  [B, S] ids, 0 = no target
+  encoder_segment_ids    [B, T] only when packed: 1-based, 0 = padding
+  decoder_segment_ids    [B, S] only when packed
+  run_ids                [B] run of each row; absent when the delta has one run
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from prompt_tuning.core.axes import LogicalAxes
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.types import PAD_ID, Array, Batch
+from prompt_tuning.models.t5 import sites
+from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.models.t5.layers import (
+  MLP,
+  Attention,
+  Dense,
+  RelativePositionBias,
+  RMSNorm,
+  dropout,
+  fold_keys,
+)
+
+_ACTIVATION_AXES = ("batch", "length", "embed")
+
+
+class Encoded(NamedTuple):
+  """What the decoder attends to.
+
+  Attributes:
+    states: [B, T, H].
+    mask: [B, T] booleans, True = a token stands there.
+  """
+
+  states: Array
+  mask: Array
+
+
+class LayerCache(NamedTuple):
+  """Keys and values of one decoder layer, [B, S or T, N, D] each."""
+
+  self_key: Array
+  self_value: Array
+  cross_key: Array
+  cross_value: Array
+
+
+class Cache(NamedTuple):
+  """The state of incremental decoding.
+
+  Attributes:
+    layers: one `LayerCache` per layer; a single one with a leading L axis when
+      the layers are scanned.
+    self_mask: [B, S] booleans, the decoder positions written so far that hold a
+      token (a left-padded start does not).
+    cross_mask: [B, T] booleans.
+    index: scalar, the next decoder position.
+  """
+
+  layers: tuple[LayerCache, ...] | LayerCache
+  self_mask: Array
+  cross_mask: Array
+  index: Array
+
+
+class Context(NamedTuple):
+  """What all layers of a stack share.
+
+  Attributes:
+    mask: [B, 1, 1 or Q, S] booleans of the stack's self-attention.
+    bias: [1, N, Q, S] relative position bias.
+    run_ids: [B] or None.
+    dropout_keys: [B] PRNG keys or None.
+    virtual_index: [B, T] virtual token of each position (negative: none), or
+      None when no site asks.
+    cross_mask: [B, 1, 1 or Q, T] booleans; decoder only.
+    encoded: [B, T, H] states; decoder only, None when the cache holds them.
+    cache_index: scalar position of the first query; cached decoding only.
+  """
+
+  mask: Array
+  bias: Array
+  run_ids: Array | None
+  dropout_keys: Array | None
+  virtual_index: Array | None
+  cross_mask: Array | None = None
+  encoded: Array | None = None
+  cache_index: Array | None = None
+
+
+class EncoderLayer(nn.Module):
+  """Self-attention and MLP, each pre-normed with a residual.
+
+  Attributes:
+    config: model configuration.
+  """
+
+  config: T5Config
+
+  @nn.compact
+  def __call__(
+    self, x: Array, delta: Delta, layer: Array | int, context: Context
+  ) -> tuple[Array, None]:
+    """Map [B, T, H] to ([B, T, H], None); the pair is what `nn.scan` wants."""
+    config, run_ids = self.config, context.run_ids
+    keys = fold_keys(context.dropout_keys, layer)
+    x = sites.hidden(
+      x, delta.hidden.get("encoder"), context.virtual_index, run_ids
+    )
+
+    y = RMSNorm(config, name="pre_attention_layer_norm")(x)
+    attention = Attention(config, "enc_self", name="attention")
+    key, value = attention.keys_values(y, delta, run_ids)
+    y = attention(
+      y,
+      key,
+      value,
+      context.mask,
+      context.bias,
+      delta,
+      run_ids,
+      fold_keys(keys, 0),
+    )
+    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 1))
+
+    y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
+    y = MLP(config, "enc_mlp", name="mlp")(
+      y, delta, run_ids, fold_keys(keys, 2)
+    )
+    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
+    return nn.with_logical_constraint(x, _ACTIVATION_AXES), None
+
+
+class DecoderLayer(nn.Module):
+  """Causal self-attention, cross-attention and MLP.
+
+  Attributes:
+    config: model configuration.
+    keep_cache: return this layer's keys and values.
+  """
+
+  config: T5Config
+  keep_cache: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    delta: Delta,
+    layer: Array | int,
+    cache: LayerCache | None,
+    context: Context,
+  ) -> tuple[Array, LayerCache | None]:
+    """Run the layer on new positions, against the cache when there is one.
+
+    Args:
+      x: [B, Q, H].
+      delta: this layer's sites.
+      layer: number of this layer, for dropout.
+      cache: keys and values of earlier positions, or None.
+      context: what the stack shares.
+
+    Returns:
+      ([B, Q, H], the layer's cache when `keep_cache`, else None).
+    """
+    config, run_ids = self.config, context.run_ids
+    keys = fold_keys(context.dropout_keys, layer)
+    x = sites.hidden(
+      x, delta.hidden.get("decoder"), context.virtual_index, run_ids
+    )
+
+    y = RMSNorm(config, name="pre_self_attention_layer_norm")(x)
+    attention = Attention(config, "dec_self", name="self_attention")
+    key, value = attention.keys_values(y, delta, run_ids)
+    if cache is not None:
+      at = (0, context.cache_index, 0, 0)
+      key = jax.lax.dynamic_update_slice(cache.self_key, key, at)
+      value = jax.lax.dynamic_update_slice(cache.self_value, value, at)
+    y = attention(
+      y,
+      key,
+      value,
+      context.mask,
+      context.bias,
+      delta,
+      run_ids,
+      fold_keys(keys, 0),
+    )
+    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 1))
+
+    y = RMSNorm(config, name="pre_cross_attention_layer_norm")(x)
+    cross = Attention(config, "cross", name="encoder_decoder_attention")
+    if cache is None:
+      cross_key, cross_value = cross.keys_values(
+        context.encoded, delta, run_ids
+      )
+    else:
+      cross_key, cross_value = cache.cross_key, cache.cross_value
+    y = cross(
+      y,
+      cross_key,
+      cross_value,
+      context.cross_mask,
+      None,
+      delta,
+      run_ids,
+      fold_keys(keys, 2),
+    )
+    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
+
+    y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
+    y = MLP(config, "dec_mlp", name="mlp")(
+      y, delta, run_ids, fold_keys(keys, 4)
+    )
+    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 5))
+    x = nn.with_logical_constraint(x, _ACTIVATION_AXES)
+    kept = LayerCache(key, value, cross_key, cross_value)
+    return x, kept if self.keep_cache else None
+
+
+def _scanned(layer: Any, in_axes: tuple[Any, ...], length: int) -> Any:
+  """Stack a layer's parameters under one leading axis and scan over them."""
+  return nn.scan(
+    layer,
+    variable_axes={"params": 0},
+    split_rngs={"params": True},
+    in_axes=in_axes,
+    length=length,
+    metadata_params={nn.PARTITION_NAME: "layers"},
+  )
+
+
+class Encoder(nn.Module):
+  """The stack of encoder layers.
+
+  Attributes:
+    config: model configuration.
+  """
+
+  config: T5Config
+
+  @nn.compact
+  def __call__(self, x: Array, delta: Delta, context: Context) -> Array:
+    """Map embedded inputs [B, T, H] to states [B, T, H].
+
+    Args:
+      x: [B, T, H].
+      delta: all sites; the encoder's are selected here.
+      context: what the layers share, but for the bias, which is made here.
+    """
+    config = self.config
+    count, keys = config.num_encoder_layers, context.dropout_keys
+    bias = RelativePositionBias(config, True, name="relpos_bias")
+    context = context._replace(bias=bias(x.shape[1], x.shape[1]))
+    per_layer = sites.layer_sites(delta, "encoder")
+
+    x = dropout(x, config.dropout_rate, fold_keys(keys, count))
+    layer_class = nn.remat(EncoderLayer) if config.remat else EncoderLayer
+    if config.scan_layers:
+      layers = _scanned(layer_class, (0, 0, nn.broadcast), count)
+      numbers = jnp.arange(count)
+      x, _ = layers(config, name="layers")(x, per_layer, numbers, context)
+    else:
+      for i in range(count):
+        layer = layer_class(config, name=f"layers_{i}")
+        x, _ = layer(x, _at(per_layer, i), i, context)
+    x = RMSNorm(config, name="encoder_norm")(x)
+    return dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
+
+
+class Decoder(nn.Module):
+  """The stack of decoder layers and, when it is not tied, the output head.
+
+  Attributes:
+    config: model configuration.
+  """
+
+  config: T5Config
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    delta: Delta,
+    context: Context,
+    cache: Cache | None = None,
+    keep_cache: bool = False,
+  ) -> tuple[Array, Array | None, Any]:
+    """Run all layers on new positions.
+
+    Args:
+      x: [B, Q, H] embedded inputs.
+      delta: all sites; the decoder's are selected here.
+      context: what the layers share, but for the bias, which is made here.
+      cache: state of earlier positions, or None.
+      keep_cache: return the layers' keys and values.
+
+    Returns:
+      (normed states [B, Q, H], float32 logits [B, Q, V] or None when the head
+      is tied, the layers' caches or None).
+    """
+    config = self.config
+    count, keys = config.num_decoder_layers, context.dropout_keys
+    bias = RelativePositionBias(config, False, name="relpos_bias")
+    start = 0 if cache is None else cache.index
+    context = context._replace(
+      bias=bias(x.shape[1], context.mask.shape[-1], start), cache_index=start
+    )
+    per_layer = sites.layer_sites(delta, "decoder")
+    old = None if cache is None else cache.layers
+
+    x = dropout(x, config.dropout_rate, fold_keys(keys, count))
+    layer_class = nn.remat(DecoderLayer) if config.remat else DecoderLayer
+    if config.scan_layers:
+      layers = _scanned(layer_class, (0, 0, 0, nn.broadcast), count)
+      numbers = jnp.arange(count)
+      x, new = layers(config, keep_cache, name="layers")(
+        x, per_layer, numbers, old, context
+      )
+    else:
+      kept = []
+      for i in range(count):
+        layer = layer_class(config, keep_cache, name=f"layers_{i}")
+        past = None if old is None else old[i]
+        x, layer_cache = layer(x, _at(per_layer, i), i, past, context)
+        kept.append(layer_cache)
+      new = tuple(kept)
+    x = RMSNorm(config, name="decoder_norm")(x)
+    x = dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
+    return x, self._head(x), new
+
+  def _head(self, x: Array) -> Array | None:
+    if self.config.logits_via_embedding:
+      return None
+    # The head runs in float32 whatever the activations are, as in T5X.
+    return Dense(
+      self.config.vocab_size,
+      ("embed", "vocab"),
+      nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+      self.config,
+      name="logits_dense",
+    )(x.astype(jnp.float32), Delta())
+
+
+class TokenEmbedder(nn.Module):
+  """The shared embedding table.
+
+  Attributes:
+    config: model configuration.
+  """
+
+  config: T5Config
+
+  def setup(self) -> None:
+    """Declare the table, [V, H]."""
+    config = self.config
+    self.embedding = self.param(
+      "embedding",
+      nn.with_logical_partitioning(
+        nn.initializers.normal(1.0), ("vocab", "embed")
+      ),
+      (config.vocab_size, config.emb_dim),
+      config.param_dtype,
+    )
+
+  def __call__(
+    self, ids: Array, virtual: Array | None, run_ids: Array | None
+  ) -> Array:
+    """Look up [B, T] ids, virtual ones included; see `sites.embed`."""
+    dtype = self.config.dtype
+    return sites.embed(self.embedding, ids, virtual, run_ids, dtype)
+
+  def attend(self, x: Array) -> Array:
+    """Compute the tied head's float32 logits, scaled by 1/sqrt(H)."""
+    table = self.embedding.astype(jnp.float32)
+    return (x.astype(jnp.float32) @ table.T) / np.float32(np.sqrt(x.shape[-1]))
+
+
+class T5(nn.Module):
+  """A T5 that accepts a `Delta`: `T5(config).apply({"params": p}, batch, d)`.
+
+  Attributes:
+    config: model configuration.
+  """
+
+  config: T5Config
+
+  def setup(self) -> None:
+    """Declare the table and the two stacks under T5X's names."""
+    self.token_embedder = TokenEmbedder(self.config)
+    self.encoder = Encoder(self.config)
+    self.decoder = Decoder(self.config)
+
+  def __call__(
+    self,
+    batch: Batch,
+    delta: Delta | None = None,
+    dropout_keys: Array | None = None,
+  ) -> Array:
+    """Compute the logits of every target position, teacher-forced.
+
+    Args:
+      batch: see the module docstring.
+      delta: what a tuning method adds; None or `Delta()` is the plain T5.
+      dropout_keys: [B] PRNG keys, one per row, or None for no dropout.
+
+    Returns:
+      [B, S, V] float32, or [B, S, V + C] with `delta.head_rows`.
+    """
+    encoder_keys = fold_keys(dropout_keys, 0)
+    encoded = self.encode(batch, delta, encoder_keys)
+    return self.decode(batch, encoded, delta, fold_keys(dropout_keys, 1))
+
+  def encode(
+    self,
+    batch: Batch,
+    delta: Delta | None = None,
+    dropout_keys: Array | None = None,
+  ) -> Encoded:
+    """Run the encoder.
+
+    Args:
+      batch: needs `encoder_input_tokens`, and segment and run ids if used.
+      delta: what a tuning method adds.
+      dropout_keys: [B] PRNG keys or None.
+
+    Returns:
+      States [B, T, H] and the mask of real tokens [B, T].
+    """
+    delta = Delta() if delta is None else delta
+    ids, run_ids = batch["encoder_input_tokens"], batch.get("run_ids")
+    valid = ids != PAD_ID
+    segments = batch.get("encoder_segment_ids")
+    context = Context(
+      mask=_key_mask(valid) & _same_segment(segments, segments),
+      bias=None,
+      run_ids=run_ids,
+      dropout_keys=dropout_keys,
+      virtual_index=self._virtual_index(ids, delta, "encoder"),
+    )
+    x = self.token_embedder(ids, delta.virtual, run_ids)
+    x = nn.with_logical_constraint(x, _ACTIVATION_AXES)
+    return Encoded(self.encoder(x, delta, context), valid)
+
+  def decode(
+    self,
+    batch: Batch,
+    encoded: Encoded,
+    delta: Delta | None = None,
+    dropout_keys: Array | None = None,
+  ) -> Array:
+    """Run the decoder over whole target sequences.
+
+    Args:
+      batch: needs the two decoder features, and segment and run ids if used.
+      encoded: the encoder's output for the same rows.
+      delta: what a tuning method adds.
+      dropout_keys: [B] PRNG keys or None.
+
+    Returns:
+      [B, S, V (+ C)] float32 logits.
+    """
+    delta = Delta() if delta is None else delta
+    ids = batch["decoder_input_tokens"]
+    # A start token is 0 like padding, but only it has a target.
+    valid = (ids != PAD_ID) | (batch["decoder_target_tokens"] != PAD_ID)
+    own = batch.get("decoder_segment_ids")
+    across = _same_segment(own, batch.get("encoder_segment_ids"))
+    positions = jnp.arange(ids.shape[1])
+    context = Context(
+      mask=_causal_mask(valid, positions) & _same_segment(own, own),
+      bias=None,
+      run_ids=batch.get("run_ids"),
+      dropout_keys=dropout_keys,
+      virtual_index=self._virtual_index(ids, delta, "decoder"),
+      cross_mask=_key_mask(encoded.mask) & across,
+      encoded=encoded.states,
+    )
+    logits, _ = self._decode(ids, delta, context)
+    return logits
+
+  def prefill(
+    self,
+    tokens: Array,
+    valid: Array,
+    encoded: Encoded,
+    length: int,
+    delta: Delta | None = None,
+    run_ids: Array | None = None,
+  ) -> tuple[Array, Cache]:
+    """Read the decoder's first tokens and start a cache.
+
+    Args:
+      tokens: [B, Q] ids, usually one start token 0; with decoder prompts of
+        several lengths, padded on the left.
+      valid: [B, Q] booleans, False on that padding.
+      encoded: the encoder's output.
+      length: decoder positions to make room for, Q included.
+      delta: what a tuning method adds.
+      run_ids: [B] or None.
+
+    Returns:
+      (logits [B, Q, V (+ C)], the cache).
+
+    Raises:
+      ValueError: `length` is smaller than Q.
+    """
+    delta = Delta() if delta is None else delta
+    count = tokens.shape[1]
+    if length < count:
+      raise ValueError(
+        f"A cache of length {length} cannot hold the {count} tokens that "
+        "decoding starts from; raise the maximal decode length."
+      )
+    cross_mask = _key_mask(encoded.mask)
+    context = Context(
+      mask=_causal_mask(valid, jnp.arange(count)),
+      bias=None,
+      run_ids=run_ids,
+      dropout_keys=None,
+      virtual_index=self._virtual_index(tokens, delta, "decoder"),
+      cross_mask=cross_mask,
+      encoded=encoded.states,
+    )
+    logits, layers = self._decode(tokens, delta, context, keep_cache=True)
+
+    # The length axis is the third from the right in [(L,) B, S, N, D].
+    def grow(a: Array) -> Array:
+      pad = [(0, 0)] * a.ndim
+      pad[-3] = (0, length - count)
+      return jnp.pad(a, pad)
+
+    def grow_layer(layer: LayerCache) -> LayerCache:
+      key, value = grow(layer.self_key), grow(layer.self_value)
+      return layer._replace(self_key=key, self_value=value)
+
+    layers = jax.tree.map(
+      grow_layer, layers, is_leaf=lambda x: isinstance(x, LayerCache)
+    )
+    self_mask = jnp.pad(valid, ((0, 0), (0, length - count)))
+    index = jnp.asarray(count, jnp.int32)
+    return logits, Cache(layers, self_mask, encoded.mask, index)
+
+  def step(
+    self,
+    tokens: Array,
+    cache: Cache,
+    delta: Delta | None = None,
+    run_ids: Array | None = None,
+  ) -> tuple[Array, Cache]:
+    """Read the next tokens against the cache.
+
+    Args:
+      tokens: [B, Q] ids, usually Q = 1.
+      cache: from `prefill` or an earlier step; with room for Q more.
+      delta: what a tuning method adds.
+      run_ids: [B] or None.
+
+    Returns:
+      (logits [B, Q, V (+ C)], the updated cache).
+    """
+    delta = Delta() if delta is None else delta
+    count = tokens.shape[1]
+    self_mask = jax.lax.dynamic_update_slice(
+      cache.self_mask, jnp.ones(tokens.shape, bool), (0, cache.index)
+    )
+    context = Context(
+      mask=_causal_mask(self_mask, cache.index + jnp.arange(count)),
+      bias=None,
+      run_ids=run_ids,
+      dropout_keys=None,
+      virtual_index=self._virtual_index(tokens, delta, "decoder"),
+      cross_mask=_key_mask(cache.cross_mask),
+    )
+    logits, layers = self._decode(tokens, delta, context, cache, True)
+    return logits, Cache(
+      layers, self_mask, cache.cross_mask, cache.index + count
+    )
+
+  def _decode(
+    self,
+    ids: Array,
+    delta: Delta,
+    context: Context,
+    cache: Cache | None = None,
+    keep_cache: bool = False,
+  ) -> tuple[Array, Any]:
+    run_ids = context.run_ids
+    x = self.token_embedder(ids, delta.virtual, run_ids)
+    x = nn.with_logical_constraint(x, _ACTIVATION_AXES)
+    x, logits, layers = self.decoder(x, delta, context, cache, keep_cache)
+    if logits is None:
+      logits = self.token_embedder.attend(x)
+    return sites.head_rows(logits, x, delta.head_rows, run_ids), layers
+
+  def _virtual_index(
+    self, ids: Array, delta: Delta, stack: str
+  ) -> Array | None:
+    if stack not in delta.hidden:
+      return None
+    return ids - self.config.vocab_size
+
+
+def _at(per_layer: Delta, i: int) -> Delta:
+  return jax.tree.map(lambda a: a[i], per_layer)
+
+
+def _key_mask(valid: Array) -> Array:
+  """Let every query see the valid keys: [B, S] -> [B, 1, 1, S]."""
+  return valid[:, None, None, :]
+
+
+def _causal_mask(valid: Array, query_positions: Array) -> Array:
+  """Let queries see valid keys up to themselves: -> [B, 1, Q, S]."""
+  keys = jnp.arange(valid.shape[1])
+  causal = keys[None, :] <= query_positions[:, None]
+  return _key_mask(valid) & causal[None, None]
+
+
+def _same_segment(
+  query_segments: Array | None, key_segments: Array | None
+) -> Array | bool:
+  """Keep attention within packed segments: [B, 1, Q, S], or True unpacked."""
+  if query_segments is None or key_segments is None:
+    return True
+  same = query_segments[:, :, None] == key_segments[:, None, :]
+  return same[:, None]
+
+
+def shift_right(targets: Array) -> Array:
+  """Make decoder inputs from unpacked targets: a 0, then all but the last.
+
+  Args:
+    targets: [B, S] ids.
+
+  Returns:
+    [B, S] ids.
+  """
+  return jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+
+
+def score(logits: Array, targets: Array) -> Array:
+  """Sum the log-likelihoods of given targets.
+
+  Args:
+    logits: [B, S, V] float32.
+    targets: [B, S] ids; 0 is not scored.
+
+  Returns:
+    [B] float32, natural logarithm.
+
+  Source: T5X's score_batch (z-loss excluded).
+  """
+  log_probs = jax.nn.log_softmax(logits)
+  picked = jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
+  return jnp.sum(jnp.where(targets != PAD_ID, picked, 0), axis=-1)
+
+
+def _boxed_params(config: T5Config) -> Mapping[str, Any]:
+  ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+  batch = {
+    "encoder_input_tokens": ids,
+    "decoder_input_tokens": ids,
+    "decoder_target_tokens": ids,
+  }
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return jax.eval_shape(T5(config).init, key, batch)["params"]
+
+
+def abstract_params(config: T5Config) -> Mapping[str, Any]:
+  """Describe the parameter tree without allocating anything.
+
+  Args:
+    config: model configuration.
+
+  Returns:
+    Nested mappings of `jax.ShapeDtypeStruct`, under T5X's names; with
+    `scan_layers`, a stack's layers lie under one `layers` with a leading L.
+  """
+  return nn.meta.unbox(_boxed_params(config))
+
+
+def logical_axes(config: T5Config) -> Mapping[str, Any]:
+  """Name the logical axes of every parameter.
+
+  Args:
+    config: model configuration.
+
+  Returns:
+    The tree of `abstract_params` with tuples of axis names as leaves.
+  """
+
+  def names(leaf: Any) -> LogicalAxes:
+    return tuple(leaf.names)
+
+  is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
+  return jax.tree.map(names, _boxed_params(config), is_leaf=is_box)
+
+
+def init_params(config: T5Config, key: Array) -> Mapping[str, Any]:
+  """Draw a random model, unboxed; for tests and pretraining from scratch.
+
+  Args:
+    config: model configuration.
+    key: PRNG key.
+
+  Returns:
+    The tree of `abstract_params`, with arrays.
+  """
+  ids = jnp.ones((1, 2), jnp.int32)
+  batch = {
+    "encoder_input_tokens": ids,
+    "decoder_input_tokens": ids,
+    "decoder_target_tokens": ids,
+  }
+  return nn.meta.unbox(jax.jit(T5(config).init)(key, batch)["params"])

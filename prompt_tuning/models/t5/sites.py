@@ -1,0 +1,282 @@
+"""Where a `Delta` touches the frozen T5: pure functions, identity on None.
+
+Every array keeps its leading run axis K down to here. `run_ids [B]` says which
+run a row of the batch belongs to; with K = 1 it may be None, and the run axis
+is dropped instead of gathered. Shape letters: `core.types`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning.core.delta import Bottleneck, Delta, Hidden, LowRank, Prefix
+from prompt_tuning.core.types import Array, DType
+
+_NORM_EPSILON = 1e-6
+_STACK_SITES = {
+  "encoder": ("enc_self", "enc_mlp"),
+  "decoder": ("dec_self", "cross", "dec_mlp"),
+}
+
+
+def layer_sites(delta: Delta, stack: str) -> Delta:
+  """Select one stack's per-layer sites and move the layer axis to the front.
+
+  Args:
+    delta: arrays [K, L, ...].
+    stack: `encoder` or `decoder`.
+
+  Returns:
+    A `Delta` of that stack's per-layer fields, arrays [L, K, ...]; indexing or
+    scanning over axis 0 gives what one layer's sites take.
+  """
+  sites = _STACK_SITES[stack]
+
+  def of_stack(field: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in field.items() if k.split("/")[0] in sites}
+
+  selected = dataclasses.replace(
+    delta,
+    virtual=None,
+    head_rows=None,
+    prefix=of_stack(delta.prefix),
+    hidden={k: v for k, v in delta.hidden.items() if k == stack},
+    bottleneck=of_stack(delta.bottleneck),
+    lowrank=of_stack(delta.lowrank),
+    scale=of_stack(delta.scale),
+  )
+  return jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), selected)
+
+
+def embed(
+  table: Array,
+  ids: Array,
+  virtual: Array | None,
+  run_ids: Array | None,
+  dtype: DType,
+) -> Array:
+  """Look token ids up in the frozen table, and virtual ones in `virtual`.
+
+  Args:
+    table: [V, H], the frozen embedding table.
+    ids: [B, T] integers; V + p is virtual token p.
+    virtual: [K, P, H] or None.
+    run_ids: [B] or None.
+    dtype: of the result.
+
+  Returns:
+    [B, T, H]. An id that no row answers gives NaN, never a neighbour's row.
+  """
+  rows = _rows_or_nan(table, ids).astype(dtype)
+  if virtual is None:
+    return rows
+  soft = virtual_rows(virtual, ids - table.shape[0], run_ids)
+  is_virtual = (ids >= table.shape[0])[..., None]
+  return jnp.where(is_virtual, soft.astype(dtype), rows)
+
+
+def virtual_rows(values: Array, index: Array, run_ids: Array | None) -> Array:
+  """Gather each row's own virtual vectors.
+
+  Args:
+    values: [K, P, H].
+    index: [B, T] integers; outside [0, P) gives NaN.
+    run_ids: [B] or None.
+
+  Returns:
+    [B, T, H] in the dtype of `values`.
+  """
+  num_runs, length, width = values.shape
+  inside = (index >= 0) & (index < length)
+  flat = index if run_ids is None else index + length * run_ids[:, None]
+  return _rows_or_nan(
+    values.reshape(num_runs * length, width),
+    jnp.where(inside, flat, num_runs * length),
+  )
+
+
+def hidden(
+  x: Array, site: Hidden | None, index: Array | None, run_ids: Array | None
+) -> Array:
+  """Replace, or add to, a layer's input at the virtual tokens.
+
+  Args:
+    x: [B, T, H].
+    site: values [K, P, H] of this layer, or None.
+    index: [B, T], virtual token of each position, negative elsewhere.
+    run_ids: [B] or None.
+
+  Returns:
+    [B, T, H]; positions without a row in `site` keep their value.
+  """
+  if site is None or index is None:
+    return x
+  inside = ((index >= 0) & (index < site.values.shape[1]))[..., None]
+  rows = virtual_rows(site.values, index, run_ids).astype(x.dtype)
+  return jnp.where(inside, rows if site.mode == "replace" else x + rows, x)
+
+
+def prefix(
+  key: Array,
+  value: Array,
+  mask: Array,
+  bias: Array | None,
+  site: Prefix | None,
+  run_ids: Array | None,
+) -> tuple[Array, Array, Array, Array | None]:
+  """Put extra keys and values in front of an attention's own.
+
+  A prefix has no position: it gets relative bias zero and is seen by every
+  query. (Prefix tuning for T5 leaves that choice open; zero is exact for
+  cross-attention, which has no bias at all.)
+
+  Args:
+    key: [B, S, N, D].
+    value: [B, S, N, D].
+    mask: [B, 1, 1 or Q, S] booleans, True = attend.
+    bias: [1, N, Q, S] or None.
+    site: key and value [K, P, N, D] of this layer, or None.
+    run_ids: [B] or None.
+
+  Returns:
+    (key, value, mask, bias), each P longer along S.
+  """
+  if site is None:
+    return key, value, mask, bias
+  extra_key = _per_row(site.key, run_ids, key)
+  extra_value = _per_row(site.value, run_ids, value)
+  length = site.key.shape[1]
+  pad = ((0, 0), (0, 0), (0, 0), (length, 0))
+  return (
+    jnp.concatenate([extra_key, key], axis=1),
+    jnp.concatenate([extra_value, value], axis=1),
+    jnp.pad(mask, pad, constant_values=True),
+    None if bias is None else jnp.pad(bias, pad),
+  )
+
+
+def bottleneck(
+  x: Array, site: Bottleneck | None, run_ids: Array | None
+) -> Array:
+  """Pass a sublayer's output through an adapter, before the residual add.
+
+  Args:
+    x: [B, T, H].
+    site: arrays [K, ...] of this layer, or None.
+    run_ids: [B] or None.
+
+  Returns:
+    x + norm(gelu(x @ down + down_bias) @ up + up_bias), [B, T, H]; `norm` is
+    the identity without `norm_scale`.
+
+  Source: Houlsby et al. 2019 section 2; with norm, HyperFormer (Karimi
+    Mahabadi et al. 2021), equation 1.
+  """
+  if site is None:
+    return x
+  inner = _matmul(x, site.down, run_ids)
+  inner = jax.nn.gelu(_add(inner, site.down_bias, run_ids), approximate=True)
+  outer = _add(_matmul(inner, site.up, run_ids), site.up_bias, run_ids)
+  if site.norm_scale is not None:
+    outer = _layer_norm(outer)
+    outer = outer * _vector(site.norm_scale, run_ids, outer)
+    outer = _add(outer, site.norm_bias, run_ids)
+  return x + outer
+
+
+def low_rank(
+  y: Array, x: Array, site: LowRank | None, run_ids: Array | None
+) -> Array:
+  """Add a low-rank update to a kernel's output.
+
+  Args:
+    y: [B, T, outputs], the frozen kernel's output.
+    x: [B, T, inputs], the frozen kernel's input.
+    site: arrays [K, ...] of this layer, or None.
+    run_ids: [B] or None.
+
+  Returns:
+    y + (x @ a) @ b, [B, T, outputs].
+
+  Source: Hu et al. 2021 (LoRA), equation 3; the alpha / R factor is the
+    tuner's, folded into `b`.
+  """
+  if site is None:
+    return y
+  return y + _matmul(_matmul(x, site.a, run_ids), site.b, run_ids)
+
+
+def scale(x: Array, site: Array | None, run_ids: Array | None) -> Array:
+  """Multiply an activation by a learned vector.
+
+  Args:
+    x: [B, T, features].
+    site: [K, features] of this layer, or None.
+    run_ids: [B] or None.
+
+  Returns:
+    [B, T, features].
+
+  Source: Liu et al. 2022 (IA3), section 3.3.
+  """
+  return x if site is None else x * _vector(site, run_ids, x)
+
+
+def head_rows(
+  logits: Array, x: Array, rows: Array | None, run_ids: Array | None
+) -> Array:
+  """Append the logits of learned output rows.
+
+  Args:
+    logits: [B, S, V] float32.
+    x: [B, S, H], what the frozen head reads.
+    rows: [K, C, H] or None.
+    run_ids: [B] or None.
+
+  Returns:
+    [B, S, V + C].
+  """
+  if rows is None:
+    return logits
+  extra = _matmul(x.astype(logits.dtype), jnp.swapaxes(rows, 1, 2), run_ids)
+  return jnp.concatenate([logits, extra], axis=-1)
+
+
+def _rows_or_nan(table: Array, index: Array) -> Array:
+  return table.at[index].get(mode="fill", fill_value=jnp.nan)
+
+
+def _per_row(values: Array, run_ids: Array | None, like: Array) -> Array:
+  """Give every row of the batch its run's array: [K, ...] -> [B, ...]."""
+  values = values.astype(like.dtype)
+  if run_ids is not None:
+    return values[run_ids]
+  return jnp.broadcast_to(values, (like.shape[0], *values.shape[1:]))
+
+
+def _matmul(x: Array, kernel: Array, run_ids: Array | None) -> Array:
+  """Multiply [B, T, I] by each row's own [K, I, O] kernel."""
+  kernel = kernel.astype(x.dtype)
+  if run_ids is None:
+    return x @ kernel[0]
+  return jnp.einsum("bti,bio->bto", x, kernel[run_ids])
+
+
+def _vector(values: Array, run_ids: Array | None, like: Array) -> Array:
+  """Shape each row's own [K, F] vector to broadcast over [B, T, F]."""
+  values = values.astype(like.dtype)
+  return (values if run_ids is None else values[run_ids])[:, None, :]
+
+
+def _add(x: Array, bias: Array | None, run_ids: Array | None) -> Array:
+  return x if bias is None else x + _vector(bias, run_ids, x)
+
+
+def _layer_norm(x: Array) -> Array:
+  x32 = x.astype(jnp.float32)
+  centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+  variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+  return (centred * jax.lax.rsqrt(variance + _NORM_EPSILON)).astype(x.dtype)
