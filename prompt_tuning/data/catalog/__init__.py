@@ -1,0 +1,1 @@
+"""The published tasks as specs, one benchmark per module; no TensorFlow."""

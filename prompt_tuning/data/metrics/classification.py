@@ -1,0 +1,140 @@
+"""Metrics of class ids: accuracy, F1, Matthews, and label statistics.
+
+A prediction that is no legal label has id -1 (see `postprocessors.LabelId`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn import metrics as sklearn_metrics
+
+Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
+
+
+def accuracy(
+  targets: Sequence[Any], predictions: Sequence[Any]
+) -> dict[str, float]:
+  """Compute the share of predictions equal to their target.
+
+  Args:
+    targets: class ids or strings.
+    predictions: the same kind; an illegal prediction is simply wrong.
+
+  Returns:
+    `accuracy`, in percent.
+  """
+  equal = [t == p for t, p in zip(targets, predictions, strict=True)]
+  return {"accuracy": 100 * float(np.mean(equal))}
+
+
+def f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+  """Compute binary F1 of class 1, an illegal prediction counting as wrong.
+
+  Args:
+    targets: 0 or 1; -1 where the split has no labels is refused.
+    predictions: any id; other than 0 and 1 becomes the opposite of the target.
+
+  Returns:
+    `f1`, in percent; 0 when class 1 is neither predicted nor present.
+
+  Raises:
+    ValueError: a target is neither 0 nor 1.
+
+  Source: `f1_score_with_invalid` of the T5 library (MRPC, QQP, MultiRC).
+  """
+  gold = np.asarray(targets)
+  if not np.isin(gold, (0, 1)).all():
+    raise ValueError(
+      f"F1 needs targets of 0 or 1, got {sorted(set(gold.tolist()))}; this "
+      "split seems to have no labels."
+    )
+  predicted = np.asarray(predictions)
+  predicted = np.where(np.isin(predicted, (0, 1)), predicted, 1 - gold)
+  score = sklearn_metrics.f1_score(gold, predicted, zero_division=0)
+  return {"f1": 100 * float(score)}
+
+
+def mean_f1(num_classes: int) -> Metric:
+  """Build the unweighted mean of the classes' F1 (CommitmentBank: 3 classes).
+
+  Args:
+    num_classes: ids 0 to num_classes - 1 are averaged. A class that is neither
+      predicted nor present contributes 0, as published.
+
+  Returns:
+    A metric giving `mean_<num_classes>class_f1`, in percent.
+
+  Source: `mean_multiclass_f1` of the T5 library.
+  """
+
+  def metric(
+    targets: Sequence[int], predictions: Sequence[int]
+  ) -> dict[str, float]:
+    score = sklearn_metrics.f1_score(
+      targets,
+      predictions,
+      labels=range(num_classes),
+      average="macro",
+      zero_division=0,
+    )
+    return {f"mean_{num_classes}class_f1": 100 * float(score)}
+
+  return metric
+
+
+def matthews(
+  targets: Sequence[int], predictions: Sequence[int]
+) -> dict[str, float]:
+  """Compute the Matthews correlation coefficient (CoLA).
+
+  Args:
+    targets: class ids.
+    predictions: class ids; the illegal -1 forms a class of its own, as in the
+      published code.
+
+  Returns:
+    `matthews_corrcoef`, in percent; 0 when targets or predictions are all of
+    one class.
+  """
+  score = sklearn_metrics.matthews_corrcoef(targets, predictions)
+  return {"matthews_corrcoef": 100 * float(score)}
+
+
+def label_statistics(
+  label_words: Sequence[str],
+  targets: Sequence[Any],
+  predictions: Sequence[Any],
+) -> dict[str, float]:
+  """Compare the labels that a model emits with the gold ones.
+
+  They tell a model that cannot solve the task from one that does not emit
+  legal labels, or emits always the same one.
+
+  Args:
+    label_words: words by class id.
+    targets: class ids, or `{"value": id}` where a metric groups them.
+    predictions: the same; ids outside the label set are illegal.
+
+  Returns:
+    `legal_label_rate`, and per word `gold_share/<word>` and
+    `predicted_share/<word>`, all in percent of all examples.
+
+  Source: `label_set_stats` of google-research/prompt-tuning, as numbers rather
+  than as a text.
+  """
+  gold, predicted = _ids(targets), _ids(predictions)
+  legal = (predicted >= 0) & (predicted < len(label_words))
+  stats = {"legal_label_rate": 100 * float(np.mean(legal))}
+  for class_id, word in enumerate(label_words):
+    stats[f"gold_share/{word}"] = 100 * float(np.mean(gold == class_id))
+    stats[f"predicted_share/{word}"] = 100 * float(
+      np.mean(predicted == class_id)
+    )
+  return stats
+
+
+def _ids(values: Sequence[Any]) -> np.ndarray:
+  return np.asarray(
+    [v["value"] if isinstance(v, Mapping) else v for v in values]
+  )

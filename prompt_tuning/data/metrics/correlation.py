@@ -1,0 +1,47 @@
+"""Correlations of predicted and gold scores (STS-B)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def pearson(
+  targets: Sequence[float], predictions: Sequence[float]
+) -> dict[str, float]:
+  """Compute Pearson's correlation.
+
+  Args:
+    targets: gold scores.
+    predictions: predicted scores; text that is no number is -1 by then.
+
+  Returns:
+    `pearson_corrcoef`, in percent; 0 when either side is constant or has fewer
+    than two values (the published code gives NaN there).
+  """
+  if _degenerate(targets) or _degenerate(predictions):
+    return {"pearson_corrcoef": 0.0}
+  score = stats.pearsonr(targets, predictions)[0]
+  return {"pearson_corrcoef": 100 * float(score)}
+
+
+def spearman(
+  targets: Sequence[float], predictions: Sequence[float]
+) -> dict[str, float]:
+  """Compute Spearman's rank correlation.
+
+  Args:
+    targets: gold scores.
+    predictions: predicted scores; text that is no number is -1 by then.
+
+  Returns:
+    `spearman_corrcoef`, in percent; 0 in the cases of `pearson`.
+  """
+  if _degenerate(targets) or _degenerate(predictions):
+    return {"spearman_corrcoef": 0.0}
+  score = stats.spearmanr(targets, predictions)[0]
+  return {"spearman_corrcoef": 100 * float(score)}
+
+
+def _degenerate(values: Sequence[float]) -> bool:
+  return len(values) < 2 or bool(np.all(np.asarray(values) == values[0]))

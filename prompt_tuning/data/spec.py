@@ -1,0 +1,273 @@
+"""What a task or mixture is, without TensorFlow: specs and their registry.
+
+A spec says where the rows come from, which features evaluation needs, and how
+predictions become metrics. The text itself is made by the seqio task of the
+same name (`prompt_tuning.data.tasks`), which only a cold cache needs.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.core import tree
+
+# (decoded text, example=..., is_target=...) -> what the metrics compare; the
+# calling convention of seqio's `postprocess_fn`.
+Postprocess = Callable[..., Any]
+# (targets, predictions), both postprocessed -> metrics by name.
+Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
+
+# TensorFlow-free modules that add specs when imported.
+CATALOG = ("super_glue", "glue", "glue_transfer", "qa", "text_classification")
+
+INPUTS = "inputs_pretokenized"
+TARGETS = "targets_pretokenized"
+
+
+def keep_text(text: str, **unused: Any) -> str:
+  """Return decoded text unchanged: the default postprocessor."""
+  del unused
+  return text
+
+
+@dataclasses.dataclass(frozen=True)
+class KShot:
+  """A per-class subset of the training split, see `prompt_tuning.data.kshot`.
+
+  Attributes:
+    base: name of the task it is taken from.
+    shots: rows per class (k).
+    seed: of the draw.
+  """
+
+  base: str
+  shots: int
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+  """One task.
+
+  Attributes:
+    name: of the spec and of the seqio task.
+    benchmark: the catalogue it belongs to, such as `super_glue`, or `custom`.
+    dataset: its name within the benchmark, such as `boolq`; the same for every
+      variant (`taskless_`, `_examples`, k-shot) of a task.
+    module: the module whose import registers the seqio task.
+    source: TFDS name and version, such as `super_glue/boolq:1.0.2`, or `file`.
+    splits: split name -> split (or slice) of the source.
+    label_words: target words in TFDS order, or empty for free text.
+    postprocess: text -> value, in seqio's calling convention.
+    metrics: functions of postprocessed targets and predictions.
+    eval_features: features of an example, next to `inputs_pretokenized` and
+      `targets_pretokenized`, that evaluation or a submission file needs. Values
+      are integers, strings, or lists of strings.
+    log_examples: also log sample texts when evaluating (`_examples` names).
+    preprocessor_version: raised whenever the text form changes.
+    content: whatever else changes the examples (template, hashes of files); it
+      must be representable as JSON.
+    kshot: set when the training split is a k-shot subset.
+  """
+
+  name: str
+  benchmark: str
+  dataset: str
+  module: str
+  source: str
+  splits: Mapping[str, str]
+  label_words: tuple[str, ...] = ()
+  postprocess: Postprocess = keep_text
+  metrics: tuple[Metric, ...] = ()
+  eval_features: tuple[str, ...] = ()
+  log_examples: bool = False
+  preprocessor_version: int = 1
+  content: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  kshot: KShot | None = None
+
+  def components(self, split: str) -> tuple[tuple["TaskSpec", float], ...]:
+    """Return this task alone if it has the split (as a mixture would)."""
+    return ((self, 1.0),) if split in self.splits else ()
+
+  @property
+  def eval_split(self) -> str:
+    """The split that `evaluate` reads by default: validation, else test."""
+    return "validation" if "validation" in self.splits else "test"
+
+  def identity(self) -> dict[str, Any]:
+    """Describe all that decides the examples: one part of a cache key.
+
+    Returns:
+      A JSON-representable dictionary, the same for `_examples` names: logging
+      does not change the examples.
+    """
+    return {
+      "name": self.name.replace("_examples", ""),
+      "source": self.source,
+      "splits": dict(self.splits),
+      "eval_features": list(self.eval_features),
+      "preprocessor_version": self.preprocessor_version,
+      "content": dict(self.content),
+      "kshot": dataclasses.asdict(self.kshot) if self.kshot else None,
+    }
+
+  def evaluate(
+    self, predictions: Sequence[str], examples: Sequence[Mapping[str, Any]]
+  ) -> dict[str, float]:
+    """Compute every metric of the task.
+
+    Args:
+      predictions: decoded model outputs, one per example.
+      examples: the examples in the same order, with `targets_pretokenized` and
+        `eval_features`.
+
+    Returns:
+      Metrics by name, in percent.
+
+    Raises:
+      ValueError: no examples, not one prediction per example, or an example
+        without a gold label (the published test splits have none).
+    """
+    if len(predictions) != len(examples):
+      raise ValueError(
+        f"{self.name}: {len(predictions)} predictions for "
+        f"{len(examples)} examples; expected one each."
+      )
+    if not examples:
+      raise ValueError(f"{self.name}: nothing to evaluate: no examples.")
+    targets = [
+      self.postprocess(example[TARGETS], example=example, is_target=True)
+      for example in examples
+    ]
+    for row, target in enumerate(targets):
+      if _unlabelled(target):
+        raise ValueError(
+          f"{self.name}: example {row} has no gold label; evaluate a split "
+          "that has (validation), or write a submission file."
+        )
+    outputs = [
+      self.postprocess(text, example=example, is_target=False)
+      for text, example in zip(predictions, examples, strict=True)
+    ]
+    result: dict[str, float] = {}
+    for metric in self.metrics:
+      result.update(metric(targets, outputs))
+    return result
+
+
+def _unlabelled(target: Any) -> bool:
+  value = target["value"] if isinstance(target, Mapping) else target
+  return value in (-1, [])
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSpec:
+  """Several tasks, of which each split uses those that have it.
+
+  As in seqio, training samples the tasks that have a training split by rate;
+  evaluation runs every task that has the split, whatever its rate. So a
+  training set and the evaluation sets of other tasks can form one name.
+
+  Attributes:
+    name: of the spec and of the seqio mixture.
+    rates: task name -> sampling rate (relative; 0: evaluation only).
+    module: the module whose import registers the seqio mixture.
+  """
+
+  name: str
+  rates: Mapping[str, float]
+  module: str
+
+  def components(self, split: str) -> tuple[tuple[TaskSpec, float], ...]:
+    """Return the tasks of one split with their rates.
+
+    Args:
+      split: `train` drops tasks of rate 0, which are there to be evaluated.
+
+    Returns:
+      (task, rate) pairs in the mixture's order; empty if no task has the split.
+    """
+    members = [(task(name), rate) for name, rate in self.rates.items()]
+    return tuple(
+      (member, rate)
+      for member, rate in members
+      if split in member.splits and (rate > 0 or split != "train")
+    )
+
+  def identity(self) -> dict[str, Any]:
+    """Describe all that decides the examples, see `TaskSpec.identity`."""
+    return {"name": self.name, "rates": dict(self.rates)}
+
+
+_specs: dict[str, TaskSpec | MixtureSpec] = {}
+
+
+def add(spec: TaskSpec | MixtureSpec) -> None:
+  """Register a spec.
+
+  Raises:
+    ValueError: the name is taken by another spec.
+  """
+  known = _specs.get(spec.name)
+  if known and known.identity() != spec.identity():
+    raise ValueError(
+      f"A different task or mixture named {spec.name!r} is registered already; "
+      "choose another name."
+    )
+  _specs[spec.name] = spec
+
+
+def names() -> list[str]:
+  """Return the sorted names of all registered tasks and mixtures."""
+  _load_catalog()
+  return sorted(_specs)
+
+
+def get(name: str) -> TaskSpec | MixtureSpec:
+  """Look a task or mixture up.
+
+  Args:
+    name: a registered name, or a task's name followed by `_k16_seed0` for its
+      16-shot subset of seed 0.
+
+  Returns:
+    The spec.
+
+  Raises:
+    ValueError: an unknown name; the message names the nearest known one.
+  """
+  _load_catalog()
+  if name in _specs:
+    return _specs[name]
+  from prompt_tuning.data import kshot
+
+  derived = kshot.parse(name)
+  if derived is None or derived.base not in _specs:
+    wanted = derived.base if derived else name
+    raise ValueError(
+      f"Unknown task or mixture {wanted!r}.{tree.nearest(wanted, _specs)} "
+      "`prompt-tuning data list` prints all names; a task of your own is "
+      "declared with `prompt_tuning.data.custom`."
+    )
+  return kshot.derive(task(derived.base), derived)
+
+
+def task(name: str) -> TaskSpec:
+  """Look a single task up.
+
+  Raises:
+    ValueError: an unknown name, or a mixture's.
+  """
+  found = get(name)
+  if not isinstance(found, TaskSpec):
+    raise ValueError(
+      f"{name!r} is a mixture of {', '.join(found.rates)}; a single task is "
+      "needed here."
+    )
+  return found
+
+
+def _load_catalog() -> None:
+  for module in CATALOG:
+    importlib.import_module(f"prompt_tuning.data.catalog.{module}")
