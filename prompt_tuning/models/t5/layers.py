@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.core.types import Array
+from prompt_tuning.core.types import Array, Shape
 from prompt_tuning.models.t5 import sites
 from prompt_tuning.models.t5.config import T5Config
 
@@ -77,6 +78,30 @@ def dropout(x: Array, rate: float, keys: Array | None) -> Array:
   return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), 0)
 
 
+def parameter(
+  module: nn.Module,
+  name: str,
+  init: Any,
+  shape: Shape,
+  axes: LogicalAxes,
+) -> Array:
+  """Declare or fetch a parameter that carries its logical axis names.
+
+  Args:
+    module: where it lives; its `config.param_dtype` is used when initialising.
+    name: T5X's name.
+    init: initialiser.
+    shape: shape.
+    axes: one logical axis name per dimension.
+
+  Returns:
+    The array, in whatever dtype it was restored.
+  """
+  boxed = nn.with_logical_partitioning(init, axes)
+  value: Any = module.param(name, boxed, shape, module.config.param_dtype)
+  return value
+
+
 class Dense(nn.Module):
   """A kernel without bias, with the low-rank and scale sites on its output.
 
@@ -99,12 +124,8 @@ class Dense(nn.Module):
     self, x: Array, delta: Delta, run_ids: Array | None = None
   ) -> Array:
     """Map [B, T, inputs] to [B, T, features]."""
-    kernel = self.param(
-      "kernel",
-      nn.with_logical_partitioning(self.kernel_init, self.axes),
-      (x.shape[-1], self.features),
-      self.config.param_dtype,
-    )
+    shape = (x.shape[-1], self.features)
+    kernel = parameter(self, "kernel", self.kernel_init, shape, self.axes)
     y = x @ kernel.astype(x.dtype)
     y = sites.low_rank(y, x, delta.lowrank.get(self.site), run_ids)
     return sites.scale(y, delta.scale.get(self.site), run_ids)
@@ -122,12 +143,8 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Normalise the last axis of [B, T, H]."""
-    scale = self.param(
-      "scale",
-      nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
-      (x.shape[-1],),
-      self.config.param_dtype,
-    )
+    ones = nn.initializers.ones
+    scale = parameter(self, "scale", ones, x.shape[-1:], ("embed",))
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
     y = (x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)).astype(x.dtype)
@@ -200,14 +217,12 @@ class RelativePositionBias(nn.Module):
       [1, N, Q, S] in the activation dtype.
     """
     config = self.config
-    table = self.param(
+    table = parameter(
+      self,
       "rel_embedding",
-      nn.with_logical_partitioning(
-        nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-        ("heads", "relpos_buckets"),
-      ),
+      nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
       (config.num_heads, config.relpos_buckets),
-      config.param_dtype,
+      ("heads", "relpos_buckets"),
     )
     # One value per distance, then a window of them per query: key - query runs
     # over key_length values and moves down by one from query to query.
@@ -341,7 +356,7 @@ class MLP(nn.Module):
     config = self.config
     init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
     gated = len(config.mlp_activations) > 1
-    inner = None
+    inner: Any = None
     for i, activation in enumerate(config.mlp_activations):
       name = f"wi_{i}" if gated else "wi"
       y = Dense(

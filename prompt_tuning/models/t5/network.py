@@ -32,6 +32,7 @@ from prompt_tuning.models.t5.layers import (
   RMSNorm,
   dropout,
   fold_keys,
+  parameter,
 )
 
 _ACTIVATION_AXES = ("batch", "length", "embed")
@@ -67,13 +68,13 @@ class Cache(NamedTuple):
     self_mask: [B, S] booleans, the decoder positions written so far that hold a
       token (a left-padded start does not).
     cross_mask: [B, T] booleans.
-    index: scalar, the next decoder position.
+    position: scalar, the next decoder position.
   """
 
   layers: tuple[LayerCache, ...] | LayerCache
   self_mask: Array
   cross_mask: Array
-  index: Array
+  position: Array
 
 
 class Context(NamedTuple):
@@ -81,24 +82,32 @@ class Context(NamedTuple):
 
   Attributes:
     mask: [B, 1, 1 or Q, S] booleans of the stack's self-attention.
-    bias: [1, N, Q, S] relative position bias.
+    bias: [1, N, Q, S] relative position bias; each stack fills in its own.
     run_ids: [B] or None.
     dropout_keys: [B] PRNG keys or None.
     virtual_index: [B, T] virtual token of each position (negative: none), or
       None when no site asks.
-    cross_mask: [B, 1, 1 or Q, T] booleans; decoder only.
-    encoded: [B, T, H] states; decoder only, None when the cache holds them.
-    cache_index: scalar position of the first query; cached decoding only.
   """
 
   mask: Array
-  bias: Array
-  run_ids: Array | None
-  dropout_keys: Array | None
-  virtual_index: Array | None
-  cross_mask: Array | None = None
-  encoded: Array | None = None
-  cache_index: Array | None = None
+  bias: Array | None = None
+  run_ids: Array | None = None
+  dropout_keys: Array | None = None
+  virtual_index: Array | None = None
+
+
+class Cross(NamedTuple):
+  """What a decoder layer needs besides `Context`.
+
+  Attributes:
+    mask: [B, 1, 1 or Q, T] booleans.
+    encoded: [B, T, H] states; None when the cache holds their projections.
+    start: position of the first query; traced while decoding.
+  """
+
+  mask: Array
+  encoded: Any = None
+  start: Array | int = 0
 
 
 class EncoderLayer(nn.Module):
@@ -163,6 +172,7 @@ class DecoderLayer(nn.Module):
     layer: Array | int,
     cache: LayerCache | None,
     context: Context,
+    cross: Cross,
   ) -> tuple[Array, LayerCache | None]:
     """Run the layer on new positions, against the cache when there is one.
 
@@ -172,6 +182,7 @@ class DecoderLayer(nn.Module):
       layer: number of this layer, for dropout.
       cache: keys and values of earlier positions, or None.
       context: what the stack shares.
+      cross: what the stack attends to.
 
     Returns:
       ([B, Q, H], the layer's cache when `keep_cache`, else None).
@@ -186,7 +197,7 @@ class DecoderLayer(nn.Module):
     attention = Attention(config, "dec_self", name="self_attention")
     key, value = attention.keys_values(y, delta, run_ids)
     if cache is not None:
-      at = (0, context.cache_index, 0, 0)
+      at = (0, cross.start, 0, 0)
       key = jax.lax.dynamic_update_slice(cache.self_key, key, at)
       value = jax.lax.dynamic_update_slice(cache.self_value, value, at)
     y = attention(
@@ -202,18 +213,18 @@ class DecoderLayer(nn.Module):
     x = x + dropout(y, config.dropout_rate, fold_keys(keys, 1))
 
     y = RMSNorm(config, name="pre_cross_attention_layer_norm")(x)
-    cross = Attention(config, "cross", name="encoder_decoder_attention")
+    attention = Attention(config, "cross", name="encoder_decoder_attention")
     if cache is None:
-      cross_key, cross_value = cross.keys_values(
-        context.encoded, delta, run_ids
+      cross_key, cross_value = attention.keys_values(
+        cross.encoded, delta, run_ids
       )
     else:
       cross_key, cross_value = cache.cross_key, cache.cross_value
-    y = cross(
+    y = attention(
       y,
       cross_key,
       cross_value,
-      context.cross_mask,
+      cross.mask,
       None,
       delta,
       run_ids,
@@ -296,7 +307,8 @@ class Decoder(nn.Module):
     x: Array,
     delta: Delta,
     context: Context,
-    cache: Cache | None = None,
+    cross: Cross,
+    past: Any = None,
     keep_cache: bool = False,
   ) -> tuple[Array, Array | None, Any]:
     """Run all layers on new positions.
@@ -305,7 +317,8 @@ class Decoder(nn.Module):
       x: [B, Q, H] embedded inputs.
       delta: all sites; the decoder's are selected here.
       context: what the layers share, but for the bias, which is made here.
-      cache: state of earlier positions, or None.
+      cross: what the layers attend to.
+      past: `Cache.layers` of earlier positions, or None.
       keep_cache: return the layers' keys and values.
 
     Returns:
@@ -315,27 +328,27 @@ class Decoder(nn.Module):
     config = self.config
     count, keys = config.num_decoder_layers, context.dropout_keys
     bias = RelativePositionBias(config, False, name="relpos_bias")
-    start = 0 if cache is None else cache.index
     context = context._replace(
-      bias=bias(x.shape[1], context.mask.shape[-1], start), cache_index=start
+      bias=bias(x.shape[1], context.mask.shape[-1], cross.start)
     )
     per_layer = sites.layer_sites(delta, "decoder")
-    old = None if cache is None else cache.layers
 
     x = dropout(x, config.dropout_rate, fold_keys(keys, count))
     layer_class = nn.remat(DecoderLayer) if config.remat else DecoderLayer
     if config.scan_layers:
-      layers = _scanned(layer_class, (0, 0, 0, nn.broadcast), count)
+      layers = _scanned(
+        layer_class, (0, 0, 0, nn.broadcast, nn.broadcast), count
+      )
       numbers = jnp.arange(count)
       x, new = layers(config, keep_cache, name="layers")(
-        x, per_layer, numbers, old, context
+        x, per_layer, numbers, past, context, cross
       )
     else:
       kept = []
       for i in range(count):
         layer = layer_class(config, keep_cache, name=f"layers_{i}")
-        past = None if old is None else old[i]
-        x, layer_cache = layer(x, _at(per_layer, i), i, past, context)
+        own = None if past is None else past[i]
+        x, layer_cache = layer(x, _at(per_layer, i), i, own, context, cross)
         kept.append(layer_cache)
       new = tuple(kept)
     x = RMSNorm(config, name="decoder_norm")(x)
@@ -367,13 +380,12 @@ class TokenEmbedder(nn.Module):
   def setup(self) -> None:
     """Declare the table, [V, H]."""
     config = self.config
-    self.embedding = self.param(
+    self.embedding = parameter(
+      self,
       "embedding",
-      nn.with_logical_partitioning(
-        nn.initializers.normal(1.0), ("vocab", "embed")
-      ),
+      nn.initializers.normal(1.0),
       (config.vocab_size, config.emb_dim),
-      config.param_dtype,
+      ("vocab", "embed"),
     )
 
   def __call__(
@@ -446,7 +458,6 @@ class T5(nn.Module):
     segments = batch.get("encoder_segment_ids")
     context = Context(
       mask=_key_mask(valid) & _same_segment(segments, segments),
-      bias=None,
       run_ids=run_ids,
       dropout_keys=dropout_keys,
       virtual_index=self._virtual_index(ids, delta, "encoder"),
@@ -482,14 +493,12 @@ class T5(nn.Module):
     positions = jnp.arange(ids.shape[1])
     context = Context(
       mask=_causal_mask(valid, positions) & _same_segment(own, own),
-      bias=None,
       run_ids=batch.get("run_ids"),
       dropout_keys=dropout_keys,
       virtual_index=self._virtual_index(ids, delta, "decoder"),
-      cross_mask=_key_mask(encoded.mask) & across,
-      encoded=encoded.states,
     )
-    logits, _ = self._decode(ids, delta, context)
+    cross = Cross(_key_mask(encoded.mask) & across, encoded.states)
+    logits, _ = self._decode(ids, delta, context, cross)
     return logits
 
   def prefill(
@@ -525,17 +534,15 @@ class T5(nn.Module):
         f"A cache of length {length} cannot hold the {count} tokens that "
         "decoding starts from; raise the maximal decode length."
       )
-    cross_mask = _key_mask(encoded.mask)
     context = Context(
       mask=_causal_mask(valid, jnp.arange(count)),
-      bias=None,
       run_ids=run_ids,
-      dropout_keys=None,
       virtual_index=self._virtual_index(tokens, delta, "decoder"),
-      cross_mask=cross_mask,
-      encoded=encoded.states,
     )
-    logits, layers = self._decode(tokens, delta, context, keep_cache=True)
+    cross = Cross(_key_mask(encoded.mask), encoded.states)
+    logits, layers = self._decode(
+      tokens, delta, context, cross, keep_cache=True
+    )
 
     # The length axis is the third from the right in [(L,) B, S, N, D].
     def grow(a: Array) -> Array:
@@ -551,8 +558,8 @@ class T5(nn.Module):
       grow_layer, layers, is_leaf=lambda x: isinstance(x, LayerCache)
     )
     self_mask = jnp.pad(valid, ((0, 0), (0, length - count)))
-    index = jnp.asarray(count, jnp.int32)
-    return logits, Cache(layers, self_mask, encoded.mask, index)
+    position = jnp.asarray(count, jnp.int32)
+    return logits, Cache(layers, self_mask, encoded.mask, position)
 
   def step(
     self,
@@ -575,19 +582,19 @@ class T5(nn.Module):
     delta = Delta() if delta is None else delta
     count = tokens.shape[1]
     self_mask = jax.lax.dynamic_update_slice(
-      cache.self_mask, jnp.ones(tokens.shape, bool), (0, cache.index)
+      cache.self_mask, jnp.ones(tokens.shape, bool), (0, cache.position)
     )
     context = Context(
-      mask=_causal_mask(self_mask, cache.index + jnp.arange(count)),
-      bias=None,
+      mask=_causal_mask(self_mask, cache.position + jnp.arange(count)),
       run_ids=run_ids,
-      dropout_keys=None,
       virtual_index=self._virtual_index(tokens, delta, "decoder"),
-      cross_mask=_key_mask(cache.cross_mask),
     )
-    logits, layers = self._decode(tokens, delta, context, cache, True)
+    cross = Cross(_key_mask(cache.cross_mask), start=cache.position)
+    logits, layers = self._decode(
+      tokens, delta, context, cross, cache.layers, keep_cache=True
+    )
     return logits, Cache(
-      layers, self_mask, cache.cross_mask, cache.index + count
+      layers, self_mask, cache.cross_mask, cache.position + count
     )
 
   def _decode(
@@ -595,13 +602,14 @@ class T5(nn.Module):
     ids: Array,
     delta: Delta,
     context: Context,
-    cache: Cache | None = None,
+    cross: Cross,
+    past: Any = None,
     keep_cache: bool = False,
   ) -> tuple[Array, Any]:
     run_ids = context.run_ids
     x = self.token_embedder(ids, delta.virtual, run_ids)
     x = nn.with_logical_constraint(x, _ACTIVATION_AXES)
-    x, logits, layers = self.decoder(x, delta, context, cache, keep_cache)
+    x, logits, layers = self.decoder(x, delta, context, cross, past, keep_cache)
     if logits is None:
       logits = self.token_embedder.attend(x)
     return sites.head_rows(logits, x, delta.head_rows, run_ids), layers
