@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import EOS_ID, PAD_ID, Array, Batch, Params
-from prompt_tuning.models.t5.network import T5, Cache, LayerCache
+from prompt_tuning.models.t5.network import T5, Cache
+from prompt_tuning.models.t5.stacks import LayerCache
 
 # T5X's stand-in for log 0: adding it twice stays finite in float32.
 _NEGATIVE = -1.0e7

@@ -24,18 +24,15 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch
 from prompt_tuning.models.t5 import sites
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.models.t5.layers import (
-  MLP,
-  Attention,
-  Dense,
-  RelativePositionBias,
-  RMSNorm,
-  dropout,
-  fold_keys,
-  parameter,
+from prompt_tuning.models.t5.layers import fold_keys, parameter
+from prompt_tuning.models.t5.stacks import (
+  ACTIVATION_AXES,
+  Context,
+  Cross,
+  Decoder,
+  Encoder,
+  LayerCache,
 )
-
-_ACTIVATION_AXES = ("batch", "length", "embed")
 
 
 class Encoded(NamedTuple):
@@ -48,15 +45,6 @@ class Encoded(NamedTuple):
 
   states: Array
   mask: Array
-
-
-class LayerCache(NamedTuple):
-  """Keys and values of one decoder layer, [B, S or T, N, D] each."""
-
-  self_key: Array
-  self_value: Array
-  cross_key: Array
-  cross_value: Array
 
 
 class Cache(NamedTuple):
@@ -75,297 +63,6 @@ class Cache(NamedTuple):
   self_mask: Array
   cross_mask: Array
   position: Array
-
-
-class Context(NamedTuple):
-  """What all layers of a stack share.
-
-  Attributes:
-    mask: [B, 1, 1 or Q, S] booleans of the stack's self-attention.
-    bias: [1, N, Q, S] relative position bias; each stack fills in its own.
-    run_ids: [B] or None.
-    dropout_keys: [B] PRNG keys or None.
-    virtual_index: [B, T] virtual token of each position (negative: none), or
-      None when no site asks.
-  """
-
-  mask: Array
-  bias: Array | None = None
-  run_ids: Array | None = None
-  dropout_keys: Array | None = None
-  virtual_index: Array | None = None
-
-
-class Cross(NamedTuple):
-  """What a decoder layer needs besides `Context`.
-
-  Attributes:
-    mask: [B, 1, 1 or Q, T] booleans.
-    encoded: [B, T, H] states; None when the cache holds their projections.
-    start: position of the first query; traced while decoding.
-  """
-
-  mask: Array
-  encoded: Any = None
-  start: Array | int = 0
-
-
-class EncoderLayer(nn.Module):
-  """Self-attention and MLP, each pre-normed with a residual.
-
-  Attributes:
-    config: model configuration.
-  """
-
-  config: T5Config
-
-  @nn.compact
-  def __call__(
-    self, x: Array, delta: Delta, layer: Array | int, context: Context
-  ) -> tuple[Array, None]:
-    """Map [B, T, H] to ([B, T, H], None); the pair is what `nn.scan` wants."""
-    config, run_ids = self.config, context.run_ids
-    keys = fold_keys(context.dropout_keys, layer)
-    x = sites.hidden(
-      x, delta.hidden.get("encoder"), context.virtual_index, run_ids
-    )
-
-    y = RMSNorm(config, name="pre_attention_layer_norm")(x)
-    attention = Attention(config, "enc_self", name="attention")
-    key, value = attention.keys_values(y, delta, run_ids)
-    y = attention(
-      y,
-      key,
-      value,
-      context.mask,
-      context.bias,
-      delta,
-      run_ids,
-      fold_keys(keys, 0),
-    )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 1))
-
-    y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
-    y = MLP(config, "enc_mlp", name="mlp")(
-      y, delta, run_ids, fold_keys(keys, 2)
-    )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
-    return nn.with_logical_constraint(x, _ACTIVATION_AXES), None
-
-
-class DecoderLayer(nn.Module):
-  """Causal self-attention, cross-attention and MLP.
-
-  Attributes:
-    config: model configuration.
-    keep_cache: return this layer's keys and values.
-  """
-
-  config: T5Config
-  keep_cache: bool = False
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Array,
-    delta: Delta,
-    layer: Array | int,
-    cache: LayerCache | None,
-    context: Context,
-    cross: Cross,
-  ) -> tuple[Array, LayerCache | None]:
-    """Run the layer on new positions, against the cache when there is one.
-
-    Args:
-      x: [B, Q, H].
-      delta: this layer's sites.
-      layer: number of this layer, for dropout.
-      cache: keys and values of earlier positions, or None.
-      context: what the stack shares.
-      cross: what the stack attends to.
-
-    Returns:
-      ([B, Q, H], the layer's cache when `keep_cache`, else None).
-    """
-    config, run_ids = self.config, context.run_ids
-    keys = fold_keys(context.dropout_keys, layer)
-    x = sites.hidden(
-      x, delta.hidden.get("decoder"), context.virtual_index, run_ids
-    )
-
-    y = RMSNorm(config, name="pre_self_attention_layer_norm")(x)
-    attention = Attention(config, "dec_self", name="self_attention")
-    key, value = attention.keys_values(y, delta, run_ids)
-    if cache is not None:
-      at = (0, cross.start, 0, 0)
-      key = jax.lax.dynamic_update_slice(cache.self_key, key, at)
-      value = jax.lax.dynamic_update_slice(cache.self_value, value, at)
-    y = attention(
-      y,
-      key,
-      value,
-      context.mask,
-      context.bias,
-      delta,
-      run_ids,
-      fold_keys(keys, 0),
-    )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 1))
-
-    y = RMSNorm(config, name="pre_cross_attention_layer_norm")(x)
-    attention = Attention(config, "cross", name="encoder_decoder_attention")
-    if cache is None:
-      cross_key, cross_value = attention.keys_values(
-        cross.encoded, delta, run_ids
-      )
-    else:
-      cross_key, cross_value = cache.cross_key, cache.cross_value
-    y = attention(
-      y,
-      cross_key,
-      cross_value,
-      cross.mask,
-      None,
-      delta,
-      run_ids,
-      fold_keys(keys, 2),
-    )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
-
-    y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
-    y = MLP(config, "dec_mlp", name="mlp")(
-      y, delta, run_ids, fold_keys(keys, 4)
-    )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 5))
-    x = nn.with_logical_constraint(x, _ACTIVATION_AXES)
-    kept = LayerCache(key, value, cross_key, cross_value)
-    return x, kept if self.keep_cache else None
-
-
-def _scanned(layer: Any, in_axes: tuple[Any, ...], length: int) -> Any:
-  """Stack a layer's parameters under one leading axis and scan over them."""
-  return nn.scan(
-    layer,
-    variable_axes={"params": 0},
-    split_rngs={"params": True},
-    in_axes=in_axes,
-    length=length,
-    metadata_params={nn.PARTITION_NAME: "layers"},
-  )
-
-
-class Encoder(nn.Module):
-  """The stack of encoder layers.
-
-  Attributes:
-    config: model configuration.
-  """
-
-  config: T5Config
-
-  @nn.compact
-  def __call__(self, x: Array, delta: Delta, context: Context) -> Array:
-    """Map embedded inputs [B, T, H] to states [B, T, H].
-
-    Args:
-      x: [B, T, H].
-      delta: all sites; the encoder's are selected here.
-      context: what the layers share, but for the bias, which is made here.
-    """
-    config = self.config
-    count, keys = config.num_encoder_layers, context.dropout_keys
-    bias = RelativePositionBias(config, True, name="relpos_bias")
-    context = context._replace(bias=bias(x.shape[1], x.shape[1]))
-    per_layer = sites.layer_sites(delta, "encoder")
-
-    x = dropout(x, config.dropout_rate, fold_keys(keys, count))
-    layer_class = nn.remat(EncoderLayer) if config.remat else EncoderLayer
-    if config.scan_layers:
-      layers = _scanned(layer_class, (0, 0, nn.broadcast), count)
-      numbers = jnp.arange(count)
-      x, _ = layers(config, name="layers")(x, per_layer, numbers, context)
-    else:
-      for i in range(count):
-        layer = layer_class(config, name=f"layers_{i}")
-        x, _ = layer(x, _at(per_layer, i), i, context)
-    x = RMSNorm(config, name="encoder_norm")(x)
-    return dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
-
-
-class Decoder(nn.Module):
-  """The stack of decoder layers and, when it is not tied, the output head.
-
-  Attributes:
-    config: model configuration.
-  """
-
-  config: T5Config
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Array,
-    delta: Delta,
-    context: Context,
-    cross: Cross,
-    past: Any = None,
-    keep_cache: bool = False,
-  ) -> tuple[Array, Array | None, Any]:
-    """Run all layers on new positions.
-
-    Args:
-      x: [B, Q, H] embedded inputs.
-      delta: all sites; the decoder's are selected here.
-      context: what the layers share, but for the bias, which is made here.
-      cross: what the layers attend to.
-      past: `Cache.layers` of earlier positions, or None.
-      keep_cache: return the layers' keys and values.
-
-    Returns:
-      (normed states [B, Q, H], float32 logits [B, Q, V] or None when the head
-      is tied, the layers' caches or None).
-    """
-    config = self.config
-    count, keys = config.num_decoder_layers, context.dropout_keys
-    bias = RelativePositionBias(config, False, name="relpos_bias")
-    context = context._replace(
-      bias=bias(x.shape[1], context.mask.shape[-1], cross.start)
-    )
-    per_layer = sites.layer_sites(delta, "decoder")
-
-    x = dropout(x, config.dropout_rate, fold_keys(keys, count))
-    layer_class = nn.remat(DecoderLayer) if config.remat else DecoderLayer
-    if config.scan_layers:
-      layers = _scanned(
-        layer_class, (0, 0, 0, nn.broadcast, nn.broadcast), count
-      )
-      numbers = jnp.arange(count)
-      x, new = layers(config, keep_cache, name="layers")(
-        x, per_layer, numbers, past, context, cross
-      )
-    else:
-      kept = []
-      for i in range(count):
-        layer = layer_class(config, keep_cache, name=f"layers_{i}")
-        own = None if past is None else past[i]
-        x, layer_cache = layer(x, _at(per_layer, i), i, own, context, cross)
-        kept.append(layer_cache)
-      new = tuple(kept)
-    x = RMSNorm(config, name="decoder_norm")(x)
-    x = dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
-    return x, self._head(x), new
-
-  def _head(self, x: Array) -> Array | None:
-    if self.config.logits_via_embedding:
-      return None
-    # The head runs in float32 whatever the activations are, as in T5X.
-    return Dense(
-      self.config.vocab_size,
-      ("embed", "vocab"),
-      nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
-      self.config,
-      name="logits_dense",
-    )(x.astype(jnp.float32), Delta())
 
 
 class TokenEmbedder(nn.Module):
@@ -463,7 +160,7 @@ class T5(nn.Module):
       virtual_index=self._virtual_index(ids, delta, "encoder"),
     )
     x = self.token_embedder(ids, delta.virtual, run_ids)
-    x = nn.with_logical_constraint(x, _ACTIVATION_AXES)
+    x = nn.with_logical_constraint(x, ACTIVATION_AXES)
     return Encoded(self.encoder(x, delta, context), valid)
 
   def decode(
@@ -608,7 +305,7 @@ class T5(nn.Module):
   ) -> tuple[Array, Any]:
     run_ids = context.run_ids
     x = self.token_embedder(ids, delta.virtual, run_ids)
-    x = nn.with_logical_constraint(x, _ACTIVATION_AXES)
+    x = nn.with_logical_constraint(x, ACTIVATION_AXES)
     x, logits, layers = self.decoder(x, delta, context, cross, past, keep_cache)
     if logits is None:
       logits = self.token_embedder.attend(x)
@@ -620,10 +317,6 @@ class T5(nn.Module):
     if stack not in delta.hidden:
       return None
     return ids - self.config.vocab_size
-
-
-def _at(per_layer: Delta, i: int) -> Delta:
-  return jax.tree.map(lambda a: a[i], per_layer)
 
 
 def _key_mask(valid: Array) -> Array:
