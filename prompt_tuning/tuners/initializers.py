@@ -1,0 +1,411 @@
+"""Where the first values of a prompt come from.
+
+An initialiser is a callable (rng, shape, dtype, context) -> array. It sees the
+backbone through a `Context`: the embedding table that is already in memory, a
+tokenizer, and the words of the task, so nothing is read from disk twice.
+
+Behaviour is that of google-research/prompt-tuning (`prompts.py`) at commit
+72285ee; where it let a mistake pass in silence, there is an error here.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.core.types import (
+  EOS_ID,
+  PAD_ID,
+  UNK_ID,
+  Array,
+  DType,
+  Shape,
+)
+
+_LOG = logging.getLogger(__name__)
+
+# "The 5,000 most common tokens" of the paper, section 3.2: T5's vocabulary is
+# ordered by frequency, so they are the first ids.
+COMMON_TOKENS = 5_000
+
+# Paper, appendix: the words for the two SuperGLUE tasks without a label set.
+RECORD_LABELS = ("commonsense", "reasoning", "reading", "comprehension")
+WSC_LABELS = ("commonsense", "pronoun", "resolution")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context:
+  """What initialisers may look at.
+
+  Attributes:
+    embeddings: [V, H] embedding table of the frozen model, readable by this
+      host.
+    tokenize: text -> ids, without an end-of-sequence id.
+    label_words: the task's target words, in the order of its labels.
+  """
+
+  embeddings: Array | np.ndarray | None = None
+  tokenize: Callable[[str], Sequence[int]] | None = None
+  label_words: tuple[str, ...] = ()
+
+
+class Initializer(Protocol):
+  """Makes the first value of a prompt."""
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    """Make the array.
+
+    Args:
+      rng: random key; deterministic initialisers ignore it.
+      shape: [P, H].
+      dtype: floating dtype of the result.
+      context: what is known about model and task.
+
+    Returns:
+      [P, H] of `dtype`.
+
+    Raises:
+      ValueError: the context lacks what is needed or does not fit the shape.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+  """Draw every number uniformly from [low, high).
+
+  Attributes:
+    low: smallest value.
+    high: upper bound. The default interval is the paper's.
+  """
+
+  low: float = -0.5
+  high: float = 0.5
+
+  def __post_init__(self) -> None:
+    if not self.low < self.high:
+      raise ValueError(
+        f"Uniform needs low < high; got low={self.low}, high={self.high}."
+      )
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    """Draw the array, see `Initializer`."""
+    del context
+    return jax.random.uniform(rng, shape, dtype, self.low, self.high)
+
+
+# Paper, section 3.2, against the public code, whose flax `uniform(0.5)` draws
+# positive numbers only.
+UNIFORM_PAPER = Uniform(-0.5, 0.5)
+UNIFORM_PUBLIC = Uniform(0.0, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledVocabulary:
+  """Copy randomly drawn rows of the embedding table.
+
+  Rows are drawn without replacement while there are enough of them. The
+  population starts at id 0: like the public code, it includes T5's padding,
+  end-of-sequence and unknown pieces (ids 0 to 2).
+
+  Attributes:
+    population: draw among that many first ids; None for the whole table.
+  """
+
+  population: int | None = COMMON_TOKENS
+
+  def __post_init__(self) -> None:
+    if self.population is not None and self.population <= 0:
+      raise ValueError(
+        f"SampledVocabulary needs a positive population or None; got "
+        f"{self.population}."
+      )
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    """Draw the rows, see `Initializer`."""
+    table = _table(context, shape, type(self).__name__)
+    length, rows = shape[0], table.shape[0]
+    population = rows if self.population is None else self.population
+    if population > rows:
+      _LOG.warning(
+        "Sampling among the whole embedding table: it has %d rows, fewer than "
+        "the population of %d.",
+        rows,
+        population,
+      )
+      population = rows
+    replace = length > population
+    if replace:
+      _LOG.warning(
+        "Sampling with replacement: the prompt length %d exceeds the "
+        "population of %d.",
+        length,
+        population,
+      )
+    ids = jax.random.choice(rng, population, (length,), replace)
+    return jnp.take(table, ids, axis=0).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassLabels:
+  """Embed one label of the task per position, then fall back.
+
+  A label of several pieces is the mean of their embeddings. As in the public
+  code, the fallback draws all positions and the labels overwrite the first.
+
+  Attributes:
+    labels: words; None for the task's own (`Context.label_words`).
+    fallback: fills the positions after the last label; the paper's choice is
+      the sampled vocabulary.
+
+  Source: Lester et al. 2021, section 3.2 and appendix. Deviation from the
+  public code: a label without pieces, or with an unknown piece, is an error.
+  """
+
+  labels: tuple[str, ...] | None = None
+  fallback: Initializer = SampledVocabulary()
+
+  def __post_init__(self) -> None:
+    if isinstance(self.labels, str):
+      raise ValueError(
+        f"CLASS_LABELS must be a list of words; got the string {self.labels!r}."
+      )
+    if self.labels is not None:  # gin passes lists, which do not hash
+      object.__setattr__(self, "labels", tuple(self.labels))
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    """Embed the labels, see `Initializer`."""
+    table = _table(context, shape, type(self).__name__)
+    labels = context.label_words if self.labels is None else self.labels
+    if not labels:
+      raise ValueError(
+        "Initialising from class labels needs labels; the task declares none. "
+        "Set CLASS_LABELS, or choose another initialiser."
+      )
+    rows = [
+      jnp.take(table, jnp.asarray(ids), axis=0).astype(jnp.float32).mean(0)
+      for ids in (_pieces(context, label, table) for label in labels)
+    ]
+    if len(rows) > shape[0]:
+      _LOG.warning(
+        "PROMPT_LENGTH %d is shorter than the list of class labels; without "
+        "a position: %s.",
+        shape[0],
+        ", ".join(labels[shape[0] :]),
+      )
+    return _overwrite(
+      self.fallback(rng, shape, dtype, context), jnp.stack(rows)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+  """Embed one token of a text per position, then fall back.
+
+  Attributes:
+    text: what to tokenise.
+    fallback: fills the positions after the last token.
+  """
+
+  text: str
+  fallback: Initializer = SampledVocabulary()
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    """Embed the text, see `Initializer`."""
+    table = _table(context, shape, type(self).__name__)
+    ids = _tokenize(context, self.text, table)
+    if len(ids) > shape[0]:
+      _LOG.warning(
+        "The text to initialise from has %d tokens; PROMPT_LENGTH %d cuts it: "
+        "%r.",
+        len(ids),
+        shape[0],
+        self.text,
+      )
+    rows = jnp.take(table, jnp.asarray(ids), axis=0)
+    return _overwrite(self.fallback(rng, shape, dtype, context), rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FromArray:
+  """Copy a given array, such as the prompt of another bundle.
+
+  Attributes:
+    values: [P, H], or a function that returns it when it is needed.
+    origin: where the array comes from, for error messages.
+  """
+
+  values: Any
+  origin: str = "the array to initialise from"
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    """Copy the array, see `Initializer`."""
+    del rng, context
+    values = self.values() if callable(self.values) else self.values
+    return _exact(values, shape, dtype, self.origin)
+
+
+@dataclasses.dataclass(frozen=True)
+class FromFile:
+  """Copy a `.npy` file, such as the prompts that prompt-tuning exports.
+
+  Attributes:
+    path: NumPy array file; the suffix does not matter.
+  """
+
+  path: str
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    """Read the file, see `Initializer`."""
+    del rng, context
+    values = load_array(self.path)
+    return _exact(values, shape, dtype, f"the prompt file {self.path}")
+
+
+def load_array(path: str) -> np.ndarray:
+  """Read a NumPy array file without running anything in it.
+
+  Args:
+    path: the file. Two-byte void numbers are read as bfloat16, which is how
+      NumPy writes it.
+
+  Returns:
+    The array as stored.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is no file of one floating-point array.
+  """
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(
+      f"PROMPT_FILE must name a NumPy array file; there is none at {path}."
+    )
+  try:
+    values = np.load(path, allow_pickle=False)
+  except (ValueError, EOFError, OSError) as error:
+    raise ValueError(
+      f"PROMPT_FILE {path} is no NumPy array file: {error}"
+    ) from error
+  if not isinstance(values, np.ndarray):
+    values.close()
+    raise ValueError(
+      f"PROMPT_FILE {path} is an archive of arrays; expected one `.npy` array."
+    )
+  if values.dtype == np.dtype("V2"):
+    values = values.view(np.dtype(jnp.bfloat16))
+  return values
+
+
+def _table(context: Context, shape: Shape, who: str) -> Array | np.ndarray:
+  """Return the embedding table after checking that it is as wide as a prompt.
+
+  Raises:
+    ValueError: no table, or of another width.
+  """
+  table = context.embeddings
+  if table is None:
+    raise ValueError(
+      f"{who} needs the model's embedding table; restore the model first and "
+      "pass Context(embeddings=...)."
+    )
+  if table.ndim != 2 or table.shape[1] != shape[-1]:
+    raise ValueError(
+      f"{who}: the embedding table has shape {tuple(table.shape)}, but prompt "
+      f"vectors have {shape[-1]} features. The model size of the gin file and "
+      "INITIAL_CHECKPOINT_PATH must belong together."
+    )
+  return table
+
+
+def _tokenize(
+  context: Context, text: str, table: Array | np.ndarray
+) -> list[int]:
+  """Tokenise a text into ids that all have a row of their own."""
+  if context.tokenize is None:
+    raise ValueError(
+      f"Initialising from the text {text!r} needs a tokenizer; pass "
+      "Context(tokenize=...)."
+    )
+  ids = [int(i) for i in context.tokenize(text)]
+  if not ids:
+    raise ValueError(f"The text {text!r} has no tokens; nothing to embed.")
+  if {PAD_ID, EOS_ID} & set(ids):
+    raise ValueError(
+      f"The tokenizer turned {text!r} into {ids}; expected no padding "
+      f"({PAD_ID}) and no end-of-sequence ({EOS_ID}) id."
+    )
+  if min(ids) < 0 or max(ids) >= table.shape[0]:
+    raise ValueError(
+      f"The tokenizer turned {text!r} into {ids}, but the embedding table has "
+      f"{table.shape[0]} rows. VOCABULARY and the model must belong together."
+    )
+  return ids
+
+
+def _pieces(
+  context: Context, label: str, table: Array | np.ndarray
+) -> list[int]:
+  """Tokenise a label, which must be made of known pieces."""
+  if not isinstance(label, str) or not label.strip():
+    raise ValueError(f"Class label {label!r} is no word; change CLASS_LABELS.")
+  ids = _tokenize(context, label, table)
+  if UNK_ID in ids:
+    raise ValueError(
+      f"Class label {label!r} contains a piece the vocabulary does not know "
+      f"(ids {ids}); change CLASS_LABELS."
+    )
+  return ids
+
+
+def _overwrite(prompt: Array, rows: Array) -> Array:
+  """Replace the first rows of a prompt, as many as fit."""
+  rows = rows[: prompt.shape[0]].astype(prompt.dtype)
+  return jnp.concatenate([rows, prompt[rows.shape[0] :]])
+
+
+def _exact(values: Any, shape: Shape, dtype: DType, origin: str) -> Array:
+  """Check that given values are a finite [P, H] array and convert them."""
+  values = np.asarray(values)
+  got = values.shape
+  if got != tuple(shape):
+    if len(got) != len(shape):
+      fix = "it must have the two dimensions [P, H]"
+    elif got[1] != shape[1]:
+      fix = (
+        "it was trained for a model of another width: change PROMPT_FILE, or "
+        "the model size"
+      )
+    else:
+      fix = f"set PROMPT_LENGTH = {got[0]}, or change PROMPT_FILE"
+    raise ValueError(
+      f"Shape of {origin} is {got}, expected {tuple(shape)}; {fix}."
+    )
+  if not jnp.issubdtype(values.dtype, jnp.floating):
+    raise ValueError(
+      f"{origin} holds {values.dtype} numbers; expected floating point. Change "
+      "PROMPT_FILE."
+    )
+  if not np.isfinite(values).all():
+    raise ValueError(
+      f"{origin} holds NaN or infinite numbers; change PROMPT_FILE."
+    )
+  return jnp.asarray(values, dtype)
