@@ -1,0 +1,200 @@
+"""Prompt tuning (Lester et al. 2021): free vectors at virtual tokens."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import meta
+
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import Array, DType, Shape
+from prompt_tuning.tuners.initializers import (
+  Context,
+  Initializer,
+  SampledVocabulary,
+)
+
+PROMPT_AXES = ("prompt", "prompt_embed")
+
+# T5X's path of the prompt inside each stack: encoder/prompt/prompt/prompt.
+_FOLDERS = ("prompt", "prompt")
+
+
+class Prompt(nn.Module):
+  """The vectors of one run's prompt, in the encoder, the decoder or both.
+
+  Parameters: `encoder/prompt/prompt/prompt` [P, H] and, with a decoder prompt,
+  `decoder/prompt/prompt/prompt`, float32, logical axes (prompt, prompt_embed),
+  so that a T5X prompt-tuning checkpoint and this module agree.
+
+  Attributes:
+    emb_dim: features of a token embedding (H).
+    encoder_length: vectors in the encoder input.
+    decoder_length: vectors in front of the decoder's start token.
+    encoder_position: `before` the input text, or `after` it (before its EOS).
+    encoder_init: first value of the encoder prompt.
+    decoder_init: first value of the decoder prompt.
+    encoder_rows: rows that the encoder prompt occupies, at least its length;
+      surplus rows are zero and no virtual token refers to them. None: as many
+      as its length. See `align`.
+    decoder_rows: the same for the decoder prompt.
+
+  Source: section 2 of the paper; prompt-tuning's `train/prompts.py` for the
+  positions. A decoder prompt in an encoder-decoder model has no counterpart
+  there.
+  """
+
+  emb_dim: int
+  encoder_length: int = 100
+  decoder_length: int = 0
+  encoder_position: Literal["before", "after"] = "before"
+  encoder_init: Initializer = SampledVocabulary()
+  decoder_init: Initializer = SampledVocabulary()
+  encoder_rows: int | None = None
+  decoder_rows: int | None = None
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.encoder_position not in ("before", "after"):
+      raise ValueError(
+        f"encoder_position is {self.encoder_position!r}; expected 'before' or "
+        "'after'."
+      )
+    for length, rows in zip(self._lengths(), self._rows(), strict=True):
+      if not 0 <= length <= rows:
+        raise ValueError(
+          f"A prompt of {length} vectors cannot occupy {rows} rows; "
+          "PROMPT_LENGTH must not be negative and rows not below it."
+        )
+    if not sum(self._lengths()):
+      raise ValueError(
+        "The prompt has no vectors; set PROMPT_LENGTH, or a decoder length."
+      )
+
+  @nn.compact
+  def __call__(
+    self, task_ids: Array | None = None, *, context: Context | None = None
+  ) -> Delta:
+    """Return the prompt as virtual tokens.
+
+    Args:
+      task_ids: ignored; a plain prompt does not depend on the example.
+      context: what initialisers may look at; needed by `init` only.
+
+    Returns:
+      A delta for one run, without the run axis: `virtual` [P, H], the encoder's
+      rows first, then the decoder's.
+    """
+    del task_ids
+    context = context or Context()
+    plan = (
+      ("encoder", self.encoder_init, self.encoder_length, self.encoder_rows),
+      ("decoder", self.decoder_init, self.decoder_length, self.decoder_rows),
+    )
+    parts = []
+    for stack, init, length, rows in plan:
+      shape = (length if rows is None else rows, self.emb_dim)
+      if shape[0]:
+        padded = _Padded(init, length)
+        parts.append(
+          _Vectors(_FOLDERS, shape, padded, name=stack)(context=context)
+        )
+    return Delta(virtual=jnp.concatenate(parts))
+
+  @nn.nowrap
+  def _lengths(self) -> tuple[int, int]:
+    return self.encoder_length, self.decoder_length
+
+  @nn.nowrap
+  def _rows(self) -> tuple[int, int]:
+    allotted = (self.encoder_rows, self.decoder_rows)
+    return tuple(  # type: ignore[return-value]
+      length if rows is None else rows
+      for length, rows in zip(self._lengths(), allotted, strict=True)
+    )
+
+  @property
+  def placement(self) -> Placement:
+    """Where this run's virtual tokens stand."""
+    encoder = tuple(range(self.encoder_length))
+    first = self._rows()[0]
+    before = self.encoder_position == "before"
+    return Placement(
+      encoder_prefix=encoder if before else (),
+      encoder_suffix=() if before else encoder,
+      decoder_prefix=tuple(range(first, first + self.decoder_length)),
+    )
+
+
+def align(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+  """Give prompts of different lengths the same rows, to share one bank.
+
+  Each keeps its own length and `placement`; shorter ones get zero rows that no
+  virtual token refers to. This is meant for inference. Do not train such a bank
+  with an optimizer that looks at a whole array: Adafactor's clip takes the root
+  mean square over the unused rows too, so that a short prompt takes longer
+  steps than it would alone.
+
+  Args:
+    prompts: one module per run, of equal width.
+
+  Returns:
+    The same modules with equal `encoder_rows` and `decoder_rows`.
+  """
+  encoder, decoder = map(
+    max, zip(*(prompt._rows() for prompt in prompts), strict=True)
+  )
+  return tuple(
+    prompt.clone(encoder_rows=encoder, decoder_rows=decoder)
+    for prompt in prompts
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Padded:
+  """An initialiser for the first rows, zero in the rest."""
+
+  initializer: Initializer
+  length: int
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: Context
+  ) -> Array:
+    rows, width = shape
+    values = jnp.zeros((0, width), dtype)
+    if self.length:
+      values = self.initializer(rng, (self.length, width), dtype, context)
+    padding = jnp.zeros((rows - self.length, width), dtype)
+    return jnp.concatenate([values, padding])
+
+
+class _Vectors(nn.Module):
+  """A `prompt` parameter inside named folders.
+
+  Attributes:
+    folders: names of the modules between this one and the parameter.
+    shape: [P, H].
+    initializer: first value.
+  """
+
+  folders: tuple[str, ...]
+  shape: Shape
+  initializer: Initializer
+
+  @nn.compact
+  def __call__(self, *, context: Context) -> Array:
+    if self.folders:
+      folder, *rest = self.folders
+      inner = _Vectors(tuple(rest), self.shape, self.initializer, name=folder)
+      return inner(context=context)
+
+    def initial(rng: Array, shape: Shape) -> Array:
+      if not self.is_initializing():  # flax asks for the shape only
+        return jnp.zeros(shape, jnp.float32)
+      return self.initializer(rng, shape, jnp.float32, context)
+
+    boxed = nn.with_logical_partitioning(initial, PROMPT_AXES)
+    return meta.unbox(self.param("prompt", boxed, self.shape))
