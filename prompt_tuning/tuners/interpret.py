@@ -1,0 +1,162 @@
+"""Read a learned prompt through the frozen vocabulary.
+
+Source: Lester et al. 2021, section 7: the nearest tokens of a prompt vector by
+cosine form tight clusters; those of random vectors, the control, do not.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.core.types import Array
+
+TOP = 5  # neighbours that the paper lists
+_CHUNK = 4_096  # rows of the table compared at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Neighbours:
+  """The nearest tokens of each vector.
+
+  Attributes:
+    ids: [P, k] token ids, nearest first.
+    cosines: [P, k] their cosines.
+    norms: [P] Euclidean norms of the vectors.
+  """
+
+  ids: np.ndarray
+  cosines: np.ndarray
+  norms: np.ndarray
+
+
+def nearest_tokens(
+  vectors: Array | np.ndarray,
+  embeddings: Array | np.ndarray,
+  *,
+  top: int = TOP,
+  num_tokens: int | None = None,
+) -> Neighbours:
+  """Find the tokens whose embeddings point where the vectors point.
+
+  The table is compared in slices, so that no [P, V] array is ever made.
+
+  Args:
+    vectors: [P, H].
+    embeddings: [V, H] table of the frozen model.
+    top: k, neighbours per vector.
+    num_tokens: only the first that many rows stand for tokens (T5's table has
+      32,128 rows for 32,100 tokens); None for all.
+
+  Returns:
+    The neighbours. Of equally near tokens, the lowest ids. A vector or row of
+    zeros has cosine 0 with everything.
+
+  Raises:
+    ValueError: widths differ, or there are fewer tokens than `top`.
+  """
+  rows = embeddings.shape[0] if num_tokens is None else num_tokens
+  if vectors.shape[-1] != embeddings.shape[-1]:
+    raise ValueError(
+      f"The prompt has {vectors.shape[-1]} features, the embedding table "
+      f"{embeddings.shape[-1]}; they must come from the same model."
+    )
+  if not 0 < top <= rows <= embeddings.shape[0]:
+    raise ValueError(
+      f"Cannot list {top} neighbours among {rows} tokens in a table of "
+      f"{embeddings.shape[0]} rows; change top or num_tokens."
+    )
+  values = jnp.asarray(vectors, jnp.float32)
+  best = jnp.full((values.shape[0], top), -jnp.inf)
+  ids = jnp.zeros((values.shape[0], top), jnp.int32)
+  for start in range(0, rows, _CHUNK):
+    stop = min(start + _CHUNK, rows)
+    slice_ = jnp.asarray(embeddings[start:stop], jnp.float32)
+    best, ids = _merge(best, ids, values, slice_, jnp.int32(start))
+  norms = jnp.linalg.norm(values, axis=-1)
+  return Neighbours(np.asarray(ids), np.asarray(best), np.asarray(norms))
+
+
+def random_control(rng: Array, vectors: Array | np.ndarray) -> Array:
+  """Draw vectors of random direction and the same norms, as a control.
+
+  Args:
+    rng: random key.
+    vectors: [P, H] whose norms to copy, such as the initial prompt.
+
+  Returns:
+    [P, H] float32.
+  """
+  norms = jnp.linalg.norm(
+    jnp.asarray(vectors, jnp.float32), axis=-1, keepdims=True
+  )
+  noise = jax.random.normal(rng, np.shape(vectors))
+  return noise * (norms / jnp.linalg.norm(noise, axis=-1, keepdims=True))
+
+
+def report(
+  found: Neighbours,
+  control: Neighbours,
+  piece: Callable[[int], str],
+  label_ids: Sequence[int] = (),
+) -> str:
+  """Format the neighbours of a prompt as a table.
+
+  Args:
+    found: neighbours of the learned prompt.
+    control: neighbours of random vectors.
+    piece: token id -> text.
+    label_ids: tokens of the class labels; their occurrences are counted.
+
+  Returns:
+    One line per prompt position, then what the paper looks at: how near the
+    nearest token is compared with the control, how many positions share their
+    nearest token with another, and how many have a label among their
+    neighbours.
+  """
+  lines = ["position  norm      nearest tokens (cosine)"]
+  for position, norm in enumerate(found.norms):
+    pairs = zip(found.ids[position], found.cosines[position], strict=True)
+    words = "  ".join(f"{piece(int(i))} ({cosine:.2f})" for i, cosine in pairs)
+    lines.append(f"{position:<8}  {norm:<8.2f}  {words}")
+  nearest = found.ids[:, 0].tolist()
+  shared = sum(nearest.count(i) > 1 for i in nearest)
+  lines.append(
+    f"mean cosine of the nearest token: {found.cosines[:, 0].mean():.3f} "
+    f"(random vectors: {control.cosines[:, 0].mean():.3f})"
+  )
+  lines.append(
+    f"norm: {found.norms.mean():.2f} ± {found.norms.std():.2f} "
+    f"(random vectors: {control.norms.mean():.2f})"
+  )
+  lines.append(f"positions that share their nearest token: {shared}")
+  if label_ids:
+    hits = int(np.isin(found.ids, list(label_ids)).any(-1).sum())
+    chance = int(np.isin(control.ids, list(label_ids)).any(-1).sum())
+    lines.append(
+      f"positions with a class label among their neighbours: {hits} "
+      f"(random vectors: {chance})"
+    )
+  return "\n".join(lines)
+
+
+@jax.jit
+def _merge(
+  best: Array, ids: Array, vectors: Array, rows: Array, start: Array
+) -> tuple[Array, Array]:
+  """Merge one slice of the table into the best neighbours so far."""
+  highest = jax.lax.Precision.HIGHEST
+  cosines = jnp.matmul(_unit(vectors), _unit(rows).T, precision=highest)
+  new, columns = jax.lax.top_k(cosines, min(best.shape[1], rows.shape[0]))
+  # Earlier slices first: top_k keeps the first of equals, the lowest id.
+  candidates = jnp.concatenate([best, new], axis=1)
+  candidate_ids = jnp.concatenate([ids, columns + start], axis=1)
+  best, chosen = jax.lax.top_k(candidates, best.shape[1])
+  return best, jnp.take_along_axis(candidate_ids, chosen, axis=1)
+
+
+def _unit(x: Array) -> Array:
+  norms = jnp.linalg.norm(x, axis=-1, keepdims=True)
+  return x / jnp.where(norms > 0, norms, 1)
