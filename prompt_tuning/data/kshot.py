@@ -1,14 +1,37 @@
 """k-shot subsets: k rows per class, chosen by a seed, under a derived name."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
-from prompt_tuning.data import spec
+from prompt_tuning.data import atomic, spec
 
 _NAME = re.compile(r"(?P<base>.+)_k(?P<shots>[1-9]\d*)_seed(?P<seed>\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+  """The rows that a k-shot task trains on.
+
+  Attributes:
+    task: its name, which holds k and the seed.
+    rows: row numbers in the order of the source's training split, ascending.
+    ids: the rows' own ids (`idx`, `id` or `qid`), or their numbers.
+    labels: the rows' class ids; 0 for free text.
+  """
+
+  task: str
+  rows: tuple[int, ...]
+  ids: tuple[Any, ...]
+  labels: tuple[int, ...]
+
+  def save(self, path: str) -> None:
+    """Record the subset as JSON; the file appears complete or not at all."""
+    atomic.write_text(path, json.dumps(dataclasses.asdict(self), indent=2))
 
 
 def parse(name: str) -> spec.KShot | None:
@@ -37,17 +60,19 @@ def derive(base: spec.TaskSpec, subset: spec.KShot) -> spec.TaskSpec:
   return dataclasses.replace(
     base,
     name=f"{base.name}_k{subset.shots}_seed{subset.seed}",
-    module="prompt_tuning.data.tasks.kshot",
     kshot=subset,
   )
 
 
-def choose(labels: Sequence[Hashable], shots: int, seed: int) -> list[int]:
+def choose(
+  labels: Sequence[Hashable | None], shots: int, seed: int
+) -> list[int]:
   """Choose k rows of every class.
 
   Args:
-    labels: one label per row, in the fixed order of the source. Free-text tasks
-      have one class: give every row the same label.
+    labels: one label per row, in the fixed order of the source; None for a row
+      that may not be chosen. Free-text tasks have one class: give every row the
+      same label.
     shots: rows per class.
     seed: the same seed gives the same rows; the first k of a larger k, so that
       subsets of one seed are nested.
@@ -62,7 +87,8 @@ def choose(labels: Sequence[Hashable], shots: int, seed: int) -> list[int]:
     raise ValueError(f"k-shot needs k >= 1, got {shots}.")
   rows_of: dict[Hashable, list[int]] = {}
   for row, label in enumerate(labels):
-    rows_of.setdefault(label, []).append(row)
+    if label is not None:
+      rows_of.setdefault(label, []).append(row)
   chosen: list[int] = []
   # A generator per class: the rows of one do not depend on the size of others.
   for position, label in enumerate(sorted(rows_of, key=str)):

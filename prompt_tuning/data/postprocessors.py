@@ -6,6 +6,7 @@ for the target and once for the prediction. The example's strings may be bytes
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -48,15 +49,27 @@ class LabelId:
     return self.label_words.index(text)
 
 
-def to_float(text: str, **unused: Any) -> float:
-  """Read an STS-B score; -1.0 if the text is no finite number."""
+def to_float(text: str, is_target: bool = False, **unused: Any) -> float:
+  """Read a score, such as STS-B's.
+
+  Args:
+    text: a decimal number.
+    is_target: of the gold score.
+    **unused: seqio's other arguments.
+
+  Returns:
+    The score. If the text is no finite number, -1.0 for a prediction, as in the
+    T5 library (which lets "nan" and "inf" through), NaN for a target, which
+    `TaskSpec.evaluate` refuses.
+  """
   del unused
   try:
     score = float(to_text(text))
   except ValueError:
-    return float(ILLEGAL)
-  # "nan" and "inf" parse as floats and would poison the correlations.
-  return score if abs(score) != float("inf") and score == score else -1.0
+    score = math.nan
+  if math.isfinite(score):
+    return score
+  return math.nan if is_target else float(ILLEGAL)
 
 
 def multirc(

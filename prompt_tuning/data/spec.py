@@ -7,6 +7,7 @@ same name (`prompt_tuning.data.tasks`), which only a cold cache needs.
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ CATALOG = ("super_glue", "glue", "glue_transfer", "qa", "text_classification")
 
 INPUTS = "inputs_pretokenized"
 TARGETS = "targets_pretokenized"
+# Target text of a row without a label, as in the published test splits.
+UNLABELLED = "<unk>"
 
 
 def keep_text(text: str, **unused: Any) -> str:
@@ -57,7 +60,7 @@ class TaskSpec:
       variant (`taskless_`, `_examples`, k-shot) of a task.
     module: the module whose import registers the seqio task.
     source: TFDS name and version, such as `super_glue/boolq:1.0.2`, or `file`.
-    splits: split name -> split (or slice) of the source.
+    splits: split name -> split or slice of the TFDS source, or file.
     label_words: target words in TFDS order, or empty for free text.
     postprocess: text -> value, in seqio's calling convention.
     metrics: functions of postprocessed targets and predictions.
@@ -105,7 +108,10 @@ class TaskSpec:
     return {
       "name": self.name.replace("_examples", ""),
       "source": self.source,
-      "splits": dict(self.splits),
+      # Where a file lies does not matter; `content` has its hash.
+      "splits": (
+        sorted(self.splits) if self.source == "file" else dict(self.splits)
+      ),
       "eval_features": list(self.eval_features),
       "preprocessor_version": self.preprocessor_version,
       "content": dict(self.content),
@@ -157,8 +163,14 @@ class TaskSpec:
 
 
 def _unlabelled(target: Any) -> bool:
+  """Tell a target without a label: class id -1, no answers, or `<unk>`.
+
+  A score of -1.0 is one.
+  """
   value = target["value"] if isinstance(target, Mapping) else target
-  return value in (-1, [])
+  if isinstance(value, float):
+    return math.isnan(value)
+  return value in (-1, [], UNLABELLED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 A prompt trained on one task is evaluated on the other's validation set; its
 answers are in the words of the task it was trained on and are translated.
 
-Source: section 5 and Table 2 of the paper; names of google-research/prompt-tuning.
+Source: the paper, section 5 and Table 2; names of the original.
 """
 
 from prompt_tuning.data import postprocessors, spec

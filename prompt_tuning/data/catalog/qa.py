@@ -1,6 +1,6 @@
 """SQuAD v1.1, the MRQA 2019 sets, and zero-shot domain transfer.
 
-Source: section 5 and Table 1 of the paper; names of google-research/prompt-tuning.
+Source: the paper, section 5 and Table 1; names of the original.
 The text form starts with "question:", so that no `taskless_` names are needed.
 """
 

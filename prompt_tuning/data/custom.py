@@ -1,0 +1,300 @@
+"""A task of the user's own, from JSONL, CSV or TSV files, in one call."""
+
+import functools
+import hashlib
+import math
+import pathlib
+import re
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.core import tree
+from prompt_tuning.data import postprocessors, spec, tables
+from prompt_tuning.data.metrics import classification, correlation, qa
+
+# Separates the acceptable answers in one cell, as in MRQA's TSV files.
+ANSWER_SEPARATOR = "|||"
+
+_LABEL_METRICS: dict[str, spec.Metric] = {
+  "accuracy": classification.accuracy,
+  "f1": classification.f1,
+  "matthews": classification.matthews,
+}
+_NUMBER_METRICS: dict[str, spec.Metric] = {
+  "pearson": correlation.pearson,
+  "spearman": correlation.spearman,
+}
+_TEXT_METRICS: dict[str, spec.Metric] = {"exact_match": classification.accuracy}
+_ANSWER_METRICS: dict[str, spec.Metric] = {"squad": qa.squad}
+METRICS = (
+  *_LABEL_METRICS,
+  "mean_f1",  # depends on the number of classes
+  *_NUMBER_METRICS,
+  *_TEXT_METRICS,
+  *_ANSWER_METRICS,
+)
+
+
+def declare(
+  name: str,
+  files: Mapping[str, str],
+  template: str,
+  target_column: str,
+  label_words: Mapping[str, str] | Sequence[str] = (),
+  metrics: Sequence[str] = (),
+  id_column: str | None = None,
+  columns: Sequence[str] = (),
+) -> spec.TaskSpec:
+  """Declare a task on one's own files; its seqio task follows when needed.
+
+  The files are read through once, so that bad rows show here.
+
+  Args:
+    name: of the task: letters, digits, `_`, `.`, `:`.
+    files: split (`train`, `validation`, `test`) -> file, see `tables.read`.
+    template: the input text, with columns in braces:
+      `premise: {premise} hypothesis: {hypothesis}`. `{{` is a brace.
+    target_column: holds the label, the answer or the score. A row of `test` may
+      lack it.
+    label_words: for classification, the words the model should answer: a
+      mapping from the column's value to its word, or a list of words, where the
+      column holds the word or its position (of two words, also false or true).
+      Empty: the column's text itself is the target.
+    metrics: names from `METRICS`: `accuracy`, `f1` (of the second of two
+      words), `mean_f1`, `matthews` with label words; `pearson`, `spearman` for
+      numbers; `exact_match`, or `squad` (several answers as a JSON list, or
+      separated by `|||`), for text. By default `accuracy` or `exact_match`.
+    id_column: names the rows; by default they are numbered from 0.
+    columns: names for CSV or TSV files without a header line.
+
+  Returns:
+    The registered spec. Its name works wherever a task's does, also with
+    `_k16_seed0` behind it.
+
+  Raises:
+    FileNotFoundError: a file is missing.
+    ValueError: a bad argument, or a bad row: with file, line and what was
+      expected.
+  """
+  if not re.fullmatch(r"[\w.:]+", name):
+    raise ValueError(
+      f"Task name {name!r}: expected letters, digits, '_', '.' and ':' only."
+    )
+  if not files:
+    raise ValueError(f"{name}: no files; expected at least one split.")
+  word_of = _word_of_value(label_words)
+  words = tuple(dict.fromkeys(word_of.values()))
+  functions, postprocess = _metrics(metrics, words)
+  parse_template(template)
+  task = spec.TaskSpec(
+    name=name,
+    benchmark="custom",
+    dataset=name,
+    module="prompt_tuning.data.tasks.custom",
+    source="file",
+    splits={split: str(path) for split, path in files.items()},
+    label_words=words,
+    postprocess=postprocess,
+    metrics=functions,
+    eval_features=("idx", "answers"),
+    content={
+      "sha256": {split: _sha256(path) for split, path in files.items()},
+      "template": template,
+      "target_column": target_column,
+      "label_words": word_of,
+      "id_column": id_column,
+      "columns": list(columns),
+    },
+  )
+  for split in files:
+    for _ in rows(task, split):
+      pass
+  spec.add(task)
+  return task
+
+
+def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
+  """Render the rows of one file.
+
+  Args:
+    task: made by `declare`.
+    split: one of its splits.
+
+  Yields:
+    `inputs`, `targets` (`<unk>` without a label), `label` (class id; 0 for free
+    text, -1 without a label), `answers` (all acceptable ones) and `idx` (text).
+
+  Raises:
+    ValueError: see `declare`.
+  """
+  content = task.content
+  template = parse_template(content["template"])
+  seen: dict[str, str] = {}
+  table = tables.read(task.splits[split], content["columns"])
+  for number, row in enumerate(table):
+    inputs = "".join(
+      literal + (_text(row.value(column, "the template")) if column else "")
+      for literal, column in template
+    )
+    answers, label = _target(task, row, may_lack=split == "test")
+    key = str(number)
+    if content["id_column"]:
+      key = _text(row.value(content["id_column"], "id_column"))
+    if key in seen:
+      raise ValueError(
+        f"{row.place}: id {key!r} stands in {seen[key]} already; expected "
+        f"distinct values in column {content['id_column']!r}."
+      )
+    seen[key] = row.place
+    yield {
+      "inputs": inputs,
+      "targets": answers[0] if answers else spec.UNLABELLED,
+      "label": label,
+      "answers": answers,
+      "idx": key,
+    }
+
+
+def parse_template(template: str) -> list[tuple[str, str | None]]:
+  """Split a template into literal texts, each with the column after it.
+
+  Args:
+    template: `premise: {premise}`.
+
+  Returns:
+    (literal, column) pairs; the last column may be None.
+
+  Raises:
+    ValueError: no column, or more than a column's name in braces.
+  """
+  try:
+    parsed = list(string.Formatter().parse(template))
+  except ValueError as error:
+    raise ValueError(f"Template {template!r}: {error}.") from error
+  if any(name == "" or form or conv for _, name, form, conv in parsed):
+    raise ValueError(
+      f"Template {template!r}: expected nothing but a column's name in braces; "
+      "write {{ for a brace."
+    )
+  if all(name is None for _, name, _, _ in parsed):
+    raise ValueError(
+      f"Template {template!r} names no column; expected for instance "
+      "'premise: {premise}'."
+    )
+  return [(literal, name) for literal, name, _, _ in parsed]
+
+
+def _target(
+  task: spec.TaskSpec, row: tables.Row, may_lack: bool
+) -> tuple[list[str], int]:
+  """Return the acceptable target texts, and the class id."""
+  column = task.content["target_column"]
+  if may_lack and row.values.get(column) in (None, ""):
+    return [], -1
+  value = row.value(column, "target_column")
+  if task.label_words:
+    word = _word(task.content["label_words"], value, row, column)
+    return [word], task.label_words.index(word)
+  if isinstance(value, list):
+    answers = [_text(part) for part in value]
+  else:
+    answers = _text(value).split(ANSWER_SEPARATOR)
+  if not answers or not all(answer.strip() for answer in answers):
+    raise ValueError(
+      f"{row.place}: expected a target text in column {column!r}, got "
+      f"{value!r}."
+    )
+  is_number = task.postprocess is postprocessors.to_float
+  if is_number and math.isnan(postprocessors.to_float(answers[0], True)):
+    raise ValueError(
+      f"{row.place}: expected a number in column {column!r}, got {value!r}."
+    )
+  return answers, 0
+
+
+def _word(
+  word_of: Mapping[str, str], value: Any, row: tables.Row, column: str
+) -> str:
+  found = word_of.get(_text(value))
+  if found is None:
+    raise ValueError(
+      f"{row.place}: unknown label {value!r} in column {column!r}."
+      f"{tree.nearest(_text(value), word_of)} Expected one of: "
+      f"{', '.join(word_of)}."
+    )
+  return found
+
+
+def _word_of_value(
+  given: Mapping[str, str] | Sequence[str],
+) -> dict[str, str]:
+  """Return the column's values, as text, with their words in class-id order."""
+  if isinstance(given, str):
+    raise ValueError(
+      f"label_words: expected a list or a mapping, got the text {given!r}."
+    )
+  if isinstance(given, Mapping):
+    return {_text(value): word for value, word in given.items()}
+  if len(set(given)) < len(given):
+    raise ValueError(f"label_words repeat a word: {', '.join(given)}.")
+  # Words win: if they are "1" and "0", a column holding 1 means the word "1".
+  word_of = {word: word for word in given}
+  for position, word in enumerate(given):
+    word_of.setdefault(str(position), word)
+    if len(given) == 2:
+      word_of.setdefault(("false", "true")[position], word)
+  return word_of
+
+
+def _metrics(
+  names: Sequence[str], words: tuple[str, ...]
+) -> tuple[tuple[spec.Metric, ...], spec.Postprocess]:
+  """Look metrics up, and the postprocessor that they all can read."""
+  names = tuple(names) or ("accuracy" if words else "exact_match",)
+  for name in names:
+    if name not in METRICS:
+      raise ValueError(
+        f"Unknown metric {name!r}.{tree.nearest(name, METRICS)} Known: "
+        f"{', '.join(METRICS)}."
+      )
+  kinds: list[tuple[dict[str, spec.Metric], spec.Postprocess]]
+  if words:
+    known = {**_LABEL_METRICS, "mean_f1": classification.mean_f1(len(words))}
+    if len(words) != 2:
+      del known["f1"]
+    kinds = [(known, postprocessors.LabelId(words))]
+  else:
+    kinds = [
+      (_NUMBER_METRICS, postprocessors.to_float),
+      (_TEXT_METRICS, spec.keep_text),
+      (_ANSWER_METRICS, postprocessors.qa),
+    ]
+  for known, postprocess in kinds:
+    if all(name in known for name in names):
+      found = tuple(known[name] for name in names)
+      if words:
+        statistics = classification.label_statistics
+        found = (*found, functools.partial(statistics, words))
+      return found, postprocess
+  raise ValueError(
+    f"Metrics {', '.join(names)} do not fit "
+    + (f"the label words {', '.join(words)}" if words else "free text")
+    + ". Label words go with accuracy, mean_f1, matthews and, if there are "
+    "two, f1; other targets with pearson and spearman, or exact_match, or "
+    "squad."
+  )
+
+
+def _text(value: Any) -> str:
+  """Write a JSON value as text, booleans as JSON does."""
+  if isinstance(value, bool):
+    return "true" if value else "false"
+  return str(value)
+
+
+def _sha256(path: str) -> str:
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(f"No data file {path}.")
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,280 @@
+"""From a data set's rows to `inputs` and `targets` text, with tf.data.
+
+Source: the text forms of the T5 library and of google-research/prompt-tuning.
+Each takes and returns a `tf.data.Dataset`; the leading word of the inputs is
+the task's name, which `drop_task_name` removes again for the `taskless_` tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from prompt_tuning.data import spec
+
+Row = Mapping[str, Any]
+
+
+@seqio.map_over_dataset
+def drop_task_name(row: Row) -> dict[str, Any]:
+  """Drop everything of the inputs up to and including the first space."""
+  inputs = tf.strings.regex_replace(
+    row["inputs"], r"^[^ ]* ", "", replace_global=False
+  )
+  return {**row, "inputs": inputs}
+
+
+@seqio.map_over_dataset
+def labelled_fields(
+  row: Row,
+  name: str,
+  fields: Sequence[str],
+  label_words: Sequence[str],
+) -> dict[str, Any]:
+  """Write `NAME field1: text1 field2: text2` and the label's word.
+
+  Args:
+    row: with `label`, the text fields and maybe `idx`.
+    name: leading word.
+    fields: names, or (name, feature) pairs where the feature is called
+      otherwise, in the order in which they are written.
+    label_words: words by class id; label -1 (no label) becomes `<unk>`.
+
+  Returns:
+    `inputs`, `targets`, and `idx` if the row has one.
+  """
+  parts: list[Any] = [name]
+  for field in fields:
+    parts += [f"{field}:", row[field]]
+  example = {
+    "inputs": tf.strings.join(parts, separator=" "),
+    "targets": _label_word(row["label"], label_words),
+  }
+  if "idx" in row:
+    example["idx"] = row["idx"]
+  return example
+
+
+@seqio.map_over_dataset
+def rename(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+  """Rename features.
+
+  Args:
+    row: any features.
+    names: new name -> old name; the others keep theirs.
+  """
+  kept = {k: v for k, v in row.items() if k not in names.values()}
+  return {**kept, **{new: row[old] for new, old in names.items()}}
+
+
+@seqio.map_over_dataset
+def multirc(row: Row, label_words: Sequence[str]) -> dict[str, Any]:
+  """Write MultiRC, without its HTML markup.
+
+  Returns:
+    `inputs`, `targets`, and `idx/paragraph`, `idx/question`, `idx/answer`.
+  """
+  parts = ["multirc"]
+  for field in ("question", "answer", "paragraph"):
+    parts += [f"{field}:", row[field]]
+  text = tf.strings.join(parts, separator=" ")
+  text = tf.strings.regex_replace(text, "<br>", " ")
+  return {
+    "inputs": tf.strings.regex_replace(text, "</?b>", ""),
+    "targets": _label_word(row["label"], label_words),
+    **{f"idx/{key}": row["idx"][key] for key in ("paragraph", "question")},
+    "idx/answer": row["idx"]["answer"],
+  }
+
+
+@seqio.map_over_dataset
+def stsb(row: Row) -> dict[str, Any]:
+  """Write STS-B; the score rounded to a fifth, with one decimal.
+
+  Deviation: the test split's missing score, -1, is `<unk>`, as in every other
+  task; the T5 library writes -1.0.
+  """
+  parts = ["stsb sentence1:", row["sentence1"], "sentence2:", row["sentence2"]]
+  score = tf.strings.as_string(tf.round(row["label"] * 5) / 5, precision=1)
+  return {
+    "inputs": tf.strings.join(parts, separator=" "),
+    "targets": tf.where(row["label"] < 0, spec.UNLABELLED, score),
+    "idx": row["idx"],
+  }
+
+
+def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """Write ReCoRD, one example per acceptable answer.
+
+  A bullet of the summary ("@highlight" on a line of its own) ends with its
+  sentence mark or quote and a space if it has one, otherwise with ". ".
+
+  Args:
+    dataset: `passage`, `query`, `entities`, `answers`, `idx.{passage,query}`.
+
+  Returns:
+    `inputs`; `targets`, `<unk>` for a row without answers; the whole list
+    `answers`; `idx/passage` and `idx/query`.
+  """
+
+  def render(row: Row) -> dict[str, Any]:
+    passage = tf.strings.regex_replace(
+      row["passage"], r"""([.?!"'])\n@highlight\n""", r"\1 "
+    )
+    passage = tf.strings.regex_replace(passage, r"\n@highlight\n", ". ")
+    entities = tf.strings.reduce_join(row["entities"], separator=", ")
+    parts = ["record query:", row["query"], "entities:", entities]
+    return {
+      "inputs": tf.strings.join([*parts, "passage:", passage], separator=" "),
+      "answers": row["answers"],
+      "idx/passage": row["idx"]["passage"],
+      "idx/query": row["idx"]["query"],
+    }
+
+  def one_per_answer(row: Row) -> tf.data.Dataset:
+    answers = row["answers"]
+    targets = tf.cond(
+      tf.size(answers) > 0,
+      lambda: answers,
+      lambda: tf.constant([spec.UNLABELLED]),
+    )
+    return tf.data.Dataset.from_tensor_slices(targets).map(
+      lambda target: {**row, "targets": target}
+    )
+
+  parallel = tf.data.experimental.AUTOTUNE
+  return dataset.map(render, num_parallel_calls=parallel).flat_map(
+    one_per_answer
+  )
+
+
+def wsc(dataset: tf.data.Dataset, correct_only: bool) -> tf.data.Dataset:
+  """Write WSC as generation of the referent of the marked pronoun.
+
+  `wsc: ... *pronoun* ...`: the text is split at single spaces and word
+  `span2_index` marked. Two official rows disagree with their own index; the
+  T5 library lists both texts, here `_pronoun_position` tells them by form.
+
+  Args:
+    dataset: `text`, `span1_text`, `span2_text`, `span2_index`, `label`, `idx`.
+    correct_only: keep only rows whose candidate is the referent, from which
+      alone one can learn to generate it.
+
+  Returns:
+    `inputs`; `targets`, the candidate; `label`; `idx`.
+  """
+
+  def render(row: Row) -> dict[str, Any]:
+    words = tf.strings.split(row["text"], sep=" ")
+    pronoun = row["span2_text"]
+    position, rest = _pronoun_position(words, pronoun, row["span2_index"])
+    marked = tf.strings.join(["*", pronoun, "*"])
+    # An empty `rest` must not leave an empty word behind.
+    rest = tf.boolean_mask([rest], [rest != ""])
+    words = tf.concat(
+      [words[:position], [marked], rest, words[position + 1 :]], axis=0
+    )
+    text = tf.strings.reduce_join(words, separator=" ")
+    return {
+      "inputs": tf.strings.join(["wsc:", text], separator=" "),
+      "targets": row["span1_text"],
+      "label": row["label"],
+      "idx": row["idx"],
+    }
+
+  if correct_only:
+    dataset = dataset.filter(lambda row: row["label"] == 1)
+  return dataset.map(render, num_parallel_calls=tf.data.experimental.AUTOTUNE)
+
+
+def _pronoun_position(
+  words: tf.Tensor, pronoun: tf.Tensor, index: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return the pronoun's word number, and what is glued to that word.
+
+  Usually the word at `index` is the pronoun. In one official row punctuation is
+  glued to it, which becomes a word of its own; in another the pronoun is the
+  next word.
+  """
+  last = tf.size(words) - 1
+  tf.debugging.assert_less_equal(
+    index, last, "WSC: span2_index lies beyond the text."
+  )
+  word, following = words[index], words[tf.minimum(index + 1, last)]
+  length = tf.strings.length(pronoun)
+  starts = tf.strings.substr(word, 0, length) == pronoun
+  rest = tf.strings.substr(
+    word, tf.minimum(length, tf.strings.length(word)), -1
+  )
+  here = starts & tf.strings.regex_full_match(rest, "[[:punct:]]*")
+  tf.debugging.Assert(
+    here | (following == pronoun),
+    ["WSC: span2_text is not at span2_index.", pronoun, index, words],
+  )
+  return tf.where(here, index, index + 1), tf.where(here, rest, "")
+
+
+@seqio.map_over_dataset
+def dpr(row: Row) -> dict[str, Any]:
+  """Write DPR like WSC: the first occurrence of the pronoun is marked.
+
+  An occurrence stands after a space and before a space, a full stop or a comma.
+  """
+  pattern = tf.strings.join([" (", row["pronoun"], r")( |\.|,)"])
+  text = tf.strings.regex_replace(
+    row["sentence"], pattern, r" *\1*\2", replace_global=False
+  )
+  return {
+    "inputs": tf.strings.join(["wsc:", text], separator=" "),
+    "targets": row["candidates"][row["label"]],
+  }
+
+
+@seqio.map_over_dataset
+def squad(row: Row) -> dict[str, Any]:
+  """Write SQuAD: `question: ... context: ...` and the first answer."""
+  return _question_answering(
+    row["question"], row["context"], row["answers"]["text"], row["id"]
+  )
+
+
+@seqio.map_over_dataset
+def mrqa(row: Row) -> dict[str, Any]:
+  """Write an MRQA set in SQuAD's form."""
+  return _question_answering(
+    row["question"], row["context"], row["answers"], row["qid"]
+  )
+
+
+def _question_answering(
+  question: tf.Tensor, context: tf.Tensor, answers: tf.Tensor, key: tf.Tensor
+) -> dict[str, Any]:
+  answers = _pad_punctuation(answers)
+  parts = [
+    "question:",
+    _pad_punctuation(question),
+    "context:",
+    _pad_punctuation(context),
+  ]
+  inputs = tf.strings.join(parts, separator=" ")
+  return {
+    "inputs": tf.strings.regex_replace(inputs, r"\s+", " "),
+    "targets": answers[0],
+    "answers": answers,
+    "id": key,
+  }
+
+
+def _pad_punctuation(text: tf.Tensor) -> tf.Tensor:
+  """Put spaces around ASCII punctuation, then make runs of blanks one space."""
+  text = tf.strings.regex_replace(text, r"([[:punct:]])", r" \1 ")
+  return tf.strings.regex_replace(text, r"\s+", " ")
+
+
+def _label_word(label: tf.Tensor, label_words: Sequence[str]) -> tf.Tensor:
+  return tf.cond(
+    tf.equal(label, -1),
+    lambda: tf.constant(spec.UNLABELLED),
+    lambda: tf.gather(list(label_words), label),
+  )

@@ -1,0 +1,1 @@
+"""The seqio side of the catalogue: importing a module registers its tasks."""

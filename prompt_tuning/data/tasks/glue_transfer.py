@@ -1,0 +1,14 @@
+"""Register the zero-shot transfer tasks between QQP and MRPC."""
+
+from prompt_tuning.data import spec
+
+# Imported first: the mixtures' training tasks are GLUE's own.
+from prompt_tuning.data.tasks import glue, registration
+
+
+def _rendering(task: spec.TaskSpec) -> list[registration.Preprocessor]:
+  target = task.dataset.split("_from_")[0]
+  return glue.rendering(target, task.label_words)
+
+
+registration.add_catalogue(__name__, _rendering)

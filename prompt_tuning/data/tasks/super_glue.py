@@ -1,0 +1,48 @@
+"""Register SuperGLUE, its diagnostics, WSC as generation, and DPR."""
+
+import functools
+from collections.abc import Sequence
+
+from prompt_tuning.data import preprocessors, spec
+from prompt_tuning.data.tasks import registration
+
+# What is written, in this order: alphabetical, except for WiC, whose offsets
+# are left out.
+_FIELDS = {
+  "boolq": ("passage", "question"),
+  "cb": ("hypothesis", "premise"),
+  "copa": ("choice1", "choice2", "premise", "question"),
+  "rte": ("hypothesis", "premise"),
+  "wic": ("sentence1", "sentence2", "word"),
+  "axb": ("hypothesis", "premise"),
+  "axg": ("hypothesis", "premise"),
+}
+# The diagnostics are read by the RTE prompt, so they carry its name.
+_NAMES = {"axb": "rte", "axg": "rte"}
+_AXB_FEATURES = {"premise": "sentence1", "hypothesis": "sentence2"}
+
+
+def _rendering(task: spec.TaskSpec) -> Sequence[registration.Preprocessor]:
+  if task.dataset == "multirc":
+    words = task.label_words
+    return [functools.partial(preprocessors.multirc, label_words=words)]
+  if task.dataset == "record":
+    return [preprocessors.record]
+  if task.dataset == "wsc":
+    only = "train" in task.splits
+    return [functools.partial(preprocessors.wsc, correct_only=only)]
+  if task.dataset == "dpr":
+    return [preprocessors.dpr]
+  write = functools.partial(
+    preprocessors.labelled_fields,
+    name=_NAMES.get(task.dataset, task.dataset),
+    fields=_FIELDS[task.dataset],
+    label_words=task.label_words,
+  )
+  if task.dataset == "axb":
+    rename = functools.partial(preprocessors.rename, names=_AXB_FEATURES)
+    return [rename, write]
+  return [write]
+
+
+registration.add_catalogue(__name__, _rendering)
