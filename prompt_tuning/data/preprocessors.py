@@ -171,11 +171,14 @@ def wsc(dataset: tf.data.Dataset, correct_only: bool) -> tf.data.Dataset:
     position, rest = _pronoun_position(words, pronoun, row["span2_index"])
     marked = tf.strings.join(["*", pronoun, "*"])
     # An empty `rest` must not leave an empty word behind.
-    rest = tf.boolean_mask([rest], [rest != ""])
+    has_rest = rest != ""
+    rest = tf.boolean_mask([rest], [has_rest])
     words = tf.concat(
       [words[:position], [marked], rest, words[position + 1 :]], axis=0
     )
     text = tf.strings.reduce_join(words, separator=" ")
+    # The published form of that one row has no final blank; others keep theirs.
+    text = tf.where(has_rest, tf.strings.strip(text), text)
     return {
       "inputs": tf.strings.join(["wsc:", text], separator=" "),
       "targets": row["span1_text"],
