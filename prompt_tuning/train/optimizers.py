@@ -1,0 +1,321 @@
+"""Optimizers for banks of runs; Adafactor as T5X ran it.
+
+Everything is optax. What is added: one place that says at which step a run
+starts, a base learning rate per run, and the rule that an optimizer never looks
+across runs. It is mapped over the leading run axis, so that factoring, clipping
+and norms see one run at a time.
+
+Learning rates and schedules are settings, not state: the state is a tree of
+arrays that `flatten_state` turns into named ones and back.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Array, Params, PyTree
+from prompt_tuning.train.schedules import FactorSchedule, Schedule
+
+# The step at which the public LM-adapted checkpoints end, and at which the
+# second-moment decay of the public prompt-tuning runs therefore starts.
+RESTORED_STEP = 1_100_000
+
+
+class OptimizerFactory(Protocol):
+  """Builds the optimizer of one run."""
+
+  def __call__(
+    self, learning_rate: optax.Schedule, start_step: int
+  ) -> optax.GradientTransformation:
+    """Build it.
+
+    Args:
+      learning_rate: number of updates done in this run -> rate.
+      start_step: the step that training counts on from; 0 from scratch.
+
+    Returns:
+      The optax optimizer.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Adafactor:
+  """T5X's Adafactor as prompt tuning configures it.
+
+  With t = start_step + updates done, g the gradient and all in float32:
+
+    b = 1 - (t + 1)^-decay_rate
+    v = b v + (1 - b) (g^2 + eps)           or its row and column means, when
+                                            both dimensions reach the minimum
+    y = g / sqrt(v);  y = y / max(1, rms(y) / clipping_threshold)
+    p = (1 - weight_decay) p - learning_rate y
+
+  Weight decay is not multiplied by the learning rate. The public runs restored
+  the optimizer's step with the model, so t starts at 1,100,000 and b is so
+  close to 1 that the clip binds at every step.
+
+  Attributes:
+    decay_rate: exponent of the second-moment decay.
+    clipping_threshold: largest root mean square of a parameter's update before
+      the learning rate; None to switch the clip off.
+    weight_decay: fraction taken off every parameter at every step.
+    eps: added to squared gradients.
+    min_dim_size_to_factor: factor a matrix when its second-largest dimension
+      is at least this. A prompt of 150 is factored, one of 100 is not.
+    multiply_by_parameter_scale: take steps relative to a parameter's size; off
+      in prompt tuning, on in T5 pre-training.
+
+  Source: T5X `adafactor.py` at cc342d4 with the settings of prompt-tuning's
+  `t5_1_1_prompt.gin`. optax clips a stacked [L, ...] parameter as one array
+  where T5X clips each layer: tune whole models with unrolled layers.
+  """
+
+  decay_rate: float = 0.8
+  clipping_threshold: float | None = 1.0
+  weight_decay: float | None = 1e-5
+  eps: float = 1e-30
+  min_dim_size_to_factor: int = 128
+  multiply_by_parameter_scale: bool = False
+
+  def __call__(
+    self, learning_rate: optax.Schedule, start_step: int
+  ) -> optax.GradientTransformation:
+    """Build the optimizer, see `OptimizerFactory`."""
+    return optax.adafactor(
+      learning_rate,
+      min_dim_size_to_factor=self.min_dim_size_to_factor,
+      decay_rate=self.decay_rate,
+      decay_offset=-start_step,  # optax subtracts it from the count
+      multiply_by_parameter_scale=self.multiply_by_parameter_scale,
+      clipping_threshold=self.clipping_threshold,
+      momentum=None,
+      weight_decay_rate=self.weight_decay,
+      eps=self.eps,
+    )
+
+
+class Optax:
+  """Any optax optimizer whose first argument is the learning rate.
+
+  Weight decay follows optax: `adamw` and `lion` multiply theirs by the learning
+  rate, unlike `Adafactor` here. Bias corrections count from the start of the
+  run, whatever its start step.
+
+  Attributes:
+    name: its name in optax, such as `adamw`.
+    settings: its other arguments.
+  """
+
+  def __init__(self, name: str, **settings: Any) -> None:
+    self.name = name
+    self.settings = settings
+    self._make = _optax_optimizer(name)
+    try:
+      self._make(0.1, **settings)
+    except TypeError as error:
+      raise ValueError(f"Optimizer {name!r}: {error}.") from error
+
+  def __call__(
+    self, learning_rate: optax.Schedule, start_step: int
+  ) -> optax.GradientTransformation:
+    """Build the optimizer, see `OptimizerFactory`."""
+    del start_step
+    return self._make(learning_rate, **self.settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipByGlobalNorm:
+  """Limit the norm of a run's whole gradient before another optimizer.
+
+  Attributes:
+    optimizer: what sees the clipped gradient.
+    max_norm: largest norm over all trained parameters of one run.
+  """
+
+  optimizer: OptimizerFactory
+  max_norm: float
+
+  def __call__(
+    self, learning_rate: optax.Schedule, start_step: int
+  ) -> optax.GradientTransformation:
+    """Build the optimizer, see `OptimizerFactory`."""
+    return optax.chain(
+      optax.clip_by_global_norm(self.max_norm),
+      self.optimizer(learning_rate, start_step),
+    )
+
+
+class BankOptimizer(NamedTuple):
+  """An optimizer for trees whose leaves have a leading run axis of size K.
+
+  Attributes:
+    init: trainable -> state; every array of the state has the run axis too.
+    update: (gradients, state, trainable) -> (updates to add, state).
+    learning_rates: updates done -> [K] rates, for logging.
+  """
+
+  init: Callable[[Params], PyTree]
+  update: Callable[[Params, PyTree, Params], tuple[Params, PyTree]]
+  learning_rates: Callable[[Array | int], Array]
+
+
+def bank_optimizer(
+  optimizer: OptimizerFactory,
+  learning_rates: Sequence[float],
+  *,
+  start_step: int,
+  schedule: Schedule | None = None,
+) -> BankOptimizer:
+  """Run one optimizer per run of a bank, all in one program.
+
+  Args:
+    optimizer: builds the optimizer of one run.
+    learning_rates: K base learning rates.
+    start_step: the step training counts on from: that of the restored model
+      (`RESTORED_STEP` for the public checkpoints) reproduces the public runs, 0
+      is a run from scratch. Schedules and Adafactor's decay both read it.
+    schedule: (step, base) -> rate; None is constant.
+
+  Returns:
+    The optimizer; run k does exactly what it would do in a bank of its own.
+
+  Raises:
+    ValueError: a rate that is not positive and finite, a negative step; from
+      `init`, a tree without leaves or without the run axis.
+  """
+  bases = _base_rates(learning_rates)
+  if start_step < 0:
+    raise ValueError(f"start_step must not be negative; got {start_step}.")
+  shape = FactorSchedule() if schedule is None else schedule
+
+  def rate(count: Array, base: Array) -> Array:
+    return shape(count + start_step, base)
+
+  def build(base: Array) -> optax.GradientTransformation:
+    return optimizer(lambda count: rate(count, base), start_step)
+
+  def init(trainable: Params) -> PyTree:
+    _check_run_axis(trainable, len(bases))
+    return jax.vmap(lambda base, p: build(base).init(p))(bases, trainable)
+
+  def update(
+    gradients: Params, state: PyTree, trainable: Params
+  ) -> tuple[Params, PyTree]:
+    # optax raises Python floats to integer powers, which strict dtype promotion
+    # (on under our tests) refuses.
+    with jax.numpy_dtype_promotion("standard"):
+      return jax.vmap(lambda base, g, s, p: build(base).update(g, s, p))(
+        bases, gradients, state, trainable
+      )
+
+  def rates(count: Array | int) -> Array:
+    return jax.vmap(rate, (None, 0))(jnp.asarray(count), bases)
+
+  return BankOptimizer(init, update, rates)
+
+
+def flatten_state(state: PyTree) -> dict[str, Array]:
+  """Name every array of an optimizer state, for a checkpoint.
+
+  Returns:
+    `{"0/v_row/tuner/...": array}`; containers without arrays leave no trace.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+  return {_name(path): leaf for path, leaf in leaves}
+
+
+def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
+  """Rebuild the state that `flatten_state` took apart.
+
+  Args:
+    template: a state of the same optimizer for the same parameters, such as
+      `jax.eval_shape(optimizer.init, trainable)`.
+    flat: the named arrays.
+
+  Returns:
+    The state, with the arrays of `flat` and the structure of `template`.
+
+  Raises:
+    ValueError: arrays are missing, unknown, or of another shape or dtype; one
+      message names them all.
+  """
+  leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+  expected = {_name(path): leaf for path, leaf in leaves}
+  faults = [f"{name} is missing" for name in expected.keys() - flat.keys()]
+  faults += [f"{name} is unknown" for name in flat.keys() - expected.keys()]
+  for name in expected.keys() & flat.keys():
+    want, got = _describe(expected[name]), _describe(flat[name])
+    if want != got:
+      faults.append(f"{name} is {got}, expected {want}")
+  if faults:
+    raise ValueError(
+      "The saved optimizer state belongs to another optimizer, bank or prompt "
+      f"length: {'; '.join(sorted(faults))}. Restore the settings of the run, "
+      "or start it afresh in another MODEL_DIR."
+    )
+  return jax.tree_util.tree_unflatten(
+    structure, [jnp.asarray(flat[_name(path)]) for path, _ in leaves]
+  )
+
+
+def _optax_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
+  if name not in _OPTAX:
+    raise ValueError(
+      f"Unknown optimizer {name!r}.{tree.nearest(name, _OPTAX)} Known: "
+      f"{', '.join(_OPTAX)}; for Adafactor use the class `Adafactor`."
+    )
+  return _OPTAX[name]
+
+
+_OPTAX: dict[str, Callable[..., optax.GradientTransformation]] = {
+  "adam": optax.adam,
+  "adamw": optax.adamw,
+  "adagrad": optax.adagrad,
+  "lamb": optax.lamb,
+  "lion": optax.lion,
+  "rmsprop": optax.rmsprop,
+  "sgd": optax.sgd,
+}
+
+
+def _base_rates(learning_rates: Sequence[float]) -> Array:
+  rates = np.asarray(learning_rates, np.float32)
+  if rates.ndim != 1 or not rates.size:
+    raise ValueError(
+      "Learning rates must be a list with one number per run; got "
+      f"{learning_rates!r}."
+    )
+  if not (np.isfinite(rates).all() and (rates > 0).all()):
+    raise ValueError(
+      f"Learning rates must be positive and finite; got {rates.tolist()}."
+    )
+  return jnp.asarray(rates)
+
+
+def _check_run_axis(trainable: Params, runs: int) -> None:
+  flat = tree.flatten(trainable)
+  if not flat:
+    raise ValueError(
+      "Nothing to train: the partition rules freeze every parameter."
+    )
+  for path, leaf in flat.items():
+    if not leaf.ndim or leaf.shape[0] != runs:
+      raise ValueError(
+        f"{path} has shape {tuple(leaf.shape)}; with {runs} learning rates its "
+        f"first axis must be the {runs} runs."
+      )
+
+
+def _name(path: tuple[Any, ...]) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator=tree.SEPARATOR)
+
+
+def _describe(leaf: Any) -> str:
+  return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
