@@ -1,0 +1,173 @@
+"""From token rows to the arrays of one batch, with virtual tokens in place.
+
+An example's encoder segment is
+
+  encoder_prefix  text  encoder_suffix  EOS
+
+and its decoder segment, with the targets shifted right behind the start token,
+
+  input    decoder_prefix  0  y1 .. yn-1
+  target   0 .. 0          y1 .. yn
+  weight   0 .. 0          1  .. 1
+
+An unpacked row holds one segment, a packed row several, each with virtual
+tokens of its own, so that a packed batch computes what its examples compute
+alone.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import EOS_ID
+from prompt_tuning.data.ragged import Ragged, ranges
+
+# One batch: T5X feature name -> int32 or float32 (masks: bool) array.
+NumpyBatch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+  """Where each example of a batch stands.
+
+  Attributes:
+    shape: (B, T, S) of the batch.
+    examples: [n] row numbers in the token store.
+    rows: [n] batch row of each example.
+    encoder_starts: [n] its first encoder position in that row.
+    decoder_starts: [n] its first decoder position in that row.
+    segments: [n] its segment id, 1-based within the row.
+  """
+
+  shape: tuple[int, int, int]
+  examples: np.ndarray
+  rows: np.ndarray
+  encoder_starts: np.ndarray
+  decoder_starts: np.ndarray
+  segments: np.ndarray
+
+  def take(self, rows: slice) -> "Slots":
+    """Restrict to some batch rows: one host's part of a global batch."""
+    start, stop, _ = rows.indices(self.shape[0])
+    kept = (self.rows >= start) & (self.rows < stop)
+    return Slots(
+      (stop - start, *self.shape[1:]),
+      self.examples[kept],
+      self.rows[kept] - start,
+      self.encoder_starts[kept],
+      self.decoder_starts[kept],
+      self.segments[kept],
+    )
+
+
+def one_per_row(examples: np.ndarray, shape: tuple[int, int, int]) -> Slots:
+  """Give every example a row of its own; surplus rows stay empty.
+
+  Args:
+    examples: [n] row numbers in the token store, n <= B.
+    shape: (B, T, S).
+  """
+  zeros = np.zeros(len(examples), np.int64)
+  return Slots(
+    shape, examples, np.arange(len(examples)), zeros, zeros, zeros + 1
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembler:
+  """Writes examples and their virtual tokens into batch arrays.
+
+  Attributes:
+    inputs: encoder token rows, each ending in EOS if the task appends one.
+    targets: decoder token rows.
+    placement: which virtual tokens stand where.
+    vocab_rows: rows of the embedding table; virtual token r has this id plus r.
+  """
+
+  inputs: Ragged
+  targets: Ragged
+  placement: Placement
+  vocab_rows: int
+
+  def encoder_lengths(self) -> np.ndarray:
+    """[examples] int64, encoder positions with virtual tokens."""
+    return self.inputs.lengths + self.placement.encoder_length
+
+  def decoder_lengths(self) -> np.ndarray:
+    """[examples] int64, decoder positions with virtual tokens."""
+    return self.targets.lengths + self.placement.decoder_length
+
+  def __call__(self, slots: Slots, packed: bool) -> NumpyBatch:
+    """Build one batch.
+
+    Args:
+      slots: where each example stands.
+      packed: also give segment ids, 1-based, 0 for padding.
+
+    Returns:
+      `encoder_input_tokens` [B, T], `decoder_input_tokens`,
+      `decoder_target_tokens` [B, S] int32, `decoder_loss_weights` [B, S]
+      float32; if packed `encoder_segment_ids` [B, T], `decoder_segment_ids`
+      [B, S] int32.
+    """
+    B, T, S = slots.shape
+    batch = {
+      "encoder_input_tokens": np.zeros((B, T), np.int32),
+      "decoder_input_tokens": np.zeros((B, S), np.int32),
+      "decoder_target_tokens": np.zeros((B, S), np.int32),
+      "decoder_loss_weights": np.zeros((B, S), np.float32),
+    }
+    encoder_bases = slots.rows * T + slots.encoder_starts
+    decoder_bases = slots.rows * S + slots.decoder_starts
+    self._write_encoder(batch, slots.examples, encoder_bases)
+    self._write_decoder(batch, slots.examples, decoder_bases)
+    if packed:
+      for stack, length, bases, lengths in (
+        ("encoder", T, encoder_bases, self.encoder_lengths()),
+        ("decoder", S, decoder_bases, self.decoder_lengths()),
+      ):
+        ids = np.zeros((B, length), np.int32)
+        sizes = lengths[slots.examples]
+        positions = np.repeat(bases, sizes) + ranges(sizes)
+        ids.reshape(-1)[positions] = np.repeat(slots.segments, sizes)
+        batch[f"{stack}_segment_ids"] = ids
+    return batch
+
+  def _write_encoder(
+    self, batch: NumpyBatch, examples: np.ndarray, bases: np.ndarray
+  ) -> None:
+    flat = batch["encoder_input_tokens"].reshape(-1)
+    prefix = self._virtual(self.placement.encoder_prefix)
+    suffix = self._virtual(self.placement.encoder_suffix)
+    lengths = self.inputs.lengths[examples]
+    values, within = self.inputs.gather(examples)
+    positions = np.repeat(bases + len(prefix), lengths) + within
+    if len(suffix):
+      # The suffix stands before the EOS: move that one token to the right.
+      last = np.cumsum(lengths)[lengths > 0] - 1
+      eos = last[values[last] == EOS_ID]
+      positions[eos] += len(suffix)
+      has_eos = np.zeros(len(examples), np.int64)
+      has_eos[np.searchsorted(np.cumsum(lengths), eos, side="right")] = 1
+      ends = bases + len(prefix) + lengths - has_eos
+      flat[ends[:, None] + np.arange(len(suffix))] = suffix
+    flat[positions] = values
+    flat[bases[:, None] + np.arange(len(prefix))] = prefix
+
+  def _write_decoder(
+    self, batch: NumpyBatch, examples: np.ndarray, bases: np.ndarray
+  ) -> None:
+    prefix = self._virtual(self.placement.decoder_prefix)
+    lengths = self.targets.lengths[examples]
+    values, within = self.targets.gather(examples)
+    positions = np.repeat(bases + len(prefix), lengths) + within
+    batch["decoder_target_tokens"].reshape(-1)[positions] = values
+    batch["decoder_loss_weights"].reshape(-1)[positions] = 1.0
+    inputs = batch["decoder_input_tokens"].reshape(-1)
+    shifted = within < np.repeat(lengths, lengths) - 1
+    inputs[positions[shifted] + 1] = values[shifted]
+    inputs[bases[:, None] + np.arange(len(prefix))] = prefix
+
+  def _virtual(self, rows: tuple[int, ...]) -> np.ndarray:
+    return self.vocab_rows + np.asarray(rows, np.int64)

@@ -1,0 +1,93 @@
+"""Batches of K runs side by side, for a bank of prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from prompt_tuning.data import pipeline
+from prompt_tuning.data.assembly import NumpyBatch
+from prompt_tuning.data.pipeline import TrainBatches
+
+
+class BankBatches(grain.IterDataset[NumpyBatch]):
+  """K runs side by side: one batch of all of them per step.
+
+  Each run sees exactly the batches that its own `TrainBatches` gives. They are
+  stacked run by run and padded to the largest shape among them; `run_ids` [B]
+  int32 says whose a row is.
+  """
+
+  def __init__(self, runs: Sequence[TrainBatches]):
+    """Join runs.
+
+    Args:
+      runs: one per run, in the order of the run axis; all packed or none.
+
+    Raises:
+      ValueError: no runs, or packed and unpacked ones together.
+    """
+    if not runs or len({run.packed for run in runs}) > 1:
+      raise ValueError(
+        f"Got {len(runs)} runs, packed: {[run.packed for run in runs]}; "
+        "expected at least one, and either all or none packed."
+      )
+    super().__init__(list(runs))
+
+  def __iter__(self) -> "BankIterator":
+    return BankIterator([iter(run) for run in self.parents])
+
+  def prefetch(self, batches: int = 2) -> grain.IterDataset[NumpyBatch]:
+    """Make batches ahead in a thread; states remain exact."""
+    return pipeline.prefetch(self, batches)
+
+
+class BankIterator(grain.DatasetIterator[NumpyBatch]):
+  """The iterator of `BankBatches`; its state is that of every run."""
+
+  def __next__(self) -> NumpyBatch:
+    return stack_runs([next(run) for run in self._parents])
+
+  def get_state(self) -> dict[str, Any]:
+    """Say where every run stands."""
+    return {"runs": [run.get_state() for run in self._parents]}
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    """Continue every run where `get_state` was called.
+
+    Raises:
+      ValueError: the state has another number of runs, or other data.
+    """
+    states = state["runs"]
+    if len(states) != len(self._parents):
+      raise ValueError(
+        f"This iterator state has {len(states)} runs, this bank "
+        f"{len(self._parents)}; restore with the bank of the saved run."
+      )
+    for run, own in zip(self._parents, states, strict=True):
+      run.set_state(own)
+
+
+def stack_runs(batches: Sequence[NumpyBatch]) -> NumpyBatch:
+  """Stack one batch per run, padded to the largest shape, with `run_ids`.
+
+  Args:
+    batches: arrays [B_k, ...] under the same names.
+
+  Returns:
+    Arrays [sum of B_k, ...], and `run_ids` of that length.
+  """
+  stacked = {}
+  for name in batches[0]:
+    arrays = [batch[name] for batch in batches]
+    longest = max(array.shape[1] for array in arrays)
+    widths = [(0, 0), (0, 0)]
+    padded = []
+    for array in arrays:
+      widths[1] = (0, longest - array.shape[1])
+      padded.append(np.pad(array, widths))
+    stacked[name] = np.concatenate(padded)
+  rows = [len(batch["encoder_input_tokens"]) for batch in batches]
+  stacked["run_ids"] = np.repeat(np.arange(len(rows), dtype=np.int32), rows)
+  return stacked

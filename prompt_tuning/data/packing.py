@@ -1,0 +1,124 @@
+"""Several examples in one row: which ones share, and how long a row is."""
+
+import dataclasses
+
+import numpy as np
+
+from prompt_tuning.data.buckets import round_up
+
+# Rows longer than this many times the longest example are not considered:
+# attention costs grow with the square of the row.
+MAX_STRETCH = 4
+# The shortest row that reaches this share of token positions is taken.
+GOOD_DENSITY = 0.97
+_SAMPLE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Examples assigned to rows.
+
+  Attributes:
+    members: per row, the examples in it, in the order of their positions.
+    encoder_used: [rows] encoder positions that hold tokens.
+    decoder_used: [rows].
+  """
+
+  members: list[list[int]]
+  encoder_used: np.ndarray
+  decoder_used: np.ndarray
+
+
+def best_fit(
+  encoder_lengths: np.ndarray,
+  decoder_lengths: np.ndarray,
+  encoder_size: int,
+  decoder_size: int,
+) -> Rows:
+  """Assign every example to a row: longest first, to the fullest row it fits.
+
+  Args:
+    encoder_lengths: [n] encoder positions of each example.
+    decoder_lengths: [n] decoder positions.
+    encoder_size: T of a row.
+    decoder_size: S of a row.
+
+  Returns:
+    The rows; every example is in exactly one.
+
+  Raises:
+    ValueError: an example is longer than a row.
+
+  Source: best-fit decreasing bin packing, here with two capacities, of which
+    the encoder's decides which row is fullest.
+  """
+  n = len(encoder_lengths)
+  if n and (
+    encoder_lengths.max() > encoder_size or decoder_lengths.max() > decoder_size
+  ):
+    raise ValueError(
+      f"Rows of {encoder_size} encoder and {decoder_size} decoder positions "
+      f"cannot hold examples of {encoder_lengths.max()} and "
+      f"{decoder_lengths.max()}; raise the packed length."
+    )
+  encoder_left = np.full(n, encoder_size)
+  decoder_left = np.full(n, decoder_size)
+  members: list[list[int]] = []
+  too_small = encoder_size + 1
+  for example in np.argsort(-encoder_lengths, kind="stable"):
+    encoder, decoder = encoder_lengths[example], decoder_lengths[example]
+    opened = len(members)
+    left = encoder_left[:opened]
+    fits = (left >= encoder) & (decoder_left[:opened] >= decoder)
+    room = np.where(fits, left, too_small)
+    row = int(room.argmin()) if opened else 0
+    if not opened or room[row] == too_small:
+      row = opened
+      members.append([])
+    members[row].append(int(example))
+    encoder_left[row] -= encoder
+    decoder_left[row] -= decoder
+  opened = len(members)
+  return Rows(
+    members,
+    encoder_size - encoder_left[:opened],
+    decoder_size - decoder_left[:opened],
+  )
+
+
+def choose_size(
+  encoder_lengths: np.ndarray, decoder_lengths: np.ndarray, multiple: int = 32
+) -> tuple[int, int]:
+  """Choose the row lengths from the lengths of a split.
+
+  Packs an evenly spaced sample into rows of every candidate length, from the
+  longest example to `MAX_STRETCH` times that.
+
+  Args:
+    encoder_lengths: [n] encoder positions of each example, virtual ones too.
+    decoder_lengths: [n] decoder positions.
+    multiple: candidates for T are multiples of this.
+
+  Returns:
+    (T, S): the shortest T with `GOOD_DENSITY`, else the densest; S is what the
+    decoder side of such rows needs, a multiple of 8.
+  """
+  step = -(-len(encoder_lengths) // _SAMPLE)
+  encoder, decoder = encoder_lengths[::step], decoder_lengths[::step]
+  unlimited = int(decoder.sum())
+  longest = int(encoder_lengths.max())
+  best: tuple[float, int, int] = (0.0, 0, 0)
+  smallest = round_up(longest, multiple)
+  for size in range(smallest, MAX_STRETCH * longest + multiple, multiple):
+    rows = best_fit(encoder, decoder, size, unlimited)
+    # The last row is rarely full, which in a small sample would count as waste.
+    used = (
+      rows.encoder_used[:-1] if len(rows.members) > 1 else rows.encoder_used
+    )
+    density = float(used.mean()) / size
+    if density > best[0]:
+      needed = max(int(rows.decoder_used.max()), int(decoder_lengths.max()))
+      best = (density, size, round_up(needed, 8))
+    if density >= GOOD_DENSITY:
+      break
+  return best[1], best[2]

@@ -1,0 +1,275 @@
+"""Training and evaluation batches from tokenised examples.
+
+Everything here is numpy and grain: neither TensorFlow nor seqio is imported.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.data import order, planning
+from prompt_tuning.data.assembly import Assembler, NumpyBatch, Slots
+from prompt_tuning.data.ragged import Ragged, concatenate
+
+# Examples of so many batches are planned together: more give fuller rows and
+# buckets, fewer stay closer to a uniform shuffle.
+WINDOW_BATCHES = 64
+
+
+class Tokens(Protocol):
+  """The tokenised examples of one split, see `prompt_tuning.data.cache`.
+
+  Attributes:
+    inputs: token rows, EOS included.
+    targets: token rows, EOS included.
+    lengths: limits of `inputs` and `targets`, None for the longest example.
+    key: changes whenever the tokens do.
+  """
+
+  inputs: Ragged
+  targets: Ragged
+  lengths: Mapping[str, int | None]
+  key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What every batch of a model has in common.
+
+  Attributes:
+    placement: which virtual tokens stand where; the limits of the token store
+      do not count them.
+    vocab_rows: rows of the embedding table, hence the first virtual id.
+  """
+
+  placement: Placement = dataclasses.field(default_factory=Placement)
+  vocab_rows: int = 32_128
+
+
+TEXT_ONLY = Layout()
+
+
+class TrainBatches(grain.IterDataset[NumpyBatch]):
+  """Endless, shuffled training batches whose position can be saved.
+
+  An epoch is a permutation of the examples, a new one each time; batches are
+  cut from the endless sequence of epochs. Batches are dictionaries under T5X's
+  names, see `Assembler`; virtual tokens are in place. Iterating gives a grain
+  iterator: `get_state()` returns a small JSON-representable dictionary, and
+  after `set_state` the batches go on exactly as they would have, on any number
+  of hosts. `prefetch` makes batches ahead in a thread.
+
+  `batching` decides the shapes:
+
+  * `fixed`: every batch is padded to the limits, as in T5X.
+  * `longest`: each batch is padded to its longest example; many shapes.
+  * `buckets`: at most `max_shapes` encoder lengths, chosen for least padding.
+    The order is cut into windows of up to 64 batches, but no more than one
+    epoch; a window's examples are sorted into buckets and its batches emitted
+    in a mixed order. An example thus stands at most one window from its place
+    in the uniform shuffle, next to others of similar length.
+  * `packed`: `batch_size` rows, each with several examples and segment ids; the
+    number of examples varies. Windows as above; what does not fill a batch
+    waits for the next window.
+
+  Attributes:
+    identity: changes whenever the sequence of batches does.
+    packed: whether the batches have segment ids.
+    shapes: every (B, T, S) that can occur (B of this host), or None for
+      `longest`.
+  """
+
+  def __init__(
+    self,
+    tokens: Tokens | Sequence[tuple[Tokens, float]],
+    batch_size: int,
+    seed: int,
+    *,
+    layout: Layout = TEXT_ONLY,
+    batching: str = "buckets",
+    max_shapes: int = 4,
+    shard: tuple[int, int] = (0, 1),
+  ):
+    """Plan the shapes.
+
+    Args:
+      tokens: one task's examples, or (examples, rate) pairs of a mixture.
+      batch_size: rows of the global batch.
+      seed: of the order.
+      layout: virtual tokens.
+      batching: `fixed`, `longest`, `buckets` or `packed`.
+      max_shapes: most buckets.
+      shard: (index, count) of this host, which gets that part of the rows.
+
+    Raises:
+      ValueError: no examples, an unknown batching, or a batch size that the
+        hosts cannot share.
+    """
+    super().__init__()
+    parts = [(tokens, 1.0)] if not isinstance(tokens, Sequence) else tokens
+    index, count = shard
+    if batch_size < 1 or batch_size % count or not 0 <= index < count:
+      raise ValueError(
+        f"A batch of {batch_size} rows cannot be shared by shard {index} of "
+        f"{count}; BATCH_SIZE must be a multiple of the number of hosts."
+      )
+    self._assembler, lengths = join([part for part, _ in parts], layout)
+    self._planner = planning.make_planner(
+      batching, batch_size, lengths, max_shapes
+    )
+    sizes = [len(part.inputs) for part, _ in parts]
+    self._order = order.shuffled(sizes, [rate for _, rate in parts], seed)
+    self.packed = batching == "packed"
+    whole = min(sum(sizes) // batch_size, WINDOW_BATCHES)
+    self._window = batch_size * max(1, whole)
+    rows = batch_size // count
+    self._rows = slice(index * rows, (index + 1) * rows)
+    self.identity = _digest(
+      {
+        "parts": [(part.key, rate) for part, rate in parts],
+        "layout": dataclasses.asdict(layout),
+        "sequence": [batch_size, seed, batching, max_shapes],
+      }
+    )
+
+  @property
+  def shapes(self) -> tuple[planning.Shape, ...] | None:
+    """Every (B, T, S) that can occur on this host."""
+    if self._planner.shapes is None:
+      return None
+    rows = self._rows.stop - self._rows.start
+    return tuple((rows, T, S) for _, T, S in self._planner.shapes)
+
+  def __iter__(self) -> "TrainIterator":
+    return TrainIterator(self)
+
+  def prefetch(self, batches: int = 2) -> grain.IterDataset[NumpyBatch]:
+    """Make batches ahead in a thread; states remain exact."""
+    return prefetch(self, batches)
+
+  def plan(
+    self, window: int, carried: np.ndarray
+  ) -> tuple[list[Slots], np.ndarray]:
+    """Plan one window: its batches, and examples left for the next one.
+
+    Args:
+      window: its number, from 0.
+      carried: example numbers left over by the window before.
+    """
+    start = window * self._window
+    fresh = [self._order[k] for k in range(start, start + self._window)]
+    examples = np.concatenate([carried, np.asarray(fresh, np.int64)])
+    return self._planner(examples, window, len(carried))
+
+  def assemble(self, slots: Slots) -> NumpyBatch:
+    """Build this host's part of one planned batch."""
+    return self._assembler(slots.take(self._rows), self.packed)
+
+
+class TrainIterator(grain.DatasetIterator[NumpyBatch]):
+  """The iterator of `TrainBatches`; its state is a window and a batch in it."""
+
+  def __init__(self, batches: TrainBatches):
+    super().__init__()
+    self._batches = batches
+    self._start(0, np.zeros(0, np.int64))
+
+  def _start(self, window: int, carried: np.ndarray) -> None:
+    self._window = window
+    self._carried = carried
+    self._next = 0
+    self._plan: tuple[list[Slots], np.ndarray] | None = None
+
+  def __next__(self) -> NumpyBatch:
+    if self._plan is None:
+      self._plan = self._batches.plan(self._window, self._carried)
+    # A window of few examples may not fill a single packed batch.
+    while self._next >= len(self._plan[0]):
+      self._start(self._window + 1, self._plan[1])
+      self._plan = self._batches.plan(self._window, self._carried)
+    slots = self._plan[0][self._next]
+    self._next += 1
+    return self._batches.assemble(slots)
+
+  def get_state(self) -> dict[str, Any]:
+    """Say where the iterator stands, as JSON-representable values."""
+    return {
+      "identity": self._batches.identity,
+      "window": self._window,
+      "batch": self._next,
+      "carried": self._carried.tolist(),
+    }
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    """Continue where `get_state` was called.
+
+    Raises:
+      ValueError: the state belongs to other data or another batching.
+    """
+    if state["identity"] != self._batches.identity:
+      raise ValueError(
+        "This iterator state belongs to other data: the task, its cache, "
+        "TASK_FEATURE_LENGTHS, the placement, BATCH_SIZE, the seed or the "
+        "batching have changed. Restore with the settings of the saved run."
+      )
+    self._start(state["window"], np.asarray(state["carried"], np.int64))
+    self._next = state["batch"]
+
+
+def join(
+  parts: Sequence[Tokens], layout: Layout
+) -> tuple[Assembler, planning.Lengths]:
+  """Number the examples of several stores in sequence; find their lengths.
+
+  Args:
+    parts: the stores.
+    layout: virtual tokens.
+
+  Returns:
+    What builds batches of these examples, and their lengths with virtual
+    tokens.
+
+  Raises:
+    ValueError: no examples.
+  """
+  assembler = Assembler(
+    concatenate([part.inputs for part in parts]),
+    concatenate([part.targets for part in parts]),
+    layout.placement,
+    layout.vocab_rows,
+  )
+  encoder, decoder = assembler.encoder_lengths(), assembler.decoder_lengths()
+  if not len(encoder):
+    raise ValueError("No examples: the split is empty.")
+  limits = []
+  for name, lengths, extra in (
+    ("inputs", encoder, layout.placement.encoder_length),
+    ("targets", decoder, layout.placement.decoder_length),
+  ):
+    given = [part.lengths[name] for part in parts]
+    limits.append(
+      int(lengths.max())
+      if None in given
+      else extra + max(limit for limit in given if limit is not None)
+    )
+  return assembler, planning.Lengths(encoder, decoder, *limits)
+
+
+def prefetch(
+  batches: grain.IterDataset[NumpyBatch], count: int
+) -> grain.IterDataset[NumpyBatch]:
+  """Make `count` batches ahead in a thread; states remain exact."""
+  return grain.experimental.ThreadPrefetchIterDataset(
+    batches, prefetch_buffer_size=count
+  )
+
+
+def _digest(description: Mapping[str, Any]) -> str:
+  text = json.dumps(description, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]

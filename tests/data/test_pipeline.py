@@ -1,0 +1,261 @@
+"""Training batches: nothing lost, exactly resumable, approximately uniform."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.data import order, planning
+from prompt_tuning.data.pipeline import Layout, TrainBatches
+from prompt_tuning.data.ragged import Ragged, from_rows
+
+V = 32_128
+LAYOUT = Layout(Placement((0, 1, 2), (3,), (4,)), V)
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+  inputs: Ragged
+  targets: Ragged
+  lengths: dict
+  key: str = "store"
+
+
+def make_store(n, seed=0, first=1000):
+  """Examples that can be told apart: example i's text starts with first + i."""
+  rng = np.random.default_rng(seed)
+  inputs = [
+    np.array([first + i, *rng.integers(2, 900, rng.integers(0, 30)), 1])
+    for i in range(n)
+  ]
+  targets = [np.array([*rng.integers(2, 900, 1 + i % 3), 1]) for i in range(n)]
+  return Store(
+    from_rows(inputs, np.uint16),
+    from_rows(targets, np.uint16),
+    {"inputs": 32, "targets": 4},
+  )
+
+
+def examples_in(batch, first=1000):
+  """The example numbers of a batch, from their first text token."""
+  ids = batch["encoder_input_tokens"]
+  return sorted(ids[(ids >= first) & (ids < V)] - first)
+
+
+def take(iterator, count):
+  return [next(iterator) for _ in range(count)]
+
+
+def assert_same(batches, others):
+  assert len(batches) == len(others)
+  for batch, other in zip(batches, others, strict=True):
+    assert batch.keys() == other.keys()
+    for name in batch:
+      np.testing.assert_array_equal(batch[name], other[name])
+
+
+@pytest.mark.parametrize("batching", planning.BATCHINGS)
+def test_continuing_equals_never_having_stopped(batching):
+  def fresh():
+    return iter(
+      TrainBatches(make_store(50), 4, seed=3, layout=LAYOUT, batching=batching)
+    )
+
+  whole = take(fresh(), 40)
+  for stop in (0, 1, 7, 12, 31):  # start, mid-window, mid-epoch, late
+    interrupted = fresh()
+    take(interrupted, stop)
+    state = json.loads(json.dumps(interrupted.get_state()))
+    resumed = fresh()
+    take(resumed, 5)  # wherever it stood before
+    resumed.set_state(state)
+    assert resumed.get_state() == state
+    assert_same(take(resumed, 40 - stop), whole[stop:])
+
+
+@pytest.mark.parametrize("batching", ["buckets", "packed"])
+def test_prefetching_changes_neither_batches_nor_states(batching):
+  batches = TrainBatches(make_store(50), 4, seed=3, batching=batching)
+  plain, ahead = iter(batches), iter(batches.prefetch(3))
+  for _ in range(9):
+    assert_same([next(plain)], [next(ahead)])
+    assert plain.get_state() == ahead.get_state()
+  state = ahead.get_state()
+  expected = take(ahead, 4)
+  ahead.set_state(state)
+  assert_same(take(ahead, 4), expected)
+  ahead.close()
+
+
+@pytest.mark.parametrize("batching", ["fixed", "longest", "buckets"])
+def test_every_epoch_has_every_example_once(batching):
+  """Windows of 12 batches of 4, and epochs of 48 examples, coincide."""
+  batches = iter(TrainBatches(make_store(48), 4, seed=0, batching=batching))
+  epochs = [
+    [i for batch in take(batches, 12) for i in examples_in(batch)]
+    for _ in range(3)
+  ]
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(48))
+  assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_packing_loses_and_repeats_nothing():
+  """After w windows of one epoch each: every example w times, or it waits."""
+  batches = TrainBatches(make_store(40), 4, seed=1, batching="packed")
+  seen = np.zeros(40, int)
+  carried = np.zeros(0, np.int64)
+  for window in range(12):
+    plan, carried = batches.plan(window, carried)
+    for slots in plan:
+      np.add.at(seen, slots.examples, 1)
+    waiting = np.bincount(carried, minlength=40)
+    assert (seen + waiting == window + 1).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+  n=st.integers(1, 60),
+  batch_size=st.integers(1, 6),
+  batching=st.sampled_from(planning.BATCHINGS),
+  seed=st.integers(0, 2**31),
+)
+def test_batches_are_well_formed(n, batch_size, batching, seed):
+  store = make_store(n)
+  batches = TrainBatches(
+    store, batch_size, seed, layout=LAYOUT, batching=batching
+  )
+  for batch in take(iter(batches), 5):
+    shape = batch["encoder_input_tokens"].shape
+    S = batch["decoder_target_tokens"].shape[1]
+    if batches.shapes is not None:
+      assert (*shape, S) in batches.shapes
+    check_segments(batch, store)
+
+
+def check_segments(batch, store):
+  """Every segment is one whole example with its own virtual tokens."""
+  ids = batch["encoder_input_tokens"]
+  segments = batch.get("encoder_segment_ids", (ids != 0).astype(np.int32))
+  own = batch.get("decoder_segment_ids")
+  if own is None:
+    own = (batch["decoder_input_tokens"] != 0).cumsum(1) > 0
+    own = (
+      own & (np.cumsum(batch["decoder_loss_weights"][:, ::-1], 1) > 0)[:, ::-1]
+    )
+  np.testing.assert_array_equal(segments != 0, ids != 0)
+  for row in range(len(ids)):
+    assert set(segments[row]) - {0} == set(own[row].astype(int)) - {0}
+    for segment in set(segments[row]) - {0}:
+      positions = np.flatnonzero(segments[row] == segment)
+      assert (np.diff(positions) == 1).all(), "not split"
+      *prefix, first, second = ids[row, positions][:5].tolist()
+      del second
+      assert prefix == [V, V + 1, V + 2]
+      text = ids[row, positions][3:]
+      assert text[-2] == V + 3, "suffix before EOS"
+      example = store.inputs[first - 1000].tolist()
+      assert np.delete(text, -2).tolist() == example
+      outputs = np.flatnonzero(own[row] == segment)
+      target = store.targets[first - 1000].tolist()
+      inputs = batch["decoder_input_tokens"][row, outputs].tolist()
+      assert inputs == [V + 4, 0, *target[:-1]]
+      targets = batch["decoder_target_tokens"][row, outputs].tolist()
+      assert targets == [0, *target]
+      weights = batch["decoder_loss_weights"][row, outputs].tolist()
+      assert weights == [0.0] + [1.0] * len(target)
+
+
+@pytest.mark.parametrize("batching", ["fixed", "buckets", "packed"])
+def test_hosts_share_the_global_batch(batching):
+  store = make_store(64)
+
+  def read(**shard):
+    return take(
+      iter(TrainBatches(store, 8, seed=5, batching=batching, **shard)), 12
+    )
+
+  parts = [read(shard=(index, 4)) for index in range(4)]
+  joined = [
+    {name: np.concatenate([b[name] for b in group]) for name in group[0]}
+    for group in zip(*parts, strict=True)
+  ]
+  assert_same(joined, read())
+
+
+def test_fixed_shapes_are_the_limits_plus_virtual_tokens():
+  batches = TrainBatches(make_store(9), 2, 0, layout=LAYOUT, batching="fixed")
+  assert batches.shapes == ((2, 32 + 4, 4 + 1),)
+  unlimited = dataclasses.replace(
+    make_store(9), lengths={"inputs": None, "targets": None}
+  )
+  longest = int(unlimited.inputs.lengths.max())
+  batches = TrainBatches(unlimited, 2, 0, batching="fixed")
+  assert batches.shapes == ((2, longest, 4),)
+
+
+def test_buckets_waste_less_than_fixed():
+  def share(batching):
+    batches = iter(TrainBatches(make_store(640), 8, 0, batching=batching))
+    read = [b["encoder_input_tokens"] for b in take(batches, 80)]
+    return sum((ids != 0).sum() for ids in read) / sum(a.size for a in read)
+
+  assert share("fixed") < share("buckets") < share("packed")
+
+
+def test_neighbouring_seeds_are_not_shifted_epochs():
+  """As grain's own seeds would be: epoch e of seed s is seeded with s + e."""
+  first, second = (order.shuffled([30], [1.0], seed) for seed in (0, 1))
+  epochs = [
+    [o[k] for k in range(30 * e, 30 * e + 30)]
+    for o in (first, second)
+    for e in range(3)
+  ]
+  assert len({tuple(epoch) for epoch in epochs}) == 6
+
+
+def test_order_is_uniform():
+  """Every example comes equally often in every fifth of an epoch."""
+  counts = np.zeros((20, 5))
+  for seed in range(200):
+    examples = order.shuffled([20], [1.0], seed)
+    for k in range(20):
+      counts[examples[k], k // 4] += 1
+  # 200 draws, probability 1/5: standard deviation 5.7.
+  assert abs(counts - 40).max() < 5 * 5.7
+
+
+def test_mixtures_follow_their_rates():
+  parts = [(make_store(30), 3.0), (make_store(50, first=2000), 1.0)]
+  batches = iter(TrainBatches(parts, 4, seed=0, batching="fixed"))
+  ids = np.concatenate(
+    [b["encoder_input_tokens"][:, 0] for b in take(batches, 100)]
+  )
+  assert (ids < 2000).sum() == 300
+  assert set(ids[ids < 2000]) == set(range(1000, 1030))
+  assert len(set(ids[ids >= 2000])) == 50
+
+
+def test_a_state_of_other_data_is_refused():
+  state = iter(TrainBatches(make_store(9), 2, seed=0)).get_state()
+  other = iter(TrainBatches(make_store(9), 2, seed=1))
+  with pytest.raises(ValueError, match="belongs to other data"):
+    other.set_state(state)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"batching": "bucket"}, "Unknown batching 'bucket'"),
+    ({"shard": (0, 3)}, "BATCH_SIZE must be a multiple"),
+    ({"tokens": make_store(0)}, "No examples"),
+  ],
+)
+def test_bad_settings(change, message):
+  settings = {"tokens": make_store(9), "batch_size": 4, "seed": 0, **change}
+  with pytest.raises(ValueError, match=message):
+    TrainBatches(**settings)
