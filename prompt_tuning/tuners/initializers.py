@@ -10,9 +10,8 @@ Behaviour is that of google-research/prompt-tuning (`prompts.py`) at commit
 
 import dataclasses
 import logging
-import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -47,11 +46,13 @@ class Context:
       host.
     tokenize: text -> ids, without an end-of-sequence id.
     label_words: the task's target words, in the order of its labels.
+    load_prompt: path -> [P, H] array, for prompts in files; None reads `.npy`.
   """
 
   embeddings: Array | np.ndarray | None = None
   tokenize: Callable[[str], Sequence[int]] | None = None
   label_words: tuple[str, ...] = ()
+  load_prompt: Callable[[str], np.ndarray] | None = None
 
 
 class Initializer(Protocol):
@@ -241,80 +242,6 @@ class Text:
     return _overwrite(self.fallback(rng, shape, dtype, context), rows)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FromArray:
-  """Copy a given array, such as the prompt of another bundle.
-
-  Attributes:
-    values: [P, H], or a function that returns it when it is needed.
-    origin: where the array comes from, for error messages.
-  """
-
-  values: Any
-  origin: str = "the array to initialise from"
-
-  def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
-  ) -> Array:
-    """Copy the array, see `Initializer`."""
-    del rng, context
-    values = self.values() if callable(self.values) else self.values
-    return _exact(values, shape, dtype, self.origin)
-
-
-@dataclasses.dataclass(frozen=True)
-class FromFile:
-  """Copy a `.npy` file, such as the prompts that prompt-tuning exports.
-
-  Attributes:
-    path: NumPy array file; the suffix does not matter.
-  """
-
-  path: str
-
-  def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
-  ) -> Array:
-    """Read the file, see `Initializer`."""
-    del rng, context
-    values = load_array(self.path)
-    return _exact(values, shape, dtype, f"the prompt file {self.path}")
-
-
-def load_array(path: str) -> np.ndarray:
-  """Read a NumPy array file without running anything in it.
-
-  Args:
-    path: the file. Two-byte void numbers are read as bfloat16, which is how
-      NumPy writes it.
-
-  Returns:
-    The array as stored.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is no file of one floating-point array.
-  """
-  if not pathlib.Path(path).is_file():
-    raise FileNotFoundError(
-      f"PROMPT_FILE must name a NumPy array file; there is none at {path}."
-    )
-  try:
-    values = np.load(path, allow_pickle=False)
-  except (ValueError, EOFError, OSError) as error:
-    raise ValueError(
-      f"PROMPT_FILE {path} is no NumPy array file: {error}"
-    ) from error
-  if not isinstance(values, np.ndarray):
-    values.close()
-    raise ValueError(
-      f"PROMPT_FILE {path} is an archive of arrays; expected one `.npy` array."
-    )
-  if values.dtype == np.dtype("V2"):
-    values = values.view(np.dtype(jnp.bfloat16))
-  return values
-
-
 def _table(context: Context, shape: Shape, who: str) -> Array | np.ndarray:
   """Return the embedding table after checking that it is as wide as a prompt.
 
@@ -380,32 +307,3 @@ def _overwrite(prompt: Array, rows: Array) -> Array:
   """Replace the first rows of a prompt, as many as fit."""
   rows = rows[: prompt.shape[0]].astype(prompt.dtype)
   return jnp.concatenate([rows, prompt[rows.shape[0] :]])
-
-
-def _exact(values: Any, shape: Shape, dtype: DType, origin: str) -> Array:
-  """Check that given values are a finite [P, H] array and convert them."""
-  values = np.asarray(values)
-  got = values.shape
-  if got != tuple(shape):
-    if len(got) != len(shape):
-      fix = "it must have the two dimensions [P, H]"
-    elif got[1] != shape[1]:
-      fix = (
-        "it was trained for a model of another width: change PROMPT_FILE, or "
-        "the model size"
-      )
-    else:
-      fix = f"set PROMPT_LENGTH = {got[0]}, or change PROMPT_FILE"
-    raise ValueError(
-      f"Shape of {origin} is {got}, expected {tuple(shape)}; {fix}."
-    )
-  if not jnp.issubdtype(values.dtype, jnp.floating):
-    raise ValueError(
-      f"{origin} holds {values.dtype} numbers; expected floating point. Change "
-      "PROMPT_FILE."
-    )
-  if not np.isfinite(values).all():
-    raise ValueError(
-      f"{origin} holds NaN or infinite numbers; change PROMPT_FILE."
-    )
-  return jnp.asarray(values, dtype)

@@ -97,10 +97,10 @@ def test_shadowed_rule_is_an_error_that_names_both():
 
 def test_all_faults_are_in_one_message():
   with pytest.raises(ValueError, match="do not fit") as error:
-    partition.build([("modle/.*", "freeze")], _params(layers=4))
+    partition.build([("backbone/.*", "freeze")], _params(layers=4))
 
   message = str(error.value)
-  assert "'modle/.*' matches no parameter" in message
+  assert "'backbone/.*' matches no parameter" in message
   assert "No rule matches 'model/encoder/layers_0/mlp/wi_0/kernel'" in message
   assert "and 5 more" in message
 

@@ -8,10 +8,10 @@ from flax.core import meta
 
 from prompt_tuning.core import tree
 from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.copying import FromArray
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
   Context,
-  FromArray,
   SampledVocabulary,
   Uniform,
 )
