@@ -97,6 +97,8 @@ def matthews(
     `matthews_corrcoef`, in percent; 0 when targets or predictions are all of
     one class.
   """
+  if len(set(targets)) == 1 or len(set(predictions)) == 1:
+    return {"matthews_corrcoef": 0.0}
   score = sklearn_metrics.matthews_corrcoef(targets, predictions)
   return {"matthews_corrcoef": 100 * float(score)}
 
