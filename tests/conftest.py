@@ -9,11 +9,18 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compilation makes single examples slow; a failure must be the same everywhere.
+hypothesis.settings.register_profile(
+  "project", deadline=None, derandomize=True, max_examples=50
+)
+hypothesis.settings.load_profile("project")
 
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"
 

@@ -290,6 +290,7 @@ class BeamSearch:
     )
 
   def _penalty(self, length: Array | int) -> Array:
+    length = jnp.asarray(length, jnp.float32)
     return jnp.power((5.0 + length) / 6.0, self.alpha)
 
   def _extend(self, beam: "_Beams", logits: Array) -> "_Beams":

@@ -22,7 +22,7 @@ from flax import linen as nn
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch
-from prompt_tuning.models.t5 import sites
+from prompt_tuning.models.t5 import site_shapes, sites
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.layers import fold_keys, parameter
 from prompt_tuning.models.t5.stacks import (
@@ -148,9 +148,19 @@ class T5(nn.Module):
 
     Returns:
       States [B, T, H] and the mask of real tokens [B, T].
+
+    Raises:
+      ValueError: the delta does not fit the model, or it has several runs and
+        the batch has no `run_ids`.
     """
     delta = Delta() if delta is None else delta
     ids, run_ids = batch["encoder_input_tokens"], batch.get("run_ids")
+    runs = site_shapes.check(delta, self.config)
+    if runs > 1 and run_ids is None:
+      raise ValueError(
+        f"The delta holds {runs} runs: the batch needs `run_ids` [B] to say "
+        "which run each row belongs to."
+      )
     valid = ids != PAD_ID
     segments = batch.get("encoder_segment_ids")
     context = Context(
