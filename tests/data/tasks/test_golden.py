@@ -103,3 +103,11 @@ def test_both_glue_versions_read_the_same(render, dataset):
   assert render(f"glue_{dataset}_v002", rows) == render(
     f"glue_{dataset}_v200", rows
   )
+
+
+@pytest.mark.parametrize("benchmark", ROWS)
+def test_every_declared_evaluation_feature_is_made(render, benchmark):
+  for task in plain_tasks(benchmark):
+    if task.name.startswith("taskless_") or benchmark == "qa":
+      first = render(task.name, ROWS[benchmark][task.dataset])[0]
+      assert set(task.eval_features) == set(first) - {"inputs", "targets"}

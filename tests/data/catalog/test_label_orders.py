@@ -1,0 +1,125 @@
+"""Label words, splits and versions, against the installed TFDS definitions."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from prompt_tuning.data import spec
+from prompt_tuning.data.catalog import (
+  glue,
+  super_glue,
+  text_classification,
+)
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+  data_dir = tmp_path_factory.mktemp("no_tfds")
+  return lambda name: tfds.builder(name, data_dir=data_dir)
+
+
+def tasks(benchmark):
+  found = [spec.get(name) for name in spec.names()]
+  return [
+    task
+    for task in found
+    if isinstance(task, spec.TaskSpec) and task.benchmark == benchmark
+  ]
+
+
+@pytest.mark.parametrize("dataset", super_glue.LABEL_WORDS)
+def test_super_glue(builder, dataset):
+  label = builder(f"super_glue/{dataset}:1.0.2").info.features["label"]
+  words = super_glue.LABEL_WORDS[dataset]
+  if super_glue.LABEL_WORDS[dataset] == ("False", "True"):
+    # TFDS numbers them when it generates rows: see its `_cast_label`.
+    assert [label.encode_example(word) for word in words] == [0, 1]
+  else:
+    assert tuple(label.names) == words
+
+
+@pytest.mark.parametrize("dataset", glue.LABEL_WORDS)
+@pytest.mark.parametrize("version", glue.VERSIONS.values())
+def test_glue(builder, dataset, version):
+  label = builder(f"glue/{dataset}:{version}").info.features["label"]
+  if dataset == "stsb":
+    assert label.np_dtype is np.float32
+    assert glue.LABEL_WORDS[dataset] == ()
+  else:
+    assert tuple(label.names) == glue.LABEL_WORDS[dataset]
+
+
+def test_text_classification(builder):
+  for dataset, source in text_classification.SOURCES.items():
+    if dataset in ("ag_news", "imdb"):
+      features = builder(source).info.features
+      names = text_classification.CLASS_NAMES[dataset]
+      assert tuple(features["label"].names) == names
+      text = set(text_classification.TEXT_FEATURES[dataset])
+      assert set(features) == {"label", *text}
+    assert len(text_classification.LABEL_WORDS[dataset]) == len(
+      text_classification.CLASS_NAMES[dataset]
+    )
+
+
+@pytest.mark.parametrize("dataset", ["record", "wsc"])
+def test_free_text_tasks_have_no_label_words(dataset):
+  for task in tasks("super_glue"):
+    if task.dataset == dataset:
+      assert task.label_words == ()
+
+
+def test_every_source_names_an_installed_version(builder):
+  """But for the two that TFDS has no builder for."""
+  own = {text_classification.SOURCES[d] for d in ("dbpedia", "amazon")}
+  found = [spec.get(name) for name in spec.names()]
+  sources = {
+    task.source
+    for task in found
+    if isinstance(task, spec.TaskSpec) and task.benchmark != "custom"
+  }
+  for source in sources - own:
+    name, version = source.split(":")
+    assert str(builder(source).version) == version, name
+
+
+def official_splits(builder):
+  """Ask a TFDS builder which splits it would generate."""
+
+  class Downloads:
+    """Pretends to have downloaded: every path is a path."""
+
+    def download(self, urls):
+      return dict.fromkeys(urls, "x") if isinstance(urls, dict) else "x"
+
+    download_and_extract = download
+
+    def iter_archive(self, path):
+      return iter(())
+
+  generators = builder._split_generators(Downloads())
+  if isinstance(generators, dict):
+    return set(generators)
+  return {str(generator.name) for generator in generators}
+
+
+@pytest.mark.parametrize(
+  "benchmark", ["super_glue", "glue", "qa", "text_classification"]
+)
+def test_splits_exist_in_the_source(builder, benchmark):
+  checked = 0
+  for task in tasks(benchmark):
+    if task.dataset in ("dbpedia", "amazon"):
+      continue
+    available = official_splits(builder(task.source))
+    assert set(task.splits.values()) <= available, task.name
+    checked += 1
+  assert checked
+
+
+def test_published_splits_are_all_there(builder):
+  """A task without `_train` or `_eval` in its name has every split."""
+  for task in tasks("super_glue") + tasks("glue"):
+    if task.dataset != "wsc":
+      splits = official_splits(builder(task.source))
+      assert set(task.splits.values()) == splits, task.name

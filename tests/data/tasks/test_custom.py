@@ -1,0 +1,66 @@
+"""A user's own task through seqio, whole and as a k-shot subset."""
+
+import json
+
+import pytest
+import seqio
+
+from prompt_tuning.data import custom, spec, vocabulary
+from prompt_tuning.data.tasks import kshot, registration
+
+LENGTHS = {"inputs": 64, "targets": 8}
+
+
+@pytest.fixture
+def own_task(tmp_path, monkeypatch, shared_data):
+  """A declared task of ten rows; every registry is as before afterwards."""
+  spec.names()
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  registry = dict(seqio.TaskRegistry._REGISTRY)
+  monkeypatch.setattr(seqio.TaskRegistry, "_REGISTRY", registry)
+  vocabulary.configure(str(shared_data / "t5_vocab" / "sentencepiece.model"))
+  path = tmp_path / "rows.jsonl"
+  rows = [
+    {"text": f"room {i}", "kind": i % 2, "id": f"r{i}"} for i in range(10)
+  ]
+  path.write_text("\n".join(map(json.dumps, rows)))
+  yield custom.declare(
+    "own_rooms",
+    {"train": str(path), "validation": str(path)},
+    template="Is {text} free?",
+    target_column="kind",
+    label_words=("no", "yes"),
+    id_column="id",
+  )
+  vocabulary.configure(None)
+
+
+def test_the_seqio_task_yields_the_rendered_rows(own_task):
+  task = registration.get("own_rooms")
+  dataset = task.get_dataset(LENGTHS, split="validation", shuffle=False)
+  examples = list(dataset.as_numpy_iterator())
+  vocab = vocabulary.load()
+  assert len(examples) == 10
+  assert examples[3][spec.INPUTS] == b"Is room 3 free?"
+  assert examples[3]["inputs"].tolist() == [*vocab.encode("Is room 3 free?"), 1]
+  assert examples[3]["targets"].tolist() == [*vocab.encode("yes"), 1]
+  assert examples[3]["idx"] == b"r3"
+  assert set(own_task.eval_features) <= set(examples[3])
+  got = own_task.evaluate(["yes"] * 10, examples)
+  assert got["accuracy"] == 50.0
+
+
+def test_k_shots_of_it(own_task):
+  name = f"{own_task.name}_k2_seed0"
+  subset = kshot.select(spec.task(name))
+  assert subset.labels.count(0) == subset.labels.count(1) == 2
+  assert subset.ids == tuple(f"r{row}" for row in subset.rows)
+  task = registration.get(name)
+  train = task.get_dataset(LENGTHS, split="train", shuffle=False)
+  ids = [row["idx"].decode() for row in train.as_numpy_iterator()]
+  assert tuple(ids) == subset.ids
+
+
+def test_a_misspelt_name_finds_it(own_task):
+  with pytest.raises(ValueError, match="Did you mean 'own_rooms'"):
+    registration.get("own_room")

@@ -1,0 +1,105 @@
+"""Reading JSONL, CSV and TSV, with errors that name file and line."""
+
+import re
+
+import pytest
+
+from prompt_tuning.data import tables
+
+
+def write(tmp_path, name, content):
+  path = tmp_path / name
+  data = content if isinstance(content, bytes) else content.encode()
+  path.write_bytes(data)
+  return str(path)
+
+
+def values(path, **options):
+  return [row.values for row in tables.read(path, **options)]
+
+
+def test_json_lines(tmp_path):
+  path = write(tmp_path, "a.jsonl", '{"a": "ü", "b": 1}\n\n{"a": null}')
+  rows = list(tables.read(path))
+  assert [row.values for row in rows] == [{"a": "ü", "b": 1}, {"a": None}]
+  assert [row.place for row in rows] == [f"{path}:1", f"{path}:3"]
+
+
+def test_csv_quotes_and_line_numbers(tmp_path):
+  path = write(tmp_path, "a.csv", 'a,b\n"x, ""y""\nz",1\n\nu,2\n')
+  rows = list(tables.read(path))
+  assert [row.values for row in rows] == [
+    {"a": 'x, "y"\nz', "b": "1"},
+    {"a": "u", "b": "2"},
+  ]
+  assert [row.place for row in rows] == [f"{path}:2", f"{path}:5"]
+
+
+def test_tsv_has_no_quoting(tmp_path):
+  path = write(tmp_path, "a.tsv", 'a\tb\n"x\t"y, z"\r\n')
+  assert values(path) == [{"a": '"x', "b": '"y, z"'}]
+
+
+def test_columns_may_be_named_by_the_caller(tmp_path):
+  path = write(tmp_path, "a.tsv", "1\tx\n2\ty\n")
+  assert values(path, columns=("id", "text")) == [
+    {"id": "1", "text": "x"},
+    {"id": "2", "text": "y"},
+  ]
+
+
+def test_a_byte_order_mark_is_dropped(tmp_path):
+  path = write(tmp_path, "a.csv", b"\xef\xbb\xbfa,b\n1,2\n")
+  assert values(path) == [{"a": "1", "b": "2"}]
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "message"),
+  [
+    ("a.jsonl", '{"a": 1}\nnot json\n', r"a\.jsonl:2: not JSON: .* column 1"),
+    ("a.jsonl", '{"a": 1}\n[1]\n', r":2: expected a JSON object .* got list"),
+    ("a.jsonl", "", r"no rows; expected at least one"),
+    ("a.jsonl", "\n \n", r"no rows"),
+    ("a.csv", "a,b\n", r"no rows"),
+    (
+      "a.jsonl",
+      b'{"a": 1}\n{"a": "caf\xe9"}\n',
+      r":2: not UTF-8: byte 0xe9 at",
+    ),
+    ("a.csv", b"a,b\nx,\xff\n", r":2: not UTF-8: byte 0xff at position 2"),
+    ("a.csv", "a,b\n1,2,3\n", r":2: 3 cells, expected 2: a, b"),
+    ("a.csv", "a,b\n1\n", r":2: 1 cells, expected 2"),
+    ("a.tsv", "a\tb\n1 2\n", r":2: 1 cells, expected 2"),
+    ("a.csv", 'a,b\n1,"2\n', r":2: not CSV"),
+    ("a.csv", "a,a\n1,2\n", r":1: expected a header of distinct .* 'a', 'a'"),
+    ("a.csv", "a,\n1,2\n", r":1: expected a header"),
+    ("a.txt", "a", r"ending in \.jsonl, \.csv, \.tsv, got '\.txt'"),
+    ("a", "a", r"got 'no ending'"),
+  ],
+)
+def test_errors_name_file_line_and_expectation(
+  tmp_path, name, content, message
+):
+  path = write(tmp_path, name, content)
+  with pytest.raises(ValueError, match=re.escape(path)) as error:
+    list(tables.read(path))
+  assert re.search(message, str(error.value))
+
+
+def test_a_missing_file(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
+    list(tables.read(str(tmp_path / "absent.csv")))
+
+
+def test_value_names_the_nearest_column():
+  row = tables.Row("f:3", {"premise": "x", "label": None})
+  assert row.value("premise", "the template") == "x"
+  with pytest.raises(
+    ValueError, match=r"f:3: no column 'premiss', which the template needs\. "
+  ) as error:
+    row.value("premiss", "the template")
+  assert "Did you mean 'premise'? This row has: premise, label." in str(
+    error.value
+  )
+  with pytest.raises(ValueError, match=r"f:3: column 'label' is null"):
+    row.value("label", "target_column")
