@@ -1,0 +1,91 @@
+"""The one error that every reader and writer of checkpoints raises."""
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+ABSENT = "nothing"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mismatch:
+  """One place where a checkpoint is not what was asked for.
+
+  Attributes:
+    path: the leaf, or the file, that is wrong.
+    expected: what was asked for; `nothing` for a surplus leaf.
+    found: what is there; `nothing` for a missing leaf.
+    hint: what to do about it, when that is known.
+  """
+
+  path: str
+  expected: str
+  found: str
+  hint: str = ""
+
+  def __str__(self) -> str:
+    line = f"{self.path}: expected {self.expected}; found {self.found}."
+    return f"{line} {self.hint}" if self.hint else line
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that cannot be read, written or matched.
+
+  Attributes:
+    path: the checkpoint.
+    mismatches: everything that is wrong with it, not only the first thing.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike[str],
+    mismatches: Sequence[Mismatch],
+    hint: str = "",
+  ):
+    self.path = os.fspath(path)
+    self.mismatches = tuple(mismatches)
+    count = len(self.mismatches)
+    title = f"{self.path}: {count} mismatch{'es' if count > 1 else ''}."
+    lines = [f"  {m}" for m in self.mismatches]
+    super().__init__("\n".join([title, *lines, *([hint] if hint else [])]))
+
+  def named(self, path: str) -> list[Mismatch]:
+    """Say of all mismatches that they are about one leaf."""
+    return [dataclasses.replace(m, path=path) for m in self.mismatches]
+
+
+def unreadable(
+  path: str | os.PathLike[str], expected: str, found: str, hint: str = ""
+) -> CheckpointError:
+  """Build the error about one file that is not what it should be."""
+  mismatch = Mismatch(os.fspath(path), expected, found, hint)
+  return CheckpointError(path, [mismatch])
+
+
+def describe(error: BaseException) -> str:
+  """Put another library's exception on one line, without its stack."""
+  text = " ".join(str(error).split())
+  text = re.split(r" \[(?:tensorstore_spec|source locations)=", text)[0]
+  return f"{type(error).__name__}: {text}"[:400]
+
+
+@contextlib.contextmanager
+def parsing(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
+  """Turn whatever a foreign parser raises into a `CheckpointError`.
+
+  Args:
+    path: the file being parsed.
+    expected: what it should be, for the message.
+
+  Raises:
+    CheckpointError: the body raised. A parser of a foreign format may raise
+      anything on damaged bytes, and all of it means: not that format.
+  """
+  try:
+    yield
+  except CheckpointError:
+    raise
+  except Exception as error:
+    raise unreadable(path, expected, describe(error)) from error

@@ -1,0 +1,307 @@
+"""Hugging Face T5: `model.safetensors`, in shards or whole, and `config.json`.
+
+Nothing here imports torch. A file `pytorch_model.bin` is a pickle and is never
+opened. Source: transformers' modeling_t5.py and configuration_t5.py (5.23), the
+safetensors format.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes  # noqa: F401  NumPy learns bfloat16 from it, safetensors too
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_tuning.checkpoints import hf_config, hf_names, paths
+from prompt_tuning.checkpoints.errors import (
+  ABSENT,
+  CheckpointError,
+  Mismatch,
+  parsing,
+  unreadable,
+)
+from prompt_tuning.checkpoints.source import (
+  Box,
+  Checkpoint,
+  Leaf,
+  TransposedLeaf,
+  dtype_named,
+  missing,
+)
+from prompt_tuning.models.t5.config import T5Config
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_SHARD_BYTES = 5 * 10**9  # transformers' own limit for one file
+_DTYPES = {
+  "F64": "float64",
+  "F32": "float32",
+  "F16": "float16",
+  "BF16": "bfloat16",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SafetensorsLeaf(Leaf):
+  """A tensor in a safetensors file.
+
+  Attributes:
+    path: the file.
+  """
+
+  path: str
+
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """See `Leaf.read_into`."""
+    # Opened anew each time: pages of a mapped file count as this process's
+    # memory until it is unmapped.
+    with safetensors.safe_open(self.path, framework="np") as file:
+      part = (
+        file.get_slice(self.name)[box] if box else file.get_tensor(self.name)
+      )
+    out[...] = part.astype(out.dtype, copy=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedLeaf(Leaf):
+  """One table that a file holds under several names.
+
+  Attributes:
+    copies: the leaves, the one that counts first.
+  """
+
+  copies: tuple[Leaf, ...]
+
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """See `Leaf.read_into`; every copy has to hold the same bytes."""
+    first, *others = self.copies
+    first.read_into(box, out)
+    for copy in others:
+      other = np.empty(out.shape, out.dtype)
+      copy.read_into(box, other)
+      if out.tobytes() != other.tobytes():
+        raise ValueError(f"{copy.name} differs from {first.name}")
+
+
+def open_hf(path: str) -> Checkpoint:
+  """Open a Hugging Face T5.
+
+  Args:
+    path: its folder, or one `.safetensors` file that has `config.json` beside
+      it.
+
+  Returns:
+    The checkpoint, under T5X's names.
+
+  Raises:
+    CheckpointError: every way in which it is none, or is a T5 that this
+      project's model cannot express.
+  """
+  folder = path if os.path.isdir(path) else os.path.dirname(path)
+  config = hf_config.read(folder)
+  tensors = _tensors(path)
+  wrong = [
+    Mismatch(name, ABSENT, str(tensors[name]), "No tensor of a T5 has it.")
+    for name in hf_names.unknown(tensors)
+  ]
+  wrong += hf_config.mismatches(config)
+  if wrong:
+    raise CheckpointError(path, wrong)
+  params, notes = _renamed(path, tensors, config)
+  return Checkpoint(path, "hf", params, config=config, notes=notes)
+
+
+def _tensors(path: str) -> dict[str, Leaf]:
+  """Open every tensor of a model, by Hugging Face's name."""
+  if not os.path.isdir(path):
+    return file_tensors(path)
+  index = os.path.join(path, INDEX)
+  if not os.path.isfile(index):
+    return file_tensors(os.path.join(path, WEIGHTS))
+  with parsing(index, "the index of a sharded safetensors model"):
+    with open(index, encoding="utf-8") as stream:
+      weight_map = dict(json.load(stream)["weight_map"])
+    shards = sorted(set(weight_map.values()))
+    tensors = {
+      name: leaf
+      for shard in shards
+      for name, leaf in file_tensors(_shard(path, shard)).items()
+      if weight_map.get(name, shard) == shard
+    }
+  wrong = [
+    missing(n, f"a tensor in {f}")
+    for n, f in weight_map.items()
+    if n not in tensors
+  ]
+  wrong += [
+    Mismatch(n, ABSENT, f"{x}, not in the index")
+    for n, x in tensors.items()
+    if n not in weight_map
+  ]
+  if wrong:
+    raise CheckpointError(index, wrong)
+  return tensors
+
+
+def _shard(folder: str, name: str) -> str:
+  """Resolve a shard's file name; links are followed, as HF's cache needs."""
+  if os.path.basename(name) != name or name in ("", ".", ".."):
+    raise unreadable(folder, "shards in the model's folder", repr(name))
+  return os.path.join(folder, name)
+
+
+def file_tensors(file: str) -> dict[str, Leaf]:
+  """Open the tensors of one safetensors file."""
+  leaves: dict[str, Leaf] = {}
+  wrong = []
+  opened = safetensors.safe_open
+  with parsing(file, "a safetensors file"), opened(file, "np") as stream:
+    for name in stream.keys():  # noqa: SIM118  no mapping
+      view = stream.get_slice(name)
+      dtype = dtype_named(_DTYPES.get(view.get_dtype(), ""))
+      if dtype is None:
+        found = f"dtype {view.get_dtype()}"
+        wrong.append(Mismatch(name, "a floating point tensor", found))
+      else:
+        shape = tuple(view.get_shape())
+        leaves[name] = SafetensorsLeaf(name, shape, dtype, file)
+  if wrong:
+    raise CheckpointError(file, wrong)
+  return leaves
+
+
+def _renamed(
+  path: str, tensors: Mapping[str, Leaf], config: Mapping[str, Any]
+) -> tuple[dict[str, Leaf], tuple[str, ...]]:
+  """Name the tensors as T5X does, and join the copies of the table."""
+  params: dict[str, Leaf] = {}
+  for name, leaf in tensors.items():
+    renamed = hf_names.to_t5x(name)
+    if renamed is not None:
+      params[renamed[0]] = _oriented(leaf, renamed[1])
+  copies = [hf_names.HF_EMBEDDING, *hf_names.HF_EMBEDDING_ALIASES]
+  head = tensors.get(hf_names.HF_HEAD)
+  notes = []
+  if hf_config.has_tied_head(config):
+    copies.append(hf_names.HF_HEAD)
+    params.pop(hf_names.HEAD, None)
+  table = _shared(path, [tensors[n] for n in copies if n in tensors])
+  params[hf_names.EMBEDDING] = table
+  if not hf_config.has_tied_head(config) and head is None:
+    if config.get("tie_word_embeddings", True) is False:
+      hint = f"{hf_config.FILE} says that the head is not tied to the table."
+      wanted = missing(hf_names.HF_HEAD, str(table), hint)
+      raise CheckpointError(path, [wanted])
+    params[hf_names.HEAD] = _oriented(table, True)
+    notes.append("the head is a copy of the embedding table, unscaled")
+  return dict(sorted(params.items())), tuple(notes)
+
+
+def _oriented(leaf: Leaf, transposed: bool) -> Leaf:
+  """Give a leaf T5X's orientation."""
+  if not transposed:
+    return leaf
+  return TransposedLeaf(leaf.name, leaf.shape[::-1], leaf.dtype, leaf)
+
+
+def _shared(path: str, copies: list[Leaf]) -> Leaf:
+  """Join the copies of the embedding table; at least one is needed."""
+  if not copies:
+    wanted = missing(hf_names.HF_EMBEDDING, "the embedding table")
+    raise CheckpointError(path, [wanted])
+  first, *others = copies
+  wrong = [
+    Mismatch(c.name, f"{first}, as {first.name}", str(c))
+    for c in others
+    if c.shape != first.shape or c.dtype != first.dtype
+  ]
+  if wrong:
+    raise CheckpointError(path, wrong)
+  return SharedLeaf(first.name, first.shape, first.dtype, tuple(copies))
+
+
+def write_hf(
+  path: str | os.PathLike[str],
+  params: Mapping[str, Leaf],
+  config: T5Config,
+  *,
+  dtype: np.dtype | None = None,
+  shard_bytes: int = _SHARD_BYTES,
+  overwrite: bool = False,
+) -> None:
+  """Write a model for `T5ForConditionalGeneration.from_pretrained`.
+
+  Args:
+    path: the folder to make.
+    params: T5X's path -> leaf, unstacked.
+    config: the model.
+    dtype: of the tensors; by default each keeps its own.
+    shard_bytes: largest file; one shard at a time is held in memory.
+    overwrite: whether an existing folder may be replaced.
+
+  Raises:
+    CheckpointError: a leaf without a Hugging Face name, or no place to write.
+  """
+  named = {}
+  for t5x, leaf in params.items():
+    renamed = hf_names.to_hf(t5x)
+    if renamed is None:
+      hint = "Hugging Face's T5 has no such tensor."
+      raise CheckpointError(path, [Mismatch(t5x, ABSENT, str(leaf), hint)])
+    named[renamed[0]] = (leaf, renamed[1], dtype or leaf.dtype)
+  shards = _shards(named, shard_bytes)
+  saved_as = dtype or params[hf_names.EMBEDDING].dtype
+  with paths.replacing(path, overwrite) as folder:
+    os.mkdir(folder)
+    weight_map = {}
+    for number, names in enumerate(shards, 1):
+      file = WEIGHTS
+      if len(shards) > 1:
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+      tensors = {name: _tensor(*named[name]) for name in names}
+      safetensors.numpy.save_file(
+        tensors, os.path.join(folder, file), metadata={"format": "pt"}
+      )
+      weight_map.update(dict.fromkeys(names, file))
+    _write_json(
+      os.path.join(folder, hf_config.FILE), hf_config.to_json(config, saved_as)
+    )
+    if len(shards) > 1:
+      total = sum(x.size * d.itemsize for x, _, d in named.values())
+      index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+      _write_json(os.path.join(folder, INDEX), index)
+
+
+def _tensor(leaf: Leaf, transposed: bool, dtype: np.dtype) -> np.ndarray:
+  """Read one leaf as the tensor to be written, contiguous."""
+  array = leaf.read(dtype)
+  return np.ascontiguousarray(array.T) if transposed else array
+
+
+def _shards(
+  named: Mapping[str, tuple[Leaf, bool, np.dtype]], limit: int
+) -> list[list[str]]:
+  """Fill files up to a limit, in the order of the names."""
+  shards: list[list[str]] = []
+  used = limit
+  for name in sorted(named):
+    leaf, _, dtype = named[name]
+    nbytes = leaf.size * dtype.itemsize
+    if used + nbytes > limit or not shards:
+      shards.append([])
+      used = 0
+    shards[-1].append(name)
+    used += nbytes
+  return shards
+
+
+def _write_json(path: str, value: Mapping[str, Any]) -> None:
+  """Write a JSON file as Hugging Face formats it."""
+  with open(path, "w", encoding="utf-8") as stream:
+    json.dump(value, stream, indent=2, sort_keys=True)
+    stream.write("\n")

@@ -1,0 +1,121 @@
+"""Hugging Face's `config.json` and this project's `T5Config`."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.checkpoints.errors import Mismatch, parsing
+from prompt_tuning.models.t5.config import T5Config
+
+FILE = "config.json"
+_MODEL_TYPES = ("t5", "mt5")
+_NORM_EPSILON = 1e-6
+_ACTIVATIONS = {  # feed_forward_proj -> T5Config.mlp_activations
+  "relu": ("relu",),
+  "gated-gelu": ("gelu", "linear"),
+  "gated-silu": ("silu", "linear"),
+  "gated-relu": ("relu", "linear"),
+}
+
+
+def read(folder: str) -> dict[str, Any]:
+  """Read `config.json`."""
+  file = os.path.join(folder, FILE)
+  with parsing(file, "Hugging Face's config.json"):
+    with open(file, encoding="utf-8") as stream:
+      config = json.load(stream)
+    if not isinstance(config, dict):
+      raise ValueError(f"a {type(config).__name__}")
+  return config
+
+
+def mismatches(config: Mapping[str, Any]) -> list[Mismatch]:
+  """List what this project's T5 does not do."""
+  checks = (
+    ("model_type", _MODEL_TYPES, None),
+    ("layer_norm_epsilon", (_NORM_EPSILON,), _NORM_EPSILON),
+    ("feed_forward_proj", tuple(_ACTIVATIONS), "relu"),
+  )
+  return [
+    Mismatch(f"{FILE}:{key}", f"one of {allowed}", repr(config.get(key)))
+    for key, allowed, default in checks
+    if config.get(key, default) not in allowed
+  ]
+
+
+def has_tied_head(config: Mapping[str, Any]) -> bool:
+  """Say whether a configuration means T5 1.0's tied, scaled head.
+
+  transformers 5 always writes `tie_word_embeddings: true` and keeps the old
+  meaning of that field, whether the output is scaled, in a field of its own.
+  """
+  if config.get("model_type") != "t5":
+    return False
+  tied = config.get("tie_word_embeddings", True) is not False
+  return bool(config.get("scale_decoder_outputs", tied))
+
+
+def t5_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Read the fields of `T5Config` that shapes do not tell.
+
+  Args:
+    config: the contents of `config.json`.
+
+  Returns:
+    Some fields of `T5Config`.
+  """
+  activations = config.get("feed_forward_proj", "relu")
+  return {
+    "mlp_activations": _ACTIVATIONS[activations],
+    "relpos_max_distance": config.get("relative_attention_max_distance", 128),
+    "dropout_rate": config.get("dropout_rate", 0.1),
+  }
+
+
+def to_json(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
+  """Describe a model as Hugging Face's `T5Config` does.
+
+  Args:
+    config: the model.
+    dtype: of the weights.
+
+  Returns:
+    The contents of `config.json`.
+
+  Raises:
+    ValueError: activations that Hugging Face has no name for.
+  """
+  names = {v: k for k, v in _ACTIVATIONS.items()}
+  if config.mlp_activations not in names:
+    raise ValueError(
+      f"mlp_activations {config.mlp_activations} has no Hugging Face name; "
+      f"known: {list(names)}."
+    )
+  projection = names[config.mlp_activations]
+  return {
+    "architectures": ["T5ForConditionalGeneration"],
+    "model_type": "t5",
+    "vocab_size": config.vocab_size,
+    "d_model": config.emb_dim,
+    "d_kv": config.head_dim,
+    "d_ff": config.mlp_dim,
+    "num_heads": config.num_heads,
+    "num_layers": config.num_encoder_layers,
+    "num_decoder_layers": config.num_decoder_layers,
+    "feed_forward_proj": projection,
+    "relative_attention_num_buckets": config.relpos_buckets,
+    "relative_attention_max_distance": config.relpos_max_distance,
+    "dropout_rate": config.dropout_rate,
+    "layer_norm_epsilon": _NORM_EPSILON,
+    "initializer_factor": 1.0,
+    "tie_word_embeddings": config.logits_via_embedding,
+    "is_encoder_decoder": True,
+    "use_cache": True,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+    "dtype": dtype.name,
+  }

@@ -1,0 +1,169 @@
+"""From leaves on disk to sharded arrays, a few at a time.
+
+Leaves are read largest first, in a few threads, within a budget of bytes, so
+that what is in flight stays a small part of what has been restored. Each host
+reads the smallest box that covers its own devices' shards, straight into an
+array of the target's dtype; on CPU that array becomes the `jax.Array` without
+another copy.
+"""
+
+import concurrent.futures
+import math
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
+from prompt_tuning.checkpoints.source import Box, Leaf, box_shape, damaged
+from prompt_tuning.core.types import Array
+
+_MAX_THREADS = 16
+_BUDGET_FRACTION = 1 / 20  # of the bytes restored; one leaf may always go
+_BUDGET_FLOOR = 2**20
+
+
+def load(
+  path: str | os.PathLike[str],
+  leaves: Mapping[str, Leaf],
+  target: Mapping[str, Any],
+) -> dict[str, Array]:
+  """Read leaves into arrays of the target's dtypes and shardings.
+
+  Args:
+    path: the checkpoint, for messages.
+    leaves: flat path -> leaf, each of its target's shape (see `strict.match`).
+    target: flat path -> something with `shape`, `dtype` and perhaps `sharding`.
+
+  Returns:
+    Flat path -> array. All of them, or none.
+
+  Raises:
+    CheckpointError: every leaf whose bytes are damaged or missing.
+  """
+  order = sorted(leaves, key=lambda name: -leaves[name].nbytes)
+  total = sum(leaf.nbytes for leaf in leaves.values())
+  budget = _Budget(max(int(total * _BUDGET_FRACTION), _BUDGET_FLOOR))
+  arrays: dict[str, Array] = {}
+  wrong: list[Mismatch] = []
+
+  def read(name: str, count: int) -> None:
+    try:
+      array = load_leaf(leaves[name], target[name])
+      if not wrong:
+        arrays[name] = array
+    except Exception as error:
+      # Any library may have read it, and raise anything; the rest is still
+      # read, so that one run of a damaged checkpoint tells all the damage.
+      wrong.append(damaged(name, leaves[name], error))
+      arrays.clear()
+    finally:
+      budget.give(count)
+
+  threads = min(_MAX_THREADS, os.cpu_count() or 1)
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    for name in order:
+      # Waited for here, in order: were it the threads that wait, the largest
+      # leaves would starve until the end and stand on top of all the others.
+      pool.submit(read, name, budget.take(leaves[name].nbytes))
+  if wrong:
+    raise CheckpointError(path, sorted(wrong, key=lambda m: m.path))
+  return {name: arrays[name] for name in leaves}
+
+
+def load_leaf(leaf: Leaf, struct: Any) -> Array:
+  """Read one leaf into one array.
+
+  Args:
+    leaf: of the target's shape.
+    struct: its target.
+
+  Returns:
+    The array, on the target's devices.
+  """
+  shape, dtype = tuple(struct.shape), np.dtype(struct.dtype)
+  sharding = getattr(struct, "sharding", None)
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  boxes = host_boxes(sharding, shape)
+  hosted = {}
+  for box in set(boxes.values()):
+    hosted[box] = np.empty(box_shape(_slices(box)), dtype)
+    leaf.read_into(_slices(box), hosted[box])
+
+  def shard(index: Any) -> np.ndarray:
+    asked = _bounds(index, shape)
+    box = boxes[asked]
+    offsets = tuple(
+      slice(a - start, b - start)
+      for (a, b), (start, _) in zip(asked, box, strict=True)
+    )
+    return hosted[box][offsets]
+
+  return jax.make_array_from_callback(shape, sharding, shard, dtype=dtype)
+
+
+_Bounds = tuple[tuple[int, int], ...]  # (start, stop) per dimension; hashable
+
+
+def host_boxes(
+  sharding: jax.sharding.Sharding, shape: tuple[int, ...]
+) -> dict[_Bounds, _Bounds]:
+  """Plan what this host reads of an array.
+
+  Args:
+    sharding: where the array shall lie.
+    shape: of the whole array.
+
+  Returns:
+    For each of this host's shards the box to read it from. That is one common
+    box where the shards fill it, so that no chunk is decoded twice; otherwise
+    each distinct shard is its own.
+  """
+  indices = sharding.addressable_devices_indices_map(shape)
+  shards = {_bounds(index, shape) for index in indices.values()}
+  starts = zip(*((a for a, _ in s) for s in shards), strict=True)
+  stops = zip(*((b for _, b in s) for s in shards), strict=True)
+  hull = tuple((min(a), max(b)) for a, b in zip(starts, stops, strict=True))
+  filled = sum(map(_volume, shards)) == _volume(hull)
+  return {s: hull if filled else s for s in shards}
+
+
+def _bounds(index: Any, shape: tuple[int, ...]) -> _Bounds:
+  """Normalise an index of slices, some of them open."""
+  return tuple(
+    s.indices(size)[:2] for s, size in zip(index, shape, strict=True)
+  )
+
+
+def _slices(bounds: _Bounds) -> Box:
+  return tuple(slice(a, b) for a, b in bounds)
+
+
+def _volume(bounds: _Bounds) -> int:
+  return math.prod(b - a for a, b in bounds)
+
+
+class _Budget:
+  """So many bytes may be in flight at once, or one thing larger than that."""
+
+  def __init__(self, limit: int):
+    self.free = self.limit = limit
+    self.changed = threading.Condition()
+
+  def take(self, count: int) -> int:
+    """Wait until `count` bytes are free; returns how many were taken."""
+    count = min(count, self.limit)
+    with self.changed:
+      self.changed.wait_for(lambda: count <= self.free)
+      self.free -= count
+    return count
+
+  def give(self, count: int) -> None:
+    """Give bytes back."""
+    with self.changed:
+      self.free += count
+      self.changed.notify_all()

@@ -1,0 +1,96 @@
+"""Where checkpoints lie: inside their folder when read, whole when written."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+
+from prompt_tuning.checkpoints.errors import unreadable
+
+
+def inside(folder: str, name: str) -> str:
+  """Resolve a name that a checkpoint gives for one of its own files.
+
+  Args:
+    folder: the checkpoint's folder.
+    name: relative, or absolute from wherever the checkpoint was written; of an
+      absolute path elsewhere only the last part counts.
+
+  Returns:
+    The path below `folder`. It need not exist.
+
+  Raises:
+    CheckpointError: the name leads out of the folder.
+  """
+  root = os.path.realpath(folder)
+
+  def resolved(relative: str) -> str | None:
+    path = os.path.realpath(os.path.join(root, relative))
+    return path if path.startswith(root + os.sep) else None
+
+  path = resolved(name)
+  if os.path.isabs(name) or (path and not os.path.exists(path)):
+    path = (path if path and os.path.exists(path) else None) or resolved(
+      os.path.basename(name.rstrip("/"))
+    )
+  if path is None or "\0" in name:
+    raise unreadable(folder, "files inside the checkpoint", f"{name!r}")
+  return path
+
+
+@contextlib.contextmanager
+def replacing(
+  path: str | os.PathLike[str], overwrite: bool = False
+) -> Iterator[str]:
+  """Write a file or a folder under a temporary name, then rename it.
+
+  Args:
+    path: where it shall be.
+    overwrite: whether something that is already there may be replaced.
+
+  Yields:
+    A name in the same folder, free, for the body to create.
+
+  Raises:
+    CheckpointError: something is there already and may not be replaced, or the
+      folder cannot be written to.
+  """
+  target = pathlib.Path(os.path.abspath(path))
+  if target.exists() and not overwrite:
+    hint = "Choose another name, or allow overwriting it."
+    raise unreadable(target, "a free name", "something already there", hint)
+  unique = f".tmp-{uuid.uuid4().hex[:8]}"
+  temporary = target.with_name(target.name + unique)
+  try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    yield str(temporary)
+    _swap(temporary, target, unique)
+  except OSError as error:
+    raise unreadable(target, "a place to write to", str(error)) from error
+  finally:
+    _remove(temporary)
+
+
+def _swap(new: pathlib.Path, target: pathlib.Path, unique: str) -> None:
+  """Put `new` where `target` is; a folder cannot be replaced in one step."""
+  if not target.is_dir() or target.is_symlink():
+    os.replace(new, target)
+    return
+  old = target.with_name(f"{target.name}.old{unique}")
+  os.rename(target, old)
+  try:
+    os.rename(new, target)
+  except OSError:
+    os.rename(old, target)
+    raise
+  _remove(old)
+
+
+def _remove(path: pathlib.Path) -> None:
+  """Remove a file or a folder, if it is there."""
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)

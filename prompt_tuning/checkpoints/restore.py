@@ -1,0 +1,181 @@
+"""The front door: open any checkpoint, restore any of them, strictly.
+
+checkpoint = restore.open_checkpoint(path)      # names and shapes, no arrays
+config = sizes.infer_config(checkpoint)
+params = restore.restore(path, abstract_params(config))
+"""
+
+import os
+import re
+from collections.abc import Sequence
+
+from prompt_tuning.checkpoints import (
+  hf,
+  loading,
+  orbax,
+  peft,
+  prompts,
+  sizes,
+  strict,
+  t5x,
+)
+from prompt_tuning.checkpoints.errors import parsing, unreadable
+from prompt_tuning.checkpoints.source import ArrayLeaf, Checkpoint, Leaf
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Params
+
+_EXPECTED = (
+  "a checkpoint: T5X's folder `checkpoint_<step>` (native or Orbax), or a "
+  "folder with model.safetensors and config.json"
+)
+_STEP_FOLDER = re.compile(r"checkpoint_\d+")
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+  """Open a checkpoint of whatever format, reading no arrays.
+
+  Args:
+    path: T5X's `checkpoint_<step>` folder, its msgpack file, a Hugging Face
+      folder or a safetensors file.
+
+  Returns:
+    Names, shapes, dtypes, step; leaves that read themselves when asked.
+
+  Raises:
+    CheckpointError: it is none, or a damaged one.
+  """
+  name = os.fspath(path)
+  if "://" in name:
+    raise unreadable(
+      name, "a path on this machine", "a URL", "Copy the folder here first."
+    )
+  if not os.path.exists(name):
+    raise unreadable(name, _EXPECTED, "nothing")
+  with parsing(name, _EXPECTED):
+    if os.path.isfile(name):
+      return _open_file(name)
+    return _open_folder(name)
+
+
+def _open_file(path: str) -> Checkpoint:
+  if path.endswith(".safetensors"):
+    return hf.open_hf(path)
+  return t5x.open_t5x(path)
+
+
+def _open_folder(path: str) -> Checkpoint:
+  names = os.listdir(path)
+  folder = orbax.find(path)
+  if folder is not None:
+    return orbax.open_orbax(path, folder)
+  if t5x.FILE in names:
+    return t5x.open_t5x(path)
+  if hf.INDEX in names or hf.WEIGHTS in names:
+    return hf.open_hf(path)
+  steps = sorted(filter(_STEP_FOLDER.fullmatch, names))
+  hint = f"Name one of them: {', '.join(steps)}." if steps else ""
+  found = "a folder of checkpoints" if steps else f"{sorted(names)[:8]}"
+  if any(pickle in names for pickle in hf.PICKLES):
+    hint = "A .bin file is a pickle and never opened; save it as safetensors."
+  raise unreadable(path, _EXPECTED, found, hint)
+
+
+def restore(
+  path: str | os.PathLike[str] | Checkpoint,
+  target: Params,
+  *,
+  ignore: Sequence[str] = (),
+) -> Params:
+  """Restore a model's parameters.
+
+  Args:
+    path: a checkpoint, or one that is already open.
+    target: nested mappings of `jax.ShapeDtypeStruct`, such as
+      `models.t5.network.abstract_params` gives. Arrays come back in its dtypes
+      (any floating one for any other) and its `sharding`s (default: the first
+      device); each host reads what its devices need. Stacked layers
+      (`encoder/layers/...`, leading L) are put together from single ones.
+    ignore: patterns (whole paths) of leaves that the checkpoint may have and
+      the target has not, such as `encoder/prompt/.*`.
+
+  Returns:
+    The target's tree, with `jax.Array`s.
+
+  Raises:
+    CheckpointError: everything that is missing, surplus, misnamed, misshapen
+      or damaged, in one error. Nothing is ever filled in.
+  """
+  checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
+  flat = tree.flatten(target)
+  hint = sizes.hint(checkpoint, flat)
+  found = strict.match(checkpoint.path, checkpoint.params, flat, ignore, hint)
+  return tree.unflatten(loading.load(checkpoint.path, found, flat))
+
+
+def leaves_of(params: Params) -> dict[str, Leaf]:
+  """See parameters in memory as what checkpoints are made of.
+
+  Args:
+    params: nested mappings of arrays; layers may be stacked.
+
+  Returns:
+    T5X's path -> leaf, unstacked; for `t5x_writer.write_t5x` and
+    `hf.write_hf`.
+  """
+  leaves: dict[str, Leaf] = {}
+  for path, array in tree.flatten(params).items():
+    shape, dtype = tuple(array.shape), array.dtype
+    parts = strict.layer_paths(path, shape)
+    for layer, name in enumerate(parts or ()):
+      leaves[name] = ArrayLeaf(name, shape[1:], dtype, array, layer)
+    if parts is None:
+      leaves[path] = ArrayLeaf(path, shape, dtype, array)
+  return dict(sorted(leaves.items()))
+
+
+def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
+  """Read a prompt from whatever holds one.
+
+  Args:
+    path: a NumPy file, a folder that has one (`numpy_checkpoints/
+      checkpoint_<step>`), a PEFT adapter, or a T5X checkpoint of a
+      prompt-tuned model.
+
+  Returns:
+    The prompt.
+
+  Raises:
+    CheckpointError: there is none, more than one, or a damaged one.
+  """
+  name = os.fspath(path)
+  with parsing(name, "a prompt: a NumPy file, a PEFT adapter, a checkpoint"):
+    if os.path.isfile(os.path.join(name, peft.CONFIG)):
+      return peft.read_peft(name)
+    if prompts.is_npy(name) or name.endswith(".npy"):
+      return prompts.read_npy(name)
+    arrays = npy_files(name)
+    if len(arrays) == 1:
+      return prompts.read_npy(arrays[0])
+    if arrays:
+      found = f"{len(arrays)}: {[os.path.basename(a) for a in arrays]}"
+      raise unreadable(name, "one prompt", found, "Name one of the files.")
+    return prompts.from_checkpoint(open_checkpoint(name))
+
+
+def npy_files(path: str) -> list[str]:
+  """List the NumPy files of a folder, whatever they are called."""
+  if not os.path.isdir(path):
+    return []
+  files = (os.path.join(path, name) for name in sorted(os.listdir(path)))
+  return [file for file in files if prompts.is_npy(file)]
+
+
+def holds_prompt(path: str | os.PathLike[str]) -> bool:
+  """Say whether a path is a prompt file or adapter, rather than a model."""
+  name = os.fspath(path)
+  return (
+    os.path.isfile(os.path.join(name, peft.CONFIG))
+    or prompts.is_npy(name)
+    or name.endswith(".npy")
+    or bool(npy_files(name))
+  )

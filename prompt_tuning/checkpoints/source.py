@@ -1,0 +1,224 @@
+"""What every format is read into: named leaves that read themselves lazily.
+
+A reader turns a checkpoint into a `Checkpoint` without reading any array; a
+`Leaf` knows its shape and dtype and reads just the box that is asked for.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_dtypes
+import numpy as np
+
+from prompt_tuning.checkpoints.errors import (
+  ABSENT,
+  CheckpointError,
+  Mismatch,
+  describe,
+)
+from prompt_tuning.core.types import Shape
+
+Box = tuple[slice, ...]  # one slice(start, stop) per dimension, no step
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+# Everything a checkpoint may hold. No `object` (that would be pickle) and no
+# uint16: T5X's version 2 stored bfloat16 bits under that name, and readers
+# since refuse to guess which of the two it is.
+_DTYPES = {
+  np.dtype(d).name: np.dtype(d)
+  for d in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?")
+} | {"bfloat16": BFLOAT16}
+
+
+def dtype_named(name: str) -> np.dtype | None:
+  """Look up a dtype that a checkpoint may hold; None when it may not.
+
+  Args:
+    name: NumPy's name (`float32`), a zarr type string (`<f4`) or `bfloat16`.
+      `V2` is bfloat16 too: that is how NumPy files hold it.
+  """
+  if name in _DTYPES:
+    return _DTYPES[name]
+  if name.lstrip("|<") == "V2":
+    return BFLOAT16
+  try:
+    parsed = np.dtype(name).newbyteorder("=")
+  except (TypeError, ValueError, SyntaxError):
+    return None
+  return _DTYPES.get(parsed.name)
+
+
+def is_floating(dtype: np.dtype) -> bool:
+  """Say whether a dtype is a floating point one, bfloat16 included."""
+  return dtype == BFLOAT16 or np.issubdtype(dtype, np.floating)
+
+
+def spelled(shape: Sequence[int], dtype: np.dtype) -> str:
+  """Spell a shape and dtype as error messages and tables do."""
+  return f"{dtype.name}[{', '.join(map(str, shape))}]"
+
+
+def whole(shape: Sequence[int]) -> Box:
+  """The box that covers an array."""
+  return tuple(slice(0, size) for size in shape)
+
+
+def box_shape(box: Box) -> Shape:
+  """The shape of what a box cuts out."""
+  return tuple(s.stop - s.start for s in box)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf(abc.ABC):
+  """One array on disk.
+
+  Attributes:
+    name: what the format calls it, for messages.
+    shape: its shape.
+    dtype: its dtype on disk.
+  """
+
+  name: str
+  shape: Shape
+  dtype: np.dtype
+
+  @abc.abstractmethod
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """Read a box, converting to the dtype of `out`.
+
+    Args:
+      box: inside this leaf's shape.
+      out: array of the box's shape, overwritten.
+
+    Raises:
+      Exception: whatever the format's library raises on damaged bytes; the
+        callers (`read`, `loading.load`) make it a `CheckpointError`.
+    """
+
+  def read(self, dtype: np.dtype | None = None) -> np.ndarray:
+    """Read the whole leaf.
+
+    Args:
+      dtype: of the result; by default the one it has on disk.
+
+    Returns:
+      A new array.
+
+    Raises:
+      CheckpointError: damaged or missing bytes.
+    """
+    out = np.empty(self.shape, dtype or self.dtype)
+    try:
+      self.read_into(whole(self.shape), out)
+    except Exception as error:
+      mismatch = damaged(self.name, self, error)
+      raise CheckpointError(self.name, [mismatch]) from error
+    return out
+
+  @property
+  def size(self) -> int:
+    """Number of elements."""
+    return math.prod(self.shape)
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of the array, uncompressed."""
+    return self.size * self.dtype.itemsize
+
+  def __str__(self) -> str:
+    return spelled(self.shape, self.dtype)
+
+
+def damaged(path: str, leaf: Leaf, error: BaseException) -> Mismatch:
+  """Describe a leaf whose metadata is fine and whose bytes are not."""
+  if isinstance(error, CheckpointError):
+    found = "; ".join(m.found for m in error.mismatches)
+  else:
+    found = describe(error)
+  return Mismatch(path, f"{leaf}, readable", found)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayLeaf(Leaf):
+  """An array in memory, so that writers see arrays and files alike.
+
+  Attributes:
+    array: NumPy or JAX array; only the box asked for is copied to the host.
+    layer: for a stacked array, the index into its leading axis.
+  """
+
+  array: object
+  layer: int | None = None
+
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """See `Leaf.read_into`."""
+    index = box if self.layer is None else (self.layer, *box)
+    out[...] = np.asarray(self.array[index]).astype(out.dtype)  # type: ignore[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class StackedLeaf(Leaf):
+  """Per-layer leaves seen as one array with a leading layer axis.
+
+  Attributes:
+    layers: the leaves, layer 0 first, equal in shape.
+  """
+
+  layers: tuple[Leaf, ...]
+
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """See `Leaf.read_into`."""
+    for row, layer in enumerate(range(box[0].start, box[0].stop)):
+      self.layers[layer].read_into(box[1:], out[row])
+
+
+@dataclasses.dataclass(frozen=True)
+class TransposedLeaf(Leaf):
+  """A leaf whose axes are stored in reverse, as torch's `Linear` does.
+
+  Attributes:
+    stored: the leaf as it is on disk.
+  """
+
+  stored: Leaf
+
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """See `Leaf.read_into`."""
+    self.stored.read_into(box[::-1], out.T)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """A checkpoint, opened: every name, shape and dtype, and no array yet.
+
+  Attributes:
+    path: where it is.
+    format: `t5x`, `orbax` or `hf`.
+    params: T5X's parameter path -> leaf, layers unstacked.
+    step: training step, or None where the format has none.
+    open_state: opens the optimizer state: path below `state/` -> leaf, empty
+      where there is none. Separate, because a model is usable without it.
+    config: what the format itself says about the model (HF's config.json).
+    notes: what a user should know about how this was read.
+  """
+
+  path: str
+  format: str
+  params: Mapping[str, Leaf]
+  step: int | None = None
+  open_state: Callable[[], Mapping[str, Leaf]] = dict
+  config: Mapping[str, object] | None = None
+  notes: tuple[str, ...] = ()
+
+
+def missing(path: str, expected: str, hint: str = "") -> Mismatch:
+  """Describe a leaf that should be there."""
+  return Mismatch(path, expected, ABSENT, hint)
+
+
+def surplus(path: str, found: str, hint: str = "") -> Mismatch:
+  """Describe a leaf that should not be there."""
+  return Mismatch(path, ABSENT, found, hint)

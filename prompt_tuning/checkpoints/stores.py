@@ -1,0 +1,115 @@
+"""Arrays that TensorStore reads: zarr directories, and OCDBT databases.
+
+Every spec is built here; none is taken from a checkpoint, because a spec may
+name any driver and any path on the machine.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch, describe
+from prompt_tuning.checkpoints.source import Box, Leaf, dtype_named
+
+# A chunk is decoded whole, whatever part of it is wanted. T5X's chunks are at
+# most 64 MiB (or one shard, where JAX writes them); far beyond the array they
+# belong to, they are damage.
+_SLACK_BYTES = 256 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreLeaf(Leaf):
+  """An array in a TensorStore.
+
+  Attributes:
+    store: the opened `tensorstore.TensorStore`.
+  """
+
+  store: Any
+
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """See `Leaf.read_into`; decodes the chunks that the box touches."""
+    part = self.store[box] if box else self.store
+    if out.dtype != self.dtype:
+      part = ts.cast(part, out.dtype)
+    # The box keeps the array's own coordinates; `out` starts at the origin.
+    ts.array(out).write(part.translate_to[0] if box else part).result()
+
+
+def directory(folder: str, driver: str = "zarr") -> Mapping[str, Any]:
+  """Spec of an array that is a directory of chunk files."""
+  return {"driver": driver, "kvstore": {"driver": "file", "path": folder + "/"}}
+
+
+def database(folder: str, name: str, driver: str = "zarr") -> Mapping[str, Any]:
+  """Spec of an array inside an OCDBT database."""
+  base = {"driver": "file", "path": folder + "/"}
+  kvstore = {"driver": "ocdbt", "base": base, "path": name + "/"}
+  return {"driver": driver, "kvstore": kvstore}
+
+
+def open_leaves(
+  path: str | os.PathLike[str], specs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Leaf]:
+  """Open arrays, reading their metadata only.
+
+  Args:
+    path: the checkpoint, for messages.
+    specs: leaf path -> spec from `directory` or `database`.
+
+  Returns:
+    Leaf path -> leaf. Reading a chunk that is not there is an error, not
+    zeros: T5X and Orbax write every chunk, zeros included.
+
+  Raises:
+    CheckpointError: every array that is missing, damaged, or of a dtype that
+      no checkpoint holds.
+  """
+  context = ts.Context()  # shared, so that a database's index is read once
+  strict = {"fill_missing_data_reads": False}
+  opening = [
+    ts.open({**spec, **strict}, open=True, read=True, context=context)
+    for spec in specs.values()
+  ]
+  leaves: dict[str, Leaf] = {}
+  wrong = []
+  for name, future in zip(specs, opening, strict=True):
+    if error := future.exception():
+      wrong.append(Mismatch(name, "an array", describe(error)))
+      continue
+    store = future.result()
+    dtype = dtype_named(store.dtype.name)
+    if dtype is None:
+      wrong.append(unsupported(name, store.dtype.name))
+    elif problem := _oversized_chunks(store):
+      wrong.append(Mismatch(name, "an array", problem))
+    else:
+      leaves[name] = StoreLeaf(name, tuple(store.shape), dtype, store)
+  if wrong:
+    raise CheckpointError(path, wrong)
+  return leaves
+
+
+def unsupported(name: str, dtype: str) -> Mismatch:
+  """Describe an array of a dtype that no checkpoint holds."""
+  hint = ""
+  if dtype == "uint16":
+    hint = "T5X version 2 stored bfloat16 so; rewrite it with a newer T5X."
+  return Mismatch(name, "float32 or bfloat16", f"dtype {dtype}", hint)
+
+
+def _oversized_chunks(store: Any) -> str:
+  """Say what is wrong with a store's chunks, or nothing."""
+  if min(store.domain.origin, default=0) != 0:
+    return f"an array that starts at {store.domain.origin}"
+  itemsize = store.dtype.numpy_dtype.itemsize
+  nbytes = math.prod(store.shape) * itemsize
+  chunk_bytes = math.prod(store.chunk_layout.read_chunk.shape or ()) * itemsize
+  if chunk_bytes > 2 * nbytes + _SLACK_BYTES:
+    return f"chunks of {chunk_bytes} bytes for an array of {nbytes}"
+  return ""

@@ -1,0 +1,126 @@
+"""The one place that decides whether a checkpoint fits a model."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.checkpoints.errors import ABSENT, CheckpointError, Mismatch
+from prompt_tuning.checkpoints.source import (
+  Leaf,
+  StackedLeaf,
+  is_floating,
+  missing,
+  spelled,
+  surplus,
+)
+from prompt_tuning.core import tree
+
+# A target with scanned layers has `encoder/layers/...` with a leading L where
+# checkpoints have `encoder/layers_0/...`, `encoder/layers_1/...`.
+_STACKED = re.compile(r"(?P<stack>(?:.*/)?layers)/(?P<rest>.+)")
+
+
+def layer_paths(path: str, shape: Sequence[int]) -> list[str] | None:
+  """Say which leaves on disk make up one leaf in memory.
+
+  Args:
+    path: of the leaf in memory.
+    shape: its shape.
+
+  Returns:
+    The paths of layers 0, ..., L - 1 where layers are stacked; else None.
+  """
+  match = _STACKED.fullmatch(path)
+  if match is None or not shape:
+    return None
+  return [f"{match['stack']}_{i}/{match['rest']}" for i in range(shape[0])]
+
+
+def match(
+  path: str | os.PathLike[str],
+  leaves: Mapping[str, Leaf],
+  target: Mapping[str, Any],
+  ignore: Sequence[str] = (),
+  hint: str = "",
+) -> dict[str, Leaf]:
+  """Find the leaf for every part of a target, and insist on a perfect fit.
+
+  Args:
+    path: the checkpoint, for messages.
+    leaves: what it has, unstacked.
+    target: flat path -> something with `shape` and `dtype`. A floating leaf
+      may have any other floating dtype; everything else must be equal.
+    ignore: patterns (whole paths) of leaves that may be there and unwanted.
+    hint: appended to the error.
+
+  Returns:
+    Target path -> leaf of the target's shape.
+
+  Raises:
+    CheckpointError: every missing, surplus, misnamed or misshapen leaf, and
+      every pattern in `ignore` that no leaf has.
+  """
+  found: dict[str, Leaf] = {}
+  wanted: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+  groups: dict[str, list[str]] = {}
+  for name, struct in target.items():
+    shape, dtype = tuple(struct.shape), np.dtype(struct.dtype)
+    names = layer_paths(name, shape)
+    groups[name] = names or [name]
+    for part in groups[name]:
+      wanted[part] = (shape[1:] if names else shape, dtype)
+  unwanted = [name for name in leaves if name not in wanted]
+  ignored = [n for n in unwanted if any(re.fullmatch(p, n) for p in ignore)]
+  extra = [name for name in unwanted if name not in ignored]
+  wrong = _unused(ignore, unwanted)
+  for name, (shape, dtype) in wanted.items():
+    problem = _problem(name, shape, dtype, leaves.get(name), extra)
+    if problem:
+      wrong.append(problem)
+  wrong += [
+    surplus(
+      n, str(leaves[n]), tree.nearest(n, set(wanted) - set(leaves)).strip()
+    )
+    for n in extra
+  ]
+  if wrong:
+    raise CheckpointError(path, sorted(wrong, key=lambda m: m.path), hint)
+  for name, parts in groups.items():
+    first = leaves[parts[0]] if parts else None
+    if parts == [name]:
+      found[name] = leaves[name]
+    else:
+      shape = (len(parts), *target[name].shape[1:])
+      dtype = first.dtype if first else np.dtype(target[name].dtype)
+      stack = tuple(leaves[p] for p in parts)
+      found[name] = StackedLeaf(name, shape, dtype, stack)
+  return found
+
+
+def _problem(
+  name: str,
+  shape: tuple[int, ...],
+  dtype: np.dtype,
+  leaf: Leaf | None,
+  extra: Sequence[str],
+) -> Mismatch | None:
+  """Say what is wrong with one leaf, if anything."""
+  expected = spelled(shape, dtype)
+  if leaf is None:
+    return missing(name, expected, tree.nearest(name, extra).strip())
+  casts = is_floating(leaf.dtype) and is_floating(dtype)
+  if leaf.shape != shape or not (casts or leaf.dtype == dtype):
+    return Mismatch(name, expected, str(leaf))
+  return None
+
+
+def _unused(ignore: Sequence[str], unwanted: Sequence[str]) -> list[Mismatch]:
+  """List the patterns to ignore that match nothing: misspelt, or needless."""
+  return [
+    Mismatch(f"ignore={p!r}", "a surplus leaf it matches", ABSENT)
+    for p in ignore
+    if not any(re.fullmatch(p, name) for name in unwanted)
+  ]

@@ -1,0 +1,224 @@
+"""T5X's native checkpoints: one msgpack file, and zarr folders beside it.
+
+  checkpoint_<step>/
+    checkpoint                 msgpack {version, optimizer: {target, state}}
+    target.<dotted path>/      .zarray and chunk files of a partitioned array
+
+An array is inside the msgpack file, or that file holds the TensorStore spec of
+the zarr folder that has it. Source: t5x/checkpoints.py (versions 2 and 3, the
+spec's older forms among them), and the checkpoints it wrote.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.checkpoints import flax_msgpack, paths, stores
+from prompt_tuning.checkpoints.errors import (
+  CheckpointError,
+  Mismatch,
+  parsing,
+  unreadable,
+)
+from prompt_tuning.checkpoints.source import (
+  ArrayLeaf,
+  Checkpoint,
+  Leaf,
+  dtype_named,
+)
+
+FILE = "checkpoint"
+VERSION = 3
+OLDEST_VERSION = 2  # older ones name parameters differently
+_SPEC_KEYS = {"driver", "kvstore", "metadata"}
+_STEP = "state/step"
+_MESH_TENSORFLOW = b"model_checkpoint_path"
+
+
+def open_t5x(path: str) -> Checkpoint:
+  """Open a native T5X checkpoint.
+
+  Args:
+    path: a `checkpoint_<step>` folder, or the msgpack file itself (a
+      checkpoint may be that file alone).
+
+  Returns:
+    The checkpoint.
+
+  Raises:
+    CheckpointError: every way in which it is none.
+  """
+  file = os.path.join(path, FILE) if os.path.isdir(path) else path
+  folder = os.path.dirname(os.path.abspath(file))
+  nodes = flat_nodes(_optimizer(file))
+  return from_nodes(
+    path, "t5x", nodes, lambda some: _open_nodes(path, folder, some)
+  )
+
+
+def _optimizer(file: str) -> Mapping[str, Any]:
+  """Index a msgpack file and find the T5X state in it."""
+  with parsing(file, "a T5X checkpoint"), open(file, "rb") as start:
+    if start.read(len(_MESH_TENSORFLOW)) == _MESH_TENSORFLOW:
+      raise unreadable(file, "a T5X checkpoint", "a Mesh TensorFlow one")
+  tree = flax_msgpack.index(file)
+  if not isinstance(tree, dict) or not isinstance(tree.get("optimizer"), dict):
+    keys = sorted(tree)[:8] if isinstance(tree, dict) else type(tree).__name__
+    raise unreadable(file, "the keys `version` and `optimizer`", f"{keys}")
+  version = tree.get("version")
+  if type(version) is not int or version < OLDEST_VERSION:
+    raise unreadable(
+      file,
+      f"T5X checkpoint version {OLDEST_VERSION} or {VERSION}",
+      f"version {version!r}",
+      "Rewrite it with a newer T5X.",
+    )
+  return tree["optimizer"]
+
+
+def _open_nodes(
+  path: str, folder: str, nodes: Mapping[str, Any]
+) -> dict[str, Leaf]:
+  """Make a leaf of every node that stands for an array.
+
+  A None (a parameter that an optimizer did not touch) vanishes.
+
+  Raises:
+    CheckpointError: every node that is wrong.
+  """
+  wrong: list[Mismatch] = []
+  leaves, specs = {}, {}
+  for name, node in nodes.items():
+    if isinstance(node, Leaf):
+      leaves[name] = node
+    elif isinstance(node, dict):
+      specs[name] = node
+    elif isinstance(node, int | float):
+      array = np.asarray(node)
+      leaves[name] = ArrayLeaf(name, (), array.dtype, array)
+    elif node is not None or name.startswith("target/"):
+      wrong.append(Mismatch(name, "an array", repr(node)[:80]))
+  located = {}
+  for name, spec in specs.items():
+    try:
+      located[name] = stores.directory(_locate(folder, spec), spec["driver"])
+    except CheckpointError as error:
+      wrong += error.named(name)
+  try:
+    opened = stores.open_leaves(path, located)
+  except CheckpointError as error:
+    wrong += error.mismatches
+    opened = {}
+  compared = (_contradiction(n, specs[n], leaf) for n, leaf in opened.items())
+  wrong += filter(None, compared)
+  if wrong:
+    raise CheckpointError(path, wrong)
+  return dict(sorted({**leaves, **opened}.items()))
+
+
+def flat_nodes(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """Flatten an indexed tree; a TensorStore spec is a leaf."""
+  flat: dict[str, Any] = {}
+
+  def visit(node: Any, path: tuple[str, ...]) -> None:
+    if isinstance(node, dict) and not node.keys() >= _SPEC_KEYS:
+      for key, child in node.items():
+        visit(child, (*path, key))
+    else:
+      flat["/".join(path)] = node
+
+  visit(tree, ())
+  return flat
+
+
+def _locate(folder: str, spec: Mapping[str, Any]) -> str:
+  """Find the zarr folder of a spec, inside the checkpoint."""
+  kvstore = spec["kvstore"]
+  path: Any = None
+  if isinstance(kvstore, str):  # TensorStore's URL form
+    path = kvstore.partition("://")[2] or kvstore
+  elif isinstance(kvstore, dict):
+    # TensorStore before 0.1.14 had the path beside the kvstore.
+    path = kvstore.get("path", spec.get("path"))
+  if not isinstance(path, str) or not path.strip("/"):
+    raise unreadable(folder, "a TensorStore spec with a path", f"{spec}"[:200])
+  if spec["driver"] not in ("zarr", "zarr3"):
+    raise unreadable(folder, "a zarr array", f"driver {spec['driver']!r}")
+  return paths.inside(folder, path)
+
+
+def _contradiction(
+  name: str, spec: Mapping[str, Any], leaf: Leaf
+) -> Mismatch | None:
+  """Compare what the msgpack file says of an array with the array's own."""
+  metadata = spec["metadata"] if isinstance(spec["metadata"], dict) else {}
+  shape = metadata.get("shape", list(leaf.shape))
+  said = metadata.get("dtype", spec.get("dtype", leaf.dtype.name))
+  dtype = dtype_named(said) if isinstance(said, str) else None
+  if dtype is None:
+    return stores.unsupported(name, "uint16" if said == "<u2" else str(said))
+  if shape != list(leaf.shape) or dtype != leaf.dtype:
+    return Mismatch(name, f"{dtype.name}{shape}, as {FILE} says", str(leaf))
+  return None
+
+
+def from_nodes(
+  path: str,
+  kind: str,
+  nodes: Mapping[str, Any],
+  opener: Callable[[Mapping[str, Any]], dict[str, Leaf]],
+) -> Checkpoint:
+  """Sort the nodes of `{target, state}` into a `Checkpoint`.
+
+  Args:
+    path: the checkpoint.
+    kind: the format's name.
+    nodes: flat path -> whatever stands for an array.
+    opener: makes leaves of some of the nodes.
+
+  Returns:
+    The checkpoint.
+
+  Raises:
+    CheckpointError: there is no `target`, or the step is no whole number.
+  """
+  target = {n: x for n, x in nodes.items() if n.startswith("target/")}
+  if not target:
+    found = f"only {sorted(nodes)[:5]}" if nodes else "an empty tree"
+    raise unreadable(path, "model parameters under `target`", found)
+  step = {n: x for n, x in nodes.items() if n == _STEP}
+  state = {n: x for n, x in nodes.items() if n.startswith("state/")}
+
+  def open_state() -> dict[str, Leaf]:
+    opened = opener({n: x for n, x in state.items() if n != _STEP})
+    return {n.removeprefix("state/"): leaf for n, leaf in opened.items()}
+
+  leaves = opener({**target, **step})
+  return Checkpoint(
+    path,
+    kind,
+    {
+      n.removeprefix("target/"): leaf
+      for n, leaf in leaves.items()
+      if n != _STEP
+    },
+    step=_step(path, leaves.get(_STEP)),
+    open_state=open_state,
+    notes=tuple(
+      f"{name} is neither parameter nor optimizer state and was left out"
+      for name in sorted(nodes.keys() - target.keys() - state.keys())
+    ),
+  )
+
+
+def _step(path: str, leaf: Leaf | None) -> int | None:
+  """Read the training step."""
+  if leaf is None:
+    return None
+  if leaf.shape != () or not np.issubdtype(leaf.dtype, np.integer):
+    raise CheckpointError(
+      path, [Mismatch(_STEP, "an integer scalar", str(leaf))]
+    )
+  return int(leaf.read())
