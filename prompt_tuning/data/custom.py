@@ -77,17 +77,38 @@ def declare(
     ValueError: a bad argument, or a bad row: with file, line and what was
       expected.
   """
+  word_of = _word_of_value(label_words)
+  parse_template(template)
+  content = {
+    "template": template,
+    "target_column": target_column,
+    "label_words": word_of,
+    "id_column": id_column,
+    "columns": list(columns),
+  }
+  task = _task(name, files, tuple(metrics), content)
+  for split in files:
+    for _ in rows(task, split):
+      pass
+  spec.add(task)
+  return task
+
+
+def _task(
+  name: str,
+  files: Mapping[str, str],
+  metrics: tuple[str, ...],
+  content: Mapping[str, Any],
+) -> spec.TaskSpec:
   if not re.fullmatch(r"[\w.:]+", name):
     raise ValueError(
       f"Task name {name!r}: expected letters, digits, '_', '.' and ':' only."
     )
   if not files:
     raise ValueError(f"{name}: no files; expected at least one split.")
-  word_of = _word_of_value(label_words)
-  words = tuple(dict.fromkeys(word_of.values()))
+  words = tuple(dict.fromkeys(content["label_words"].values()))
   functions, postprocess = _metrics(metrics, words)
-  parse_template(template)
-  task = spec.TaskSpec(
+  return spec.TaskSpec(
     name=name,
     benchmark="custom",
     dataset=name,
@@ -99,19 +120,10 @@ def declare(
     metrics=functions,
     eval_features=("idx", "answers"),
     content={
+      **content,
       "sha256": {split: _sha256(path) for split, path in files.items()},
-      "template": template,
-      "target_column": target_column,
-      "label_words": word_of,
-      "id_column": id_column,
-      "columns": list(columns),
     },
   )
-  for split in files:
-    for _ in rows(task, split):
-      pass
-  spec.add(task)
-  return task
 
 
 def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
@@ -248,10 +260,10 @@ def _word_of_value(
 
 
 def _metrics(
-  names: Sequence[str], words: tuple[str, ...]
+  names: tuple[str, ...], words: tuple[str, ...]
 ) -> tuple[tuple[spec.Metric, ...], spec.Postprocess]:
   """Look metrics up, and the postprocessor that they all can read."""
-  names = tuple(names) or ("accuracy" if words else "exact_match",)
+  names = names or ("accuracy" if words else "exact_match",)
   for name in names:
     if name not in METRICS:
       raise ValueError(

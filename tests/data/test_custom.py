@@ -229,7 +229,7 @@ def test_bad_rows(jsonl, rows, changes, message):
     ({"template": "{}"}, r"nothing but a column's name"),
     ({"template": "{a!r}"}, r"nothing but a column's name"),
     ({"template": "{premise"}, r"Template '\{premise'"),
-    ({"metrics": ("acuracy",)}, r"metric 'acuracy'\. Did you mean 'accuracy'"),
+    ({"metrics": ("acc",)}, r"metric 'acc'\. Did you mean 'accuracy'"),
     ({"metrics": ("squad",)}, r"squad do not fit the label words yes, no"),
     ({"metrics": ("f1",)}, r"if there are two, f1"),
     (

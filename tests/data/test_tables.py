@@ -63,7 +63,7 @@ def test_a_byte_order_mark_is_dropped(tmp_path):
     ("a.csv", "a,b\n", r"no rows"),
     (
       "a.jsonl",
-      b'{"a": 1}\n{"a": "caf\xe9"}\n',
+      b'{"a": 1}\n{"a": "\xe9t\xe9"}\n',
       r":2: not UTF-8: byte 0xe9 at",
     ),
     ("a.csv", b"a,b\nx,\xff\n", r":2: not UTF-8: byte 0xff at position 2"),

@@ -4,10 +4,10 @@ They cover the quirks of the text forms. Labels are given by name where TFDS
 has names; -1 is a row without a label. Keys are `benchmark/dataset`.
 """
 
-PASSAGE = "Lake Orn lies north of Vell. It froze in 1931."
+PASSAGE = "Lake Orn lies north of Norvik. It froze in 1931."
 CONTEXT = "Mira opened the bakery in 1989 (with two ovens)."
 HIGHLIGHTS = (
-  "The harbour of Vell was closed on Monday"
+  "The harbour of Norvik was closed on Monday"
   "\n@highlight\nA crane fell into the water."
   '\n@highlight\n"Nobody was hurt," said Ana Ruiz, "luckily"'
   "\n@highlight\nWork goes on"
@@ -82,7 +82,7 @@ def record(query, answers, idx):
   return {
     "passage": HIGHLIGHTS,
     "query": query,
-    "entities": ["Ana Ruiz", "Vell"],
+    "entities": ["Ana Ruiz", "Norvik"],
     "answers": answers,
     "idx": dict(zip(("passage", "query"), idx, strict=True)),
   }
@@ -93,7 +93,7 @@ SUPER_GLUE = {
     {"question": q, "passage": PASSAGE, "label": label, "idx": i}
     for i, (q, label) in enumerate(
       [
-        ("is lake orn south of vell", "False"),
+        ("is lake orn south of norvik", "False"),
         ("did lake orn freeze in 1931", "True"),
         ("is lake orn deep", -1),
       ]
@@ -128,7 +128,7 @@ SUPER_GLUE = {
     multirc("Ole met Kari.", "Who met?", "Ole", -1, (5, 3, 0)),
   ],
   "record": [
-    record("The city of @placeholder was quiet.", ["Vell"], (7, 0)),
+    record("The city of @placeholder was quiet.", ["Norvik"], (7, 0)),
     record("@placeholder spoke.", ["Ana Ruiz", "Ruiz"], (7, 1)),
     record("@placeholder will reopen.", [], (8, 2)),
   ],
@@ -209,9 +209,9 @@ GLUE = {
     pair("He sold the firm.", "He bought it.", "not_equivalent", 1),
   ],
   "qqp": [
-    pair("How old is Vell?", "What is Vell's age?", "duplicate", 0,
+    pair("How old is Norvik?", "What is Norvik's age?", "duplicate", 0,
          ("question1", "question2")),
-    pair("How old is Vell?", "Where is Vell?", "not_duplicate", 1,
+    pair("How old is Norvik?", "Where is Norvik?", "not_duplicate", 1,
          ("question1", "question2")),
   ],
   "stsb": [
@@ -272,7 +272,7 @@ _DBPEDIA = (
 )
 TEXT_CLASSIFICATION = {
   "ag_news": [
-    {"title": "Vell wins", "description": "Again.", "label": label}
+    {"title": "Norvik wins", "description": "Again.", "label": label}
     for label in ("World", "Sports", "Business", "Sci/Tech")
   ],
   "dbpedia": [
