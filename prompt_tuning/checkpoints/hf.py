@@ -186,7 +186,11 @@ def _renamed(
       params[renamed[0]] = _oriented(leaf, renamed[1])
   copies = [hf_names.HF_EMBEDDING, *hf_names.HF_EMBEDDING_ALIASES]
   head = tensors.get(hf_names.HF_HEAD)
-  notes = []
+  notes = [
+    f"{name}, which no T5 uses, was left out"
+    for name in hf_names.HF_UNUSED
+    if name in tensors
+  ]
   if hf_config.has_tied_head(config):
     copies.append(hf_names.HF_HEAD)
     params.pop(hf_names.HEAD, None)

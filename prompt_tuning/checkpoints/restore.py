@@ -77,6 +77,8 @@ def _open_folder(path: str) -> Checkpoint:
   found = "a folder of checkpoints" if steps else f"{sorted(names)[:8]}"
   if any(pickle in names for pickle in hf.PICKLES):
     hint = "A .bin file is a pickle and never opened; save it as safetensors."
+  if peft.CONFIG in names:
+    hint = "This is a PEFT adapter: a prompt, not a model."
   raise unreadable(path, _EXPECTED, found, hint)
 
 
@@ -173,9 +175,8 @@ def npy_files(path: str) -> list[str]:
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
   """Say whether a path is a prompt file or adapter, rather than a model."""
   name = os.fspath(path)
-  return (
-    os.path.isfile(os.path.join(name, peft.CONFIG))
-    or prompts.is_npy(name)
-    or name.endswith(".npy")
-    or bool(npy_files(name))
-  )
+  if os.path.isdir(name):
+    arrays = npy_files(name)
+    only_arrays = bool(arrays) and len(arrays) == len(os.listdir(name))
+    return only_arrays or os.path.isfile(os.path.join(name, peft.CONFIG))
+  return prompts.is_npy(name) or name.endswith(".npy")

@@ -1,6 +1,7 @@
 """`prompt-tuning convert SRC DST --to FORMAT`: models and prompts."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from prompt_tuning.models.t5.config import T5Config
 MODELS = ("t5x", "hf")
 PROMPTS = ("npy", "peft")
 DTYPES = {dtype.name: dtype for dtype in t5x_writer.SAVE_DTYPES}
-_STEP = re.compile(r"checkpoint_(\d+)/?")
+_STEP = re.compile(r"checkpoint_(\d+)")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,16 +94,21 @@ def _convert_model(
   source = restore.open_checkpoint(args.src)
   params, config = _whole_model(source, model, args.ignore)
   dtype = DTYPES[args.dtype] if args.dtype else None
+  notes = list(source.notes)
   if args.to == "hf":
+    if model is None and source.config is None and not sizes.size_name(config):
+      notes.append(
+        "no published size: relative_attention_max_distance is "
+        f"{config.relpos_max_distance}, T5's usual one; shapes do not tell it"
+      )
     hf.write_hf(args.dst, params, config, dtype=dtype, overwrite=args.overwrite)
-    return source.notes
-  named = _STEP.search(args.dst)
+    return tuple(notes)
+  named = _STEP.fullmatch(os.path.basename(os.path.normpath(args.dst)))
   step = next(
     s
     for s in (args.step, source.step, int(named[1]) if named else None, 0)
     if s is not None
   )
-  notes = list(source.notes)
   if named is None or int(named[1]) != step:
     notes.append(f"T5X looks for step {step} under the name checkpoint_{step}")
   t5x_writer.write_t5x(
