@@ -81,7 +81,12 @@ def read(path: str, columns: Sequence[str] = ()) -> Iterator[Row]:
     raise ValueError(f"{path}: the file has no rows; expected at least one.")
 
 
-def _lines(path: str) -> Iterator[str]:
+def lines(path: str) -> Iterator[str]:
+  """Read a UTF-8 file line by line.
+
+  Raises:
+    ValueError: a line that is not UTF-8, with file and line.
+  """
   with open(path, "rb") as file:
     for number, line in enumerate(file, 1):
       try:
@@ -96,7 +101,7 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _json_rows(path: str) -> Iterator[Row]:
-  for number, line in enumerate(_lines(path), 1):
+  for number, line in enumerate(lines(path), 1):
     if not line.strip():
       continue
     place = f"{path}:{number}"
@@ -118,9 +123,9 @@ def _json_rows(path: str) -> Iterator[Row]:
 def _cell_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
   if path.endswith(".tsv"):
     # One line is one row: a stray quote must not swallow the next ones.
-    reader = csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    reader = csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
   else:
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(lines(path), strict=True)
   names = list(columns)
   while True:
     # `line_num` is the last line read: a quoted cell may span several.

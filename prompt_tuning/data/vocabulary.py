@@ -131,6 +131,14 @@ class Vocabulary:
       clean.append(int(token) if token < self.size else self.unk_id)
     return str(self._processor.DecodeIds(clean))
 
+  def pieces(self, ids: Iterable[int]) -> list[str]:
+    """Return the piece of every id, for people to read.
+
+    Args:
+      ids: integers below `size`.
+    """
+    return [self._processor.IdToPiece(int(token)) for token in ids]
+
   def sentinel(self, index: int) -> int:
     """Return the id of `<extra_id_index>`, counted down from the last id.
 

@@ -1,0 +1,315 @@
+"""Tokenised examples on disk: made once, memory-mapped ever after.
+
+One directory per split of a task:
+
+  CACHE_DIR/<task>/<split>/<key>/
+    manifest.json                       what the key is made of, counts, hashes
+    inputs.values.npy   inputs.offsets.npy    token rows, trimmed, EOS included
+    targets.values.npy  targets.offsets.npy
+    columns.values.npy  columns.offsets.npy   one JSON object per example
+
+Rows are neither padded nor do they hold virtual tokens, so that one cache
+serves every batching and every prompt. Only a missing or damaged cache imports
+TensorFlow and seqio.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.data import installed, spec, vocabulary
+from prompt_tuning.data.ragged import Ragged
+
+# Raised when the format or the trimming changes.
+FORMAT = 1
+FEATURES = ("inputs", "targets")
+_PARTS = (*FEATURES, "columns")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenCache:
+  """The tokenised examples of one split of one task.
+
+  Attributes:
+    task: its name.
+    split: its name.
+    key: hash of everything the rows depend on.
+    lengths: limits of `inputs` and `targets`, None for no limit.
+    inputs: token rows, trimmed to the limit, EOS included.
+    targets: the same.
+    columns: JSON of the other features, see `example`.
+    truncated: examples that the limits shortened, per feature.
+  """
+
+  task: str
+  split: str
+  key: str
+  lengths: Mapping[str, int | None]
+  inputs: Ragged
+  targets: Ragged
+  columns: Ragged
+  truncated: Mapping[str, int]
+
+  def __len__(self) -> int:
+    return len(self.inputs)
+
+  def example(self, index: int) -> dict[str, Any]:
+    """Return the texts and evaluation features of one example.
+
+    Args:
+      index: its number.
+
+    Returns:
+      `inputs_pretokenized`, `targets_pretokenized` and the spec's
+      `eval_features`, as Python values.
+    """
+    return dict(json.loads(self.columns[index].tobytes()))
+
+  def examples(self) -> list[dict[str, Any]]:
+    """Return `example` of every example, in order."""
+    return [self.example(index) for index in range(len(self))]
+
+
+def load(
+  name: str,
+  split: str,
+  lengths: Mapping[str, int | None],
+  cache_dir: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] | None = None,
+) -> list[tuple[TokenCache, float]]:
+  """Open the tokenised examples of a task or mixture; make what is missing.
+
+  Args:
+    name: of a task or mixture.
+    split: of the spec.
+    lengths: limits of `inputs` and `targets` in tokens, EOS included, virtual
+      tokens not; None for no limit.
+    cache_dir: where caches are.
+    data_dir: TFDS's data directory, by default TFDS's own choice.
+
+  Returns:
+    (examples, mixing rate) per task that has the split.
+
+  Raises:
+    ValueError: an unknown name, no task with that split, no vocabulary, or data
+      that is neither here nor can be fetched.
+  """
+  members = spec.get(name).components(split)
+  if not members:
+    raise ValueError(
+      f"{name!r} has no split {split!r} to train on or evaluate."
+    )
+  return [
+    (load_task(task, split, lengths, cache_dir, data_dir), rate)
+    for task, rate in members
+  ]
+
+
+def load_task(
+  task: spec.TaskSpec,
+  split: str,
+  lengths: Mapping[str, int | None],
+  cache_dir: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] | None = None,
+) -> TokenCache:
+  """Open the tokenised examples of one task, see `load`."""
+  if split not in task.splits:
+    raise ValueError(
+      f"{task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}."
+    )
+  lengths = _check_lengths(lengths)
+  root = pathlib.Path(cache_dir) / task.name.replace("_examples", "") / split
+  data_dir = pathlib.Path(data_dir or default_data_dir())
+  fields = {
+    "format": FORMAT,
+    "task": task.identity(),
+    "split": split,
+    "lengths": lengths,
+    "vocabulary": vocabulary.load().sha256,
+    "rows": _fingerprint(task, split, data_dir),
+  }
+  if fields["rows"] is None:
+    elsewhere = _made_elsewhere(root, fields)
+    if elsewhere is not None:
+      return _open(elsewhere)
+    from prompt_tuning.data import tokenise
+
+    tokenise.fetch(task, data_dir)
+    fields["rows"] = _fingerprint(task, split, data_dir)
+  path = root / _key(fields)
+  if path.exists():
+    try:
+      return _open(path)
+    except DamagedError as error:
+      logger.warning("%s Making it again.", error)
+      _discard(path)
+  from prompt_tuning.data import tokenise
+
+  made = tokenise.tokenise(task, split, lengths, data_dir)
+  for feature, count in made.truncated.items():
+    if count:
+      logger.warning(
+        "%s %s: %d of %d examples have more than %s tokens in %s and were cut.",
+        *(task.name, split, count, made.count, lengths[feature], feature),
+      )
+  _write(path, fields, made)
+  return _open(path)
+
+
+class DamagedError(Exception):
+  """A cache directory does not hold what its manifest says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """What tokenising a split gives.
+
+  Attributes:
+    rows: `inputs`, `targets`, `columns`.
+    truncated: examples that the limits shortened, per feature.
+  """
+
+  rows: Mapping[str, Ragged]
+  truncated: Mapping[str, int]
+
+  @property
+  def count(self) -> int:
+    """Number of examples."""
+    return len(self.rows["inputs"])
+
+
+def default_data_dir() -> str:
+  """Return TFDS's data directory when none is given."""
+  home = os.path.join("~", "tensorflow_datasets")
+  return os.path.expanduser(os.environ.get("TFDS_DATA_DIR", home))
+
+
+def default_cache_dir() -> str:
+  """Return where caches are when no place is given."""
+  home = os.path.join("~", ".cache", "prompt_tuning", "tokens")
+  return os.path.expanduser(os.environ.get("PROMPT_TUNING_CACHE_DIR", home))
+
+
+def _check_lengths(lengths: Mapping[str, int | None]) -> dict[str, int | None]:
+  if set(lengths) != set(FEATURES):
+    raise ValueError(
+      f"TASK_FEATURE_LENGTHS names {', '.join(lengths) or 'nothing'}; expected "
+      f"{' and '.join(FEATURES)}."
+    )
+  for feature, length in lengths.items():
+    if length is not None and length < 1:
+      raise ValueError(
+        f"TASK_FEATURE_LENGTHS: {feature} is {length}; expected at least 1, or "
+        "None for no limit."
+      )
+  return {feature: lengths[feature] for feature in FEATURES}
+
+
+def _fingerprint(
+  task: spec.TaskSpec, split: str, data_dir: pathlib.Path
+) -> str | None:
+  """Hash the rows of the source; None if they are not here."""
+  if task.source == "file":
+    return "in the task's content"
+  return installed.fingerprint(data_dir, task.source, task.splits[split])
+
+
+def _key(fields: Mapping[str, Any]) -> str:
+  text = json.dumps(fields, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _made_elsewhere(
+  root: pathlib.Path, fields: Mapping[str, Any]
+) -> pathlib.Path | None:
+  """Find the cache to use where only caches were copied, not the data."""
+  wanted = {name: value for name, value in fields.items() if name != "rows"}
+  found = []
+  for path in sorted(root.glob("*/manifest.json")):
+    made_of = json.loads(path.read_text(encoding="utf-8"))["fields"]
+    if {name: made_of.get(name) for name in wanted} == wanted:
+      found.append(path.parent)
+  if len(found) > 1:
+    raise ValueError(
+      f"{root} has {len(found)} caches of different versions of the data, and "
+      "the data is not here to tell which is meant; give --tfds_data_dir, or "
+      "delete the caches that are not meant."
+    )
+  return found[0] if found else None
+
+
+def _write(path: pathlib.Path, fields: Mapping[str, Any], made: Made) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = pathlib.Path(
+    tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
+  )
+  try:
+    for name, rows in made.rows.items():
+      np.save(temporary / f"{name}.values.npy", rows.values)
+      np.save(temporary / f"{name}.offsets.npy", rows.offsets)
+    manifest = {
+      "fields": fields,
+      "key": path.name,
+      "examples": made.count,
+      "truncated": made.truncated,
+      "files": {p.name: _sha256(p) for p in sorted(temporary.iterdir())},
+    }
+    text = json.dumps(manifest, indent=2, sort_keys=True)
+    (temporary / "manifest.json").write_text(text, encoding="utf-8")
+    temporary.rename(path)
+  except OSError:
+    # Another process was first: the same key means the same content.
+    if not (path / "manifest.json").is_file():
+      raise
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _open(path: pathlib.Path) -> TokenCache:
+  try:
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    for name, expected in manifest["files"].items():
+      if _sha256(path / name) != expected:
+        raise DamagedError(f"Cache {path}: {name} has changed.")
+    rows = {name: _open_rows(path, name) for name in _PARTS}
+  except (OSError, ValueError, KeyError) as error:
+    raise DamagedError(f"Cache {path} cannot be read: {error!r}.") from error
+  fields = manifest["fields"]
+  return TokenCache(
+    task=fields["task"]["name"],
+    split=fields["split"],
+    key=manifest["key"],
+    lengths=fields["lengths"],
+    truncated=manifest["truncated"],
+    **rows,
+  )
+
+
+def _open_rows(path: pathlib.Path, name: str) -> Ragged:
+  values = np.load(path / f"{name}.values.npy", mmap_mode="r")
+  return Ragged(values, np.load(path / f"{name}.offsets.npy"))
+
+
+def _discard(path: pathlib.Path) -> None:
+  """Take a damaged cache away; another process may be doing the same."""
+  aside = pathlib.Path(tempfile.mkdtemp(prefix=".damaged-", dir=path.parent))
+  with contextlib.suppress(FileNotFoundError):
+    path.rename(aside / path.name)
+  shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,77 @@
+"""What a TFDS directory holds, read without TensorFlow."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+# Beside TFDS's own files: where the rows came from.
+RECORD = "prepared.json"
+
+
+def directory(data_dir: str | pathlib.Path, source: str) -> pathlib.Path:
+  """Return the directory of one dataset version.
+
+  Args:
+    data_dir: TFDS's data directory.
+    source: TFDS name with version, such as `super_glue/boolq:1.0.2`.
+  """
+  name, _, version = source.partition(":")
+  return pathlib.Path(data_dir) / name / version
+
+
+def splits(data_dir: str | pathlib.Path, source: str) -> dict[str, int]:
+  """Count the rows of every split that is there.
+
+  Args:
+    data_dir: TFDS's data directory.
+    source: TFDS name with version.
+
+  Returns:
+    TFDS split -> rows; empty if the dataset is not there.
+  """
+  info = directory(data_dir, source) / "dataset_info.json"
+  if not info.is_file():
+    return {}
+  content = json.loads(info.read_text(encoding="utf-8"))
+  return {
+    split["name"]: sum(map(int, split["shardLengths"]))
+    for split in content["splits"]
+  }
+
+
+def record(data_dir: str | pathlib.Path, source: str) -> Mapping[str, Any]:
+  """Return what `prepare` noted about a dataset; empty if TFDS made it."""
+  path = directory(data_dir, source) / RECORD
+  if not path.is_file():
+    return {}
+  return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def fingerprint(
+  data_dir: str | pathlib.Path, source: str, split: str
+) -> str | None:
+  """Hash everything that decides the rows of a split: part of a cache key.
+
+  Args:
+    data_dir: TFDS's data directory.
+    source: TFDS name with version.
+    split: TFDS split, also a slice of one (`train[:10%]`).
+
+  Returns:
+    A hash of the split's records, its shard lengths and the features, or None
+    if the split is not there.
+  """
+  name = split.split("[")[0]
+  if name not in splits(data_dir, source):
+    return None
+  root = directory(data_dir, source)
+  info = json.loads((root / "dataset_info.json").read_text(encoding="utf-8"))
+  described = [part for part in info["splits"] if part["name"] == name]
+  digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+  digest.update((root / "features.json").read_bytes())
+  for path in sorted(root.glob(f"*-{name}.*")):
+    with path.open("rb") as file:
+      digest.update(hashlib.file_digest(file, "sha256").digest())
+  return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""Official data files to the TFDS directories that `tfds.load` would make.
+
+The same seqio tasks then run with no network. Names, versions, features, label
+orders, keys and file formats are TFDS's own, since its builders write them.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+
+from prompt_tuning.core import tree
+from prompt_tuning.data import installed
+from prompt_tuning.data.prepare import sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """One dataset version in the TFDS directory.
+
+  Attributes:
+    source: TFDS name with version.
+    rows: split -> examples.
+    official: split -> examples of the complete split, where known.
+    partial: splits that are not known to be complete.
+    is_new: False if it was there already, from the same files.
+  """
+
+  source: str
+  rows: dict[str, int]
+  official: dict[str, int]
+  partial: tuple[str, ...]
+  is_new: bool
+
+
+def prepare(
+  directories: Iterable[str | pathlib.Path],
+  data_dir: str | pathlib.Path,
+  only: Sequence[str] = (),
+  overwrite: bool = False,
+) -> list[Prepared]:
+  """Turn official files into TFDS directories.
+
+  Every file of a dataset is read through before anything is written, and each
+  version directory appears complete or not at all.
+
+  Args:
+    directories: searched for official files, see `sources.all_sources`.
+    data_dir: TFDS's data directory.
+    only: dataset names such as `super_glue/boolq` or `glue`; empty: whatever is
+      found.
+    overwrite: replace versions that were made from other files.
+
+  Returns:
+    What the directory holds now, in a fixed order.
+
+  Raises:
+    FileNotFoundError: a directory does not exist, or holds no known file.
+    ValueError: a bad file, with file, line and what was expected; an unknown
+      name in `only`; a version that exists already from other files.
+  """
+  found = sources.discover([pathlib.Path(path) for path in directories])
+  wanted = _select([source.name for source, _ in found], only)
+  prepared: list[Prepared] = []
+  for source, splits in found:
+    if source.name in wanted:
+      prepared += _prepare_one(
+        source, splits, pathlib.Path(data_dir), overwrite
+      )
+  return prepared
+
+
+def _select(names: Sequence[str], only: Sequence[str]) -> set[str]:
+  if not only:
+    return set(names)
+  selected: set[str] = set()
+  for name in only:
+    matching = {n for n in names if n == name or n.startswith(f"{name}/")}
+    if not matching:
+      raise ValueError(
+        f"No files of a dataset {name!r} found.{tree.nearest(name, names)} "
+        f"Found: {', '.join(names)}."
+      )
+    selected |= matching
+  return selected
+
+
+def _prepare_one(
+  source: sources.Source,
+  splits: dict[str, list[sources.File]],
+  data_dir: pathlib.Path,
+  overwrite: bool,
+) -> list[Prepared]:
+  # TensorFlow is imported here, when there is something to write.
+  from prompt_tuning.data.prepare import writing
+
+  with writing.staging(data_dir) as stage:
+    builder = writing.make_builder(source, stage)
+    sound = writing.check(source, splits, builder, stage)
+    origin = writing.describe(source, sound)
+    names = [f"{source.name}:{version}" for version in source.versions]
+    stale = [
+      name
+      for name in names
+      if installed.record(data_dir, name).get("files") != origin["files"]
+    ]
+    for name in stale:
+      target = installed.directory(data_dir, name)
+      if target.exists() and not overwrite:
+        raise ValueError(
+          f"{target} exists already, made from other files. Use --overwrite to "
+          "replace it, or another --tfds_data_dir."
+        )
+    if stale:
+      writing.write(source, sound, builder)
+      for name in stale:
+        target = installed.directory(data_dir, name)
+        _move(installed.directory(stage, name), target)
+  return [
+    Prepared(
+      name,
+      installed.splits(data_dir, name),
+      dict(source.official),
+      tuple(origin["partial"]),
+      name in stale,
+    )
+    for name in names
+  ]
+
+
+def _move(made: pathlib.Path, target: pathlib.Path) -> None:
+  """Put a finished version in its place, replacing an old one."""
+  target.parent.mkdir(parents=True, exist_ok=True)
+  if not target.exists():
+    made.rename(target)
+    return
+  old = pathlib.Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent))
+  target.rename(old / target.name)
+  made.rename(target)
+  shutil.rmtree(old)

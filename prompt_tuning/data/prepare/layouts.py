@@ -1,0 +1,380 @@
+"""The official files, layout by layout: what a sound row is.
+
+Where TFDS has a generator for an official layout it converts the rows, so that
+examples, keys and hence their order on disk are its own; what is here then only
+checks the file, because TFDS's errors do not say where they happen.
+"""
+
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from prompt_tuning.data import tables
+from prompt_tuning.data.prepare.fields import Example, check_label, get
+
+# TFDS makes MRPC from its authors' files, which name the columns so.
+_MRPC_COLUMNS = {"sentence1": "#1 String", "sentence2": "#2 String"}
+
+Builder = Any  # tfds.core.GeneratorBasedBuilder: TensorFlow's, imported late
+
+
+class Layout(Protocol):
+  """Checks and converts one official file."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every row's place and key.
+
+    Raises:
+      ValueError: a bad row, with file, line and what was expected.
+    """
+
+  def examples(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Convert a file that was found sound: (key, TFDS example) pairs."""
+
+
+class _Converted:
+  """A layout whose rows are converted here."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    raise NotImplementedError
+
+  def examples(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Convert a file that was found sound: (key, TFDS example) pairs."""
+    for example in self.check(path, split, builder):
+      assert example.values is not None
+      yield example.key, example.values
+
+
+class SuperGlue:
+  """SuperGLUE's JSONL; labels may be missing in `test` only."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every answer (MultiRC), query (ReCoRD) or row."""
+    config = builder.builder_config
+    for place, row in tables.read(str(path)):
+      if config.name == "multirc":
+        yield from self._multirc(place, row, split)
+      elif config.name == "record":
+        yield from self._record(place, row, split)
+      else:
+        self._flat(place, row, split, builder)
+        yield Example(place, get(place, row, "idx", int))
+
+  def examples(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Let TFDS convert."""
+    return builder._generate_examples(str(path), split)
+
+  def _flat(
+    self, place: str, row: dict[str, Any], split: str, builder: Builder
+  ) -> None:
+    config = builder.builder_config
+    columns = row
+    if config.name.startswith("wsc"):
+      columns = {**row, **get(place, row, "target", dict)}
+    for name in config.features:
+      is_number = builder.info.features[name].np_dtype.kind == "i"
+      get(place, columns, name, int if is_number else str)
+    if "label" in row or split != "test":
+      get(place, row, "label", object)
+      check_label(place, row["label"], builder.info.features["label"].names)
+
+  def _multirc(
+    self, place: str, row: dict[str, Any], split: str
+  ) -> Iterator[Example]:
+    idx = get(place, row, "idx", int)
+    passage = get(place, row, "passage", dict)
+    get(place, passage, "text", str)
+    for question in get(place, passage, "questions", list):
+      get(place, question, "question", str)
+      number = get(place, question, "idx", int)
+      for answer in get(place, question, "answers", list):
+        get(place, answer, "text", str)
+        if "label" in answer or split != "test":
+          label = get(place, answer, "label", int)
+          if label not in (0, 1):
+            raise ValueError(
+              f"{place}: unknown label {label!r}; expected 0 or 1."
+            )
+        yield Example(place, f"{idx}_{number}_{get(place, answer, 'idx', int)}")
+
+  def _record(
+    self, place: str, row: dict[str, Any], split: str
+  ) -> Iterator[Example]:
+    get(place, row, "idx", int)
+    passage = get(place, row, "passage", dict)
+    text = get(place, passage, "text", str)
+    for entity in get(place, passage, "entities", list):
+      start, end = (get(place, entity, name, int) for name in ("start", "end"))
+      if not 0 <= start <= end < len(text):
+        raise ValueError(
+          f"{place}: entity from {start} to {end} lies outside the passage of "
+          f"{len(text)} characters."
+        )
+    for query in get(place, row, "qas", list):
+      get(place, query, "query", str)
+      if "answers" in query or split != "test":
+        for answer in get(place, query, "answers", list):
+          get(place, answer, "text", str)
+      yield Example(place, get(place, query, "idx", int))
+
+
+class GlueJsonl(_Converted):
+  """GLUE as JSONL under TFDS's feature names; the test labels are hidden."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every row."""
+    config = builder.builder_config
+    for place, row in tables.read(str(path)):
+      idx = get(place, row, "idx", int)
+      values: dict[str, Any] = {"idx": idx}
+      for name in config.text_features:
+        values[name] = get(place, row, name, str)
+      values["label"] = -1  # as TFDS has it, whatever the file says
+      if not split.startswith("test"):
+        values["label"] = self._label(place, row, config)
+      yield Example(place, idx, values)
+
+  def _label(self, place: str, row: dict[str, Any], config: Any) -> Any:
+    if not config.label_classes:
+      return get(place, row, "label", float)
+    label = get(place, row, "label", object)
+    check_label(place, label, config.label_classes)
+    return label
+
+
+class GlueTsv(_Converted):
+  """GLUE's official TSV files (MRPC as GLUE's download script writes it)."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every row that TFDS would keep: it drops rows that end early."""
+    config = builder.builder_config
+    columns, label_column = config.text_features, config.label_column
+    if config.name == "mrpc":
+      columns = _MRPC_COLUMNS
+    header = None
+    if config.name == "cola" and not split.startswith("test"):
+      header = ["source", label_column, "annotation", *columns.values()]
+    for number, (place, row) in enumerate(_tsv_rows(path, header)):
+      needed = list(columns.values())
+      if not split.startswith("test"):
+        needed.append(label_column)
+      texts = [get(place, row, column, object) for column in needed]
+      if None in texts:
+        continue
+      values = dict(zip(columns, texts, strict=False))
+      label = -1
+      if len(needed) > len(columns):
+        label = self._label(place, row, config)
+      yield Example(place, number, {**values, "label": label, "idx": number})
+
+  def _label(self, place: str, row: dict[str, Any], config: Any) -> Any:
+    if not config.label_classes:
+      return get(place, row, config.label_column, float)
+    text = row[config.label_column]
+    label = int(text) if text in ("0", "1") else text
+    check_label(place, label, config.label_classes)
+    return label
+
+
+class Squad:
+  """SQuAD v1.1's nested JSON."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every question."""
+    del split, builder
+    document = _json_document(path)
+    for i, article in enumerate(get(str(path), document, "data", list)):
+      at = f"{path}: data[{i}]"
+      for j, paragraph in enumerate(get(at, article, "paragraphs", list)):
+        at = f"{path}: data[{i}].paragraphs[{j}]"
+        get(at, paragraph, "context", str)
+        for k, qa in enumerate(get(at, paragraph, "qas", list)):
+          at_question = f"{at}.qas[{k}]"
+          get(at_question, qa, "question", str)
+          for answer in get(at_question, qa, "answers", list):
+            get(at_question, answer, "text", str)
+            get(at_question, answer, "answer_start", int)
+          yield Example(at_question, get(at_question, qa, "id", str))
+
+  def examples(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Let TFDS convert."""
+    del split
+    return builder._generate_examples(str(path))
+
+
+class Mrqa:
+  """The MRQA 2019 JSONL: a header, then one context with questions per line."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every question."""
+    del split, builder
+    rows = tables.read(str(path))
+    place, header = next(rows)
+    get(place, get(place, header, "header", dict), "dataset", str)
+    for place, row in rows:
+      get(place, row, "context", str)
+      get(place, row, "context_tokens", list)
+      for qa in get(place, row, "qas", list):
+        get(place, qa, "question", str)
+        get(place, qa, "question_tokens", list)
+        get(place, qa, "answers", list)
+        for answer in get(place, qa, "detected_answers", list):
+          get(place, answer, "text", str)
+          get(place, answer, "char_spans", list)
+          get(place, answer, "token_spans", list)
+        yield Example(place, get(place, qa, "qid", str))
+
+  def examples(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Let TFDS convert."""
+    return builder._generate_examples(str(path), split)
+
+
+class Dpr:
+  """Definite pronoun resolution: blocks of four lines and an empty one."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every sentence."""
+    del split, builder
+    lines = [line.strip() for line in tables.lines(str(path))]
+    for start in range(0, len(lines), 5):
+      place = f"{path}:{start + 1}"
+      block = lines[start : start + 5]
+      if not block[0] and not any(lines[start:]):
+        return
+      candidates = [name.strip() for name in (block + [""] * 3)[2].split(",")]
+      if len(block) < 4 or len(candidates) != 2 or block[3] not in candidates:
+        raise ValueError(
+          f"{place}: expected a sentence, its pronoun, two candidates with a "
+          f"comma between them, and the right one; got {block!r:.160}."
+        )
+      yield Example(place, start // 5)
+
+  def examples(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Let TFDS convert."""
+    del split
+    return builder._generate_examples(str(path))
+
+
+class Labelled(_Converted):
+  """JSONL with `label`, counted from 0, and text fields.
+
+  A row with `text` instead of the dataset's two fields has it as the second.
+  """
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every row."""
+    del split
+    features = builder.info.features
+    texts = [name for name in features if name != "label"]
+    for number, (place, row) in enumerate(tables.read(str(path))):
+      if "text" in row and "text" not in texts and texts[-1] not in row:
+        row = {**row, **dict.fromkeys(texts, ""), texts[-1]: row["text"]}
+      values = {name: get(place, row, name, str) for name in texts}
+      values["label"] = get(place, row, "label", object)
+      check_label(place, values["label"], features["label"].names)
+      yield Example(place, number, values)
+
+
+class LabelledCsv(_Converted):
+  """The official CSV of Zhang et al.: class from 1, then two texts, no header.
+
+  A dataset with a single text feature (Amazon reviews) gets title and text with
+  a blank between them.
+  """
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every row."""
+    del split
+    features = builder.info.features
+    texts = [name for name in features if name != "label"]
+    columns = ("class", "first", "second")
+    for number, (place, row) in enumerate(tables.read(str(path), columns)):
+      label = get(place, row, "class", int) - 1
+      check_label(place, label, features["label"].names)
+      cells = [row["first"], row["second"]]
+      if len(texts) == 1:
+        cells = [" ".join(cells)]
+      yield Example(
+        place, number, {**dict(zip(texts, cells, strict=True)), "label": label}
+      )
+
+
+class ReviewFile(_Converted):
+  """One review of aclImdb: the folder is its label."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield the one review."""
+    del builder
+    text = "".join(tables.lines(str(path))).strip()
+    if not text:
+      raise ValueError(f"{path}: the file is empty; expected a review.")
+    label = -1 if split == "unsupervised" else path.parent.name
+    # TFDS's key: the path within the archive.
+    key = pathlib.PurePosixPath(*path.parts[-4:])
+    yield Example(str(path), str(key), {"text": text, "label": label})
+
+
+def _tsv_rows(
+  path: pathlib.Path, header: Sequence[str] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yield place and row; cells that a row lacks are None."""
+  empty = True
+  for number, line in enumerate(tables.lines(str(path)), 1):
+    cells = line.rstrip("\r\n").split("\t")
+    if header is None:
+      header = cells
+      continue
+    if cells != [""]:
+      empty = False
+      row = dict(itertools.zip_longest(header, cells[: len(header)]))
+      yield f"{path}:{number}", row
+  if empty:
+    raise ValueError(f"{path}: the file has no rows; expected at least one.")
+
+
+def _json_document(path: pathlib.Path) -> Any:
+  text = "".join(tables.lines(str(path)))
+  if not text.strip():
+    raise ValueError(f"{path}: the file is empty; expected a JSON document.")
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}."
+    ) from error

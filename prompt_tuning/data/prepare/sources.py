@@ -1,0 +1,324 @@
+"""Which official files become which TFDS dataset; no TensorFlow."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from prompt_tuning.data.prepare import layouts
+
+# A file's name up to its ending. `_partial`, `_partial_2`, `_sample` and the
+# `32` of FewGLUE mark a part of the official split; any other addition makes a
+# split of its own (`train_counterfactual`), which the published data lacks.
+_PART = r"(?P<part>_partial\w*|_sample|32)?"
+_OTHER = r"(?P<other>_(?!partial|sample)[a-z]+)?"
+_STEM = rf"(?P<split>train|val|dev|test){_PART}{_OTHER}"
+_USUAL_SPLITS = {"val": "validation", "dev": "validation"}
+COMPLETE, PART, FEW_SHOT = range(3)
+
+
+class File(NamedTuple):
+  """A file that belongs to a dataset.
+
+  Attributes:
+    path: where it is.
+    split: TFDS split.
+    layout: how to read it.
+    extent: `COMPLETE`, `PART` or `FEW_SHOT`, by its name.
+    collection: what comes before the part of the path that was recognised.
+  """
+
+  path: pathlib.Path
+  split: str
+  layout: layouts.Layout
+  extent: int
+  collection: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """One TFDS dataset and where its rows come from.
+
+  Attributes:
+    name: TFDS name with config, such as `super_glue/boolq`.
+    files: (pattern of the end of a path, layout) pairs; the path starts with
+      the source directory's own name. Group `split` is the split, `test` if
+      there is none; `part` and `other` see `_STEM`.
+    versions: TFDS versions to write, the newest first.
+    splits: file split -> TFDS split, where they differ from the usual ones.
+    official: rows of the complete splits, where known.
+  """
+
+  name: str
+  files: Sequence[tuple[str, layouts.Layout]]
+  versions: tuple[str, ...] = ("1.0.0",)
+  splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  official: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  def match(self, path: pathlib.Path, below: pathlib.Path) -> File | None:
+    """Tell whether a file belongs to this dataset.
+
+    Args:
+      path: of the file.
+      below: the source directory.
+    """
+    text = (below.name / path.relative_to(below)).as_posix()
+    for pattern, layout in self.files:
+      found = re.search(rf"(?:^|(?<=/)){pattern}$", text, re.IGNORECASE)
+      if not found:
+        continue
+      groups = found.groupdict()
+      split = (groups.get("split") or "test").lower()
+      split = self.splits.get(split, _USUAL_SPLITS.get(split, split))
+      part = groups.get("part")
+      extent = FEW_SHOT if part == "32" else PART if part else COMPLETE
+      split += groups.get("other") or ""
+      collection = str(below / text[: found.start()])
+      return File(path, split, layout, extent, collection)
+    return None
+
+
+def _rows(train: int, validation: int, test: int) -> dict[str, int]:
+  return {"train": train, "validation": validation, "test": test}
+
+
+def _super_glue() -> list[Source]:
+  folders = {
+    "boolq": ("BoolQ", _rows(9_427, 3_270, 3_245)),
+    "cb": ("CB", _rows(250, 56, 250)),
+    "copa": ("COPA", _rows(400, 100, 500)),
+    "multirc": ("MultiRC", _rows(27_243, 4_848, 9_693)),
+    "record": ("ReCoRD", _rows(100_730, 10_000, 10_000)),
+    # GLUE has a folder of this name, too.
+    "rte": (r"(?<!\bglue/)RTE", _rows(2_490, 277, 3_000)),
+    "wic": ("WiC", _rows(5_428, 638, 1_400)),
+    "wsc": ("WSC", _rows(554, 104, 146)),
+    "wsc.fixed": ("WSC", _rows(554, 104, 146)),
+  }
+  layout, versions = layouts.SuperGlue(), ("1.0.2",)
+  sources = [
+    Source(
+      f"super_glue/{config}",
+      [(rf"{folder}/{_STEM}\.jsonl", layout)],
+      versions,
+      official=official,
+    )
+    for config, (folder, official) in folders.items()
+  ]
+  for config, name, count in (("axb", "AX-b", 1_104), ("axg", "AX-g", 356)):
+    files = [(rf"{name}/{name}{_PART}\.jsonl", layout)]
+    source = Source(f"super_glue/{config}", files, versions)
+    sources.append(dataclasses.replace(source, official={"test": count}))
+  return sources
+
+
+def _glue() -> list[Source]:
+  folders = {
+    "cola": ("CoLA", _rows(8_551, 1_043, 1_063)),
+    "sst2": ("SST-2", _rows(67_349, 872, 1_821)),
+    "mrpc": ("MRPC", _rows(3_668, 408, 1_725)),
+    "qqp": ("QQP", _rows(363_846, 40_430, 390_965)),
+    "stsb": ("STS-B", _rows(5_749, 1_500, 1_379)),
+    "qnli": ("QNLI", _rows(104_743, 5_463, 5_463)),
+    "rte": ("RTE", _rows(2_490, 277, 3_000)),
+    "wnli": ("WNLI", _rows(635, 71, 146)),
+  }
+  sources = [
+    _glue_source(config, rf"{folder}/{_STEM}", official)
+    for config, (folder, official) in folders.items()
+  ]
+  ax = _glue_source("ax", "", {"test": 1_104})
+  files = [(r"diagnostic(?:-full)?\.tsv", layouts.GlueTsv())]
+  return [*sources, dataclasses.replace(ax, files=files), *_mnli()]
+
+
+def _glue_source(
+  config: str,
+  pattern: str,
+  official: Mapping[str, int],
+  splits: Mapping[str, str] | None = None,
+) -> Source:
+  files = (
+    (rf"glue/{pattern}\.jsonl", layouts.GlueJsonl()),
+    (rf"{pattern}\.tsv", layouts.GlueTsv()),
+  )
+  versions = ("2.0.0", "1.0.0")
+  return Source(f"glue/{config}", files, versions, splits or {}, official)
+
+
+def _mnli() -> list[Source]:
+  """Return MNLI's three configs, which share their evaluation files.
+
+  A validation file that does not name its genres counts as matched: what is at
+  hand (a part of the training set) has the training set's genres.
+  """
+  rows = {
+    "matched": {"validation": 9_815, "test": 9_796},
+    "mismatched": {"validation": 9_832, "test": 9_847},
+  }
+  every = {"train": 392_702}
+  spelled = {"val": "validation_matched", "dev": "validation_matched"}
+  for genre, sizes in rows.items():
+    every.update({f"{split}_{genre}": n for split, n in sizes.items()})
+    files = {"val": "validation", "dev": "validation", "test": "test"}
+    spelled.update({f"{f}_{genre}": f"{s}_{genre}" for f, s in files.items()})
+  named = r"MNLI/(?P<split>train|val|dev|(?:val|dev|test)_(?:mis)?matched)"
+  matched = rf"MNLI/(?P<split>val|dev|test(?=_))(?:_matched)?{_PART}"
+  mismatched = rf"MNLI/(?P<split>val|dev|test)_mismatched{_PART}"
+  return [
+    _glue_source("mnli", named + _PART, every, spelled),
+    _glue_source("mnli_matched", matched, rows["matched"]),
+    _glue_source("mnli_mismatched", mismatched, rows["mismatched"]),
+  ]
+
+
+def _question_answering() -> list[Source]:
+  squad = Source(
+    "squad/v1.1",
+    (
+      (r"(?P<split>train|dev)-v1\.1\.json", layouts.Squad()),
+      (rf"squad/(?P<split>train|dev){_PART}\.json", layouts.Squad()),
+    ),
+    ("3.0.0",),
+    official={"train": 87_599, "validation": 10_570},
+  )
+  out_of_domain = {
+    "bio_asq": ("BioASQ", 1_504),
+    "drop": ("DROP", 1_503),
+    "duo_rc": ("DuoRC", 1_501),
+    "race": ("RACE", 674),
+    "relation_extraction": ("RelationExtraction", 2_948),
+    "textbook_qa": ("TextbookQA", 1_503),
+  }
+  in_domain = {
+    "squad": "SQuAD",
+    "news_qa": "NewsQA",
+    "trivia_qa": "TriviaQA-web",
+    "search_qa": "SearchQA",
+    "hotpot_qa": "HotpotQA",
+    "natural_questions": "NaturalQuestionsShort",
+  }
+  # Whatever a file of an out-of-domain set is called, it is part of the only
+  # split, `test`.
+  sets = [
+    Source(
+      f"mrqa/{config}",
+      (
+        (rf"{name}(?:\.ParaphraseRC)?\.jsonl(?:\.gz)?", layouts.Mrqa()),
+        (rf"{name}/(?:train|val|dev|test){_PART}\.mrqa\.jsonl", layouts.Mrqa()),
+      ),
+      official={"test": count},
+    )
+    for config, (name, count) in out_of_domain.items()
+  ]
+  for config, name in in_domain.items():
+    pattern = rf"(?P<split>train|dev)/{name}\.jsonl(?:\.gz)?"
+    sets.append(Source(f"mrqa/{config}", [(pattern, layouts.Mrqa())]))
+  return [squad, *sets]
+
+
+def _text_classification() -> list[Source]:
+  folders = {
+    "ag_news_subset": ("ag_?news", 120_000, 7_600),
+    "dbpedia_14": ("dbpedia", 560_000, 70_000),
+    "amazon_review_full": ("amazon", 3_000_000, 650_000),
+  }
+  sources = [
+    Source(
+      name,
+      (
+        (rf"{folder}/{_STEM}\.jsonl", layouts.Labelled()),
+        (rf"{folder}\w*/(?P<split>train|test)\.csv", layouts.LabelledCsv()),
+      ),
+      official={"train": train, "test": test},
+    )
+    for name, (folder, train, test) in folders.items()
+  ]
+  reviews = r"aclImdb/(?P<split>train|test)/(?:neg|pos)/\d+_\d+\.txt"
+  unlabelled = r"aclImdb/train/(?P<split>unsup)/\d+_\d+\.txt"
+  imdb = Source(
+    "imdb_reviews/plain_text",
+    (
+      (rf"imdb/{_STEM}\.jsonl", layouts.Labelled()),
+      (reviews, layouts.ReviewFile()),
+      (unlabelled, layouts.ReviewFile()),
+    ),
+    splits={"unsup": "unsupervised"},
+    official={"train": 25_000, "test": 25_000, "unsupervised": 50_000},
+  )
+  return [*sources, imdb]
+
+
+def all_sources() -> list[Source]:
+  """Return every dataset that can be prepared."""
+  dpr = Source(
+    "definite_pronoun_resolution",
+    [(r"(?P<split>train|test)\.c\.txt", layouts.Dpr())],
+    ("1.1.0",),
+    official={"train": 1_322, "test": 564},
+  )
+  return [
+    *_super_glue(),
+    dpr,
+    *_glue(),
+    *_question_answering(),
+    *_text_classification(),
+  ]
+
+
+def discover(
+  directories: Iterable[pathlib.Path],
+) -> list[tuple[Source, dict[str, list[File]]]]:
+  """Find the files of every dataset.
+
+  A complete file wins over parts of the same split, and those over FewGLUE's;
+  several parts together make the split.
+
+  Args:
+    directories: searched with all that is below them.
+
+  Returns:
+    (source, split -> its files in the order of their names) for every dataset
+    with at least one file.
+
+  Raises:
+    FileNotFoundError: a directory does not exist, or nothing was recognised.
+    ValueError: files of two places claim one split.
+  """
+  paths = []
+  for directory in directories:
+    if not directory.is_dir():
+      raise FileNotFoundError(f"No source directory {directory}.")
+    root = directory.resolve()
+    paths += [(p, root) for p in sorted(root.rglob("*")) if p.is_file()]
+  found = []
+  for source in all_sources():
+    files = [source.match(path, root) for path, root in paths]
+    splits = _choose(source, [file for file in files if file])
+    if splits:
+      found.append((source, splits))
+  if not found:
+    raise FileNotFoundError(
+      f"No known files below {', '.join(map(str, directories))}. Expected the "
+      "official layout, for instance BoolQ/train.jsonl, SST-2/train.tsv, "
+      "train-v1.1.json, RACE.jsonl.gz or ag_news/train.csv."
+    )
+  return found
+
+
+def _choose(source: Source, files: list[File]) -> dict[str, list[File]]:
+  splits: dict[str, list[File]] = {}
+  for file in files:
+    splits.setdefault(file.split, []).append(file)
+  for split, claims in splits.items():
+    best = min(file.extent for file in claims)
+    chosen = [file for file in claims if file.extent == best]
+    collections = sorted({file.collection for file in chosen})
+    if len(collections) > 1:
+      raise ValueError(
+        f"{source.name} {split}: files of several places claim this split: "
+        f"{', '.join(collections)}. Give only one of them as --source."
+      )
+    splits[split] = chosen
+  return splits

@@ -1,0 +1,236 @@
+"""Checked files to a TFDS directory, with TFDS's own builders and writers."""
+
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from prompt_tuning.data import installed
+from prompt_tuning.data.catalog import text_classification
+from prompt_tuning.data.prepare import layouts
+from prompt_tuning.data.prepare.sources import COMPLETE, File, Source
+
+with tfds.core.registered.skip_registration():
+
+  class _TextClassification(tfds.core.GeneratorBasedBuilder):
+    """A dataset that TFDS has no builder for."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    dataset = ""
+
+    def _info(self) -> Any:
+      names = text_classification.CLASS_NAMES[self.dataset]
+      texts = text_classification.TEXT_FEATURES[self.dataset]
+      features = {name: tfds.features.Text() for name in texts}
+      features["label"] = tfds.features.ClassLabel(names=list(names))
+      return tfds.core.DatasetInfo(
+        builder=self, features=tfds.features.FeaturesDict(features)
+      )
+
+    def _split_generators(self, dl_manager: Any) -> Any:
+      raise NotImplementedError  # set by `_write`
+
+    def _generate_examples(self) -> Any:
+      raise NotImplementedError
+
+  class _Dbpedia(_TextClassification):
+    name = "dbpedia_14"
+    dataset = "dbpedia"
+
+  class _Amazon(_TextClassification):
+    name = "amazon_review_full"
+    dataset = "amazon"
+
+
+_OWN_BUILDERS = {b.name: b for b in (_Dbpedia, _Amazon)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+  """A file that was read through.
+
+  Attributes:
+    file: the file.
+    plain: the same, uncompressed.
+    rows: TFDS examples it gives.
+    sha256: of the file.
+  """
+
+  file: File
+  plain: pathlib.Path
+  rows: int
+  sha256: str
+
+
+@contextlib.contextmanager
+def staging(data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Give a directory beside the final ones that vanishes in the end."""
+  data_dir.mkdir(parents=True, exist_ok=True)
+  path = pathlib.Path(tempfile.mkdtemp(prefix=".prepare-", dir=data_dir))
+  try:
+    yield path
+  finally:
+    shutil.rmtree(path)
+
+
+def make_builder(source: Source, data_dir: pathlib.Path) -> layouts.Builder:
+  """Make the TFDS builder of a dataset's newest version."""
+  own = _OWN_BUILDERS.get(source.name)
+  if own:
+    return own(data_dir=os.fspath(data_dir))
+  name = f"{source.name}:{source.versions[0]}"
+  return tfds.builder(name, data_dir=os.fspath(data_dir))
+
+
+def check(
+  source: Source,
+  splits: dict[str, list[File]],
+  builder: layouts.Builder,
+  stage: pathlib.Path,
+) -> dict[str, list[Sound]]:
+  """Read every file of a dataset through.
+
+  Args:
+    source: the dataset.
+    splits: its files.
+    builder: of the dataset; its features and labels are the rule.
+    stage: where compressed files may be unpacked.
+
+  Returns:
+    The files with their row counts.
+
+  Raises:
+    ValueError: a bad row, or an id that occurs twice in a file, with file, line
+      and what was expected.
+  """
+  sound: dict[str, list[Sound]] = {}
+  for split, files in splits.items():
+    for file in files:
+      plain = _plain(file.path, stage)
+      seen: dict[Any, str] = {}
+      for example in file.layout.check(plain, split, builder):
+        if example.key in seen:
+          raise ValueError(
+            f"{example.place}: id {example.key!r} stands in "
+            f"{seen[example.key]} already; expected ids to differ."
+          )
+        seen[example.key] = example.place
+      if not seen:
+        raise ValueError(f"{file.path}: no rows; expected at least one.")
+      with file.path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+      part = Sound(file, plain, len(seen), digest)
+      sound.setdefault(split, []).append(part)
+  return sound
+
+
+def write(
+  source: Source,
+  splits: dict[str, list[Sound]],
+  builder: layouts.Builder,
+) -> list[pathlib.Path]:
+  """Write every version of a dataset below the builder's directory.
+
+  Args:
+    source: the dataset.
+    splits: its sound files.
+    builder: whose data directory is a staging directory.
+
+  Returns:
+    The version directories.
+  """
+  # The builder's own part in this is to find files on the network.
+  builder._make_download_manager = lambda **_: types.SimpleNamespace(
+    downloaded_size=0
+  )
+  builder._split_generators = lambda dl_manager: {
+    split: _examples(parts, split, builder) for split, parts in splits.items()
+  }
+  config = tfds.download.DownloadConfig(try_download_gcs=False)
+  tfds.disable_progress_bar()
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare(download_config=config)
+  newest = pathlib.Path(builder.data_dir)
+  record = describe(source, splits)
+  text = json.dumps(record, indent=2, sort_keys=True)
+  (newest / installed.RECORD).write_text(text, encoding="utf-8")
+  older = [_as_version(newest, version) for version in source.versions[1:]]
+  return [newest, *older]
+
+
+def _plain(path: pathlib.Path, stage: pathlib.Path) -> pathlib.Path:
+  if path.suffix != ".gz":
+    return path
+  plain = pathlib.Path(tempfile.mkdtemp(dir=stage)) / path.stem
+  try:
+    with gzip.open(path) as packed, plain.open("wb") as unpacked:
+      shutil.copyfileobj(packed, unpacked)
+  except (OSError, EOFError) as error:
+    raise ValueError(f"{path}: not a complete gzip file: {error}.") from error
+  return plain
+
+
+def _examples(
+  parts: list[Sound], split: str, builder: layouts.Builder
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+  for part in parts:
+    examples = part.file.layout.examples(part.plain, split, builder)
+    for key, example in examples:
+      # Ids differ within a file; parts of a split may count from 0 again.
+      yield (f"{part.file.path.name}:{key}" if len(parts) > 1 else key), example
+
+
+def describe(source: Source, splits: dict[str, list[Sound]]) -> dict[str, Any]:
+  """Describe a dataset's origin, to be kept beside it.
+
+  Args:
+    source: the dataset.
+    splits: its sound files.
+
+  Returns:
+    JSON-representable: `files` with names, rows and hashes, `rows` per split,
+    `official_rows`, and the splits that are `partial`.
+  """
+  return {
+    "files": {
+      split: [
+        {"name": part.file.path.name, "rows": part.rows, "sha256": part.sha256}
+        for part in parts
+      ]
+      for split, parts in splits.items()
+    },
+    "rows": {s: sum(part.rows for part in p) for s, p in splits.items()},
+    "official_rows": dict(source.official),
+    "partial": sorted(
+      split
+      for split, parts in splits.items()
+      if any(part.file.extent != COMPLETE for part in parts)
+      or sum(part.rows for part in parts) != source.official.get(split)
+    ),
+  }
+
+
+def _as_version(newest: pathlib.Path, version: str) -> pathlib.Path:
+  """Make an older version, which TFDS can still read but no longer writes.
+
+  The records are the same (hard links); only the number differs.
+  """
+  older = newest.parent / version
+  shutil.copytree(newest, older, copy_function=os.link)
+  info = older / "dataset_info.json"
+  content = json.loads(info.read_text(encoding="utf-8"))
+  content["version"] = version
+  info.unlink()  # a link, too
+  info.write_text(json.dumps(content, indent=2), encoding="utf-8")
+  return older

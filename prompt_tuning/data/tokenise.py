@@ -1,0 +1,116 @@
+"""The cold path: run a seqio task once and collect its tokens.
+
+Imports TensorFlow and seqio; only a missing or damaged cache comes here.
+"""
+
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from prompt_tuning.core.types import EOS_ID
+from prompt_tuning.data import spec, vocabulary
+from prompt_tuning.data.cache import FEATURES, Made
+from prompt_tuning.data.ragged import from_rows
+from prompt_tuning.data.tasks import registration
+
+# Examples taken out of TensorFlow at once: one by one takes twice as long.
+_BATCH = 256
+
+
+def fetch(task: spec.TaskSpec, data_dir: pathlib.Path) -> None:
+  """Let TFDS download and prepare a task's source.
+
+  Args:
+    task: the task.
+    data_dir: TFDS's data directory.
+
+  Raises:
+    ValueError: it cannot; the message says how to prepare it offline.
+  """
+  try:
+    tfds.builder(task.source, data_dir=str(data_dir)).download_and_prepare()
+  except Exception as error:  # network, checksum, licence: TFDS has many
+    raise ValueError(
+      f"{task.source} is not in {data_dir} and could not be fetched: {error}. "
+      "Without a network, make it from the official files with `prompt-tuning "
+      "data prepare`."
+    ) from error
+
+
+def tokenise(
+  task: spec.TaskSpec,
+  split: str,
+  lengths: Mapping[str, int | None],
+  data_dir: pathlib.Path,
+) -> Made:
+  """Tokenise a split.
+
+  Args:
+    task: the task.
+    split: its name.
+    lengths: limits of `inputs` and `targets`; longer rows are cut to one less,
+      then end in EOS, as seqio's `append_eos_after_trim` does.
+    data_dir: TFDS's data directory.
+
+  Returns:
+    The token rows and the other columns.
+
+  Raises:
+    ValueError: no examples, or a split that the source does not have.
+  """
+  registered = registration.get(task.name)
+  source = registered.source
+  if task.kshot:
+    source = registration.get(task.kshot.base).source
+  if hasattr(source, "tfds_dataset"):
+    source.tfds_dataset.override_data_dir(str(data_dir))
+  # Without lengths seqio does not trim, so that what is cut can be counted.
+  dataset = registered.get_dataset(
+    sequence_length=None, split=split, shuffle=False, use_cached=False
+  )
+  dtype = np.uint16 if vocabulary.load().size < 2**16 else np.int32
+  tokens: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
+  columns = []
+  truncated = dict.fromkeys(FEATURES, 0)
+  names = (spec.INPUTS, spec.TARGETS, *task.eval_features)
+  for batch in dataset.ragged_batch(_BATCH).as_numpy_iterator():
+    for feature in FEATURES:
+      limit = lengths[feature]
+      for row in _rows(batch[feature]):
+        if limit is not None and len(row) > limit:
+          row = np.append(row[: limit - 1], EOS_ID)
+          truncated[feature] += 1
+        tokens[feature].append(row.astype(dtype))
+    for values in zip(*(_rows(batch[name]) for name in names), strict=True):
+      plain = dict(zip(names, map(_plain, values), strict=True))
+      text = json.dumps(plain, ensure_ascii=False).encode()
+      columns.append(np.frombuffer(text, np.uint8))
+  if not columns:
+    raise ValueError(
+      f"{task.name} {split}: no examples are left of the source."
+    )
+  rows = {name: from_rows(rows, dtype) for name, rows in tokens.items()}
+  rows["columns"] = from_rows(columns, np.uint8)
+  return Made(rows, truncated)
+
+
+def _rows(values: Any) -> Iterable[Any]:
+  """Take a batch of examples apart: an array, or ragged rows."""
+  if isinstance(values, np.ndarray):
+    return values
+  splits = values.row_splits
+  return [values.values[a:b] for a, b in itertools.pairwise(splits)]
+
+
+def _plain(value: Any) -> Any:
+  """Turn a numpy value into JSON's types."""
+  if isinstance(value, bytes):
+    return value.decode("utf-8")
+  if isinstance(value, np.ndarray):
+    return [_plain(part) for part in value.tolist()]
+  return value.item() if hasattr(value, "item") else value
