@@ -152,6 +152,15 @@ def test_rate_zero_is_evaluated_only():
   assert "super_glue_axb_v102" not in parts(name, "train")
 
 
+def test_rate_zero_never_trains_even_with_a_training_split():
+  rates = {"squad_v010_allanswers": 2.0, "glue_cola_v002": 0.0}
+  mixture = spec.MixtureSpec("unregistered", rates, "no_module")
+  train = [(t.name, rate) for t, rate in mixture.components("train")]
+  assert train == [("squad_v010_allanswers", 2.0)]
+  evaluated = [t.name for t, _ in mixture.components("validation")]
+  assert evaluated == list(rates)
+
+
 def test_a_task_is_its_own_only_component():
   task = spec.task("taskless_super_glue_axb_v102")
   assert task.components("test") == ((task, 1.0),)
