@@ -321,4 +321,11 @@ def _choose(source: Source, files: list[File]) -> dict[str, list[File]]:
         f"{', '.join(collections)}. Give only one of them as --source."
       )
     splits[split] = chosen
-  return splits
+  return dict(sorted(splits.items(), key=lambda item: _rank(item[0])))
+
+
+def _rank(split: str) -> tuple[int, str]:
+  """Order splits as people name them: train, validation, test, others."""
+  usual = ("train", "validation", "test")
+  kind = split.split("_")[0]
+  return usual.index(kind) if kind in usual else len(usual), split

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -63,14 +63,19 @@ class Sound:
   Attributes:
     file: the file.
     plain: the same, uncompressed.
-    rows: TFDS examples it gives.
+    keys: of the TFDS examples it gives.
     sha256: of the file.
   """
 
   file: File
   plain: pathlib.Path
-  rows: int
+  keys: Set[int | str]
   sha256: str
+
+  @property
+  def rows(self) -> int:
+    """Number of TFDS examples."""
+    return len(self.keys)
 
 
 @contextlib.contextmanager
@@ -130,7 +135,7 @@ def check(
         raise ValueError(f"{file.path}: no rows; expected at least one.")
       with file.path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-      part = Sound(file, plain, len(seen), digest)
+      part = Sound(file, plain, seen.keys(), digest)
       sound.setdefault(split, []).append(part)
   return sound
 
@@ -184,11 +189,13 @@ def _plain(path: pathlib.Path, stage: pathlib.Path) -> pathlib.Path:
 def _examples(
   parts: list[Sound], split: str, builder: layouts.Builder
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
+  # Parts of a split may count from 0 again; a key must be a split's only one.
+  distinct = set().union(*(part.keys for part in parts))
+  is_clear = len(distinct) == sum(part.rows for part in parts)
   for part in parts:
     examples = part.file.layout.examples(part.plain, split, builder)
     for key, example in examples:
-      # Ids differ within a file; parts of a split may count from 0 again.
-      yield (f"{part.file.path.name}:{key}" if len(parts) > 1 else key), example
+      yield (key if is_clear else f"{part.file.path.name}:{key}"), example
 
 
 def describe(source: Source, splits: dict[str, list[Sound]]) -> dict[str, Any]:
