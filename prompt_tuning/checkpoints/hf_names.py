@@ -106,6 +106,8 @@ def to_hf(t5x: str) -> tuple[str, bool] | None:
 def _renamed(
   name: str, rows: dict[str, Row], side: str
 ) -> tuple[str, bool] | None:
+  if "{}" in name:
+    return None
   if name in rows:  # the relative biases, which HF keeps in block 0
     return getattr(rows[name], side), rows[name].transposed
   layer = _LAYER.search(name)

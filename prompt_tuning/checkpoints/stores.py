@@ -5,6 +5,7 @@ name any driver and any path on the machine.
 """
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -39,6 +40,46 @@ class StoreLeaf(Leaf):
       part = ts.cast(part, out.dtype)
     # The box keeps the array's own coordinates; `out` starts at the origin.
     ts.array(out).write(part.translate_to[0] if box else part).result()
+
+
+@dataclasses.dataclass(frozen=True)
+class GzipLeaf(StoreLeaf):
+  """An array in a zarr folder of gzip files, as T5X writes them.
+
+  TensorStore accepts a gzip file that lacks its last bytes, and then cannot
+  check the checksum either, which is in those bytes. So they are looked at
+  first: the last four are the length of the contents.
+
+  Attributes:
+    folder: where the chunk files are.
+    separator: between the numbers of their names.
+  """
+
+  folder: str
+  separator: str
+
+  def read_into(self, box: Box, out: np.ndarray) -> None:
+    """See `Leaf.read_into`."""
+    chunk = self.store.chunk_layout.read_chunk.shape or ()
+    length = math.prod(chunk) * self.dtype.itemsize
+    touched = (
+      range(cut.start // size, -(-cut.stop // size))
+      for cut, size in zip(box, chunk, strict=True)
+    )
+    for numbers in itertools.product(*touched):
+      name = self.separator.join(map(str, numbers)) or "0"
+      _check_gzip_end(os.path.join(self.folder, name), length)
+    super().read_into(box, out)
+
+
+def _check_gzip_end(file: str, length: int) -> None:
+  """Insist that a gzip file ends by saying how long its contents are."""
+  with open(file, "rb") as stream:
+    stream.seek(0, os.SEEK_END)
+    stream.seek(-min(4, stream.tell()), os.SEEK_END)
+    end = stream.read()
+  if end != (length % 2**32).to_bytes(4, "little"):
+    raise ValueError(f"the chunk {os.path.basename(file)} is truncated")
 
 
 def directory(folder: str, driver: str = "zarr") -> Mapping[str, Any]:
@@ -89,10 +130,23 @@ def open_leaves(
     elif problem := _oversized_chunks(store):
       wrong.append(Mismatch(name, "an array", problem))
     else:
-      leaves[name] = StoreLeaf(name, tuple(store.shape), dtype, store)
+      leaves[name] = _leaf(name, dtype, store)
   if wrong:
     raise CheckpointError(path, wrong)
   return leaves
+
+
+def _leaf(name: str, dtype: np.dtype, store: Any) -> Leaf:
+  """Wrap an opened store."""
+  shape = tuple(store.shape)
+  spec = store.spec().to_json()
+  metadata = spec.get("metadata", {})
+  compressor = metadata.get("compressor") or {}
+  if compressor.get("id") == "gzip" and spec["kvstore"]["driver"] == "file":
+    separator = metadata.get("dimension_separator", ".")
+    folder = spec["kvstore"]["path"]
+    return GzipLeaf(name, shape, dtype, store, folder, separator)
+  return StoreLeaf(name, shape, dtype, store)
 
 
 def unsupported(name: str, dtype: str) -> Mismatch:

@@ -81,9 +81,7 @@ def _optimizer(file: str) -> Mapping[str, Any]:
 def _open_nodes(
   path: str, folder: str, nodes: Mapping[str, Any]
 ) -> dict[str, Leaf]:
-  """Make a leaf of every node that stands for an array.
-
-  A None (a parameter that an optimizer did not touch) vanishes.
+  """Make a leaf of every node, which should stand for an array.
 
   Raises:
     CheckpointError: every node that is wrong.
@@ -98,7 +96,7 @@ def _open_nodes(
     elif isinstance(node, int | float):
       array = np.asarray(node)
       leaves[name] = ArrayLeaf(name, (), array.dtype, array)
-    elif node is not None or name.startswith("target/"):
+    else:
       wrong.append(Mismatch(name, "an array", repr(node)[:80]))
   located = {}
   for name, spec in specs.items():
@@ -184,39 +182,39 @@ def from_nodes(
   Raises:
     CheckpointError: there is no `target`, or the step is no whole number.
   """
-  target = {n: x for n, x in nodes.items() if n.startswith("target/")}
+  target = _below("target/", nodes)
+  state = _below("state/", nodes)
+  step = state.pop("step", None)
   if not target:
     found = f"only {sorted(nodes)[:5]}" if nodes else "an empty tree"
     raise unreadable(path, "model parameters under `target`", found)
-  step = {n: x for n, x in nodes.items() if n == _STEP}
-  state = {n: x for n, x in nodes.items() if n.startswith("state/")}
-
-  def open_state() -> dict[str, Leaf]:
-    opened = opener({n: x for n, x in state.items() if n != _STEP})
-    return {n.removeprefix("state/"): leaf for n, leaf in opened.items()}
-
-  leaves = opener({**target, **step})
+  known = ("target/", "state/")
   return Checkpoint(
     path,
     kind,
-    {
-      n.removeprefix("target/"): leaf
-      for n, leaf in leaves.items()
-      if n != _STEP
-    },
-    step=_step(path, leaves.get(_STEP)),
-    open_state=open_state,
+    opener(target),
+    step=None if step is None else _step(path, opener({_STEP: step})[_STEP]),
+    # None: a parameter that the optimizer did not touch.
+    open_state=lambda: opener(
+      {n: x for n, x in state.items() if x is not None}
+    ),
     notes=tuple(
       f"{name} is neither parameter nor optimizer state and was left out"
-      for name in sorted(nodes.keys() - target.keys() - state.keys())
+      for name in sorted(nodes)
+      if not name.startswith(known)
     ),
   )
 
 
-def _step(path: str, leaf: Leaf | None) -> int | None:
+def _below(prefix: str, nodes: Mapping[str, Any]) -> dict[str, Any]:
+  """Take the nodes under a prefix, without it."""
+  return {
+    n.removeprefix(prefix): x for n, x in nodes.items() if n.startswith(prefix)
+  }
+
+
+def _step(path: str, leaf: Leaf) -> int:
   """Read the training step."""
-  if leaf is None:
-    return None
   if leaf.shape != () or not np.issubdtype(leaf.dtype, np.integer):
     raise CheckpointError(
       path, [Mismatch(_STEP, "an integer scalar", str(leaf))]

@@ -1,0 +1,348 @@
+"""Hugging Face's layout, against transformers, which reads and writes it."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from prompt_tuning.checkpoints import hf, restore, sizes, t5x_writer
+from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.core import tree
+
+TIED = {"mlp_activations": ("relu",), "logits_via_embedding": True}
+KERNEL = "encoder/layers_0/attention/query/kernel"
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+  """A copy of the tiny model that a test may damage."""
+  return shutil.copytree(checkpoints["hf"], tmp_path / "model")
+
+
+def configure(folder, **changes):
+  """Change config.json; None takes a field away."""
+  file = folder / "config.json"
+  config = {**json.loads(file.read_text()), **changes}
+  kept = {key: value for key, value in config.items() if value is not None}
+  file.write_text(json.dumps(kept))
+
+
+def retensor(folder, **changes):
+  """Change tensors; None takes one away."""
+  file = folder / "model.safetensors"
+  tensors = {**load_file(file), **changes}
+  kept = {key: value for key, value in tensors.items() if value is not None}
+  save_file(kept, file, metadata={"format": "pt"})
+
+
+def files_equal(a, b):
+  """Compare all tensors of two folders, bit for bit."""
+  ours, theirs = (
+    {
+      name: (array.dtype, array.shape, array.tobytes())
+      for file in sorted(folder.glob("*.safetensors"))
+      for name, array in load_file(file).items()
+    }
+    for folder in (a, b)
+  )
+  assert ours == theirs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("changes", [{}, TIED], ids=["1.1", "1.0"])
+def test_round_trip_through_t5x_is_bit_equal(tools, tmp_path, changes, dtype):
+  config = dataclasses.replace(tools.config, **changes)
+  flat = tools.random_params(config)
+  leaves = restore.leaves_of(tree.unflatten(flat))
+  first, t5x, second = (tmp_path / name for name in ("a", "checkpoint_0", "b"))
+  hf.write_hf(first, leaves, config, dtype=np.dtype(dtype))
+  t5x_writer.write_t5x(t5x, restore.open_checkpoint(first).params)
+  middle = restore.open_checkpoint(t5x)
+  hf.write_hf(second, middle.params, sizes.infer_config(middle))
+  files_equal(first, second)
+  assert json.loads((first / "config.json").read_text()) == (
+    json.loads((second / "config.json").read_text())
+  )
+
+
+def test_shards(flat, tools, tmp_path, checkpoints):
+  leaves = restore.leaves_of(tree.unflatten(flat))
+  hf.write_hf(tmp_path / "m", leaves, tools.config, shard_bytes=2_000)
+  files = sorted((tmp_path / "m").glob("*.safetensors"))
+  assert len(files) > 3
+  assert all(file.stat().st_size < 2_000 + 3_000 for file in files)  # + header
+  files_equal(tmp_path / "m", checkpoints["hf"])
+  checkpoint = restore.open_checkpoint(tmp_path / "m")
+  for name, array in flat.items():
+    np.testing.assert_array_equal(checkpoint.params[name].read(), array)
+
+
+class TestDamagedShards:
+  @pytest.fixture
+  def shards(self, flat, tools, tmp_path):
+    leaves = restore.leaves_of(tree.unflatten(flat))
+    path = tmp_path / "shards"
+    hf.write_hf(path, leaves, tools.config, shard_bytes=2_000)
+    return path
+
+  def edit(self, shards, change):
+    file = shards / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    change(index["weight_map"])
+    file.write_text(json.dumps(index))
+
+  def test_a_missing_file(self, shards):
+    next(shards.glob("*.safetensors")).unlink()
+    with pytest.raises(CheckpointError, match="a safetensors file"):
+      restore.open_checkpoint(shards)
+
+  def test_a_tensor_the_index_does_not_name(self, shards):
+    self.edit(shards, lambda m: m.pop("shared.weight"))
+    with pytest.raises(CheckpointError, match="shared.weight.*not in the ind"):
+      restore.open_checkpoint(shards)
+
+  def test_a_tensor_the_files_do_not_have(self, shards):
+    self.edit(shards, lambda m: m.update(x=m["shared.weight"]))
+    with pytest.raises(CheckpointError, match="x: expected a tensor in model-"):
+      restore.open_checkpoint(shards)
+
+  def test_a_file_elsewhere(self, shards):
+    self.edit(shards, lambda m: m.update(x="../model.safetensors"))
+    with pytest.raises(CheckpointError, match="shards in the model's folder"):
+      restore.open_checkpoint(shards)
+
+
+class TestTables:
+  """One table under several names, and when the head is one of them."""
+
+  def test_equal_copies_are_one(self, folder, flat):
+    table = flat["token_embedder/embedding"]
+    retensor(
+      folder,
+      **{
+        "encoder.embed_tokens.weight": table,
+        "decoder.embed_tokens.weight": table,
+      },
+    )
+    params = restore.open_checkpoint(folder).params
+    assert params.keys() == flat.keys()
+    read = params["token_embedder/embedding"].read()
+    np.testing.assert_array_equal(read, table)
+
+  def test_a_copy_alone_will_do(self, folder, flat):
+    table = flat["token_embedder/embedding"]
+    changes = {"shared.weight": None, "encoder.embed_tokens.weight": table}
+    retensor(folder, **changes)
+    params = restore.open_checkpoint(folder).params
+    read = params["token_embedder/embedding"].read()
+    np.testing.assert_array_equal(read, table)
+
+  def test_different_copies(self, folder, flat, tools):
+    table = flat["token_embedder/embedding"].copy()
+    table[3, 3] += 1
+    retensor(folder, **{"decoder.embed_tokens.weight": table})
+    expected = "decoder.embed_tokens.weight differs from shared.weight"
+    with pytest.raises(CheckpointError, match=expected):
+      restore.restore(folder, tools.structs())
+
+  def test_copies_of_other_shapes(self, folder, flat):
+    table = flat["token_embedder/embedding"][:-1]
+    retensor(folder, **{"decoder.embed_tokens.weight": table})
+    with pytest.raises(CheckpointError, match="as shared.weight; found float"):
+      restore.open_checkpoint(folder)
+
+  def test_no_table(self, folder):
+    retensor(folder, **{"shared.weight": None})
+    with pytest.raises(CheckpointError, match="the embedding table; found no"):
+      restore.open_checkpoint(folder)
+
+  def test_an_untied_head_must_be_there(self, folder):
+    retensor(folder, **{"lm_head.weight": None})
+    with pytest.raises(CheckpointError, match="says that the head is not tied"):
+      restore.open_checkpoint(folder)
+
+  def test_a_head_transformers_5_tied_unscaled(self, folder, flat, tools):
+    retensor(folder, **{"lm_head.weight": None})
+    scaled = {"tie_word_embeddings": True, "scale_decoder_outputs": False}
+    configure(folder, **scaled)
+    checkpoint = restore.open_checkpoint(folder)
+    assert "copy of the embedding table" in checkpoint.notes[0]
+    params = restore.restore(checkpoint, tools.structs())
+    np.testing.assert_array_equal(
+      params["decoder"]["logits_dense"]["kernel"],
+      flat["token_embedder/embedding"].T,
+    )
+
+  def test_a_head_transformers_5_untied(self, folder, flat):
+    scaled = {"tie_word_embeddings": True, "scale_decoder_outputs": False}
+    configure(folder, **scaled)
+    assert restore.open_checkpoint(folder).params.keys() == flat.keys()
+
+  def test_a_tied_head_that_differs(self, folder, tools):
+    configure(folder, tie_word_embeddings=True)
+    config = dataclasses.replace(tools.config, logits_via_embedding=True)
+    expected = "lm_head.weight differs from shared.weight"
+    with pytest.raises(CheckpointError, match=expected):
+      restore.restore(folder, tools.structs(config))
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"model_type": "bart"}, "model_type: expected one of .'t5'"),
+    ({"layer_norm_epsilon": 1e-5}, "layer_norm_epsilon"),
+    ({"feed_forward_proj": "gated-tanh"}, "feed_forward_proj"),
+  ],
+)
+def test_models_that_are_no_t5_of_ours(folder, changes, message):
+  configure(folder, **changes)
+  with pytest.raises(CheckpointError, match=message):
+    restore.open_checkpoint(folder)
+
+
+def test_every_bad_tensor_is_listed(folder):
+  retensor(
+    folder,
+    **{
+      "encoder.block.0.layer.0.SelfAttention.q.bias": np.ones(3, np.float32),
+      "classifier.weight": np.ones(3, np.float32),
+    },
+  )
+  with pytest.raises(CheckpointError) as caught:
+    restore.open_checkpoint(folder)
+  assert [m.path for m in caught.value.mismatches] == [
+    "classifier.weight",
+    "encoder.block.0.layer.0.SelfAttention.q.bias",
+  ]
+
+
+def test_integers_are_refused(folder):
+  retensor(folder, **{"shared.weight": np.ones((24, 8), np.int32)})
+  with pytest.raises(CheckpointError, match="dtype I32"):
+    restore.open_checkpoint(folder)
+
+
+def test_an_early_versions_unused_tensor_is_noted(folder, flat):
+  name = (
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+  )
+  retensor(folder, **{name: np.ones((6, 4), np.float32)})
+  checkpoint = restore.open_checkpoint(folder)
+  assert checkpoint.params.keys() == flat.keys()
+  assert name in checkpoint.notes[0]
+
+
+def test_a_pickle_is_never_opened(folder):
+  (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+  with pytest.raises(CheckpointError, match="pickle and never opened"):
+    restore.open_checkpoint(folder)
+
+
+def test_a_parameter_hugging_face_has_no_name_for(flat, tools, tmp_path):
+  prompt = {"encoder/prompt/prompt/prompt": np.ones((3, 8), np.float32)}
+  leaves = restore.leaves_of(tree.unflatten({**flat, **prompt}))
+  with pytest.raises(CheckpointError, match="has no such tensor"):
+    hf.write_hf(tmp_path / "m", leaves, tools.config)
+  assert not (tmp_path / "m").exists()
+
+
+def test_configuration_there_and_back(folder, tools):
+  checkpoint = restore.open_checkpoint(folder)
+  assert sizes.infer_config(checkpoint) == tools.config
+  configure(folder, relative_attention_max_distance=99, dropout_rate=0.25)
+  config = sizes.infer_config(restore.open_checkpoint(folder))
+  assert (config.relpos_max_distance, config.dropout_rate) == (99, 0.25)
+
+
+@pytest.mark.parity
+class TestTransformers:
+  """transformers is the authority on its own format."""
+
+  @pytest.fixture(params=[{}, TIED], ids=["1.1", "1.0"])
+  def config(self, request, tools):
+    pytest.importorskip("torch", reason="parity needs the test extra")
+    return dataclasses.replace(tools.config, **request.param)
+
+  def model(self, config):
+    import torch
+    import transformers
+
+    gated = config.mlp_activations == ("gelu", "linear")
+    model = transformers.T5ForConditionalGeneration(
+      transformers.T5Config(
+        vocab_size=config.vocab_size,
+        d_model=config.emb_dim,
+        d_kv=config.head_dim,
+        d_ff=config.mlp_dim,
+        num_layers=config.num_encoder_layers,
+        num_decoder_layers=config.num_decoder_layers,
+        num_heads=config.num_heads,
+        relative_attention_num_buckets=config.relpos_buckets,
+        feed_forward_proj="gated-gelu" if gated else "relu",
+        tie_word_embeddings=config.logits_via_embedding,
+      )
+    )
+    if not config.logits_via_embedding:
+      model.config.tie_word_embeddings = False  # forced to True when built
+      fresh = torch.randn_like(model.lm_head.weight)
+      model.lm_head.weight = torch.nn.Parameter(fresh)
+    return model
+
+  @pytest.mark.parametrize("sharded", [False, True])
+  def test_we_read_what_it_writes(self, config, tmp_path, sharded):
+    model = self.model(config)
+    limit = {"max_shard_size": "3KB"} if sharded else {}
+    model.save_pretrained(tmp_path, **limit)
+    assert sharded == (tmp_path / "model.safetensors.index.json").exists()
+    checkpoint = restore.open_checkpoint(tmp_path)
+    assert sizes.infer_config(checkpoint) == config
+    state = model.state_dict()
+    params = checkpoint.params
+    query = state["decoder.block.1.layer.1.EncDecAttention.q.weight"].numpy()
+    name = "decoder/layers_1/encoder_decoder_attention/query/kernel"
+    np.testing.assert_array_equal(params[name].read(), query.T)
+    table = state["shared.weight"].numpy()
+    read = params["token_embedder/embedding"].read()
+    np.testing.assert_array_equal(read, table)
+    sizes_equal = sum(x.size for x in params.values()) == model.num_parameters()
+    assert sizes_equal
+
+  @pytest.mark.parametrize("shard_bytes", [10**9, 3_000])
+  @pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing:FutureWarning"
+  )
+  def test_it_reads_what_we_write(self, config, tools, tmp_path, shard_bytes):
+    import transformers
+
+    leaves = restore.leaves_of(tree.unflatten(tools.random_params(config)))
+    path = tmp_path / "m"
+    hf.write_hf(path, leaves, config, shard_bytes=shard_bytes)
+    load = transformers.T5ForConditionalGeneration.from_pretrained
+    model, report = load(path, output_loading_info=True)
+    assert not any(report.values()), report
+    assert model.config.scale_decoder_outputs == config.logits_via_embedding
+    state = {k: v.numpy() for k, v in model.state_dict().items()}
+    written = {
+      name: array
+      for file in path.glob("*.safetensors")
+      for name, array in load_file(file).items()
+    }
+    for name, array in written.items():
+      np.testing.assert_array_equal(state.pop(name), array, err_msg=name)
+    table = written["shared.weight"]
+    for name, array in state.items():  # whatever is left is the same table
+      np.testing.assert_array_equal(array, table, err_msg=name)
+
+  def test_there_and_back_is_bit_equal(self, config, tmp_path):
+    model = self.model(config)
+    model.save_pretrained(tmp_path / "theirs")
+    t5x_writer.write_t5x(
+      tmp_path / "checkpoint_0",
+      restore.open_checkpoint(tmp_path / "theirs").params,
+    )
+    middle = restore.open_checkpoint(tmp_path / "checkpoint_0")
+    hf.write_hf(tmp_path / "ours", middle.params, sizes.infer_config(middle))
+    files_equal(tmp_path / "theirs", tmp_path / "ours")
