@@ -404,7 +404,7 @@ def test_absurd_chunks_are_refused_unread(folder, chunks):
   zarray = folder / DOTTED / ".zarray"
   metadata = json.loads(zarray.read_text())
   zarray.write_text(json.dumps({**metadata, "chunks": chunks}))
-  with pytest.raises(CheckpointError, match="chunks of|[Cc]hunk"):
+  with pytest.raises(CheckpointError, match=r"chunks of|[Cc]hunk"):
     restore.open_checkpoint(folder)
 
 
