@@ -1,0 +1,251 @@
+"""One training step of K runs at once: loss, gradient, update.
+
+`step(state, frozen, batch)` differentiates with respect to `state.trainable`
+only. The frozen tree is another argument: it has no gradient, no optimizer
+state, is never donated and never returned.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.partition import TRAIN, Partition
+from prompt_tuning.core.types import Array, Batch, Params
+from prompt_tuning.train.objectives import Objective, Sums, sum_by_run
+from prompt_tuning.train.optimizers import BankOptimizer
+from prompt_tuning.train.state import TrainState
+
+
+class Metrics(NamedTuple):
+  """What a step reports of every run.
+
+  Attributes:
+    sums: the objective's sums over the batch, [K] each.
+    norms: [K] root mean squares over all trained parameters of `weight`,
+      `gradient` and `update`.
+  """
+
+  sums: Sums
+  norms: dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What a step computes; plain functions, so that no method is named here.
+
+  Attributes:
+    forward: (model parameters, batch, delta, dropout keys [B] or None) ->
+      logits [B, S, V].
+    produce: tuner parameters with a leading run axis -> delta.
+    partition: which leaves of {"model": ..., "tuner": ...} train.
+    objective: logits and batch -> sums per example.
+    optimizer: of the bank.
+    num_runs: K.
+    num_microbatches: pieces of a batch whose gradients are added up; divides
+      the rows of each run.
+    dropout: drop activations of the frozen model while training.
+  """
+
+  forward: Callable[[Params, Batch, Delta, Array | None], Array]
+  produce: Callable[[Params], Delta]
+  partition: Partition
+  objective: Objective
+  optimizer: BankOptimizer
+  num_runs: int = 1
+  num_microbatches: int = 1
+  dropout: bool = True
+
+  def __post_init__(self) -> None:
+    if self.num_runs < 1 or self.num_microbatches < 1:
+      raise ValueError(
+        "A program needs at least one run and one microbatch; got "
+        f"{self.num_runs} runs and {self.num_microbatches} microbatches."
+      )
+
+  @property
+  def tunes_model(self) -> bool:
+    """Whether any parameter of the backbone trains."""
+    return any(
+      mode == TRAIN and path.startswith("model/")
+      for path, mode in self.partition.modes.items()
+    )
+
+  def step(
+    self, state: TrainState, frozen: Params, batch: Batch
+  ) -> tuple[TrainState, Metrics]:
+    """Train every run on its rows of a batch.
+
+    Args:
+      state: before the step.
+      frozen: the frozen part of the parameters.
+      batch: features of `models.t5.network`, the same number of rows for every
+        run.
+
+    Returns:
+      (state after the step, metrics).
+
+    Raises:
+      ValueError: while tracing: rows that runs or microbatches cannot share.
+    """
+    keys = self._dropout_keys(state, batch)
+    gradients, sums = self._gradients(state.trainable, frozen, batch, keys)
+    ones = jnp.ones_like(sums["loss"])
+    # Divisors do not depend on the parameters: divide the summed gradient.
+    scale = self.objective.divide({**sums, "loss": ones})
+    gradients = jax.tree.map(lambda g: g * _like(scale, g), gradients)
+    updates, opt_state = self.optimizer.update(
+      gradients, state.opt_state, state.trainable
+    )
+    trainable = optax.apply_updates(state.trainable, updates)
+    norms = {
+      "weight": _rms(state.trainable),
+      "gradient": _rms(gradients),
+      "update": _rms(updates),
+    }
+    new_state = TrainState(
+      state.step + 1, trainable, opt_state, state.dropout_keys
+    )
+    return new_state, Metrics(sums, norms)
+
+  def losses(
+    self,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    keys: Array | None = None,
+  ) -> Sums:
+    """Add up the objective of every run.
+
+    Args:
+      trainable: the trainable part, with a leading run axis.
+      frozen: the frozen part.
+      batch: any rows of any runs, unless the model itself trains: then the
+        same number of rows for every run.
+      keys: [B] dropout keys or None.
+
+    Returns:
+      The objective's sums, [K] each.
+    """
+    run_ids = batch.get("run_ids")
+    if self.tunes_model:
+      return self._losses_run_by_run(trainable, frozen, batch, keys)
+    params = self.partition.merge(trainable, frozen)
+    delta = self.produce(params.get("tuner", {}))
+    logits = self.forward(params["model"], batch, delta, keys)
+    sums = self.objective(logits, batch)
+    return sum_by_run(sums, run_ids, self.num_runs)
+
+  def _losses_run_by_run(
+    self, trainable: Params, frozen: Params, batch: Batch, keys: Array | None
+  ) -> Sums:
+    """Give every run its own backbone: rows grouped by run, then a vmap."""
+    rows = self._rows_by_run(batch)
+    own = {k: v[rows] for k, v in batch.items() if k != "run_ids"}
+    own_keys = None if keys is None else keys[rows]
+    shared = {k: v for k, v in frozen.items() if k == "model"}
+    banked = {k: v for k, v in frozen.items() if k != "model"}
+
+    def one(
+      trainable: Params, banked: Params, batch: Batch, keys: Array | None
+    ) -> Sums:
+      params = self.partition.merge(trainable, {**shared, **banked})
+      tuner = jax.tree.map(lambda a: a[None], params.get("tuner", {}))
+      delta = self.produce(tuner)
+      logits = self.forward(params["model"], batch, delta, keys)
+      sums = self.objective(logits, batch)
+      return {name: jnp.sum(values) for name, values in sums.items()}
+
+    return jax.vmap(one)(trainable, banked, own, own_keys)
+
+  def _gradients(
+    self, trainable: Params, frozen: Params, batch: Batch, keys: Array | None
+  ) -> tuple[Params, Sums]:
+    """Differentiate the summed losses, a microbatch at a time."""
+
+    def total(
+      trainable: Params, batch: Batch, keys: Array | None
+    ) -> tuple[Array, Sums]:
+      sums = self.losses(trainable, frozen, batch, keys)
+      return jnp.sum(sums["loss"]), sums
+
+    gradient = jax.grad(total, has_aux=True)
+    if self.num_microbatches == 1:
+      return gradient(trainable, batch, keys)
+
+    rows = self._rows_by_run(batch)
+    if rows.shape[1] % self.num_microbatches:
+      raise ValueError(
+        f"The {rows.shape[1]} rows of each run cannot be split into "
+        f"{self.num_microbatches} microbatches; change BATCH_SIZE or "
+        "NUM_MICROBATCHES."
+      )
+    pieces = jnp.stack(jnp.split(rows, self.num_microbatches, axis=1))
+
+    def add(carry: tuple, piece: Array) -> tuple[tuple, None]:
+      index = piece.reshape(-1)
+      some = jax.tree.map(lambda a: a[index], batch)
+      some_keys = None if keys is None else keys[index]
+      return jax.tree.map(
+        jnp.add, carry, gradient(trainable, some, some_keys)
+      ), None
+
+    shapes = jax.eval_shape(gradient, trainable, batch, keys)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    summed, _ = jax.lax.scan(add, zeros, pieces)
+    return summed
+
+  def _rows_by_run(self, batch: Batch) -> Array:
+    """Find the rows of every run, in order: [K, B / K]."""
+    count = batch["encoder_input_tokens"].shape[0]
+    per_run, rest = divmod(count, self.num_runs)
+    if rest:
+      raise ValueError(
+        f"A batch of {count} rows cannot be shared by {self.num_runs} runs; "
+        "change BATCH_SIZE."
+      )
+    run_ids = batch.get("run_ids")
+    if run_ids is None:
+      return jnp.arange(count)[None]
+    order = jnp.argsort(run_ids, stable=True)
+    return order.reshape(self.num_runs, per_run)
+
+  def _dropout_keys(self, state: TrainState, batch: Batch) -> Array | None:
+    """Give every row the key it would have if its run trained alone."""
+    if not self.dropout:
+      return None
+    run_keys = jax.random.wrap_key_data(state.dropout_keys)
+    count = batch["encoder_input_tokens"].shape[0]
+    run_ids = batch.get("run_ids", jnp.zeros((count,), jnp.int32))
+    # Number of a row within its run.
+    member = run_ids[:, None] == jnp.arange(self.num_runs)[None]
+    rank = jnp.cumsum(member, axis=0) - 1
+    number = jnp.take_along_axis(rank, run_ids[:, None], axis=1)[:, 0]
+
+    def key(run: Array, number: Array) -> Array:
+      return jax.random.fold_in(
+        jax.random.fold_in(run_keys[run], state.step), number
+      )
+
+    return jax.vmap(key)(run_ids, number)
+
+
+def _like(scale: Array, leaf: Array) -> Array:
+  """Shape [K] to broadcast over a leaf [K, ...]."""
+  return scale.reshape(-1, *([1] * (leaf.ndim - 1))).astype(leaf.dtype)
+
+
+def _rms(params: Params) -> Array:
+  """Compute each run's root mean square over all leaves: [K]."""
+  leaves = list(tree.flatten(params).values())
+  squares = [
+    jnp.sum(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)))
+    for x in leaves
+  ]
+  size = sum(x.size // x.shape[0] for x in leaves)
+  return jnp.sqrt(sum(squares) / size)
