@@ -1,0 +1,107 @@
+"""`prompt-tuning data`, as typed."""
+
+import json
+
+import pytest
+
+from prompt_tuning.data import vocabulary
+from prompt_tuning.launch import main
+
+
+@pytest.fixture
+def source(tmp_path):
+  """CB with four invented training rows."""
+  folder = tmp_path / "CB"
+  folder.mkdir()
+  labels = ["entailment", "neutral", "entailment", "contradiction"]
+  rows = [
+    {
+      "premise": "It rained.",
+      "hypothesis": "It was wet." + " Very." * idx,
+      "label": label,
+      "idx": idx,
+    }
+    for idx, label in enumerate(labels)
+  ]
+  (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  return folder
+
+
+def run(capsys, *words):
+  status = main.main(["data", *map(str, words)])
+  output = capsys.readouterr()
+  return status, output.out, output.err
+
+
+def test_prepare_list_show(source, tmp_path, capsys, shared_data, monkeypatch):
+  where = ("--tfds_data_dir", tmp_path / "tfds")
+  status, out, _ = run(capsys, "prepare", "--source", source, *where)
+  assert (status, out) == (0, "super_glue/cb:1.0.2  train 4 of 250\n")
+  _, out, _ = run(capsys, "prepare", "--source", source, *where)
+  assert out == "super_glue/cb:1.0.2  train 4 of 250  (was there)\n"
+
+  status, out, _ = run(capsys, "list", "taskless_super_glue_cb", *where)
+  assert status == 0
+  assert " ".join(out.splitlines()[0].split()) == (
+    "taskless_super_glue_cb_v102 super_glue/cb:1.0.2: train 4 of 250, "
+    "validation missing, test missing"
+  )
+
+  monkeypatch.setattr(vocabulary, "_configured", None)
+  words = shared_data / "t5_vocab" / "sentencepiece.model"
+  cached = ("--cache_dir", tmp_path / "cache", "--vocabulary", words)
+  task = "taskless_super_glue_cb_v102"
+  status, out, _ = run(capsys, "show", task, *where, *cached, "--examples", 1)
+  assert status == 0
+  assert "  inputs: hypothesis: It was wet." in out
+  assert "    pieces: ▁" in out
+  assert (
+    "    ids:    7163 1\n" in out
+    or "    ids:    27252 1\n" in out
+    or ("    ids:    3 35 5756 297 1\n" in out)
+  )
+  assert "\n4 examples\n" in out
+  assert "  target 'entailment': 50.0 %" in out
+  assert "0 (limit 512)" in out
+
+
+def test_list_names_every_task(tmp_path, capsys):
+  status, out, _ = run(capsys, "list", "--tfds_data_dir", tmp_path)
+  assert status == 0
+  assert len(out.splitlines()) > 200
+  assert "squad_to_duo_rc  " in out
+  assert "mixture of squad_v010_allanswers, mrqa_duo_rc_v100\n" in out
+
+
+@pytest.mark.parametrize(
+  ("words", "message"),
+  [
+    (
+      ("show", "taskles_glue_sst2_v200"),
+      "Did you mean 'taskless_glue_sst2_v200",
+    ),
+    (("list", "super_gleu_boolq_v102"), "Did you mean 'super_glue_boolq_v102'"),
+    (
+      ("prepare", "--source", "nowhere", "--tfds_data_dir", "x"),
+      "No source dir",
+    ),
+  ],
+)
+def test_mistakes(capsys, tmp_path, monkeypatch, words, message):
+  monkeypatch.chdir(tmp_path)
+  status, out, err = run(capsys, *words)
+  assert status == 1
+  assert out == ""
+  assert err.startswith("error: ")
+  assert message in err
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_row_is_named(source, tmp_path, capsys):
+  path = source / "train.jsonl"
+  path.write_text(path.read_text().replace("neutral", "neutrale"))
+  status, _, err = run(
+    capsys, "prepare", "--source", source, "--tfds_data_dir", tmp_path / "tfds"
+  )
+  assert status == 1
+  assert "train.jsonl:2: unknown label 'neutrale'; expected one of" in err
