@@ -24,6 +24,8 @@ def inside(folder: str, name: str) -> str:
   Raises:
     CheckpointError: the name leads out of the folder.
   """
+  if "\0" in name:
+    raise unreadable(folder, "files inside the checkpoint", f"{name!r}")
   root = os.path.realpath(folder)
 
   def resolved(relative: str) -> str | None:
@@ -35,7 +37,7 @@ def inside(folder: str, name: str) -> str:
     path = (path if path and os.path.exists(path) else None) or resolved(
       os.path.basename(name.rstrip("/"))
     )
-  if path is None or "\0" in name:
+  if path is None:
     raise unreadable(folder, "files inside the checkpoint", f"{name!r}")
   return path
 
@@ -92,5 +94,5 @@ def _remove(path: pathlib.Path) -> None:
   """Remove a file or a folder, if it is there."""
   if path.is_dir() and not path.is_symlink():
     shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)
+  elif os.path.lexists(path):
+    path.unlink()

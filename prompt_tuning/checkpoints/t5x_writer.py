@@ -14,7 +14,11 @@ import numpy as np
 import tensorstore as ts
 
 from prompt_tuning.checkpoints import paths, t5x
-from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
+from prompt_tuning.checkpoints.errors import (
+  CheckpointError,
+  Mismatch,
+  parsing,
+)
 from prompt_tuning.checkpoints.flax_msgpack import CHUNKED, NDARRAY
 from prompt_tuning.checkpoints.source import (
   BFLOAT16,
@@ -96,8 +100,9 @@ def _write(folder: str, name: str, leaf: Leaf, dtype: np.dtype) -> Any:
   }
   # The spec that is kept is relative, so that the folder can be moved.
   kvstore = {"driver": "file", "path": os.path.join(folder, relative)}
-  store = ts.open({**spec, "kvstore": kvstore}, create=True).result()
-  store.write(array).result()
+  with parsing(kvstore["path"], "a place to write to"):
+    store = ts.open({**spec, "kvstore": kvstore}, create=True).result()
+    store.write(array).result()
   return spec
 
 

@@ -1,0 +1,255 @@
+"""The trained part of a run on disk: megabytes, whatever the backbone.
+
+A bundle is a folder:
+
+  manifest.json           what it is; sha256 of itself and every other file
+  trainable.safetensors   {path: array} with a leading run axis
+  resume.safetensors      step, optimizer state and keys; only where training
+                          may go on from here
+
+Folders are written under a temporary name, flushed and renamed, so that one
+that can be seen is whole. The same state gives the same bytes: nothing in a
+bundle depends on time, host or path. No pickle is read or written.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints.errors import (
+  CheckpointError,
+  Mismatch,
+  describe,
+  unreadable,
+)
+
+FORMAT = "prompt-tuning-bundle"
+VERSION = 1
+
+_MANIFEST = "manifest.json"
+_TRAINABLE = "trainable.safetensors"
+_RESUME = "resume.safetensors"
+_STEP_FOLDER = re.compile(r"step_(\d+)")
+
+logger = logging.getLogger(__name__)
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+  """What one folder holds.
+
+  Attributes:
+    manifest: JSON values: method, placement, backbone fingerprint, vocabulary,
+      gin text, versions, metrics, data-iterator state, ...
+    trainable: {path: array}.
+    resume: {name: array}; empty when training cannot go on from here.
+  """
+
+  manifest: Mapping[str, Any]
+  trainable: Arrays
+  resume: Arrays = dataclasses.field(default_factory=dict)
+
+
+def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
+  """Write a bundle, replacing what stands there only once it is whole.
+
+  Args:
+    path: the folder.
+    bundle: its contents.
+
+  Raises:
+    CheckpointError: the folder cannot be written, for instance because no space
+      is left; what was there before is untouched.
+  """
+  with paths.replacing(path, overwrite=True) as temporary:
+    folder = pathlib.Path(temporary)
+    folder.mkdir()
+    files = {_TRAINABLE: bundle.trainable}
+    if bundle.resume:
+      files[_RESUME] = bundle.resume
+    digests = {name: _save(folder / name, a) for name, a in files.items()}
+    manifest = dict(bundle.manifest)
+    manifest |= {"format": FORMAT, "version": VERSION, "files": digests}
+    manifest["digest"] = _manifest_digest(manifest)
+    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    _write_flushed(folder / _MANIFEST, text.encode())
+    _flush_folder(folder)
+  _flush_folder(pathlib.Path(path).absolute().parent)
+
+
+def read(path: str | os.PathLike[str]) -> Bundle:
+  """Read a bundle and check it against its own digests.
+
+  Args:
+    path: the folder.
+
+  Returns:
+    Its contents.
+
+  Raises:
+    CheckpointError: no bundle, a newer version, or a damaged or missing file.
+  """
+  folder = pathlib.Path(path)
+  manifest = _read_manifest(folder)
+  digests = manifest["files"]
+  found = {name: _digest(folder / name) for name in digests}
+  damaged = [
+    Mismatch(name, f"sha256 {digests[name]}", str(found[name]))
+    for name in digests
+    if digests[name] != found[name]
+  ]
+  if damaged:
+    raise CheckpointError(folder, damaged, "The bundle is damaged.")
+  arrays = {name: _load(folder / name) for name in digests}
+  if _TRAINABLE not in arrays:
+    raise unreadable(folder, _TRAINABLE, f"only {sorted(arrays)}")
+  return Bundle(manifest, arrays[_TRAINABLE], arrays.get(_RESUME, {}))
+
+
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+  """Say whether a folder calls itself a bundle."""
+  try:
+    _read_manifest(pathlib.Path(path))
+  except CheckpointError:
+    return False
+  return True
+
+
+def step_path(folder: str | os.PathLike[str], step: int) -> pathlib.Path:
+  """Name the bundle of one step below a folder of bundles."""
+  return pathlib.Path(folder) / f"step_{step:08d}"
+
+
+def steps(folder: str | os.PathLike[str]) -> list[int]:
+  """List the steps that a folder has bundles of, ascending."""
+  root = pathlib.Path(folder)
+  if not root.is_dir():
+    return []
+  matches = [_STEP_FOLDER.fullmatch(entry.name) for entry in root.iterdir()]
+  return sorted(int(match.group(1)) for match in matches if match)
+
+
+def read_latest(folder: str | os.PathLike[str]) -> tuple[int, Bundle] | None:
+  """Read the newest bundle that is whole.
+
+  Args:
+    folder: of `step_...` bundles.
+
+  Returns:
+    (step, bundle), or None when there is none. A damaged newer bundle is passed
+    over with a warning.
+
+  Raises:
+    CheckpointError: there are bundles, but every one is damaged.
+  """
+  problem = None
+  for step in reversed(steps(folder)):
+    try:
+      return step, read(step_path(folder, step))
+    except CheckpointError as error:
+      problem = error
+      logger.warning("Passing over a damaged bundle. %s", error)
+  if problem is not None:
+    raise problem
+  return None
+
+
+def keep_latest(folder: str | os.PathLike[str], count: int) -> None:
+  """Delete all but the newest bundles, and what interrupted writes left.
+
+  Args:
+    folder: of `step_...` bundles.
+    count: how many to keep.
+  """
+  root = pathlib.Path(folder)
+  for step in steps(root)[:-count]:
+    # Renamed first: a half-deleted bundle must not look like one.
+    doomed = step_path(root, step)
+    os.rename(doomed, doomed.with_name(f"{doomed.name}.tmp-old"))
+  for leftover in root.glob("*.tmp-*"):
+    shutil.rmtree(leftover)
+
+
+def to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Copy arrays to host memory; replicated ones from one of their shards."""
+  return {
+    name: np.asarray(a.addressable_data(0) if isinstance(a, jax.Array) else a)
+    for name, a in arrays.items()
+  }
+
+
+def _save(path: pathlib.Path, arrays: Arrays) -> str:
+  contiguous = {
+    name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()
+  }
+  data = safetensors.numpy.save(contiguous)
+  _write_flushed(path, data)
+  return hashlib.sha256(data).hexdigest()
+
+
+def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    return safetensors.numpy.load_file(str(path))
+  except (OSError, ValueError, safetensors.SafetensorError) as error:
+    raise unreadable(path, "a safetensors file", describe(error)) from error
+
+
+def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+  try:
+    manifest = json.loads((folder / _MANIFEST).read_bytes())
+  except (OSError, ValueError) as error:
+    raise unreadable(folder, "a bundle", describe(error)) from error
+  known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+  if not known or not isinstance(manifest.get("files"), dict):
+    raise unreadable(folder / _MANIFEST, f"format {FORMAT!r}", "something else")
+  if manifest.get("version") != VERSION:
+    found = f"version {manifest.get('version')}"
+    raise unreadable(folder / _MANIFEST, f"version {VERSION}", found)
+  if manifest.get("digest") != _manifest_digest(manifest):
+    raise unreadable(folder / _MANIFEST, "the digest it names", "another one")
+  names = [n for n in manifest["files"] if n not in (_TRAINABLE, _RESUME)]
+  if names:
+    raise unreadable(folder / _MANIFEST, "known files", str(sorted(names)))
+  return manifest
+
+
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+  rest = {name: value for name, value in manifest.items() if name != "digest"}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: pathlib.Path) -> str | None:
+  try:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+  except OSError:
+    return None
+
+
+def _write_flushed(path: pathlib.Path, data: bytes) -> None:
+  with path.open("wb") as file:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(path: pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

@@ -1,0 +1,68 @@
+"""Telling one backbone from another without reading all of it."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Array, Params
+
+# Values looked at per array: a fine-tuned copy differs in nearly all of them.
+_SAMPLES = 256
+
+
+def fingerprint(params: Params) -> str:
+  """Identify a backbone by shapes and a sample of its values.
+
+  Values are compared in bfloat16, so that a checkpoint restored in float32 and
+  in bfloat16 has one fingerprint; layers may be stacked or not.
+
+  Args:
+    params: the model's parameters, sharded or not.
+
+  Returns:
+    16 hexadecimal digits.
+  """
+  digest = hashlib.sha256()
+  for path, leaf in sorted(_unstacked(params).items()):
+    digest.update(f"{path}{list(leaf.shape)}".encode())
+    digest.update(np.asarray(_sample(leaf), np.float32).tobytes())
+  return digest.hexdigest()[:16]
+
+
+def checksum(params: Params) -> str:
+  """Hash every byte of every array.
+
+  Args:
+    params: the model's parameters; all of them pass through host memory.
+
+  Returns:
+    64 hexadecimal digits of sha256 over paths, dtypes, shapes and bytes.
+  """
+  digest = hashlib.sha256()
+  for path, leaf in tree.flatten(params).items():
+    digest.update(f"{path} {leaf.dtype}{list(leaf.shape)}".encode())
+    digest.update(np.ascontiguousarray(leaf).tobytes())
+  return digest.hexdigest()
+
+
+def _unstacked(params: Params) -> dict[str, Array]:
+  flat: dict[str, Array] = {}
+  for path, leaf in tree.flatten(params).items():
+    stack, _, rest = path.partition("/layers/")
+    if not rest:
+      flat[path] = leaf
+      continue
+    for i in range(leaf.shape[0]):
+      flat[f"{stack}/layers_{i}/{rest}"] = leaf[i]
+  return flat
+
+
+@jax.jit
+def _sample(leaf: Array) -> Array:
+  """Take evenly spread values of an array of any size, [<= 256] float32."""
+  index = np.linspace(0, leaf.size - 1, min(leaf.size, _SAMPLES)).astype(int)
+  places = np.unravel_index(index, leaf.shape)
+  return leaf[places].astype(jnp.bfloat16).astype(jnp.float32)

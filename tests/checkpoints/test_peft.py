@@ -1,0 +1,181 @@
+"""Prompt adapters, against PEFT, which writes and reads them."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from prompt_tuning.checkpoints import peft, restore
+from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.models.t5 import config as t5_config
+
+VALUES = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """An adapter that a test may damage."""
+  path = tmp_path / "adapter"
+  peft.write_peft(path, VALUES)
+  return path
+
+
+def configure(folder, **changes):
+  """Change adapter_config.json."""
+  file = folder / "adapter_config.json"
+  config = json.loads(file.read_text())
+  file.write_text(json.dumps({**config, **changes}))
+
+
+def save(folder, **tensors):
+  """Replace the tensors."""
+  save_file(tensors, folder / "adapter_model.safetensors")
+
+
+def test_there_and_back(folder):
+  assert restore.holds_prompt(folder)
+  prompt = restore.open_prompt(folder)
+  assert (prompt.format, prompt.notes) == ("peft", ())
+  assert prompt.values.tobytes() == VALUES.tobytes()
+
+
+def test_what_is_recorded_about_the_backbone(tmp_path):
+  model = t5_config.get("t5_1_1_tiny", emb_dim=8)
+  peft.write_peft(
+    tmp_path / "a", VALUES, model=model, base_model="google/t5-v1_1-base"
+  )
+  config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+  assert config["num_attention_heads"] == 2
+  assert config["num_layers"] == 2
+  assert config["base_model_name_or_path"] == "google/t5-v1_1-base"
+  assert config["num_transformer_submodules"] == 1
+  with pytest.raises(CheckpointError, match=r"\[P, 512\]; found \[5, 8\]"):
+    peft.write_peft(tmp_path / "b", VALUES, model=t5_config.get("t5_1_1_small"))
+  assert os.listdir(tmp_path) == ["a"]
+
+
+def test_the_dead_half_is_left_out_and_said_so(folder):
+  save(folder, prompt_embeddings=np.concatenate([VALUES, VALUES + 9]))
+  configure(folder, num_transformer_submodules=2)
+  prompt = restore.open_prompt(folder)
+  np.testing.assert_array_equal(prompt.values, VALUES)
+  assert "first 5 of 10 rows" in prompt.notes[0]
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"peft_type": "LORA"}, "peft_type: expected one of .*found 'LORA'"),
+    ({"peft_type": ["LORA"]}, "peft_type"),
+    ({"task_type": "CAUSAL_LM"}, "task_type"),
+    ({"num_virtual_tokens": 0}, "num_virtual_tokens: expected a positive int"),
+    ({"num_virtual_tokens": "5"}, "found '5'"),
+    ({"token_dim": None}, "token_dim"),
+    ({"num_virtual_tokens": 4}, r"\[4, 8\] or \[8, 8\]; found float32\[5, 8\]"),
+    ({"token_dim": 16}, r"\[5, 16\] or \[10, 16\]"),
+  ],
+)
+def test_refused_configurations(folder, changes, message):
+  configure(folder, **changes)
+  with pytest.raises(CheckpointError, match=message):
+    restore.open_prompt(folder)
+
+
+def test_refused_tensors(folder):
+  save(folder, prompt_embeddings=VALUES, prefix_task_rows=VALUES)
+  with pytest.raises(CheckpointError, match="prefix_task_rows: expected only"):
+    restore.open_prompt(folder)
+  save(folder, something=VALUES)
+  with pytest.raises(CheckpointError) as caught:
+    restore.open_prompt(folder)
+  assert len(caught.value.mismatches) == 2
+  save(folder, prompt_embeddings=np.ones((5, 8), np.int32))
+  with pytest.raises(CheckpointError, match="floating point"):
+    restore.open_prompt(folder)
+  (folder / "adapter_model.safetensors").unlink()
+  with pytest.raises(CheckpointError, match="a safetensors file"):
+    restore.open_prompt(folder)
+
+
+def test_a_pickled_adapter_is_never_opened(folder):
+  file = folder / "adapter_model.safetensors"
+  file.rename(folder / "adapter_model.bin")
+  with pytest.raises(CheckpointError, match="a safetensors file"):
+    restore.open_prompt(folder)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+class TestPeft:
+  """PEFT is the authority on its own format."""
+
+  @pytest.fixture
+  def backbone(self):
+    torch = pytest.importorskip("torch", reason="parity needs the test extra")
+    pytest.importorskip("peft", reason="parity needs the test extra")
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+      vocab_size=24,
+      d_model=8,
+      d_kv=3,
+      d_ff=16,
+      num_layers=2,
+      num_heads=4,
+      decoder_start_token_id=0,
+    )
+    return transformers.T5ForConditionalGeneration(config).eval()
+
+  def logits(self, model):
+    import torch
+
+    ids = torch.arange(2, 14).reshape(2, 6)
+    with torch.no_grad():
+      output = model(
+        input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids
+      )
+    return output.logits.numpy()
+
+  @pytest.mark.parametrize("submodules", [1, 2])
+  def test_we_read_what_it_writes_and_it_reads_what_we_write(
+    self, backbone, tmp_path, submodules
+  ):
+    import copy
+
+    from peft import PeftModel, PromptTuningConfig, get_peft_model
+
+    config = PromptTuningConfig(
+      task_type="SEQ_2_SEQ_LM",
+      num_virtual_tokens=5,
+      num_transformer_submodules=submodules,
+    )
+    theirs = get_peft_model(copy.deepcopy(backbone), config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    saved = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
+    assert saved["prompt_embeddings"].shape == (5 * submodules, 8)
+    prompt = restore.open_prompt(tmp_path / "theirs")
+    np.testing.assert_array_equal(prompt.values, saved["prompt_embeddings"][:5])
+    peft.write_peft(tmp_path / "ours", prompt.values)
+    ours = PeftModel.from_pretrained(backbone, tmp_path / "ours").eval()
+    np.testing.assert_array_equal(self.logits(ours), self.logits(theirs))
+
+  def test_every_field_it_writes_is_written_here(self, backbone, tmp_path):
+    from peft import PromptTuningConfig, get_peft_model
+
+    config = PromptTuningConfig(
+      task_type="SEQ_2_SEQ_LM",
+      num_virtual_tokens=5,
+      num_transformer_submodules=1,
+    )
+    get_peft_model(backbone, config).save_pretrained(tmp_path / "theirs")
+    model = t5_config.T5Config(emb_dim=8, num_heads=4, num_decoder_layers=2)
+    peft.write_peft(tmp_path / "ours", VALUES, model=model)
+    theirs, ours = (
+      json.loads((tmp_path / name / "adapter_config.json").read_text())
+      for name in ("theirs", "ours")
+    )
+    assert ours.pop("peft_version") <= theirs.pop("peft_version")
+    assert ours == theirs
