@@ -186,11 +186,27 @@ def keep_latest(folder: str | os.PathLike[str], count: int) -> None:
 
 
 def to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Copy arrays to host memory; replicated ones from one of their shards."""
-  return {
-    name: np.asarray(a.addressable_data(0) if isinstance(a, jax.Array) else a)
-    for name, a in arrays.items()
-  }
+  """Copy arrays to host memory, whole, on every host.
+
+  Args:
+    arrays: {name: array}; split ones are gathered, on all hosts together.
+
+  Returns:
+    {name: array}.
+  """
+  return {name: _whole(array) for name, array in arrays.items()}
+
+
+def _whole(array: Any) -> np.ndarray:
+  if not isinstance(array, jax.Array):
+    return np.asarray(array)
+  if array.is_fully_replicated:
+    return np.asarray(array.addressable_data(0))
+  if array.is_fully_addressable:
+    return np.asarray(array)
+  from jax.experimental import multihost_utils
+
+  return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def _save(path: pathlib.Path, arrays: Arrays) -> str:

@@ -4,10 +4,15 @@ Names follow T5X, so that its users' rule overrides keep their meaning; the
 prompt adds `prompt`, `prompt_embed` and `run`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Batch, DType, Params
 
 LogicalAxes = tuple[str | None, ...]
 AxisRules = Sequence[tuple[str, str | None]]
@@ -98,3 +103,92 @@ def make_mesh(data: int, model: int) -> Mesh:
     )
   auto = jax.sharding.AxisType.Auto
   return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(auto, auto))
+
+
+def restore_target(
+  shapes: Params,
+  axes: Params,
+  mesh: Mesh | None,
+  rules: AxisRules,
+  dtype: DType | None = None,
+) -> Params:
+  """Say where and in which dtype every parameter shall be restored.
+
+  Args:
+    shapes: tree of `jax.ShapeDtypeStruct`.
+    axes: the same tree of logical axis tuples.
+    mesh: the mesh; None for the default device.
+    rules: axis rules.
+    dtype: of all parameters; None keeps that of `shapes`.
+
+  Returns:
+    The tree of `jax.ShapeDtypeStruct` with dtype and sharding.
+
+  Raises:
+    ValueError: lists every dimension that the mesh cannot split evenly.
+  """
+  names = tree.flatten(axes)
+  target, uneven = {}, []
+  for path, struct in tree.flatten(shapes).items():
+    where = None if mesh is None else sharding(mesh, names[path], rules)
+    if where is not None:
+      uneven += _uneven(path, struct.shape, where)
+    target[path] = jax.ShapeDtypeStruct(
+      struct.shape, dtype or struct.dtype, sharding=where
+    )
+  if uneven:
+    raise ValueError(
+      "The mesh cannot split these parameters evenly; change the mesh or its "
+      "axis rules:\n  " + "\n  ".join(uneven)
+    )
+  return tree.unflatten(target)
+
+
+def _uneven(path: str, shape: Sequence[int], where: NamedSharding) -> list[str]:
+  return [
+    f"{path}: dimension {size} over {where.mesh.shape[axis]} ways of {axis!r}"
+    for size, axis in zip(shape, where.spec, strict=True)
+    if axis is not None and size % where.mesh.shape[axis]
+  ]
+
+
+def batch_placer(
+  mesh: Mesh | None, rules: AxisRules
+) -> Callable[[Mapping[str, np.ndarray]], Batch]:
+  """Build what puts a host's rows of a batch on the devices.
+
+  Args:
+    mesh: the mesh; None for the default device.
+    rules: axis rules; `batch` is split, everything else replicated.
+
+  Returns:
+    (arrays [rows of this host, ...]) -> global arrays.
+
+  Raises:
+    ValueError: from the result: a number of rows that the mesh cannot split.
+  """
+  if mesh is None:
+    return jax.device_put
+  ways = mesh.shape.get(DATA, 1) // jax.process_count()
+
+  def place(batch: Mapping[str, np.ndarray]) -> Batch:
+    placed = {}
+    for name, array in batch.items():
+      if array.shape[0] % max(ways, 1):
+        raise ValueError(
+          f"The {array.shape[0]} rows of {name} cannot be split over {ways} "
+          "data-parallel ways; change BATCH_SIZE or the mesh."
+        )
+      axes = ("batch", *(None,) * (array.ndim - 1))
+      where = sharding(mesh, axes, rules)
+      placed[name] = jax.make_array_from_process_local_data(where, array)
+    return placed
+
+  return place
+
+
+def replicated(mesh: Mesh | None, params: Any) -> Any:
+  """Put a tree on every device of the mesh, or on the default device."""
+  if mesh is None:
+    return jax.device_put(params)
+  return jax.device_put(params, NamedSharding(mesh, PartitionSpec()))

@@ -1,6 +1,8 @@
 """What training changes: nothing of the frozen model is in here."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +70,9 @@ def resume_arrays(state: TrainState) -> dict[str, Array]:
 
 
 def from_arrays(
-  template: TrainState, trainable: Params, resume: dict[str, Array]
+  template: TrainState,
+  trainable: Mapping[str, Any],
+  resume: Mapping[str, Any],
 ) -> TrainState:
   """Rebuild a state from its named arrays.
 
@@ -114,5 +118,5 @@ def from_arrays(
   )
 
 
-def _describe(leaf: Array | None) -> str:
+def _describe(leaf: Any) -> str:
   return "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"

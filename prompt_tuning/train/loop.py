@@ -1,0 +1,391 @@
+"""The loop around the step: log, evaluate, keep best and last, stop, survive.
+
+Everything that decides how training goes on is in the bundle: state, position
+in the data, best scores so far. A run that was killed, at whatever moment,
+continues from its last bundle as if nothing had happened, bit for bit.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+import tqdm
+
+from prompt_tuning.checkpoints import bundle
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Batch, Params
+from prompt_tuning.train import state as train_state
+from prompt_tuning.train.logs import MetricsLog
+from prompt_tuning.train.preemption import Preemption
+from prompt_tuning.train.state import TrainState
+from prompt_tuning.train.step import Metrics
+
+BUNDLES = "bundles"
+BEST = "best"
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation(NamedTuple):
+  """What an evaluation found out about one run.
+
+  Attributes:
+    score: what selection maximises: the task's metric, or the mean of several.
+    metrics: tag (`<task>/<metric>`) -> number.
+  """
+
+  score: float
+  metrics: Mapping[str, float]
+
+
+# The trainable part of all runs -> one evaluation per run.
+Evaluator = Callable[[Params], Sequence[Evaluation]]
+StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
+# Sums over some steps, how many -> T5X's tags -> [K].
+Summarise = Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]]
+
+
+class Batches(Protocol):
+  """An endless iterator of host batches whose position can be saved."""
+
+  def __next__(self) -> Mapping[str, np.ndarray]:
+    """Return the next batch."""
+    ...
+
+  def get_state(self) -> dict[str, Any]:
+    """Say where it stands, as JSON values."""
+    ...
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    """Go on from where `get_state` was called."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How long to train, and what to do on the way. Periods are in steps.
+
+  Attributes:
+    num_steps: updates in all, resumed ones included.
+    start_step: added to step numbers in logs, as T5X counts.
+    log_period: steps between lines of the log.
+    eval_period: steps between evaluations; 0 evaluates at the end only.
+    save_period: steps between bundles; 0 saves at the end only.
+    keep: bundles to keep besides the best.
+    patience: evaluations without improvement of any run after which training
+      stops; None never stops early.
+    min_delta: improvement that counts.
+    progress_bar: whether to draw one.
+    tensorboard: whether to write event files.
+  """
+
+  num_steps: int
+  start_step: int = 0
+  log_period: int = 100
+  eval_period: int = 1_000
+  save_period: int = 1_000
+  keep: int = 2
+  patience: int | None = None
+  min_delta: float = 0.0
+  progress_bar: bool = True
+  tensorboard: bool = True
+
+  def __post_init__(self) -> None:
+    least = {"num_steps": 1, "log_period": 1, "keep": 1}
+    least |= {"eval_period": 0, "save_period": 0}
+    for name, bound in least.items():
+      if getattr(self, name) < bound:
+        value = getattr(self, name)
+        raise ValueError(f"{name} must be at least {bound}; got {value}.")
+
+
+class Result(NamedTuple):
+  """How training ended.
+
+  Attributes:
+    state: the last one.
+    best: per run, {"step", "score", "metrics"} of its best evaluation, or None.
+    reason: `finished`, `early stopping` or `preempted`.
+  """
+
+  state: TrainState
+  best: list[dict[str, Any] | None]
+  reason: str
+
+
+class DivergedError(RuntimeError):
+  """The loss of every run is no longer a finite number."""
+
+
+def train(
+  step_fn: StepFn,
+  state: TrainState,
+  frozen: Params,
+  batches: Batches,
+  *,
+  settings: Settings,
+  folder: str | os.PathLike[str],
+  manifest: Mapping[str, Any],
+  summarise: Summarise,
+  place: Callable[[Mapping[str, np.ndarray]], Batch] = jax.device_put,
+  evaluate: Evaluator | None = None,
+) -> Result:
+  """Train from the newest bundle in a folder, or from the start.
+
+  Args:
+    step_fn: the (jitted) step; may donate the state.
+    state: of a run that starts; also says where arrays live.
+    frozen: the frozen part of the parameters.
+    batches: what to train on.
+    settings: see `Settings`.
+    folder: where bundles and logs go.
+    manifest: JSON values that identify the run; a bundle found in the folder
+      must have the same ones.
+    summarise: the objective's `summarise`.
+    place: puts a host batch on the devices.
+    evaluate: scores every run; None never evaluates.
+
+  Returns:
+    The last state, the best evaluation of every run, and why training ended.
+
+  Raises:
+    ValueError: the folder holds a run with other settings.
+    CheckpointError: a bundle cannot be written, or all of them are damaged.
+    DivergedError: no run has a finite loss any more.
+  """
+  loop = _Loop(
+    step_fn, frozen, batches, settings, pathlib.Path(folder), dict(manifest)
+  )
+  loop.summarise, loop.place, loop.evaluate = summarise, place, evaluate
+  with Preemption() as preemption:
+    return loop.run(state, preemption)
+
+
+class _Loop:
+  """The parts of `train` as named steps."""
+
+  summarise: Summarise
+  place: Callable[[Mapping[str, np.ndarray]], Batch]
+  evaluate: Evaluator | None
+
+  def __init__(
+    self,
+    step_fn: StepFn,
+    frozen: Params,
+    batches: Batches,
+    settings: Settings,
+    folder: pathlib.Path,
+    manifest: dict[str, Any],
+  ):
+    self.step_fn, self.frozen, self.batches = step_fn, frozen, batches
+    self.settings, self.folder, self.manifest = settings, folder, manifest
+    self.main = jax.process_index() == 0
+    self.window: list[Metrics] = []
+    self.warned: set[int] = set()
+
+  def run(self, state: TrainState, preemption: Preemption) -> Result:
+    settings = self.settings
+    state, self.progress = self._resume(state)
+    step = int(state.step)
+    num_runs = len(self.progress["best"])
+    self.log = MetricsLog(
+      self.folder, num_runs, settings.tensorboard and self.main
+    )
+    self.log.forget_after(settings.start_step + step)
+    reason = "finished"
+    with self._bar(step) as bar:
+      self.started = time.perf_counter()
+      while step < settings.num_steps and not self._out_of_patience():
+        batch = self.place(next(self.batches))
+        state, metrics = self.step_fn(state, self.frozen, batch)
+        self.window.append(metrics)
+        step += 1
+        bar.update()
+        last = step == settings.num_steps
+        if step % settings.log_period == 0 or last:
+          self._write_window(step, bar)
+        if _due(step, settings.eval_period, last):
+          self._evaluate(state, step, bar)
+        stop = preemption.reached(step)
+        if stop or _due(step, settings.save_period, last):
+          self._save(state, step)
+        if stop and not last:
+          reason = "preempted"
+          break
+    if reason == "finished" and self._out_of_patience():
+      reason = "early stopping"
+      self._save(state, step)
+    self.log.close()
+    return Result(state, self.progress["best"], reason)
+
+  def _bar(self, step: int) -> tqdm.tqdm:
+    return tqdm.tqdm(
+      total=self.settings.num_steps,
+      initial=step,
+      unit="step",
+      disable=not (self.settings.progress_bar and self.main),
+    )
+
+  def _resume(self, fresh: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Read the newest bundle, or start."""
+    num_runs = fresh.dropout_keys.shape[0]
+    found = bundle.read_latest(self.folder / BUNDLES)
+    if found is None:
+      return fresh, {"best": [None] * num_runs, "stale": 0}
+    step, saved = found
+    _check_same_run(self.manifest, saved.manifest["run"], self.folder)
+    state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
+    # As the fresh state: on the same devices, split in the same way.
+    state = jax.tree.map(
+      lambda new, old: jax.device_put(new, old.sharding), state, fresh
+    )
+    self.batches.set_state(saved.manifest["data"])
+    logger.info("Continuing from step %d of %s.", step, self.folder)
+    return state, dict(saved.manifest["progress"])
+
+  def _save(self, state: TrainState, step: int) -> None:
+    """Write a bundle from which training can go on exactly."""
+    self._check_finite(step)
+    path = bundle.step_path(self.folder / BUNDLES, step)
+    contents = bundle.Bundle(
+      manifest={
+        "run": self.manifest,
+        "step": step,
+        "data": self.batches.get_state(),
+        "progress": self.progress,
+      },
+      trainable=bundle.to_host(tree.flatten(state.trainable)),
+      resume=bundle.to_host(train_state.resume_arrays(state)),
+    )
+    if self.main:
+      bundle.write(path, contents)
+      bundle.keep_latest(path.parent, self.settings.keep)
+
+  def _evaluate(self, state: TrainState, step: int, bar: tqdm.tqdm) -> None:
+    """Score every run; keep the bundles of those that improved."""
+    if self.evaluate is None:
+      return
+    results = self.evaluate(state.trainable)
+    improved = False
+    for run, result in enumerate(results):
+      if self.main:
+        shown = self.settings.start_step + step
+        self.log.write(shown, run, result.metrics, "inference_eval")
+        self.log.write(shown, run, {"score": result.score}, "selection")
+      best = self.progress["best"][run]
+      bar_to_beat = -math.inf if best is None else best["score"]
+      if not result.score > bar_to_beat + self.settings.min_delta:
+        continue
+      improved = True
+      self.progress["best"][run] = {
+        "step": step,
+        "score": float(result.score),
+        "metrics": {k: float(v) for k, v in result.metrics.items()},
+      }
+      self._save_best(state, step, run)
+    self.progress["stale"] = 0 if improved else self.progress["stale"] + 1
+    scores = [f"{result.score:.2f}" for result in results[:4]]
+    bar.set_postfix_str(f"{bar.postfix or ''} score={'/'.join(scores)}")
+
+  def _save_best(self, state: TrainState, step: int, run: int) -> None:
+    flat = bundle.to_host(tree.flatten(state.trainable))
+    contents = bundle.Bundle(
+      manifest={
+        "run": self.manifest,
+        "step": step,
+        "run_index": run,
+        "best": self.progress["best"][run],
+      },
+      trainable={path: a[run : run + 1] for path, a in flat.items()},
+    )
+    if self.main:
+      path = bundle.step_path(self.folder / BEST / f"run_{run}", step)
+      bundle.write(path, contents)
+      bundle.keep_latest(path.parent, 1)
+
+  def _out_of_patience(self) -> bool:
+    patience = self.settings.patience
+    return patience is not None and self.progress["stale"] >= patience
+
+  def _write_window(self, step: int, bar: tqdm.tqdm) -> None:
+    """Log what happened since the last line."""
+    count = len(self.window)
+    sums, norms = self._fetch_window(step)
+    seconds = time.perf_counter() - self.started
+    metrics = dict(self.summarise(sums, count))
+    metrics |= {f"{name}_rms": value for name, value in norms.items()}
+    metrics["timing/steps_per_second"] = np.asarray(count / seconds)
+    metrics["timing/seqs_per_second"] = sums["sequences"] / seconds
+    metrics["timing/target_tokens_per_second"] = sums["weights"] / seconds
+    if self.main:
+      for run in range(len(self.progress["best"])):
+        own = {
+          tag: float(np.broadcast_to(value, (run + 1,))[run])
+          if value.ndim == 0
+          else float(value[run])
+          for tag, value in metrics.items()
+        }
+        self.log.write(self.settings.start_step + step, run, own, "train")
+    losses = [f"{x:.3g}" for x in metrics["loss"][:4]]
+    bar.set_postfix_str(f"loss={'/'.join(losses)}")
+    self.started = time.perf_counter()
+
+  def _fetch_window(
+    self, step: int
+  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Bring the window's metrics to the host and clear it."""
+    window = jax.device_get(self.window)
+    sums = {
+      name: np.sum([np.asarray(m.sums[name], np.float64) for m in window], 0)
+      for name in window[0].sums
+    }
+    self._note_divergence(window[-1], step)
+    self.window = []
+    return sums, window[-1].norms
+
+  def _check_finite(self, step: int) -> None:
+    """Refuse to write a bundle of runs that have all diverged."""
+    if self.window:
+      self._note_divergence(jax.device_get(self.window[-1]), step)
+
+  def _note_divergence(self, metrics: Metrics, step: int) -> None:
+    """Warn of runs that are lost; stop when all of them are."""
+    finite = np.isfinite(metrics.sums["loss"])
+    finite &= np.isfinite(metrics.norms["update"])
+    if not finite.any():
+      raise DivergedError(
+        f"The loss is not finite at step {step} (all {len(finite)} runs). The "
+        f"last bundle in {self.folder / BUNDLES} is from before; lower the "
+        "learning rate, or continue from there with other settings."
+      )
+    for run in np.flatnonzero(~finite):
+      if run not in self.warned:
+        self.warned.add(int(run))
+        logger.warning("Run %d: the loss is not finite, step %d.", run, step)
+
+
+def _due(step: int, period: int, last: bool) -> bool:
+  return last or (period > 0 and step % period == 0)
+
+
+def _check_same_run(
+  ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: pathlib.Path
+) -> None:
+  """Compare what identifies a run with what a bundle says."""
+  differing = [
+    f"{key}: the bundle has {theirs.get(key)!r}, this run {ours.get(key)!r}"
+    for key in sorted(ours.keys() | theirs.keys())
+    if ours.get(key) != theirs.get(key)
+  ]
+  if differing:
+    raise ValueError(
+      f"{folder} holds another run; choose another MODEL_DIR, or restore its "
+      "settings:\n  " + "\n  ".join(differing)
+    )
