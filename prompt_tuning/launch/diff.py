@@ -79,13 +79,13 @@ def _values(a: Leaf, b: Leaf) -> str:
     return ""
   types = "" if x.dtype == y.dtype else f"{x.dtype} against {y.dtype}, "
   wide = np.promote_types(np.float32, np.result_type(x.dtype, y.dtype))
-  with np.errstate(invalid="ignore", over="ignore"):
-    gap = np.abs(x.astype(wide) - y.astype(wide))
+  x, y = x.astype(wide), y.astype(wide)
   # A NaN against a number differs; against a NaN of other bits, only in bits.
-  differing = (gap != 0) & ~(np.isnan(x) & np.isnan(y))
+  differing = (x != y) & ~(np.isnan(x) & np.isnan(y))
   if not differing.any():
     return f"{types}equal in value, not in bits"
-  largest = np.max(gap[differing])
+  with np.errstate(over="ignore"):
+    largest = np.max(np.abs(x[differing] - y[differing]))
   return (
     f"{types}{np.count_nonzero(differing):,} of {x.size:,} values, "
     f"by at most {largest:.6g}"

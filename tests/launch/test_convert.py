@@ -1,0 +1,163 @@
+"""`prompt-tuning convert`, from every format to every other."""
+
+import os
+
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints import hf, prompts, restore, sizes, t5x_writer
+from prompt_tuning.core import tree
+from prompt_tuning.launch import convert, diff, main
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.models.t5 import network
+
+VALUES = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+
+
+def random_leaves(size, **changes):
+  rng = np.random.default_rng(0)
+  config = t5_config.get(size, vocab_size=32, **changes)
+  params = {
+    path: rng.standard_normal(struct.shape, np.float32)
+    for path, struct in tree.flatten(network.abstract_params(config)).items()
+  }
+  return restore.leaves_of(tree.unflatten(params)), config
+
+
+@pytest.fixture
+def t5x(tmp_path):
+  """A tiny T5 1.1 at step 12, with optimizer state."""
+  leaves, _ = random_leaves("t5_1_1_tiny")
+  state = {"param_states/a/v": leaves["encoder/encoder_norm/scale"]}
+  path = tmp_path / "source" / "checkpoint_12"
+  t5x_writer.write_t5x(path, leaves, step=12, state=state)
+  return str(path)
+
+
+def equal(a, b):
+  return diff.main([str(a), str(b)]) == 0
+
+
+def test_t5x_to_hf_and_back(t5x, tmp_path, capsys):
+  model, back = tmp_path / "model", tmp_path / "checkpoint_12"
+  assert main.main(["convert", t5x, str(model), "--to", "hf"]) == 0
+  assert "relative_attention_max_distance is 128" in capsys.readouterr().out
+  assert main.main(["convert", str(model), str(back), "--to", "t5x"]) == 0
+  assert equal(t5x, model)
+  assert equal(t5x, back)
+  assert restore.open_checkpoint(back).step == 12  # from the folder's name
+
+
+def test_dtype_step_and_state(t5x, tmp_path, capsys):
+  out = tmp_path / "out"
+  arguments = [
+    t5x,
+    str(out),
+    "--to",
+    "t5x",
+    "--dtype",
+    "bfloat16",
+    "--step",
+    "9",
+  ]
+  assert convert.main(arguments) == 0
+  assert "step 9 under the name checkpoint_9" in capsys.readouterr().out
+  source, result = map(restore.open_checkpoint, (t5x, out))
+  assert result.step == 9
+  for name, leaf in source.params.items():
+    expected = leaf.read().astype("bfloat16")
+    np.testing.assert_array_equal(result.params[name].read(), expected)
+  assert result.open_state()["param_states/a/v"].dtype == np.float32
+
+
+def test_a_tied_model(tmp_path):
+  tied = {"mlp_activations": ("relu",), "logits_via_embedding": True}
+  leaves, config = random_leaves("t5_1_1_tiny", **tied)
+  hf.write_hf(tmp_path / "a", leaves, config)
+  a, b, c = (str(tmp_path / name) for name in ("a", "checkpoint_0", "c"))
+  assert convert.main([a, b, "--to", "t5x"]) == 0
+  assert convert.main([b, c, "--to", "hf"]) == 0
+  assert equal(a, c)
+  checkpoint = restore.open_checkpoint(c)
+  assert sizes.infer_config(checkpoint).logits_via_embedding
+
+
+def test_the_size_is_checked(t5x, tmp_path, capsys):
+  out = str(tmp_path / "out")
+  arguments = [t5x, out, "--to", "hf", "--config"]
+  assert convert.main([*arguments, "t5_1_1_small"]) == 2
+  assert "expected float32[512]; found float32[4]" in capsys.readouterr().err
+  assert convert.main([*arguments, "t5_1_1_smol"]) == 2
+  assert "Did you mean 't5_1_1_small'?" in capsys.readouterr().err
+  assert not os.path.exists(out)
+
+
+def test_an_incomplete_model(t5x, tmp_path, capsys):
+  leaves = dict(restore.open_checkpoint(t5x).params)
+  del leaves["decoder/layers_1/mlp/wo/kernel"]
+  t5x_writer.write_t5x(tmp_path / "c", leaves)
+  out = str(tmp_path / "out")
+  assert convert.main([str(tmp_path / "c"), out, "--to", "hf"]) == 2
+  error = capsys.readouterr().err
+  assert "decoder/layers_1/mlp/wo/kernel: expected float32[8, 4]" in error
+  assert not os.path.exists(out)
+
+
+def test_nothing_is_overwritten_unless_told(t5x, tmp_path, capsys):
+  out = tmp_path / "out"
+  out.mkdir()
+  (out / "precious").write_text("x")
+  arguments = [t5x, str(out), "--to", "hf"]
+  assert convert.main(arguments) == 2
+  assert "something already there" in capsys.readouterr().err
+  assert os.listdir(out) == ["precious"]
+  assert convert.main([*arguments, "--overwrite"]) == 0
+  assert "precious" not in os.listdir(out)
+
+
+@pytest.mark.parametrize("first", convert.PROMPTS)
+def test_prompts_there_and_back(tmp_path, first):
+  second = {"npy": "peft", "peft": "npy"}[first]
+  prompts.write_npy(tmp_path / "p.npy", VALUES)
+  paths = [str(tmp_path / name) for name in ("p.npy", "a", "b")]
+  assert convert.main([*paths[:2], "--to", first]) == 0
+  assert convert.main([*paths[1:], "--to", second]) == 0
+  assert restore.open_prompt(paths[2]).format == second
+  assert equal(paths[0], paths[2])
+
+
+def test_the_prompt_of_a_tuned_model(t5x, tmp_path, capsys):
+  leaves = dict(restore.open_checkpoint(t5x).params)
+  prompt = restore.leaves_of(tree.unflatten({prompts.PARAMETER: VALUES}))
+  tuned = str(tmp_path / "checkpoint_20")
+  t5x_writer.write_t5x(tuned, {**leaves, **prompt}, step=20)
+  out = str(tmp_path / "p.npy")
+  assert convert.main([tuned, out, "--to", "npy"]) == 0
+  np.testing.assert_array_equal(np.load(out), VALUES)
+  model = str(tmp_path / "model")
+  assert convert.main([tuned, model, "--to", "hf"]) == 2
+  assert f"{prompts.PARAMETER}: expected nothing" in capsys.readouterr().err
+  ignore = ["--ignore", "encoder/prompt/.*"]
+  assert convert.main([tuned, model, "--to", "hf", *ignore]) == 0
+  assert equal(t5x, model)
+
+
+def test_prompts_are_checked_against_the_model(tmp_path, capsys):
+  prompts.write_npy(tmp_path / "p.npy", VALUES)
+  paths = [str(tmp_path / name) for name in ("p.npy", "a")]
+  arguments = [*paths, "--to", "peft", "--config"]
+  assert convert.main([*arguments, "t5_1_1_base"]) == 2
+  assert "[5, 768]; found [5, 4]" in capsys.readouterr().err
+  assert convert.main([*arguments, "t5_1_1_tiny", "--dtype", "bfloat16"]) == 2
+  assert "saved as float32" in capsys.readouterr().err
+  assert not os.path.exists(paths[1])
+  assert convert.main([*arguments, "t5_1_1_tiny"]) == 0
+
+
+def test_a_prompt_is_no_model_and_a_model_no_prompt(t5x, tmp_path, capsys):
+  prompts.write_npy(tmp_path / "p.npy", VALUES)
+  out = str(tmp_path / "out")
+  assert convert.main([str(tmp_path / "p.npy"), out, "--to", "hf"]) == 2
+  assert convert.main([t5x, out, "--to", "npy"]) == 2
+  assert "a prompt [P, H]; found nothing" in capsys.readouterr().err
+  assert not os.path.exists(out)
