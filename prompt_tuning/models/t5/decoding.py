@@ -58,7 +58,7 @@ class Method(Protocol):
       logits: [B, V], of the first position to decode.
       state: of B rows.
       length: S, positions to decode at most.
-      rng: PRNG key.
+      rng: PRNG key, or [B] keys.
 
     Returns:
       The decoded sequences.
@@ -87,7 +87,8 @@ def generate(
     delta: what a tuning method adds.
     length: S, positions to decode at most.
     method: `Greedy()`, `Sampling(...)` or `BeamSearch(...)`.
-    rng: PRNG key; only sampling uses it.
+    rng: PRNG key, or [B] keys that make a row's samples independent of its
+      place in the batch; only sampling uses them.
 
   Returns:
     The decoded sequences.
@@ -159,7 +160,7 @@ class Sampling:
     state = _map_rows(state, lambda a, axis: _repeat(a, self.num_decodes, axis))
     logits = _repeat(logits, self.num_decodes, 0)
     rows = logits.shape[0]
-    keys = jax.vmap(lambda row: jax.random.fold_in(rng, row))(jnp.arange(rows))
+    keys = _sequence_keys(rng, batch, self.num_decodes)
 
     def choose(logits: Array, position: Array) -> tuple[Array, Array]:
       tokens = self._choose(logits, keys, position)
@@ -338,6 +339,15 @@ class _Beams(NamedTuple):
   done_scores: Array
   done: Array
   state: State
+
+
+def _sequence_keys(rng: Array, batch: int, num_decodes: int) -> Array:
+  """Give every sequence of every row its own key: [B * num_decodes]."""
+  fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+  if not rng.ndim:
+    rng = fold(rng, jnp.arange(batch))
+  keys = jax.vmap(fold, in_axes=(0, None))(rng, jnp.arange(num_decodes))
+  return keys.reshape(-1)
 
 
 def _in_nucleus(logits: Array, topp: float) -> Array:

@@ -1,0 +1,209 @@
+"""Several runs for one task vote (Lester et al. 2021, section 6).
+
+All members answer in one batch with the frozen model; the answer with most
+votes wins. The paper states no rule for ties. Here, of the answers with most
+votes, the one whose voters give it the highest summed score wins, and of those
+the one that the first member among them gave.
+"""
+
+import collections
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prompt_tuning.infer import evaluate, rank
+from prompt_tuning.infer.evaluate import Result
+from prompt_tuning.infer.inputs import Inputs
+from prompt_tuning.infer.predict import Predictor
+
+
+class Vote(NamedTuple):
+  """The outcome for one input.
+
+  Attributes:
+    answer: the winner.
+    num_votes: votes it has.
+    answers: of every member, in order.
+    scores: of every member's answer.
+  """
+
+  answer: str
+  num_votes: int
+  answers: tuple[str, ...]
+  scores: tuple[float, ...]
+
+
+class Comparison(NamedTuple):
+  """An ensemble beside its members, as in table 3 of the paper.
+
+  Attributes:
+    members: every member's metrics.
+    mean: of the members.
+    best: the highest of the members, metric by metric.
+    vote: the ensemble's metrics.
+    votes: `generation` or `rank` -> one per example.
+  """
+
+  members: Sequence[dict[str, float]]
+  mean: dict[str, float]
+  best: dict[str, float]
+  vote: dict[str, float]
+  votes: dict[str, list[Vote]]
+
+
+def vote(answers: Sequence[str], scores: Sequence[float]) -> Vote:
+  """Count the votes; see the module docstring for ties.
+
+  Args:
+    answers: one per member, in the order of the members.
+    scores: log-likelihood of each answer under its member.
+
+  Returns:
+    The outcome.
+
+  Raises:
+    ValueError: no members, or not one score per answer.
+  """
+  if not answers or len(answers) != len(scores):
+    raise ValueError(
+      f"A vote needs members, and a score for each answer; got {len(answers)} "
+      f"answers and {len(scores)} scores."
+    )
+  counts = collections.Counter(answers)
+  # Exactly rounded sums: the order of the members must not matter.
+  support = {
+    answer: math.fsum(
+      s for a, s in zip(answers, scores, strict=True) if a == answer
+    )
+    for answer in counts
+  }
+  # A counter keeps the order of first occurrence, and max takes the first.
+  winner = max(counts, key=lambda answer: (counts[answer], support[answer]))
+  return Vote(winner, counts[winner], tuple(answers), tuple(scores))
+
+
+def predict(
+  predictor: Predictor,
+  texts: Sequence[str],
+  members: Sequence[int],
+  **decoding: Any,
+) -> list[Vote]:
+  """Let several runs answer every text, in one batch, and count.
+
+  Args:
+    predictor: model and runs.
+    texts: n texts.
+    members: numbers of the runs that vote.
+    **decoding: see `Predictor.predict`; with several decodes per input the best
+      is a member's vote.
+
+  Returns:
+    n votes.
+  """
+  predicted = predictor.predict(_expand(predictor, texts, members), **decoding)
+  answers = [prediction.text for prediction in predicted]
+  scores = [prediction.score for prediction in predicted]
+  return _count(answers, scores, len(members))
+
+
+def classify(
+  predictor: Predictor,
+  texts: Sequence[str],
+  candidates: Sequence[str],
+  members: Sequence[int],
+  normalise: rank.Normalise = "sum",
+) -> list[Vote]:
+  """Let several runs choose among candidates, in one batch, and count.
+
+  Args:
+    predictor: model and runs.
+    texts: n texts.
+    candidates: answers to choose from.
+    members: numbers of the runs that vote.
+    normalise: see `rank.rank`.
+
+  Returns:
+    n votes.
+  """
+  asked = _expand(predictor, texts, members)
+  rankings = rank.rank(predictor, asked, candidates, normalise)
+  answers = [candidates[ranking.best] for ranking in rankings]
+  scores = [ranking.scores[ranking.best] for ranking in rankings]
+  return _count(answers, scores, len(members))
+
+
+def compare(results: Sequence[Result]) -> Comparison:
+  """Put an ensemble beside its members.
+
+  Args:
+    results: of several runs on one task, as one `Evaluator` gives them.
+
+  Returns:
+    The members' metrics and the ensemble's.
+
+  Raises:
+    ValueError: no results, or not all of the same examples.
+  """
+  if not results or len({id(r.job.dataset) for r in results}) > 1:
+    raise ValueError(
+      f"An ensemble is made of several runs on the same examples; got "
+      f"{len(results)} results of "
+      f"{sorted({r.job.dataset.task.name for r in results})}."
+    )
+  dataset = results[0].job.dataset
+  by = results[0].by
+  votes = {way: _vote_on(results, way) for way in by}
+  answers = {
+    evaluate.PREDICTION[way]: [outcome.answer for outcome in outcomes]
+    for way, outcomes in votes.items()
+  }
+  members = [dict(result.metrics) for result in results]
+  return Comparison(
+    members,
+    _over(members, statistics.fmean),
+    _over(members, max),
+    evaluate.metrics(dataset, answers, by),
+    votes,
+  )
+
+
+def _expand(
+  predictor: Predictor, texts: Sequence[str], members: Sequence[int]
+) -> Inputs:
+  """Ask every member about every text; a text's members stand together."""
+  encoded = predictor.encode(texts)
+  rows = [encoded.rows[i] for i in range(len(texts)) for _ in members]
+  run_ids = np.tile(np.asarray(members, np.int32), len(texts))
+  return Inputs(rows, run_ids, encoded.truncated)
+
+
+def _count(
+  answers: Sequence[str], scores: Sequence[float], members: int
+) -> list[Vote]:
+  return [
+    vote(answers[start : start + members], scores[start : start + members])
+    for start in range(0, len(answers), members)
+  ]
+
+
+def _vote_on(results: Sequence[Result], way: str) -> list[Vote]:
+  """Count the members' votes on every example."""
+  outcomes = []
+  for number in range(len(results[0].job.dataset.examples)):
+    answers = [r.outputs[evaluate.PREDICTION[way]][number] for r in results]
+    if way == evaluate.RANKING:
+      scores = [max(r.outputs["rank_scores"][number]) for r in results]
+    else:
+      scores = [r.outputs["score"][number] for r in results]
+    outcomes.append(vote(answers, scores))
+  return outcomes
+
+
+def _over(
+  members: Sequence[dict[str, float]], fn: Callable[[list[float]], float]
+) -> dict[str, float]:
+  """Reduce the members' metrics one by one."""
+  return {name: fn([m[name] for m in members]) for name in members[0]}

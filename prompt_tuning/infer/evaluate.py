@@ -1,0 +1,276 @@
+"""A task's metrics for the runs of a bank, by generation and by ranking."""
+
+import dataclasses
+import itertools
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.types import Params
+from prompt_tuning.data import spec
+from prompt_tuning.infer import rank
+from prompt_tuning.infer.inputs import Chained, Inputs, Rows, encode_targets
+from prompt_tuning.infer.predict import Predictor
+from prompt_tuning.infer.runs import Runs
+from prompt_tuning.models.t5.decoding import Greedy, Method
+
+GENERATION, RANKING = "generation", "rank"
+# Way to evaluate -> name of its predictions among a result's outputs.
+PREDICTION = {GENERATION: "prediction", RANKING: "rank_prediction"}
+
+_LOGGED = 3  # texts of a task whose name asks for them
+# What a metric function says about labels, which is no measure of success.
+_STATISTICS = ("legal_label_rate", "gold_share/", "predicted_share/")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSet:
+  """The labelled examples of one task.
+
+  Attributes:
+    task: its spec.
+    inputs: n token rows, EOS included; `TokenCache.inputs`, or `Inputs.rows`.
+    examples: n examples with `inputs_pretokenized`, `targets_pretokenized` and
+      the spec's `eval_features`; `TokenCache.examples()`.
+
+  Raises:
+    ValueError: inputs and examples differ in number, there are none, one has no
+      gold label, or the task has no metric.
+  """
+
+  task: spec.TaskSpec
+  inputs: Rows
+  examples: Sequence[Mapping[str, Any]]
+
+  def __post_init__(self) -> None:
+    if len(self.inputs) != len(self.examples):
+      raise ValueError(
+        f"{self.task.name}: {len(self.inputs)} inputs and "
+        f"{len(self.examples)} examples; expected the same ones."
+      )
+    # Whatever would stop the metrics after hours of training stops here.
+    if not self.task.evaluate(self.targets, self.examples):
+      raise ValueError(
+        f"{self.task.name!r} has no metric; evaluate a task that has."
+      )
+
+  @property
+  def targets(self) -> list[str]:
+    """The gold texts."""
+    return [str(example[spec.TARGETS]) for example in self.examples]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One run to evaluate on one task.
+
+  Attributes:
+    dataset: the task's examples.
+    run: number of the run.
+  """
+
+  dataset: EvalSet
+  run: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How one run did on one task.
+
+  Attributes:
+    job: what was evaluated.
+    by: `generation`, `rank`, or both.
+    metrics: in percent, under the task's own names; those of a second way to
+      evaluate begin with its name, such as `rank/accuracy`.
+    outputs: name -> one value per example: `prediction` (text) and `score` by
+      generation, `rank_prediction` (text) and `rank_scores` (of every label
+      word) by ranking.
+  """
+
+  job: Job
+  by: Sequence[str]
+  metrics: Mapping[str, float]
+  outputs: Mapping[str, Sequence[Any]]
+
+  @property
+  def score(self) -> float:
+    """The mean of the task's metrics by the first way, label shares apart."""
+    values = [
+      value
+      for name, value in self.metrics.items()
+      if not name.startswith((*_STATISTICS, *(f"{way}/" for way in PREDICTION)))
+    ]
+    return statistics.fmean(values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Evaluates all jobs at once: batches mix runs and tasks.
+
+  Attributes:
+    predictor: model and vocabulary; its runs say where virtual tokens stand.
+    jobs: what to evaluate.
+    by: `generation`, `rank` or both. Ranking chooses the most likely label word
+      as a whole; tasks without label words are then generated only.
+    length: tokens to decode at most; None for the longest gold answer.
+    method: how to decode; greedy by default.
+    normalise: `sum` or `mean`, see `rank.rank`.
+
+  Raises:
+    ValueError: no jobs, an unknown way to evaluate, a run that does not exist,
+      or ranking alone for a task without label words.
+  """
+
+  predictor: Predictor
+  jobs: Sequence[Job]
+  by: Sequence[str] = (GENERATION,)
+  length: int | None = None
+  method: Method = dataclasses.field(default_factory=Greedy)
+  normalise: rank.Normalise = "sum"
+
+  def __post_init__(self) -> None:
+    if not self.jobs:
+      raise ValueError("Nothing to evaluate: no jobs.")
+    if not self.by or set(self.by) - set(PREDICTION):
+      raise ValueError(
+        f"EVALUATE_BY {list(self.by)}: expected some of {list(PREDICTION)}."
+      )
+    for job in self.jobs:
+      if not 0 <= job.run < len(self.predictor.runs):
+        raise ValueError(
+          f"{job.dataset.task.name}: no run {job.run} among the "
+          f"{len(self.predictor.runs)} there are."
+        )
+      if GENERATION not in self.by and not job.dataset.task.label_words:
+        raise ValueError(
+          f"{job.dataset.task.name!r} has no label words to rank; evaluate it "
+          "by generation."
+        )
+
+  def __call__(
+    self, delta: Delta | None = None, params: Params | None = None
+  ) -> list[Result]:
+    """Evaluate.
+
+    Args:
+      delta: what to use in place of the predictor's; the runs' placements stay.
+      params: the same for the model's parameters.
+
+    Returns:
+      One result per job, in order.
+    """
+    predictor = self.predictor
+    if delta is not None:
+      runs = Runs(delta, predictor.runs.placements)
+      predictor = dataclasses.replace(predictor, runs=runs)
+    if params is not None:
+      predictor = dataclasses.replace(predictor, params=params)
+    outputs: list[dict[str, Sequence[Any]]] = [{} for _ in self.jobs]
+    if GENERATION in self.by:
+      self._generate(predictor, outputs)
+    if RANKING in self.by:
+      self._rank(predictor, outputs)
+    results = []
+    for job, output in zip(self.jobs, outputs, strict=True):
+      by = tuple(way for way in self.by if PREDICTION[way] in output)
+      found = metrics(job.dataset, output, by)
+      results.append(Result(job, by, found, output))
+    for result in results:
+      log_texts(result)
+    return results
+
+  def _generate(
+    self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
+  ) -> None:
+    length = self.length or _longest_target(predictor, self.jobs)
+    predicted = predictor.predict(
+      _inputs_of(self.jobs), length=length, method=self.method
+    )
+    parts = _split(predicted, self.jobs)
+    for output, part in zip(outputs, parts, strict=True):
+      output["prediction"] = [prediction.text for prediction in part]
+      output["score"] = [prediction.score for prediction in part]
+
+  def _rank(
+    self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
+  ) -> None:
+    chosen = [
+      (job, output)
+      for job, output in zip(self.jobs, outputs, strict=True)
+      if job.dataset.task.label_words
+    ]
+    jobs = [job for job, _ in chosen]
+    candidates = [
+      job.dataset.task.label_words for job in jobs for _ in job.dataset.examples
+    ]
+    rankings = rank.rank(
+      predictor, _inputs_of(jobs), candidates, self.normalise
+    )
+    parts = _split(rankings, jobs)
+    for (job, output), part in zip(chosen, parts, strict=True):
+      words = job.dataset.task.label_words
+      output["rank_prediction"] = [words[ranking.best] for ranking in part]
+      output["rank_scores"] = [list(ranking.scores) for ranking in part]
+
+
+def metrics(
+  dataset: EvalSet, outputs: Mapping[str, Sequence[Any]], by: Sequence[str]
+) -> dict[str, float]:
+  """Compute a task's metrics for whatever was predicted.
+
+  Args:
+    dataset: the examples.
+    outputs: see `Result`; of these only predictions are needed.
+    by: ways they were made.
+
+  Returns:
+    Metrics, see `Result`.
+  """
+  found: dict[str, float] = {}
+  for number, way in enumerate(by):
+    prefix = f"{way}/" if number else ""
+    values = dataset.task.evaluate(outputs[PREDICTION[way]], dataset.examples)
+    found |= {prefix + metric: value for metric, value in values.items()}
+  return found
+
+
+def log_texts(result: Result) -> None:
+  """Log some texts of a task whose name asks for it (`_examples`)."""
+  dataset = result.job.dataset
+  if not dataset.task.log_examples:
+    return
+  predictions = result.outputs[PREDICTION[result.by[0]]]
+  for example, target, prediction in itertools.islice(
+    zip(dataset.examples, dataset.targets, predictions, strict=True), _LOGGED
+  ):
+    logger.info(
+      "%s, run %d\n  inputs: %s\n  target: %r\n  prediction: %r",
+      *(dataset.task.name, result.job.run, example[spec.INPUTS]),
+      *(target, prediction),
+    )
+
+
+def _inputs_of(jobs: Sequence[Job]) -> Inputs:
+  """Put the inputs of all jobs end to end."""
+  sizes = [len(job.dataset.inputs) for job in jobs]
+  run_ids = np.repeat(np.array([job.run for job in jobs], np.int32), sizes)
+  return Inputs(Chained([job.dataset.inputs for job in jobs]), run_ids)
+
+
+def _split(values: Sequence[Any], jobs: Sequence[Job]) -> list[Sequence[Any]]:
+  """Give every job its part of the values again."""
+  ends = np.cumsum([0, *(len(job.dataset.inputs) for job in jobs)]).tolist()
+  return [values[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def _longest_target(predictor: Predictor, jobs: Sequence[Job]) -> int:
+  """Count the tokens of the longest gold answer, EOS included."""
+  datasets = {id(job.dataset): job.dataset for job in jobs}.values()
+  texts = {text for dataset in datasets for text in dataset.targets}
+  return max(len(row) for row in encode_targets(predictor.codec, list(texts)))

@@ -1,0 +1,188 @@
+"""Predictions of a frozen model for any mixture of runs in one batch."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from prompt_tuning.core.axes import DATA
+from prompt_tuning.core.types import Params
+from prompt_tuning.infer import batching, inputs, programs
+from prompt_tuning.infer.batching import Batching, Slots
+from prompt_tuning.infer.inputs import Codec, Inputs
+from prompt_tuning.infer.runs import Runs
+from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.models.t5.decoding import Greedy, Method
+
+# The targets of classification need at most eight pieces.
+DECODE_LENGTH = 8
+
+
+class Prediction(NamedTuple):
+  """What was decoded for one input, best first.
+
+  Attributes:
+    texts: one per decode; a single one unless the method gives more.
+    scores: of each, its summed log-likelihood (natural logarithm); in beam
+      search divided by the length penalty.
+  """
+
+  texts: tuple[str, ...]
+  scores: tuple[float, ...]
+
+  @property
+  def text(self) -> str:
+    """The best text."""
+    return self.texts[0]
+
+  @property
+  def score(self) -> float:
+    """The best text's score."""
+    return self.scores[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """A frozen model, and the runs it may be asked to act as.
+
+  Programs are compiled once per shape and shared by all predictors of a model:
+  `dataclasses.replace` with other runs or parameters costs nothing.
+
+  Attributes:
+    config: of the model.
+    params: its frozen parameters.
+    codec: the vocabulary.
+    runs: deltas and placements; by default the plain model.
+    input_length: most tokens of an input text, EOS included, virtual tokens
+      not; None for no limit.
+    batching: shapes of batches.
+    mesh: where parameters and batches lie; None for one device.
+  """
+
+  config: T5Config
+  params: Params
+  codec: Codec
+  runs: Runs = dataclasses.field(default_factory=Runs)
+  input_length: int | None = 512
+  batching: Batching = dataclasses.field(default_factory=Batching)
+  mesh: Mesh | None = None
+
+  def encode(
+    self, texts: Sequence[str], run_ids: int | Sequence[int] = 0
+  ) -> Inputs:
+    """Turn texts into inputs, see `inputs.encode`.
+
+    Args:
+      texts: n texts.
+      run_ids: the run of every text, or of each.
+    """
+    return inputs.encode(self.codec, texts, run_ids, self.input_length)
+
+  def predict(
+    self,
+    asked: Inputs,
+    *,
+    length: int = DECODE_LENGTH,
+    method: Method | None = None,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+  ) -> list[Prediction]:
+    """Decode an answer to every input.
+
+    Args:
+      asked: n inputs of any runs.
+      length: tokens to decode at most, EOS included.
+      method: `Greedy()` by default, `Sampling(...)` or `BeamSearch(...)`.
+      seed: of sampling.
+      numbers: [n] integers; a sample depends on the seed and on its input's
+        number, not on the batch. By default the place among the inputs.
+
+    Returns:
+      n predictions, in the order of the inputs.
+
+    Raises:
+      ValueError: a run or a length that does not exist.
+    """
+    if length < 1:
+      raise ValueError(f"Cannot decode {length} tokens; raise the length to 1.")
+    method = Greedy() if method is None else method
+    program = programs.decoder(
+      self.config, cast(Hashable, method), length, self.mesh
+    )
+    which = np.arange(len(asked)) if numbers is None else np.asarray(numbers)
+
+    def features(slots: Slots) -> dict[str, np.ndarray]:
+      own = which[slots.filled].astype(np.int32)
+      return {"numbers": own, "seed": np.asarray(seed, np.int32)}
+
+    decoded: dict[int, Prediction] = {}
+    for slots, result in self.map_batches(program, asked, features):
+      for row, example in enumerate(slots.examples.tolist()):
+        texts = (self.codec.decode(_trim(ids)) for ids in result.tokens[row])
+        scores = tuple(result.scores[row].tolist())
+        decoded[example] = Prediction(tuple(texts), scores)
+    return [decoded[example] for example in range(len(asked))]
+
+  def map_batches(
+    self,
+    program: programs.Program,
+    asked: Inputs,
+    features: Callable[[Slots], dict[str, np.ndarray]],
+  ) -> Iterator[tuple[Slots, Any]]:
+    """Run a program over all inputs in batches.
+
+    Args:
+      program: see `programs`.
+      asked: n inputs.
+      features: what a batch has besides its inputs and runs.
+
+    Yields:
+      Every batch's slots and what the program gave for it, as numpy arrays. The
+      next batch is under way by then.
+
+    Raises:
+      ValueError: a run that does not exist.
+    """
+    self._check_runs(asked)
+    placements, vocab_rows = self.runs.placements, self.config.vocab_size
+    starts = batching.decoder_starts(placements, vocab_rows)
+    lengths = batching.encoder_lengths(asked, placements)
+    ways = self.mesh.shape.get(DATA, 1) if self.mesh else 1
+    under_way: collections.deque[tuple[Slots, Any]] = collections.deque()
+    for slots in self.batching.plan(lengths, ways):
+      tokens = batching.encoder_tokens(asked, slots, placements, vocab_rows)
+      run_ids = asked.run_ids[slots.filled].astype(np.int32)
+      batch = {"encoder_input_tokens": tokens, **features(slots)}
+      if len(self.runs) > 1:
+        batch["run_ids"] = run_ids
+      if starts is not None:
+        batch["decoder_prefix_tokens"] = starts[run_ids]
+      placed = programs.put(batch, self.mesh)
+      under_way.append((slots, program(self.params, self.runs.delta, placed)))
+      if len(under_way) > 1:
+        yield _fetch(*under_way.popleft())
+    while under_way:
+      yield _fetch(*under_way.popleft())
+
+  def _check_runs(self, asked: Inputs) -> None:
+    unknown = set(np.unique(asked.run_ids).tolist()) - set(
+      range(len(self.runs))
+    )
+    if unknown:
+      raise ValueError(
+        f"Inputs ask for runs {sorted(unknown)}; there are {len(self.runs)}, "
+        "counted from 0."
+      )
+
+
+def _fetch(slots: Slots, result: Any) -> tuple[Slots, Any]:
+  return slots, jax.device_get(result)
+
+
+def _trim(ids: np.ndarray) -> list[int]:
+  """Take the padding away that follows a decoded sequence."""
+  return np.trim_zeros(ids, "b").tolist()

@@ -1,0 +1,121 @@
+"""The two compiled programs of inference: decode, and score candidates.
+
+Each is compiled once per model, settings and batch shape, and kept for as long
+as the process lives: delta and parameters are arguments.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prompt_tuning.core.axes import DATA
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.types import PAD_ID, Array, Batch, Params
+from prompt_tuning.models.t5 import decoding, network
+from prompt_tuning.models.t5.config import T5Config
+
+# (parameters, delta, batch of host or device arrays) -> arrays, rows first.
+Program = Callable[[Params, Delta, Mapping[str, Any]], Any]
+
+
+@functools.cache
+def decoder(
+  config: T5Config, method: decoding.Method, length: int, mesh: Mesh | None
+) -> Program:
+  """Compile decoding.
+
+  Args:
+    config: of the model.
+    method: how tokens are chosen; it must hash, as those of `decoding` do.
+    length: positions to decode at most.
+    mesh: where it runs.
+
+  Returns:
+    A program whose batch needs, besides the features of `decoding.generate`,
+    `seed` and `numbers` [B]: a row's samples depend on both and on nothing
+    else. It gives `decoding.Decoded`.
+  """
+  model = network.T5(config)
+
+  def decode(params: Params, delta: Delta, batch: Batch) -> decoding.Decoded:
+    key = jax.random.key(batch["seed"])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["numbers"])
+    return decoding.generate(
+      model, params, batch, delta, length=length, method=method, rng=keys
+    )
+
+  return jax.jit(decode, out_shardings=_everywhere(mesh))
+
+
+@functools.cache
+def scorer(config: T5Config, mesh: Mesh | None) -> Program:
+  """Compile the scoring of candidate targets.
+
+  The encoder, the cross-attention's keys and values and the decoder's own
+  virtual tokens are computed once per row, whatever the number of candidates.
+
+  Args:
+    config: of the model.
+    mesh: where it runs.
+
+  Returns:
+    A program whose batch needs `candidates` [B, C, S], ids with EOS and then 0,
+    S at least 2. It gives summed log-likelihoods, [B, C] float32.
+  """
+  model = network.T5(config)
+
+  def score(params: Params, delta: Delta, batch: Batch) -> Array:
+    def apply(method: str, *args: Any) -> Any:
+      return model.apply({"params": params}, *args, method=method)
+
+    run_ids, candidates = batch.get("run_ids"), batch["candidates"]
+    start = batch.get("decoder_prefix_tokens")
+    if start is None:
+      start = jnp.full((len(candidates), 1), PAD_ID, jnp.int32)
+    valid = (start != PAD_ID).at[:, -1].set(True)
+    room = start.shape[1] + candidates.shape[2] - 1
+    encoded = apply("encode", batch, delta)
+    first, cache = apply("prefill", start, valid, encoded, room, delta, run_ids)
+
+    def one(targets: Array) -> Array:
+      rest, _ = apply("step", targets[:, :-1], cache, delta, run_ids)
+      logits = jnp.concatenate([first[:, -1:], rest], axis=1)
+      return network.score(logits, targets)
+
+    return jax.lax.map(one, jnp.moveaxis(candidates, 1, 0)).T
+
+  return jax.jit(score, out_shardings=_everywhere(mesh))
+
+
+def put(
+  batch: Mapping[str, np.ndarray], mesh: Mesh | None
+) -> Mapping[str, np.ndarray | Array]:
+  """Divide a batch's rows among the devices of a mesh.
+
+  Args:
+    batch: arrays with rows first, or scalars; the same on every host.
+    mesh: None leaves everything to the program.
+
+  Returns:
+    The batch.
+  """
+  if mesh is None:
+    return batch
+
+  def place(array: np.ndarray) -> Array:
+    spec = PartitionSpec(DATA) if array.ndim else PartitionSpec()
+    return jax.make_array_from_callback(
+      array.shape, NamedSharding(mesh, spec), lambda index: array[index]
+    )
+
+  return {name: place(array) for name, array in batch.items()}
+
+
+def _everywhere(mesh: Mesh | None) -> NamedSharding | None:
+  """Let every host see all results."""
+  return None if mesh is None else NamedSharding(mesh, PartitionSpec())

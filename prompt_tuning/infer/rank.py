@@ -1,0 +1,156 @@
+"""Scores of given targets, and the choice among candidates by them.
+
+A target is always scored as a whole, EOS included: the first piece tells
+little (`choice1` and `choice2` share it, `entailment` starts with a blank).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from prompt_tuning.infer import batching, programs
+from prompt_tuning.infer.batching import Slots
+from prompt_tuning.infer.inputs import Inputs, Rows, encode_targets
+from prompt_tuning.infer.predict import Predictor
+
+Normalise = Literal["sum", "mean"]
+
+
+class Ranking(NamedTuple):
+  """The candidates of one input.
+
+  Attributes:
+    best: number of the candidate with the highest score; the first of equals.
+    scores: of every candidate, its log-likelihood (natural logarithm).
+  """
+
+  best: int
+  scores: tuple[float, ...]
+
+
+def score(
+  predictor: Predictor, asked: Inputs, targets: Sequence[str]
+) -> list[float]:
+  """Compute the log-likelihood of one given target per input.
+
+  Args:
+    predictor: model and runs.
+    asked: n inputs.
+    targets: n texts.
+
+  Returns:
+    n sums over target tokens, EOS included (natural logarithm).
+
+  Raises:
+    ValueError: not one target per input.
+
+  Source: T5X's score_batch.
+  """
+  if len(targets) != len(asked):
+    raise ValueError(
+      f"{len(targets)} targets for {len(asked)} inputs; expected one each."
+    )
+  rows = encode_targets(predictor.codec, targets)
+  scores = log_likelihoods(predictor, asked, [[row] for row in rows])
+  return [float(values[0]) for values in scores]
+
+
+def rank(
+  predictor: Predictor,
+  asked: Inputs,
+  candidates: Sequence[str] | Sequence[Sequence[str]],
+  normalise: Normalise = "sum",
+) -> list[Ranking]:
+  """Choose the most likely candidate for every input.
+
+  Args:
+    predictor: model and runs.
+    asked: n inputs.
+    candidates: texts for all inputs, or for each input its own.
+    normalise: `sum` compares the probabilities of whole targets, `mean` divides
+      their logarithm by the number of tokens, EOS included.
+
+  Returns:
+    n rankings.
+
+  Raises:
+    ValueError: an input without candidates, not one list per input, or another
+      convention.
+  """
+  if normalise not in ("sum", "mean"):
+    raise ValueError(
+      f"Unknown length convention {normalise!r}; expected 'sum' or 'mean'."
+    )
+  rows = encode_candidates(predictor, candidates, len(asked))
+  rankings = []
+  for own, values in zip(
+    rows, log_likelihoods(predictor, asked, rows), strict=True
+  ):
+    if normalise == "mean":
+      values = values / np.array([len(ids) for ids in own], np.float32)
+    rankings.append(Ranking(int(values.argmax()), tuple(values.tolist())))
+  return rankings
+
+
+def encode_candidates(
+  predictor: Predictor,
+  candidates: Sequence[str] | Sequence[Sequence[str]],
+  count: int,
+) -> list[list[np.ndarray]]:
+  """Tokenise every distinct list of candidates once.
+
+  Args:
+    predictor: its vocabulary is used.
+    candidates: see `rank`.
+    count: n, number of inputs.
+
+  Returns:
+    For each input its candidates' token rows.
+
+  Raises:
+    ValueError: see `rank`.
+  """
+  shared = all(isinstance(candidate, str) for candidate in candidates)
+  lists: list[Any] = [candidates] * count if shared else list(candidates)
+  if len(lists) != count:
+    raise ValueError(
+      f"{len(lists)} lists of candidates for {count} inputs; expected one each."
+    )
+  known: dict[tuple[str, ...], list[np.ndarray]] = {}
+  for row, texts in enumerate(lists):
+    if not texts or isinstance(texts, str):
+      raise ValueError(
+        f"Input {row} has candidates {texts!r}; expected a list of at least "
+        "one text."
+      )
+    key = tuple(texts)
+    if key not in known:
+      known[key] = encode_targets(predictor.codec, key)
+  return [known[tuple(texts)] for texts in lists]
+
+
+def log_likelihoods(
+  predictor: Predictor, asked: Inputs, candidates: Sequence[Rows]
+) -> list[np.ndarray]:
+  """Score token rows.
+
+  Args:
+    predictor: model and runs.
+    asked: n inputs.
+    candidates: for each input C_i token rows with EOS.
+
+  Returns:
+    For each input [C_i] float32, summed log-likelihoods.
+  """
+  program = programs.scorer(predictor.config, predictor.mesh)
+
+  def features(slots: Slots) -> dict[str, np.ndarray]:
+    own = [candidates[example] for example in slots.examples.tolist()]
+    return {"candidates": batching.pad_targets(own, slots.rows)}
+
+  found: dict[int, np.ndarray] = {}
+  for slots, scores in predictor.map_batches(program, asked, features):
+    for row, example in enumerate(slots.examples.tolist()):
+      found[example] = scores[row, : len(candidates[example])]
+  return [found[example] for example in range(len(asked))]

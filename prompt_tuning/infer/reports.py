@@ -1,0 +1,77 @@
+"""Evaluation results as the files that T5X's users know.
+
+  <folder>/<task>-metrics.jsonl     per step {"step": ..., metric: value, ...}
+  <folder>/<task>-<step:06d>.jsonl  per example {"input": {...}, "target": ...,
+                                    "prediction": ..., ...}
+
+T5X's folder is `inference_eval`; runs of a bank each need a folder of their
+own. Source: seqio's JSONLogger.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from prompt_tuning.data import atomic, spec
+from prompt_tuning.infer.evaluate import Result
+
+
+def write(
+  folder: str | os.PathLike[str],
+  step: int,
+  result: Result,
+  limit: int | None = None,
+) -> None:
+  """Write the metrics and the predictions of one evaluation.
+
+  A step that is there already is replaced: a run that was killed and continued
+  leaves the files of an undisturbed one.
+
+  Args:
+    folder: created if missing.
+    step: of training.
+    result: what to write.
+    limit: most examples to write; None for all.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  name = result.job.dataset.task.name
+  line = json.dumps({"step": step, **result.metrics})
+  _replace_step(folder / f"{name}-metrics.jsonl", step, line)
+  lines = _example_lines(result, limit)
+  atomic.write_text(folder / f"{name}-{step:06d}.jsonl", "".join(lines))
+
+
+def _replace_step(path: pathlib.Path, step: int, line: str) -> None:
+  lines = []
+  if path.is_file():
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+  same = [i for i, old in enumerate(lines) if _step_of(old) == step]
+  if same:
+    lines[same[0]] = line
+  else:
+    lines.append(line)
+  atomic.write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _step_of(line: str) -> Any:
+  """Read a line's step; None for a line that somebody else wrote."""
+  try:
+    return json.loads(line)["step"]
+  except (ValueError, LookupError, TypeError):
+    return None
+
+
+def _example_lines(result: Result, limit: int | None) -> list[str]:
+  task = result.job.dataset.task
+  lines = []
+  for number, example in enumerate(result.job.dataset.examples[:limit]):
+    text = example[spec.TARGETS]
+    record = {
+      "input": dict(example),
+      "target": task.postprocess(text, example=example, is_target=True),
+      **{name: values[number] for name, values in result.outputs.items()},
+    }
+    lines.append(json.dumps(record) + "\n")
+  return lines
