@@ -1,0 +1,70 @@
+"""What commands that are configured by gin have in common."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+
+from prompt_tuning.launch import configurables, flags, gin_config
+from prompt_tuning.launch.flags import Flags
+
+
+def run(
+  name: str,
+  argv: Sequence[str],
+  about: str,
+  work: Callable[[Any, Flags], None],
+) -> int:
+  """Read flags and gin, build the job, and do it.
+
+  Args:
+    name: of the command; gin calls its job by the same name.
+    argv: the words after it.
+    about: one line for `--help`.
+    work: does a job.
+
+  Returns:
+    0, or 2 where the command line or the configuration is at fault; then
+    nothing has been done.
+  """
+  logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+  try:
+    given = flags.parse(name, argv, about)
+    job = configure(name, given)
+    if given.dry_run:
+      print(gin_config.operative_text(), end="")
+      return 0
+    work(job, given)
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+def configure(name: str, given: Flags) -> Any:
+  """Build a command's job from its flags.
+
+  Args:
+    name: what gin calls the job.
+    given: the flags.
+
+  Returns:
+    The job.
+
+  Raises:
+    ValueError: the configuration is at fault.
+  """
+  configurables.register()
+  gin_config.load(
+    given.gin_files,
+    given.gin_bindings,
+    configurables.KNOWN,
+    given.gin_search_paths,
+    configurables.CONSTANTS,
+  )
+  try:
+    return gin.get_configurable(name)()
+  except TypeError as error:  # text where a number belongs, and the like
+    raise gin_config.ConfigError([str(error)]) from error

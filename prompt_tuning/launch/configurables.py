@@ -1,0 +1,140 @@
+"""What gin files can name, under names that do not follow the code's layout.
+
+Library code never imports gin. A class is registered here once, and `@name`,
+`name.parameter` in gin files mean this table, whatever moves beneath it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gin
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.checkpoints import restore, sizes
+from prompt_tuning.core import axes, partition
+from prompt_tuning.data import custom
+from prompt_tuning.launch import gin_config, job
+from prompt_tuning.models.t5 import config, decoding
+from prompt_tuning.train import objectives, optimizers, schedules
+from prompt_tuning.tuners import copying, initializers, prompt
+
+
+def t5(
+  family: str,
+  size: str,
+  dtype: str = "float32",
+  dropout_rate: float = 0.0,
+  float32_attention_logits: bool = False,
+  scan_layers: bool = False,
+  remat: bool = False,
+) -> config.T5Config:
+  """Look a published T5 up.
+
+  Args:
+    family: `t5_1_1`, `t5_1_0` or `mt5`.
+    size: such as `base`.
+    dtype: of activations.
+    dropout_rate: while training.
+    float32_attention_logits: compute attention logits in float32.
+    scan_layers: compile one layer and scan over all.
+    remat: recompute activations in the backward pass.
+
+  Returns:
+    Its configuration.
+  """
+  return config.get(
+    f"{family}_{size}",
+    dtype=_dtype(dtype),
+    dropout_rate=dropout_rate,
+    float32_attention_logits=float32_attention_logits,
+    scan_layers=scan_layers,
+    remat=remat,
+  )
+
+
+def t5_of_checkpoint(
+  path: str,
+  dtype: str = "float32",
+  dropout_rate: float = 0.0,
+  scan_layers: bool = False,
+  remat: bool = False,
+) -> config.T5Config:
+  """Read the shape of a T5 off its checkpoint; the rest is as for `t5`."""
+  return dataclasses.replace(
+    sizes.infer_config(restore.open_checkpoint(path)),
+    dtype=_dtype(dtype),
+    dropout_rate=dropout_rate,
+    scan_layers=scan_layers,
+    remat=remat,
+  )
+
+
+@functools.wraps(custom.declare)
+def custom_task(*args: Any, **kwargs: Any) -> str:
+  """Declare a task of one's own files and return its name."""
+  return custom.declare(*args, **kwargs).name
+
+
+def _dtype(name: str) -> Any:
+  try:
+    return jnp.dtype(name)
+  except TypeError as error:
+    raise ValueError(
+      f"ACTIVATION_DTYPE {name!r}: expected 'float32' or 'bfloat16'."
+    ) from error
+
+
+# Full name in gin -> what it builds.
+KNOWN: Mapping[str, Callable[..., Any]] = {
+  "train": job.TrainJob,
+  "data.Dataset": job.Dataset,
+  "data.custom_task": custom_task,
+  "decoding.BeamSearch": decoding.BeamSearch,
+  "decoding.Greedy": decoding.Greedy,
+  "decoding.Sampling": decoding.Sampling,
+  "evaluation.Evaluation": job.Evaluation,
+  "meshes.Mesh": job.MeshShape,
+  "models.T5Config": config.T5Config,
+  "models.t5": t5,
+  "models.t5_of_checkpoint": t5_of_checkpoint,
+  "objectives.CrossEntropy": objectives.CrossEntropy,
+  "optimizers.Adafactor": optimizers.Adafactor,
+  "optimizers.ClipByGlobalNorm": optimizers.ClipByGlobalNorm,
+  "optimizers.Optax": optimizers.Optax,
+  "schedules.Factors": schedules.FactorSchedule,
+  "tuners.ClassLabels": initializers.ClassLabels,
+  "tuners.FromFile": copying.FromFile,
+  "tuners.Prompt": prompt.Prompt,
+  "tuners.SampledVocabulary": initializers.SampledVocabulary,
+  "tuners.Text": initializers.Text,
+  "tuners.Uniform": initializers.Uniform,
+}
+
+# Values too long to write out; `%name` in gin files.
+CONSTANTS: Mapping[str, Any] = {
+  "axes.FULLY_SHARDED_RULES": axes.FULLY_SHARDED_RULES,
+  "axes.STANDARD_RULES": axes.STANDARD_RULES,
+  "labels.RECORD": initializers.RECORD_LABELS,
+  "labels.WSC": initializers.WSC_LABELS,
+  "partition.EVERYTHING": partition.EVERYTHING,
+  "partition.TUNER_ONLY": partition.TUNER_ONLY,
+}
+
+
+@functools.cache
+def register() -> None:
+  """Tell gin about everything above, once per process."""
+  for full_name, build in KNOWN.items():
+    module, _, name = full_name.rpartition(".")
+    is_module = isinstance(build, type) and issubclass(build, nn.Module)
+    gin.external_configurable(
+      build,
+      name=name,
+      module=module or None,
+      denylist=gin_config.FLAX_FIELDS if is_module else None,
+    )
+  for name, value in CONSTANTS.items():
+    gin.constant(name, value)

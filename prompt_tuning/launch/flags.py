@@ -1,0 +1,193 @@
+"""T5X's command-line flags."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import NoReturn
+
+from prompt_tuning.core import tree
+
+_BINDING = "--gin."
+
+
+@dataclasses.dataclass(frozen=True)
+class Distributed:
+  """How the processes of a multi-host job find each other.
+
+  Attributes:
+    coordinator_address: host:port of process 0; None: found by JAX (on TPU
+      pods and under SLURM), or not needed.
+    process_count: processes of the job.
+    process_index: number of this one.
+    initialization_timeout: seconds to wait for the others.
+    requested: whether to initialise at all.
+  """
+
+  coordinator_address: str | None = None
+  process_count: int | None = None
+  process_index: int | None = None
+  initialization_timeout: int | None = None
+  requested: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+  """A parsed command line.
+
+  Attributes:
+    gin_files: gin files; later ones win.
+    gin_bindings: `NAME = value` lines; they win over files, later over earlier.
+    gin_search_paths: folders in which relative gin files are looked for, before
+      those of the package.
+    tfds_data_dir: TFDS's data directory, for every task.
+    seqio_additional_cache_dirs: accepted for T5X's sake; without effect here.
+    distributed: how the processes find each other.
+    dry_run: build everything the configuration names, print it, and stop.
+    shard_id: which part of an inference job this process does.
+  """
+
+  gin_files: tuple[str, ...] = ()
+  gin_bindings: tuple[str, ...] = ()
+  gin_search_paths: tuple[str, ...] = (".",)
+  tfds_data_dir: str | None = None
+  seqio_additional_cache_dirs: tuple[str, ...] = ()
+  distributed: Distributed = Distributed()
+  dry_run: bool = False
+  shard_id: int | None = None
+
+
+def parse(command: str, argv: Sequence[str], about: str) -> Flags:
+  """Read a command line.
+
+  Args:
+    command: its name, for the help text.
+    argv: the words after it.
+    about: what the command does.
+
+  Returns:
+    The flags.
+
+  Raises:
+    ValueError: an unknown flag, with the nearest known one, or a bad value.
+    SystemExit: after printing what `--help` asks for.
+  """
+  parser = _parser(command, about)
+  args, unknown = parser.parse_known_args(_rewritten(argv))
+  if unknown:
+    word = unknown[0].partition("=")[0]
+    known = [o for action in parser._actions for o in action.option_strings]
+    raise ValueError(
+      f"Unknown argument {unknown[0]!r}.{tree.nearest(word, known)} Settings "
+      f"are given as {_BINDING}NAME=value; --help lists all flags."
+    )
+  return Flags(
+    gin_files=tuple(args.gin_file),
+    gin_bindings=tuple(args.gin_bindings),
+    gin_search_paths=_split(args.gin_search_paths),
+    tfds_data_dir=args.tfds_data_dir or None,
+    seqio_additional_cache_dirs=_split(args.seqio_additional_cache_dirs),
+    distributed=Distributed(
+      args.coordinator_address,
+      args.process_count,
+      args.process_index,
+      args.initialization_timeout,
+      args.multiprocess_gpu or args.coordinator_address is not None,
+    ),
+    dry_run=args.dry_run,
+    shard_id=args.shard_id,
+  )
+
+
+class _Parser(argparse.ArgumentParser):
+  """Reports errors as exceptions, for one way to print them."""
+
+  def error(self, message: str) -> NoReturn:
+    raise ValueError(f"{message}; --help lists all flags.")
+
+
+def _parser(command: str, about: str) -> argparse.ArgumentParser:
+  parser = _Parser(
+    prog=f"prompt-tuning {command}",
+    description=about,
+    epilog=f"{_BINDING}NAME=value binds one macro or parameter in gin's "
+    f"syntax, so text needs quotes inside: {_BINDING}MODEL_DIR=\"'runs/1'\".",
+    allow_abbrev=False,
+  )
+  gin = parser.add_argument_group("configuration")
+  gin.add_argument(
+    "--gin_file",
+    action="append",
+    default=[],
+    metavar="FILE",
+    help="gin file, such as models/t5_1_1_base_prompt.gin; may be repeated, "
+    "later files win",
+  )
+  gin.add_argument(
+    "--gin_bindings",
+    action="append",
+    default=[],
+    metavar="'NAME = value'",
+    help=f"the long form of {_BINDING}NAME=value",
+  )
+  gin.add_argument(
+    "--gin_search_paths",
+    default=".",
+    metavar="DIR,DIR",
+    help="folders searched for gin files before the package's own",
+  )
+  gin.add_argument(
+    "--dry_run",
+    action="store_true",
+    help="print the operative configuration and stop",
+  )
+  data = parser.add_argument_group("data")
+  data.add_argument("--tfds_data_dir", metavar="DIR")
+  data.add_argument(
+    "--seqio_additional_cache_dirs",
+    default="",
+    metavar="DIR,DIR",
+    help="accepted and ignored: tokenised examples are cached by this project",
+  )
+  data.add_argument(
+    "--shard_id", type=int, help="part of the work to do (infer, score)"
+  )
+  hosts = parser.add_argument_group("several hosts")
+  hosts.add_argument("--coordinator_address", metavar="HOST:PORT")
+  hosts.add_argument("--process_count", type=int)
+  hosts.add_argument("--process_index", type=int)
+  hosts.add_argument("--initialization_timeout", type=int, metavar="SECONDS")
+  hosts.add_argument(
+    "--multiprocess_gpu",
+    type=_boolean,
+    nargs="?",
+    const=True,
+    default=False,
+    help="join the hosts (implied by --coordinator_address)",
+  )
+  return parser
+
+
+def _rewritten(argv: Sequence[str]) -> list[str]:
+  """Turn `--gin.NAME=value` into `--gin_bindings=NAME = value`."""
+  words = []
+  for word in argv:
+    if word.startswith(_BINDING):
+      name, equals, value = word.removeprefix(_BINDING).partition("=")
+      if not equals:
+        raise ValueError(
+          f"{word}: expected {_BINDING}NAME=value without blanks around '='."
+        )
+      word = f"--gin_bindings={name.strip()} = {value.strip()}"
+    words.append(word)
+  return words
+
+
+def _split(text: str) -> tuple[str, ...]:
+  return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _boolean(text: str) -> bool:
+  known = {"true": True, "1": True, "false": False, "0": False}
+  if text.lower() not in known:
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+  return known[text.lower()]

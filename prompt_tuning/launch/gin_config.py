@@ -1,0 +1,236 @@
+"""The gin configuration of a command: read, check, apply, write down.
+
+gin itself accepts a misspelt macro in silence and stops at the first of other
+faults. Here all faults are found before anything is applied, and one error
+names each, where it stands, and the nearest name that would have been right.
+"""
+
+import inspect
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import gin
+
+from prompt_tuning.checkpoints import paths
+from prompt_tuning.core import tree
+from prompt_tuning.launch import gin_statements, t5x_names
+from prompt_tuning.launch.gin_files import SearchPath
+from prompt_tuning.launch.gin_statements import Setting, Unknown
+
+CONFIG, OPERATIVE = "config.gin", "operative_config.gin"
+FLAX_FIELDS = ("name", "parent")  # of every module; no settings
+_NAMED = 4  # files that one message names
+
+
+class ConfigError(ValueError):
+  """The configuration has faults.
+
+  Attributes:
+    faults: one sentence or two about each.
+  """
+
+  def __init__(self, faults: Sequence[str]):
+    self.faults = tuple(faults)
+    count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+    super().__init__(
+      "\n  ".join([f"The gin configuration has {count}:", *faults])
+    )
+
+
+def load(
+  files: Sequence[str],
+  bindings: Sequence[str],
+  known: Mapping[str, Callable[..., Any]],
+  search_paths: Sequence[str] = (".",),
+  constants: Iterable[str] = (),
+) -> None:
+  """Make gin files and bindings this process's configuration.
+
+  Args:
+    files: gin files; later ones win over earlier ones and over what those
+      include.
+    bindings: statements such as `NAME = value`; they win over all files.
+    known: what can be configured, by its full name in gin.
+    search_paths: folders for relative file names, before the package's own.
+    constants: names of gin constants, for suggestions.
+
+  Raises:
+    ConfigError: a file, macro, setting or reference that does not exist, a
+      required macro without a value, a value that is none in gin's syntax. All
+      of them are in one error, and the configuration stays empty.
+  """
+  gin.clear_config()
+  search = SearchPath(search_paths)
+  statements = gin_statements.read(files, bindings, search)
+  settings = statements.settings
+  faults = [
+    *statements.faults,
+    *_macro_faults(settings, search, constants),
+    *_reference_faults(settings, known),
+    *_apply(settings, known),
+    *_missing(settings),
+  ]
+  if faults:
+    gin.clear_config()
+    raise ConfigError(faults)
+  gin.finalize()
+
+
+def config_text() -> str:
+  """Return everything that files and flags say, as one gin file."""
+  return _ending_once(gin.config_str())
+
+
+def operative_text() -> str:
+  """Return what was used so far, defaults included, as one gin file."""
+  return _ending_once(gin.operative_config_str())
+
+
+def write(folder: str | os.PathLike[str]) -> None:
+  """Write `config.gin` and `operative_config.gin` into a folder.
+
+  Args:
+    folder: is made where it is missing.
+
+  Raises:
+    CheckpointError: it cannot be written to.
+  """
+  texts = {CONFIG: config_text(), OPERATIVE: operative_text()}
+  for name, text in texts.items():
+    with paths.replacing(pathlib.Path(folder, name), overwrite=True) as path:
+      pathlib.Path(path).write_text(text, encoding="utf-8")
+
+
+def _ending_once(text: str) -> str:
+  return text.rstrip("\n") + "\n"
+
+
+def _macro_faults(
+  settings: Sequence[Setting], search: SearchPath, constants: Iterable[str]
+) -> Iterator[str]:
+  """Find macros that are set but unheard of, and used but never set."""
+  used = {name for setting in settings for name in setting.macros()}
+  declared = {s.macro for s in settings if s.macro and s.is_packaged}
+  known = sorted({*used, *declared} - {""})
+  for setting in settings:
+    name = setting.macro
+    if name and not setting.is_packaged and name not in known:
+      yield (
+        f"{setting.origin}: no parsed file declares or uses the macro {name}."
+        + (_declared_by(name, search) or tree.nearest(name.upper(), known))
+      )
+  values = {setting.macro for setting in settings}
+  for setting in settings:
+    for name in sorted(set(setting.macros()) - values):
+      yield f"{setting.origin}: %{name} has no value." + (
+        _declared_by(name, search)
+        or tree.nearest(name, {*filter(None, values), *constants})
+      )
+  yield from _circles(settings)
+
+
+def _circles(settings: Sequence[Setting]) -> Iterator[str]:
+  """Find macros whose value leads back to themselves."""
+  values = {s.macro: s for s in settings if s.macro}
+
+  def leads_to(name: str, seen: frozenset[str]) -> bool:
+    if name in seen:
+      return True
+    setting = values.get(name)
+    if setting is None:
+      return False
+    return any(leads_to(n, seen | {name}) for n in setting.macros())
+
+  for name, setting in values.items():
+    if leads_to(name, frozenset()):
+      yield f"{setting.origin}: the value of {name} leads back to itself."
+
+
+def _declared_by(name: str, search: SearchPath) -> str:
+  """Name the package's own files that declare a macro."""
+  line = re.compile(rf"^{re.escape(name)}\s*=", re.MULTILINE)
+  files = [
+    file
+    for file, path in search.packaged()
+    if line.search(path.read_text(encoding="utf-8"))
+  ]
+  if not files:
+    return ""
+  more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+  return f" A --gin_file declares it: {', '.join(files[:_NAMED])}{more}."
+
+
+def _reference_faults(
+  settings: Sequence[Setting], known: Mapping[str, Callable[..., Any]]
+) -> Iterator[str]:
+  for setting in settings:
+    for reference in setting.references():
+      if isinstance(reference, Unknown):
+        name = reference.selector.rpartition("/")[2]
+        yield (
+          f"{setting.origin}: nothing is called @{name}."
+          f"{tree.nearest(name, known)}"
+        )
+
+
+def _apply(
+  settings: Sequence[Setting], known: Mapping[str, Callable[..., Any]]
+) -> Iterator[str]:
+  """Bind every setting in order; report those that gin does not know."""
+  given = set()
+  for setting in settings:
+    key = (setting.scope, setting.selector, setting.parameter)
+    if setting.is_required and key in given:
+      continue  # a declaration takes no value away, whatever the order
+    given.add(key)
+    try:
+      gin.bind_parameter(key, setting.value)
+    except (ValueError, KeyError) as error:
+      yield f"{setting.origin}: {_why(setting, known, error)}"
+
+
+def _why(
+  setting: Setting,
+  known: Mapping[str, Callable[..., Any]],
+  error: Exception,
+) -> str:
+  """Say what about a key is unknown, and what comes nearest."""
+  name, parameter = setting.selector, setting.parameter
+  hint = t5x_names.hint(name, parameter)
+  if hint:
+    return hint
+  matches = [k for k in known if k == name or k.endswith(f".{name}")]
+  if not matches:
+    return f"nothing is called {name}.{tree.nearest(name, known)}"
+  if len(matches) > 1:
+    return str(error)
+  parameters = [
+    parameter
+    for parameter in inspect.signature(known[matches[0]]).parameters
+    if parameter not in FLAX_FIELDS
+  ]
+  return (
+    f"{name} has no parameter {parameter}.{tree.nearest(parameter, parameters)}"
+    f" Known: {', '.join(parameters)}."
+  )
+
+
+def _missing(settings: Sequence[Setting]) -> Iterator[str]:
+  """List everything that is required and still without a value."""
+  missing: dict[tuple[str, str, str], Setting] = {}
+  given = set()
+  for setting in settings:
+    key = (setting.scope, setting.selector, setting.parameter)
+    if setting.is_required:
+      missing.setdefault(key, setting)
+    else:
+      given.add(key)
+  for key, setting in missing.items():
+    if key in given:
+      continue
+    name = setting.macro or f"{setting.selector}.{setting.parameter}"
+    about = f" ({setting.comment})" if setting.comment else ""
+    yield f"{name} needs a value{about}: --gin.{name}=..."

@@ -1,0 +1,92 @@
+"""Where gin files are found: search paths, then those of the package."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import prompt_tuning
+from prompt_tuning.core import tree
+
+
+def packaged_root() -> pathlib.Path:
+  """Find the gin files that come with the package.
+
+  Returns:
+    `prompt_tuning/gin` of an installed package, `gin` beside `prompt_tuning` in
+    a checkout.
+
+  Raises:
+    FileNotFoundError: neither is there.
+  """
+  package = pathlib.Path(prompt_tuning.__file__).parent
+  for root in (package / "gin", package.parent / "gin"):
+    if (root / "runs").is_dir():
+      return root
+  raise FileNotFoundError(
+    f"No gin files in {package / 'gin'} or {package.parent / 'gin'}; the "
+    "package is not installed completely."
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchPath:
+  """Finds gin files by name.
+
+  Attributes:
+    folders: looked at in this order, before the package's own.
+  """
+
+  folders: Sequence[str] = (".",)
+
+  @property
+  def root(self) -> pathlib.Path:
+    """The folder of the package's own files."""
+    return packaged_root()
+
+  def find(self, name: str) -> pathlib.Path:
+    """Find a file.
+
+    Args:
+      name: absolute, or relative to one of the folders.
+
+    Returns:
+      The first that is there.
+
+    Raises:
+      FileNotFoundError: none is; the message names the nearest known file.
+    """
+    for folder in (*self.folders, str(self.root)):
+      path = pathlib.Path(folder, os.path.expanduser(name))
+      if path.is_file():
+        return path
+    where = ", ".join([*map(str, self.folders), "the package's own files"])
+    raise FileNotFoundError(
+      f"No gin file {name!r}.{self._nearest(name)} Looked in: {where}."
+    )
+
+  def is_packaged(self, path: pathlib.Path) -> bool:
+    """Say whether a file is one of the package's own."""
+    return path.resolve().is_relative_to(self.root.resolve())
+
+  def packaged(self) -> Iterator[tuple[str, pathlib.Path]]:
+    """List the package's own files as (name, path), sorted."""
+    for path in sorted(self.root.rglob("*.gin")):
+      yield path.relative_to(self.root).as_posix(), path
+
+  def _nearest(self, name: str) -> str:
+    """Suggest a file of the same base name, else one of a similar name."""
+    known = [known for known, _ in self.packaged()]
+    for folder in self.folders:
+      beside = pathlib.Path(folder, os.path.dirname(name))
+      known += [
+        os.path.join(os.path.dirname(name), path.name)
+        for path in sorted(beside.glob("*.gin"))
+      ]
+    base = os.path.basename(name)
+    same = [k for k in known if os.path.basename(k) == base]
+    if same:
+      return f" Did you mean {same[0]!r}?"
+    return tree.nearest(name, known) or tree.nearest(
+      base, {os.path.basename(k) for k in known}
+    )

@@ -1,0 +1,235 @@
+"""Gin files and bindings as a flat list of settings, with their origins.
+
+gin applies a file while it reads it and stops at the first fault. Reading
+first and applying later is what lets one error name every fault, and lets a
+misspelt macro be told from a new one.
+"""
+
+import dataclasses
+import pathlib
+import tokenize
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gin
+from gin import config_parser
+
+from prompt_tuning.launch.gin_files import SearchPath
+
+REQUIRED = "gin.REQUIRED"
+_MACRO = "gin.macro"
+_DYNAMIC = "__gin__.dynamic_registration"
+
+
+class Unknown:
+  """A reference `@selector` to something that nobody registered."""
+
+  def __init__(self, selector: str, reason: str):
+    self.selector = selector
+    self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """One `key = value` of a gin file or of the command line.
+
+  Attributes:
+    scope: of the key, usually empty; of a macro, its name.
+    selector: what is configured; `gin.macro` for a macro.
+    parameter: its parameter.
+    value: plain values and containers, with gin's references and `Unknown`s.
+    origin: file and line, or the flag.
+    comment: what stands behind a `#` in the same line.
+    is_packaged: whether one of the package's own files says so.
+  """
+
+  scope: str
+  selector: str
+  parameter: str
+  value: Any
+  origin: str
+  comment: str = ""
+  is_packaged: bool = False
+
+  @property
+  def macro(self) -> str | None:
+    """The name of the macro that this sets, or None."""
+    return self.scope if self.selector == _MACRO else None
+
+  @property
+  def is_required(self) -> bool:
+    """Whether this declares a value that somebody else must give."""
+    return _name_of(self.value) == REQUIRED
+
+  def references(self) -> Iterator[Any]:
+    """Yield every reference inside the value."""
+    yield from _references(self.value)
+
+  def macros(self) -> Iterator[str]:
+    """Yield the name of every macro that the value refers to."""
+    for reference in self.references():
+      if getattr(reference, "selector", None) == _MACRO:
+        yield "/".join(reference.scopes)
+
+
+@dataclasses.dataclass
+class Statements:
+  """Everything that was read, in the order in which it takes effect.
+
+  Attributes:
+    settings: later ones win.
+    faults: what could not be read.
+  """
+
+  settings: list[Setting]
+  faults: list[str]
+
+
+def read(
+  files: Sequence[str], bindings: Sequence[str], search: SearchPath
+) -> Statements:
+  """Read gin files with what they include, then single bindings.
+
+  Args:
+    files: names of gin files.
+    bindings: statements such as `NAME = value`.
+    search: finds the files.
+
+  Returns:
+    What was read. Modules that files import have been imported.
+  """
+  reader = _Reader(search)
+  for name in files:
+    reader.read_file(name, "--gin_file")
+  for binding in bindings:
+    key, _, value = binding.partition("=")
+    flag = f"--gin.{key.strip()}={value.strip()}"
+    reader.read_lines(binding, flag, is_packaged=False)
+  return reader.statements
+
+
+class _Reader:
+  """Reads one source after another into a list."""
+
+  def __init__(self, search: SearchPath):
+    self.statements = Statements([], [])
+    self._search = search
+    self._open: list[pathlib.Path] = []
+
+  def read_file(self, name: str, origin: str) -> None:
+    """Read a file; `origin` says who asked for it."""
+    try:
+      path = self._search.find(name)
+    except FileNotFoundError as error:
+      self._fault(origin, str(error))
+      return
+    if path in self._open:
+      self._fault(origin, f"{name} includes itself.")
+      return
+    self._open.append(path)
+    text = path.read_text(encoding="utf-8")
+    self.read_lines(text, name, self._search.is_packaged(path))
+    self._open.pop()
+
+  def read_lines(self, text: str, name: str, is_packaged: bool) -> None:
+    """Read statements; `name` is the flag or the file they stand in."""
+    is_flag = name.startswith("--")
+    try:
+      for statement in config_parser.ConfigParser(text, _Delegate()):
+        line = statement.location.line_num
+        origin = name if is_flag else f"{name}:{line}"
+        if isinstance(statement, config_parser.IncludeStatement):
+          self.read_file(statement.filename, origin)
+        elif isinstance(statement, config_parser.ImportStatement):
+          self._import(statement, origin)
+        elif isinstance(statement, config_parser.BindingStatement):
+          self.statements.settings.append(
+            _setting(statement, origin, is_packaged)
+          )
+    except (SyntaxError, tokenize.TokenError, ValueError) as error:
+      self._fault(name, _syntax(error, name if is_flag else ""))
+    except _DynamicRegistrationError as error:
+      self._fault(name, str(error))
+
+  def _import(
+    self, statement: config_parser.ImportStatement, origin: str
+  ) -> None:
+    if statement.module == _DYNAMIC:
+      raise _DynamicRegistrationError(
+        "dynamic registration is not used here: settings have fixed names, "
+        "which --dry_run prints. Files written for T5X's own classes do not "
+        "apply; the macros and the file names of the originals do."
+      )
+    try:
+      gin.parse_config(statement.format())
+    except ImportError as error:
+      self._fault(origin, f"cannot import {statement.module}: {error}")
+
+  def _fault(self, origin: str, message: str) -> None:
+    self.statements.faults.append(f"{origin}: {message}")
+
+
+class _DynamicRegistrationError(Exception):
+  """A file asks for gin's other way to name things."""
+
+
+class _Delegate(config_parser.ParserDelegate):
+  """Resolves references, and remembers those that nobody knows."""
+
+  def configurable_reference(self, selector: str, evaluate: bool) -> Any:
+    try:
+      return gin.config.ConfigurableReference(selector, evaluate)
+    except (ValueError, KeyError) as error:  # unknown, ambiguous
+      return Unknown(selector, str(error))
+
+  def macro(self, name: str) -> Any:
+    return gin.config.ParserDelegate().macro(name)
+
+
+def _setting(
+  statement: config_parser.BindingStatement, origin: str, is_packaged: bool
+) -> Setting:
+  scope, selector = statement.scope, statement.selector
+  parameter = statement.arg_name
+  if not parameter:
+    scope = f"{scope}/{selector}" if scope else selector
+    selector, parameter = _MACRO, "value"
+  elif selector == "macro" and parameter == "value":
+    selector = _MACRO
+  comment = statement.location.line_content.partition("#")[2].strip()
+  return Setting(
+    scope, selector, parameter, statement.value, origin, comment, is_packaged
+  )
+
+
+def _name_of(value: Any) -> str | None:
+  """Return the name of a constant or macro, if the value is nothing else."""
+  scopes = getattr(value, "scopes", None)
+  return "/".join(scopes) if scopes else None
+
+
+def _references(value: Any) -> Iterator[Any]:
+  if isinstance(value, (gin.config.ConfigurableReference, Unknown)):
+    yield value
+  elif isinstance(value, dict):
+    for part in value.values():
+      yield from _references(part)
+  elif isinstance(value, (list, tuple)):
+    for part in value:
+      yield from _references(part)
+
+
+def _syntax(error: Exception, flag: str) -> str:
+  """Describe a syntax error; of flags, name the usual cause."""
+  message = str(error.args[0]).splitlines()[0].rstrip(".")
+  if not flag:
+    location = error.args[1] if len(error.args) > 1 else None
+    line = getattr(location, "line_num", None)
+    where = f"line {line}: " if line else ""
+    return f"{where}{message}."
+  name, _, value = flag.partition("=")
+  bare = value.strip("'\"")
+  return (
+    f"not a value in gin's syntax ({message}). Text needs quotes inside: "
+    f"{name}=\"'{bare}'\"."
+  )

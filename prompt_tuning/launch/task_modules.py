@@ -1,0 +1,50 @@
+"""MIXTURE_OR_TASK_MODULE: modules that declare tasks.
+
+The published benchmarks need no module here: what they are is known without
+TensorFlow, and only a cold token cache imports what makes their text. Their
+module names are accepted, those of the original package included.
+"""
+
+import importlib
+from collections.abc import Iterable
+
+from prompt_tuning.core import tree
+from prompt_tuning.data import spec
+
+_PACKAGE = "prompt_tuning"
+_TASKS = f"{_PACKAGE}.data.tasks"
+
+
+def known() -> list[str]:
+  """List the names that stand for tasks of this package."""
+  names = [f"{_PACKAGE}.data", _TASKS]
+  for catalogue in spec.CATALOG:
+    # The original's name, and where the same tasks are here.
+    names += [f"{_PACKAGE}.data.{catalogue}", f"{_TASKS}.{catalogue}"]
+  return names
+
+
+def ensure(modules: Iterable[str]) -> None:
+  """Make the tasks of some modules known.
+
+  Args:
+    modules: dotted names; those of this package need no import.
+
+  Raises:
+    ValueError: a module that does not exist, or fails.
+  """
+  for name in modules:
+    if name in known():
+      continue
+    if name.partition(".")[0] == _PACKAGE:
+      raise ValueError(
+        f"MIXTURE_OR_TASK_MODULE: no module {name!r} declares tasks."
+        f"{tree.nearest(name, known())}"
+      )
+    try:
+      importlib.import_module(name)
+    except ImportError as error:
+      raise ValueError(
+        f"MIXTURE_OR_TASK_MODULE: cannot import {name!r}: {error}. Is its "
+        "folder on PYTHONPATH?"
+      ) from error
