@@ -124,7 +124,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
       batching, batch_size, lengths, max_shapes
     )
     sizes = [len(part.inputs) for part, _ in parts]
-    self._order = order.shuffled(sizes, [rate for _, rate in parts], seed)
+    self._order = order.Order(sizes, [rate for _, rate in parts], seed)
     self.packed = batching == "packed"
     whole = min(sum(sizes) // batch_size, WINDOW_BATCHES)
     self._window = batch_size * max(1, whole)
@@ -162,9 +162,8 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
       window: its number, from 0.
       carried: example numbers left over by the window before.
     """
-    start = window * self._window
-    fresh = [self._order[k] for k in range(start, start + self._window)]
-    examples = np.concatenate([carried, np.asarray(fresh, np.int64)])
+    fresh = self._order.read(window * self._window, self._window)
+    examples = np.concatenate([carried, fresh])
     return self._planner(examples, window, len(carried))
 
   def assemble(self, slots: Slots) -> NumpyBatch:

@@ -50,4 +50,4 @@ def test_chosen_size_is_dense_and_holds_the_longest():
   T, S = packing.choose_size(encoder, decoder)
   assert encoder.max() <= T <= packing.MAX_STRETCH * encoder.max() + 32
   rows = packing.best_fit(encoder, decoder, T, S)
-  assert encoder.sum() / (len(rows.members) * T) > 0.95
+  assert encoder.sum() / (len(rows.members) * T) > 0.91

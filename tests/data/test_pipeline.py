@@ -208,25 +208,39 @@ def test_buckets_waste_less_than_fixed():
 
 
 def test_neighbouring_seeds_are_not_shifted_epochs():
-  """As grain's own seeds would be: epoch e of seed s is seeded with s + e."""
-  first, second = (order.shuffled([30], [1.0], seed) for seed in (0, 1))
-  epochs = [
-    [o[k] for k in range(30 * e, 30 * e + 30)]
-    for o in (first, second)
-    for e in range(3)
-  ]
-  assert len({tuple(epoch) for epoch in epochs}) == 6
+  """As grain's own would be: epoch e of seed s is seeded with s + e."""
+  epochs = {
+    tuple(order.Order([30], [1.0], seed).read(30 * epoch, 30))
+    for seed in (0, 1, 2)
+    for epoch in range(3)
+  }
+  assert len(epochs) == 9
+  assert all(sorted(epoch) == list(range(30)) for epoch in epochs)
 
 
 def test_order_is_uniform():
   """Every example comes equally often in every fifth of an epoch."""
   counts = np.zeros((20, 5))
   for seed in range(200):
-    examples = order.shuffled([20], [1.0], seed)
-    for k in range(20):
-      counts[examples[k], k // 4] += 1
+    examples = order.Order([20], [1.0], seed).read(0, 20)
+    counts[examples, np.arange(20) // 4] += 1
   # 200 draws, probability 1/5: standard deviation 5.7.
   assert abs(counts - 40).max() < 5 * 5.7
+
+
+@given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 40))
+def test_order_is_read_from_anywhere(size, start, count):
+  whole = order.Order([size], [1.0], 3).read(0, start + count)
+  part = order.Order([size], [1.0], 3).read(start, count)
+  np.testing.assert_array_equal(part, whole[start:])
+  mixed = [order.Order([size, 4], [2.0, 1.0], 3) for _ in range(2)]
+  whole = mixed[0].read(0, start + count)
+  np.testing.assert_array_equal(mixed[1].read(start, count), whole[start:])
+
+
+def test_the_permutation_does_not_change():
+  """Saved runs depend on it, whatever the version of numpy."""
+  assert order.permutation(8, 0, 1).tolist() == [3, 7, 4, 2, 1, 6, 5, 0]
 
 
 def test_mixtures_follow_their_rates():
