@@ -189,6 +189,7 @@ class _Loop:
     self.main = jax.process_index() == 0
     self.window: list[Metrics] = []
     self.warned: set[int] = set()
+    self.shown: dict[str, str] = {}
 
   def run(self, state: TrainState, preemption: Preemption) -> Result:
     settings = self.settings
@@ -232,6 +233,11 @@ class _Loop:
       unit="step",
       disable=not (self.settings.progress_bar and self.main),
     )
+
+  def _show(self, bar: tqdm.tqdm, **values: list[str]) -> None:
+    """Show the first runs' newest numbers beside the bar."""
+    self.shown |= {name: "/".join(own[:4]) for name, own in values.items()}
+    bar.set_postfix(self.shown)
 
   def _resume(self, fresh: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Read the newest bundle, or start."""
@@ -291,8 +297,7 @@ class _Loop:
       }
       self._save_best(state, step, run)
     self.progress["stale"] = 0 if improved else self.progress["stale"] + 1
-    scores = [f"{result.score:.2f}" for result in results[:4]]
-    bar.set_postfix_str(f"{bar.postfix or ''} score={'/'.join(scores)}")
+    self._show(bar, score=[f"{result.score:.2f}" for result in results])
 
   def _save_best(self, state: TrainState, step: int, run: int) -> None:
     flat = bundle.to_host(tree.flatten(state.trainable))
@@ -333,8 +338,7 @@ class _Loop:
           for tag, value in metrics.items()
         }
         self.log.write(self.settings.start_step + step, run, own, "train")
-    losses = [f"{x:.3g}" for x in metrics["loss"][:4]]
-    bar.set_postfix_str(f"loss={'/'.join(losses)}")
+    self._show(bar, loss=[f"{loss:.3g}" for loss in metrics["loss"]])
     self.started = time.perf_counter()
 
   def _fetch_window(

@@ -1,0 +1,97 @@
+"""A training process to be killed: `python killed_run.py FOLDER`.
+
+Reports every step on standard output, so that the test can choose a moment.
+"""
+
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.core import partition
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.tree import flatten
+from prompt_tuning.train import loop, objectives, optimizers, state, step
+
+V, H, RUNS = 32, 8, 2
+rng = np.random.default_rng(0)
+TABLE = jnp.asarray(rng.normal(size=(V, H)), jnp.float32)
+
+
+class Batches:
+  count = 0
+
+  def __next__(self):
+    rows = np.random.default_rng(self.count).integers(2, V, (2 * RUNS, 3))
+    self.count += 1
+    rows = rows.astype(np.int32)
+    return {
+      "encoder_input_tokens": rows,
+      "decoder_target_tokens": rows[:, ::-1].copy(),
+      "run_ids": np.repeat(np.arange(RUNS, dtype=np.int32), 2),
+    }
+
+  def get_state(self):
+    return {"count": self.count}
+
+  def set_state(self, saved):
+    self.count = saved["count"]
+
+
+def forward(params, batch, delta, keys):
+  """A backbone of one layer: the loop does not care what it trains."""
+  x = params["table"][batch["encoder_input_tokens"]]
+  x = x + delta.virtual[batch["run_ids"]]
+  noise = jax.vmap(lambda k: jax.random.normal(k, (1, H)))(keys)
+  return (x + 0.1 * noise) @ params["table"].T
+
+
+def main(folder):
+  trainable = {"tuner": {"rows": jnp.zeros((RUNS, 3, H))}}
+  frozen = {"model": {"table": TABLE}}
+  optimizer = optimizers.bank_optimizer(
+    optimizers.Adafactor(), [0.1, 0.03], start_step=0
+  )
+  program = step.Program(
+    forward=forward,
+    produce=lambda p: Delta(virtual=p["rows"]),
+    partition=partition.build(partition.TUNER_ONLY, trainable | frozen),
+    objective=objectives.CrossEntropy(),
+    optimizer=optimizer,
+    num_runs=RUNS,
+  )
+  compiled = jax.jit(program.step)
+
+  def reporting(*args):
+    out = compiled(*args)
+    print("step", flush=True)
+    return out
+
+  def evaluate(trainable):
+    values = np.asarray(flatten(trainable)["tuner/rows"])
+    return [loop.Evaluation(float(np.sin(v.sum() * 9)), {}) for v in values]
+
+  loop.train(
+    reporting,
+    state.create(trainable, optimizer, [0, 1]),
+    frozen,
+    Batches(),
+    settings=loop.Settings(
+      num_steps=400,
+      log_period=7,
+      eval_period=5,
+      save_period=3,
+      progress_bar=False,
+      tensorboard=False,
+    ),
+    folder=pathlib.Path(folder),
+    manifest={"run": "killed"},
+    summarise=program.objective.summarise,
+    evaluate=evaluate,
+  )
+
+
+if __name__ == "__main__":
+  main(sys.argv[1])

@@ -1,0 +1,325 @@
+"""The loop: exact resumption, best and last, stopping, bad endings."""
+
+import json
+import logging
+import os
+import pathlib
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.core import tree
+from prompt_tuning.train import logs, loop
+
+SEEDS = (0, 1)
+RUN = {"method": "prompt", "backbone": "abc"}
+
+
+@pytest.fixture(scope="module")
+def bank(params, setup):
+  return setup(params, SEEDS)
+
+
+def settings(**changes):
+  return loop.Settings(
+    **{
+      "num_steps": 12,
+      "log_period": 3,
+      "eval_period": 4,
+      "save_period": 4,
+      "progress_bar": False,
+      "tensorboard": False,
+    }
+    | changes
+  )
+
+
+def train(bank, folder, batches, evaluate=None, step=None, run=RUN, **changes):
+  return loop.train(
+    step or bank.step,
+    bank.state,
+    bank.frozen,
+    batches,
+    settings=settings(**changes),
+    folder=folder,
+    manifest=run,
+    summarise=bank.program.objective.summarise,
+    evaluate=evaluate,
+  )
+
+
+def scores_from(trainable):
+  """A score that depends on the prompts, different for every run."""
+  values = np.asarray(next(iter(tree.flatten(trainable).values())))
+  return [
+    loop.Evaluation(
+      float(np.sin(v.sum() * 10)), {"t/accuracy": float(v.mean())}
+    )
+    for v in values
+  ]
+
+
+def bytes_below(folder, *names):
+  """Every file of the bundles, by relative path."""
+  root = pathlib.Path(folder)
+  return {
+    str(p.relative_to(root)): p.read_bytes()
+    for name in names
+    for p in sorted((root / name).rglob("*"))
+    if p.is_file()
+  }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bank, counted_batches, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("undisturbed")
+  train(bank, folder, counted_batches(SEEDS), scores_from)
+  return bytes_below(folder, "bundles", "best")
+
+
+class Killed(BaseException):
+  """Stands for SIGKILL: nothing may catch it."""
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_killed_anywhere_continues_bit_for_bit(
+  moment, bank, counted_batches, undisturbed, tmp_path, monkeypatch
+):
+  """Die at every kind of moment: steps, evaluations, and inside of writes."""
+  countdown = [moment]
+
+  def tick():
+    countdown[0] -= 1
+    if countdown[0] == 0:
+      raise Killed
+
+  def dying(function):
+    def wrapped(*args, **kwargs):
+      tick()
+      result = function(*args, **kwargs)
+      tick()
+      return result
+
+    return wrapped
+
+  for module, name in [
+    (bundle, "_write_flushed"),
+    (bundle, "_flush_folder"),
+    (bundle, "keep_latest"),
+    (os, "rename"),
+    (os, "replace"),
+  ]:
+    monkeypatch.setattr(module, name, dying(getattr(module, name)))
+  step, evaluate = dying(bank.step), dying(scores_from)
+  for _ in range(3):
+    try:
+      train(bank, tmp_path, counted_batches(SEEDS), evaluate, step)
+    except Killed:
+      continue
+    break
+  assert bytes_below(tmp_path, "bundles", "best") == undisturbed
+
+
+def test_a_finished_run_does_nothing_more(
+  bank, counted_batches, undisturbed, tmp_path
+):
+  train(bank, tmp_path, counted_batches(SEEDS), scores_from)
+  result = train(bank, tmp_path, counted_batches(SEEDS), scores_from)
+  assert int(result.state.step) == 12
+  assert bytes_below(tmp_path, "bundles", "best") == undisturbed
+
+
+def test_longer_training_continues(bank, counted_batches, tmp_path):
+  """More steps than the saved run had equal a run of that many at once."""
+  train(bank, tmp_path / "a", counted_batches(SEEDS), num_steps=8)
+  a = train(bank, tmp_path / "a", counted_batches(SEEDS))
+  b = train(bank, tmp_path / "b", counted_batches(SEEDS))
+  for x, y in zip(
+    jax.tree.leaves(a.state), jax.tree.leaves(b.state), strict=True
+  ):
+    assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_bundles_are_small_and_hold_no_backbone(
+  bank, counted_batches, tmp_path
+):
+  train(bank, tmp_path, counted_batches(SEEDS))
+  newest = bundle.read(bundle.step_path(tmp_path / "bundles", 12))
+  assert list(newest.trainable) == ["tuner/encoder/prompt/prompt/prompt"]
+  assert not [name for name in newest.resume if "model" in name]
+  assert bundle.steps(tmp_path / "bundles") == [8, 12]
+  prompt = newest.trainable["tuner/encoder/prompt/prompt/prompt"]
+  size = sum(map(len, bytes_below(tmp_path, "bundles/step_00000012").values()))
+  assert size < 4 * prompt.nbytes + 8_000
+
+
+def test_the_best_of_every_run_is_kept(bank, counted_batches, tmp_path):
+  history = []
+
+  def evaluate(trainable):
+    results = scores_from(trainable)
+    flat = bundle.to_host(tree.flatten(trainable))
+    history.append((results, flat))
+    return results
+
+  result = train(
+    bank, tmp_path, counted_batches(SEEDS), evaluate, eval_period=2
+  )
+  for run in range(2):
+    scores = [results[run].score for results, _ in history]
+    best = int(np.argmax(scores))
+    assert result.best[run]["step"] == 2 * (best + 1)
+    assert result.best[run]["score"] == pytest.approx(max(scores))
+    (step,) = bundle.steps(tmp_path / "best" / f"run_{run}")
+    assert step == 2 * (best + 1)
+    kept = bundle.read(bundle.step_path(tmp_path / "best" / f"run_{run}", step))
+    for path, array in kept.trainable.items():
+      np.testing.assert_array_equal(
+        array, history[best][1][path][run : run + 1]
+      )
+
+
+def test_early_stopping_counts_evaluations(bank, counted_batches, tmp_path):
+  results = iter([1.0, 3.0, 2.0, 3.0, 2.5, 9.0])
+
+  def evaluate(_):
+    score = next(results)
+    return [loop.Evaluation(score, {}), loop.Evaluation(0.0, {})]
+
+  result = train(
+    bank, tmp_path, counted_batches(SEEDS), evaluate, eval_period=1, patience=3
+  )
+  assert result.reason == "early stopping"
+  assert int(result.state.step) == 5
+  assert result.best[0] == {"step": 2, "score": 3.0, "metrics": {}}
+  assert bundle.steps(tmp_path / "bundles")[-1] == 5
+
+
+def test_sigterm_saves_and_ends_cleanly(bank, counted_batches, tmp_path):
+  calls = [0]
+
+  def step(*args):
+    calls[0] += 1
+    if calls[0] == 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return bank.step(*args)
+
+  before = signal.getsignal(signal.SIGTERM)
+  result = train(bank, tmp_path / "a", counted_batches(SEEDS), step=step)
+  assert result.reason == "preempted"
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert bundle.steps(tmp_path / "a" / "bundles") == [4, 6]
+  train(bank, tmp_path / "a", counted_batches(SEEDS))
+  train(bank, tmp_path / "b", counted_batches(SEEDS))
+  last = "bundles/step_00000012"
+  assert bytes_below(tmp_path / "a", last) == bytes_below(tmp_path / "b", last)
+
+
+def _breaking(step, after, runs):
+  """A step whose losses become NaN."""
+  count = [0]
+
+  def wrapped(*args):
+    state, metrics = step(*args)
+    count[0] += 1
+    if count[0] > after:
+      loss = np.array(metrics.sums["loss"])
+      loss[list(runs)] = np.nan
+      metrics = metrics._replace(sums={**metrics.sums, "loss": loss})
+    return state, metrics
+
+  return wrapped
+
+
+def test_nan_stops_before_it_is_saved(bank, counted_batches, tmp_path):
+  step = _breaking(bank.step, 7, (0, 1))
+  with pytest.raises(loop.DivergedError, match="learning rate"):
+    train(bank, tmp_path, counted_batches(SEEDS), step=step, log_period=100)
+  assert bundle.steps(tmp_path / "bundles") == [4]
+
+
+def test_one_lost_run_does_not_stop_the_others(
+  bank, counted_batches, tmp_path, caplog
+):
+  step = _breaking(bank.step, 5, (1,))
+  with caplog.at_level(logging.WARNING):
+    result = train(bank, tmp_path, counted_batches(SEEDS), step=step)
+  assert result.reason == "finished"
+  assert caplog.text.count("Run 1") == 1
+
+
+def test_another_run_in_the_folder_is_refused(bank, counted_batches, tmp_path):
+  train(bank, tmp_path, counted_batches(SEEDS))
+  before = bytes_below(tmp_path, "bundles")
+  with pytest.raises(ValueError, match="backbone: the bundle has 'abc'"):
+    train(
+      bank, tmp_path, counted_batches(SEEDS), run=RUN | {"backbone": "other"}
+    )
+  assert bytes_below(tmp_path, "bundles") == before
+
+
+def test_a_prompt_of_another_length_is_refused(
+  bank, counted_batches, tmp_path, setup, params
+):
+  train(bank, tmp_path, counted_batches(SEEDS))
+  other = setup(params, (0, 1, 2))
+  with pytest.raises(ValueError, match=r"expected float32\[3, 4, 16\]"):
+    train(other, tmp_path, counted_batches((0, 1, 2)))
+
+
+def test_a_full_disk_loses_nothing(
+  bank, counted_batches, undisturbed, tmp_path, monkeypatch
+):
+  writes, real = [0], bundle._write_flushed
+
+  def full(path, data):
+    writes[0] += 1
+    if writes[0] > 12:
+      raise OSError(28, "No space left on device")
+    real(path, data)
+
+  monkeypatch.setattr(bundle, "_write_flushed", full)
+  with pytest.raises(CheckpointError, match="No space left"):
+    train(bank, tmp_path, counted_batches(SEEDS), scores_from)
+  assert bundle.read_latest(tmp_path / "bundles") is not None
+  monkeypatch.setattr(bundle, "_write_flushed", real)
+  train(bank, tmp_path, counted_batches(SEEDS), scores_from)
+  assert bytes_below(tmp_path, "bundles", "best") == undisturbed
+
+
+def test_the_log_repeats_no_step(bank, counted_batches, tmp_path):
+  train(bank, tmp_path, counted_batches(SEEDS), num_steps=8, start_step=100)
+  path = tmp_path / logs.FILE
+  with path.open("a") as file:
+    file.write('{"step": 111, "run": 0, "train/loss": 1.0}\n{"step": 1')
+  train(bank, tmp_path, counted_batches(SEEDS), scores_from, start_step=100)
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  seen = [(x["step"], x["run"]) for x in lines if "train/loss" in x]
+  expected = [(100 + s, r) for s in (3, 6, 8, 9, 12) for r in (0, 1)]
+  assert seen == expected
+  assert {
+    "train/accuracy",
+    "train/weight_rms",
+    "train/timing/steps_per_second",
+  } <= set(lines[0])
+  assert any("inference_eval/t/accuracy" in x for x in lines)
+
+
+def test_tensorboard_files_are_written(bank, counted_batches, tmp_path):
+  train(bank, tmp_path, counted_batches(SEEDS), tensorboard=True)
+  for run in range(2):
+    files = list((tmp_path / "tensorboard" / f"run_{run}").iterdir())
+    assert len(files) == 1
+    assert b"train/loss_per_nonpadding_target_token" in files[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+  "change", [{"num_steps": 0}, {"log_period": 0}, {"keep": 0}]
+)
+def test_settings_are_checked(change):
+  with pytest.raises(ValueError, match=next(iter(change))):
+    settings(**change)
