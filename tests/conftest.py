@@ -3,14 +3,23 @@
 import os
 import pathlib
 
-# Before jax starts: eight simulated devices for the sharding tests.
-os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Before jax starts: eight simulated devices for the sharding tests, and a
+# compiler in a hurry, since tests compile far more than they compute.
+# Benchmarks and commands run as users run them.
+os.environ["XLA_FLAGS"] = " ".join(
+  [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+  ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -36,6 +45,30 @@ TOLERANCES = {
 def tolerance():
   """The tolerance table."""
   return TOLERANCES
+
+
+def _random_params(config, seed=0):
+  from prompt_tuning.core import tree
+  from prompt_tuning.models.t5 import network
+
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    noise = rng.normal(size=leaf.shape)
+    if path.endswith("scale"):
+      noise = 1 + 0.2 * noise
+    elif path.endswith("kernel"):
+      noise = noise / np.sqrt(leaf.shape[-2])
+    return jnp.asarray(noise, leaf.dtype)
+
+  flat = tree.flatten(network.abstract_params(config))
+  return tree.unflatten({path: draw(path, leaf) for path, leaf in flat.items()})
+
+
+@pytest.fixture(scope="session")
+def random_params():
+  """Draw a model with numpy, `(config, seed=0) -> params`; compiles nothing."""
+  return _random_params
 
 
 @pytest.fixture(scope="session")

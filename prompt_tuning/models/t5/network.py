@@ -380,15 +380,18 @@ def score(logits: Array, targets: Array) -> Array:
   return jnp.sum(jnp.where(targets != PAD_ID, picked, 0), axis=-1)
 
 
-def _boxed_params(config: T5Config) -> Mapping[str, Any]:
-  ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+def _init(config: T5Config, key: Array) -> Mapping[str, Any]:
+  ids = jnp.ones((1, 2), jnp.int32)
   batch = {
     "encoder_input_tokens": ids,
     "decoder_input_tokens": ids,
     "decoder_target_tokens": ids,
   }
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return jax.eval_shape(T5(config).init, key, batch)["params"]
+  return T5(config).init(key, batch)["params"]
+
+
+def _boxed_params(config: T5Config) -> Mapping[str, Any]:
+  return jax.eval_shape(lambda: _init(config, jax.random.key(0)))
 
 
 def abstract_params(config: T5Config) -> Mapping[str, Any]:
@@ -422,19 +425,15 @@ def logical_axes(config: T5Config) -> Mapping[str, Any]:
 
 
 def init_params(config: T5Config, key: Array) -> Mapping[str, Any]:
-  """Draw a random model, unboxed; for tests and pretraining from scratch.
+  """Draw a random model; for tests and for pretraining from scratch.
 
   Args:
     config: model configuration.
     key: PRNG key.
 
   Returns:
-    The tree of `abstract_params`, with arrays.
+    The tree of `abstract_params`, with arrays. Not jitted: one small compilation
+    per shape beats one large one. Jit it with `out_shardings` to draw a model
+    that does not fit one device.
   """
-  ids = jnp.ones((1, 2), jnp.int32)
-  batch = {
-    "encoder_input_tokens": ids,
-    "decoder_input_tokens": ids,
-    "decoder_target_tokens": ids,
-  }
-  return nn.meta.unbox(jax.jit(T5(config).init)(key, batch)["params"])
+  return nn.meta.unbox(_init(config, key))

@@ -25,8 +25,8 @@ V, P, K = 24, 3, 2
 
 
 @pytest.fixture(scope="module")
-def params():
-  return network.init_params(CONFIG, jax.random.key(0))
+def params(random_params):
+  return random_params(CONFIG)
 
 
 @pytest.fixture(scope="module")

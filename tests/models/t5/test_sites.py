@@ -291,8 +291,8 @@ KINDS = [
 
 
 @pytest.fixture(scope="module")
-def params():
-  return network.init_params(CONFIG, jax.random.key(0))
+def params(random_params):
+  return random_params(CONFIG)
 
 
 @pytest.fixture(scope="module")
