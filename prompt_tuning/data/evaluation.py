@@ -18,7 +18,7 @@ class EvaluationBatches:
   length; `fixed` keeps their own order.
 
   Attributes:
-    shapes: every (B, T, S) that can occur, or None for `longest`.
+    shapes: every (B, T, S) of the global batches, or None for `longest`.
   """
 
   def __init__(
@@ -29,18 +29,21 @@ class EvaluationBatches:
     layout: Layout = TEXT_ONLY,
     batching: str = "buckets",
     max_shapes: int = 4,
+    shard: tuple[int, int] = (0, 1),
   ):
     """Plan the batches.
 
     Args:
       tokens: the examples.
-      batch_size: rows per batch.
+      batch_size: rows of the global batch.
       layout: virtual tokens.
       batching: `fixed`, `longest` or `buckets`.
       max_shapes: most buckets.
+      shard: (index, count) of this host, which gets that part of the rows.
 
     Raises:
-      ValueError: no examples, or another batching.
+      ValueError: no examples, another batching, or a batch size that the hosts
+        cannot share.
     """
     if batching == "packed":
       raise ValueError(
@@ -48,6 +51,7 @@ class EvaluationBatches:
       )
     self._assembler, lengths = pipeline.join([tokens], layout)
     planner = planning.make_planner(batching, batch_size, lengths, max_shapes)
+    self._rows = pipeline.shard_rows(batch_size, shard)
     self.shapes = planner.shapes
     examples = np.arange(len(tokens.inputs))
     if batching != "fixed":
@@ -63,9 +67,9 @@ class EvaluationBatches:
 
   def __iter__(self) -> Iterator[NumpyBatch]:
     for slots in self._slots:
-      batch = self._assembler(slots, packed=False)
+      batch = self._assembler(slots.take(self._rows), packed=False)
       index = np.full(self._batch_size, -1, np.int32)
       index[: len(slots.examples)] = slots.examples
-      batch["example_index"] = index
-      batch["example_mask"] = index >= 0
+      batch["example_index"] = index[self._rows]
+      batch["example_mask"] = index[self._rows] >= 0
       yield batch

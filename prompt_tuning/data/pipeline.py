@@ -81,8 +81,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
   Attributes:
     identity: changes whenever the sequence of batches does.
     packed: whether the batches have segment ids.
-    shapes: every (B, T, S) that can occur (B of this host), or None for
-      `longest`.
+    shapes: every (B, T, S) that can occur, B on this host; None for `longest`.
   """
 
   def __init__(
@@ -113,12 +112,6 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     """
     super().__init__()
     parts = [(tokens, 1.0)] if not isinstance(tokens, Sequence) else tokens
-    index, count = shard
-    if batch_size < 1 or batch_size % count or not 0 <= index < count:
-      raise ValueError(
-        f"A batch of {batch_size} rows cannot be shared by shard {index} of "
-        f"{count}; BATCH_SIZE must be a multiple of the number of hosts."
-      )
     self._assembler, lengths = join([part for part, _ in parts], layout)
     self._planner = planning.make_planner(
       batching, batch_size, lengths, max_shapes
@@ -128,13 +121,12 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     self.packed = batching == "packed"
     whole = min(sum(sizes) // batch_size, WINDOW_BATCHES)
     self._window = batch_size * max(1, whole)
-    rows = batch_size // count
-    self._rows = slice(index * rows, (index + 1) * rows)
+    self._rows = shard_rows(batch_size, shard)
     self.identity = _digest(
       {
         "parts": [(part.key, rate) for part, rate in parts],
         "layout": dataclasses.asdict(layout),
-        "sequence": [batch_size, seed, batching, max_shapes],
+        "sequence": [batch_size, seed, batching, self._planner.shapes],
       }
     )
 
@@ -219,6 +211,26 @@ class TrainIterator(grain.DatasetIterator[NumpyBatch]):
       )
     self._start(state["window"], np.asarray(state["carried"], np.int64))
     self._next = state["batch"]
+
+
+def shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
+  """Return the rows of a global batch that one host reads.
+
+  Args:
+    batch_size: rows of the global batch.
+    shard: (index, count) of the host.
+
+  Raises:
+    ValueError: the hosts cannot share the batch evenly.
+  """
+  index, count = shard
+  if batch_size < 1 or batch_size % count or not 0 <= index < count:
+    raise ValueError(
+      f"A batch of {batch_size} rows cannot be shared by shard {index} of "
+      f"{count}; BATCH_SIZE must be a multiple of the number of hosts."
+    )
+  rows = batch_size // count
+  return slice(index * rows, (index + 1) * rows)
 
 
 def join(

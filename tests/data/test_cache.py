@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from prompt_tuning.data import cache, spec, tokenise, vocabulary
+from prompt_tuning.data import cache, custom, spec, tokenise, vocabulary
 from prompt_tuning.data.prepare import prepare
 from prompt_tuning.data.tasks import registration
 
@@ -269,6 +269,36 @@ def test_a_mixture_gives_every_part(data_dir, tmp_path, monkeypatch):
     (names[0], 5, 3.0),
     (names[1], 2, 1.0),  # one per answer
   ]
+
+
+def test_a_k_shot_subset(data_dir, tmp_path):
+  name = f"{TASK}_k2_seed0"
+  train = load("train", tmp_path, data_dir, name)
+  assert [train.example(i)["targets_pretokenized"] for i in range(4)].count(
+    "choice1"
+  ) == 2
+  assert len(train) == 4
+  assert len(load("validation", tmp_path, data_dir, name)) == 5
+
+
+def test_a_users_own_file(tmp_path, monkeypatch):
+  """Keyed by its content, wherever it lies."""
+  spec.names()
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  keys = []
+  for folder, text in (("a", "warm"), ("b", "warm"), ("c", "cold")):
+    path = tmp_path / folder / "rows.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"text": text, "label": "yes"}))
+    name = f"own_{text}"
+    monkeypatch.setattr(
+      spec, "_specs", {k: v for k, v in spec._specs.items() if k != name}
+    )
+    custom.declare(name, {"train": str(path)}, "{text}", "label", ("no", "yes"))
+    tokens = load("train", tmp_path / "cache", None, name)
+    assert tokens.example(0)["inputs_pretokenized"] == text
+    keys.append(tokens.key)
+  assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,15 @@ def test_fixed_keeps_the_order():
   assert index.tolist() == [0, 1, 2, 3, 4, 5, 6, -1, -1]
 
 
+def test_hosts_share_the_batches():
+  store = make_store(13)
+  parts = [EvaluationBatches(store, 4, shard=(i, 2)) for i in range(2)]
+  for whole, *shares in zip(EvaluationBatches(store, 4), *parts, strict=True):
+    for name, array in whole.items():
+      joined = np.concatenate([share[name] for share in shares])
+      np.testing.assert_array_equal(array, joined)
+
+
 def test_packing_is_refused():
   with pytest.raises(ValueError, match="one example per row"):
     EvaluationBatches(make_store(7), 3, batching="packed")

@@ -163,7 +163,9 @@ def _mnli() -> list[Source]:
     every.update({f"{split}_{genre}": n for split, n in sizes.items()})
     files = {"val": "validation", "dev": "validation", "test": "test"}
     spelled.update({f"{f}_{genre}": f"{s}_{genre}" for f, s in files.items()})
-  named = r"MNLI/(?P<split>train|val|dev|(?:val|dev|test)_(?:mis)?matched)"
+  named = (
+    r"MNLI/(?P<split>train|val|dev|(?:val|dev|test)_(?:mismatched|matched))"
+  )
   matched = rf"MNLI/(?P<split>val|dev|test(?=_))(?:_matched)?{_PART}"
   mismatched = rf"MNLI/(?P<split>val|dev|test)_mismatched{_PART}"
   return [
