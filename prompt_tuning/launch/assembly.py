@@ -1,0 +1,179 @@
+"""From a job and a frozen model to what the step reads and writes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prompt_tuning.checkpoints import restore
+from prompt_tuning.core import axes, partition
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import Array, Batch, Params
+from prompt_tuning.data import spec
+from prompt_tuning.data.vocabulary import Vocabulary
+from prompt_tuning.launch.backbone import Backbone
+from prompt_tuning.launch.identity import placement_of
+from prompt_tuning.launch.job import Run, TrainJob, build_tuner
+from prompt_tuning.models.t5 import network
+from prompt_tuning.train import optimizers, state
+from prompt_tuning.train.state import TrainState
+from prompt_tuning.train.step import Program
+from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.initializers import Context
+
+
+class Assembly(NamedTuple):
+  """Everything that a step needs.
+
+  Attributes:
+    program: what a step computes.
+    state: before the first step.
+    frozen: the frozen part of the parameters.
+    tuners: the tuning method of every run; none for model tuning.
+    placements: where virtual tokens stand, of every run.
+  """
+
+  program: Program
+  state: TrainState
+  frozen: Params
+  tuners: tuple[nn.Module, ...]
+  placements: tuple[Placement, ...]
+
+
+def assemble(
+  job: TrainJob,
+  backbone: Backbone,
+  codec: Vocabulary,
+  start_step: int,
+  mesh: Mesh | None,
+) -> Assembly:
+  """Initialise what trains, divide it from what does not, build the step.
+
+  Args:
+    job: what to do.
+    backbone: the frozen model; initialisers see its embedding table.
+    codec: the vocabulary.
+    start_step: that of the optimizer.
+    mesh: where everything lies.
+
+  Returns:
+    The program and its state.
+
+  Raises:
+    ValueError: the rules, the initialisers or the runs do not fit.
+  """
+  runs = job.runs
+  tuners = tuple(
+    build_tuner(run.tuner, backbone.config)
+    for run in runs
+    if run.tuner is not None
+  )
+  whole: dict[str, Params] = {"model": backbone.params}
+  if tuners:
+    table = _readable(backbone.params["token_embedder"]["embedding"], mesh)
+    contexts = [_context(run, table, codec) for run in runs]
+    keys = [jax.random.key(run.seed) for run in runs]
+    whole["tuner"] = bank.init_bank(tuners, keys, contexts).params
+  rules = partition.build(job.rules, _shapes_of_one_run(whole))
+  trainable, frozen = rules.split(whole)
+  if "model" in trainable:
+    copies = jax.tree.map(lambda a: _copies(a, len(runs)), trainable["model"])
+    trainable = {**trainable, "model": copies}
+  optimizer = optimizers.bank_optimizer(
+    job.optimizer,
+    [run.learning_rate for run in runs],
+    start_step=start_step,
+    schedule=job.schedule,
+  )
+  program = Program(
+    forward=_forward(backbone),
+    produce=_produce(tuners),
+    partition=rules,
+    objective=job.objective,
+    optimizer=optimizer,
+    num_runs=len(runs),
+    num_microbatches=job.num_microbatches,
+    dropout=backbone.config.dropout_rate > 0,
+  )
+  fresh = state.create(trainable, optimizer, [run.seed for run in runs])
+  placements = tuple(map(placement_of, tuners)) or (Placement(),) * len(runs)
+  return Assembly(program, _on_mesh(fresh, mesh), frozen, tuners, placements)
+
+
+def _context(run: Run, table: Array, codec: Vocabulary) -> Context:
+  """Show a run's initialiser the model's table and the task's words."""
+  found = spec.get(run.task)
+  words = found.label_words if isinstance(found, spec.TaskSpec) else ()
+  return Context(
+    embeddings=table,
+    tokenize=codec.encode,
+    label_words=words,
+    load_prompt=lambda path: np.asarray(restore.open_prompt(path).values),
+  )
+
+
+def _shapes_of_one_run(whole: Mapping[str, Params]) -> Params:
+  """Describe the parameters as one run sees them, for counts and rules."""
+
+  def one(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+  shapes: dict[str, Params] = {"model": whole["model"]}
+  if "tuner" in whole:
+    shapes["tuner"] = jax.tree.map(one, whole["tuner"])
+  return shapes
+
+
+def _copies(leaf: Array, count: int) -> Array:
+  """Give every run its own copy, split over devices as the original is."""
+  where = leaf.sharding
+  if isinstance(where, NamedSharding):
+    where = NamedSharding(where.mesh, PartitionSpec(None, *where.spec))
+  shape = (count, *leaf.shape)
+  return jax.jit(jnp.broadcast_to, static_argnums=1, out_shardings=where)(
+    leaf, shape
+  )
+
+
+def _forward(backbone: Backbone) -> Callable[..., Array]:
+  model: Any = network.T5(backbone.config)
+
+  def forward(
+    params: Params, batch: Batch, delta: Delta, keys: Array | None
+  ) -> Array:
+    logits: Array = model.apply({"params": params}, batch, delta, keys)
+    return logits
+
+  return forward
+
+
+def _produce(tuners: Sequence[nn.Module]) -> Callable[[Params], Delta]:
+  def produce(params: Params) -> Delta:
+    return bank.apply_bank(tuners[0], params) if tuners else Delta()
+
+  return produce
+
+
+def _readable(table: Array, mesh: Mesh | None) -> Array:
+  """Give every host the whole table."""
+  if mesh is None or table.is_fully_addressable:
+    return table
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  return jax.jit(lambda x: x, out_shardings=everywhere)(table)
+
+
+def _on_mesh(fresh: TrainState, mesh: Mesh | None) -> TrainState:
+  """Replicate whatever is not on the mesh yet."""
+  if mesh is None:
+    return fresh
+
+  def place(leaf: Array) -> Array:
+    on_mesh = isinstance(leaf.sharding, NamedSharding)
+    return leaf if on_mesh else axes.replicated(mesh, leaf)
+
+  return jax.tree.map(place, fresh)

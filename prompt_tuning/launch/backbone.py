@@ -1,0 +1,70 @@
+"""The frozen model: shapes from gin, weights from a checkpoint."""
+
+import re
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from prompt_tuning.checkpoints import fingerprint, restore
+from prompt_tuning.core import axes
+from prompt_tuning.core.types import Params
+from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5.config import T5Config
+
+# Prompts that a T5X checkpoint may hold beside the model.
+_PROMPTS = r"(encoder|decoder)/prompt/.*"
+
+
+class Backbone(NamedTuple):
+  """A restored model.
+
+  Attributes:
+    config: its configuration.
+    params: its parameters.
+    step: training step of the checkpoint; None where it does not say.
+    fingerprint: tells it from other models.
+  """
+
+  config: T5Config
+  params: Params
+  step: int | None
+  fingerprint: str
+
+
+def load(
+  path: str,
+  config: T5Config,
+  mesh: Mesh | None,
+  rules: axes.AxisRules,
+  dtype: str,
+) -> Backbone:
+  """Restore a model straight into its dtype and sharding.
+
+  Args:
+    path: checkpoint of any known format; a prompt in it is left out.
+    config: of the model.
+    mesh: None for one device.
+    rules: logical axis -> mesh axis.
+    dtype: of the weights.
+
+  Returns:
+    The model.
+
+  Raises:
+    CheckpointError: no checkpoint, a damaged one, or one of another model.
+    ValueError: the mesh cannot split the model.
+  """
+  checkpoint = restore.open_checkpoint(path)
+  target = axes.restore_target(
+    network.abstract_params(config),
+    network.logical_axes(config),
+    mesh,
+    rules,
+    dtype,
+  )
+  has_prompt = any(re.fullmatch(_PROMPTS, name) for name in checkpoint.params)
+  ignore = [_PROMPTS] if has_prompt else []
+  params = restore.restore(checkpoint, target, ignore=ignore)
+  return Backbone(
+    config, params, checkpoint.step, fingerprint.fingerprint(params)
+  )

@@ -1,0 +1,121 @@
+"""Data of a job: training batches of every run, labelled evaluation sets."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import grain
+import jax
+from jax.sharding import Mesh
+
+from prompt_tuning.core.axes import DATA
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.data import cache, spec
+from prompt_tuning.data.assembly import NumpyBatch
+from prompt_tuning.data.bank import BankBatches
+from prompt_tuning.data.cache import TokenCache
+from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
+from prompt_tuning.infer.evaluate import EvalSet
+from prompt_tuning.launch.job import Dataset, Run
+
+
+def train_batches(
+  dataset: Dataset,
+  runs: Sequence[Run],
+  placements: Sequence[Placement],
+  vocab_rows: int,
+  data_dir: str | None,
+  mesh: Mesh | None = None,
+) -> grain.DatasetIterator[NumpyBatch]:
+  """Feed every run with its own examples, in its own order.
+
+  Args:
+    dataset: what to read.
+    runs: their tasks and seeds.
+    placements: where each run's virtual tokens stand.
+    vocab_rows: rows of the embedding table.
+    data_dir: TFDS's data directory.
+    mesh: must be able to split a batch.
+
+  Returns:
+    An iterator over this host's rows; of several runs side by side.
+
+  Raises:
+    ValueError: data that is not here, or a batch that devices cannot share.
+  """
+  ways = mesh.shape.get(DATA, 1) if mesh else 1
+  rows = dataset.batch_size * len(runs)
+  if rows % ways:
+    raise ValueError(
+      f"A batch of {rows} rows (BATCH_SIZE {dataset.batch_size} x {len(runs)} "
+      f"runs) cannot be split over {ways} data-parallel devices; make "
+      "BATCH_SIZE a multiple of them, or choose another mesh."
+    )
+  tokens = {
+    name: _load(dataset, name, data_dir) for name in dict.fromkeys(_tasks(runs))
+  }
+  parts = [
+    TrainBatches(
+      cast(Sequence[tuple[Tokens, float]], tokens[run.task]),
+      dataset.batch_size,
+      run.seed,
+      layout=Layout(placement, vocab_rows),
+      batching=dataset.batching,
+      max_shapes=dataset.max_shapes,
+      shard=(jax.process_index(), jax.process_count()),
+    )
+    for run, placement in zip(runs, placements, strict=True)
+  ]
+  batches = parts[0] if len(parts) == 1 else BankBatches(parts)
+  return iter(batches.prefetch())
+
+
+def eval_sets(
+  dataset: Dataset,
+  name: str,
+  data_dir: str | None,
+  num_examples: int | None = None,
+) -> list[EvalSet]:
+  """Read the labelled examples of a task, or of all tasks of a mixture.
+
+  Args:
+    dataset: where and how to read.
+    name: of the task or mixture.
+    data_dir: TFDS's data directory.
+    num_examples: only the first so many of each task; None for all.
+
+  Returns:
+    One set per task.
+
+  Raises:
+    ValueError: data that is not here, or has no labels.
+  """
+  members = spec.get(name).components(_split(dataset, name))
+  sets = []
+  for (task, _), (tokens, _) in zip(
+    members, _load(dataset, name, data_dir), strict=True
+  ):
+    count = min(len(tokens), num_examples or len(tokens))
+    rows = [tokens.inputs[i] for i in range(count)]
+    examples = [tokens.example(i) for i in range(count)]
+    sets.append(EvalSet(task, rows, examples))
+  return sets
+
+
+def _tasks(runs: Sequence[Run]) -> list[str]:
+  return [run.task for run in runs]
+
+
+def _split(dataset: Dataset, name: str) -> str:
+  return dataset.split or spec.task(name).eval_split
+
+
+def _load(
+  dataset: Dataset, name: str, data_dir: str | None
+) -> list[tuple[TokenCache, float]]:
+  return cache.load(
+    name,
+    _split(dataset, name),
+    dataset.lengths,
+    dataset.cache_dir or cache.default_cache_dir(),
+    data_dir,
+  )

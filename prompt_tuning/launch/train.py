@@ -1,0 +1,179 @@
+"""`prompt-tuning train`: from a gin configuration to prompts that work.
+
+Also `python -m prompt_tuning.launch.train`, with T5X's flags.
+"""
+
+import logging
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+
+from prompt_tuning.checkpoints import bundle
+from prompt_tuning.core import axes
+from prompt_tuning.data import vocabulary
+from prompt_tuning.launch import (
+  assembly,
+  backbone,
+  command,
+  feeding,
+  gin_config,
+  identity,
+)
+from prompt_tuning.launch.flags import Flags
+from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.launch.scoring import Scorer
+from prompt_tuning.train import loop
+
+ABOUT = "Train prompts for a frozen T5, evaluate, keep the best, export."
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+  """A finished training.
+
+  Attributes:
+    result: how it ended.
+    job: what was done.
+    model: the backbone.
+    parts: program, first state, frozen part.
+    manifest: what identifies the run.
+    scorer: evaluates runs, or None.
+  """
+
+  result: loop.Result
+  job: TrainJob
+  model: backbone.Backbone
+  parts: assembly.Assembly
+  manifest: dict[str, Any]
+  scorer: Scorer | None
+
+
+def main(argv: Sequence[str]) -> int:
+  """Train as flags and gin files say.
+
+  Args:
+    argv: the words after `prompt-tuning train`.
+
+  Returns:
+    The process's exit status.
+  """
+  return command.run("train", argv, ABOUT, _work)
+
+
+def _work(job: TrainJob, given: Flags) -> None:
+  train(job, given.tfds_data_dir)
+
+
+def train(job: TrainJob, data_dir: str | None = None) -> Outcome:
+  """Train from the start, or from where MODEL_DIR stands.
+
+  Args:
+    job: what to do.
+    data_dir: TFDS's data directory.
+
+  Returns:
+    How it ended.
+
+  Raises:
+    ValueError: the job cannot be done, or MODEL_DIR holds another run.
+    CheckpointError: something cannot be read or written.
+  """
+  _check_writable(job.model_dir)
+  mesh = job.mesh.build()
+  rules = job.mesh.rules
+  codec = vocabulary.load(job.dataset.vocabulary_file)
+
+  model = backbone.load(
+    job.initial_checkpoint_path, job.model, mesh, rules, job.restore_dtype
+  )
+  start_step = _start_step(job, model)
+  num_steps = job.num_steps(start_step)
+
+  parts = assembly.assemble(job, model, codec, start_step, mesh)
+  batches = feeding.train_batches(
+    job.dataset,
+    job.runs,
+    parts.placements,
+    model.config.vocab_size,
+    data_dir,
+    mesh,
+  )
+  scorer = None
+  if job.evaluation is not None:
+    scorer = Scorer(
+      job.evaluation, job.runs, parts, model, codec, data_dir, mesh
+    )
+  print(parts.program.partition.report())
+
+  manifest = identity.identity(
+    job, parts.tuners, model, codec.sha256, start_step
+  )
+  _write_config(job.model_dir, manifest)
+  result = loop.train(
+    jax.jit(parts.program.step, donate_argnums=0),
+    parts.state,
+    parts.frozen,
+    batches,
+    settings=_settings(job, num_steps, start_step),
+    folder=job.model_dir,
+    manifest=manifest,
+    summarise=cast(loop.Summarise, job.objective.summarise),
+    place=axes.batch_placer(mesh, rules),
+    evaluate=scorer,
+  )
+  return Outcome(result, job, model, parts, manifest, scorer)
+
+
+def _start_step(job: TrainJob, model: backbone.Backbone) -> int:
+  """Find the step that the optimizer goes on from, as T5X restores it."""
+  if job.restored_step is not None:
+    return job.restored_step
+  if model.step is None:
+    logger.warning(
+      "%s does not say at which step it is; Adafactor starts at 0. The public "
+      "runs started at 1,100,000: set RESTORED_STEP for that.",
+      job.initial_checkpoint_path,
+    )
+  return model.step or 0
+
+
+def _settings(job: TrainJob, num_steps: int, start_step: int) -> loop.Settings:
+  return loop.Settings(
+    num_steps=num_steps,
+    start_step=start_step,
+    log_period=job.log_period,
+    eval_period=job.eval_period,
+    save_period=job.checkpoint_period,
+    keep=job.keep_checkpoints,
+    patience=job.patience,
+    progress_bar=job.progress_bar,
+    tensorboard=job.tensorboard,
+  )
+
+
+def _check_writable(folder: str) -> None:
+  """Refuse a folder that cannot be written to before anything is read."""
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise ValueError(f"MODEL_DIR cannot be written to: {error}.") from error
+
+
+def _write_config(folder: str, manifest: dict[str, Any]) -> None:
+  """Write the configuration down, unless the folder is another run's."""
+  latest = bundle.read_latest(pathlib.Path(folder) / loop.BUNDLES)
+  is_ours = latest is None or latest[1].manifest["run"] == manifest
+  if is_ours and jax.process_index() == 0:
+    gin_config.write(folder)
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
