@@ -1,6 +1,7 @@
 """Peak host memory and time of restoring a T5 from disk.
 
   python benchmarks/restore_memory.py [--size t5_1_1_base] [--out FILE.json]
+    [--formats t5x,hf] [--dtypes float32]
 
 A random checkpoint of the size is written to a temporary folder in each format.
 Every measurement is a fresh process, which notes its resident memory once jax
@@ -25,8 +26,8 @@ FORMATS = ("t5x", "t5x_inline", "orbax", "hf")
 DTYPES = ("float32", "bfloat16")
 
 
-def write(folder: str, size: str) -> None:
-  """Write a random float32 model of `size` in every format."""
+def write(folder: str, size: str, formats: Sequence[str]) -> None:
+  """Write a random float32 model of `size` in some formats."""
   import numpy as np
   import orbax.checkpoint as ocp
   from flax import serialization
@@ -42,19 +43,22 @@ def write(folder: str, size: str) -> None:
     for path, struct in tree.flatten(network.abstract_params(model)).items()
   }
   leaves = restore.leaves_of(tree.unflatten(flat))
-  t5x_writer.write_t5x(f"{folder}/t5x/checkpoint_1", leaves, step=1)
-  hf.write_hf(f"{folder}/hf", leaves, model)
   target = {"target": tree.unflatten(flat), "state": {"step": np.int32(1)}}
-  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-  with ocp.Checkpointer(handler) as checkpointer:
-    checkpointer.save(
-      pathlib.Path(folder, "orbax", "checkpoint_1", "state"),
-      args=ocp.args.PyTreeSave(target),
-    )
-  os.makedirs(f"{folder}/t5x_inline")
-  contents = {"version": 3, "optimizer": target}
-  file = pathlib.Path(folder, "t5x_inline", "checkpoint_1")
-  file.write_bytes(serialization.msgpack_serialize(contents))
+  root = pathlib.Path(folder)
+  if "t5x" in formats:
+    t5x_writer.write_t5x(root / "t5x" / "checkpoint_1", leaves, step=1)
+  if "hf" in formats:
+    hf.write_hf(root / "hf", leaves, model)
+  if "orbax" in formats:
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+    with ocp.Checkpointer(handler) as checkpointer:
+      path = root / "orbax" / "checkpoint_1" / "state"
+      checkpointer.save(path, args=ocp.args.PyTreeSave(target))
+  if "t5x_inline" in formats:
+    contents = {"version": 3, "optimizer": target}
+    (root / "t5x_inline").mkdir()
+    file = root / "t5x_inline" / "checkpoint_1"
+    file.write_bytes(serialization.msgpack_serialize(contents))
 
 
 def measure(path: str, size: str, dtype: str) -> dict[str, Any]:
@@ -107,23 +111,25 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Measure every format and dtype; exit 1 where the claim does not hold."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--size", default="t5_1_1_base")
+  parser.add_argument("--formats", default=",".join(FORMATS))
+  parser.add_argument("--dtypes", default=",".join(DTYPES))
   parser.add_argument("--out", help="JSON file to write")
   parser.add_argument("--write", help=argparse.SUPPRESS)
   parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.write:
-    write(args.write, args.size)
+    write(args.write, args.size, args.formats.split(","))
     return 0
   if args.measure:
     print(json.dumps(measure(args.measure[0], args.size, args.measure[1])))
     return 0
   results = {}
   with tempfile.TemporaryDirectory() as folder:
-    fresh("--write", folder, "--size", args.size)
-    for kind in FORMATS:
+    fresh("--write", folder, "--size", args.size, "--formats", args.formats)
+    for kind in args.formats.split(","):
       path = f"{folder}/{kind}"
       path += "" if kind == "hf" else "/checkpoint_1"
-      for dtype in DTYPES:
+      for dtype in args.dtypes.split(","):
         output = fresh("--measure", path, dtype, "--size", args.size)
         result = json.loads(output.splitlines()[-1])
         results[f"{kind}/{dtype}"] = result

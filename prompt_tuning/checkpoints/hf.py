@@ -268,9 +268,7 @@ def write_hf(
       if len(shards) > 1:
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
       tensors = {name: _tensor(*named[name]) for name in names}
-      safetensors.numpy.save_file(
-        tensors, os.path.join(folder, file), metadata={"format": "pt"}
-      )
+      save_tensors(os.path.join(folder, file), tensors)
       weight_map.update(dict.fromkeys(names, file))
     _write_json(
       os.path.join(folder, hf_config.FILE), hf_config.to_json(config, saved_as)
@@ -279,6 +277,12 @@ def write_hf(
       total = sum(x.size * d.itemsize for x, _, d in named.values())
       index = {"metadata": {"total_size": total}, "weight_map": weight_map}
       _write_json(os.path.join(folder, INDEX), index)
+
+
+def save_tensors(file: str, tensors: Mapping[str, np.ndarray]) -> None:
+  """Write a safetensors file, marked as torch's readers want it."""
+  with parsing(file, "a place to write to"):
+    safetensors.numpy.save_file(dict(tensors), file, metadata={"format": "pt"})
 
 
 def _tensor(leaf: Leaf, transposed: bool, dtype: np.dtype) -> np.ndarray:

@@ -8,7 +8,6 @@ import os
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from prompt_tuning.checkpoints import hf, paths
 from prompt_tuning.checkpoints.errors import (
@@ -145,8 +144,7 @@ def write_peft(
   with paths.replacing(path, overwrite) as folder:
     os.mkdir(folder)
     tensors = {TENSOR: np.ascontiguousarray(prompt.values)}
-    file = os.path.join(folder, WEIGHTS)
-    safetensors.numpy.save_file(tensors, file, metadata={"format": "pt"})
+    hf.save_tensors(os.path.join(folder, WEIGHTS), tensors)
     with open(os.path.join(folder, CONFIG), "w", encoding="utf-8") as stream:
       json.dump(config, stream, indent=2, sort_keys=True)
       stream.write("\n")

@@ -1,0 +1,69 @@
+"""The README's commands, run as they stand there."""
+
+import pathlib
+import re
+import shlex
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints import prompts, restore, t5x_writer
+from prompt_tuning.core import tree
+from prompt_tuning.launch import main
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.models.t5 import network
+
+README = pathlib.Path(__file__).parents[2] / "README.md"
+
+
+def blocks(language):
+  """The code blocks of the section "Checkpoints"."""
+  text = README.read_text(encoding="utf-8")
+  section = re.split(r"^## ", text.split("\n## Checkpoints\n")[1], flags=re.M)[
+    0
+  ]
+  return re.findall(rf"^```{language}\n(.*?)^```", section, re.M | re.S)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+  """A tiny model and prompt under the names of the README."""
+  monkeypatch.chdir(tmp_path)
+  config = t5_config.get("t5_1_1_tiny")
+  rng = np.random.default_rng(0)
+  params = {
+    path: rng.standard_normal(struct.shape, np.float32)
+    for path, struct in tree.flatten(network.abstract_params(config)).items()
+  }
+  t5x_writer.write_t5x(
+    "t5_1_1_lm100k_small/checkpoint_1100000",
+    restore.leaves_of(tree.unflatten(params)),
+    step=1_100_000,
+  )
+  prompts.write_npy("sst2.npy", params["token_embedder/embedding"][:10])
+  return params
+
+
+def test_commands(files):
+  (commands,) = blocks("sh")
+  lines = [shlex.split(line) for line in commands.splitlines()]
+  assert {words[1] for words in lines} == {"inspect", "convert", "diff"}
+  for program, *words in lines:
+    assert program == "prompt-tuning"
+    assert main.main(words) == 0, words
+  again = restore.open_prompt("sst2-again.npy").values
+  np.testing.assert_array_equal(again, files["token_embedder/embedding"][:10])
+  bfloat16 = restore.open_checkpoint("bfloat16/checkpoint_1100000")
+  assert bfloat16.step == 1_100_000
+  assert {leaf.dtype.name for leaf in bfloat16.params.values()} == {"bfloat16"}
+
+
+def test_python(files):
+  (code,) = blocks("python")
+  names = {}
+  exec(code, names)
+  restored = jax.tree.map(np.asarray, tree.flatten(names["params"]))
+  assert restored.keys() == files.keys()
+  for path, array in files.items():
+    np.testing.assert_array_equal(restored[path], array)
