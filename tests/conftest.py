@@ -31,6 +31,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("project")
 
+# One random model in torch and in our tree, for the parity tests.
+pytest_plugins = ["tests.hugging_face_twins"]
+
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"
 
 # Never loosened in the change that needs it.
