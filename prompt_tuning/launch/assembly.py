@@ -5,17 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning.checkpoints import restore
 from prompt_tuning.core import axes, partition
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.data import spec
 from prompt_tuning.data.vocabulary import Vocabulary
+from prompt_tuning.launch import tuned
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.identity import placement_of
 from prompt_tuning.launch.job import Run, TrainJob, build_tuner
@@ -113,7 +112,7 @@ def _context(run: Run, table: Array, codec: Vocabulary) -> Context:
     embeddings=table,
     tokenize=codec.encode,
     label_words=words,
-    load_prompt=lambda path: np.asarray(restore.open_prompt(path).values),
+    load_prompt=tuned.encoder_prompt,
   )
 
 

@@ -154,6 +154,8 @@ class Run(NamedTuple):
     learning_rate: its base learning rate.
     task: its task or mixture.
     tuner: makes its tuning method; None tunes the model itself.
+    group: shared with the runs that differ in their seeds only; None where
+      there is one seed.
   """
 
   name: str
@@ -161,6 +163,7 @@ class Run(NamedTuple):
   learning_rate: float
   task: str
   tuner: TunerFactory | None
+  group: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +202,9 @@ class TrainJob:
     keep_checkpoints: bundles kept besides the best.
     log_period: steps between lines of the log.
     patience: evaluations without improvement after which training stops.
+    controls: at the end, also score the model without a prompt and with a
+      random one, and hash the frozen weights to show that they are unchanged.
+    json_write_n_results: predictions written at the end; None for all.
     progress_bar: whether to draw one.
     tensorboard: whether to write event files.
   """
@@ -227,6 +233,8 @@ class TrainJob:
   keep_checkpoints: int = 2
   log_period: int = 100
   patience: int | None = None
+  controls: bool = False
+  json_write_n_results: int | None = None
   progress_bar: bool = True
   tensorboard: bool = True
 
@@ -253,12 +261,16 @@ class TrainJob:
     runs = []
     for values in itertools.product(*choices.values()):
       chosen = dict(zip(choices, values, strict=True))
-      name = "_".join(
-        _label(what, value, choices[what])
+      labels = {
+        what: _label(what, value, choices[what])
         for what, value in chosen.items()
         if len(choices[what]) > 1
-      )
-      runs.append(Run(name=name, **chosen))
+      }
+      name, group = "_".join(labels.values()), None
+      if "seed" in labels:
+        del labels["seed"]
+        group = "_".join(labels.values())
+      runs.append(Run(name=name, group=group, **chosen))
     return tuple(runs)
 
   def num_steps(self, restored_step: int) -> int:

@@ -9,11 +9,11 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 
-from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.core import axes
 from prompt_tuning.data import vocabulary
 from prompt_tuning.launch import (
@@ -21,6 +21,7 @@ from prompt_tuning.launch import (
   backbone,
   command,
   feeding,
+  finish,
   gin_config,
   identity,
 )
@@ -32,26 +33,6 @@ from prompt_tuning.train import loop
 ABOUT = "Train prompts for a frozen T5, evaluate, keep the best, export."
 
 logger = logging.getLogger(__name__)
-
-
-class Outcome(NamedTuple):
-  """A finished training.
-
-  Attributes:
-    result: how it ended.
-    job: what was done.
-    model: the backbone.
-    parts: program, first state, frozen part.
-    manifest: what identifies the run.
-    scorer: evaluates runs, or None.
-  """
-
-  result: loop.Result
-  job: TrainJob
-  model: backbone.Backbone
-  parts: assembly.Assembly
-  manifest: dict[str, Any]
-  scorer: Scorer | None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,10 +48,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _work(job: TrainJob, given: Flags) -> None:
-  train(job, given.tfds_data_dir)
+  outcome = train(job, given.tfds_data_dir)
+  reason = outcome.result.reason
+  print(f"{reason} at step {int(outcome.result.state.step):,} of this run")
+  if reason == "preempted":
+    print("The same command continues it.")
+    return
+  print(finish.finish(outcome))
 
 
-def train(job: TrainJob, data_dir: str | None = None) -> Outcome:
+def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
   """Train from the start, or from where MODEL_DIR stands.
 
   Args:
@@ -110,6 +97,7 @@ def train(job: TrainJob, data_dir: str | None = None) -> Outcome:
       job.evaluation, job.runs, parts, model, codec, data_dir, mesh
     )
   print(parts.program.partition.report())
+  checksum = fingerprint.checksum(parts.frozen) if job.controls else None
 
   manifest = identity.identity(
     job, parts.tuners, model, codec.sha256, start_step
@@ -127,7 +115,9 @@ def train(job: TrainJob, data_dir: str | None = None) -> Outcome:
     place=axes.batch_placer(mesh, rules),
     evaluate=scorer,
   )
-  return Outcome(result, job, model, parts, manifest, scorer)
+  return finish.Outcome(
+    result, job, model, parts, codec, scorer, start_step, mesh, checksum
+  )
 
 
 def _start_step(job: TrainJob, model: backbone.Backbone) -> int:

@@ -1,0 +1,182 @@
+"""What a user sees at the end of a run: scores, neighbours, a learning curve.
+
+Everything here turns finished numbers into text or a picture.
+"""
+
+import collections
+import io
+import os
+import pathlib
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from prompt_tuning.core.types import Array
+from prompt_tuning.tuners import interpret
+
+_WIDTH = 100  # columns of a table
+_LOSS, _SCORE = "train/loss", "selection/score"
+
+
+class Row(NamedTuple):
+  """One line of the score table.
+
+  Attributes:
+    what: the run, or the control.
+    step: at which it was saved, as T5X counts; None where it was not.
+    metrics: `<task>/<metric>` -> number.
+    group: runs of one group differ in their seeds only.
+    is_control: whether nothing was trained.
+  """
+
+  what: str
+  step: int | None
+  metrics: Mapping[str, float]
+  group: str | None = None
+  is_control: bool = False
+
+
+def scores(rows: Sequence[Row]) -> str:
+  """Format scores as a table, with mean and deviation over seeds.
+
+  Args:
+    rows: runs, and controls, which stand last.
+
+  Returns:
+    The table; shares of predicted labels are left out.
+  """
+  names = dict.fromkeys(
+    name for row in rows for name in row.metrics if not _is_share(name)
+  )
+  table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+  table.add_column("run")
+  table.add_column("step", justify="right")
+  for name in names:
+    table.add_column(name, justify="right", overflow="fold")
+
+  def add(row: Row) -> None:
+    cells = [_number(row.metrics.get(name)) for name in names]
+    table.add_row(row.what, _count(row.step), *cells)
+
+  for row in rows:
+    if not row.is_control:
+      add(row)
+  for group, members in _groups(rows).items():
+    cells = [_spread([m.metrics.get(name) for m in members]) for name in names]
+    table.add_row(f"{group} mean ± sd".strip(), "", *cells)
+  for row in rows:
+    if row.is_control:
+      add(row)
+  return render(table)
+
+
+def render(table: Table) -> str:
+  """Write a table as text, whatever the terminal."""
+  out = io.StringIO()
+  Console(file=out, width=_WIDTH, color_system=None).print(table)
+  lines = (line.rstrip() for line in out.getvalue().splitlines())
+  return "\n".join(line for line in lines if line)
+
+
+def nearest_tokens(
+  vectors: Array | np.ndarray,
+  embeddings: Array,
+  piece: Callable[[int], str],
+  num_tokens: int,
+  label_ids: Sequence[int] = (),
+) -> str:
+  """List the vocabulary's tokens nearest to every prompt position.
+
+  Args:
+    vectors: [P, H], the learned prompt.
+    embeddings: [V, H] table of the frozen model.
+    piece: token id -> text.
+    num_tokens: rows of the table that stand for tokens.
+    label_ids: tokens of the class labels.
+
+  Returns:
+    The report, with random vectors of the same norms as a control.
+  """
+  control = interpret.random_control(jax.random.key(0), vectors)
+  found, random = (
+    interpret.nearest_tokens(v, embeddings, num_tokens=num_tokens)
+    for v in (vectors, control)
+  )
+  return interpret.report(found, random, piece, label_ids)
+
+
+def learning_curve(
+  entries: Sequence[Mapping[str, Any]],
+  names: Sequence[str],
+  path: str | os.PathLike[str],
+) -> None:
+  """Draw loss and score over the steps.
+
+  Args:
+    entries: lines of the log, see `train.logs.read`.
+    names: of the runs.
+    path: of the PNG.
+  """
+  # Not at the top: slow to import, and only needed once training is done.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(10, 4), layout="constrained")
+  canvas = FigureCanvasAgg(figure)
+  plots = figure.subplots(1, 2)
+  for axes, tag, title in zip(
+    plots, (_LOSS, _SCORE), ("training loss", "score"), strict=True
+  ):
+    for run, name in enumerate(names):
+      points = [
+        (entry["step"], entry[tag])
+        for entry in entries
+        if entry["run"] == run and entry.get(tag) is not None
+      ]
+      steps, values = zip(*points, strict=True) if points else ((), ())
+      axes.plot(steps, values, marker=".", label=name or "run")
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.ticklabel_format(useOffset=False, style="plain", axis="x")
+    axes.tick_params(axis="x", rotation=30)
+    axes.grid(alpha=0.3)
+  if len(names) > 1:
+    plots[0].legend(fontsize="small")
+  path = pathlib.Path(path)
+  temporary = path.with_name(f".{path.name}.tmp")
+  canvas.print_png(str(temporary))
+  temporary.replace(path)
+
+
+def _is_share(name: str) -> bool:
+  return "gold_share/" in name or "predicted_share/" in name
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Collect the runs that differ in their seeds only."""
+  groups = collections.defaultdict(list)
+  for row in rows:
+    if row.group is not None:
+      groups[row.group].append(row)
+  return {name: members for name, members in groups.items() if members[1:]}
+
+
+def _spread(values: Sequence[float | None]) -> str:
+  known = [value for value in values if value is not None]
+  if len(known) < 2:
+    return ""
+  return f"{statistics.fmean(known):.2f} ± {statistics.stdev(known):.2f}"
+
+
+def _number(value: float | None) -> str:
+  return "" if value is None else f"{value:.2f}"
+
+
+def _count(step: int | None) -> str:
+  return "" if step is None else f"{step:,}"
