@@ -29,7 +29,7 @@ from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.models.t5 import config as t5_config
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.models.t5.decoding import Method
 
 # A file or folder that holds a prompt, its vectors [P, H], anything else that
@@ -149,11 +149,12 @@ class Model:
 
     Raises:
       CheckpointError: a file without a prompt, or one of another width.
-      ValueError: no prompts, or several runs under one name.
+      ValueError: no prompts, several runs under one name, or arrays that do
+        not fit the model.
     """
-    parts = [self._as_runs(name, prompt) for name, prompt in named.items()]
-    predictor = dataclasses.replace(self.predictor, runs=join(parts))
-    return Model(predictor, tuple(named))
+    runs = join([self._as_runs(name, prompt) for name, prompt in named.items()])
+    site_shapes.check(runs.delta, self.predictor.config)
+    return Model(dataclasses.replace(self.predictor, runs=runs), tuple(named))
 
   def predict(
     self,
@@ -170,7 +171,7 @@ class Model:
       texts: n inputs.
       prompt: name of the prompt for all texts, or one name for each.
       length: tokens to decode at most.
-      method: `decoding.Greedy()` by default, `Sampling(...)`, `BeamSearch(...)`.
+      method: `Greedy()` by default, `Sampling(...)` or `BeamSearch(...)`.
       seed: of sampling.
 
     Returns:

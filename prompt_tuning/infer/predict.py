@@ -21,12 +21,16 @@ from prompt_tuning.models.t5.decoding import Greedy, Method
 # The targets of classification need at most eight pieces.
 DECODE_LENGTH = 8
 
+# Beam search scores a beam that holds nothing -1e7.
+_NOTHING = -1e6
+
 
 class Prediction(NamedTuple):
   """What was decoded for one input, best first.
 
   Attributes:
-    texts: one per decode; a single one unless the method gives more.
+    texts: one per decode; a single one unless the method gives more. Beam
+      search gives those that came to an end, or if none did, those that may.
     scores: of each, its summed log-likelihood (natural logarithm); in beam
       search divided by the length penalty.
   """
@@ -122,9 +126,14 @@ class Predictor:
     decoded: dict[int, Prediction] = {}
     for slots, result in self.map_batches(program, asked, features):
       for row, example in enumerate(slots.examples.tolist()):
-        texts = (self.codec.decode(_trim(ids)) for ids in result.tokens[row])
-        scores = tuple(result.scores[row].tolist())
-        decoded[example] = Prediction(tuple(texts), scores)
+        scores = result.scores[row]
+        # Such beams stand last.
+        count = max(1, int(np.sum(scores > _NOTHING)))
+        tokens = result.tokens[row, :count]
+        texts = (self.codec.decode(_trim(ids)) for ids in tokens)
+        decoded[example] = Prediction(
+          tuple(texts), tuple(scores[:count].tolist())
+        )
     return [decoded[example] for example in range(len(asked))]
 
   def map_batches(

@@ -47,7 +47,9 @@ def _example(where: str, text: str) -> dict[str, Any]:
     raise ValueError(f"{where}: not JSON: {error}.") from error
   if not isinstance(record, dict):
     raise ValueError(f"{where}: expected an object, got {text[:80]}.")
-  example: dict[str, Any] = {_NAMES.get(k, k): v for k, v in record.items()}
+  example: dict[str, Any] = {
+    _NAMES.get(str(name), str(name)): value for name, value in record.items()
+  }
   for name in (INPUTS, TARGETS):
     value = example.get(name, "" if name == TARGETS else None)
     if not isinstance(value, str):

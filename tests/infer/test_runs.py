@@ -1,0 +1,73 @@
+"""Runs side by side: padding, order, and what does not fit together."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.core.delta import Delta, LowRank
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.infer.runs import Runs, join
+
+
+def prompt(length, width=3, fill=1.0):
+  virtual = jnp.full((1, length, width), fill)
+  placement = Placement(encoder_prefix=tuple(range(length)))
+  return Runs(Delta(virtual=virtual), (placement,))
+
+
+def test_join_pads_to_the_longest_and_keeps_the_order():
+  joined = join([prompt(2, fill=5.0), prompt(4, fill=6.0), Runs()])
+  expected = np.zeros((3, 4, 3))
+  expected[0, :2] = 5
+  expected[1] = 6
+  np.testing.assert_array_equal(joined.delta.virtual, expected)
+  assert [p.encoder_length for p in joined.placements] == [2, 4, 0]
+
+
+def test_join_of_joined_runs():
+  first = join([prompt(1), prompt(2)])
+  again = join([first, prompt(3)])
+  assert again.delta.virtual.shape == (3, 3, 3)
+  assert len(again) == 3
+
+
+def test_plain_models_need_no_arrays():
+  joined = join([Runs()])
+  assert joined.delta.virtual is None
+  assert len(joined) == 1
+
+
+def low_rank(rank):
+  a, b = jnp.zeros((1, 2, 3, rank)), jnp.zeros((1, 2, rank, 3))
+  return Runs(Delta(lowrank={"enc_self/query": LowRank(a, b)}))
+
+
+def test_other_sites_are_joined_where_they_agree():
+  joined = join([low_rank(2), low_rank(2)])
+  assert joined.delta.lowrank["enc_self/query"].a.shape == (2, 2, 3, 2)
+
+
+@pytest.mark.parametrize(
+  ("parts", "message"),
+  [
+    ([], "Nothing to join"),
+    ([prompt(2), prompt(2, width=4)], "different models"),
+    ([low_rank(2), low_rank(3)], "must tune the same arrays"),
+    ([low_rank(2), prompt(2)], "must tune the same arrays"),
+  ],
+)
+def test_what_cannot_be_joined(parts, message):
+  with pytest.raises(ValueError, match=message):
+    join(parts)
+
+
+def test_one_placement_per_run():
+  with pytest.raises(ValueError, match="one placement per run"):
+    Runs(Delta(virtual=jnp.zeros((2, 1, 3))), (Placement(),))
+
+
+def test_a_placement_may_only_name_rows_that_exist():
+  with pytest.raises(ValueError, match=r"tokens 0 to 2; .* rows 0 to 1"):
+    Runs(Delta(virtual=jnp.zeros((1, 2, 3))), (Placement((0, 2)),))
+  with pytest.raises(ValueError, match="Run 0 places"):
+    Runs(Delta(), (Placement((0,)),))
