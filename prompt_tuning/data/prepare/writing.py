@@ -170,7 +170,7 @@ def write(
   record = describe(source, splits)
   text = json.dumps(record, indent=2, sort_keys=True)
   (newest / installed.RECORD).write_text(text, encoding="utf-8")
-  older = [_as_version(newest, version) for version in source.versions[1:]]
+  older = [add_version(newest, version) for version in source.versions[1:]]
   return [newest, *older]
 
 
@@ -228,16 +228,28 @@ def describe(source: Source, splits: dict[str, list[Sound]]) -> dict[str, Any]:
   }
 
 
-def _as_version(newest: pathlib.Path, version: str) -> pathlib.Path:
+def add_version(newest: pathlib.Path, version: str) -> pathlib.Path:
   """Make an older version, which TFDS can still read but no longer writes.
 
   The records are the same (hard links); only the number differs.
+
+  Args:
+    newest: directory of the version that TFDS wrote.
+    version: number of the other one.
+
+  Returns:
+    Its directory, which appears complete or not at all.
   """
   older = newest.parent / version
-  shutil.copytree(newest, older, copy_function=os.link)
-  info = older / "dataset_info.json"
-  content = json.loads(info.read_text(encoding="utf-8"))
-  content["version"] = version
-  info.unlink()  # a link, too
-  info.write_text(json.dumps(content, indent=2), encoding="utf-8")
+  made = newest.parent / f".{version}-{os.getpid()}"
+  try:
+    shutil.copytree(newest, made, copy_function=os.link)
+    info = made / "dataset_info.json"
+    content = json.loads(info.read_text(encoding="utf-8"))
+    content["version"] = version
+    info.unlink()  # a link, too
+    info.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    made.rename(older)
+  finally:
+    shutil.rmtree(made, ignore_errors=True)
   return older
