@@ -41,16 +41,16 @@ def test_missing_surplus_misnamed_and_misshapen_in_one_error(flat):
   found = dict(flat)
   del found[NORM]  # missing
   found["zzz/qqq"] = np.ones(3, np.float32)  # surplus
-  found["encoder/layers_0/attention/qeury/kernel"] = found.pop(KERNEL)
+  found["encoder/layers_0/attention/queries/kernel"] = found.pop(KERNEL)
   found["token_embedder/embedding"] = np.ones((25, 8), np.float32)
   found["encoder/encoder_norm/scale"] = np.ones(8, np.int32)
   assert mismatches(found, flat) == [
     f"{NORM}: expected float32[8]; found nothing.",
     "encoder/encoder_norm/scale: expected float32[8]; found int32[8].",
-    "encoder/layers_0/attention/qeury/kernel: expected nothing; found "
+    "encoder/layers_0/attention/queries/kernel: expected nothing; found "
     f"float32[8, 12]. Did you mean {KERNEL!r}?",
     f"{KERNEL}: expected float32[8, 12]; found nothing. Did you mean "
-    "'encoder/layers_0/attention/qeury/kernel'?",
+    "'encoder/layers_0/attention/queries/kernel'?",
     "token_embedder/embedding: expected float32[24, 8]; found float32[25, 8].",
     "zzz/qqq: expected nothing; found float32[3].",
   ]
@@ -125,7 +125,7 @@ def test_ignored_leaves(flat):
 
 
 def test_a_pattern_that_ignores_nothing_is_an_error(flat):
-  for pattern in ("encoder/promt/.*", KERNEL):  # misspelt; not surplus
+  for pattern in ("encoder/prompts/.*", KERNEL):  # misspelt; not surplus
     assert mismatches(flat, flat, ignore=[pattern]) == [
       f"ignore={pattern!r}: expected a surplus leaf it matches; found nothing."
     ]
