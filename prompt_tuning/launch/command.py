@@ -16,14 +16,16 @@ def run(
   argv: Sequence[str],
   about: str,
   work: Callable[[Any, Flags], None],
+  configurable: str | None = None,
 ) -> int:
   """Read flags and gin, build the job, and do it.
 
   Args:
-    name: of the command; gin calls its job by the same name.
+    name: of the command.
     argv: the words after it.
     about: one line for `--help`.
     work: does a job.
+    configurable: what gin calls the job; by default as the command.
 
   Returns:
     0, or 2 where the command line or the configuration is at fault; then
@@ -32,7 +34,7 @@ def run(
   logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
   try:
     given = flags.parse(name, argv, about)
-    job = configure(name, given)
+    job = configure(configurable or name, given)
     if given.dry_run:
       print(gin_config.operative_text(), end="")
       return 0

@@ -16,7 +16,7 @@ from flax import linen as nn
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
 from prompt_tuning.data import custom
-from prompt_tuning.launch import gin_config, job
+from prompt_tuning.launch import gin_config, infer_jobs, job, settings
 from prompt_tuning.models.t5 import config, decoding
 from prompt_tuning.train import objectives, optimizers, schedules
 from prompt_tuning.tuners import copying, initializers, prompt
@@ -89,14 +89,16 @@ def _dtype(name: str) -> Any:
 
 # Full name in gin -> what it builds.
 KNOWN: Mapping[str, Callable[..., Any]] = {
+  "eval": infer_jobs.EvalJob,
+  "infer": infer_jobs.InferJob,
   "train": job.TrainJob,
-  "data.Dataset": job.Dataset,
+  "data.Dataset": settings.Dataset,
   "data.custom_task": custom_task,
   "decoding.BeamSearch": decoding.BeamSearch,
   "decoding.Greedy": decoding.Greedy,
   "decoding.Sampling": decoding.Sampling,
-  "evaluation.Evaluation": job.Evaluation,
-  "meshes.Mesh": job.MeshShape,
+  "evaluation.Evaluation": settings.Evaluation,
+  "meshes.Mesh": settings.MeshShape,
   "models.T5Config": config.T5Config,
   "models.t5": t5,
   "models.t5_of_checkpoint": t5_of_checkpoint,

@@ -15,7 +15,8 @@ from prompt_tuning.data.bank import BankBatches
 from prompt_tuning.data.cache import TokenCache
 from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
 from prompt_tuning.infer.evaluate import EvalSet
-from prompt_tuning.launch.job import Dataset, Run
+from prompt_tuning.launch.job import Run
+from prompt_tuning.launch.settings import Dataset
 
 
 def train_batches(

@@ -5,144 +5,25 @@ A job is checked as far as it can be before anything large is read.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from flax import linen as nn
-from jax.sharding import Mesh
 
-from prompt_tuning.core import axes, partition
-from prompt_tuning.data import cache, planning, spec
-from prompt_tuning.infer import evaluate
-from prompt_tuning.launch import task_modules
+from prompt_tuning.core import partition
+from prompt_tuning.launch.settings import (
+  Dataset,
+  Evaluation,
+  MeshShape,
+  listed,
+)
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.models.t5.decoding import Greedy, Method
 from prompt_tuning.train.objectives import CrossEntropy, Objective
 from prompt_tuning.train.optimizers import Adafactor, OptimizerFactory
 from prompt_tuning.train.schedules import FactorSchedule, Schedule
 
 # Called with those fields of the model that it has too; see `build_tuner`.
 TunerFactory = Callable[..., nn.Module]
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-  """What to train or evaluate on.
-
-  Attributes:
-    mixture_or_task_name: a task or mixture; in training also several, for a
-      bank of runs.
-    task_feature_lengths: limits of `inputs` and `targets` in tokens, EOS
-      included, virtual tokens not; None for no limits.
-    batch_size: rows of a batch; in training, of each run.
-    module: the user's own module, or several, that declares the task.
-    split: of the task; None for what it is evaluated on by default.
-    batching: `fixed`, `longest`, `buckets` or `packed`.
-    max_shapes: most different lengths with `buckets`.
-    use_cached: T5X's switch for tasks that seqio cached; without effect, since
-      tokenised examples are always cached here.
-    vocabulary_file: SentencePiece model; None for that of the environment.
-    cache_dir: where tokenised examples are; None for the usual place.
-  """
-
-  mixture_or_task_name: str | Sequence[str]
-  task_feature_lengths: Mapping[str, int | None] | None = None
-  batch_size: int = 128
-  module: str | Sequence[str] | None = None
-  split: str | None = "train"
-  batching: str = "buckets"
-  max_shapes: int = 4
-  use_cached: bool = False
-  vocabulary_file: str | None = None
-  cache_dir: str | None = None
-
-  def __post_init__(self) -> None:
-    task_modules.ensure(_listed(self.module or ()))
-    for name in self.names:
-      if self.split and not spec.get(name).components(self.split):
-        raise ValueError(
-          f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT or "
-          "EVAL_SPLIT."
-        )
-    if self.batch_size < 1:
-      raise ValueError(f"BATCH_SIZE must be positive; got {self.batch_size}.")
-    if self.batching not in planning.BATCHINGS:
-      raise ValueError(
-        f"BATCHING {self.batching!r}: expected one of "
-        f"{', '.join(planning.BATCHINGS)}."
-      )
-
-  @property
-  def names(self) -> tuple[str, ...]:
-    """The tasks or mixtures."""
-    return _listed(self.mixture_or_task_name)
-
-  @property
-  def lengths(self) -> Mapping[str, int | None]:
-    """The limits, None where there is none."""
-    return self.task_feature_lengths or dict.fromkeys(cache.FEATURES)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """How a run is scored while it trains, and by `eval`.
-
-  Attributes:
-    dataset: what on.
-    by: `generation` decodes, `rank` picks the likeliest label word; several
-      are all done, and the first one selects.
-    decoder: how to decode.
-    max_decode_length: positions to decode; None for the longest target.
-    num_examples: only the first so many of each task; None for all.
-  """
-
-  dataset: Dataset
-  by: str | Sequence[str] = evaluate.GENERATION
-  decoder: Method = dataclasses.field(default_factory=Greedy)
-  max_decode_length: int | None = None
-  num_examples: int | None = None
-
-  def __post_init__(self) -> None:
-    for way in self.ways:
-      if way not in evaluate.PREDICTION:
-        raise ValueError(
-          f"EVALUATE_BY {way!r}: expected "
-          f"{' or '.join(map(repr, evaluate.PREDICTION))}."
-        )
-
-  @property
-  def ways(self) -> tuple[str, ...]:
-    """The ways to evaluate."""
-    return _listed(self.by)
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshShape:
-  """How devices are arranged.
-
-  Attributes:
-    data: data-parallel ways; None for all that `model` leaves.
-    model: model-parallel ways.
-    rules: logical axis -> mesh axis.
-  """
-
-  data: int | None = None
-  model: int = 1
-  rules: axes.AxisRules = axes.STANDARD_RULES
-
-  def build(self) -> Mesh | None:
-    """Make the mesh; None where one device does everything.
-
-    Raises:
-      ValueError: the devices of the job do not make up this mesh.
-    """
-    data = self.data
-    if data is None:
-      data = max(jax.device_count() // self.model, 1)
-    if data == self.model == 1 and jax.process_count() == 1:
-      return None
-    return axes.make_mesh(data, self.model)
 
 
 class Run(NamedTuple):
@@ -224,7 +105,7 @@ class TrainJob:
   learning_rates: Sequence[float] = (0.3,)
   seeds: Sequence[int] = (0,)
   num_microbatches: int = 1
-  mesh: MeshShape = MeshShape()
+  mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
   restore_dtype: str = "float32"
   evaluation: Evaluation | None = None
   eval_period: int = 1_000
@@ -241,7 +122,7 @@ class TrainJob:
   def __post_init__(self) -> None:
     if self.total_steps is None and self.relative_steps is None:
       raise ValueError("Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE.")
-    for seed in _listed(self.seeds):
+    for seed in listed(self.seeds):
       if not isinstance(seed, int):
         raise ValueError(
           f"Seeds are integers; got {seed!r}. A run must be repeatable, also "
@@ -254,9 +135,9 @@ class TrainJob:
     """All combinations, those of the first task first."""
     choices = {
       "task": self.dataset.names,
-      "tuner": _listed(self.tuner) or (None,),
-      "learning_rate": _listed(self.learning_rates),
-      "seed": _listed(self.seeds),
+      "tuner": listed(self.tuner) or (None,),
+      "learning_rate": listed(self.learning_rates),
+      "seed": listed(self.seeds),
     }
     runs = []
     for values in itertools.product(*choices.values()):
@@ -303,7 +184,7 @@ def build_tuners(
   tuner: TunerFactory | Sequence[TunerFactory] | None, model: T5Config
 ) -> tuple[nn.Module, ...]:
   """Build the tuning methods for a model; see `build_tuner`."""
-  return tuple(build_tuner(factory, model) for factory in _listed(tuner or ()))
+  return tuple(build_tuner(factory, model) for factory in listed(tuner or ()))
 
 
 def build_tuner(factory: TunerFactory, model: T5Config) -> nn.Module:
@@ -339,9 +220,3 @@ def _label(what: str, value: Any, values: Sequence[Any]) -> str:
   if what == "tuner":
     return f"tuner{values.index(value)}"
   return {"seed": "seed", "learning_rate": "lr", "task": ""}[what] + str(value)
-
-
-def _listed(value: Any) -> tuple[Any, ...]:
-  """See one value as several."""
-  is_several = isinstance(value, Iterable) and not isinstance(value, str)
-  return tuple(value) if is_several else (value,)

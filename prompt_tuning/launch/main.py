@@ -9,6 +9,11 @@ from prompt_tuning.core import tree
 # Command -> (module with `main(argv) -> int`, what it does). Imported only when
 # asked for: `inspect` should not pay for what `train` needs.
 COMMANDS: dict[str, tuple[str, str]] = {
+  "train": ("train", "train prompts, evaluate, keep the best, export"),
+  "eval": ("eval", "score prompts on tasks; several also vote"),
+  "infer": ("infer", "answer the examples of a task or a text file"),
+  "score": ("score", "log-likelihoods of given targets"),
+  "export": ("export", "prompts of a run as NumPy files and PEFT adapters"),
   "convert": ("convert", "write a checkpoint or a prompt in another format"),
   "inspect": ("inspect", "show a checkpoint's tree, dtypes, counts and step"),
   "diff": ("diff", "compare two checkpoints leaf by leaf"),

@@ -15,7 +15,8 @@ from prompt_tuning.infer.runs import Runs
 from prompt_tuning.launch import feeding
 from prompt_tuning.launch.assembly import Assembly
 from prompt_tuning.launch.backbone import Backbone
-from prompt_tuning.launch.job import Evaluation, Run
+from prompt_tuning.launch.job import Run
+from prompt_tuning.launch.settings import Evaluation
 from prompt_tuning.train import loop
 
 

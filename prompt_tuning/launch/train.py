@@ -4,10 +4,8 @@ Also `python -m prompt_tuning.launch.train`, with T5X's flags.
 """
 
 import logging
-import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -22,6 +20,7 @@ from prompt_tuning.launch import (
   command,
   feeding,
   finish,
+  folders,
   gin_config,
   identity,
 )
@@ -71,7 +70,7 @@ def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
     ValueError: the job cannot be done, or MODEL_DIR holds another run.
     CheckpointError: something cannot be read or written.
   """
-  _check_writable(job.model_dir)
+  folders.ensure_writable(job.model_dir, "MODEL_DIR")
   mesh = job.mesh.build()
   rules = job.mesh.rules
   codec = vocabulary.load(job.dataset.vocabulary_file)
@@ -145,16 +144,6 @@ def _settings(job: TrainJob, num_steps: int, start_step: int) -> loop.Settings:
     progress_bar=job.progress_bar,
     tensorboard=job.tensorboard,
   )
-
-
-def _check_writable(folder: str) -> None:
-  """Refuse a folder that cannot be written to before anything is read."""
-  try:
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-  except OSError as error:
-    raise ValueError(f"MODEL_DIR cannot be written to: {error}.") from error
 
 
 def _write_config(folder: str, manifest: dict[str, Any]) -> None:

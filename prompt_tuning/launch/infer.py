@@ -1,0 +1,161 @@
+"""`prompt-tuning infer`: answers to a task or a text file, as JSON lines.
+
+A job that was killed continues where it stopped.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.data import cache, spec, vocabulary
+from prompt_tuning.infer import modes, outputs, sources
+from prompt_tuning.infer.batching import Batching
+from prompt_tuning.infer.predict import Predictor
+from prompt_tuning.launch import backbone, command, folders, identity, tuned
+from prompt_tuning.launch.flags import Flags
+from prompt_tuning.launch.infer_jobs import InferJob
+from prompt_tuning.launch.tuned import Tuned
+
+ABOUT = "Answer the examples of a task, or of a text file, with prompts."
+# Field of an example that names its prompt, where there are several.
+PROMPT_FIELD = "prompt"
+
+
+def main(argv: Sequence[str]) -> int:
+  """Infer as flags and gin files say.
+
+  Args:
+    argv: the words after `prompt-tuning infer`.
+
+  Returns:
+    The process's exit status.
+  """
+  return command.run("infer", argv, ABOUT, work)
+
+
+def work(job: InferJob, given: Flags) -> None:
+  """Do a job's share of the work, and print where the answers are."""
+  shard = outputs.Shard(given.shard_id or 0, job.num_shards)
+  for path in infer(job, given.tfds_data_dir, shard):
+    print(path)
+
+
+def infer(
+  job: InferJob,
+  data_dir: str | None = None,
+  shard: outputs.Shard | None = None,
+) -> list[str]:
+  """Answer every example; what was answered before is kept.
+
+  Args:
+    job: what to do.
+    data_dir: TFDS's data directory.
+    shard: which part of the work; None for all of it.
+
+  Returns:
+    The files, one per task.
+
+  Raises:
+    ValueError: the job cannot be done, or was begun with other settings.
+    CheckpointError: something cannot be read.
+  """
+  folders.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
+  mesh, dataset = job.mesh.build(), job.dataset
+  codec = vocabulary.load(dataset.vocabulary_file)
+  model = backbone.load(
+    job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
+  )
+  prompts = tuned.load_several(job.prompt_file, model)
+  predictor = Predictor(
+    model.config,
+    model.params,
+    codec,
+    runs=prompts.runs,
+    input_length=dataset.lengths["inputs"],
+    batching=Batching(dataset.batch_size),
+    mesh=mesh,
+  )
+  decoding: dict[str, Any] = {
+    "length": job.max_decode_length,
+    "method": job.decoder,
+    "seed": job.seed,
+  }
+  compute = modes.compute(
+    job.mode, predictor, lambda example: _run_of(example, prompts), **decoding
+  )
+  settings = _settings(job, model.fingerprint, codec.sha256, prompts)
+  written = []
+  for name, examples in _inputs(job, data_dir):
+    output = outputs.Output(
+      job.output_dir,
+      name,
+      job.mode,
+      settings,
+      shard or outputs.Shard(),
+      chunk_size=job.checkpoint_period * dataset.batch_size,
+    )
+    written.append(str(output.write(examples, compute)))
+  return written
+
+
+def _inputs(
+  job: InferJob, data_dir: str | None
+) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+  """List the inputs: (first part of the output's name, examples)."""
+  if job.input_file is not None:
+    name = job.input_file.replace("\\", "/").rpartition("/")[2]
+    yield name.partition(".")[0], sources.read(job.input_file)
+    return
+  dataset = job.dataset
+  for name in dataset.names:
+    found = spec.get(name)
+    split = dataset.split or spec.task(name).eval_split
+    members = found.components(split)
+    caches = cache.load(
+      name,
+      split,
+      dataset.lengths,
+      dataset.cache_dir or cache.default_cache_dir(),
+      data_dir,
+    )
+    for (task, _), (tokens, _) in zip(members, caches, strict=True):
+      yield task.name, (tokens.example(i) for i in range(len(tokens)))
+
+
+def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:
+  """Find the prompt that an example asks for."""
+  if len(prompts.names) == 1:
+    return 0
+  asked = example.get(PROMPT_FIELD)
+  if asked not in prompts.names:
+    raise ValueError(
+      f"An example asks for the prompt {asked!r} in its field "
+      f"{PROMPT_FIELD!r}; there are: {', '.join(prompts.names)}."
+    )
+  return prompts.names.index(asked)
+
+
+def _settings(
+  job: InferJob, fingerprint: str, vocabulary_hash: str, prompts: Tuned
+) -> dict[str, Any]:
+  """Describe what decides the answers, for a job that continues."""
+  described = identity.describe(
+    {
+      "backbone": fingerprint,
+      "vocabulary": vocabulary_hash,
+      "dtypes": [str(job.model.dtype), job.restore_dtype],
+      "prompts": dict(zip(prompts.names, prompts.runs.placements, strict=True)),
+      "delta": prompts.runs.delta,
+      "decoder": None if job.mode == "score" else job.decoder,
+      "length": job.max_decode_length,
+      "seed": job.seed,
+      "batch_size": job.dataset.batch_size,
+      "input_lengths": job.dataset.lengths,
+    }
+  )
+  assert isinstance(described, dict)
+  return described
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

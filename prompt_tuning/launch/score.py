@@ -1,0 +1,31 @@
+"""`prompt-tuning score`: log-likelihoods of given targets, as JSON lines."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from prompt_tuning.launch import command, infer
+from prompt_tuning.launch.flags import Flags
+from prompt_tuning.launch.infer_jobs import InferJob
+
+ABOUT = "Compute how likely the model gives the targets of a task or a file."
+
+
+def main(argv: Sequence[str]) -> int:
+  """Score as flags and gin files say.
+
+  Args:
+    argv: the words after `prompt-tuning score`.
+
+  Returns:
+    The process's exit status.
+  """
+  return command.run("score", argv, ABOUT, _work, configurable="infer")
+
+
+def _work(job: InferJob, given: Flags) -> None:
+  infer.work(dataclasses.replace(job, mode="score"), given)
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
