@@ -6,15 +6,14 @@ from typing import Any
 
 from prompt_tuning.checkpoints import hf_config
 from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
+from prompt_tuning.checkpoints.hf_names import EMBEDDING, HEAD
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf, missing
 from prompt_tuning.models.t5.config import SIZES, T5Config
 
-_EMBEDDING = "token_embedder/embedding"
 _BIAS = "encoder/relpos_bias/rel_embedding"
 _QUERY = "encoder/layers_0/attention/query/kernel"
 _MLP_OUT = "encoder/layers_0/mlp/wo/kernel"
 _GATED = "encoder/layers_0/mlp/wi_0/kernel"
-_HEAD = "decoder/logits_dense/kernel"
 _SHAPE_FIELDS = (
   "vocab_size",
   "emb_dim",
@@ -44,7 +43,7 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
     CheckpointError: the parameters are not a T5's.
   """
   params = checkpoint.params
-  needed = (_EMBEDDING, _BIAS, _QUERY, _MLP_OUT)
+  needed = (EMBEDDING, _BIAS, _QUERY, _MLP_OUT)
   wrong = [
     missing(name, "a matrix")
     if leaf is None
@@ -69,7 +68,7 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
 
 
 def _from_shapes(params: Mapping[str, Leaf]) -> T5Config:
-  vocab_size, emb_dim = params[_EMBEDDING].shape
+  vocab_size, emb_dim = params[EMBEDDING].shape
   num_heads, relpos_buckets = params[_BIAS].shape
   gated = _GATED in params
   return T5Config(
@@ -81,7 +80,7 @@ def _from_shapes(params: Mapping[str, Leaf]) -> T5Config:
     num_encoder_layers=_layers(params, "encoder"),
     num_decoder_layers=_layers(params, "decoder"),
     mlp_activations=("gelu", "linear") if gated else ("relu",),
-    logits_via_embedding=_HEAD not in params,
+    logits_via_embedding=HEAD not in params,
     relpos_buckets=relpos_buckets,
   )
 
@@ -121,8 +120,8 @@ def hint(checkpoint: Checkpoint, target: Mapping[str, Any]) -> str:
     config = infer_config(checkpoint)
   except CheckpointError:
     return ""
-  wanted = target.get(_EMBEDDING)
-  have = checkpoint.params[_EMBEDDING].shape
+  wanted = target.get(EMBEDDING)
+  have = checkpoint.params[EMBEDDING].shape
   name = size_name(config) or ", ".join(
     f"{k}={v}" for k, v in described(config).items()
   )
