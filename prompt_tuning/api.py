@@ -38,8 +38,6 @@ PromptLike = str | os.PathLike[str] | np.ndarray | Runs | None
 # A name for all texts, or one for each; None where there is only one prompt.
 Prompts = str | Sequence[str] | None
 
-_PROMPT_PATHS = "encoder/prompt/.*"
-
 logger = logging.getLogger(__name__)
 
 
@@ -80,14 +78,17 @@ def load_model(
   else:
     config = t5_config.get(size)
   config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
-  if prompts.PARAMETER in checkpoint.params:
+  unwanted = (
+    [prompts.PARAMETER] if prompts.PARAMETER in checkpoint.params else []
+  )
+  if unwanted:
     logger.warning(
       "%s also holds a prompt, which is left out; give the same path to "
       "with_prompts to use it.",
       path,
     )
   params = restore.restore(
-    checkpoint, network.abstract_params(config), ignore=[_PROMPT_PATHS]
+    checkpoint, network.abstract_params(config), ignore=unwanted
   )
   batching = Batching(batch_size)
   return Model(

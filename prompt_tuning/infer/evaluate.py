@@ -258,7 +258,7 @@ def log_texts(result: Result) -> None:
 
 def _inputs_of(jobs: Sequence[Job]) -> Inputs:
   """Put the inputs of all jobs end to end."""
-  sizes = [len(job.dataset.inputs) for job in jobs]
+  sizes = np.array([len(job.dataset.inputs) for job in jobs], np.int64)
   run_ids = np.repeat(np.array([job.run for job in jobs], np.int32), sizes)
   return Inputs(Chained([job.dataset.inputs for job in jobs]), run_ids)
 

@@ -131,6 +131,13 @@ def test_the_first_way_has_the_plain_names(evaluator, results):
   assert other.score == other.metrics["accuracy"]
 
 
+def test_ranking_passes_over_tasks_without_label_words(predictor, free):
+  both = Evaluator(predictor, [Job(free)], ("rank", "generation"), length=4)
+  (result,) = both()
+  assert result.by == ("generation",)
+  assert result.metrics["em"] == 50.0
+
+
 def test_score_leaves_label_shares_out(results):
   assert results[0].score == pytest.approx(
     (results[0].metrics["em"] + results[0].metrics["f1"]) / 2

@@ -1,0 +1,292 @@
+"""The notebook's view: load, predict, score, vote; without TensorFlow."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from prompt_tuning import api
+from prompt_tuning.checkpoints import peft, prompts, restore, t5x_writer
+from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.data import postprocessors, spec
+from prompt_tuning.data.metrics import classification
+from prompt_tuning.infer.ensemble import vote
+from prompt_tuning.infer.runs import Runs, join
+from prompt_tuning.models.t5.config import T5Config
+
+CONFIG = T5Config(
+  vocab_size=192,
+  emb_dim=8,
+  num_heads=2,
+  head_dim=4,
+  mlp_dim=16,
+  num_encoder_layers=1,
+  num_decoder_layers=1,
+)
+SENTENCES = [
+  f"{who} {what} {where}"
+  for who in ("the cat", "a dog", "my bird", "no fox")
+  for what in ("sings", "sleeps", "runs away", "waits")
+  for where in ("at home", "in the garden", "by the river")
+]
+TEXTS = ["the cat sings", "a dog sleeps in the garden", "", "my bird waits"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, random_params):
+  """A checkpoint, a vocabulary, and prompts of three kinds and lengths."""
+  folder = tmp_path_factory.mktemp("model")
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(SENTENCES),
+    model_writer=model,
+    vocab_size=80,
+    hard_vocab_limit=False,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    minloglevel=2,
+  )
+  (folder / "sentencepiece.model").write_bytes(model.getvalue())
+  leaves = restore.leaves_of(random_params(CONFIG))
+  t5x_writer.write_t5x(folder / "checkpoint_7", leaves, step=7)
+  prompts.write_npy(folder / "two.npy", vectors(2))
+  peft.write_peft(folder / "five", vectors(5))
+  tuned = restore.leaves_of(
+    {"encoder": {"prompt": {"prompt": {"prompt": vectors(3)}}}}
+  )
+  t5x_writer.write_t5x(folder / "checkpoint_9", {**leaves, **tuned}, step=9)
+  return folder
+
+
+def vectors(length):
+  rng = np.random.default_rng(length)
+  return 3 * rng.normal(size=(length, CONFIG.emb_dim)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def plain(files):
+  return api.load_model(
+    files / "checkpoint_7", str(files / "sentencepiece.model"), batch_size=4
+  )
+
+
+@pytest.fixture(scope="module")
+def model(plain, files):
+  return plain.with_prompts(
+    {
+      "two": files / "two.npy",
+      "five": str(files / "five"),
+      "three": vectors(3),
+      "none": None,
+    }
+  )
+
+
+def test_five_lines(files, plain):
+  """As in the module's docstring."""
+  model = api.load_model(
+    files / "checkpoint_7", str(files / "sentencepiece.model")
+  )
+  model = model.with_prompts({"two": files / "two.npy", "five": files / "five"})
+  (said,) = model.predict(TEXTS[:1], prompt="two")
+  (score,) = model.score(TEXTS[:1], ["sings"], prompt="five")
+  assert isinstance(said, str)
+  assert score < 0
+  assert model.predictor.config == dataclasses.replace(
+    CONFIG, relpos_max_distance=128
+  )
+  assert plain.predict(TEXTS[:1]) != model.predict(TEXTS[:1], prompt="two")
+
+
+def test_a_batch_mixes_prompts(model, plain, files, tolerance):
+  names = ["five", "none", "two", "three"]
+  scores = model.score(TEXTS, SENTENCES[:4], prompt=names)
+  said = model.predict(TEXTS, prompt=names)
+  alone = {
+    "two": plain.with_prompts({"p": files / "two.npy"}),
+    "five": plain.with_prompts({"p": files / "five"}),
+    "three": plain.with_prompts({"p": vectors(3)}),
+    "none": plain,
+  }
+  for i, name in enumerate(names):
+    (score,) = alone[name].score([TEXTS[i]], [SENTENCES[i]])
+    np.testing.assert_allclose(scores[i], score, **tolerance["same"])
+    assert alone[name].predict([TEXTS[i]]) == [said[i]]
+
+
+def test_rank_agrees_with_score(model, tolerance):
+  labels = ["sings", "sleeps in the garden"]
+  rankings = model.rank(TEXTS, labels, prompt="two")
+  for number, label in enumerate(labels):
+    scores = model.score(TEXTS, [label] * 4, prompt="two")
+    np.testing.assert_allclose(
+      [ranking.scores[number] for ranking in rankings],
+      scores,
+      **tolerance["same"],
+    )
+
+
+def test_votes_of_all_prompts_or_some(model):
+  labels = ["sings", "sleeps", "waits"]
+  members = ["five", "two", "three"]
+  for outcome, *answers in zip(
+    model.vote(TEXTS, members, labels),
+    *(model.rank(TEXTS, labels, prompt=name) for name in members),
+    strict=True,
+  ):
+    chosen = [labels[ranking.best] for ranking in answers]
+    assert outcome.answer == vote(chosen, outcome.scores).answer
+    assert list(outcome.answers) == chosen
+  assert len(model.vote(TEXTS[:1], length=3)[0].answers) == 4
+
+
+def test_evaluate(model, monkeypatch):
+  words = ("sings", "sleeps")
+  task = spec.TaskSpec(
+    name="invented",
+    benchmark="custom",
+    dataset="invented",
+    module="",
+    source="file",
+    splits={"validation": "validation"},
+    label_words=words,
+    postprocess=postprocessors.LabelId(words),
+    metrics=(classification.accuracy,),
+  )
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  spec.add(task)
+  examples = [
+    {"inputs_pretokenized": text, "targets_pretokenized": words[i % 2]}
+    for i, text in enumerate(TEXTS)
+  ]
+  metrics = model.evaluate("invented", examples, "two", by=["rank"])
+  best = [ranking.best for ranking in model.rank(TEXTS, words, "two")]
+  correct = sum(number == i % 2 for i, number in enumerate(best))
+  assert metrics == {"accuracy": 25.0 * correct}
+
+
+def test_a_prompt_inside_a_checkpoint(files, plain, model, tolerance, caplog):
+  """T5X saves model and prompt together; each is found."""
+  both = api.load_model(
+    files / "checkpoint_9", str(files / "sentencepiece.model")
+  )
+  assert "with_prompts" in caplog.text
+  tuned = both.with_prompts({"p": files / "checkpoint_9"})
+  np.testing.assert_allclose(
+    tuned.score(TEXTS[:1], ["waits"]),
+    model.score(TEXTS[:1], ["waits"], prompt="three"),
+    **tolerance["same"],
+  )
+
+
+def test_prompts_of_any_kind_and_place(plain, model, tolerance):
+  """Runs built elsewhere: the same vectors, behind the text."""
+  runs = api.from_vectors(vectors(3))
+  after = Runs(runs.delta, (Placement(encoder_suffix=(0, 1, 2)),))
+  both = plain.with_prompts({"before": runs, "after": after})
+  found = both.score(TEXTS[:2], ["waits"] * 2, prompt=["before", "after"])
+  expected = model.score(TEXTS[:2], ["waits"] * 2, prompt="three")
+  np.testing.assert_allclose(found[0], expected[0], **tolerance["same"])
+  assert abs(found[1] - expected[1]) > 1e-4
+
+
+def test_half_precision(files):
+  half = api.load_model(
+    files / "checkpoint_7",
+    str(files / "sentencepiece.model"),
+    dtype="bfloat16",
+  )
+  full = api.load_model(
+    files / "checkpoint_7", str(files / "sentencepiece.model")
+  )
+  (low,) = half.score(TEXTS[:1], ["waits"])
+  (high,) = full.score(TEXTS[:1], ["waits"])
+  assert low != high
+  assert low == pytest.approx(high, rel=0.05)
+
+
+def test_mistakes(plain, model, files):
+  with pytest.raises(ValueError, match="Did you mean 'three'"):
+    model.predict(TEXTS, prompt="thre")
+  with pytest.raises(ValueError, match="has: two, five, three, none"):
+    model.predict(TEXTS)  # which of the four?
+  with pytest.raises(ValueError, match="has: none"):
+    plain.predict(TEXTS, prompt="two")
+  with pytest.raises(ValueError, match="list of texts; got the text 'a'"):
+    model.predict("a", prompt="two")
+  with pytest.raises(ValueError, match="4 inputs and 2 runs"):
+    model.predict(TEXTS, prompt=["two", "five"])
+  two = join([api.from_vectors(vectors(2)), api.from_vectors(vectors(3))])
+  with pytest.raises(ValueError, match="'p' names 2 runs"):
+    plain.with_prompts({"p": two})
+  with pytest.raises(ValueError, match="Nothing to join"):
+    plain.with_prompts({})
+  with pytest.raises(ValueError, match=r"matrix \[P, H\]; got \[3\]"):
+    plain.with_prompts({"p": np.zeros(3)})
+  with pytest.raises(ValueError, match=r"virtual: expected \[runs, any, 8\]"):
+    plain.with_prompts({"p": np.zeros((2, 5))})
+  with pytest.raises(CheckpointError, match=r"\[2, 8\]"):
+    api.load_prompt(files / "two.npy", width=512)
+  with pytest.raises(CheckpointError):
+    plain.with_prompts({"p": files / "sentencepiece.model"})
+  with pytest.raises(ValueError, match="Did you mean 't5_1_1_base'"):
+    api.load_model(
+      files / "checkpoint_7",
+      str(files / "sentencepiece.model"),
+      size="t5_1_1_bas",
+    )
+  with pytest.raises(CheckpointError, match="choose the model"):
+    api.load_model(
+      files / "checkpoint_7",
+      str(files / "sentencepiece.model"),
+      size="t5_1_1_tiny",
+    )
+
+
+def test_the_published_vocabulary_and_a_real_checkpoint(shared_data):
+  """T5's pieces, prompt-tuning's own tiny T5X checkpoint, five vectors."""
+  model = api.load_model(
+    shared_data / "t5x_tiny" / "checkpoint_3",
+    str(shared_data / "t5_vocab" / "sentencepiece.model"),
+  )
+  values = np.full((5, model.predictor.config.emb_dim), 0.5, np.float32)
+  model = model.with_prompts({"p": values})
+  texts = ["choice1: It was wet. choice2: It was dry.", "question: cause"]
+  rankings = model.rank(texts, ["choice1", "choice2"])
+  assert all(ranking.scores[0] != ranking.scores[1] for ranking in rankings)
+  assert len(model.predict(texts, length=3)) == 2
+
+
+def test_no_tensorflow_and_no_gin(files):
+  """From import to prediction, in a process of its own."""
+  script = textwrap.dedent(
+    """
+    import json, sys
+    from prompt_tuning import api
+    model = api.load_model(sys.argv[1] + "/checkpoint_7",
+                           sys.argv[1] + "/sentencepiece.model")
+    model = model.with_prompts({"two": sys.argv[1] + "/two.npy"})
+    said = model.predict(["the cat sings"])
+    loaded = {name.split(".")[0] for name in sys.modules}
+    heavy = {"tensorflow", "seqio", "gin", "absl", "torch", "transformers"}
+    print(json.dumps([said, sorted(loaded & heavy)]))
+    """
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", script, str(files)],
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  said, loaded = json.loads(done.stdout.splitlines()[-1])
+  assert len(said) == 1
+  assert set(loaded) <= {"absl"}  # flax's own dependencies log through it
