@@ -13,6 +13,7 @@ REQUIRES = [
   "flax>=0.12.8",
   "gin-config>=0.5.0",
   "grain>=0.2.18",
+  "importlib-resources>=7.1.0",
   "jax>=0.10.2",
   "matplotlib>=3.11.2",
   "ml-dtypes>=0.6.0",
