@@ -1,6 +1,6 @@
 """Checkpoints that T5X itself wrote, and what T5X computed with them.
 
-`data/make_t5x_written.py` made the archive, with T5X; nothing here did.
+T5X made the archive, see `data/README.md`; nothing here did.
 """
 
 import pathlib
