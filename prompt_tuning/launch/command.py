@@ -7,8 +7,9 @@ from typing import Any
 
 import gin
 
-from prompt_tuning.launch import configurables, flags, gin_config
+from prompt_tuning.launch import configurables, distributed, flags, gin_config
 from prompt_tuning.launch.flags import Flags
+from prompt_tuning.train import loop
 
 
 def run(
@@ -28,17 +29,23 @@ def run(
     configurable: what gin calls the job; by default as the command.
 
   Returns:
-    0, or 2 where the command line or the configuration is at fault; then
-    nothing has been done.
+    0; 1 where training diverged; 2 where the command line, the configuration,
+    or what they name is at fault.
   """
   logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
   try:
     given = flags.parse(name, argv, about)
+    if not given.dry_run:
+      distributed.join(given.distributed)
     job = configure(configurable or name, given)
     if given.dry_run:
       print(gin_config.operative_text(), end="")
       return 0
+    distributed.join(given.distributed)
     work(job, given)
+  except loop.DivergedError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -26,7 +26,7 @@ class Distributed:
   coordinator_address: str | None = None
   process_count: int | None = None
   process_index: int | None = None
-  initialization_timeout: int | None = None
+  initialization_timeout: int = 300
   requested: bool = False
 
 
@@ -155,7 +155,12 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
   hosts.add_argument("--coordinator_address", metavar="HOST:PORT")
   hosts.add_argument("--process_count", type=int)
   hosts.add_argument("--process_index", type=int)
-  hosts.add_argument("--initialization_timeout", type=int, metavar="SECONDS")
+  hosts.add_argument(
+    "--initialization_timeout",
+    type=int,
+    default=Distributed.initialization_timeout,
+    metavar="SECONDS",
+  )
   hosts.add_argument(
     "--multiprocess_gpu",
     type=_boolean,

@@ -129,8 +129,10 @@ def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:
   asked = example.get(PROMPT_FIELD)
   if asked not in prompts.names:
     raise ValueError(
-      f"An example asks for the prompt {asked!r} in its field "
-      f"{PROMPT_FIELD!r}; there are: {', '.join(prompts.names)}."
+      f"PROMPT_FILE names {len(prompts.names)} prompts "
+      f"({', '.join(prompts.names)}), so every example names one in its field "
+      f"{PROMPT_FIELD!r}; got {asked!r}. For a single one of a run, give its "
+      "bundle."
     )
   return prompts.names.index(asked)
 

@@ -50,8 +50,8 @@ class Dataset:
     for name in self.names:
       if self.split and not spec.get(name).components(self.split):
         raise ValueError(
-          f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT or "
-          "EVAL_SPLIT."
+          f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT, "
+          "EVAL_SPLIT or INFER_SPLIT."
         )
     if self.batch_size < 1:
       raise ValueError(f"BATCH_SIZE must be positive; got {self.batch_size}.")

@@ -1,0 +1,275 @@
+"""Every gin file of the package resolves, and the main ones are pinned.
+
+`python tests/launch/test_gin_families.py` writes the golden files anew; review
+the difference.
+"""
+
+import pathlib
+
+import gin
+import pytest
+
+from prompt_tuning.launch import command, configurables, flags, gin_config
+from prompt_tuning.launch.gin_files import SearchPath, packaged_root
+from prompt_tuning.models.t5 import config as t5_config
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gin"
+NAMES = [name for name, _ in SearchPath().packaged()]
+LONGEST_METHOD_FILE = 15
+
+# Whatever any file requires, for those that declare it.
+VALUES = {
+  "CHECKPOINT_PATH": "'model/checkpoint_1100000'",
+  "EVAL_OUTPUT_DIR": "'out'",
+  "INFER_OUTPUT_DIR": "'out'",
+  "INITIAL_CHECKPOINT_PATH": "'model/checkpoint_1100000'",
+  "MIXTURE_OR_TASK_NAME": "'taskless_super_glue_rte_v102'",
+  "MODEL_DIR": "'runs/1'",
+  "MODEL_FAMILY": "'t5_1_1'",
+  "MODEL_PARALLEL": "4",
+  "MODEL_SIZE": "'small'",
+  "PROMPT_FILE": "'prompt.npy'",
+  "PROMPT_TEXT": "'Does one follow from the other?'",
+  "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 8}",
+  "TASK_FILES": "{'train': 'a.jsonl', 'validation': 'b.jsonl'}",
+  "TRAIN_STEPS": "1_150_000",
+}
+# What a file needs before and after it to make a whole configuration.
+BASE = "models/t5_1_1_small_prompt.gin"
+RUN = "runs/prompt_finetune.gin"
+
+DEMO = [
+  "--gin_search_paths=/some/where,/else/where",
+  "--gin_file=models/t5_1_1_base_prompt.gin",
+  "--gin_file=prompts/from_class_labels.gin",
+  "--gin_file=runs/prompt_finetune.gin",
+  "--gin.CLASS_LABELS=['positive', 'negative']",
+  "--gin.MODEL_DIR='runs/sst2'",
+  "--gin.MIXTURE_OR_TASK_NAME='taskless_glue_sst2_v200_examples'",
+  "--gin.MIXTURE_OR_TASK_MODULE='prompt_tuning.data.glue'",
+  "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 8}",
+  "--gin.INITIAL_CHECKPOINT_PATH='t5_1_1_lm100k_base/checkpoint_1100000'",
+  "--gin.TRAIN_STEPS=1_150_000",
+  "--gin.USE_CACHED_TASKS=False",
+  "--tfds_data_dir=tfds",
+]
+_RTE = "--gin.MIXTURE_OR_TASK_NAME='taskless_super_glue_rte_v102'"
+_XXL = "--gin_file=models/t5_1_1_xxl.gin"
+# Command, command line.
+MAIN = {
+  "sst2_demo": ("train", DEMO),
+  "sst2_demo_xxl": (
+    "train",
+    [
+      *(flag.replace("_base_", "_xxl_") for flag in DEMO),
+      "--gin_file=meshes/data_model.gin",
+      "--gin.MODEL_PARALLEL=32",
+      "--gin.BATCH_SIZE=32",
+    ],
+  ),
+  "paper": (
+    "train",
+    [
+      _XXL,
+      "--gin_file=runs/paper.gin",
+      _RTE,
+      "--gin.MODEL_DIR='runs/rte'",
+      "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 8}",
+      "--gin.INITIAL_CHECKPOINT_PATH='model/checkpoint_1100000'",
+    ],
+  ),
+  "model_tuning": (
+    "train",
+    [
+      "--gin_file=models/t5_1_1_small.gin",
+      "--gin_file=runs/model_tuning.gin",
+      _RTE,
+      "--gin.MODEL_DIR='runs/rte_model'",
+      "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 8}",
+      "--gin.INITIAL_CHECKPOINT_PATH='model/checkpoint_1100000'",
+      "--gin.TRAIN_STEPS=1_130_000",
+    ],
+  ),
+  "prompt_eval": (
+    "eval",
+    [
+      "--gin_file=models/mt5_xl.gin",
+      "--gin_file=models/decoding/beam_search.gin",
+      "--gin_file=runs/prompt_eval.gin",
+      _RTE,
+      "--gin.CHECKPOINT_PATH='model/checkpoint_1100000'",
+      "--gin.PROMPT_FILE=('a.npy', 'b.npy')",
+      "--gin.EVAL_OUTPUT_DIR='out'",
+    ],
+  ),
+  "prompt_infer": (
+    "infer",
+    [
+      "--gin_file=models/t5_1_0_11b.gin",
+      "--gin_file=models/decoding/nucleus_sampling.gin",
+      "--gin_file=runs/prompt_infer.gin",
+      "--gin_file=meshes/fully_sharded.gin",
+      "--gin.MODEL_PARALLEL=4",
+      "--gin.CHECKPOINT_PATH='model/checkpoint_1100000'",
+      "--gin.PROMPT_FILE={'cb': 'cb.npy', 'rte': 'rte.npy'}",
+      "--gin.INPUT_FILE='questions.jsonl'",
+      "--gin.INFER_OUTPUT_DIR='out'",
+    ],
+  ),
+}
+
+
+def configure(name, argv):
+  return command.configure(name, flags.parse(name, argv, ""))
+
+
+def whole(files, needed=()):
+  """Load files with a value for every macro that they require."""
+  configurables.register()
+  needed = list(needed)
+  try:
+    gin_config.load(files, needed, configurables.KNOWN)
+  except gin_config.ConfigError as error:
+    for fault in error.faults:
+      name, _, rest = fault.partition(" needs a value")
+      assert rest, fault
+      needed.append(f"{name} = {VALUES[name]}")
+    gin_config.load(files, needed, configurables.KNOWN)
+
+
+def context_of(name):
+  """Say which files make a whole configuration with this one."""
+  family = name.split("/")[0]
+  if name.startswith("models/decoding/"):
+    return [BASE, name, "runs/prompt_eval.gin"]
+  if name in ("models/sizes/3b.gin", "models/sizes/11b.gin"):
+    return ["models/t5_1_0_prompt.gin", name, RUN]
+  if name.startswith("models/"):
+    return [BASE, name, RUN]
+  if family == "runs":
+    prompt = [] if "model_tuning" in name else ["prompts/uniform_paper.gin"]
+    return ["models/t5_1_1_small.gin", *prompt, name]
+  if name == "prompts/prompt.gin":  # its init is what the others add
+    return ["models/t5_1_1_small.gin", "prompts/from_text.gin", RUN]
+  return [BASE, name, RUN]
+
+
+def job_of(name):
+  """Say which command a context is for, and what else it needs."""
+  if name in ("runs/prompt_infer.gin", "runs/prompt_score.gin"):
+    return "infer", ["INPUT_FILE = 'a.jsonl'"]
+  if name == "runs/prompt_eval.gin" or name.startswith("models/decoding/"):
+    return "eval", []
+  return "train", []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_resolves(name, tmp_path, tiny_checkpoint, monkeypatch):
+  for file in ("a", "b"):
+    row = '{"premise": "a", "hypothesis": "b", "label": "no"}\n'
+    (tmp_path / f"{file}.jsonl").write_text(row)
+  (tmp_path / "model").mkdir()
+  (tmp_path / "model" / "checkpoint_1100000").symlink_to(tiny_checkpoint)
+  monkeypatch.chdir(tmp_path)
+  command_name, needed = job_of(name)
+  whole(context_of(name), needed)
+  gin.get_configurable(command_name)()
+
+
+@pytest.mark.parametrize(
+  "name",
+  [n for n in NAMES if n.startswith(("prompts/", "optimizers/", "meshes/"))],
+)
+def test_method_files_are_short(name):
+  lines = (packaged_root() / name).read_text().splitlines()
+  assert len(lines) <= LONGEST_METHOD_FILE
+
+
+def test_every_published_size_has_its_files():
+  for size in t5_config.SIZES:
+    for name in (f"models/{size}.gin", f"models/{size}_prompt.gin"):
+      whole([name, "prompts/from_sampled_vocab.gin", RUN])
+      job = gin.get_configurable("train")()
+      shape = t5_config.get(size, dropout_rate=0.1, dtype=job.model.dtype)
+      assert job.model == shape
+      assert job.model.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_operative_config_is_the_golden_one(name):
+  configure(*MAIN[name])
+  assert gin_config.operative_text() == (GOLDEN / f"{name}.gin").read_text()
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_golden_configs_can_be_given_as_gin_files(name):
+  """A run is repeated from what it wrote down."""
+  command_name = MAIN[name][0]
+  job = configure(*MAIN[name])
+  again = configure(command_name, [f"--gin_file={GOLDEN / name}.gin"])
+  assert str(again) == str(job)
+
+
+def test_the_demo_means_what_it_meant():
+  """features.md 2.7: the settings in force when the original's demo runs."""
+  job = configure("train", DEMO)
+  (run,) = job.runs
+  assert run.learning_rate == 0.3
+  assert job.num_steps(1_100_000) == 50_000
+  assert job.dataset.batch_size == 128
+  assert job.dataset.lengths == {"inputs": 512, "targets": 8}
+  assert job.model == t5_config.get(
+    "t5_1_1_base", dropout_rate=0.1, dtype=job.model.dtype
+  )
+  tuner = run.tuner(emb_dim=768)
+  assert (tuner.encoder_length, tuner.encoder_position) == (100, "before")
+  assert tuner.encoder_init.labels == ("positive", "negative")
+  assert tuner.encoder_init.fallback.population == 5_000
+  assert (job.eval_period, job.checkpoint_period) == (1_000, 1_000)
+  assert job.objective.z_loss == 1e-4
+  assert job.objective.label_smoothing == 0
+  assert job.objective.loss_normalizing_factor is None
+  optimizer = job.optimizer
+  assert (optimizer.decay_rate, optimizer.weight_decay) == (0.8, 1e-5)
+  assert not optimizer.multiply_by_parameter_scale
+  assert job.evaluation.decoder.num_decodes == 1
+  assert job.evaluation.dataset.lengths == {"inputs": None, "targets": None}
+  assert job.restore_dtype == "float32"
+
+
+def test_the_paper_run_is_the_papers():
+  """numbers.md 8 and 13."""
+  job = configure(*MAIN["paper"])
+  assert job.num_steps(1_100_000) == job.num_steps(0) == 30_000
+  assert job.dataset.batch_size == 32
+  assert [run.seed for run in job.runs] == [0, 1, 2]
+  assert {run.learning_rate for run in job.runs} == {0.3}
+  init = job.runs[0].tuner(emb_dim=8).encoder_init
+  assert init.labels is None, "the task's own label words"
+
+
+def test_where_a_prompt_stands():
+  files = ["models/t5_1_1_small.gin", "prompts/uniform_paper.gin"]
+  expected = {
+    "prompts/decoder.gin": (0, 100, "before"),
+    "prompts/both.gin": (100, 100, "before"),
+    "prompts/suffix.gin": (100, 0, "after"),
+  }
+  for name, (encoder, decoder, position) in expected.items():
+    whole([*files, name, RUN])
+    prompt = gin.get_configurable("train")().runs[0].tuner(emb_dim=4)
+    assert (prompt.encoder_length, prompt.decoder_length) == (encoder, decoder)
+    assert prompt.encoder_position == position
+    if decoder:
+      assert prompt.decoder_init.high == 0.5
+
+
+def write_golden():
+  GOLDEN.mkdir(parents=True, exist_ok=True)
+  for name, (command_name, argv) in MAIN.items():
+    configure(command_name, argv)
+    (GOLDEN / f"{name}.gin").write_text(gin_config.operative_text())
+
+
+if __name__ == "__main__":
+  write_golden()
