@@ -9,13 +9,21 @@ model.score(["hypothesis: ... premise: ..."], ["entailment"], prompt="rte")
 import dataclasses
 import logging
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import prompts, restore, sizes
+from prompt_tuning.checkpoints import (
+  bundle,
+  fingerprint,
+  prompts,
+  restore,
+  sizes,
+)
+from prompt_tuning.checkpoints.bundle import Bundle
 from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
@@ -31,12 +39,16 @@ from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.models.t5.decoding import Method
+from prompt_tuning.train import loop
 
 # A file or folder that holds a prompt, its vectors [P, H], anything else that
 # was tuned, or None for the model without a prompt.
 PromptLike = str | os.PathLike[str] | np.ndarray | Runs | None
 # A name for all texts, or one for each; None where there is only one prompt.
 Prompts = str | Sequence[str] | None
+
+# Where a bundle keeps the vectors of each stack, [1, P, H].
+_TRAINED = [f"tuner/{s}/prompt/prompt/prompt" for s in ("encoder", "decoder")]
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +111,12 @@ def load_model(
 
 
 def load_prompt(path: str | os.PathLike[str], width: int | None = None) -> Runs:
-  """Load a prompt that stands before the input text.
+  """Load a prompt.
 
   Args:
-    path: a `.npy` file, a PEFT adapter, or a T5X checkpoint with a prompt.
+    path: a bundle, or the MODEL_DIR of a single run (its best); a `.npy` file,
+      a PEFT adapter, or a T5X checkpoint with a prompt, which all stand before
+      the input text.
     width: d_model of the model it shall go with, if known.
 
   Returns:
@@ -110,7 +124,11 @@ def load_prompt(path: str | os.PathLike[str], width: int | None = None) -> Runs:
 
   Raises:
     CheckpointError: no prompt, a damaged one, or one of another width.
+    ValueError: a bundle of several runs, or of something else.
   """
+  saved = _read_bundle(path)
+  if saved is not None:
+    return _from_bundle(saved, path)
   loaded = prompts.insist(restore.open_prompt(path), width=width)
   for note in loaded.notes:
     logger.info("%s: %s", path, note)
@@ -128,6 +146,36 @@ def from_vectors(values: np.ndarray) -> Runs:
   placement = Placement(encoder_prefix=tuple(range(len(values))))
   virtual = jnp.asarray(values, jnp.float32)
   return Runs(Delta(virtual=virtual[None]), (placement,))
+
+
+def _read_bundle(path: str | os.PathLike[str]) -> Bundle | None:
+  """Read a bundle, or the best one of a run; None where there is neither."""
+  folder = pathlib.Path(path)
+  if bundle.is_bundle(folder):
+    return bundle.read(folder)
+  best = sorted((folder / loop.BEST).glob("run_*"))
+  if len(best) > 1:
+    raise ValueError(
+      f"{path} holds {len(best)} runs; name one of them: "
+      f"{best[0]}/step_..., and so on."
+    )
+  found = bundle.read_latest(best[0]) if best else None
+  return found[1] if found else None
+
+
+def _from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Runs:
+  """Take the prompt out of a bundle of one run."""
+  placements = saved.manifest["run"]["placements"]
+  number = saved.manifest.get("run_index", 0)
+  parts = [saved.trainable[p] for p in _TRAINED if p in saved.trainable]
+  if len(parts) != len(saved.trainable) or any(len(a) != 1 for a in parts):
+    held = {p: list(a.shape) for p, a in saved.trainable.items()}
+    raise ValueError(f"{path} is not the bundle of one prompt; it has {held}.")
+  described = placements[number]
+  fields = dataclasses.fields(Placement)
+  placement = Placement(**{f.name: tuple(described[f.name]) for f in fields})
+  virtual = jnp.asarray(np.concatenate(parts, axis=1))
+  return Runs(Delta(virtual=virtual), (placement,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +198,8 @@ class Model:
 
     Raises:
       CheckpointError: a file without a prompt, or one of another width.
-      ValueError: no prompts, several runs under one name, or arrays that do
-        not fit the model.
+      ValueError: no prompts, several runs under one name, arrays that do not
+        fit the model, or a prompt that was tuned with another one.
     """
     runs = join([self._as_runs(name, prompt) for name, prompt in named.items()])
     site_shapes.check(runs.delta, self.predictor.config)
@@ -278,7 +326,17 @@ class Model:
       return prompt
     if isinstance(prompt, np.ndarray):
       return from_vectors(prompt)
-    return load_prompt(prompt, self.predictor.config.emb_dim)
+    saved = _read_bundle(prompt)
+    if saved is None:
+      return load_prompt(prompt, self.predictor.config.emb_dim)
+    theirs = saved.manifest["run"]["backbone"]["fingerprint"]
+    ours = fingerprint.fingerprint(self.predictor.params)
+    if theirs != ours:
+      raise ValueError(
+        f"{prompt} was tuned with the backbone {theirs}, but this model is "
+        f"{ours}: other weights. Load the checkpoint that it was tuned with."
+      )
+    return _from_bundle(saved, prompt)
 
   def _run_ids(self, texts: Sequence[str], prompt: Prompts) -> list[int]:
     if isinstance(texts, str):

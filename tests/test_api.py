@@ -7,19 +7,32 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 import sentencepiece
 
 from prompt_tuning import api
-from prompt_tuning.checkpoints import peft, prompts, restore, t5x_writer
+from prompt_tuning.checkpoints import (
+  bundle,
+  fingerprint,
+  peft,
+  prompts,
+  restore,
+  t5x_writer,
+)
 from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.core import tree
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import postprocessors, spec
 from prompt_tuning.data.metrics import classification
 from prompt_tuning.infer.ensemble import vote
 from prompt_tuning.infer.runs import Runs, join
+from prompt_tuning.launch import identity, tuned
 from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.initializers import Context, Uniform
+from prompt_tuning.tuners.prompt import Prompt
 
 CONFIG = T5Config(
   vocab_size=192,
@@ -60,10 +73,10 @@ def files(tmp_path_factory, random_params):
   t5x_writer.write_t5x(folder / "checkpoint_7", leaves, step=7)
   prompts.write_npy(folder / "two.npy", vectors(2))
   peft.write_peft(folder / "five", vectors(5))
-  tuned = restore.leaves_of(
+  inside = restore.leaves_of(
     {"encoder": {"prompt": {"prompt": {"prompt": vectors(3)}}}}
   )
-  t5x_writer.write_t5x(folder / "checkpoint_9", {**leaves, **tuned}, step=9)
+  t5x_writer.write_t5x(folder / "checkpoint_9", {**leaves, **inside}, step=9)
   return folder
 
 
@@ -180,9 +193,9 @@ def test_a_prompt_inside_a_checkpoint(files, plain, model, tolerance, caplog):
     files / "checkpoint_9", str(files / "sentencepiece.model")
   )
   assert "with_prompts" in caplog.text
-  tuned = both.with_prompts({"p": files / "checkpoint_9"})
+  whole = both.with_prompts({"p": files / "checkpoint_9"})
   np.testing.assert_allclose(
-    tuned.score(TEXTS[:1], ["waits"]),
+    whole.score(TEXTS[:1], ["waits"]),
     model.score(TEXTS[:1], ["waits"], prompt="three"),
     **tolerance["same"],
   )
@@ -197,6 +210,67 @@ def test_prompts_of_any_kind_and_place(plain, model, tolerance):
   expected = model.score(TEXTS[:2], ["waits"] * 2, prompt="three")
   np.testing.assert_allclose(found[0], expected[0], **tolerance["same"])
   assert abs(found[1] - expected[1]) > 1e-4
+
+
+def saved_run(params, *tuners):
+  """Prompts as `train` saves them: placements and fingerprint beside them."""
+  context = Context(np.ones((4, CONFIG.emb_dim), np.float32))
+  keys = [jax.random.key(seed) for seed in range(len(tuners))]
+  made = bank.init_bank(tuners, keys, [context] * len(tuners))
+  described = {
+    "runs": [{"name": f"run {k}"} for k in range(len(tuners))],
+    "tuners": identity.describe(tuners),
+    "placements": identity.describe([tuner.placement for tuner in tuners]),
+    "backbone": {"fingerprint": fingerprint.fingerprint(params)},
+    "start_step": 0,
+  }
+  trainable = bundle.to_host(tree.flatten({"tuner": made.params}))
+  return bundle.Bundle({"run": described, "step": 5}, trainable)
+
+
+def prompt(**settings):
+  return Prompt(
+    CONFIG.emb_dim,
+    3,
+    2,
+    "after",
+    encoder_init=Uniform(),
+    decoder_init=Uniform(),
+    **settings,
+  )
+
+
+def test_bundles_say_where_their_tokens_stand(plain, tmp_path):
+  """Read as the commands read them; also the best of a MODEL_DIR."""
+  saved = saved_run(plain.predictor.params, prompt())
+  bundle.write(tmp_path / "alone", saved)
+  best = bundle.step_path(tmp_path / "run" / "best" / "run_0", 5)
+  manifest = {**saved.manifest, "run_index": 0}
+  bundle.write(best, bundle.Bundle(manifest, saved.trainable))
+
+  expected = tuned.load(tmp_path / "alone").runs
+  for path in (tmp_path / "alone", tmp_path / "run", best):
+    runs = api.load_prompt(path)
+    assert runs.placements == expected.placements
+    assert runs.placements[0].encoder_suffix == (0, 1, 2)
+    np.testing.assert_array_equal(runs.delta.virtual, expected.delta.virtual)
+  model = plain.with_prompts({"p": tmp_path / "run"})
+  assert len(model.predict(TEXTS[:1])) == 1
+
+
+def test_bundles_that_do_not_fit(plain, tmp_path):
+  params = plain.predictor.params
+  bundle.write(tmp_path / "two", saved_run(params, prompt(), prompt()))
+  with pytest.raises(ValueError, match="not the bundle of one prompt"):
+    api.load_prompt(tmp_path / "two")
+  other = jax.tree.map(lambda a: a + 1, params)
+  bundle.write(tmp_path / "other", saved_run(other, prompt()))
+  with pytest.raises(ValueError, match="tuned with the backbone"):
+    plain.with_prompts({"p": tmp_path / "other"})
+  for run in ("run_0", "run_1"):
+    (tmp_path / "several" / "best" / run).mkdir(parents=True)
+  with pytest.raises(ValueError, match="holds 2 runs"):
+    api.load_prompt(tmp_path / "several")
 
 
 def test_half_precision(files):
