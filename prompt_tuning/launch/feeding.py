@@ -52,7 +52,7 @@ def train_batches(
       "BATCH_SIZE a multiple of them, or choose another mesh."
     )
   tokens = {
-    name: _load(dataset, name, data_dir) for name in dict.fromkeys(_tasks(runs))
+    name: load(dataset, name, data_dir) for name in dict.fromkeys(_tasks(runs))
   }
   parts = [
     TrainBatches(
@@ -90,16 +90,36 @@ def eval_sets(
   Raises:
     ValueError: data that is not here, or has no labels.
   """
-  members = spec.get(name).components(_split(dataset, name))
   sets = []
-  for (task, _), (tokens, _) in zip(
-    members, _load(dataset, name, data_dir), strict=True
-  ):
+  for task, tokens in members(dataset, name, data_dir):
     count = min(len(tokens), num_examples or len(tokens))
     rows = [tokens.inputs[i] for i in range(count)]
     examples = [tokens.example(i) for i in range(count)]
     sets.append(EvalSet(task, rows, examples))
   return sets
+
+
+def members(
+  dataset: Dataset, name: str, data_dir: str | None
+) -> list[tuple[spec.TaskSpec, TokenCache]]:
+  """Read a task, or every task of a mixture that has the split.
+
+  A token cache knows its task under the name without `_examples`, a spec under
+  the one that was asked for.
+
+  Args:
+    dataset: where and how to read.
+    name: of the task or mixture.
+    data_dir: TFDS's data directory.
+
+  Returns:
+    (task, its tokens) pairs.
+  """
+  tasks = spec.get(name).components(_split(dataset, name))
+  caches = load(dataset, name, data_dir)
+  return [
+    (task, tokens) for (task, _), (tokens, _) in zip(tasks, caches, strict=True)
+  ]
 
 
 def _tasks(runs: Sequence[Run]) -> list[str]:
@@ -110,9 +130,10 @@ def _split(dataset: Dataset, name: str) -> str:
   return dataset.split or spec.task(name).eval_split
 
 
-def _load(
+def load(
   dataset: Dataset, name: str, data_dir: str | None
 ) -> list[tuple[TokenCache, float]]:
+  """Open the tokenised examples of a task or mixture, see `cache.load`."""
   return cache.load(
     name,
     _split(dataset, name),

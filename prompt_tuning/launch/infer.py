@@ -7,11 +7,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.data import cache, spec, vocabulary
+from prompt_tuning.data import vocabulary
 from prompt_tuning.infer import modes, outputs, sources
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.predict import Predictor
-from prompt_tuning.launch import backbone, command, folders, identity, tuned
+from prompt_tuning.launch import (
+  backbone,
+  command,
+  feeding,
+  folders,
+  identity,
+  tuned,
+)
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.launch.infer_jobs import InferJob
 from prompt_tuning.launch.tuned import Tuned
@@ -108,17 +115,7 @@ def _inputs(
     return
   dataset = job.dataset
   for name in dataset.names:
-    found = spec.get(name)
-    split = dataset.split or spec.task(name).eval_split
-    members = found.components(split)
-    caches = cache.load(
-      name,
-      split,
-      dataset.lengths,
-      dataset.cache_dir or cache.default_cache_dir(),
-      data_dir,
-    )
-    for (task, _), (tokens, _) in zip(members, caches, strict=True):
+    for task, tokens in feeding.members(dataset, name, data_dir):
       yield task.name, (tokens.example(i) for i in range(len(tokens)))
 
 

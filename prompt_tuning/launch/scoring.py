@@ -15,6 +15,7 @@ from prompt_tuning.infer.runs import Runs
 from prompt_tuning.launch import feeding
 from prompt_tuning.launch.assembly import Assembly
 from prompt_tuning.launch.backbone import Backbone
+from prompt_tuning.launch.eval_loss import EvalLoss
 from prompt_tuning.launch.job import Run
 from prompt_tuning.launch.settings import Evaluation
 from prompt_tuning.train import loop
@@ -38,6 +39,7 @@ class Scorer:
     codec: Vocabulary,
     data_dir: str | None,
     mesh: Mesh | None,
+    loss: EvalLoss | None = None,
   ):
     """Read the examples; what would stop an evaluation stops here.
 
@@ -49,7 +51,9 @@ class Scorer:
       codec: the vocabulary.
       data_dir: TFDS's data directory.
       mesh: where everything lies.
+      loss: computes the training loss too.
     """
+    self._loss = loss
     self._settings, self._runs, self._assembly = settings, runs, assembly
     self._backbone, self._codec, self._mesh = backbone, codec, mesh
     self.sets = {
@@ -61,7 +65,13 @@ class Scorer:
 
   def __call__(self, trainable: Params) -> list[loop.Evaluation]:
     """Score all runs, see `loop.Evaluator`."""
-    return [summary(found) for found in self.results(trainable)]
+    found = [summary(results) for results in self.results(trainable)]
+    if self._loss is None:
+      return found
+    return [
+      evaluation._replace(losses=losses)
+      for evaluation, losses in zip(found, self._loss(trainable), strict=True)
+    ]
 
   def results(self, trainable: Params) -> list[list[Result]]:
     """Evaluate all runs.

@@ -3,6 +3,7 @@
 Also `python -m prompt_tuning.launch.train`, with T5X's flags.
 """
 
+import dataclasses
 import logging
 import pathlib
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
+from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.core import axes
 from prompt_tuning.data import vocabulary
+from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.launch import (
   assembly,
   backbone,
@@ -24,6 +27,9 @@ from prompt_tuning.launch import (
   gin_config,
   identity,
 )
+from prompt_tuning.launch.assembly import Assembly
+from prompt_tuning.launch.backbone import Backbone
+from prompt_tuning.launch.eval_loss import EvalLoss
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.launch.job import TrainJob
 from prompt_tuning.launch.scoring import Scorer
@@ -90,11 +96,7 @@ def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
     data_dir,
     mesh,
   )
-  scorer = None
-  if job.evaluation is not None:
-    scorer = Scorer(
-      job.evaluation, job.runs, parts, model, codec, data_dir, mesh
-    )
+  scorer = _scorer(job, parts, model, codec, data_dir, mesh)
   print(parts.program.partition.report())
   checksum = fingerprint.checksum(parts.frozen) if job.controls else None
 
@@ -119,7 +121,37 @@ def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
   )
 
 
-def _start_step(job: TrainJob, model: backbone.Backbone) -> int:
+def _scorer(
+  job: TrainJob,
+  parts: Assembly,
+  model: Backbone,
+  codec: Vocabulary,
+  data_dir: str | None,
+  mesh: Mesh | None,
+) -> Scorer | None:
+  """Prepare what scores the runs, if they shall be."""
+  if job.evaluation is None:
+    return None
+  loss = None
+  if job.eval_steps:
+    held_out = dataclasses.replace(
+      job.dataset, split=job.evaluation.dataset.split
+    )
+    loss = EvalLoss(
+      held_out,
+      job.runs,
+      parts,
+      job.eval_steps,
+      model.config.vocab_size,
+      data_dir,
+      axes.batch_placer(mesh, job.mesh.rules),
+    )
+  return Scorer(
+    job.evaluation, job.runs, parts, model, codec, data_dir, mesh, loss
+  )
+
+
+def _start_step(job: TrainJob, model: Backbone) -> int:
   """Find the step that the optimizer goes on from, as T5X restores it."""
   if job.restored_step is not None:
     return job.restored_step

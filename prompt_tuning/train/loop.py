@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -39,10 +40,12 @@ class Evaluation(NamedTuple):
   Attributes:
     score: what selection maximises: the task's metric, or the mean of several.
     metrics: tag (`<task>/<metric>`) -> number.
+    losses: `<task>/<T5X's tag>` of the training loss there -> number.
   """
 
   score: float
   metrics: Mapping[str, float]
+  losses: Mapping[str, float] = types.MappingProxyType({})
 
 
 # The trainable part of all runs -> one evaluation per run.
@@ -284,6 +287,8 @@ class _Loop:
       if self.main:
         shown = self.settings.start_step + step
         self.log.write(shown, run, result.metrics, "inference_eval")
+        if result.losses:
+          self.log.write(shown, run, result.losses, "training_eval")
         self.log.write(shown, run, {"score": result.score}, "selection")
       best = self.progress["best"][run]
       bar_to_beat = -math.inf if best is None else best["score"]
