@@ -432,8 +432,8 @@ def init_params(config: T5Config, key: Array) -> Mapping[str, Any]:
     key: PRNG key.
 
   Returns:
-    The tree of `abstract_params`, with arrays. Not jitted: one small compilation
-    per shape beats one large one. Jit it with `out_shardings` to draw a model
+    The tree of `abstract_params`, with arrays. Not jitted: small compilations
+    per shape beat one large one. Jit it with `out_shardings` to draw a model
     that does not fit one device.
   """
   return nn.meta.unbox(_init(config, key))
