@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from prompt_tuning.data import score, vocabulary
+from prompt_tuning.data import score
 from prompt_tuning.infer import ensemble, reports
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.evaluate import Evaluator, Job, Result
@@ -59,7 +59,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
   """
   folders.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
   settings, mesh = job.evaluation, job.mesh.build()
-  codec = vocabulary.load(settings.dataset.vocabulary_file)
+  codec = feeding.open_vocabulary(settings.dataset)
   model = backbone.load(
     job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
   )

@@ -9,14 +9,21 @@ from jax.sharding import Mesh
 
 from prompt_tuning.core.axes import DATA
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.data import cache, spec
+from prompt_tuning.data import cache, spec, vocabulary
 from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.data.bank import BankBatches
 from prompt_tuning.data.cache import TokenCache
 from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
+from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
 from prompt_tuning.launch.job import Run
 from prompt_tuning.launch.settings import Dataset
+
+
+def open_vocabulary(dataset: Dataset) -> Vocabulary:
+  """Load the vocabulary of a data set, and let token caches use it too."""
+  vocabulary.configure(dataset.vocabulary_file)
+  return vocabulary.load()
 
 
 def train_batches(

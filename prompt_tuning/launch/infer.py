@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.data import vocabulary
 from prompt_tuning.infer import modes, outputs, sources
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.predict import Predictor
@@ -68,7 +67,7 @@ def infer(
   """
   folders.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
   mesh, dataset = job.mesh.build(), job.dataset
-  codec = vocabulary.load(dataset.vocabulary_file)
+  codec = feeding.open_vocabulary(dataset)
   model = backbone.load(
     job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
   )

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.core import axes
-from prompt_tuning.data import vocabulary
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.launch import (
   assembly,
@@ -79,7 +78,7 @@ def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
   folders.ensure_writable(job.model_dir, "MODEL_DIR")
   mesh = job.mesh.build()
   rules = job.mesh.rules
-  codec = vocabulary.load(job.dataset.vocabulary_file)
+  codec = feeding.open_vocabulary(job.dataset)
 
   model = backbone.load(
     job.initial_checkpoint_path, job.model, mesh, rules, job.restore_dtype

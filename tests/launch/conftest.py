@@ -4,9 +4,11 @@ import json
 import random
 
 import gin
+import jax
 import pytest
 
 from prompt_tuning.checkpoints import restore, t5x_writer
+from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import config as t5_config
 
 STEP = 1_100_000
@@ -17,6 +19,22 @@ def clean_gin():
   """Configurations are global to a process: none may leak."""
   yield
   gin.clear_config()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+  """Share programs among the runs of these tests; most differ in nothing."""
+  settings = {
+    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +125,9 @@ def train_flags(common_flags, tiny_checkpoint):
       "--gin.BATCH_SIZE=4",
       "--gin.BATCHING='fixed'",
       "--gin.EVAL_PERIOD=2",
+      "--gin.EVAL_STEPS=0",
       "--gin.EVALUATE_BY='rank'",
+      "--gin.EVALUATOR_NUM_EXAMPLES=4",
       "--gin.LOG_PERIOD=2",
       "--gin.train.progress_bar=False",
       "--gin.train.tensorboard=False",
@@ -115,3 +135,13 @@ def train_flags(common_flags, tiny_checkpoint):
     ]
 
   return flags
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, train_flags):
+  """A bank of two seeds, trained to its end with all controls."""
+  folder = tmp_path_factory.mktemp("finished") / "run"
+  more = ("--gin.SEEDS=(0, 1)", "--gin.CONTROLS=True", "--gin.EVAL_STEPS=20")
+  flags = train_flags(folder, *more)
+  assert main.main(["train", *flags]) == 0
+  return folder

@@ -1,0 +1,128 @@
+"""`prompt-tuning eval`: the best prompts again, alone and as an ensemble."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from prompt_tuning.launch import main
+from prompt_tuning.launch.summary import Row, scores
+
+TASK = "speaks_of_a_cat"
+
+
+@pytest.fixture
+def run(common_flags, tiny_checkpoint, tmp_path):
+  """Evaluate; returns the status."""
+
+  def evaluate(prompt_file, *more):
+    return main.main(
+      [
+        "eval",
+        *common_flags("prompt_eval"),
+        f"--gin.CHECKPOINT_PATH='{tiny_checkpoint}'",
+        f"--gin.PROMPT_FILE={prompt_file}",
+        f"--gin.EVAL_OUTPUT_DIR='{tmp_path / 'out'}'",
+        "--gin.EVALUATE_BY='rank'",
+        "--gin.EVALUATOR_NUM_EXAMPLES=4",
+        *more,
+      ]
+    )
+
+  return evaluate
+
+
+def predictions(folder):
+  (path,) = [p for p in folder.glob(f"{TASK}-*") if "metrics" not in p.name]
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  return [(row["rank_prediction"], row["rank_scores"]) for row in rows]
+
+
+def test_a_runs_folder_gives_the_same_predictions(
+  run, finished, tmp_path, capsys, tolerance
+):
+  """Export, reload: what training wrote, evaluation writes again."""
+  assert run(f"'{finished}'") == 0
+  table = capsys.readouterr().out
+  for name in ("seed0", "seed1", "mean", "vote"):
+    assert re.search(rf"^ {name} ", table, re.MULTILINE), table
+  for name in ("seed0", "seed1"):
+    ours = predictions(tmp_path / "out" / "inference_eval" / name)
+    theirs = predictions(finished / "inference_eval" / name)
+    assert [p for p, _ in ours] == [p for p, _ in theirs]
+    np.testing.assert_allclose(
+      [s for _, s in ours], [s for _, s in theirs], **tolerance["same"]
+    )
+
+
+def test_exported_files_give_the_same_scores(run, finished, capsys):
+  """The run's folder, its .npy and its PEFT adapter are one prompt."""
+  folder = finished / "exports" / "seed1"
+  (bundle,) = (finished / "best" / "run_1").iterdir()
+  named = {
+    "adapter": str(folder / "peft"),
+    "array": str(folder / "prompt.npy"),
+    "bundle": str(bundle),
+  }
+  assert run(repr(named)) == 0
+  rows = [
+    line.split()[1:]
+    for line in capsys.readouterr().out.splitlines()
+    if line.split()[:1] and line.split()[0].split("_")[0] in named
+  ]
+  assert len(rows) == 3
+  assert rows[0] == rows[1] == rows[2]
+
+
+def test_the_plain_model(run, tmp_path, capsys):
+  assert run("None") == 0
+  assert "vote" not in capsys.readouterr().out
+  (metrics,) = (tmp_path / "out").rglob(f"{TASK}-metrics.jsonl")
+  assert json.loads(metrics.read_text())["step"] == 1_100_000
+
+
+def test_prompts_named_like_tasks_go_to_their_task(run, finished, capsys):
+  path = finished / "exports" / "seed0" / "prompt.npy"
+  assert run(repr({TASK: str(path)})) == 0
+  assert "vote" not in capsys.readouterr().out
+
+
+def test_another_backbone_is_refused(
+  run, finished, tmp_path, random_params, capsys
+):
+  from prompt_tuning.checkpoints import restore, t5x_writer
+  from prompt_tuning.models.t5 import config
+
+  other = tmp_path / "checkpoint_5"
+  params = random_params(config.get("t5_1_1_tiny"), seed=1)
+  t5x_writer.write_t5x(other, restore.leaves_of(params), step=5)
+  assert run(f"'{finished}'", f"--gin.CHECKPOINT_PATH='{other}'") == 2
+  message = capsys.readouterr().err
+  assert re.search(r"was tuned with the backbone \w{16}, but", message)
+
+
+@pytest.mark.parametrize(
+  ("prompt_file", "message"),
+  [
+    ("'nowhere'", "nowhere"),
+    ("'{finished}/config.gin'", "config.gin"),
+  ],
+)
+def test_no_prompt_there(run, finished, prompt_file, message, capsys):
+  assert run(prompt_file.format(finished=finished)) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_a_table_folds_seeds_and_puts_controls_last():
+  rows = [
+    Row("no prompt", None, {"t/accuracy": 1.0}, is_control=True),
+    Row("seed0", 10, {"t/accuracy": 50.0, "t/gold_share/no": 3.0}, ""),
+    Row("seed1", 1_100_020, {"t/accuracy": 70.0}, ""),
+  ]
+  lines = scores(rows).splitlines()
+  assert lines[0].split() == ["run", "step", "t/accuracy"]
+  assert lines[2].split() == ["seed0", "10", "50.00"]
+  assert lines[3].split() == ["seed1", "1,100,020", "70.00"]
+  assert lines[4].split() == ["mean", "±", "sd", "60.00", "±", "14.14"]
+  assert lines[5].split() == ["no", "prompt", "1.00"]

@@ -1,0 +1,81 @@
+"""`prompt-tuning export`: a run's prompts for other programs."""
+
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints import bundle, restore
+from prompt_tuning.launch import main, tuned
+from prompt_tuning.launch.identity import describe, rebuild
+from prompt_tuning.tuners.initializers import ClassLabels
+from prompt_tuning.tuners.prompt import Prompt
+
+
+def test_every_run_of_a_folder(finished, tmp_path, capsys):
+  assert main.main(["export", str(finished), str(tmp_path)]) == 0
+  out = capsys.readouterr().out
+  for name in ("seed0", "seed1"):
+    ours = tmp_path / name
+    theirs = finished / "exports" / name
+    array = np.load(ours / "prompt.npy")
+    np.testing.assert_array_equal(array, np.load(theirs / "prompt.npy"))
+    adapter = restore.open_prompt(ours / "peft").values
+    np.testing.assert_array_equal(adapter, array)
+    assert f"{ours}/prompt.npy: written" in out
+
+
+def test_one_bundle_in_one_format(finished, tmp_path):
+  (path,) = (finished / "best" / "run_1").iterdir()
+  argv = ["export", str(path), str(tmp_path), "--to", "npy"]
+  assert main.main(argv) == 0
+  written = {p.name for p in (tmp_path / "seed1").iterdir()}
+  assert written == {"prompt.npy"}
+
+
+def test_nothing_to_export(tmp_path, capsys):
+  assert main.main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+  assert "error: " in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
+
+
+def test_t5x_loads_the_array(finished, tmp_path):
+  """T5X's prompt tuning reads it with np.load and insists on its shape."""
+  assert main.main(["export", str(finished), str(tmp_path)]) == 0
+  array = np.load(tmp_path / "seed0" / "prompt.npy", allow_pickle=False)
+  assert (array.shape, array.dtype) == ((100, 4), np.float32)
+
+
+def test_a_method_survives_its_description():
+  prompt = Prompt(
+    4,
+    encoder_length=3,
+    decoder_length=2,
+    encoder_position="after",
+    encoder_init=ClassLabels(["a"]),
+  )
+  again = rebuild(describe(prompt))
+  assert again.placement == prompt.placement
+  assert again.encoder_length == 3
+
+
+def test_an_unknown_method_is_named():
+  with pytest.raises(ValueError, match=r"'Promt'.*Did you mean 'Prompt'"):
+    rebuild({"class": "Promt", "emb_dim": 4})
+
+
+def test_a_tuned_model_is_no_prompt(tmp_path):
+  arrays = {"model/a": np.zeros((1, 2), np.float32)}
+  manifest = {"run": {"runs": [{"name": ""}], "tuners": []}, "step": 1}
+  bundle.write(tmp_path / "b", bundle.Bundle(manifest, arrays))
+  with pytest.raises(ValueError, match="holds a tuned model, not a prompt"):
+    tuned.load(tmp_path / "b")
+
+
+def test_where_nothing_was_scored_the_last_bundle_counts(finished, tmp_path):
+  (tmp_path / "run" / "bundles").mkdir(parents=True)
+  step, last = bundle.read_latest(finished / "bundles")
+  bundle.write(bundle.step_path(tmp_path / "run" / "bundles", step), last)
+  found = tuned.load(tmp_path / "run")
+  assert found.names == ("seed0", "seed1")
+  assert found.step == 1_100_004
+  (weights,) = last.trainable.values()
+  np.testing.assert_array_equal(found.runs.delta.virtual, weights)

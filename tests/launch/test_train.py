@@ -1,0 +1,309 @@
+"""`prompt-tuning train` on a tiny model, from flags to what lies on disk."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints import bundle, restore
+from prompt_tuning.launch import main
+from prompt_tuning.train import logs
+
+STEP = 1_100_000
+WEIGHT = "tuner/encoder/prompt/prompt/prompt"
+
+
+def run(argv):
+  return main.main(["train", *argv])
+
+
+def test_what_a_run_leaves_behind(finished):
+  names = {path.name for path in finished.iterdir()}
+  assert names == {
+    "best",
+    "bundles",
+    "config.gin",
+    "exports",
+    "inference_eval",
+    "learning_curve.png",
+    "metrics.jsonl",
+    "operative_config.gin",
+    "summary.txt",
+  }
+  assert (finished / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
+  assert "SEEDS = (0, 1)" in (finished / "config.gin").read_text()
+
+
+def test_the_summary_shows_runs_controls_and_frozen_weights(finished):
+  text = (finished / "summary.txt").read_text()
+  table = text.split("\n\n")[0].splitlines()
+  first = [line.split()[0] for line in table[2:]]
+  assert first == ["seed0", "seed1", "mean", "no", "random"]
+  assert f"{STEP:,}"[:6] in table[2]
+  assert "trained: 400 parameters per run; frozen: 257,856, unchanged" in text
+  assert "position  norm      nearest tokens (cosine)" in text
+  assert "(random vectors: " in text
+  assert str(finished / "exports" / "seed1" / "prompt.npy") in text
+
+
+def test_exports_are_the_best_bundles(finished):
+  for k in (0, 1):
+    folder = finished / "best" / f"run_{k}"
+    (step,) = bundle.steps(folder)
+    best = bundle.read(bundle.step_path(folder, step))
+    (vectors,) = best.trainable[WEIGHT]
+    exported = np.load(finished / "exports" / f"seed{k}" / "prompt.npy")
+    np.testing.assert_array_equal(exported, vectors)
+    adapter = restore.open_prompt(finished / "exports" / f"seed{k}" / "peft")
+    np.testing.assert_array_equal(adapter.values, vectors)
+
+
+def test_seeds_differ(finished):
+  _, last = bundle.read_latest(finished / "bundles")
+  assert last.trainable[WEIGHT].shape == (2, 100, 4)
+  assert not np.array_equal(*last.trainable[WEIGHT])
+
+
+def test_logs_have_t5xs_tags_and_steps(finished):
+  entries = logs.read(finished)
+  tags = {tag for entry in entries for tag in entry}
+  task = "speaks_of_a_cat"
+  assert {
+    "train/loss",
+    "train/timing/steps_per_second",
+    f"inference_eval/{task}/accuracy",
+    f"training_eval/{task}/loss",
+  } <= tags
+  assert {entry["step"] for entry in entries} == {STEP + 2, STEP + 4}
+
+
+def test_predictions_are_written_as_seqio_does(finished):
+  folder = finished / "inference_eval" / "seed0"
+  (metrics,) = folder.glob("*-metrics.jsonl")
+  (line,) = metrics.read_text().splitlines()
+  step = json.loads(line)["step"]
+  rows = (folder / f"speaks_of_a_cat-{step}.jsonl").read_text().splitlines()
+  assert len(rows) == 4
+  assert {"input", "target", "rank_prediction"} <= json.loads(rows[0]).keys()
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, train_flags):
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  short = "--gin.PROMPT_LENGTH=3"
+  assert run(train_flags(whole, short)) == 0
+  assert run(train_flags(parts, short, f"--gin.TRAIN_STEPS={STEP + 2}")) == 0
+  assert run(train_flags(parts, short)) == 0
+  a, b = (bundle.read_latest(p / "bundles")[1] for p in (whole, parts))
+  assert a.manifest == b.manifest
+  for ours, theirs in ((a.trainable, b.trainable), (a.resume, b.resume)):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+      assert ours[name].tobytes() == theirs[name].tobytes(), name
+
+
+def test_another_run_in_the_same_folder_is_refused(
+  finished, train_flags, capsys
+):
+  config = (finished / "config.gin").read_bytes()
+  flags = train_flags(finished, "--gin.SEEDS=(0, 2)")
+  assert run(flags) == 2
+  message = capsys.readouterr().err
+  assert "holds another run; choose another MODEL_DIR" in message
+  assert "'seed': 2" in message
+  assert (finished / "config.gin").read_bytes() == config
+
+
+def test_a_bank_is_named_by_what_differs(tmp_path, train_flags):
+  flags = train_flags(
+    tmp_path / "bank",
+    "--gin.SEEDS=(3, 4)",
+    "--gin.LEARNING_RATES=(0.3, 0.1)",
+    "--gin.PROMPT_LENGTH=2",
+    f"--gin.TRAIN_STEPS={STEP + 1}",
+  )
+  assert run(flags) == 0
+  names = [path.name for path in sorted((tmp_path / "bank/exports").iterdir())]
+  assert names == ["lr0.1_seed3", "lr0.1_seed4", "lr0.3_seed3", "lr0.3_seed4"]
+  text = (tmp_path / "bank" / "summary.txt").read_text()
+  assert "lr0.1 mean ± sd" in text
+  assert "lr0.3 mean ± sd" in text
+
+
+def test_model_tuning_is_the_same_command(tmp_path, train_flags, capsys):
+  folder = tmp_path / "model"
+  flags = train_flags(
+    folder,
+    f"--gin.TRAIN_STEPS={STEP + 2}",
+    "--gin.SEEDS=(0, 1)",
+    run="model_tuning",
+    prompt=(),
+  )
+  assert run(flags) == 0
+  assert "train: 257,856 of 257,856 parameters" in capsys.readouterr().out
+  _, last = bundle.read_latest(folder / "bundles")
+  assert last.trainable["model/token_embedder/embedding"].shape[0] == 2
+  assert not (folder / "exports").exists()
+
+
+def test_a_prompt_in_both_stacks(tmp_path, train_flags, capsys):
+  folder = tmp_path / "both"
+  flags = train_flags(
+    folder,
+    f"--gin.TRAIN_STEPS={STEP + 1}",
+    "--gin.PROMPT_LENGTH=3",
+    "--gin.EVALUATE_BY='generation'",
+    prompt=(
+      "--gin_file=prompts/from_sampled_vocab.gin",
+      "--gin_file=prompts/both.gin",
+    ),
+  )
+  assert run(flags) == 0
+  out = capsys.readouterr().out
+  assert "PEFT has no prompt there: no adapter" in out
+  assert "decoder prompt\nposition" in out
+  for name in ("prompt.npy", "prompt_decoder.npy"):
+    assert np.load(folder / "exports" / name).shape == (3, 4)
+
+
+def test_several_devices_equal_one(tmp_path, train_flags, tolerance):
+  """4 data-parallel x 2 model-parallel ways, from the command line."""
+  short = ("--gin.PROMPT_LENGTH=3", f"--gin.TRAIN_STEPS={STEP + 2}")
+  one, many = tmp_path / "one", tmp_path / "many"
+  assert run(train_flags(one, *short)) == 0
+  mesh = ("--gin_file=meshes/data_model.gin", "--gin.MODEL_PARALLEL=2")
+  assert run(train_flags(many, *short, *mesh)) == 0
+  losses = [
+    [e["train/loss"] for e in logs.read(folder) if "train/loss" in e]
+    for folder in (one, many)
+  ]
+  np.testing.assert_allclose(*losses, **tolerance["same"])
+  a, b = (bundle.read_latest(p / "bundles")[1].trainable for p in (one, many))
+  np.testing.assert_allclose(a[WEIGHT], b[WEIGHT], rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_can_start_from_another(finished, tmp_path, train_flags):
+  (best,) = (finished / "best" / "run_1").iterdir()
+  flags = train_flags(
+    tmp_path / "next",
+    f"--gin.PROMPT_FILE='{best}'",
+    f"--gin.TRAIN_STEPS={STEP + 1}",
+    "--gin.LEARNING_RATE=1e-8",
+    prompt=("--gin_file=prompts/from_file.gin",),
+  )
+  assert run(flags) == 0
+  first = bundle.read(best).trainable[WEIGHT]
+  _, last = bundle.read_latest(tmp_path / "next" / "bundles")
+  # One step of rate 1e-8, and the weight decay.
+  np.testing.assert_allclose(last.trainable[WEIGHT], first * (1 - 1e-5), 1e-5)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (
+      ["--gin.TRAIN_STEPS=30_000"],
+      "it counts the 1,100,000 steps of the checkpoint. Set it to 1,100,000 "
+      "plus the steps to train",
+    ),
+    (
+      ["--gin_file=meshes/data.gin", "--gin.BATCH_SIZE=12"],
+      "A batch of 12 rows (BATCH_SIZE 12 x 1 runs) cannot be split over 8",
+    ),
+    (
+      ["--gin_file=meshes/data_model.gin", "--gin.MODEL_PARALLEL=8"],
+      "The mesh cannot split these parameters evenly",
+    ),
+    (
+      ["--gin_file=models/sizes/small.gin"],
+      "The checkpoint has the shapes of: t5_1_1_tiny",
+    ),
+    (["--gin.MODEL_DIR='/dev/null/run'"], "MODEL_DIR cannot be written to"),
+    (["--gin.CLASS_LABELS=['']"], "label"),
+    (["--gin.BATCH_SIZE='4'"], "'<' not supported"),
+    (["--gin.TRAIN_SPLIT='test'"], "has no split 'test'"),
+    (["--gin.VOCABULARY_FILE='nowhere.model'"], "No vocabulary file nowhere"),
+  ],
+)
+def test_bad_input_stops_before_the_first_step(
+  changes, message, tmp_path, train_flags, capsys
+):
+  assert run(train_flags(tmp_path / "run", *changes)) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / "run" / "bundles").exists()
+
+
+def test_a_prompt_of_another_width_is_refused(tmp_path, train_flags, capsys):
+  np.save(tmp_path / "wide.npy", np.zeros((100, 8), np.float32))
+  flags = train_flags(
+    tmp_path / "run",
+    f"--gin.PROMPT_FILE='{tmp_path}/wide.npy'",
+    prompt=("--gin_file=prompts/from_file.gin",),
+  )
+  assert run(flags) == 2
+  assert "trained for a model of another width" in capsys.readouterr().err
+
+
+def test_dry_run_writes_nothing(tmp_path, train_flags, capsys):
+  assert run(train_flags(tmp_path / "run", "--dry_run")) == 0
+  assert "train.total_steps = %TRAIN_STEPS" in capsys.readouterr().out
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_command_line_trains_without_tensorflow(
+  tmp_path, tiny_checkpoint, vocabulary_file, monkeypatch
+):
+  """The original's sst2-demo.sh: other module, other gin paths, tiny model.
+
+  The cold run imports TensorFlow to tokenise; the warm one must not.
+  """
+  files = tmp_path / "official" / "SST-2"
+  files.mkdir(parents=True)
+  for split in ("train", "dev"):
+    rows = [f"it is {'good' if i % 2 else 'bad'} .\t{i % 2}" for i in range(8)]
+    (files / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows]))
+  tfds_data_dir, model_dir = tmp_path / "tfds", tmp_path / "run"
+  source = str(tmp_path / "official")
+  prepare = ["data", "prepare", "--source", source]
+  assert main.main([*prepare, f"--tfds_data_dir={tfds_data_dir}"]) == 0
+  demo = [
+    "--gin_search_paths=/t5x,/flaxformer,/prompt_tuning",
+    "--gin_file=models/t5_1_1_tiny_prompt.gin",
+    "--gin_file=prompts/from_class_labels.gin",
+    "--gin_file=runs/prompt_finetune.gin",
+    "--gin.CLASS_LABELS=['positive', 'negative']",
+    f"--gin.MODEL_DIR='{model_dir}'",
+    "--gin.MIXTURE_OR_TASK_NAME='taskless_glue_sst2_v200_examples'",
+    "--gin.MIXTURE_OR_TASK_MODULE='prompt_tuning.data.glue'",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 8}",
+    f"--gin.INITIAL_CHECKPOINT_PATH='{tiny_checkpoint}'",
+    f"--gin.TRAIN_STEPS={STEP + 1}",
+    "--gin.USE_CACHED_TASKS=False",
+    f"--tfds_data_dir={tfds_data_dir}",
+    # Not in the original: one of the eight devices of these tests, and haste.
+    "--gin_file=meshes/single.gin",
+    "--gin.EVAL_STEPS=0",
+    "--gin.EVALUATE_BY='rank'",
+  ]
+  monkeypatch.setenv("PROMPT_TUNING_VOCABULARY", vocabulary_file)
+  monkeypatch.setenv("PROMPT_TUNING_CACHE_DIR", str(tmp_path / "tokens"))
+  assert run(demo) == 0
+  done = subprocess.run(
+    [sys.executable, "-m", "prompt_tuning.launch.train", *demo],
+    capture_output=True,
+    text=True,
+    env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"},
+    cwd=tmp_path,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  imported = {
+    line.rpartition("|")[2].strip() for line in done.stderr.split("\n")
+  }
+  assert "prompt_tuning.train.loop" in imported
+  assert not {"tensorflow", "seqio", "tensorflow_datasets"} & imported
+  assert f"{model_dir}/exports/prompt.npy" in done.stdout
+  assert np.load(model_dir / "exports" / "prompt.npy").shape == (100, 4)
