@@ -34,6 +34,7 @@ imports: env
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	TEST_WITH_FULL_COMPILER=1 $(BIN)/python -m pytest -n 2 -m parity tests/models
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

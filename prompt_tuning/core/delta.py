@@ -102,7 +102,9 @@ class Delta:
     lowrank: `<sublayer>/<kernel>` -> low-rank update of that kernel.
     scale: `<sublayer>/<kernel>` or `<mlp>/hidden` -> [K, L, features], a factor
       on that activation (on a kernel's output).
-    head_rows: [K, C, H], output rows that give logits V, ..., V+C-1.
+    head_rows: [K, C, H], output rows that give logits V, ..., V+C-1. Such an
+      answer word ends its sequence: nothing is predicted behind it, because as
+      an input the same id would be a virtual token.
   """
 
   virtual: Array | None = None

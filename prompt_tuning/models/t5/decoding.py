@@ -6,6 +6,7 @@ rows are padded with 0 behind their EOS.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -35,10 +36,22 @@ class Decoded(NamedTuple):
 
 
 class State(NamedTuple):
-  """What a step needs of every row: the cache, and its run."""
+  """What a step needs of every row: the cache, and its run.
+
+  Attributes:
+    cache: of the decoder.
+    run_ids: [n] or None.
+    table_rows: scalar, V; ids from here on are learned answer words, each of
+      which ends its sequence as EOS does.
+  """
 
   cache: Cache
   run_ids: Array | None
+  table_rows: Array
+
+  def ends(self, tokens: Array) -> Array:
+    """Say which tokens are the last of their sequence."""
+    return (tokens == EOS_ID) | (tokens >= self.table_rows)
 
 
 # (tokens [n], state of n rows) -> (logits [n, V], state)
@@ -92,7 +105,12 @@ def generate(
 
   Returns:
     The decoded sequences.
+
+  Raises:
+    ValueError: no positions to decode, or a delta that does not fit.
   """
+  if length < 1:
+    raise ValueError(f"Decoding needs at least one position; got {length}.")
 
   def apply(method: str, *args: Any) -> Any:
     return model.apply({"params": params}, *args, method=method)
@@ -114,7 +132,9 @@ def generate(
     return logits[:, -1], state._replace(cache=cache)
 
   rng = jax.random.key(0) if rng is None else rng
-  return method(step, logits[:, -1], State(cache, run_ids), length, rng)
+  table_rows = jnp.asarray(model.config.vocab_size, jnp.int32)
+  state = State(cache, run_ids, table_rows)
+  return method(step, logits[:, -1], state, length, rng)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +164,9 @@ class Sampling:
 
   def __post_init__(self) -> None:
     """Check the ranges."""
-    if self.temperature < 0 or self.topk < 0 or not 0 <= self.topp <= 1:
+    # Written so that NaN is out of range too.
+    in_range = self.temperature >= 0 and self.topk >= 0 and 0 <= self.topp <= 1
+    if not in_range:
       raise ValueError(
         "Sampling needs temperature >= 0, topk >= 0 and 0 <= topp <= 1; got "
         f"temperature={self.temperature}, topk={self.topk}, topp={self.topp}."
@@ -181,7 +203,7 @@ class Sampling:
         position=loop.position + 1,
         tokens=loop.tokens.at[:, loop.position].set(token),
         scores=loop.scores + jnp.where(loop.ended, 0.0, log_prob),
-        ended=loop.ended | (token == EOS_ID),
+        ended=loop.ended | loop.state.ends(token),
       )
 
     def body(loop: Loop) -> Loop:
@@ -248,6 +270,14 @@ class BeamSearch:
   num_decodes: int = 4
   alpha: float = 0.6
 
+  def __post_init__(self) -> None:
+    """Check the ranges."""
+    if self.num_decodes < 1 or not math.isfinite(self.alpha):
+      raise ValueError(
+        "Beam search needs num_decodes >= 1 and a finite alpha; got "
+        f"num_decodes={self.num_decodes}, alpha={self.alpha}."
+      )
+
   def __call__(
     self, step: StepFn, logits: Array, state: State, length: int, rng: Array
   ) -> Decoded:
@@ -303,7 +333,7 @@ class BeamSearch:
     parents, tokens = flat // vocab, (flat % vocab).astype(jnp.int32)
     sequences = _pick(beam.live_tokens, parents)
     sequences = sequences.at[:, :, beam.position].set(tokens)
-    ends = tokens == EOS_ID
+    ends = beam.state.ends(tokens)
 
     live_scores, kept = jax.lax.top_k(
       jnp.where(ends, scores + _NEGATIVE, scores), beams
@@ -385,4 +415,5 @@ def _map_rows(state: State, fn: Callable[[Array, int], Array]) -> State:
       cross_mask=over(cache.cross_mask, 0),
     ),
     over(state.run_ids, 0),
+    state.table_rows,
   )

@@ -229,7 +229,7 @@ class T5(nn.Module):
       run_ids: [B] or None.
 
     Returns:
-      (logits [B, Q, V (+ C)], the cache).
+      (logits of the last token [B, 1, V (+ C)], the cache).
 
     Raises:
       ValueError: `length` is smaller than Q.
@@ -248,7 +248,7 @@ class T5(nn.Module):
     )
     cross = Cross(_key_mask(encoded.mask), encoded.states)
     logits, layers = self._decode(
-      tokens, delta, context, cross, keep_cache=True
+      tokens, delta, context, cross, keep_cache=True, last_only=True
     )
 
     # The length axis is the third from the right in [(L,) B, S, N, D].
@@ -312,6 +312,7 @@ class T5(nn.Module):
     cross: Cross,
     past: Any = None,
     keep_cache: bool = False,
+    last_only: bool = False,
   ) -> tuple[Array, Any]:
     run_ids = context.run_ids
     x = self.token_embedder(ids, delta.virtual, run_ids)

@@ -68,7 +68,8 @@ def embed(
     dtype: of the result.
 
   Returns:
-    [B, T, H]. An id that no row answers gives NaN, never a neighbour's row.
+    [B, T, H]. An id, or a run, that no row answers gives NaN, never a
+    neighbour's row.
   """
   rows = _rows_or_nan(table, ids).astype(dtype)
   if virtual is None:
@@ -91,7 +92,10 @@ def virtual_rows(values: Array, index: Array, run_ids: Array | None) -> Array:
   """
   num_runs, length, width = values.shape
   inside = (index >= 0) & (index < length)
-  flat = index if run_ids is None else index + length * run_ids[:, None]
+  flat = index
+  if run_ids is not None:
+    inside &= (run_ids >= 0)[:, None]
+    flat = index + length * run_ids[:, None]
   return _rows_or_nan(
     values.reshape(num_runs * length, width),
     jnp.where(inside, flat, num_runs * length),
@@ -246,6 +250,8 @@ def head_rows(
 
 
 def _rows_or_nan(table: Array, index: Array) -> Array:
+  """Gather rows; an index outside the table, also a negative one, gives NaN."""
+  index = jnp.where(index < 0, table.shape[0], index)
   return table.at[index].get(mode="fill", fill_value=jnp.nan)
 
 
@@ -253,7 +259,7 @@ def _per_row(values: Array, run_ids: Array | None, like: Array) -> Array:
   """Give every row of the batch its run's array: [K, ...] -> [B, ...]."""
   values = values.astype(like.dtype)
   if run_ids is not None:
-    return values[run_ids]
+    return _rows_or_nan(values, run_ids)
   return jnp.broadcast_to(values, (like.shape[0], *values.shape[1:]))
 
 
@@ -262,13 +268,15 @@ def _matmul(x: Array, kernel: Array, run_ids: Array | None) -> Array:
   kernel = kernel.astype(x.dtype)
   if run_ids is None:
     return x @ kernel[0]
-  return jnp.einsum("bti,bio->bto", x, kernel[run_ids])
+  return jnp.einsum("bti,bio->bto", x, _rows_or_nan(kernel, run_ids))
 
 
 def _vector(values: Array, run_ids: Array | None, like: Array) -> Array:
   """Shape each row's own [K, F] vector to broadcast over [B, T, F]."""
   values = values.astype(like.dtype)
-  return (values if run_ids is None else values[run_ids])[:, None, :]
+  if run_ids is not None:
+    values = _rows_or_nan(values, run_ids)
+  return values[:, None, :]
 
 
 def _add(x: Array, bias: Array | None, run_ids: Array | None) -> Array:

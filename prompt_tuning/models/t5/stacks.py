@@ -270,6 +270,7 @@ class Decoder(nn.Module):
     cross: Cross,
     past: Any = None,
     keep_cache: bool = False,
+    last_only: bool = False,
   ) -> tuple[Array, Array | None, Any]:
     """Run all layers on new positions.
 
@@ -280,10 +281,11 @@ class Decoder(nn.Module):
       cross: what the layers attend to.
       past: `Cache.layers` of earlier positions, or None.
       keep_cache: return the layers' keys and values.
+      last_only: return states and logits of the last position only.
 
     Returns:
-      (normed states [B, Q, H], float32 logits [B, Q, V] or None when the head
-      is tied, the layers' caches or None).
+      (normed states [B, Q or 1, H], float32 logits [B, Q or 1, V] or None when
+      the head is tied, the layers' caches or None).
     """
     config = self.config
     count, keys = config.num_decoder_layers, context.dropout_keys
@@ -311,6 +313,7 @@ class Decoder(nn.Module):
         x, layer_cache = layer(x, _at(per_layer, i), i, own, context, cross)
         kept.append(layer_cache)
       new = tuple(kept)
+    x = x[:, -1:] if last_only else x
     x = RMSNorm(config, name="decoder_norm")(x)
     x = dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
     return x, self._head(x), new

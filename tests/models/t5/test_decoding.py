@@ -331,6 +331,36 @@ def test_settings_out_of_range_are_refused(settings):
     decoding.Sampling(**settings)
 
 
+@pytest.mark.parametrize(
+  "settings", [{"num_decodes": 0}, {"alpha": float("nan")}]
+)
+def test_beam_settings_out_of_range_are_refused(settings):
+  with pytest.raises(ValueError, match="|".join(settings)):
+    decoding.BeamSearch(**settings)
+
+
+def test_no_position_to_decode_is_refused(params, batch, delta):
+  with pytest.raises(ValueError, match="at least one position"):
+    run(params, batch, delta, decoding.Greedy(), length=0)
+
+
+@pytest.mark.parametrize(
+  "method", [decoding.Greedy(), decoding.BeamSearch(2)], ids=["greedy", "beam"]
+)
+def test_an_answer_word_ends_its_sequence(method, params, batch, delta):
+  """Extra output rows that win at once: one token, a finite score."""
+  rows = jnp.broadcast_to(
+    50.0 * jnp.arange(1.0, 6.0)[None, :, None], (K, 5, 16)
+  )
+  rows = jnp.concatenate([rows, -rows], axis=1)
+  answers = dataclasses.replace(delta, head_rows=rows)
+  decoded = run(params, batch, answers, method)
+  tokens = np.asarray(decoded.tokens[:, 0])
+  assert (tokens[:, 0] >= V).all()
+  assert not tokens[:, 1:].any()
+  assert np.isfinite(decoded.scores[:, 0]).all()
+
+
 def test_a_prompt_longer_than_the_cache_is_refused(params, batch, delta):
   model = network.T5(CONFIG)
   encoded = model.apply({"params": params}, batch, delta, method="encode")

@@ -159,7 +159,7 @@ def test_greedy_outputs_equal_hugging_face(twins, make_batch):
   "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
 def test_prompt_equals_peft(tiny_twins, make_batch, tolerance):
-  """Logits and greedy outputs with a prompt equal PEFT prompt tuning's."""
+  """Logits, loss, gradient, scores and greedy outputs of a PEFT prompt."""
   import copy
 
   peft = pytest.importorskip("peft", reason="parity needs the test extra")
@@ -183,23 +183,41 @@ def test_prompt_equals_peft(tiny_twins, make_batch, tolerance):
     model.prompt_encoder["default"].embedding.weight.copy_(torch.tensor(prompt))
     ids = torch.as_tensor(encoder).long()
     labels = torch.as_tensor(targets).long()
-    theirs = model(
-      input_ids=ids,
-      attention_mask=(ids != 0).long(),
-      decoder_input_ids=torch.nn.functional.pad(labels[:, :-1], (1, 0)),
-    ).logits
     generated = model.generate(
       input_ids=ids,
       attention_mask=(ids != 0).long(),
       max_new_tokens=6,
       do_sample=False,
     )[:, 1:].numpy()
+  ignored = torch.where(labels == 0, -100, labels)
+  output = model(
+    input_ids=ids, attention_mask=(ids != 0).long(), labels=ignored
+  )
+  output.loss.backward()
+  theirs = output.logits.detach()
+  their_gradient = model.prompt_encoder["default"].embedding.weight.grad
 
   ours_model = network.T5(config)
   delta = Delta(virtual=jnp.asarray(prompt)[None])
   batch = _jax_batch(_with_prompt(encoder, config, 6), targets)
   ours = jax.jit(ours_model.apply)({"params": tiny_twins.params}, batch, delta)
   _check_on_targets(ours, theirs, targets, tolerance)
+
+  def mean_loss(virtual):
+    logits = ours_model.apply(
+      {"params": tiny_twins.params}, batch, Delta(virtual=virtual)
+    )
+    # Hugging Face averages over tokens.
+    scores = network.score(logits, batch["decoder_target_tokens"])
+    return -jnp.mean(scores) * len(targets) / float(np.sum(targets != 0))
+
+  loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(delta.virtual)
+  np.testing.assert_allclose(loss, output.loss.detach(), **tolerance["parity"])
+  np.testing.assert_allclose(gradient[0], their_gradient, **tolerance["parity"])
+  scores = network.score(ours, batch["decoder_target_tokens"])
+  picked = theirs.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+  expected = (picked * (labels != 0)).sum(-1)
+  np.testing.assert_allclose(scores, expected, **tolerance["parity"])
   generate = functools.partial(
     decoding.generate, ours_model, length=6, method=decoding.Greedy()
   )

@@ -431,6 +431,26 @@ def test_an_unanswered_id_gives_nan(token, params, apply):
   assert np.isfinite(logits[1]).all()
 
 
+def test_a_negative_id_or_an_unknown_run_gives_nan(params, apply):
+  delta = make_delta("all", np.random.default_rng(0), runs=2)
+  batch = make_batch(rows=3)
+  ids = batch["encoder_input_tokens"].at[0, 5].set(-1)
+  batch |= {
+    "encoder_input_tokens": ids,
+    "run_ids": jnp.array([0, 1, 0], jnp.int32),
+  }
+  logits = apply({"params": params}, batch, delta)
+  assert np.isnan(logits[0]).all()
+  assert np.isfinite(logits[1:]).all()
+  for kind in ("virtual", "prefix", "lowrank", "scale", "bottleneck"):
+    delta = make_delta(kind, np.random.default_rng(0), runs=2)
+    batch = make_batch(rows=3)
+    batch["run_ids"] = jnp.array([0, 2, -1], jnp.int32)
+    logits = np.asarray(apply({"params": params}, batch, delta))
+    assert np.isfinite(logits[0]).all(), kind
+    assert np.isnan(logits[1:]).any(axis=(1, 2)).all(), kind
+
+
 def test_virtual_id_without_rows_gives_nan(params, apply):
   logits = apply({"params": params}, make_batch(), Delta())
   assert np.isnan(logits).all()
