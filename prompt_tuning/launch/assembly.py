@@ -22,8 +22,13 @@ from prompt_tuning.models.t5 import network
 from prompt_tuning.train import optimizers, state
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Program
-from prompt_tuning.tuners import bank
+from prompt_tuning.tuners import bank, initializers
 from prompt_tuning.tuners.initializers import Context
+
+_WORDS_OF_UNLABELLED = {
+  "record": initializers.RECORD_LABELS,
+  "wsc": initializers.WSC_LABELS,
+}
 
 
 class Assembly(NamedTuple):
@@ -106,14 +111,30 @@ def assemble(
 
 def _context(run: Run, table: Array, codec: Vocabulary) -> Context:
   """Show a run's initialiser the model's table and the task's words."""
-  found = spec.get(run.task)
-  words = found.label_words if isinstance(found, spec.TaskSpec) else ()
   return Context(
     embeddings=table,
     tokenize=codec.encode,
-    label_words=words,
+    label_words=task_words(run.task),
     load_prompt=tuned.encoder_prompt,
   )
+
+
+def task_words(name: str) -> tuple[str, ...]:
+  """List the words that stand for a task's classes.
+
+  Args:
+    name: of a task or mixture.
+
+  Returns:
+    The label words of every task that trains, each once; for tasks without a
+    label set, the words that the paper (section 3.2) puts in their place.
+  """
+  words: dict[str, None] = {}
+  for task, _ in spec.get(name).components("train"):
+    words |= dict.fromkeys(
+      task.label_words or _WORDS_OF_UNLABELLED.get(task.dataset, ())
+    )
+  return tuple(words)
 
 
 def _shapes_of_one_run(whole: Mapping[str, Params]) -> Params:
