@@ -44,8 +44,17 @@ def checksum(params: Params) -> str:
   digest = hashlib.sha256()
   for path, leaf in tree.flatten(params).items():
     digest.update(f"{path} {leaf.dtype}{list(leaf.shape)}".encode())
-    digest.update(np.ascontiguousarray(leaf).tobytes())
+    digest.update(np.ascontiguousarray(_whole(leaf)).tobytes())
   return digest.hexdigest()
+
+
+def _whole(leaf: Array) -> Array | np.ndarray:
+  """Bring an array to this host that may be spread over several."""
+  if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+    return leaf
+  from jax.experimental import multihost_utils
+
+  return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def _unstacked(params: Params) -> dict[str, Array]:

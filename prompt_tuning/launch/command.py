@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
+import jax
 
 from prompt_tuning.launch import configurables, distributed, flags, gin_config
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.train import loop
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -35,13 +38,17 @@ def run(
   logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
   try:
     given = flags.parse(name, argv, about)
+    if given.seqio_additional_cache_dirs:
+      logger.info(
+        "--seqio_additional_cache_dirs has no effect: tokenised examples are "
+        "cached here, in TOKEN_CACHE_DIR."
+      )
     if not given.dry_run:
       distributed.join(given.distributed)
     job = configure(configurable or name, given)
     if given.dry_run:
       print(gin_config.operative_text(), end="")
       return 0
-    distributed.join(given.distributed)
     work(job, given)
   except loop.DivergedError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -50,6 +57,12 @@ def run(
     print(f"error: {error}", file=sys.stderr)
     return 2
   return 0
+
+
+def say(text: str) -> None:
+  """Print for the user, once per job however many processes it has."""
+  if jax.process_index() == 0:
+    print(text)
 
 
 def configure(name: str, given: Flags) -> Any:

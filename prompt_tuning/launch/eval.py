@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _work(job: EvalJob, given: Flags) -> None:
-  print(evaluate(job, given.tfds_data_dir))
+  command.say(evaluate(job, given.tfds_data_dir))
 
 
 def evaluate(job: EvalJob, data_dir: str | None = None) -> str:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.core import axes, tree
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.core.partition import FREEZE, TRAIN
+from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Params
 from prompt_tuning.data import atomic, spec
 from prompt_tuning.data.vocabulary import Vocabulary
@@ -76,7 +76,7 @@ def finish(outcome: Outcome) -> str:
     _write_reports(outcome, steps, results)
     rows = [*_rows(outcome, steps, results), *_controls(outcome, trainable)]
     sections.append(summary.scores(rows))
-  sections.append(_frozen(outcome))
+  sections.append(_parameters(outcome))
   if outcome.parts.tuners:
     runs = _runs(outcome, trainable)
     sections += [_neighbours(outcome, runs), _export(outcome, runs, folder)]
@@ -84,7 +84,7 @@ def finish(outcome: Outcome) -> str:
   if jax.process_index() == 0:
     summary.learning_curve(logs.read(folder), names, folder / CURVE)
   sections.append(f"learning curve: {folder / CURVE}")
-  text = "\n\n".join(sections)
+  text = "\n\n".join(filter(None, sections))
   if jax.process_index() == 0:
     atomic.write_text(folder / SUMMARY, text + "\n")
   return text
@@ -190,16 +190,20 @@ def _random(trained: Runs, run: int) -> Runs | None:
   return Runs(Delta(virtual=noise[None]), (trained.placements[run],))
 
 
-def _frozen(outcome: Outcome) -> str:
-  """Say how much is frozen and, where it was asked for, prove it."""
-  partition = outcome.parts.program.partition
-  trained, frozen = partition.count(TRAIN), partition.count(FREEZE)
-  line = f"trained: {trained:,} parameters per run; frozen: {frozen:,}"
+def _parameters(outcome: Outcome) -> str:
+  """Say what trained and, where it was asked for, prove what did not."""
+  report = outcome.parts.program.partition.report()
+  lines = [
+    line for line in report.splitlines() if not line.startswith(f"{FREEZE} ")
+  ]
   if outcome.checksum is not None:
     now = fingerprint.checksum(outcome.parts.frozen)
     same = "unchanged" if now == outcome.checksum else "CHANGED"
-    line += f", {same} (sha256 {now[:16]}, before {outcome.checksum[:16]})"
-  return line
+    lines.append(
+      f"frozen weights: {same} (sha256 {now[:16]}, before training "
+      f"{outcome.checksum[:16]})"
+    )
+  return "\n".join(lines)
 
 
 def _neighbours(outcome: Outcome, runs: Runs) -> str:

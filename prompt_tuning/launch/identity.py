@@ -109,7 +109,9 @@ def describe(value: Any) -> Any:
     array = np.asarray(value)
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {_CLASS: f"{array.dtype}{list(array.shape)}", "sha256": digest}
-  if inspect.isroutine(value):
+  if isinstance(value, np.dtype):
+    return value.name
+  if inspect.isroutine(value) or isinstance(value, type):
     return {_CLASS: f"{value.__module__}.{value.__qualname__}"}
   return {
     _CLASS: type(value).__name__,

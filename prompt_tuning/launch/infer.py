@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from prompt_tuning.infer import modes, outputs, sources
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.predict import Predictor
@@ -65,6 +67,11 @@ def infer(
     ValueError: the job cannot be done, or was begun with other settings.
     CheckpointError: something cannot be read.
   """
+  if jax.process_count() > 1:
+    raise ValueError(
+      "Several processes cannot write one file: divide the work by NUM_SHARDS "
+      "and --shard_id instead, one process each."
+    )
   folders.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
   mesh, dataset = job.mesh.build(), job.dataset
   codec = feeding.open_vocabulary(dataset)

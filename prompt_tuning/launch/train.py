@@ -54,11 +54,13 @@ def main(argv: Sequence[str]) -> int:
 def _work(job: TrainJob, given: Flags) -> None:
   outcome = train(job, given.tfds_data_dir)
   reason = outcome.result.reason
-  print(f"{reason} at step {int(outcome.result.state.step):,} of this run")
+  command.say(
+    f"{reason} at step {int(outcome.result.state.step):,} of this run"
+  )
   if reason == "preempted":
-    print("The same command continues it.")
+    command.say("The same command continues it.")
     return
-  print(finish.finish(outcome))
+  command.say(finish.finish(outcome))
 
 
 def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
@@ -96,7 +98,7 @@ def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
     mesh,
   )
   scorer = _scorer(job, parts, model, codec, data_dir, mesh)
-  print(parts.program.partition.report())
+  command.say(parts.program.partition.report())
   checksum = fingerprint.checksum(parts.frozen) if job.controls else None
 
   manifest = identity.identity(

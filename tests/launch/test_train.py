@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 
@@ -43,7 +45,11 @@ def test_the_summary_shows_runs_controls_and_frozen_weights(finished):
   first = [line.split()[0] for line in table[2:]]
   assert first == ["seed0", "seed1", "mean", "no", "random"]
   assert f"{STEP:,}"[:6] in table[2]
-  assert "trained: 400 parameters per run; frozen: 257,856, unchanged" in text
+  assert re.search(
+    r"^train +tuner/encoder/prompt/prompt/prompt +100x4", text, re.M
+  )
+  assert "freeze: 257,856 of 258,256 parameters" in text
+  assert "frozen weights: unchanged (sha256 " in text
   assert "position  norm      nearest tokens (cosine)" in text
   assert "(random vectors: " in text
   assert str(finished / "exports" / "seed1" / "prompt.npy") in text
@@ -182,6 +188,47 @@ def test_several_devices_equal_one(tmp_path, train_flags, tolerance):
   np.testing.assert_allclose(*losses, **tolerance["same"])
   a, b = (bundle.read_latest(p / "bundles")[1].trainable for p in (one, many))
   np.testing.assert_allclose(a[WEIGHT], b[WEIGHT], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path, train_flags):
+  """The model split over two hosts, joined by T5X's flags."""
+  short = ("--gin.PROMPT_LENGTH=3", f"--gin.TRAIN_STEPS={STEP + 2}")
+  assert run(train_flags(tmp_path / "one", *short)) == 0
+  with socket.create_server(("", 0)) as server:
+    port = server.getsockname()[1]
+  flags = train_flags(
+    tmp_path / "two",
+    *short,
+    "--gin_file=meshes/data_model.gin",
+    "--gin.MODEL_PARALLEL=2",
+    f"--coordinator_address=localhost:{port}",
+    "--process_count=2",
+    "--initialization_timeout=60",
+  )
+  compiler = "--xla_backend_optimization_level=0"
+  processes = [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-m", "prompt_tuning.launch.train", *flags),
+        f"--process_index={index}",
+      ],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env=os.environ | {"XLA_FLAGS": compiler},
+    )
+    for index in (0, 1)
+  ]
+  ended = [process.communicate(timeout=240) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], ended
+  assert "exports/prompt.npy" in ended[0][0]
+  assert "exports" not in ended[1][0], "one process speaks for all"
+  one, two = (
+    bundle.read_latest(tmp_path / name / "bundles")[1].trainable[WEIGHT]
+    for name in ("one", "two")
+  )
+  np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
 
 
 def test_a_prompt_can_start_from_another(finished, tmp_path, train_flags):
