@@ -152,6 +152,41 @@ def _uneven(path: str, shape: Sequence[int], where: NamedSharding) -> list[str]:
   ]
 
 
+def data_shard(mesh: Mesh | None) -> tuple[int, int]:
+  """Say which part of every batch this host has to bring.
+
+  Hosts that share a part of the data axis, because the model is split over
+  them, bring the same rows.
+
+  Args:
+    mesh: the mesh; None for a single host's default device.
+
+  Returns:
+    (index, count): part `index` of `count` equal ones.
+
+  Raises:
+    ValueError: the host's devices are no contiguous part of the data axis.
+  """
+  if mesh is None:
+    return 0, 1
+  axis = mesh.axis_names.index(DATA)
+  own = jax.process_index()
+  places = sorted(
+    {
+      place[axis]
+      for place, device in np.ndenumerate(mesh.devices)
+      if device.process_index == own
+    }
+  )
+  first, size, ways = places[0], len(places), mesh.devices.shape[axis]
+  if places != list(range(first, first + size)) or first % size or ways % size:
+    raise ValueError(
+      f"The devices of process {own} stand at {places} of the data axis's "
+      f"{ways} ways; a host needs an equal, contiguous part. Change the mesh."
+    )
+  return first // size, ways // size
+
+
 def batch_placer(
   mesh: Mesh | None, rules: AxisRules
 ) -> Callable[[Mapping[str, np.ndarray]], Batch]:
@@ -162,19 +197,19 @@ def batch_placer(
     rules: axis rules; `batch` is split, everything else replicated.
 
   Returns:
-    (arrays [rows of this host, ...]) -> global arrays.
+    (arrays [rows of this host, see `data_shard`, ...]) -> global arrays.
 
   Raises:
     ValueError: from the result: a number of rows that the mesh cannot split.
   """
   if mesh is None:
     return jax.device_put
-  ways = mesh.shape.get(DATA, 1) // jax.process_count()
+  ways = mesh.shape[DATA] // data_shard(mesh)[1]
 
   def place(batch: Mapping[str, np.ndarray]) -> Batch:
     placed = {}
     for name, array in batch.items():
-      if array.shape[0] % max(ways, 1):
+      if array.shape[0] % ways:
         raise ValueError(
           f"The {array.shape[0]} rows of {name} cannot be split over {ways} "
           "data-parallel ways; change BATCH_SIZE or the mesh."

@@ -1,12 +1,14 @@
 """The training loss on examples held out, teacher-forced: T5X's train_eval."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from prompt_tuning.core.types import Batch, Params
+from prompt_tuning.core import axes
+from prompt_tuning.core.types import Params
 from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.data.bank import stack_runs
 from prompt_tuning.data.evaluation import EvaluationBatches
@@ -30,7 +32,8 @@ class EvalLoss:
     num_steps: int,
     vocab_rows: int,
     data_dir: str | None,
-    place: Callable[[Mapping[str, np.ndarray]], Batch],
+    mesh: Mesh | None,
+    rules: axes.AxisRules,
   ):
     """Read the examples.
 
@@ -41,11 +44,12 @@ class EvalLoss:
       num_steps: batches to look at; fewer where there are fewer.
       vocab_rows: rows of the embedding table.
       data_dir: TFDS's data directory.
-      place: puts a host batch on the devices.
+      mesh: where everything lies.
+      rules: logical axis -> mesh axis.
     """
-    self._assembly, self._place = assembly, place
+    self._assembly, self._place = assembly, axes.batch_placer(mesh, rules)
     self._runs, self._num_steps = runs, num_steps
-    shard = (jax.process_index(), jax.process_count())
+    shard = axes.data_shard(mesh)
     self._batches: list[list[EvaluationBatches]] = []
     for run, placement in zip(runs, assembly.placements, strict=True):
       layout = Layout(placement, vocab_rows)

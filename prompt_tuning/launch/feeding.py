@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import cast
 
 import grain
-import jax
 from jax.sharding import Mesh
 
-from prompt_tuning.core.axes import DATA
+from prompt_tuning.core.axes import DATA, data_shard
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import cache, spec, vocabulary
 from prompt_tuning.data.assembly import NumpyBatch
@@ -69,7 +68,7 @@ def train_batches(
       layout=Layout(placement, vocab_rows),
       batching=dataset.batching,
       max_shapes=dataset.max_shapes,
-      shard=(jax.process_index(), jax.process_count()),
+      shard=data_shard(mesh),
     )
     for run, placement in zip(runs, placements, strict=True)
   ]

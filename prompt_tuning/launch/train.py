@@ -145,7 +145,8 @@ def _scorer(
       job.eval_steps,
       model.config.vocab_size,
       data_dir,
-      axes.batch_placer(mesh, job.mesh.rules),
+      mesh,
+      job.mesh.rules,
     )
   return Scorer(
     job.evaluation, job.runs, parts, model, codec, data_dir, mesh, loss
