@@ -14,13 +14,13 @@ from prompt_tuning.core import axes, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Params
-from prompt_tuning.data import atomic, spec
+from prompt_tuning.data import atomic
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import reports
 from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.launch import exporting, scoring, summary, tuned
-from prompt_tuning.launch.assembly import Assembly
+from prompt_tuning.launch.assembly import Assembly, task_words
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.job import TrainJob
 from prompt_tuning.train import logs, loop
@@ -75,7 +75,7 @@ def finish(outcome: Outcome) -> str:
     results = outcome.scorer.results(trainable)
     _write_reports(outcome, steps, results)
     rows = [*_rows(outcome, steps, results), *_controls(outcome, trainable)]
-    sections.append(summary.scores(rows))
+    sections.append(summary.scores_by_task(rows))
   sections.append(_parameters(outcome))
   if outcome.parts.tuners:
     runs = _runs(outcome, trainable)
@@ -213,9 +213,7 @@ def _neighbours(outcome: Outcome, runs: Runs) -> str:
   tasks = [run.task for run in outcome.job.runs]
   sections = []
   for task in dict.fromkeys(tasks):
-    found = spec.get(task)
-    words = found.label_words if isinstance(found, spec.TaskSpec) else ()
-    labels = {i for word in words for i in codec.encode(word)}
+    labels = {i for word in task_words(task) for i in codec.encode(word)}
     run = tasks.index(task)
     for stack, vectors in tuned.prompt_vectors(runs, run).items():
       report = summary.nearest_tokens(

@@ -30,7 +30,7 @@ class Row(NamedTuple):
   Attributes:
     what: the run, or the control.
     step: at which it was saved, as T5X counts; None where it was not.
-    metrics: `<task>/<metric>` -> number.
+    metrics: name -> number.
     group: runs of one group differ in their seeds only.
     is_control: whether nothing was trained.
   """
@@ -40,6 +40,39 @@ class Row(NamedTuple):
   metrics: Mapping[str, float]
   group: str | None = None
   is_control: bool = False
+
+
+def scores_by_task(rows: Sequence[Row]) -> str:
+  """Format one table per task.
+
+  Args:
+    rows: runs, and controls; their metrics are called `<task>/<metric>`.
+
+  Returns:
+    The tables, each under its task's name.
+  """
+  tasks = dict.fromkeys(
+    name.partition("/")[0] for row in rows for name in row.metrics
+  )
+  tables = []
+  for task in tasks:
+    own = [
+      row._replace(metrics=_of_task(row.metrics, task))
+      for row in rows
+      if _of_task(row.metrics, task)
+    ]
+    tables.append(f"{task}\n{scores(own)}")
+  return "\n\n".join(tables)
+
+
+def _of_task(metrics: Mapping[str, float], task: str) -> dict[str, float]:
+  """Take one task's metrics, without its name."""
+  start = f"{task}/"
+  return {
+    name.removeprefix(start): value
+    for name, value in metrics.items()
+    if name.startswith(start)
+  }
 
 
 def scores(rows: Sequence[Row]) -> str:

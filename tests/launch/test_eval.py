@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.launch import main
-from prompt_tuning.launch.summary import Row, scores
+from prompt_tuning.launch.summary import Row, scores, scores_by_task
 
 TASK = "speaks_of_a_cat"
 
@@ -112,6 +112,19 @@ def test_another_backbone_is_refused(
 def test_no_prompt_there(run, finished, prompt_file, message, capsys):
   assert run(prompt_file.format(finished=finished)) == 2
   assert message in capsys.readouterr().err
+
+
+def test_every_task_has_a_table():
+  rows = [
+    Row("a", 1, {"cb/f1": 1.0, "cb/accuracy": 2.0}),
+    Row("b", 1, {"rte/accuracy": 3.0}),
+  ]
+  cb, rte = scores_by_task(rows).split("\n\n")
+  assert [line.split() for line in cb.splitlines()[:2]] == [
+    ["cb"],
+    ["run", "step", "f1", "accuracy"],
+  ]
+  assert rte.splitlines()[-1].split() == ["b", "1", "3.00"]
 
 
 def test_a_table_folds_seeds_and_puts_controls_last():

@@ -42,9 +42,10 @@ def test_what_a_run_leaves_behind(finished):
 def test_the_summary_shows_runs_controls_and_frozen_weights(finished):
   text = (finished / "summary.txt").read_text()
   table = text.split("\n\n")[0].splitlines()
-  first = [line.split()[0] for line in table[2:]]
+  assert table[0] == "speaks_of_a_cat"
+  first = [line.split()[0] for line in table[3:]]
   assert first == ["seed0", "seed1", "mean", "no", "random"]
-  assert f"{STEP:,}"[:6] in table[2]
+  assert f"{STEP:,}"[:6] in table[3]
   assert re.search(
     r"^train +tuner/encoder/prompt/prompt/prompt +100x4", text, re.M
   )
