@@ -16,8 +16,8 @@ from prompt_tuning.data import spec
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.launch import tuned
 from prompt_tuning.launch.backbone import Backbone
-from prompt_tuning.launch.identity import placement_of
-from prompt_tuning.launch.job import Run, TrainJob, build_tuner
+from prompt_tuning.launch.identity import placements_of
+from prompt_tuning.launch.job import Run, TrainJob
 from prompt_tuning.models.t5 import network
 from prompt_tuning.train import optimizers, state
 from prompt_tuning.train.state import TrainState
@@ -72,11 +72,7 @@ def assemble(
     ValueError: the rules, the initialisers or the runs do not fit.
   """
   runs = job.runs
-  tuners = tuple(
-    build_tuner(run.tuner, backbone.config)
-    for run in runs
-    if run.tuner is not None
-  )
+  tuners = job.tuners
   whole: dict[str, Params] = {"model": backbone.params}
   if tuners:
     table = _readable(backbone.params["token_embedder"]["embedding"], mesh)
@@ -105,7 +101,7 @@ def assemble(
     dropout=backbone.config.dropout_rate > 0,
   )
   fresh = state.create(trainable, optimizer, [run.seed for run in runs])
-  placements = tuple(map(placement_of, tuners)) or (Placement(),) * len(runs)
+  placements = placements_of(tuners, len(runs))
   return Assembly(program, _on_mesh(fresh, mesh), frozen, tuners, placements)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import fingerprint, restore
+from prompt_tuning.checkpoints.source import Checkpoint
 from prompt_tuning.core import axes
 from prompt_tuning.core.types import Params
 from prompt_tuning.models.t5 import network
@@ -32,7 +33,7 @@ class Backbone(NamedTuple):
 
 
 def load(
-  path: str,
+  path: str | Checkpoint,
   config: T5Config,
   mesh: Mesh | None,
   rules: axes.AxisRules,
@@ -41,7 +42,8 @@ def load(
   """Restore a model straight into its dtype and sharding.
 
   Args:
-    path: checkpoint of any known format; a prompt in it is left out.
+    path: checkpoint of any known format, or one that is open already; a prompt
+      in it is left out.
     config: of the model.
     mesh: None for one device.
     rules: logical axis -> mesh axis.
@@ -54,7 +56,9 @@ def load(
     CheckpointError: no checkpoint, a damaged one, or one of another model.
     ValueError: the mesh cannot split the model.
   """
-  checkpoint = restore.open_checkpoint(path)
+  checkpoint = path
+  if not isinstance(checkpoint, Checkpoint):
+    checkpoint = restore.open_checkpoint(checkpoint)
   target = axes.restore_target(
     network.abstract_params(config),
     network.logical_axes(config),

@@ -8,16 +8,13 @@ import jax
 
 from prompt_tuning.data import score
 from prompt_tuning.infer import ensemble, reports
-from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.evaluate import Evaluator, Job, Result
-from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.launch import (
-  backbone,
   command,
   feeding,
   folders,
+  predicting,
   summary,
-  tuned,
 )
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.launch.infer_jobs import EvalJob
@@ -58,20 +55,8 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
     CheckpointError: something cannot be read or written.
   """
   folders.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
-  settings, mesh = job.evaluation, job.mesh.build()
-  codec = feeding.open_vocabulary(settings.dataset)
-  model = backbone.load(
-    job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
-  )
-  prompts = tuned.load_several(job.prompt_file, model)
-  predictor = Predictor(
-    model.config,
-    model.params,
-    codec,
-    runs=prompts.runs,
-    batching=Batching(settings.dataset.batch_size),
-    mesh=mesh,
-  )
+  settings = job.evaluation
+  model, prompts, predictor, _ = predicting.prepare(job, settings.dataset)
   results = Evaluator(
     predictor,
     _jobs(settings, prompts, data_dir),

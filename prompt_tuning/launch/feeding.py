@@ -16,7 +16,7 @@ from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
 from prompt_tuning.launch.job import Run
-from prompt_tuning.launch.settings import Dataset
+from prompt_tuning.launch.settings import Dataset, Evaluation
 
 
 def open_vocabulary(dataset: Dataset) -> Vocabulary:
@@ -103,6 +103,27 @@ def eval_sets(
     examples = [tokens.example(i) for i in range(count)]
     sets.append(EvalSet(task, rows, examples))
   return sets
+
+
+def sets_by_task(
+  settings: Evaluation | None, runs: Sequence[Run], data_dir: str | None
+) -> dict[str, list[EvalSet]]:
+  """Read what the runs are scored on; none where they are not.
+
+  Args:
+    settings: of the evaluation.
+    runs: their tasks.
+    data_dir: TFDS's data directory.
+
+  Returns:
+    Task or mixture -> one set per task.
+  """
+  if settings is None:
+    return {}
+  return {
+    name: eval_sets(settings.dataset, name, data_dir, settings.num_examples)
+    for name in dict.fromkeys(_tasks(runs))
+  }
 
 
 def members(

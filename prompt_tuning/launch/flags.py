@@ -140,6 +140,12 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     action="store_true",
     help="print the operative configuration and stop",
   )
+  _add_data_flags(parser)
+  _add_host_flags(parser)
+  return parser
+
+
+def _add_data_flags(parser: argparse.ArgumentParser) -> None:
   data = parser.add_argument_group("data")
   data.add_argument("--tfds_data_dir", metavar="DIR")
   data.add_argument(
@@ -151,6 +157,9 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
   data.add_argument(
     "--shard_id", type=int, help="part of the work to do (infer, score)"
   )
+
+
+def _add_host_flags(parser: argparse.ArgumentParser) -> None:
   hosts = parser.add_argument_group("several hosts")
   hosts.add_argument("--coordinator_address", metavar="HOST:PORT")
   hosts.add_argument("--process_count", type=int)
@@ -169,7 +178,6 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     default=False,
     help="join the hosts (implied by --coordinator_address)",
   )
-  return parser
 
 
 def _rewritten(argv: Sequence[str]) -> list[str]:

@@ -90,6 +90,13 @@ def placement_of(tuner: nn.Module) -> Placement:
   return getattr(tuner, "placement", Placement())
 
 
+def placements_of(
+  tuners: Sequence[nn.Module], num_runs: int
+) -> tuple[Placement, ...]:
+  """Return `placement_of` every run; model tuning has no virtual tokens."""
+  return tuple(map(placement_of, tuners)) or (Placement(),) * num_runs
+
+
 def describe(value: Any) -> Any:
   """Write a setting as JSON values that equal settings share.
 

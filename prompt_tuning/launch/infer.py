@@ -10,18 +10,16 @@ from typing import Any
 import jax
 
 from prompt_tuning.infer import modes, outputs, sources
-from prompt_tuning.infer.batching import Batching
-from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.launch import (
-  backbone,
   command,
   feeding,
   folders,
   identity,
-  tuned,
+  predicting,
 )
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.launch.infer_jobs import InferJob
+from prompt_tuning.launch.predicting import Ready
 from prompt_tuning.launch.tuned import Tuned
 
 ABOUT = "Answer the examples of a task, or of a text file, with prompts."
@@ -73,30 +71,19 @@ def infer(
       "and --shard_id instead, one process each."
     )
   folders.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
-  mesh, dataset = job.mesh.build(), job.dataset
-  codec = feeding.open_vocabulary(dataset)
-  model = backbone.load(
-    job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
-  )
-  prompts = tuned.load_several(job.prompt_file, model)
-  predictor = Predictor(
-    model.config,
-    model.params,
-    codec,
-    runs=prompts.runs,
-    input_length=dataset.lengths["inputs"],
-    batching=Batching(dataset.batch_size),
-    mesh=mesh,
-  )
+  ready = predicting.prepare(job, job.dataset)
   decoding: dict[str, Any] = {
     "length": job.max_decode_length,
     "method": job.decoder,
     "seed": job.seed,
   }
   compute = modes.compute(
-    job.mode, predictor, lambda example: _run_of(example, prompts), **decoding
+    job.mode,
+    ready.predictor,
+    lambda example: _run_of(example, ready.prompts),
+    **decoding,
   )
-  settings = _settings(job, model.fingerprint, codec.sha256, prompts)
+  settings = _settings(job, ready)
   written = []
   for name, examples in _inputs(job, data_dir):
     output = outputs.Output(
@@ -105,7 +92,7 @@ def infer(
       job.mode,
       settings,
       shard or outputs.Shard(),
-      chunk_size=job.checkpoint_period * dataset.batch_size,
+      chunk_size=job.checkpoint_period * job.dataset.batch_size,
     )
     written.append(str(output.write(examples, compute)))
   return written
@@ -140,17 +127,16 @@ def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:
   return prompts.names.index(asked)
 
 
-def _settings(
-  job: InferJob, fingerprint: str, vocabulary_hash: str, prompts: Tuned
-) -> dict[str, Any]:
+def _settings(job: InferJob, ready: Ready) -> dict[str, Any]:
   """Describe what decides the answers, for a job that continues."""
+  names, runs = ready.prompts.names, ready.prompts.runs
   described = identity.describe(
     {
-      "backbone": fingerprint,
-      "vocabulary": vocabulary_hash,
+      "backbone": ready.model.fingerprint,
+      "vocabulary": ready.vocabulary,
       "dtypes": [str(job.model.dtype), job.restore_dtype],
-      "prompts": dict(zip(prompts.names, prompts.runs.placements, strict=True)),
-      "delta": prompts.runs.delta,
+      "prompts": dict(zip(names, runs.placements, strict=True)),
+      "delta": runs.delta,
       "decoder": None if job.mode == "score" else job.decoder,
       "length": job.max_decode_length,
       "seed": job.seed,

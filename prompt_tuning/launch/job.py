@@ -128,7 +128,7 @@ class TrainJob:
           f"Seeds are integers; got {seed!r}. A run must be repeatable, also "
           "when it resumes: set RANDOM_SEED to a number."
         )
-    build_tuners(self.tuner, self.model)
+    _ = self.tuners  # what does not build, shows here
 
   @property
   def runs(self) -> tuple[Run, ...]:
@@ -154,6 +154,15 @@ class TrainJob:
       runs.append(Run(name=name, group=group, **chosen))
     return tuple(runs)
 
+  @property
+  def tuners(self) -> tuple[nn.Module, ...]:
+    """The tuning method of every run; none for model tuning."""
+    return tuple(
+      build_tuner(run.tuner, self.model)
+      for run in self.runs
+      if run.tuner is not None
+    )
+
   def num_steps(self, restored_step: int) -> int:
     """Count the updates to do after a checkpoint.
 
@@ -178,13 +187,6 @@ class TrainJob:
         "TRAIN_STEPS_RELATIVE."
       )
     return steps
-
-
-def build_tuners(
-  tuner: TunerFactory | Sequence[TunerFactory] | None, model: T5Config
-) -> tuple[nn.Module, ...]:
-  """Build the tuning methods for a model; see `build_tuner`."""
-  return tuple(build_tuner(factory, model) for factory in listed(tuner or ()))
 
 
 def build_tuner(factory: TunerFactory, model: T5Config) -> nn.Module:

@@ -12,7 +12,6 @@ from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.evaluate import EvalSet, Evaluator, Job, Result
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.launch import feeding
 from prompt_tuning.launch.assembly import Assembly
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.eval_loss import EvalLoss
@@ -37,11 +36,11 @@ class Scorer:
     assembly: Assembly,
     backbone: Backbone,
     codec: Vocabulary,
-    data_dir: str | None,
+    sets: Mapping[str, Sequence[EvalSet]],
     mesh: Mesh | None,
     loss: EvalLoss | None = None,
   ):
-    """Read the examples; what would stop an evaluation stops here.
+    """Prepare.
 
     Args:
       settings: how to evaluate, and on what.
@@ -49,19 +48,14 @@ class Scorer:
       assembly: what trains.
       backbone: the model.
       codec: the vocabulary.
-      data_dir: TFDS's data directory.
+      sets: task or mixture -> its examples.
       mesh: where everything lies.
       loss: computes the training loss too.
     """
     self._loss = loss
     self._settings, self._runs, self._assembly = settings, runs, assembly
     self._backbone, self._codec, self._mesh = backbone, codec, mesh
-    self.sets = {
-      name: feeding.eval_sets(
-        settings.dataset, name, data_dir, settings.num_examples
-      )
-      for name in dict.fromkeys(run.task for run in runs)
-    }
+    self.sets = sets
 
   def __call__(self, trainable: Params) -> list[loop.Evaluation]:
     """Score all runs, see `loop.Evaluator`."""

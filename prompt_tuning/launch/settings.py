@@ -53,6 +53,11 @@ class Dataset:
           f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT, "
           "EVAL_SPLIT or INFER_SPLIT."
         )
+    if set(self.lengths) != set(cache.FEATURES):
+      raise ValueError(
+        f"TASK_FEATURE_LENGTHS names {', '.join(self.lengths)}; expected "
+        f"{' and '.join(cache.FEATURES)}."
+      )
     if self.batch_size < 1:
       raise ValueError(f"BATCH_SIZE must be positive; got {self.batch_size}.")
     if self.batching not in planning.BATCHINGS:

@@ -13,9 +13,8 @@ from typing import Any, cast
 import jax
 from jax.sharding import Mesh
 
-from prompt_tuning.checkpoints import bundle, fingerprint
+from prompt_tuning.checkpoints import bundle, fingerprint, restore
 from prompt_tuning.core import axes
-from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.launch import (
   assembly,
   backbone,
@@ -27,7 +26,6 @@ from prompt_tuning.launch import (
   identity,
 )
 from prompt_tuning.launch.assembly import Assembly
-from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.eval_loss import EvalLoss
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.launch.job import TrainJob
@@ -53,10 +51,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _work(job: TrainJob, given: Flags) -> None:
   outcome = train(job, given.tfds_data_dir)
-  reason = outcome.result.reason
-  command.say(
-    f"{reason} at step {int(outcome.result.state.step):,} of this run"
-  )
+  reason, steps = outcome.result.reason, int(outcome.result.state.step)
+  command.say(f"{reason} after {steps:,} steps")
   if reason == "preempted":
     command.say("The same command continues it.")
     return
@@ -77,30 +73,34 @@ def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
     ValueError: the job cannot be done, or MODEL_DIR holds another run.
     CheckpointError: something cannot be read or written.
   """
+  # What can be wrong shows before gigabytes are read.
   folders.ensure_writable(job.model_dir, "MODEL_DIR")
-  mesh = job.mesh.build()
-  rules = job.mesh.rules
+  mesh, rules = job.mesh.build(), job.mesh.rules
   codec = feeding.open_vocabulary(job.dataset)
-
-  model = backbone.load(
-    job.initial_checkpoint_path, job.model, mesh, rules, job.restore_dtype
-  )
-  start_step = _start_step(job, model)
+  checkpoint = restore.open_checkpoint(job.initial_checkpoint_path)
+  start_step = _start_step(job, checkpoint.step)
   num_steps = job.num_steps(start_step)
-
-  parts = assembly.assemble(job, model, codec, start_step, mesh)
   batches = feeding.train_batches(
     job.dataset,
     job.runs,
-    parts.placements,
-    model.config.vocab_size,
+    identity.placements_of(job.tuners, len(job.runs)),
+    job.model.vocab_size,
     data_dir,
     mesh,
   )
-  scorer = _scorer(job, parts, model, codec, data_dir, mesh)
+  sets = feeding.sets_by_task(job.evaluation, job.runs, data_dir)
+
+  model = backbone.load(checkpoint, job.model, mesh, rules, job.restore_dtype)
+  parts = assembly.assemble(job, model, codec, start_step, mesh)
   command.say(parts.program.partition.report())
   checksum = fingerprint.checksum(parts.frozen) if job.controls else None
 
+  scorer = None
+  if job.evaluation is not None:
+    loss = _eval_loss(job, parts, data_dir, mesh)
+    scorer = Scorer(
+      job.evaluation, job.runs, parts, model, codec, sets, mesh, loss
+    )
   manifest = identity.identity(
     job, parts.tuners, model, codec.sha256, start_step
   )
@@ -122,48 +122,35 @@ def train(job: TrainJob, data_dir: str | None = None) -> finish.Outcome:
   )
 
 
-def _scorer(
-  job: TrainJob,
-  parts: Assembly,
-  model: Backbone,
-  codec: Vocabulary,
-  data_dir: str | None,
-  mesh: Mesh | None,
-) -> Scorer | None:
-  """Prepare what scores the runs, if they shall be."""
-  if job.evaluation is None:
+def _eval_loss(
+  job: TrainJob, parts: Assembly, data_dir: str | None, mesh: Mesh | None
+) -> EvalLoss | None:
+  """Prepare the training loss on the evaluation split, if it is wanted."""
+  if not job.eval_steps or job.evaluation is None:
     return None
-  loss = None
-  if job.eval_steps:
-    held_out = dataclasses.replace(
-      job.dataset, split=job.evaluation.dataset.split
-    )
-    loss = EvalLoss(
-      held_out,
-      job.runs,
-      parts,
-      job.eval_steps,
-      model.config.vocab_size,
-      data_dir,
-      mesh,
-      job.mesh.rules,
-    )
-  return Scorer(
-    job.evaluation, job.runs, parts, model, codec, data_dir, mesh, loss
+  return EvalLoss(
+    dataclasses.replace(job.dataset, split=job.evaluation.dataset.split),
+    job.runs,
+    parts,
+    job.eval_steps,
+    job.model.vocab_size,
+    data_dir,
+    mesh,
+    job.mesh.rules,
   )
 
 
-def _start_step(job: TrainJob, model: Backbone) -> int:
+def _start_step(job: TrainJob, restored: int | None) -> int:
   """Find the step that the optimizer goes on from, as T5X restores it."""
   if job.restored_step is not None:
     return job.restored_step
-  if model.step is None:
+  if restored is None:
     logger.warning(
       "%s does not say at which step it is; Adafactor starts at 0. The public "
       "runs started at 1,100,000: set RESTORED_STEP for that.",
       job.initial_checkpoint_path,
     )
-  return model.step or 0
+  return restored or 0
 
 
 def _settings(job: TrainJob, num_steps: int, start_step: int) -> loop.Settings:

@@ -79,6 +79,10 @@ def test_jobs_that_cannot_be_done(changes, message):
   [
     ({"mixture_or_task_name": "super_glue_rte_v1"}, "Did you mean"),
     ({"split": "trian"}, "has no split 'trian'"),
+    (
+      {"task_feature_lengths": {"input": 512, "targets": 8}},
+      "TASK_FEATURE_LENGTHS names input, targets; expected inputs and targets",
+    ),
     ({"batch_size": 0}, "BATCH_SIZE must be positive; got 0"),
     ({"batching": "bucket"}, "BATCHING 'bucket': expected one of fixed"),
     ({"module": "no_such_module"}, "cannot import 'no_such_module'"),
