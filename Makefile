@@ -36,5 +36,12 @@ test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	TEST_WITH_FULL_COMPILER=1 $(BIN)/python -m pytest -n 2 -m parity tests/models
 
+# What README and docs/ quote. docs/data.md has the commands of the benchmarks
+# that need data.
+bench: env
+	$(BIN)/python -m benchmarks.layer_layout
+	$(BIN)/python -m benchmarks.bank
+	$(BIN)/python benchmarks/restore_memory.py
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -143,7 +143,7 @@ def load_task(
   if fields["rows"] is None:
     elsewhere = _made_elsewhere(root, fields)
     if elsewhere is not None:
-      return _open(elsewhere)
+      return _open_only(elsewhere)
     from prompt_tuning.data import tokenise
 
     tokenise.fetch(task, data_dir)
@@ -238,7 +238,11 @@ def _made_elsewhere(
   wanted = {name: value for name, value in fields.items() if name != "rows"}
   found = []
   for path in sorted(root.glob("*/manifest.json")):
-    made_of = json.loads(path.read_text(encoding="utf-8"))["fields"]
+    try:
+      made_of = _read_manifest(path.parent)["fields"]
+    except DamagedError as error:
+      logger.warning("Passing over a cache. %s", error)
+      continue
     if {name: made_of.get(name) for name in wanted} == wanted:
       found.append(path.parent)
   if len(found) > 1:
@@ -277,9 +281,40 @@ def _write(path: pathlib.Path, fields: Mapping[str, Any], made: Made) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _open(path: pathlib.Path) -> TokenCache:
+def _open_only(path: pathlib.Path) -> TokenCache:
+  """Open a cache that could not be made again."""
   try:
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    return _open(path)
+  except DamagedError as error:
+    raise ValueError(
+      f"{error} The data it was made from is not here, so it cannot be made "
+      "again: copy the cache once more, or give --tfds_data_dir."
+    ) from error
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+  """Read a cache's manifest; it must name every file of a cache."""
+  try:
+    text = (path / "manifest.json").read_text(encoding="utf-8")
+    manifest = json.loads(text)
+  except (OSError, ValueError) as error:
+    raise DamagedError(f"Cache {path} cannot be read: {error!r}.") from error
+  files = {
+    f"{part}.{kind}.npy" for part in _PARTS for kind in ("values", "offsets")
+  }
+  if not (
+    isinstance(manifest, dict)
+    and isinstance(manifest.get("fields"), dict)
+    and isinstance(manifest.get("files"), dict)
+    and manifest["files"].keys() == files
+  ):
+    raise DamagedError(f"Cache {path}: manifest.json is not one of a cache.")
+  return manifest
+
+
+def _open(path: pathlib.Path) -> TokenCache:
+  manifest = _read_manifest(path)
+  try:
     for name, expected in manifest["files"].items():
       if _sha256(path / name) != expected:
         raise DamagedError(f"Cache {path}: {name} has changed.")

@@ -13,6 +13,7 @@ from prompt_tuning.core import tree
 from prompt_tuning.data import postprocessors, spec, tables
 from prompt_tuning.data.metrics import classification, correlation, qa
 
+_SPLITS = ("train", "validation", "test")
 # Separates the acceptable answers in one cell, as in MRQA's TSV files.
 ANSWER_SEPARATOR = "|||"
 
@@ -106,6 +107,12 @@ def _task(
     )
   if not files:
     raise ValueError(f"{name}: no files; expected at least one split.")
+  for split in files:
+    if split not in _SPLITS:
+      raise ValueError(
+        f"{name}: unknown split {split!r}.{tree.nearest(split, _SPLITS)} "
+        f"Expected {', '.join(_SPLITS)}."
+      )
   words = tuple(dict.fromkeys(content["label_words"].values()))
   functions, postprocess = _metrics(metrics, words)
   return spec.TaskSpec(

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
 
+# Far beyond Python's own limit of 131,072: over-long text is cut, not refused.
+_LONGEST_CELL = 1 << 30
+
 FORMATS = (".jsonl", ".csv", ".tsv")
 
 
@@ -121,6 +124,7 @@ def _json_rows(path: str) -> Iterator[Row]:
 
 
 def _cell_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
+  csv.field_size_limit(_LONGEST_CELL)
   if path.endswith(".tsv"):
     # One line is one row: a stray quote must not swallow the next ones.
     reader = csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)

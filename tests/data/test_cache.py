@@ -175,6 +175,26 @@ def test_damage_is_found_and_repaired(data_dir, tmp_path, caplog, file):
   assert [p.name for p in path.parent.parent.iterdir()] == [tokens.key]
 
 
+@pytest.mark.parametrize("text", ["[]", '{"files": {}, "fields": {}}', "null"])
+def test_a_foreign_manifest_is_replaced(data_dir, tmp_path, text):
+  tokens = load("train", tmp_path, data_dir)
+  (path,) = tmp_path.glob(f"*/train/{tokens.key}/manifest.json")
+  path.write_text(text)
+  assert len(load("train", tmp_path, data_dir)) == len(tokens)
+
+
+def test_damage_without_the_data_is_a_clear_error(data_dir, tmp_path):
+  tokens = load("train", tmp_path, data_dir)
+  (path,) = tmp_path.glob(f"*/train/{tokens.key}/inputs.values.npy")
+  nowhere = tmp_path / "nowhere"
+  assert len(load("train", tmp_path, nowhere)) == len(tokens)
+  content = bytearray(path.read_bytes())
+  content[-3] ^= 1
+  path.write_bytes(content[:-1])
+  with pytest.raises(ValueError, match=r"has changed\. The data it was made"):
+    load("train", tmp_path, nowhere)
+
+
 def test_whatever_changes_the_rows_changes_the_key(
   data_dir, tmp_path, monkeypatch
 ):

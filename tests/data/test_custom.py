@@ -66,6 +66,25 @@ def test_rows_are_rendered(jsonl):
   ]
 
 
+def test_an_unknown_split_names_the_nearest(jsonl):
+  with pytest.raises(ValueError, match="Did you mean 'validation'"):
+    declare(jsonl, files={"train": jsonl(NLI), "valid": jsonl(NLI)})
+
+
+def test_a_long_csv_cell_is_read(tmp_path):
+  path = tmp_path / "long.csv"
+  path.write_text(f'text,gold\n"{"word " * 40_000}",e\n')
+  task = custom.declare(
+    "long_cell",
+    {"train": str(path)},
+    template="{text}",
+    target_column="gold",
+    label_words=WORDS,
+  )
+  (row,) = custom.rows(task, "train")
+  assert len(row["inputs"]) > 150_000
+
+
 def test_the_spec_is_registered_and_evaluates(jsonl):
   task = declare(jsonl, metrics=("accuracy", "mean_f1"))
   assert spec.get("my_nli") is task

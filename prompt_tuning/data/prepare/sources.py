@@ -1,9 +1,10 @@
 """Which official files become which TFDS dataset; no TensorFlow."""
 
 import dataclasses
+import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from prompt_tuning.data.prepare import layouts
@@ -270,7 +271,7 @@ def all_sources() -> list[Source]:
 
 
 def discover(
-  directories: Iterable[pathlib.Path],
+  directories: Sequence[pathlib.Path],
 ) -> list[tuple[Source, dict[str, list[File]]]]:
   """Find the files of every dataset.
 
@@ -285,7 +286,8 @@ def discover(
     with at least one file.
 
   Raises:
-    FileNotFoundError: a directory does not exist, or nothing was recognised.
+    FileNotFoundError: a directory does not exist, or nothing in it was
+      recognised.
     ValueError: files of two places claim one split.
   """
   paths = []
@@ -293,20 +295,32 @@ def discover(
     if not directory.is_dir():
       raise FileNotFoundError(f"No source directory {directory}.")
     root = directory.resolve()
-    paths += [(p, root) for p in sorted(root.rglob("*")) if p.is_file()]
-  found = []
+    paths += [(path, root) for path in _files_below(root)]
+  found, unknown = [], {root for _, root in paths}
+  unknown |= {directory.resolve() for directory in directories}
   for source in all_sources():
-    files = [source.match(path, root) for path, root in paths]
-    splits = _choose(source, [file for file in files if file])
+    matches = [(source.match(path, root), root) for path, root in paths]
+    unknown -= {root for file, root in matches if file}
+    splits = _choose(source, [file for file, _ in matches if file])
     if splits:
       found.append((source, splits))
-  if not found:
+  if unknown:
     raise FileNotFoundError(
-      f"No known files below {', '.join(map(str, directories))}. Expected the "
-      "official layout, for instance BoolQ/train.jsonl, SST-2/train.tsv, "
-      "train-v1.1.json, RACE.jsonl.gz or ag_news/train.csv."
+      f"No known files below {', '.join(sorted(map(str, unknown)))}. Expected "
+      "the official layout, for instance BoolQ/train.jsonl, SST-2/train.tsv, "
+      "train-v1.1.json, RACE.jsonl.gz or ag_news/train.csv; name the folder "
+      "above those."
     )
   return found
+
+
+def _files_below(root: pathlib.Path) -> list[pathlib.Path]:
+  """List all files, in linked folders too."""
+  return sorted(
+    pathlib.Path(folder, name)
+    for folder, _, names in os.walk(root, followlinks=True)
+    for name in names
+  )
 
 
 def _choose(source: Source, files: list[File]) -> dict[str, list[File]]:

@@ -103,6 +103,24 @@ def test_nothing_there(tmp_path):
     found(tmp_path, "notes.txt")
 
 
+def test_a_directory_that_gives_nothing_is_named(tmp_path):
+  for name in ("a/CB/train.jsonl", "b/notes.txt"):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("{}")
+  with pytest.raises(FileNotFoundError, match=r"No known files below .*b\. "):
+    sources.discover([tmp_path / "a", tmp_path / "b"])
+
+
+def test_linked_folders_are_searched(tmp_path):
+  (tmp_path / "real" / "CB").mkdir(parents=True)
+  (tmp_path / "real" / "CB" / "train.jsonl").write_text("{}")
+  (tmp_path / "links").mkdir()
+  (tmp_path / "links" / "CB").symlink_to(tmp_path / "real" / "CB")
+  ((source, splits),) = sources.discover([tmp_path / "links"])
+  assert source.name == "super_glue/cb"
+  assert list(splits) == ["train"]
+
+
 def test_every_published_source_can_be_prepared():
   """Names and versions of the task catalogue and of `prepare` agree."""
   known = {
