@@ -264,6 +264,24 @@ def test_where_a_prompt_stands():
       assert prompt.decoder_init.high == 0.5
 
 
+def test_a_bank_of_initialisers_and_tasks():
+  """Several of anything train side by side; scopes tell tuners apart."""
+  text = [
+    "TUNER = (@labels/tuners.Prompt, @random/tuners.Prompt)",
+    "labels/tuners.Prompt.encoder_init = @tuners.ClassLabels()",
+    "random/tuners.Prompt.encoder_init = @uniform_public/tuners.Uniform()",
+    "MIXTURE_OR_TASK_NAME = ('taskless_super_glue_rte_v102', "
+    "'taskless_super_glue_cb_v102')",
+    "LEARNING_RATES = (0.3, 0.1)",
+  ]
+  whole([BASE, "prompts/from_class_labels.gin", RUN], text)
+  job = gin.get_configurable("train")()
+  assert len(job.runs) == 8
+  inits = [type(tuner.encoder_init).__name__ for tuner in job.tuners]
+  assert inits == ["ClassLabels"] * 2 + ["Uniform"] * 2 + inits[:4]
+  assert {tuner.encoder_length for tuner in job.tuners} == {100}
+
+
 def write_golden():
   GOLDEN.mkdir(parents=True, exist_ok=True)
   for name, (command_name, argv) in MAIN.items():
