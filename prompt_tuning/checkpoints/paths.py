@@ -42,6 +42,17 @@ def inside(folder: str, name: str) -> str:
   return path
 
 
+# One of these stands in every checkpoint, adapter and bundle.
+_OURS = {
+  "checkpoint",
+  "state",
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "adapter_config.json",
+  "trainable.safetensors",
+}
+
+
 @contextlib.contextmanager
 def replacing(
   path: str | os.PathLike[str], overwrite: bool = False
@@ -56,13 +67,17 @@ def replacing(
     A name in the same folder, free, for the body to create.
 
   Raises:
-    CheckpointError: something is there already and may not be replaced, or the
-      folder cannot be written to.
+    CheckpointError: something is there already and may not be replaced, a
+      folder is there that is no checkpoint, or the place cannot be written to.
   """
   target = pathlib.Path(os.path.abspath(path))
   if target.exists() and not overwrite:
     hint = "Choose another name, or allow overwriting it."
     raise unreadable(target, "a free name", "something already there", hint)
+  if target.is_dir() and not _replaceable(target):
+    hint = "It is not replaced: delete it yourself, or choose another name."
+    found = f"a folder with {sorted(os.listdir(target))[:5]}"
+    raise unreadable(target, "a checkpoint to replace", found, hint)
   unique = f".tmp-{uuid.uuid4().hex[:8]}"
   temporary = target.with_name(target.name + unique)
   try:
@@ -73,6 +88,15 @@ def replacing(
     raise unreadable(target, "a place to write to", str(error)) from error
   finally:
     _remove(temporary)
+
+
+def _replaceable(folder: pathlib.Path) -> bool:
+  """Say whether a folder is empty, or one that this package may have made.
+
+  Overwriting must not take a mistyped home folder away.
+  """
+  names = set(os.listdir(folder))
+  return not names or bool(names & _OURS)
 
 
 def _swap(new: pathlib.Path, target: pathlib.Path, unique: str) -> None:

@@ -51,6 +51,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     )
   if not os.path.exists(name):
     raise unreadable(name, _EXPECTED, "nothing")
+  name = os.path.abspath(name)  # TensorStore takes neither `./` nor `..`
   with parsing(name, _EXPECTED):
     if os.path.isfile(name):
       return _open_file(name)

@@ -78,13 +78,34 @@ def _parser() -> argparse.ArgumentParser:
     "--ignore",
     action="append",
     default=[],
+    type=_pattern,
     metavar="PATTERN",
     help="leave parameters out whose whole path matches (may be repeated)",
   )
-  parser.add_argument("--step", type=int, help="training step, for t5x")
+  parser.add_argument("--step", type=_step, help="training step, for t5x")
   parser.add_argument("--base-model", help="name of the backbone, for peft")
   parser.add_argument("--overwrite", action="store_true")
   return parser
+
+
+def _step(text: str) -> int:
+  """Read a training step; T5X keeps it as an int32."""
+  if not text.isdecimal() or int(text) >= 1 << 31:
+    raise argparse.ArgumentTypeError(
+      f"a step is a number from 0 to {(1 << 31) - 1}; got {text!r}"
+    )
+  return int(text)
+
+
+def _pattern(text: str) -> str:
+  """Check that a pattern is a regular expression."""
+  try:
+    re.compile(text)
+  except re.error as error:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is no regular expression: {error}"
+    ) from error
+  return text
 
 
 def _convert_model(

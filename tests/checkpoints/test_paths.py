@@ -36,12 +36,12 @@ def test_replacing(tmp_path, kind, overwrite):
   def write(name, text):
     if kind == "folder":
       os.mkdir(name)
-      name = os.path.join(name, "inner")
+      name = os.path.join(name, "checkpoint")
     with open(name, "w") as file:
       file.write(text)
 
   def read():
-    return (target / "inner" if kind == "folder" else target).read_text()
+    return (target / "checkpoint" if kind == "folder" else target).read_text()
 
   with paths.replacing(target) as name:
     write(name, "first")

@@ -1,6 +1,7 @@
 """`prompt-tuning convert`, from every format to every other."""
 
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -106,13 +107,64 @@ def test_an_incomplete_model(t5x, tmp_path, capsys):
 def test_nothing_is_overwritten_unless_told(t5x, tmp_path, capsys):
   out = tmp_path / "out"
   out.mkdir()
-  (out / "precious").write_text("x")
+  (out / "model.safetensors").write_text("precious")
   arguments = [t5x, str(out), "--to", "hf"]
   assert convert.main(arguments) == 2
   assert "something already there" in capsys.readouterr().err
-  assert os.listdir(out) == ["precious"]
+  assert (out / "model.safetensors").read_text() == "precious"
   assert convert.main([*arguments, "--overwrite"]) == 0
-  assert "precious" not in os.listdir(out)
+  assert restore.open_checkpoint(out).format == "hf"
+
+
+def test_a_folder_that_is_no_checkpoint_is_never_replaced(
+  t5x, tmp_path, capsys
+):
+  home = tmp_path / "home"
+  (home / "papers").mkdir(parents=True)
+  (home / "papers" / "thesis.tex").write_text("years of work")
+  arguments = [str(t5x), str(home), "--to", "hf", "--overwrite"]
+  assert convert.main(arguments) == 2
+  assert "delete it yourself" in capsys.readouterr().err
+  assert (home / "papers" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+  "flags",
+  [
+    ("--ignore", "encoder/prompt/("),
+    ("--step", "99999999999"),
+    ("--step", "-5"),
+  ],
+)
+def test_bad_flags_are_refused(flags, t5x, tmp_path, capsys):
+  with pytest.raises(SystemExit) as status:
+    convert.main([str(t5x), str(tmp_path / "x"), "--to", "t5x", *flags])
+  assert status.value.code == 2
+  assert flags[0] in capsys.readouterr().err
+  assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("spelling", ["./{}", "{}/", "../{1}/{0}", ".//{}"])
+@pytest.mark.parametrize("kind", ["t5x", "orbax", "hf"])
+def test_paths_as_users_write_them(
+  kind, spelling, t5x, tmp_path, monkeypatch, capsys
+):
+  folder = pathlib.Path(t5x) if kind == "t5x" else tmp_path / kind
+  if kind == "hf":
+    assert convert.main([str(t5x), str(folder), "--to", "hf"]) == 0
+  if kind == "orbax":
+    import orbax.checkpoint as ocp
+
+    flat = restore.open_checkpoint(t5x).params
+    params = tree.unflatten({k: leaf.read() for k, leaf in flat.items()})
+    whole = {"target": params, "state": {"step": np.int32(1)}}
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+    with ocp.Checkpointer(handler) as checkpointer:
+      checkpointer.save(folder / "state", args=ocp.args.PyTreeSave(whole))
+  monkeypatch.chdir(folder.parent)
+  path = spelling.format(folder.name, folder.parent.name)
+  assert diff.main([path, str(t5x)]) == 0
+  capsys.readouterr()
 
 
 @pytest.mark.parametrize("first", convert.PROMPTS)
