@@ -58,8 +58,8 @@ def test_a_method_survives_its_description():
 
 
 def test_an_unknown_method_is_named():
-  with pytest.raises(ValueError, match=r"'Promt'.*Did you mean 'Prompt'"):
-    rebuild({"class": "Promt", "emb_dim": 4})
+  with pytest.raises(ValueError, match=r"'Prompd'.*Did you mean 'Prompt'"):
+    rebuild({"class": "Prompd", "emb_dim": 4})
 
 
 def test_a_tuned_model_is_no_prompt(tmp_path):

@@ -78,7 +78,7 @@ def test_jobs_that_cannot_be_done(changes, message):
   ("changes", "message"),
   [
     ({"mixture_or_task_name": "super_glue_rte_v1"}, "Did you mean"),
-    ({"split": "trian"}, "has no split 'trian'"),
+    ({"split": "trainn"}, "has no split 'trainn'"),
     (
       {"task_feature_lengths": {"input": 512, "targets": 8}},
       "TASK_FEATURE_LENGTHS names input, targets; expected inputs and targets",
