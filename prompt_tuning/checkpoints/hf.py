@@ -105,11 +105,15 @@ def open_hf(path: str) -> Checkpoint:
   folder = path if os.path.isdir(path) else os.path.dirname(path)
   config = hf_config.read(folder)
   tensors = _tensors(path)
-  wrong = [
-    Mismatch(name, ABSENT, str(tensors[name]), "No tensor of a T5 has it.")
-    for name in hf_names.unknown(tensors)
-  ]
-  wrong += hf_config.mismatches(config)
+  unknown = hf_names.unknown(tensors)
+  wrong = hf_config.mismatches(config)
+  if len(unknown) == len(tensors):
+    # Another kind of model. A few unknown tensors are kept under their names,
+    # so that `restore` lists them with all else that does not fit.
+    wrong += [
+      Mismatch(name, ABSENT, str(tensors[name]), "No tensor of a T5 has it.")
+      for name in unknown
+    ]
   if wrong:
     raise CheckpointError(path, wrong)
   params, notes = _renamed(path, tensors, config)
@@ -180,10 +184,13 @@ def _renamed(
 ) -> tuple[dict[str, Leaf], tuple[str, ...]]:
   """Name the tensors as T5X does, and join the copies of the table."""
   params: dict[str, Leaf] = {}
+  unknown = set(hf_names.unknown(tensors))
   for name, leaf in tensors.items():
     renamed = hf_names.to_t5x(name)
     if renamed is not None:
       params[renamed[0]] = _oriented(leaf, renamed[1])
+    elif name in unknown:
+      params[name] = leaf
   copies = [hf_names.HF_EMBEDDING, *hf_names.HF_EMBEDDING_ALIASES]
   head = tensors.get(hf_names.HF_HEAD)
   notes = [

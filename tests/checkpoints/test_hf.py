@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -204,20 +205,39 @@ def test_models_that_are_no_t5_of_ours(folder, changes, message):
     restore.open_checkpoint(folder)
 
 
-def test_every_bad_tensor_is_listed(folder):
+def test_everything_that_does_not_fit_is_listed_at_once(folder):
+  """A surplus, a renamed and a misshapen tensor: four mismatches."""
+  whole = restore.open_checkpoint(folder)
+  target = {
+    path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for path, leaf in whole.params.items()
+  }
+  kernel = "encoder.block.0.layer.0.SelfAttention.k.weight"
   retensor(
     folder,
     **{
-      "encoder.block.0.layer.0.SelfAttention.q.bias": np.ones(3, np.float32),
       "classifier.weight": np.ones(3, np.float32),
+      "encoder.final_layer_norm.weight": np.ones(3, np.float32),
+      kernel: None,
+      f"{kernel}s": whole.params[KERNEL.replace("query", "key")].read(),
     },
   )
   with pytest.raises(CheckpointError) as caught:
-    restore.open_checkpoint(folder)
+    restore.restore(folder, tree.unflatten(target))
   assert [m.path for m in caught.value.mismatches] == [
     "classifier.weight",
-    "encoder.block.0.layer.0.SelfAttention.q.bias",
+    "encoder.block.0.layer.0.SelfAttention.k.weights",
+    "encoder/encoder_norm/scale",
+    "encoder/layers_0/attention/key/kernel",
   ]
+
+
+def test_another_kind_of_model_is_refused_at_once(folder):
+  (folder / "model.safetensors").unlink()
+  tensors = {"bert.encoder.weight": np.ones(3, np.float32)}
+  save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+  with pytest.raises(CheckpointError, match="No tensor of a T5 has it"):
+    restore.open_checkpoint(folder)
 
 
 def test_integers_are_refused(folder):
