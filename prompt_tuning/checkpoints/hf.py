@@ -117,6 +117,9 @@ def open_hf(path: str) -> Checkpoint:
   if wrong:
     raise CheckpointError(path, wrong)
   params, notes = _renamed(path, tensors, config)
+  wrong = hf_config.contradictions(config, params)
+  if wrong:
+    raise CheckpointError(path, wrong)
   return Checkpoint(path, "hf", params, config=config, notes=notes)
 
 

@@ -132,6 +132,26 @@ class Leaf(abc.ABC):
     return spelled(self.shape, self.dtype)
 
 
+def insist_readable(path: str, leaves: Mapping[str, Leaf]) -> None:
+  """Read everything, keeping nothing, to tell all the damage at once.
+
+  Args:
+    path: the checkpoint, for messages.
+    leaves: path -> leaf.
+
+  Raises:
+    CheckpointError: every leaf whose bytes are damaged or missing.
+  """
+  wrong: list[Mismatch] = []
+  for leaf in leaves.values():
+    try:
+      leaf.read()
+    except CheckpointError as error:
+      wrong += error.mismatches
+  if wrong:
+    raise CheckpointError(path, wrong)
+
+
 def damaged(path: str, leaf: Leaf, error: BaseException) -> Mismatch:
   """Describe a leaf whose metadata is fine and whose bytes are not."""
   if isinstance(error, CheckpointError):

@@ -17,7 +17,12 @@ from prompt_tuning.checkpoints import (
   strict,
   t5x_writer,
 )
-from prompt_tuning.checkpoints.source import Checkpoint, Leaf
+from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.checkpoints.source import (
+  Checkpoint,
+  Leaf,
+  insist_readable,
+)
 from prompt_tuning.core import tree
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
@@ -114,10 +119,25 @@ def _convert_model(
   """Convert a backbone; returns what the user should know."""
   source = restore.open_checkpoint(args.src)
   params, config = _whole_model(source, model, args.ignore)
+  try:
+    return _write_model(args, source, params, config)
+  except CheckpointError:
+    insist_readable(args.src, source.params)  # a leaf's damage seldom is alone
+    raise
+
+
+def _write_model(
+  args: argparse.Namespace,
+  source: Checkpoint,
+  params: Mapping[str, Leaf],
+  config: T5Config,
+) -> tuple[str, ...]:
+  """Write a backbone; returns what the user should know."""
   dtype = DTYPES[args.dtype] if args.dtype else None
   notes = list(source.notes)
   if args.to == "hf":
-    if model is None and source.config is None and not sizes.size_name(config):
+    unsaid = args.config is None and source.config is None
+    if unsaid and not sizes.size_name(config):
       notes.append(
         "no published size: relative_attention_max_distance is "
         f"{config.relpos_max_distance}, T5's usual one; shapes do not tell it"

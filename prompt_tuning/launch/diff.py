@@ -8,7 +8,11 @@ import numpy as np
 
 from prompt_tuning.checkpoints import restore
 from prompt_tuning.checkpoints.errors import CheckpointError
-from prompt_tuning.checkpoints.source import ArrayLeaf, Leaf
+from prompt_tuning.checkpoints.source import (
+  ArrayLeaf,
+  Leaf,
+  insist_readable,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
   args = parser.parse_args(argv)
   try:
     a, b = _leaves(args.a), _leaves(args.b)
-    lines = list(differences(a, b))
+    lines = _compare(args, a, b)
   except CheckpointError as error:
     print(error, file=sys.stderr)
     return 2
@@ -38,6 +42,18 @@ def main(argv: Sequence[str]) -> int:
   equal = len(a.keys() | b.keys()) - len(lines)
   print(f"{equal} equal, {len(lines)} different")
   return int(bool(lines))
+
+
+def _compare(
+  args: argparse.Namespace, a: Mapping[str, Leaf], b: Mapping[str, Leaf]
+) -> list[str]:
+  """List the differences; damage is told for the whole of a checkpoint."""
+  try:
+    return list(differences(a, b))
+  except CheckpointError:
+    insist_readable(args.a, a)
+    insist_readable(args.b, b)
+    raise
 
 
 def _leaves(path: str) -> Mapping[str, Leaf]:

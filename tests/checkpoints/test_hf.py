@@ -232,6 +232,15 @@ def test_everything_that_does_not_fit_is_listed_at_once(folder):
   ]
 
 
+def test_a_config_that_contradicts_the_weights(folder):
+  configure(folder, d_model=512, num_heads=77)
+  with pytest.raises(CheckpointError) as caught:
+    restore.open_checkpoint(folder)
+  wrong = {m.path: m.found for m in caught.value.mismatches}
+  assert wrong["config.json:d_model"] == "512"
+  assert wrong["config.json:num_heads"] == "77"
+
+
 def test_another_kind_of_model_is_refused_at_once(folder):
   (folder / "model.safetensors").unlink()
   tensors = {"bert.encoder.weight": np.ones(3, np.float32)}

@@ -213,3 +213,17 @@ def test_a_prompt_is_no_model_and_a_model_no_prompt(t5x, tmp_path, capsys):
   assert convert.main([t5x, out, "--to", "npy"]) == 2
   assert "a prompt [P, H]; found nothing" in capsys.readouterr().err
   assert not os.path.exists(out)
+
+
+def test_all_damage_is_told_at_once(t5x, tmp_path, capsys):
+  kernels = ("wi_0", "wo")
+  for name in kernels:
+    folder = pathlib.Path(t5x) / f"target.encoder.layers_0.mlp.{name}.kernel"
+    (chunk,) = folder.glob("0.0")
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+  assert convert.main([str(t5x), str(tmp_path / "x"), "--to", "hf"]) == 2
+  message = capsys.readouterr().err
+  assert message.startswith(f"{t5x}: 2 mismatches")
+  for name in kernels:
+    assert f"encoder/layers_0/mlp/{name}/kernel" in message
+  assert not (tmp_path / "x").exists()

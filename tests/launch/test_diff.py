@@ -93,3 +93,13 @@ def test_errors(tmp_path, capsys):
   paths = [str(tmp_path / "p.npy"), str(tmp_path / "nothing")]
   assert diff.main(paths) == 2
   assert "found nothing" in capsys.readouterr().err
+
+
+def test_all_damage_of_one_checkpoint_is_told(run, tmp_path, capsys):
+  run(A, A)
+  for name in ("a", "c"):
+    (chunk,) = (tmp_path / "b" / f"target.{name}").glob("0.0")
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+  assert diff.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+  message = capsys.readouterr().err
+  assert message.startswith(f"{tmp_path / 'b'}: 2 mismatches")
