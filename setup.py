@@ -8,7 +8,6 @@ ROOT = pathlib.Path(__file__).parent
 
 # Lower bounds equal constraints.txt, which is what CI installs and tests.
 REQUIRES = [
-  "absl-py>=2.5.1",
   "etils>=1.15.0",
   "flax>=0.12.8",
   "gin-config>=0.5.0",
