@@ -1,1 +1,1 @@
-"""Command-line entry points; the only place that imports gin and absl."""
+"""Command-line entry points; the only place that imports gin."""
