@@ -120,7 +120,7 @@ def _task(
     benchmark="custom",
     dataset=name,
     module="prompt_tuning.data.tasks.custom",
-    source="file",
+    source=spec.FILE,
     splits={split: str(path) for split, path in files.items()},
     label_words=words,
     postprocess=postprocess,

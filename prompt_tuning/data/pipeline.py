@@ -93,6 +93,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     layout: Layout = TEXT_ONLY,
     batching: str = "buckets",
     max_shapes: int = 4,
+    packed_size: tuple[int, int] | None = None,
     shard: tuple[int, int] = (0, 1),
   ):
     """Plan the shapes.
@@ -104,6 +105,8 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
       layout: virtual tokens.
       batching: `fixed`, `longest`, `buckets` or `packed`.
       max_shapes: most buckets.
+      packed_size: encoder and decoder positions of packed rows, virtual tokens
+        included; None chooses them from the lengths.
       shard: (index, count) of this host, which gets that part of the rows.
 
     Raises:
@@ -114,7 +117,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     parts = [(tokens, 1.0)] if not isinstance(tokens, Sequence) else tokens
     self._assembler, lengths = join([part for part, _ in parts], layout)
     self._planner = planning.make_planner(
-      batching, batch_size, lengths, max_shapes
+      batching, batch_size, lengths, max_shapes, packed_size
     )
     sizes = [len(part.inputs) for part, _ in parts]
     self._order = order.Order(sizes, [rate for _, rate in parts], seed)

@@ -224,6 +224,16 @@ class Packed:
     )
 
 
+def _check_fits(lengths: Lengths, size: tuple[int, int]) -> None:
+  longest = int(lengths.encoder.max()), int(lengths.decoder.max())
+  if longest[0] > size[0] or longest[1] > size[1]:
+    raise ValueError(
+      f"Packed rows of {size[0]} encoder and {size[1]} decoder positions "
+      f"cannot hold examples of up to {longest[0]} and {longest[1]}; raise "
+      "PACKED_LENGTHS, or make examples shorter."
+    )
+
+
 def _in_order(
   planner: Planner, examples: np.ndarray, batch_size: int
 ) -> list[Slots]:
@@ -239,7 +249,11 @@ def _starts(lengths: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def make_planner(
-  batching: str, batch_size: int, lengths: Lengths, max_shapes: int
+  batching: str,
+  batch_size: int,
+  lengths: Lengths,
+  max_shapes: int,
+  packed_size: tuple[int, int] | None = None,
 ) -> Planner:
   """Choose a planner and, from the lengths, its shapes.
 
@@ -248,6 +262,7 @@ def make_planner(
     batch_size: B.
     lengths: of every example.
     max_shapes: most buckets.
+    packed_size: (T, S) of packed rows; None chooses it from the lengths.
 
   Returns:
     The planner.
@@ -265,7 +280,8 @@ def make_planner(
     )
     return Buckets(batch_size, lengths, boundaries)
   if batching == "packed":
-    size = packing.choose_size(lengths.encoder, lengths.decoder)
+    size = packed_size or packing.choose_size(lengths.encoder, lengths.decoder)
+    _check_fits(lengths, size)
     return Packed(batch_size, lengths, size)
   raise ValueError(
     f"Unknown batching {batching!r}; expected one of {', '.join(BATCHINGS)}."

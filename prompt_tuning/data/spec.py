@@ -20,7 +20,17 @@ Postprocess = Callable[..., Any]
 Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
 # TensorFlow-free modules that add specs when imported.
-CATALOG = ("super_glue", "glue", "glue_transfer", "qa", "text_classification")
+CATALOG = (
+  "super_glue",
+  "glue",
+  "glue_transfer",
+  "qa",
+  "text_classification",
+  "skills",
+)
+
+# Sources that are no TFDS name: files of the user's, or a generator.
+FILE, GENERATED = "file", "generated"
 
 INPUTS = "inputs_pretokenized"
 TARGETS = "targets_pretokenized"
@@ -59,7 +69,8 @@ class TaskSpec:
     dataset: its name within the benchmark, such as `boolq`; the same for every
       variant (`taskless_`, `_examples`, k-shot) of a task.
     module: the module whose import registers the seqio task.
-    source: TFDS name and version, such as `super_glue/boolq:1.0.2`, or `file`.
+    source: TFDS name and version, such as `super_glue/boolq:1.0.2`, or `file`,
+      or `generated`.
     splits: split name -> split or slice of the TFDS source, or file.
     label_words: target words in TFDS order, or empty for free text.
     postprocess: text -> value, in seqio's calling convention.
@@ -94,6 +105,11 @@ class TaskSpec:
     return ((self, 1.0),) if split in self.splits else ()
 
   @property
+  def is_from_tfds(self) -> bool:
+    """Whether TFDS has the rows; else `content` says all about them."""
+    return self.source not in (FILE, GENERATED)
+
+  @property
   def eval_split(self) -> str:
     """The split that `evaluate` reads by default: validation, else test."""
     return "validation" if "validation" in self.splits else "test"
@@ -110,7 +126,7 @@ class TaskSpec:
       "source": self.source,
       # Where a file lies does not matter; `content` has its hash.
       "splits": (
-        sorted(self.splits) if self.source == "file" else dict(self.splits)
+        dict(self.splits) if self.is_from_tfds else sorted(self.splits)
       ),
       "eval_features": list(self.eval_features),
       "preprocessor_version": self.preprocessor_version,

@@ -125,6 +125,9 @@ def _list(arguments: argparse.Namespace) -> Iterator[str]:
     if isinstance(found, spec.MixtureSpec):
       yield f"{name:<{width}}  mixture of {', '.join(found.rates)}"
       continue
+    if not found.is_from_tfds:
+      yield f"{name:<{width}}  {found.source}: {', '.join(found.splits)}"
+      continue
     rows = installed.splits(data_dir, found.source)
     complete = official.get(found.source.partition(":")[0], {})
     here = _describe(rows, complete, list(found.splits.values()))

@@ -102,15 +102,20 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
   Raises:
     ValueError: an unknown name.
   """
-  from prompt_tuning.data.tasks import custom, kshot
+  from prompt_tuning.data.tasks import corpus, custom, kshot
 
   found = spec.get(name)
   importlib.import_module(found.module)
-  if (
-    isinstance(found, spec.TaskSpec) and name not in seqio.TaskRegistry.names()
-  ):
+  if isinstance(found, spec.MixtureSpec):
+    if name not in seqio.MixtureRegistry.names():
+      for member in found.rates:
+        get(member)
+      seqio.MixtureRegistry.add(name, list(found.rates.items()))
+  elif name not in seqio.TaskRegistry.names():
     if found.kshot:
       kshot.register(found)
     elif found.benchmark == "custom":
       custom.register(found)
+    elif found.benchmark == "pretraining":
+      corpus.register(found)
   return seqio.get_mixture_or_task(name)

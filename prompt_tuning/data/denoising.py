@@ -1,0 +1,145 @@
+"""From a text's tokens to a pre-training example: noise, or a cut.
+
+Every random choice is a function of a key alone, through `order.permutation`:
+the same corpus gives the same examples on any machine.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from prompt_tuning.data.order import permutation
+
+# Token rows of one example: (inputs, targets), without EOS.
+Pair = tuple[np.ndarray, np.ndarray]
+
+SPAN_CORRUPTION, PREFIX_LM = "span_corruption", "prefix_lm"
+OBJECTIVES = (SPAN_CORRUPTION, PREFIX_LM)
+
+
+def span_lengths(
+  length: int, density: float, mean_span: float
+) -> tuple[int, int]:
+  """Count the noise of a text of some length.
+
+  Args:
+    length: tokens of the text, at least 2.
+    density: share of them that is noise.
+    mean_span: mean tokens of a noise span.
+
+  Returns:
+    (noise tokens, noise spans), both at least 1; at least one token of the text
+    stays.
+
+  Source: T5, Raffel et al. 2020, section 3.1.4, `random_spans_noise_mask`.
+  """
+  noise = min(max(round(length * density), 1), length - 1)
+  spans = min(max(round(noise / mean_span), 1), noise, length - noise)
+  return noise, spans
+
+
+def corrupt_spans(
+  tokens: np.ndarray,
+  sentinel: Callable[[int], int],
+  density: float,
+  mean_span: float,
+  *key: int,
+) -> Pair:
+  """Take spans out of a text, each replaced by a sentinel of its own.
+
+  The text begins with what stays and ends with noise, as in T5.
+
+  Args:
+    tokens: [n] ids, n at least 2.
+    sentinel: number of a span, from 0 -> its id.
+    density: share of the tokens that is noise.
+    mean_span: mean tokens of a span.
+    *key: of the choice of spans.
+
+  Returns:
+    Inputs, with a sentinel in place of every span, and targets: each sentinel
+    with what it stands for.
+
+  Raises:
+    ValueError: fewer than two tokens, or more spans than there are sentinels.
+
+  Source: T5, Raffel et al. 2020, section 3.1.4.
+  """
+  if len(tokens) < 2:
+    raise ValueError(f"A text of {len(tokens)} tokens cannot be corrupted.")
+  noise, spans = span_lengths(len(tokens), density, mean_span)
+  kept_lengths = _segments(len(tokens) - noise, spans, *key, 0)
+  noise_lengths = _segments(noise, spans, *key, 1)
+  ends = np.cumsum(np.stack([kept_lengths, noise_lengths], axis=1).reshape(-1))
+  pieces = np.split(tokens, ends[:-1])
+  marks = [np.asarray([sentinel(i)], tokens.dtype) for i in range(spans)]
+  kept, noisy = pieces[::2], pieces[1::2]
+  inputs = itertools.chain(*zip(kept, marks, strict=True))
+  targets = itertools.chain(*zip(marks, noisy, strict=True))
+  return np.concatenate(list(inputs)), np.concatenate(list(targets))
+
+
+def cut(tokens: np.ndarray, *key: int) -> Pair:
+  """Cut a text in two at a random place: what is given, what continues it.
+
+  Args:
+    tokens: [n] ids, n at least 2.
+    *key: of the choice of the place.
+
+  Returns:
+    Inputs and targets, each with at least one token.
+
+  Raises:
+    ValueError: fewer than two tokens.
+
+  Source: the "LM" objective of Raffel et al. 2020, section 3.2.3, that Lester
+    et al. 2021, section 3.1, adapts models with.
+  """
+  if len(tokens) < 2:
+    raise ValueError(f"A text of {len(tokens)} tokens cannot be cut in two.")
+  place = int(permutation(len(tokens) - 1, *key)[0]) + 1
+  return tokens[:place], tokens[place:]
+
+
+def blank(
+  tokens: np.ndarray, answer: np.ndarray, sentinel: Callable[[int], int]
+) -> Pair:
+  """Make an answer the one span that is missing after its question.
+
+  Args:
+    tokens: [n] ids of the question.
+    answer: [m] ids.
+    sentinel: as for `corrupt_spans`.
+
+  Returns:
+    The question with a sentinel behind it, and the sentinel with the answer.
+  """
+  mark = np.asarray([sentinel(0)], tokens.dtype)
+  return np.concatenate([tokens, mark]), np.concatenate([mark, answer])
+
+
+def chunks(tokens: np.ndarray, length: int) -> Iterator[np.ndarray]:
+  """Cut a document into pieces of one length; the last one may be shorter.
+
+  Args:
+    tokens: [n] ids.
+    length: tokens per piece.
+
+  Yields:
+    The pieces of two tokens or more: a single one cannot be learnt from.
+  """
+  for start in range(0, len(tokens), length):
+    piece = tokens[start : start + length]
+    if len(piece) >= 2:
+      yield piece
+
+
+def _segments(items: int, count: int, *key: int) -> np.ndarray:
+  """Divide items into `count` parts of at least one, all ways equally likely.
+
+  Returns:
+    [count] int64 that adds up to `items`.
+  """
+  borders = np.sort(permutation(items - 1, *key)[: count - 1]) + 1
+  return np.diff(np.concatenate([[0], borders, [items]]))
