@@ -3,17 +3,19 @@
 import re
 from typing import NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import fingerprint, restore
 from prompt_tuning.checkpoints.source import Checkpoint
-from prompt_tuning.core import axes
-from prompt_tuning.core.types import Params
+from prompt_tuning.core import axes, tree
+from prompt_tuning.core.types import Array, Params
 from prompt_tuning.models.t5 import network
 from prompt_tuning.models.t5.config import T5Config
 
 # Prompts that a T5X checkpoint may hold beside the model.
 _PROMPTS = r"(encoder|decoder)/prompt/.*"
+_RELPOS = "relpos_bias/rel_embedding"
 
 
 class Backbone(NamedTuple):
@@ -58,7 +60,7 @@ def load(
   """
   checkpoint = path
   if not isinstance(checkpoint, Checkpoint):
-    checkpoint = restore.open_checkpoint(checkpoint)
+    checkpoint = restore.open_checkpoint(checkpoint, whole=False)
   target = axes.restore_target(
     network.abstract_params(config),
     network.logical_axes(config),
@@ -72,3 +74,46 @@ def load(
   return Backbone(
     config, params, checkpoint.step, fingerprint.fingerprint(params)
   )
+
+
+def fresh(
+  config: T5Config,
+  mesh: Mesh | None,
+  rules: axes.AxisRules,
+  seed: int,
+  relpos_scale: float = 1.0,
+) -> Backbone:
+  """Draw a random model, to pre-train.
+
+  Args:
+    config: of the model.
+    mesh: None for one device.
+    rules: logical axis -> mesh axis.
+    seed: of the weights.
+    relpos_scale: multiplies the relative position biases of T5's
+      initialisation.
+
+  Returns:
+    The model, at step 0.
+
+  Raises:
+    ValueError: the mesh cannot split the model.
+  """
+  target = axes.restore_target(
+    network.abstract_params(config),
+    network.logical_axes(config),
+    mesh,
+    rules,
+    config.param_dtype,
+  )
+  shardings = None
+  if mesh is not None:
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+
+  def draw(key: Array) -> Params:
+    flat = tree.flatten(network.init_params(config, key))
+    scales = {p: relpos_scale for p in flat if p.endswith(_RELPOS)}
+    return tree.unflatten({p: a * scales.get(p, 1.0) for p, a in flat.items()})
+
+  params = jax.jit(draw, out_shardings=shardings)(jax.random.key(seed))
+  return Backbone(config, params, 0, fingerprint.fingerprint(params))

@@ -68,6 +68,7 @@ def train_batches(
       layout=Layout(placement, vocab_rows),
       batching=dataset.batching,
       max_shapes=dataset.max_shapes,
+      packed_size=dataset.packed_size,
       shard=data_shard(mesh),
     )
     for run, placement in zip(runs, placements, strict=True)

@@ -28,6 +28,8 @@ class Dataset:
     split: of the task; None for what it is evaluated on by default.
     batching: `fixed`, `longest`, `buckets` or `packed`.
     max_shapes: most different lengths with `buckets`.
+    packed_lengths: positions of packed rows, `inputs` and `targets`, virtual
+      tokens included; None chooses them from the data.
     use_cached: T5X's switch for tasks that seqio cached; without effect, since
       tokenised examples are always cached here.
     vocabulary_file: SentencePiece model; None for that of the environment.
@@ -41,6 +43,7 @@ class Dataset:
   split: str | None = "train"
   batching: str = "buckets"
   max_shapes: int = 4
+  packed_lengths: Mapping[str, int] | None = None
   use_cached: bool = False
   vocabulary_file: str | None = None
   cache_dir: str | None = None
@@ -58,6 +61,11 @@ class Dataset:
         f"TASK_FEATURE_LENGTHS names {', '.join(self.lengths)}; expected "
         f"{' and '.join(cache.FEATURES)}."
       )
+    if self.packed_lengths and set(self.packed_lengths) != set(cache.FEATURES):
+      raise ValueError(
+        f"PACKED_LENGTHS names {', '.join(self.packed_lengths)}; expected "
+        f"{' and '.join(cache.FEATURES)}."
+      )
     if self.batch_size < 1:
       raise ValueError(f"BATCH_SIZE must be positive; got {self.batch_size}.")
     if self.batching not in planning.BATCHINGS:
@@ -71,6 +79,12 @@ class Dataset:
     """The tasks or mixtures."""
     name = self.mixture_or_task_name
     return () if name is None else listed(name)
+
+  @property
+  def packed_size(self) -> tuple[int, int] | None:
+    """Encoder and decoder positions of packed rows, if they are given."""
+    given = self.packed_lengths
+    return (given["inputs"], given["targets"]) if given else None
 
   @property
   def lengths(self) -> Mapping[str, int | None]:

@@ -89,6 +89,23 @@ def _t5_1_0(
   )
 
 
+# The project's own ladder of T5 1.1 models, pre-trained by `prompt-tuning
+# pretrain`: 101 times the non-embedding parameters from the first rung to the
+# last, which is T5 1.1 small but for its vocabulary.
+def _rung(
+  d_model: int, heads: int, d_kv: int, d_ff: int, layers: int
+) -> T5Config:
+  return T5Config(
+    vocab_size=4_096,
+    emb_dim=d_model,
+    num_heads=heads,
+    head_dim=d_kv,
+    mlp_dim=d_ff,
+    num_encoder_layers=layers,
+    num_decoder_layers=layers,
+  )
+
+
 # The shape of prompt-tuning's bundled test checkpoint; for tests, dry runs.
 _TINY = T5Config(
   emb_dim=4,
@@ -118,6 +135,11 @@ SIZES: dict[str, T5Config] = {
   "mt5_large": _t5_1_1(16, 24, 1_024, 2_816, vocab=250_112),
   "mt5_xl": _t5_1_1(32, 24, 2_048, 5_120, vocab=250_112),
   "mt5_xxl": _t5_1_1(64, 24, 4_096, 10_240, vocab=250_112),
+  "ladder_1": _rung(96, 6, 16, 184, 2),
+  "ladder_2": _rung(128, 4, 32, 320, 3),
+  "ladder_3": _rung(192, 6, 32, 512, 4),
+  "ladder_4": _rung(320, 5, 64, 768, 5),
+  "ladder_5": _rung(512, 6, 64, 1_024, 8),
 }
 
 

@@ -1,0 +1,145 @@
+"""`prompt-tuning pretrain`: from text to a T5 that prompts can be tuned for.
+
+Every stage is a training of the whole model: the same step, loop and bundles
+as everywhere, so a run that is killed goes on to the bit.
+"""
+
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from prompt_tuning.checkpoints import bundle, hf, restore, t5x_writer
+from prompt_tuning.core import tree
+from prompt_tuning.data import vocabulary
+from prompt_tuning.launch import (
+  backbone,
+  command,
+  feeding,
+  finish,
+  folders,
+  gin_config,
+  pretraining_report,
+  train,
+)
+from prompt_tuning.launch.assembly import Assembly
+from prompt_tuning.launch.flags import Flags
+from prompt_tuning.launch.held_out import HeldOut, sentinel_share
+from prompt_tuning.launch.pretraining import (
+  PretrainJob,
+  Stage,
+  check_fills_a_batch,
+)
+from prompt_tuning.train import loop
+
+ABOUT = "Pre-train a T5: span corruption, then adaptation to continue text."
+
+VOCABULARY, HUGGING_FACE = "sentencepiece.model", "hf"
+
+
+def main(argv: Sequence[str]) -> int:
+  """Pre-train as flags and gin files say.
+
+  Args:
+    argv: the words after `prompt-tuning pretrain`.
+
+  Returns:
+    The process's exit status.
+  """
+  return command.run("pretrain", argv, ABOUT, _work)
+
+
+def _work(job: PretrainJob, given: Flags) -> None:
+  del given
+  done = pretrain(job)
+  if done is None:
+    command.say("Preempted. The same command continues it.")
+  else:
+    command.say(pretraining_report.table(done))
+
+
+def pretrain(job: PretrainJob) -> list[dict[str, Any]] | None:
+  """Pre-train from the start, or from where MODEL_DIR stands.
+
+  Args:
+    job: what to do.
+
+  Returns:
+    The report of every stage, see `pretraining_report`; None if it was told to
+    stop on the way.
+
+  Raises:
+    ValueError: the job cannot be done, or MODEL_DIR holds another run.
+    CheckpointError: something cannot be read or written.
+  """
+  folders.ensure_writable(job.model_dir, "MODEL_DIR")
+  reports = []
+  path = job.initial_checkpoint_path
+  for stage in job.stages:
+    report = pretraining_report.read(job.folder(stage))
+    if report is None:
+      report = _run(job, stage, path)
+    if report is None:
+      return None
+    reports.append(report)
+    path = str(checkpoint_path(job, stage))
+  if jax.process_index() == 0:
+    source = vocabulary.load(job.vocabulary_file).path
+    shutil.copyfile(source, pathlib.Path(job.model_dir) / VOCABULARY)
+  return reports
+
+
+def checkpoint_path(job: PretrainJob, stage: Stage) -> pathlib.Path:
+  """Return where a stage's model is written, in T5X's native layout."""
+  return job.folder(stage) / f"checkpoint_{job.steps_after(stage)}"
+
+
+def _run(
+  job: PretrainJob, stage: Stage, path: str | None
+) -> dict[str, Any] | None:
+  """Run one stage and write its model; None if it was told to stop."""
+  train_job = job.train_job(stage)
+  feeding.open_vocabulary(train_job.dataset)
+  name = train_job.dataset.names[0]
+  check_fills_a_batch(stage, feeding.load(train_job.dataset, name, None))
+  mesh, rules = job.mesh.build(), job.mesh.rules
+  if path is None:
+    model = backbone.fresh(job.model, mesh, rules, job.seed, job.relpos_scale)
+  else:
+    model = backbone.load(path, job.model, mesh, rules, "float32")
+  command.say(f"{stage.name}: {stage.steps:,} steps")
+
+  def evaluator(parts: Assembly, mesh: Mesh | None) -> loop.Evaluator:
+    return HeldOut(job, stage, train_job, parts, mesh)
+
+  outcome = train.train(train_job, model=model, evaluator=evaluator)
+  if outcome.result.reason == "preempted":
+    return None
+  return _export(job, stage, outcome)
+
+
+def _export(
+  job: PretrainJob, stage: Stage, outcome: finish.Outcome
+) -> dict[str, Any]:
+  """Write the model in both layouts, and what is worth knowing of it."""
+  params = jax.tree.map(lambda a: a[0], outcome.result.state.trainable["model"])
+  model = outcome.model._replace(params=params)
+  share = sentinel_share(job, model, outcome.codec, outcome.mesh)
+  report = pretraining_report.describe(job, stage, outcome.result, share)
+  params = tree.unflatten(bundle.to_host(tree.flatten(params)))
+  if jax.process_index() == 0:
+    leaves = restore.leaves_of(params)
+    dtype = np.dtype(job.save_dtype)
+    steps = job.steps_after(stage)
+    path = checkpoint_path(job, stage)
+    t5x_writer.write_t5x(path, leaves, step=steps, dtype=dtype, overwrite=True)
+    folder = job.folder(stage) / HUGGING_FACE
+    hf.write_hf(folder, leaves, job.model, dtype=dtype, overwrite=True)
+    gin_config.write(job.model_dir)
+    # The report comes last: a stage that has one is done.
+    pretraining_report.write(job.folder(stage), report)
+  return report

@@ -1,0 +1,55 @@
+"""`prompt-tuning vocabulary`: a SentencePiece vocabulary of one's own text."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+
+from prompt_tuning.data import corpus, vocabulary_training
+
+ABOUT = "Train a SentencePiece vocabulary with T5's special ids and sentinels."
+
+
+def main(argv: Sequence[str]) -> int:
+  """Train a vocabulary.
+
+  Args:
+    argv: the words after `prompt-tuning vocabulary`.
+
+  Returns:
+    The process's exit status: 0, or 2 where files or settings are at fault.
+  """
+  parser = argparse.ArgumentParser("prompt-tuning vocabulary", None, ABOUT)
+  add = parser.add_argument
+  add("--input", nargs="+", required=True, help=".txt or .jsonl, also .gz, .xz")
+  add("--output", required=True, help="the model file to write")
+  add("--size", type=int, default=32_100, help="ids, 100 sentinels included")
+  add("--every", type=int, default=1, help="read each so-manyth document only")
+  add("--skills", type=int, default=0, help="generated questions to add")
+  given = parser.parse_args(argv)
+  try:
+    made = vocabulary_training.train(
+      _texts(given.input, given.every, given.skills), given.output, given.size
+    )
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  print(f"{made.path}: {made.size} ids, sentinels included")
+  return 0
+
+
+def _texts(files: Sequence[str], every: int, num_skills: int) -> Iterator[str]:
+  """Read what the vocabulary shall be made of."""
+  sources: list[corpus.Corpus] = [
+    corpus.Text("input", {corpus.TRAIN: files}, every=every)
+  ]
+  if num_skills:
+    sources.append(corpus.Skills(num_skills))
+  for document in itertools.chain.from_iterable(
+    source.documents(corpus.TRAIN) for source in sources
+  ):
+    yield f"{document.text} {document.answer}".strip()
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
