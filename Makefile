@@ -2,18 +2,27 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments setup.py
 
-.PHONY: check env format lint types imports test bench clean
+.PHONY: check env quickstart format lint types imports test bench clean
 
 check: lint types imports test
 
+# What README's first command runs; it needs the package only.
+quickstart: $(PACKAGE)
+	$(BIN)/prompt-tuning compare --gin_file=runs/quickstart.gin
+
 env: $(STAMP)
 
-$(STAMP): setup.py constraints.txt
+$(PACKAGE): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(STAMP): $(PACKAGE)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,dev]'
 	touch $@
 

@@ -68,7 +68,11 @@ setuptools.setup(
   python_requires=">=3.11",
   packages=[*PACKAGES, "prompt_tuning.gin"],
   package_dir={"prompt_tuning.gin": "gin"},
-  package_data={"prompt_tuning.gin": ["**/*.gin"]},
+  package_data={
+    "prompt_tuning.gin": ["**/*.gin"],
+    # Arrays of a native T5X checkpoint are folders with hidden files.
+    "prompt_tuning": ["embedded/**/*", "embedded/**/.*"],
+  },
   install_requires=REQUIRES,
   extras_require=EXTRAS,
   entry_points={

@@ -21,6 +21,7 @@ from prompt_tuning.core.types import Array
 from prompt_tuning.tuners import interpret
 
 _WIDTH = 100  # columns of a table
+_IN_LEGEND = 16  # runs that a legend has room for
 _LOSS, _SCORE = "train/loss", "selection/score"
 
 
@@ -179,7 +180,7 @@ def learning_curve(
     axes.ticklabel_format(useOffset=False, style="plain", axis="x")
     axes.tick_params(axis="x", rotation=30)
     axes.grid(alpha=0.3)
-  if len(names) > 1:
+  if 1 < len(names) <= _IN_LEGEND:
     plots[0].legend(fontsize="small")
   path = pathlib.Path(path)
   temporary = path.with_name(f".{path.name}.tmp")

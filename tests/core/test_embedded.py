@@ -1,0 +1,42 @@
+"""The model that ships with the package."""
+
+import pathlib
+
+import pytest
+
+from prompt_tuning.checkpoints import restore, sizes
+from prompt_tuning.core import embedded
+from prompt_tuning.data import vocabulary
+from prompt_tuning.models.t5 import config
+
+MEBIBYTE = 2**20
+
+
+@pytest.mark.parametrize("name", embedded.names())
+def test_it_is_a_checkpoint_like_any_other(name):
+  path = embedded.SCHEME + name
+  checkpoint = restore.open_checkpoint(path)
+  assert checkpoint.format == "t5x"
+  assert checkpoint.step == 9_000
+  found = sizes.infer_config(checkpoint)
+  assert sizes.described(found) == sizes.described(config.get(name))
+  codec = vocabulary.load(path)
+  assert codec.size == found.vocab_size == 4_096
+
+
+def test_the_default_is_small():
+  assert embedded.DEFAULT == "embedded:ladder_1"
+  folder = pathlib.Path(embedded.checkpoint(embedded.DEFAULT)).parent
+  files = [path for path in folder.rglob("*") if path.is_file()]
+  assert sum(path.stat().st_size for path in files) < 8 * MEBIBYTE
+
+
+def test_other_paths_are_left_alone(tmp_path):
+  assert embedded.checkpoint(tmp_path) == str(tmp_path)
+  assert embedded.vocabulary("a/sentencepiece.model") == "a/sentencepiece.model"
+
+
+@pytest.mark.parametrize("resolve", [embedded.checkpoint, embedded.vocabulary])
+def test_an_unknown_model_names_the_nearest(resolve):
+  with pytest.raises(ValueError, match="Did you mean 'ladder_1'"):
+    resolve("embedded:lader_1")

@@ -1,0 +1,146 @@
+"""`prompt-tuning compare` on a tiny model: every method, one table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from prompt_tuning.launch import comparing, main
+from prompt_tuning.launch.comparing import Comparison, Score
+
+TASK = "speaks_of_a_cat"
+
+
+@pytest.fixture(scope="module")
+def flags(common_flags, tiny_checkpoint):
+  def make(folder, *more):
+    return [
+      *common_flags("compare", "--gin_file=prompts/uniform_public.gin"),
+      f"--gin.MODEL_DIR='{folder}'",
+      f"--gin.INITIAL_CHECKPOINT_PATH='{tiny_checkpoint}'",
+      "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 4}",
+      "--gin.TRAIN_STEPS=None",
+      "--gin.TRAIN_STEPS_RELATIVE=4",
+      "--gin.MODEL_STEPS=2",
+      "--gin.SEEDS=(0, 1)",
+      "--gin.MODEL_SEEDS=(0,)",
+      "--gin.BATCH_SIZE=4",
+      "--gin.BATCHING='fixed'",
+      "--gin.EVAL_PERIOD=2",
+      "--gin.EVAL_STEPS=0",
+      "--gin.EVALUATE_BY='rank'",
+      "--gin.TEST_SPLIT='validation'",
+      "--gin.train.progress_bar=False",
+      "--gin.train.tensorboard=False",
+      *more,
+    ]
+
+  return make
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, flags):
+  folder = tmp_path_factory.mktemp("compared") / "run"
+  # The plain task stands in for one with an instruction: their scores must be
+  # equal then.
+  twin = f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}"
+  assert main.main(["compare", *flags(folder, twin)]) == 0
+  return folder
+
+
+def test_every_method_has_a_score_per_seed(compared):
+  found = comparing.read(compared)
+  assert found.tasks == (TASK,)
+  assert found.methods == comparing.METHODS
+  seeds = {
+    method: [s.seed for s in found.scores if s.method == method]
+    for method in found.methods
+  }
+  assert seeds == {
+    comparing.NO_PROMPT: [None],
+    comparing.RANDOM_PROMPT: [0, 1],
+    comparing.INSTRUCTION: [None],
+    comparing.PROMPT: [0, 1],
+    comparing.MODEL: [0],
+  }
+  plain, asked = (
+    found.of(method, TASK)
+    for method in (comparing.NO_PROMPT, comparing.INSTRUCTION)
+  )
+  assert plain == asked
+
+
+def test_costs_and_frozen_weights_are_reported(compared):
+  found = comparing.read(compared)
+  assert found.frozen
+  assert found.parameters == 257_856
+  assert found.trained == {comparing.PROMPT: 400, comparing.MODEL: 257_856}
+  assert found.steps == {comparing.PROMPT: 4, comparing.MODEL: 2}
+  assert all(seconds > 0 for seconds in found.seconds.values())
+
+
+def test_the_prompts_are_those_that_eval_scores(compared, common_flags):
+  """The scores are those of another command on the exported bundles."""
+  found = comparing.read(compared)
+  out = compared.parent / "eval"
+  flags = common_flags("prompt_eval")
+  argv = [
+    *flags,
+    f"--gin.CHECKPOINT_PATH='{compared / 'prompts'}'",
+    f"--gin.EVAL_OUTPUT_DIR='{out}'",
+    "--gin.EVALUATE_BY='rank'",
+    "--gin.EVAL_SPLIT='validation'",
+  ]
+  config = (compared / "prompts" / "config.gin").read_text()
+  (checkpoint,) = {
+    line.split(" = ")[1]
+    for line in config.splitlines()
+    if line.startswith("INITIAL_CHECKPOINT_PATH")
+  }
+  argv.append(f"--gin.INITIAL_CHECKPOINT_PATH={checkpoint}")
+  assert main.main(["eval", *argv]) == 0
+  scores = sorted(
+    json.loads(path.read_text().splitlines()[-1])["accuracy"]
+    for path in out.rglob(f"{TASK}-metrics.jsonl")
+  )
+  assert scores == sorted(found.of(comparing.PROMPT, TASK))
+
+
+def test_the_same_command_again_trains_nothing(compared, flags, capsys):
+  before = comparing.read(compared)
+  stamps = {
+    path: path.stat().st_mtime_ns for path in compared.rglob("*.safetensors")
+  }
+  twin = f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}"
+  assert main.main(["compare", *flags(compared, twin)]) == 0
+  after = comparing.read(compared)
+  assert after.scores == before.scores
+  assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+  assert "frozen weights: unchanged" in capsys.readouterr().out
+
+
+def test_an_instruction_for_a_task_that_is_not_trained(flags, tmp_path, capsys):
+  twin = "--gin.INSTRUCTED={'skill_first': 'instructed_skill_first'}"
+  assert main.main(["compare", *flags(tmp_path / "run", twin)]) == 2
+  assert "'skill_first', which is not trained" in capsys.readouterr().err
+
+
+def test_the_table_averages_seeds_and_tasks():
+  scores = [
+    Score(comparing.PROMPT, "a", 0, 90.0),
+    Score(comparing.PROMPT, "a", 1, 100.0),
+    Score(comparing.PROMPT, "b", 0, 50.0),
+    Score(comparing.PROMPT, "b", 1, 50.0),
+    Score(comparing.NO_PROMPT, "a", None, 0.0),
+    Score(comparing.NO_PROMPT, "b", None, 10.0),
+  ]
+  found = Comparison(
+    tuple(scores), {comparing.PROMPT: 12.0}, {comparing.PROMPT: 200}, 1_000,
+    {comparing.PROMPT: 10}, True,
+  )  # fmt: skip
+  np.testing.assert_allclose(found.mean(comparing.PROMPT), 72.5)
+  lines = comparing.table(found).splitlines()
+  assert lines[2].split() == ["a", "0.0", "95.0", "±", "7.1"]
+  assert lines[3].split() == ["b", "10.0", "50.0", "±", "0.0"]
+  assert lines[4].split() == ["mean", "5.0", "72.5"]
+  assert lines[-1] == "frozen weights: unchanged"
