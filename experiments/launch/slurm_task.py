@@ -1,0 +1,64 @@
+"""What every task of the Slurm job does."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from types import FrameType
+from typing import Any
+
+
+class Task:
+  """Runs a script, and saves it from preemption and the time limit.
+
+  submitit asks Slurm for SIGUSR2 some time before the job ends. Its handler
+  queues the job again, from task 0, if the task has a `checkpoint` method. The
+  programs save at SIGTERM, and continue when they are started again.
+
+  Source: submitit's pages on checkpointing and on `SlurmExecutor`.
+  """
+
+  def __init__(self, script: str) -> None:
+    self.script = script
+    self._child: subprocess.Popen | None = None
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {"script": self.script, "_child": None}
+
+  def __call__(self) -> None:
+    """Run the script.
+
+    Raises:
+      ChildProcessError: it failed.
+    """
+    self._forward()
+    self._child = subprocess.Popen(["bash", "-c", self.script])
+    status = self._child.wait()
+    if status:
+      raise ChildProcessError(f"The program ended with status {status}.")
+
+  def checkpoint(self) -> Any:
+    """Wait until the program, told to, has saved; then queue the same task."""
+    import submitit
+
+    if self._child is not None:
+      # Not Popen.wait: below this handler, it may hold its lock already.
+      with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+    return submitit.helpers.DelayedSubmission(self)
+
+  def _forward(self) -> None:
+    """Let every task save: submitit's own handler acts in task 0 alone."""
+    previous = signal.getsignal(signal.SIGUSR2)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+      self._stop()
+      if callable(previous):
+        previous(number, frame)
+
+    signal.signal(signal.SIGUSR2, handle)
+
+  def _stop(self) -> None:
+    if self._child is not None:
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(self._child.pid, signal.SIGTERM)
