@@ -1,7 +1,8 @@
-"""A frozen model and its prompts in a notebook; no TensorFlow, no gin.
+"""A frozen model and its prompts in a notebook; no gin.
 
-model = api.load_model("checkpoint_1100000", vocabulary="sentencepiece.model")
-model = model.with_prompts({"boolq": "boolq.npy", "rte": "rte_adapter/"})
+model = api.load_model("checkpoint_1100000", "sentencepiece.model")
+trained = model.train("taskless_super_glue_rte_v102", steps=1_000)
+model = model.with_prompts({"rte": trained, "boolq": "boolq.npy"})
 model.predict(["passage: ... question: ..."], prompt="boolq")
 model.score(["hypothesis: ... premise: ..."], ["entailment"], prompt="rte")
 """
@@ -9,22 +10,15 @@ model.score(["hypothesis: ... premise: ..."], ["entailment"], prompt="rte")
 import dataclasses
 import logging
 import os
-import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import (
-  bundle,
-  fingerprint,
-  prompts,
-  restore,
-  sizes,
-)
-from prompt_tuning.checkpoints.bundle import Bundle
-from prompt_tuning.core import tree
+from prompt_tuning.checkpoints import prompts, restore, sizes
+from prompt_tuning.core import axes, embedded, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import DType
@@ -36,25 +30,36 @@ from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
+from prompt_tuning.launch import (
+  backbone,
+  feeding,
+  finish,
+  trained,
+  training,
+  tuned,
+)
+from prompt_tuning.launch.backbone import Backbone
+from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.launch.settings import Dataset, Evaluation, MeshShape, listed
+from prompt_tuning.launch.trained import Trained
 from prompt_tuning.models.t5 import config as t5_config
-from prompt_tuning.models.t5 import network, site_shapes
+from prompt_tuning.models.t5 import site_shapes
 from prompt_tuning.models.t5.decoding import Method
-from prompt_tuning.train import loop
+from prompt_tuning.tuners.initializers import Initializer
 
 # A file or folder that holds a prompt, its vectors [P, H], anything else that
-# was tuned, or None for the model without a prompt.
-PromptLike = str | os.PathLike[str] | np.ndarray | Runs | None
+# was tuned (of a training its best), or None for the model without a prompt.
+PromptLike = str | os.PathLike[str] | np.ndarray | Runs | Trained | None
 # A name for all texts, or one for each; None where there is only one prompt.
 Prompts = str | Sequence[str] | None
-
-# Where a bundle keeps the vectors of each stack, [1, P, H].
-_TRAINED = [f"tuner/{s}/prompt/prompt/prompt" for s in ("encoder", "decoder")]
+# A task by its name, or as `custom.declare` returned it.
+Task = str | spec.TaskSpec
 
 logger = logging.getLogger(__name__)
 
 
 def load_model(
-  path: str | os.PathLike[str],
+  path: str | os.PathLike[str] = embedded.DEFAULT,
   vocabulary_path: str | None = None,
   *,
   size: str | None = None,
@@ -66,9 +71,10 @@ def load_model(
 
   Args:
     path: a checkpoint of T5X (`checkpoint_<step>`, native or Orbax) or Hugging
-      Face (safetensors).
-    vocabulary_path: its SentencePiece file; None for the one that the
-      environment variable PROMPT_TUNING_VOCABULARY names.
+      Face (safetensors); by default the small model that ships with the
+      package.
+    vocabulary_path: its SentencePiece file; None for the embedded model's own,
+      or the one that the environment variable PROMPT_TUNING_VOCABULARY names.
     size: a published size, such as `t5_1_1_base`; None reads the shapes off
       the checkpoint.
     dtype: of weights and activations.
@@ -83,56 +89,49 @@ def load_model(
     CheckpointError: no checkpoint, a damaged one, or one of another size.
     ValueError: an unknown size, or no vocabulary.
   """
+  if vocabulary_path is None and str(path).startswith(embedded.SCHEME):
+    vocabulary_path = str(path)
   codec = vocabulary.load(vocabulary_path)
-  checkpoint = restore.open_checkpoint(path)
+  checkpoint = restore.open_checkpoint(path, whole=False)
   if size is None:
     config = sizes.infer_config(checkpoint)
   else:
     config = t5_config.get(size)
   config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
-  unwanted = (
-    [prompts.PARAMETER] if prompts.PARAMETER in checkpoint.params else []
-  )
-  if unwanted:
+  if prompts.PARAMETER in checkpoint.params:
     logger.warning(
       "%s also holds a prompt, which is left out; give the same path to "
       "with_prompts to use it.",
       path,
     )
-  params = restore.restore(
-    checkpoint, network.abstract_params(config), ignore=unwanted
+  name, rules = np.dtype(dtype).name, axes.STANDARD_RULES
+  model = backbone.load(checkpoint, config, None, rules, name)
+  predictor = Predictor(
+    config,
+    model.params,
+    codec,
+    input_length=input_length,
+    batching=Batching(batch_size),
   )
-  batching = Batching(batch_size)
-  return Model(
-    Predictor(
-      config, params, codec, input_length=input_length, batching=batching
-    )
-  )
+  return Model(predictor, model)
 
 
-def load_prompt(path: str | os.PathLike[str], width: int | None = None) -> Runs:
+def load_prompt(path: str | os.PathLike[str]) -> Runs:
   """Load a prompt.
 
   Args:
     path: a bundle, or the MODEL_DIR of a single run (its best); a `.npy` file,
       a PEFT adapter, or a T5X checkpoint with a prompt, which all stand before
       the input text.
-    width: d_model of the model it shall go with, if known.
 
   Returns:
     The prompt as one run.
 
   Raises:
-    CheckpointError: no prompt, a damaged one, or one of another width.
-    ValueError: a bundle of several runs, or of something else.
+    CheckpointError: no prompt, or a damaged one.
+    ValueError: several runs, or a tuned model.
   """
-  saved = _read_bundle(path)
-  if saved is not None:
-    return _from_bundle(saved, path)
-  loaded = prompts.insist(restore.open_prompt(path), width=width)
-  for note in loaded.notes:
-    logger.info("%s: %s", path, note)
-  return from_vectors(loaded.values)
+  return tuned.load_one(path).runs
 
 
 def from_vectors(values: np.ndarray) -> Runs:
@@ -148,46 +147,18 @@ def from_vectors(values: np.ndarray) -> Runs:
   return Runs(Delta(virtual=virtual[None]), (placement,))
 
 
-def _read_bundle(path: str | os.PathLike[str]) -> Bundle | None:
-  """Read a bundle, or the best one of a run; None where there is neither."""
-  folder = pathlib.Path(path)
-  if bundle.is_bundle(folder):
-    return bundle.read(folder)
-  best = sorted((folder / loop.BEST).glob("run_*"))
-  if len(best) > 1:
-    raise ValueError(
-      f"{path} holds {len(best)} runs; name one of them: "
-      f"{best[0]}/step_..., and so on."
-    )
-  found = bundle.read_latest(best[0]) if best else None
-  return found[1] if found else None
-
-
-def _from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Runs:
-  """Take the prompt out of a bundle of one run."""
-  placements = saved.manifest["run"]["placements"]
-  number = saved.manifest.get("run_index", 0)
-  parts = [saved.trainable[p] for p in _TRAINED if p in saved.trainable]
-  if len(parts) != len(saved.trainable) or any(len(a) != 1 for a in parts):
-    held = {p: list(a.shape) for p, a in saved.trainable.items()}
-    raise ValueError(f"{path} is not the bundle of one prompt; it has {held}.")
-  described = placements[number]
-  fields = dataclasses.fields(Placement)
-  placement = Placement(**{f.name: tuple(described[f.name]) for f in fields})
-  virtual = jnp.asarray(np.concatenate(parts, axis=1))
-  return Runs(Delta(virtual=virtual), (placement,))
-
-
 @dataclasses.dataclass(frozen=True)
 class Model:
   """A frozen model, perhaps with prompts.
 
   Attributes:
     predictor: model, vocabulary, and one run per prompt.
+    backbone: the model alone, and which one it is.
     names: of the prompts, in the order of the runs; none for the plain model.
   """
 
-  predictor: Predictor
+  predictor: Predictor = dataclasses.field(repr=False)
+  backbone: Backbone = dataclasses.field(repr=False)
   names: tuple[str, ...] = ()
 
   def with_prompts(self, named: Mapping[str, PromptLike]) -> "Model":
@@ -203,7 +174,8 @@ class Model:
     """
     runs = join([self._as_runs(name, prompt) for name, prompt in named.items()])
     site_shapes.check(runs.delta, self.predictor.config)
-    return Model(dataclasses.replace(self.predictor, runs=runs), tuple(named))
+    predictor = dataclasses.replace(self.predictor, runs=runs)
+    return Model(predictor, self.backbone, tuple(named))
 
   def predict(
     self,
@@ -295,48 +267,169 @@ class Model:
 
   def evaluate(
     self,
-    task: str,
-    examples: Sequence[Mapping[str, Any]],
+    task: Task,
+    examples: Sequence[Mapping[str, Any]] | None = None,
     prompt: str | None = None,
-    by: Sequence[str] = (GENERATION,),
+    by: str | Sequence[str] = GENERATION,
+    *,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
   ) -> dict[str, float]:
     """Compute a task's metrics.
 
     Args:
-      task: its name.
+      task: which.
       examples: with `inputs_pretokenized`, `targets_pretokenized` and what else
-        the task's metrics need; `data.cache.load_task(...).examples()`.
+        the task's metrics need; None reads its validation (else test) split.
       prompt: name of the prompt.
       by: `generation`, `rank` or both.
+      data_dir: TFDS's data directory.
+      cache_dir: where tokenised examples are; None for the usual place.
 
     Returns:
       Metrics in percent, see `infer.evaluate.Result`.
     """
-    asked = self.predictor.encode([str(e[spec.INPUTS]) for e in examples])
-    dataset = EvalSet(spec.task(task), asked.rows, examples)
-    job = Job(dataset, self._run_id(prompt))
-    return dict(Evaluator(self.predictor, [job], by)()[0].metrics)
+    found = spec.task(_name(task))
+    if examples is None:
+      data = self._dataset(found.name, None, cache_dir)
+      feeding.open_vocabulary(data)
+      (dataset,) = feeding.eval_sets(data, found.name, data_dir)
+    else:
+      asked = self.predictor.encode([str(e[spec.INPUTS]) for e in examples])
+      dataset = EvalSet(found, asked.rows, examples)
+    jobs = [Job(dataset, self._run_id(prompt))]
+    return dict(Evaluator(self.predictor, jobs, listed(by))()[0].metrics)
+
+  def train(
+    self,
+    task: Task | Sequence[Task],
+    *,
+    steps: int = 50_000,
+    prompt_length: int = 100,
+    initializer: Initializer | None = None,
+    learning_rate: float | Sequence[float] = 0.3,
+    seeds: int | Sequence[int] = 0,
+    batch_size: int = 128,
+    dropout_rate: float = 0.1,
+    eval_period: int = 1_000,
+    by: str | Sequence[str] = GENERATION,
+    patience: int | None = None,
+    restored_step: int | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+  ) -> Trained:
+    """Train prompts; the model stays as it is. Defaults: the public code's.
+
+    All combinations of several tasks, learning rates and seeds train side by
+    side on the one model, each as it would alone. This is `prompt-tuning train`
+    on one device; what it does not offer (other methods, optimizers, several
+    devices) a `launch.job.TrainJob` and `launch.training.train` do.
+
+    Args:
+      task: a task or mixture, or several.
+      steps: updates.
+      prompt_length: P.
+      initializer: where prompts start from; None: the task's label words, then
+        sampled vocabulary.
+      learning_rate: of Adafactor; one or several.
+      seeds: one or several.
+      batch_size: examples of each run's batches.
+      dropout_rate: of the frozen model, while training.
+      eval_period: steps between evaluations on the validation split, of which
+        the best is kept; 0 evaluates at the end only.
+      by: how: `generation`, `rank` or both; the first one selects.
+      patience: evaluations without improvement after which training stops.
+      restored_step: the step that Adafactor goes on from; None for the
+        checkpoint's.
+      folder: keeps the run as the command does, and continues what is there;
+        None keeps nothing on disk.
+      data_dir: TFDS's data directory.
+      cache_dir: where tokenised examples are; None for the usual place.
+
+    Returns:
+      The prompts and their scores; give it to `with_prompts`.
+
+    Raises:
+      ValueError: an unknown task, a setting that makes no sense, or a folder
+        that holds another run.
+      CheckpointError: the folder cannot be written to.
+      DivergedError: no run has a finite loss any more.
+    """
+    names = tuple(map(_name, listed(task)))
+    config = dataclasses.replace(
+      self.backbone.config, dropout_rate=dropout_rate
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+      job = TrainJob(
+        os.fspath(folder or temporary),
+        config,
+        None,
+        self._dataset(names, "train", cache_dir, batch_size),
+        trained.tuner(names, prompt_length, initializer),
+        relative_steps=steps,
+        restored_step=restored_step,
+        learning_rates=listed(learning_rate),
+        seeds=listed(seeds),
+        mesh=MeshShape(data=1),
+        restore_dtype=np.dtype(config.param_dtype).name,
+        evaluation=self._evaluation(names, by, cache_dir),
+        eval_period=eval_period,
+        eval_steps=20 if folder else 0,
+        checkpoint_period=1_000 if folder else 0,
+        patience=patience,
+        tensorboard=folder is not None,
+      )
+      model = self.backbone._replace(config=config)
+      outcome = training.train(job, data_dir, model)
+      is_over = folder and outcome.result.reason != "preempted"
+      return trained.of(outcome, finish.finish(outcome) if is_over else "")
+
+  def _dataset(
+    self,
+    names: str | Sequence[str],
+    split: str | None,
+    cache_dir: str | None,
+    batch_size: int | None = None,
+  ) -> Dataset:
+    """Describe how tasks are read: with the model's vocabulary and limits."""
+    predictor = self.predictor
+    return Dataset(
+      names,
+      {"inputs": predictor.input_length, "targets": None},
+      batch_size or predictor.batching.batch_size,
+      split=split,
+      vocabulary_file=cast(vocabulary.Vocabulary, predictor.codec).path,
+      cache_dir=cache_dir,
+    )
+
+  def _evaluation(
+    self, names: Sequence[str], by: str | Sequence[str], cache_dir: str | None
+  ) -> Evaluation | None:
+    """Evaluate on the validation split, if every task has one."""
+    split = "validation"
+    lacking = [n for n in names if not spec.get(n).components(split)]
+    if not lacking:
+      return Evaluation(self._dataset(names, split, cache_dir), by)
+    logger.warning(
+      "%s: no validation split, so the last prompts are kept, not the best.",
+      ", ".join(lacking),
+    )
+    return None
 
   def _as_runs(self, name: str, prompt: PromptLike) -> Runs:
     if prompt is None:
       return Runs()
+    if isinstance(prompt, Trained):
+      return prompt.prompts[prompt.best]
     if isinstance(prompt, Runs):
       if len(prompt) != 1:
         raise ValueError(f"{name!r} names {len(prompt)} runs; expected one.")
       return prompt
     if isinstance(prompt, np.ndarray):
       return from_vectors(prompt)
-    saved = _read_bundle(prompt)
-    if saved is None:
-      return load_prompt(prompt, self.predictor.config.emb_dim)
-    theirs = saved.manifest["run"]["backbone"]["fingerprint"]
-    ours = fingerprint.fingerprint(self.predictor.params)
-    if theirs != ours:
-      raise ValueError(
-        f"{prompt} was tuned with the backbone {theirs}, but this model is "
-        f"{ours}: other weights. Load the checkpoint that it was tuned with."
-      )
-    return _from_bundle(saved, prompt)
+    found = tuned.load_one(prompt)
+    return tuned.insist(found, self.backbone, os.fspath(prompt)).runs
 
   def _run_ids(self, texts: Sequence[str], prompt: Prompts) -> list[int]:
     if isinstance(texts, str):
@@ -354,3 +447,7 @@ class Model:
         f"model has: {', '.join(self.names) or 'none'}."
       )
     return self.names.index(name)
+
+
+def _name(task: Task) -> str:
+  return task if isinstance(task, str) else task.name

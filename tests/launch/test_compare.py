@@ -79,37 +79,31 @@ def test_costs_and_frozen_weights_are_reported(compared):
   assert all(seconds > 0 for seconds in found.seconds.values())
 
 
-def test_the_prompts_are_those_that_eval_scores(compared, common_flags):
-  """The scores are those of another command on the exported bundles."""
-  found = comparing.read(compared)
+def test_the_prompts_are_those_that_eval_scores(
+  compared, common_flags, tiny_checkpoint
+):
+  """The scores are those of another command on the saved prompts."""
   out = compared.parent / "eval"
-  flags = common_flags("prompt_eval")
   argv = [
-    *flags,
-    f"--gin.CHECKPOINT_PATH='{compared / 'prompts'}'",
+    *common_flags("prompt_eval"),
+    f"--gin.CHECKPOINT_PATH='{tiny_checkpoint}'",
+    f"--gin.PROMPT_FILE='{compared / 'prompts'}'",
     f"--gin.EVAL_OUTPUT_DIR='{out}'",
     "--gin.EVALUATE_BY='rank'",
-    "--gin.EVAL_SPLIT='validation'",
   ]
-  config = (compared / "prompts" / "config.gin").read_text()
-  (checkpoint,) = {
-    line.split(" = ")[1]
-    for line in config.splitlines()
-    if line.startswith("INITIAL_CHECKPOINT_PATH")
-  }
-  argv.append(f"--gin.INITIAL_CHECKPOINT_PATH={checkpoint}")
   assert main.main(["eval", *argv]) == 0
-  scores = sorted(
-    json.loads(path.read_text().splitlines()[-1])["accuracy"]
-    for path in out.rglob(f"{TASK}-metrics.jsonl")
-  )
-  assert scores == sorted(found.of(comparing.PROMPT, TASK))
+  scores = []
+  for seed in (0, 1):
+    path = out / "inference_eval" / f"seed{seed}" / f"{TASK}-metrics.jsonl"
+    scores.append(json.loads(path.read_text().splitlines()[-1])["accuracy"])
+  assert scores == comparing.read(compared).of(comparing.PROMPT, TASK)
 
 
 def test_the_same_command_again_trains_nothing(compared, flags, capsys):
   before = comparing.read(compared)
   stamps = {
-    path: path.stat().st_mtime_ns for path in compared.rglob("*.safetensors")
+    path: path.stat().st_mtime_ns
+    for path in compared.rglob("trainable.safetensors")
   }
   twin = f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}"
   assert main.main(["compare", *flags(compared, twin)]) == 0
