@@ -50,6 +50,7 @@ test: env
 bench: env
 	$(BIN)/python -m benchmarks.layer_layout
 	$(BIN)/python -m benchmarks.bank
+	$(BIN)/python -m benchmarks.pretraining
 	$(BIN)/python benchmarks/restore_memory.py
 
 clean:

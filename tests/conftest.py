@@ -32,8 +32,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("project")
 
-# One random model in torch and in our tree, for the parity tests.
-pytest_plugins = ["tests.hugging_face_twins"]
+# One random model in torch and in our tree, for the parity tests; a language to
+# pre-train on.
+pytest_plugins = ["tests.hugging_face_twins", "tests.invented_corpus"]
 
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"
 
@@ -73,6 +74,22 @@ def _random_params(config, seed=0):
 def random_params():
   """Draw a model with numpy, `(config, seed=0) -> params`; compiles nothing."""
   return _random_params
+
+
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory):
+  """Share compiled programs among the tests that ask for this."""
+  settings = {
+    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")

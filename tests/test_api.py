@@ -1,12 +1,14 @@
-"""The notebook's view: load, predict, score, vote; without TensorFlow."""
+"""The notebook's view: load, train, predict, score, vote; without gin."""
 
 import dataclasses
 import io
 import json
 import subprocess
 import sys
+import tempfile
 import textwrap
 
+import gin
 import jax
 import numpy as np
 import pytest
@@ -24,11 +26,11 @@ from prompt_tuning.checkpoints import (
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import tree
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.data import postprocessors, spec
+from prompt_tuning.data import custom, postprocessors, spec, vocabulary
 from prompt_tuning.data.metrics import classification
 from prompt_tuning.infer.ensemble import vote
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.launch import identity, tuned
+from prompt_tuning.launch import identity, main, training, tuned
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.initializers import Context, Uniform
@@ -261,16 +263,22 @@ def test_bundles_say_where_their_tokens_stand(plain, tmp_path):
 def test_bundles_that_do_not_fit(plain, tmp_path):
   params = plain.predictor.params
   bundle.write(tmp_path / "two", saved_run(params, prompt(), prompt()))
-  with pytest.raises(ValueError, match="not the bundle of one prompt"):
-    api.load_prompt(tmp_path / "two")
   other = jax.tree.map(lambda a: a + 1, params)
   bundle.write(tmp_path / "other", saved_run(other, prompt()))
   with pytest.raises(ValueError, match="tuned with the backbone"):
     plain.with_prompts({"p": tmp_path / "other"})
-  for run in ("run_0", "run_1"):
-    (tmp_path / "several" / "best" / run).mkdir(parents=True)
-  with pytest.raises(ValueError, match="holds 2 runs"):
-    api.load_prompt(tmp_path / "several")
+  np.save(tmp_path / "wide.npy", np.zeros((2, 5), np.float32))
+  with pytest.raises(ValueError, match="has 5 features, the model 8"):
+    plain.with_prompts({"p": tmp_path / "wide.npy"})
+  several = saved_run(params, prompt(), prompt())
+  for k in (0, 1):
+    best = bundle.step_path(tmp_path / "several" / "best" / f"run_{k}", 5)
+    manifest = {**several.manifest, "run_index": k}
+    own = {path: a[k : k + 1] for path, a in several.trainable.items()}
+    bundle.write(best, bundle.Bundle(manifest, own))
+  for path in ("two", "several"):
+    with pytest.raises(ValueError, match=r"holds 2 runs \(run 0, run 1\)"):
+      api.load_prompt(tmp_path / path)
 
 
 def test_half_precision(files):
@@ -308,8 +316,6 @@ def test_mistakes(plain, model, files):
     plain.with_prompts({"p": np.zeros(3)})
   with pytest.raises(ValueError, match=r"virtual: expected \[runs, any, 8\]"):
     plain.with_prompts({"p": np.zeros((2, 5))})
-  with pytest.raises(CheckpointError, match=r"\[2, 8\]"):
-    api.load_prompt(files / "two.npy", width=512)
   with pytest.raises(CheckpointError):
     plain.with_prompts({"p": files / "sentencepiece.model"})
   with pytest.raises(ValueError, match="Did you mean 't5_1_1_base'"):
@@ -326,6 +332,253 @@ def test_mistakes(plain, model, files):
     )
 
 
+@pytest.fixture(scope="module")
+def task(files):
+  """Does the text speak of a cat? Declared as a user declares it."""
+  rows = [
+    {"text": text, "label": "sings" if "cat" in text else "waits"}
+    for text in SENTENCES
+  ]
+  for split, part in (("train", rows), ("validation", rows[::5])):
+    lines = "\n".join(map(json.dumps, part))
+    (files / f"{split}.jsonl").write_text(lines)
+  declared = custom.declare(
+    "speaks_of_a_cat_api",
+    {split: str(files / f"{split}.jsonl") for split in ("train", "validation")},
+    template="{text}",
+    target_column="label",
+    label_words=("waits", "sings"),
+  )
+  yield declared
+  vocabulary.configure(None)
+  del spec._specs[declared.name]
+
+
+@pytest.fixture(scope="module")
+def quick(files):
+  """Settings that make a training short."""
+  return {
+    "steps": 4,
+    "prompt_length": 3,
+    "batch_size": 6,
+    "eval_period": 2,
+    "by": "rank",
+    "cache_dir": str(files / "tokens"),
+  }
+
+
+@pytest.fixture
+def same_flags(files, quick):
+  """What makes `prompt-tuning train` do what `quick` does, with two seeds."""
+
+  def flags(folder, task):
+    macros = {
+      "MODEL_DIR": str(folder),
+      "INITIAL_CHECKPOINT_PATH": str(files / "checkpoint_7"),
+      "VOCABULARY_FILE": str(files / "sentencepiece.model"),
+      "TOKEN_CACHE_DIR": quick["cache_dir"],
+      "MIXTURE_OR_TASK_NAME": task,
+      "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": None},
+      "EVAL_FEATURE_LENGTHS": {"inputs": 512, "targets": None},
+      "TRAIN_STEPS": 7 + quick["steps"],
+      "PROMPT_LENGTH": quick["prompt_length"],
+      "BATCH_SIZE": quick["batch_size"],
+      "EVAL_BATCH_SIZE": 4,
+      "EVAL_PERIOD": quick["eval_period"],
+      "EVALUATE_BY": quick["by"],
+      "SEEDS": (0, 1),
+      "ACTIVATION_DTYPE": "float32",
+    }
+    files_ = ("models/of_checkpoint", "prompts/from_class_labels")
+    return [
+      *(f"--gin_file={name}.gin" for name in (*files_, "runs/prompt_finetune")),
+      "--gin_file=meshes/single.gin",
+      *(f"--gin.{name}={value!r}" for name, value in macros.items()),
+    ]
+
+  yield flags
+  gin.clear_config()
+
+
+@pytest.mark.usefixtures("compiled_once")
+class TestTraining:
+  def test_five_lines(self, files, task, quick):
+    """As in the module's docstring."""
+    model = api.load_model(
+      files / "checkpoint_7", str(files / "sentencepiece.model")
+    )
+    trained = model.train(task, **quick)
+    model = model.with_prompts({"cat": trained, "two": files / "two.npy"})
+    assert len(model.predict(TEXTS, prompt="cat")) == 4
+    assert len(model.score(TEXTS[:1], ["waits"], prompt="cat")) == 1
+    assert repr(trained).startswith("Trained(scores={'speaks_of_a_cat_api'")
+    assert repr(model) == "Model(names=('cat', 'two'))"
+
+  def test_scores_are_those_of_the_prompts(self, plain, task, quick):
+    trained = plain.train(task.name, **quick)
+    assert trained.best == task.name
+    assert trained.reason == "finished"
+    assert trained.steps[task.name] in (7 + 2, 7 + 4)
+    model = plain.with_prompts(trained.prompts)
+    found = model.evaluate(
+      task, prompt=task.name, by="rank", cache_dir=quick["cache_dir"]
+    )
+    accuracy = trained.scores[task.name]["speaks_of_a_cat_api/accuracy"]
+    assert found["accuracy"] == accuracy
+    examples = [
+      {"inputs_pretokenized": s, "targets_pretokenized": w}
+      for s in SENTENCES[::5]
+      for w in ["sings" if "cat" in s else "waits"]
+    ]
+    again = model.evaluate(task.name, examples, task.name, ["rank"])
+    assert again["accuracy"] == accuracy
+
+  def test_the_model_is_neither_copied_nor_changed(
+    self, plain, task, quick, monkeypatch
+  ):
+    before = fingerprint.checksum(plain.backbone.params)
+    seen, train = [], training.loop.train
+
+    def watched(step, state, frozen, *args, **kwargs):
+      seen.append(tree.flatten(frozen))
+      return train(step, state, frozen, *args, **kwargs)
+
+    monkeypatch.setattr(training.loop, "train", watched)
+    plain.train(task, **quick)
+    for path, leaf in tree.flatten(plain.predictor.params).items():
+      assert seen[0][f"model/{path}"] is leaf
+    assert fingerprint.checksum(plain.backbone.params) == before
+
+  def test_it_is_the_commands_training(
+    self, files, plain, task, quick, tmp_path, same_flags
+  ):
+    """Same settings, same bytes: also all of the public code's defaults."""
+    command, notebook = tmp_path / "command", tmp_path / "notebook"
+    assert main.main(["train", *same_flags(command, task.name)]) == 0
+    trained = plain.train(task, **quick, seeds=(0, 1), folder=notebook)
+    for k in (0, 1):
+      ours, theirs = (
+        bundle.read_latest(folder / "best" / f"run_{k}")[1]
+        for folder in (notebook, command)
+      )
+      assert ours.manifest["run"] == theirs.manifest["run"]
+      for path, array in theirs.trainable.items():
+        assert ours.trainable[path].tobytes() == array.tobytes()
+      np.testing.assert_array_equal(
+        trained.prompts[f"seed{k}"].delta.virtual,
+        theirs.trainable["tuner/encoder/prompt/prompt/prompt"],
+      )
+    left = {path.name for path in command.iterdir()}
+    assert {path.name for path in notebook.iterdir()} == left - {
+      "config.gin",
+      "operative_config.gin",
+    }
+    assert trained.summary == (notebook / "summary.txt").read_text().rstrip()
+
+  def test_a_folder_continues(self, plain, task, quick, tmp_path):
+    whole = plain.train(task, **quick)
+    short = {**quick, "steps": 2}
+    plain.train(task, **short, folder=tmp_path)
+    rest = plain.train(task, **quick, folder=tmp_path)
+    assert rest.scores == whole.scores
+    np.testing.assert_array_equal(
+      rest.prompts[task.name].delta.virtual,
+      whole.prompts[task.name].delta.virtual,
+    )
+    with pytest.raises(ValueError, match="holds another run"):
+      plain.train(task, **quick, seeds=5, folder=tmp_path)
+
+  def test_without_a_folder_nothing_stays(
+    self, plain, task, quick, tmp_path, monkeypatch
+  ):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trained = plain.train(task, **quick)
+    assert list(tmp_path.iterdir()) == []
+    assert trained.summary == ""
+    trained.save(tmp_path / "cat.npy")
+    model = plain.with_prompts({"cat": tmp_path / "cat.npy"})
+    trained_model = plain.with_prompts({"cat": trained})
+    assert model.score(TEXTS, ["waits"] * 4) == (
+      trained_model.score(TEXTS, ["waits"] * 4)
+    )
+
+  def test_a_bank(self, plain, task, quick):
+    rates = {"learning_rate": (0.3, 1e-6), "seeds": (1, 2)}
+    bank = plain.train(task, **quick, **rates)
+    names = ["lr0.3_seed1", "lr0.3_seed2", "lr1e-06_seed1", "lr1e-06_seed2"]
+    assert list(bank.prompts) == list(bank.scores) == list(bank.steps) == names
+    scores = [own[f"{task.name}/accuracy"] for own in bank.scores.values()]
+    assert bank.best == names[int(np.argmax(scores))]
+    alone = plain.train(task, **quick, seeds=2, learning_rate=0.3)
+    np.testing.assert_allclose(
+      bank.prompts["lr0.3_seed2"].delta.virtual,
+      alone.prompts[task.name].delta.virtual,
+      rtol=1e-5,
+      atol=1e-5,
+    )
+    model = plain.with_prompts(bank.prompts)
+    assert len(model.vote(TEXTS, names, ["waits", "sings"])) == 4
+
+  def test_where_prompts_start_from(self, plain, task, quick):
+    """Label words, then common tokens; a rate of almost 0 keeps them there."""
+    still = {**quick, "steps": 1, "learning_rate": 1e-9}
+    table = np.asarray(plain.backbone.params["token_embedder"]["embedding"])
+    encode = plain.predictor.codec.encode
+    words = [table[encode(word)].mean(0) for word in task.label_words]
+    (start,) = plain.train(task, **still).prompts[task.name].delta.virtual
+    np.testing.assert_allclose(start[:2], words, rtol=1e-4)
+    assert np.abs(table - np.asarray(start)[2]).max(1).min() < 1e-3
+    zeros = Uniform(0.0, 1e-9)
+    (other,) = (
+      plain.train(task, **still, initializer=zeros)
+      .prompts[task.name]
+      .delta.virtual
+    )
+    np.testing.assert_allclose(other, 0, atol=1e-7)
+
+  def test_without_a_validation_split_the_last_is_kept(
+    self, files, plain, task, quick, caplog
+  ):
+    unscored = custom.declare(
+      "no_validation",
+      {"train": task.splits["train"]},
+      template="{text}",
+      target_column="label",
+    )
+    trained = plain.train(unscored, **quick)
+    assert "no_validation: no validation split" in caplog.text
+    assert trained.scores == {"no_validation": {}}
+    assert trained.steps == {"no_validation": 7 + 4}
+
+  def test_half_precision(self, files, task, quick):
+    half = api.load_model(
+      files / "checkpoint_7",
+      str(files / "sentencepiece.model"),
+      dtype="bfloat16",
+    )
+    trained = half.train(task, **quick)
+    assert trained.prompts[task.name].delta.virtual.dtype == np.float32
+    with_it = half.with_prompts({"cat": trained})
+    assert len(with_it.predict(TEXTS)) == 4
+
+  def test_mistakes(self, plain, task, quick):
+    def train(task=task, **changes):
+      plain.train(task, **{**quick, **changes})
+
+    with pytest.raises(ValueError, match="Did you mean 'speaks_of_a_cat_api'"):
+      train("speaks_of_a_cat_ap")
+    with pytest.raises(ValueError, match="must be positive; got 0"):
+      train(steps=0)
+    with pytest.raises(ValueError, match="BATCH_SIZE must be positive; got -1"):
+      train(batch_size=-1)
+    with pytest.raises(ValueError, match="no vectors; set PROMPT_LENGTH"):
+      train(prompt_length=0)
+    with pytest.raises(ValueError, match="'ranking': expected 'generation'"):
+      train(by="ranking")
+    with pytest.raises(ValueError, match="Seeds are integers; got 'a'"):
+      train(seeds="a")
+
+
 def test_the_published_vocabulary_and_a_real_checkpoint(shared_data):
   """T5's pieces, prompt-tuning's own tiny T5X checkpoint, five vectors."""
   model = api.load_model(
@@ -340,23 +593,35 @@ def test_the_published_vocabulary_and_a_real_checkpoint(shared_data):
   assert len(model.predict(texts, length=3)) == 2
 
 
-def test_no_tensorflow_and_no_gin(files):
-  """From import to prediction, in a process of its own."""
+def test_no_tensorflow_and_no_gin(files, plain, task, quick):
+  """From import to training, in a process of its own, with warm tokens."""
+  plain.train(task, **quick)
   script = textwrap.dedent(
     """
     import json, sys
     from prompt_tuning import api
+    from prompt_tuning.data import custom
     model = api.load_model(sys.argv[1] + "/checkpoint_7",
                            sys.argv[1] + "/sentencepiece.model")
-    model = model.with_prompts({"two": sys.argv[1] + "/two.npy"})
-    said = model.predict(["the cat sings"])
+    task = custom.declare(
+      "speaks_of_a_cat_api",
+      {s: f"{sys.argv[1]}/{s}.jsonl" for s in ("train", "validation")},
+      template="{text}",
+      target_column="label",
+      label_words=("waits", "sings"),
+    )
+    trained = model.train(task, **json.loads(sys.argv[2]))
+    model = model.with_prompts(
+      {"two": sys.argv[1] + "/two.npy", "cat": trained}
+    )
+    said = model.predict(["the cat sings"], prompt="cat")
     loaded = {name.split(".")[0] for name in sys.modules}
     heavy = {"tensorflow", "seqio", "gin", "absl", "torch", "transformers"}
     print(json.dumps([said, sorted(loaded & heavy)]))
     """
   )
   done = subprocess.run(
-    [sys.executable, "-c", script, str(files)],
+    [sys.executable, "-c", script, str(files), json.dumps(quick)],
     check=True,
     capture_output=True,
     text=True,

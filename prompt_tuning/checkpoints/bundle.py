@@ -9,7 +9,8 @@ A bundle is a folder:
 
 Folders are written under a temporary name, flushed and renamed, so that one
 that can be seen is whole. The same state gives the same bytes: nothing in a
-bundle depends on time, host or path. No pickle is read or written.
+bundle depends on time, host or path, but for the configuration's text, which
+names what the user named. No pickle is read or written.
 """
 
 import dataclasses
@@ -64,6 +65,30 @@ class Bundle:
   trainable: Arrays
   resume: Arrays = dataclasses.field(default_factory=dict)
 
+  def insist_run(
+    self, ours: Mapping[str, Any], folder: str | os.PathLike[str]
+  ) -> None:
+    """Insist that the bundle is of the run that wants to go on from it.
+
+    Args:
+      ours: what the manifest should have under `run`.
+      folder: of the run, for the message.
+
+    Raises:
+      ValueError: lists everything that differs.
+    """
+    theirs = self.manifest["run"]
+    differing = [
+      f"{key}: the bundle has {theirs.get(key)!r}, this run {ours.get(key)!r}"
+      for key in sorted(ours.keys() | theirs.keys())
+      if ours.get(key) != theirs.get(key)
+    ]
+    if differing:
+      raise ValueError(
+        f"{folder} holds another run; choose another MODEL_DIR, or restore its "
+        "settings:\n  " + "\n  ".join(differing)
+      )
+
 
 def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
   """Write a bundle, replacing what stands there only once it is whole.
@@ -74,9 +99,10 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
 
   Raises:
     CheckpointError: the folder cannot be written, for instance because no space
-      is left; what was there before is untouched.
+      is left, or something else than a bundle is there; what was there before
+      is untouched.
   """
-  with paths.replacing(path, overwrite=True) as temporary:
+  with paths.replacing(path, True, _looks_like_one) as temporary:
     folder = pathlib.Path(temporary)
     folder.mkdir()
     files = {_TRAINABLE: bundle.trainable}
@@ -128,6 +154,13 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
   except CheckpointError:
     return False
   return True
+
+
+def _looks_like_one(path: str) -> bool:
+  """Say whether a folder may be replaced by a bundle: even a damaged one."""
+  names = set(os.listdir(path)) if os.path.isdir(path) else set()
+  known = {_MANIFEST, _TRAINABLE, _RESUME}
+  return bool(names & {_MANIFEST, _TRAINABLE}) and names <= known
 
 
 def step_path(folder: str | os.PathLike[str], step: int) -> pathlib.Path:

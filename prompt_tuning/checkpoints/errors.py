@@ -56,6 +56,10 @@ class CheckpointError(ValueError):
     return [dataclasses.replace(m, path=path) for m in self.mismatches]
 
 
+class DamagedLeafError(CheckpointError):
+  """A leaf whose bytes are missing or damaged; `path` is its name."""
+
+
 def unreadable(
   path: str | os.PathLike[str], expected: str, found: str, hint: str = ""
 ) -> CheckpointError:

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import hf_config, hf_names, paths
+from prompt_tuning.checkpoints import hf_config, hf_names, paths, sizes
 from prompt_tuning.checkpoints.errors import (
   ABSENT,
   CheckpointError,
@@ -96,7 +96,8 @@ def open_hf(path: str) -> Checkpoint:
       it.
 
   Returns:
-    The checkpoint, under T5X's names.
+    The checkpoint, under T5X's names; tensors that contradict each other or
+    the configuration are `broken`.
 
   Raises:
     CheckpointError: every way in which it is none, or is a T5 that this
@@ -116,11 +117,22 @@ def open_hf(path: str) -> Checkpoint:
     ]
   if wrong:
     raise CheckpointError(path, wrong)
-  params, notes = _renamed(path, tensors, config)
-  wrong = hf_config.contradictions(config, params)
-  if wrong:
-    raise CheckpointError(path, wrong)
-  return Checkpoint(path, "hf", params, config=config, notes=notes)
+  params, notes, broken = _renamed(tensors, config)
+  broken += sizes.contradictions(config, params)
+  return Checkpoint(
+    path, "hf", params, config=config, notes=notes, broken=tuple(broken)
+  )
+
+
+def is_hf(folder: str) -> bool:
+  """Say whether a folder has a T5's `config.json` and safetensors weights."""
+  try:
+    config = hf_config.read(folder)
+  except CheckpointError:
+    return False
+  weights = (os.path.join(folder, name) for name in (WEIGHTS, INDEX))
+  wrong = hf_config.mismatches(config)
+  return not wrong and any(map(os.path.isfile, weights))
 
 
 def _tensors(path: str) -> dict[str, Leaf]:
@@ -183,8 +195,8 @@ def file_tensors(file: str) -> dict[str, Leaf]:
 
 
 def _renamed(
-  path: str, tensors: Mapping[str, Leaf], config: Mapping[str, Any]
-) -> tuple[dict[str, Leaf], tuple[str, ...]]:
+  tensors: Mapping[str, Leaf], config: Mapping[str, Any]
+) -> tuple[dict[str, Leaf], tuple[str, ...], list[Mismatch]]:
   """Name the tensors as T5X does, and join the copies of the table."""
   params: dict[str, Leaf] = {}
   unknown = set(hf_names.unknown(tensors))
@@ -204,16 +216,18 @@ def _renamed(
   if hf_config.has_tied_head(config):
     copies.append(hf_names.HF_HEAD)
     params.pop(hf_names.HEAD, None)
-  table = _shared(path, [tensors[n] for n in copies if n in tensors])
-  params[hf_names.EMBEDDING] = table
+  table, broken = _shared([tensors[n] for n in copies if n in tensors])
+  if table is not None:
+    params[hf_names.EMBEDDING] = table
   if not hf_config.has_tied_head(config) and head is None:
     if config.get("tie_word_embeddings", True) is False:
       hint = f"{hf_config.FILE} says that the head is not tied to the table."
-      wanted = missing(hf_names.HF_HEAD, str(table), hint)
-      raise CheckpointError(path, [wanted])
-    params[hf_names.HEAD] = _oriented(table, True)
-    notes.append("the head is a copy of the embedding table, unscaled")
-  return dict(sorted(params.items())), tuple(notes)
+      expected = str(table or "the head")
+      broken.append(missing(hf_names.HEAD, expected, hint))
+    elif table is not None:
+      params[hf_names.HEAD] = _oriented(table, True)
+      notes.append("the head is a copy of the embedding table, unscaled")
+  return dict(sorted(params.items())), tuple(notes), broken
 
 
 def _oriented(leaf: Leaf, transposed: bool) -> Leaf:
@@ -223,20 +237,18 @@ def _oriented(leaf: Leaf, transposed: bool) -> Leaf:
   return TransposedLeaf(leaf.name, leaf.shape[::-1], leaf.dtype, leaf)
 
 
-def _shared(path: str, copies: list[Leaf]) -> Leaf:
+def _shared(copies: list[Leaf]) -> tuple[Leaf | None, list[Mismatch]]:
   """Join the copies of the embedding table; at least one is needed."""
   if not copies:
-    wanted = missing(hf_names.HF_EMBEDDING, "the embedding table")
-    raise CheckpointError(path, [wanted])
+    return None, [missing(hf_names.EMBEDDING, "the embedding table")]
   first, *others = copies
   wrong = [
     Mismatch(c.name, f"{first}, as {first.name}", str(c))
     for c in others
     if c.shape != first.shape or c.dtype != first.dtype
   ]
-  if wrong:
-    raise CheckpointError(path, wrong)
-  return SharedLeaf(first.name, first.shape, first.dtype, tuple(copies))
+  table = SharedLeaf(first.name, first.shape, first.dtype, tuple(copies))
+  return table, wrong
 
 
 def write_hf(
@@ -246,7 +258,7 @@ def write_hf(
   *,
   dtype: np.dtype | None = None,
   shard_bytes: int = _SHARD_BYTES,
-  overwrite: bool = False,
+  overwrite: paths.Overwrite = False,
 ) -> None:
   """Write a model for `T5ForConditionalGeneration.from_pretrained`.
 
@@ -256,7 +268,7 @@ def write_hf(
     config: the model.
     dtype: of the tensors; by default each keeps its own.
     shard_bytes: largest file; one shard at a time is held in memory.
-    overwrite: whether an existing folder may be replaced.
+    overwrite: whether a model of this format may be replaced, or what else.
 
   Raises:
     CheckpointError: a leaf without a Hugging Face name, or no place to write.
@@ -270,7 +282,7 @@ def write_hf(
     named[renamed[0]] = (leaf, renamed[1], dtype or leaf.dtype)
   shards = _shards(named, shard_bytes)
   saved_as = dtype or params[hf_names.EMBEDDING].dtype
-  with paths.replacing(path, overwrite) as folder:
+  with paths.replacing(path, overwrite, is_hf) as folder:
     os.mkdir(folder)
     weight_map = {}
     for number, names in enumerate(shards, 1):

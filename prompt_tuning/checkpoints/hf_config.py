@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.checkpoints.errors import Mismatch, parsing
-from prompt_tuning.checkpoints.source import Leaf
 from prompt_tuning.models.t5.config import T5Config
 
 FILE = "config.json"
@@ -44,38 +43,6 @@ def mismatches(config: Mapping[str, Any]) -> list[Mismatch]:
     Mismatch(f"{FILE}:{key}", f"one of {allowed}", repr(config.get(key)))
     for key, allowed, default in checks
     if config.get(key, default) not in allowed
-  ]
-
-
-def contradictions(
-  config: Mapping[str, Any], params: Mapping[str, Leaf]
-) -> list[Mismatch]:
-  """List what a configuration says of sizes that the weights do not bear out.
-
-  Args:
-    config: the contents of `config.json`.
-    params: the weights under T5X's names.
-
-  Returns:
-    One mismatch per field; fields that are absent say nothing. The number of
-    layers is left to `restore`, which names every leaf that is missing.
-  """
-  table = params["token_embedder/embedding"].shape
-  bias = params.get("encoder/relpos_bias/rel_embedding")
-  query = params.get("encoder/layers_0/attention/query/kernel")
-  out = params.get("encoder/layers_0/mlp/wo/kernel")
-  found: dict[str, int] = {"vocab_size": table[0], "d_model": table[1]}
-  if bias is not None:
-    found["num_heads"] = bias.shape[0]
-    found["relative_attention_num_buckets"] = bias.shape[1]
-  if bias is not None and query is not None and bias.shape[0]:
-    found["d_kv"] = query.shape[1] // bias.shape[0]
-  if out is not None:
-    found["d_ff"] = out.shape[0]
-  return [
-    Mismatch(f"{FILE}:{key}", f"{size}, as the weights have", repr(config[key]))
-    for key, size in found.items()
-    if config.get(key) not in (None, size)
   ]
 
 

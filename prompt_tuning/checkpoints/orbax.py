@@ -83,7 +83,7 @@ def open_orbax(path: str, folder: str) -> Checkpoint:
     folder: what `find` returned for it.
 
   Returns:
-    The checkpoint.
+    The checkpoint; arrays that cannot be opened are `broken`.
 
   Raises:
     CheckpointError: every way in which it is none.
@@ -96,10 +96,11 @@ def open_orbax(path: str, folder: str) -> Checkpoint:
   if os.path.isfile(os.path.join(folder, MSGPACK)):
     nodes.update(_from_msgpack(folder))
 
-  def opener(some: Mapping[str, Any]) -> dict[str, Leaf]:
+  def opener(some: Mapping[str, Any]) -> t5x.Opened:
     inline = {n: x for n, x in some.items() if isinstance(x, Leaf)}
     specs = {n: x for n, x in some.items() if n not in inline}
-    return dict(sorted({**inline, **stores.open_leaves(path, specs)}.items()))
+    opened, wrong = stores.open_leaves(specs)
+    return dict(sorted({**inline, **opened}.items())), wrong
 
   return t5x.from_nodes(path, "orbax", _below_root(nodes), opener)
 

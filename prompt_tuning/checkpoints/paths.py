@@ -5,9 +5,13 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prompt_tuning.checkpoints.errors import unreadable
+
+# What may be replaced: nothing (False), what the writer itself makes (True), or
+# whatever a function of the path says yes to.
+Overwrite = bool | Callable[[str], bool]
 
 
 def inside(folder: str, name: str) -> str:
@@ -42,42 +46,38 @@ def inside(folder: str, name: str) -> str:
   return path
 
 
-# One of these stands in every checkpoint, adapter and bundle.
-_OURS = {
-  "checkpoint",
-  "state",
-  "model.safetensors",
-  "model.safetensors.index.json",
-  "adapter_config.json",
-  "trainable.safetensors",
-}
-
-
 @contextlib.contextmanager
 def replacing(
-  path: str | os.PathLike[str], overwrite: bool = False
+  path: str | os.PathLike[str],
+  overwrite: Overwrite = False,
+  own: Callable[[str], bool] = os.path.isfile,
 ) -> Iterator[str]:
   """Write a file or a folder under a temporary name, then rename it.
 
   Args:
     path: where it shall be.
-    overwrite: whether something that is already there may be replaced.
+    overwrite: what may be replaced of what is already there. An empty folder
+      may, unless this is False.
+    own: recognises what the writer itself makes; by default any file.
 
   Yields:
     A name in the same folder, free, for the body to create.
 
   Raises:
-    CheckpointError: something is there already and may not be replaced, a
-      folder is there that is no checkpoint, or the place cannot be written to.
+    CheckpointError: something is there already and may not be replaced, or the
+      place cannot be written to.
   """
   target = pathlib.Path(os.path.abspath(path))
   if target.exists() and not overwrite:
     hint = "Choose another name, or allow overwriting it."
     raise unreadable(target, "a free name", "something already there", hint)
-  if target.is_dir() and not _replaceable(target):
+  may_replace = overwrite if callable(overwrite) else own
+  if target.exists() and not (_is_empty(target) or may_replace(str(target))):
     hint = "It is not replaced: delete it yourself, or choose another name."
-    found = f"a folder with {sorted(os.listdir(target))[:5]}"
-    raise unreadable(target, "a checkpoint to replace", found, hint)
+    found = "another file"
+    if target.is_dir():
+      found = f"a folder with {sorted(os.listdir(target))[:5]}"
+    raise unreadable(target, "something to replace", found, hint)
   unique = f".tmp-{uuid.uuid4().hex[:8]}"
   temporary = target.with_name(target.name + unique)
   try:
@@ -90,18 +90,14 @@ def replacing(
     _remove(temporary)
 
 
-def _replaceable(folder: pathlib.Path) -> bool:
-  """Say whether a folder is empty, or one that this package may have made.
-
-  Overwriting must not take a mistyped home folder away.
-  """
-  names = set(os.listdir(folder))
-  return not names or bool(names & _OURS)
+def _is_empty(path: pathlib.Path) -> bool:
+  return path.is_dir() and not any(path.iterdir())
 
 
 def _swap(new: pathlib.Path, target: pathlib.Path, unique: str) -> None:
-  """Put `new` where `target` is; a folder cannot be replaced in one step."""
-  if not target.is_dir() or target.is_symlink():
+  """Put `new` where `target` is; folders cannot be replaced in one step."""
+  folders = new.is_dir() or (target.is_dir() and not target.is_symlink())
+  if not (folders and os.path.lexists(target)):
     os.replace(new, target)
     return
   old = target.with_name(f"{target.name}.old{unique}")

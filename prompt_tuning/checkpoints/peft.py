@@ -69,6 +69,15 @@ def read_peft(path: str) -> Prompt:
   return as_prompt(leaf.read()[:length], "peft", path, notes)
 
 
+def is_peft(path: str) -> bool:
+  """Say whether a folder has the configuration of a prompt adapter."""
+  try:
+    _read_config(path)
+  except CheckpointError:
+    return False
+  return True
+
+
 def _read_config(path: str) -> dict[str, Any]:
   """Read and check an adapter's configuration."""
   file = os.path.join(path, CONFIG)
@@ -99,7 +108,7 @@ def write_peft(
   *,
   model: T5Config | None = None,
   base_model: str | None = None,
-  overwrite: bool = False,
+  overwrite: paths.Overwrite = False,
 ) -> None:
   """Write a prompt as an adapter that PEFT loads.
 
@@ -109,7 +118,7 @@ def write_peft(
     model: the backbone, for the fields that PEFT records about it.
     base_model: name or path of the Hugging Face backbone, which PEFT records
       too; not needed for loading.
-    overwrite: whether an existing folder may be replaced.
+    overwrite: whether an adapter may be replaced, or what else.
 
   Raises:
     CheckpointError: not a prompt, of another width than the model, or no place
@@ -141,7 +150,7 @@ def write_peft(
     "tokenizer_kwargs": None,
     "tokenizer_name_or_path": None,
   }
-  with paths.replacing(path, overwrite) as folder:
+  with paths.replacing(path, overwrite, is_peft) as folder:
     os.mkdir(folder)
     tensors = {TENSOR: np.ascontiguousarray(prompt.values)}
     hf.save_tensors(os.path.join(folder, WEIGHTS), tensors)

@@ -131,21 +131,27 @@ def _header(file: BinaryIO) -> tuple[Shape, bool, np.dtype]:
 
 
 def write_npy(
-  path: str | os.PathLike[str], values: np.ndarray, *, overwrite: bool = False
+  path: str | os.PathLike[str],
+  values: np.ndarray,
+  *,
+  overwrite: paths.Overwrite = False,
 ) -> None:
   """Write a prompt as the original does.
 
   Args:
     path: the file; its name is used as it is, suffix or not.
     values: [P, H]; saved as float32.
-    overwrite: whether an existing file may be replaced.
+    overwrite: whether a NumPy file may be replaced, or what else.
 
   Raises:
     CheckpointError: not a prompt, or no place to write.
   """
   prompt = as_prompt(np.asarray(values), "npy", os.fspath(path))
   values = np.ascontiguousarray(prompt.values)
-  with paths.replacing(path, overwrite) as name, open(name, "wb") as file:
+  with (
+    paths.replacing(path, overwrite, is_npy) as name,
+    open(name, "wb") as file,
+  ):
     np.save(file, values, allow_pickle=False)
 
 

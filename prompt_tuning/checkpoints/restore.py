@@ -19,9 +19,13 @@ from prompt_tuning.checkpoints import (
   strict,
   t5x,
 )
-from prompt_tuning.checkpoints.errors import parsing, unreadable
+from prompt_tuning.checkpoints.errors import (
+  CheckpointError,
+  parsing,
+  unreadable,
+)
 from prompt_tuning.checkpoints.source import ArrayLeaf, Checkpoint, Leaf
-from prompt_tuning.core import tree
+from prompt_tuning.core import embedded, tree
 from prompt_tuning.core.types import Params
 
 _EXPECTED = (
@@ -31,12 +35,18 @@ _EXPECTED = (
 _STEP_FOLDER = re.compile(r"checkpoint_\d+")
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(
+  path: str | os.PathLike[str], *, whole: bool = True
+) -> Checkpoint:
   """Open a checkpoint of whatever format, reading no arrays.
 
   Args:
     path: T5X's `checkpoint_<step>` folder, its msgpack file, a Hugging Face
-      folder or a safetensors file.
+      folder or a safetensors file, or `embedded:` and the name of a model that
+      ships with the package.
+    whole: whether leaves that cannot be opened are an error here. `restore`
+      and `strict.match` take them as `Checkpoint.broken`, to list them with
+      everything else that is wrong.
 
   Returns:
     Names, shapes, dtypes, step; leaves that read themselves when asked.
@@ -44,18 +54,31 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
   Raises:
     CheckpointError: it is none, or a damaged one.
   """
-  name = os.fspath(path)
-  if "://" in name:
-    raise unreadable(
-      name, "a path on this machine", "a URL", "Copy the folder here first."
-    )
+  checkpoint = _open(path)
+  if whole and checkpoint.broken:
+    raise CheckpointError(checkpoint.path, checkpoint.broken)
+  return checkpoint
+
+
+def _open(path: str | os.PathLike[str]) -> Checkpoint:
+  """Find the reader of a path and let it open what it can."""
+  name = _local(path)
   if not os.path.exists(name):
     raise unreadable(name, _EXPECTED, "nothing")
-  name = os.path.abspath(name)  # TensorStore takes neither `./` nor `..`
   with parsing(name, _EXPECTED):
     if os.path.isfile(name):
       return _open_file(name)
     return _open_folder(name)
+
+
+def _local(path: str | os.PathLike[str]) -> str:
+  """Spell a path as TensorStore takes it: without `./`, `..` and last `/`."""
+  name = embedded.checkpoint(path)
+  if "://" in name:
+    raise unreadable(
+      name, "a path on this machine", "a URL", "Copy the folder here first."
+    )
+  return os.path.abspath(name)
 
 
 def _open_file(path: str) -> Checkpoint:
@@ -108,10 +131,12 @@ def restore(
     CheckpointError: everything that is missing, surplus, misnamed, misshapen
       or damaged, in one error. Nothing is ever filled in.
   """
-  checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
+  checkpoint = path if isinstance(path, Checkpoint) else _open(path)
   flat = tree.flatten(target)
   hint = sizes.hint(checkpoint, flat)
-  found = strict.match(checkpoint.path, checkpoint.params, flat, ignore, hint)
+  found = strict.match(
+    checkpoint.path, checkpoint.params, flat, ignore, hint, checkpoint.broken
+  )
   return tree.unflatten(loading.load(checkpoint.path, found, flat))
 
 
@@ -150,7 +175,7 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
   Raises:
     CheckpointError: there is none, more than one, or a damaged one.
   """
-  name = os.fspath(path)
+  name = _local(path)
   with parsing(name, "a prompt: a NumPy file, a PEFT adapter, a checkpoint"):
     if os.path.isfile(os.path.join(name, peft.CONFIG)):
       return peft.read_peft(name)
@@ -175,9 +200,35 @@ def npy_files(path: str) -> list[str]:
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
   """Say whether a path is a prompt file or adapter, rather than a model."""
-  name = os.fspath(path)
+  name = os.path.abspath(path)
   if os.path.isdir(name):
-    arrays = npy_files(name)
-    only_arrays = bool(arrays) and len(arrays) == len(os.listdir(name))
-    return only_arrays or os.path.isfile(os.path.join(name, peft.CONFIG))
+    adapter = os.path.isfile(os.path.join(name, peft.CONFIG))
+    return adapter or _only_arrays(name)
   return prompts.is_npy(name) or name.endswith(".npy")
+
+
+def _only_arrays(folder: str) -> bool:
+  """Say whether a folder has NumPy files, and nothing else."""
+  arrays = npy_files(folder)
+  return bool(arrays) and len(arrays) == len(os.listdir(folder))
+
+
+def is_ours(path: str | os.PathLike[str]) -> bool:
+  """Say whether a reader here takes a path for a model or a prompt.
+
+  Args:
+    path: a file or a folder.
+
+  Returns:
+    Whether overwriting may replace it. Arrays may be damaged; a folder that has
+    more than NumPy files in it is no folder of prompts.
+  """
+  name = os.path.abspath(path)
+  kinds = (prompts.is_npy, peft.is_peft, hf.is_hf, t5x.is_t5x)
+  if any(is_one(name) for is_one in kinds) or _only_arrays(name):
+    return True
+  try:
+    _open(name)
+  except CheckpointError:
+    return False
+  return True

@@ -1,7 +1,7 @@
 """Which T5 a checkpoint holds, told from the shapes of its parameters."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from prompt_tuning.checkpoints import hf_config
@@ -44,18 +44,18 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
   """
   params = checkpoint.params
   needed = (EMBEDDING, _BIAS, _QUERY, _MLP_OUT)
+  broken = {mismatch.path for mismatch in checkpoint.broken}
   wrong = [
     missing(name, "a matrix")
     if leaf is None
     else Mismatch(name, "a matrix", str(leaf))
     for name in needed
-    if (leaf := params.get(name)) is None
-    or len(leaf.shape) != 2
-    or not leaf.size
+    if name not in broken
+    and ((leaf := params.get(name)) is None or not _is_matrix(leaf))
   ]
-  if wrong:
-    raise CheckpointError(checkpoint.path, wrong)
-  config = _from_shapes(params)
+  if wrong or broken.intersection(needed):
+    raise CheckpointError(checkpoint.path, [*checkpoint.broken, *wrong])
+  config = _from_shapes(params, params.keys() | broken)
   for published in SIZES.values():
     if all(getattr(published, f) == getattr(config, f) for f in _SHAPE_FIELDS):
       config = dataclasses.replace(
@@ -67,28 +67,81 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
   return config
 
 
-def _from_shapes(params: Mapping[str, Leaf]) -> T5Config:
+def contradictions(
+  said: Mapping[str, Any], params: Mapping[str, Leaf]
+) -> list[Mismatch]:
+  """List what a `config.json` says of sizes and the weights do not bear out.
+
+  Args:
+    said: the contents of Hugging Face's `config.json`.
+    params: the weights under T5X's names.
+
+  Returns:
+    One mismatch per field. Fields that are absent say nothing (but decoders
+    are as deep as encoders unless said otherwise), and nothing is told from a
+    leaf that is absent or no matrix.
+  """
+  found = {
+    "num_layers": _layers(params, "encoder"),
+    "num_decoder_layers": _layers(params, "decoder"),
+  }
+  told = {  # leaf -> what its axes are called
+    EMBEDDING: ("vocab_size", "d_model"),
+    _BIAS: ("num_heads", "relative_attention_num_buckets"),
+    _QUERY: ("d_model", "num_heads x d_kv"),
+    _MLP_OUT: ("d_ff", "d_model"),
+  }
+  claims = dict(said)
+  if claims.get("num_decoder_layers") is None:
+    claims["num_decoder_layers"] = claims.get("num_layers")
+  heads, width = said.get("num_heads"), said.get("d_kv")
+  if isinstance(heads, int) and isinstance(width, int):
+    claims["num_heads x d_kv"] = heads * width
+  for name, fields in told.items():
+    leaf = params.get(name)
+    if leaf is not None and _is_matrix(leaf):
+      pairs = zip(fields, leaf.shape, strict=True)
+      found |= {field: size for field, size in pairs if field not in found}
+  return [
+    Mismatch(
+      f"{hf_config.FILE}:{field}",
+      f"{size}, as the weights have",
+      repr(claims[field]),
+    )
+    for field, size in found.items()
+    if claims.get(field) not in (None, size)
+  ]
+
+
+def _is_matrix(leaf: Leaf) -> bool:
+  return len(leaf.shape) == 2 and bool(leaf.size)
+
+
+def _from_shapes(
+  params: Mapping[str, Leaf], names: Collection[str]
+) -> T5Config:
+  """Read sizes off the leaves, and variants off all names, damaged or not."""
   vocab_size, emb_dim = params[EMBEDDING].shape
   num_heads, relpos_buckets = params[_BIAS].shape
-  gated = _GATED in params
+  gated = _GATED in names
   return T5Config(
     vocab_size=vocab_size,
     emb_dim=emb_dim,
     num_heads=num_heads,
     head_dim=params[_QUERY].shape[1] // num_heads,
     mlp_dim=params[_MLP_OUT].shape[0],
-    num_encoder_layers=_layers(params, "encoder"),
-    num_decoder_layers=_layers(params, "decoder"),
+    num_encoder_layers=_layers(names, "encoder"),
+    num_decoder_layers=_layers(names, "decoder"),
     mlp_activations=("gelu", "linear") if gated else ("relu",),
-    logits_via_embedding=HEAD not in params,
+    logits_via_embedding=HEAD not in names,
     relpos_buckets=relpos_buckets,
   )
 
 
-def _layers(params: Mapping[str, Leaf], stack: str) -> int:
+def _layers(names: Collection[str], stack: str) -> int:
   """Count the layers of a stack."""
   start = f"{stack}/layers_"
-  return len({p.split("/")[1] for p in params if p.startswith(start)})
+  return len({n.split("/")[1] for n in names if n.startswith(start)})
 
 
 def size_name(config: T5Config) -> str | None:

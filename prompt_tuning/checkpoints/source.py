@@ -14,7 +14,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints.errors import (
   ABSENT,
-  CheckpointError,
+  DamagedLeafError,
   Mismatch,
   describe,
 )
@@ -108,14 +108,14 @@ class Leaf(abc.ABC):
       A new array.
 
     Raises:
-      CheckpointError: damaged or missing bytes.
+      DamagedLeafError: damaged or missing bytes.
     """
     out = np.empty(self.shape, dtype or self.dtype)
     try:
       self.read_into(whole(self.shape), out)
     except Exception as error:
       mismatch = damaged(self.name, self, error)
-      raise CheckpointError(self.name, [mismatch]) from error
+      raise DamagedLeafError(self.name, [mismatch]) from error
     return out
 
   @property
@@ -132,29 +132,27 @@ class Leaf(abc.ABC):
     return spelled(self.shape, self.dtype)
 
 
-def insist_readable(path: str, leaves: Mapping[str, Leaf]) -> None:
+def all_damage(leaves: Mapping[str, Leaf]) -> list[Mismatch]:
   """Read everything, keeping nothing, to tell all the damage at once.
 
   Args:
-    path: the checkpoint, for messages.
     leaves: path -> leaf.
 
-  Raises:
-    CheckpointError: every leaf whose bytes are damaged or missing.
+  Returns:
+    Every leaf whose bytes are damaged or missing, under its path.
   """
   wrong: list[Mismatch] = []
-  for leaf in leaves.values():
+  for path, leaf in leaves.items():
     try:
       leaf.read()
-    except CheckpointError as error:
-      wrong += error.mismatches
-  if wrong:
-    raise CheckpointError(path, wrong)
+    except DamagedLeafError as error:
+      wrong += error.named(path)
+  return wrong
 
 
 def damaged(path: str, leaf: Leaf, error: BaseException) -> Mismatch:
   """Describe a leaf whose metadata is fine and whose bytes are not."""
-  if isinstance(error, CheckpointError):
+  if isinstance(error, DamagedLeafError):
     found = "; ".join(m.found for m in error.mismatches)
   else:
     found = describe(error)
@@ -223,6 +221,8 @@ class Checkpoint:
       where there is none. Separate, because a model is usable without it.
     config: what the format itself says about the model (HF's config.json).
     notes: what a user should know about how this was read.
+    broken: what is there and cannot be opened, or contradicts itself. Kept, so
+      that one error can list it together with what does not fit a model.
   """
 
   path: str
@@ -232,6 +232,7 @@ class Checkpoint:
   open_state: Callable[[], Mapping[str, Leaf]] = dict
   config: Mapping[str, object] | None = None
   notes: tuple[str, ...] = ()
+  broken: tuple[Mismatch, ...] = ()
 
 
 def missing(path: str, expected: str, hint: str = "") -> Mismatch:

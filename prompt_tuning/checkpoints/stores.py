@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch, describe
+from prompt_tuning.checkpoints.errors import Mismatch, describe
 from prompt_tuning.checkpoints.source import Box, Leaf, dtype_named
 
 # A chunk is decoded whole, whatever part of it is wanted. T5X's chunks are at
@@ -95,21 +95,17 @@ def database(folder: str, name: str, driver: str = "zarr") -> Mapping[str, Any]:
 
 
 def open_leaves(
-  path: str | os.PathLike[str], specs: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Leaf]:
+  specs: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Leaf], list[Mismatch]]:
   """Open arrays, reading their metadata only.
 
   Args:
-    path: the checkpoint, for messages.
     specs: leaf path -> spec from `directory` or `database`.
 
   Returns:
-    Leaf path -> leaf. Reading a chunk that is not there is an error, not
+    Leaf path -> leaf, and every array that is missing, damaged, or of a dtype
+    that no checkpoint holds. Reading a chunk that is not there is an error, not
     zeros: T5X and Orbax write every chunk, zeros included.
-
-  Raises:
-    CheckpointError: every array that is missing, damaged, or of a dtype that
-      no checkpoint holds.
   """
   context = ts.Context()  # shared, so that a database's index is read once
   strict = {"fill_missing_data_reads": False}
@@ -127,13 +123,11 @@ def open_leaves(
     dtype = dtype_named(store.dtype.name)
     if dtype is None:
       wrong.append(unsupported(name, store.dtype.name))
-    elif problem := _oversized_chunks(store):
+    elif problem := _oversized_chunks(store) or _reversed_axes(store):
       wrong.append(Mismatch(name, "an array", problem))
     else:
       leaves[name] = _leaf(name, dtype, store)
-  if wrong:
-    raise CheckpointError(path, wrong)
-  return leaves
+  return leaves, wrong
 
 
 def _leaf(name: str, dtype: np.dtype, store: Any) -> Leaf:
@@ -166,4 +160,16 @@ def _oversized_chunks(store: Any) -> str:
   chunk_bytes = math.prod(store.chunk_layout.read_chunk.shape or ()) * itemsize
   if chunk_bytes > 2 * nbytes + _SLACK_BYTES:
     return f"chunks of {chunk_bytes} bytes for an array of {nbytes}"
+  return ""
+
+
+def _reversed_axes(store: Any) -> str:
+  """Say whether chunks are laid out otherwise than row by row.
+
+  TensorStore would read them, but neither T5X nor Orbax writes them. Metadata
+  that says so are damaged, and a square kernel would be transposed unnoticed.
+  """
+  order = list(store.chunk_layout.inner_order or ())
+  if order != sorted(order):
+    return f"axes in the order {order} (zarr's order F)"
   return ""

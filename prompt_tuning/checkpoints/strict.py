@@ -45,6 +45,7 @@ def match(
   target: Mapping[str, Any],
   ignore: Sequence[str] = (),
   hint: str = "",
+  broken: Sequence[Mismatch] = (),
 ) -> dict[str, Leaf]:
   """Find the leaf for every part of a target, and insist on a perfect fit.
 
@@ -55,13 +56,15 @@ def match(
       may have any other floating dtype; everything else must be equal.
     ignore: patterns (whole paths) of leaves that may be there and unwanted.
     hint: appended to the error.
+    broken: what else is wrong with the checkpoint (`Checkpoint.broken`); a leaf
+      in it is told as that, rather than as missing.
 
   Returns:
     Target path -> leaf of the target's shape.
 
   Raises:
     CheckpointError: every missing, surplus, misnamed or misshapen leaf, and
-      every pattern in `ignore` that no leaf has.
+      every pattern in `ignore` that no leaf has, and what is broken.
   """
   found: dict[str, Leaf] = {}
   wanted: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
@@ -72,19 +75,21 @@ def match(
     groups[name] = names or [name]
     for part in groups[name]:
       wanted[part] = (shape[1:] if names else shape, dtype)
-  unwanted = [name for name in leaves if name not in wanted]
+  bad = dict.fromkeys(mismatch.path for mismatch in broken)
+  unwanted = [name for name in (*leaves, *bad) if name not in wanted]
   ignored = [n for n in unwanted if any(re.fullmatch(p, n) for p in ignore)]
-  extra = [name for name in unwanted if name not in ignored]
+  extra = [n for n in unwanted if n not in ignored and n not in bad]
   wrong = _unused(ignore, unwanted)
+  wrong += [mismatch for mismatch in broken if mismatch.path not in ignored]
+  absent = wanted.keys() - leaves.keys() - bad.keys()
   for name, (shape, dtype) in wanted.items():
+    if name in bad:
+      continue
     problem = _problem(name, shape, dtype, leaves.get(name), extra)
     if problem:
       wrong.append(problem)
   wrong += [
-    surplus(
-      n, str(leaves[n]), tree.nearest(n, set(wanted) - set(leaves)).strip()
-    )
-    for n in extra
+    surplus(n, str(leaves[n]), tree.nearest(n, absent).strip()) for n in extra
   ]
   if wrong:
     raise CheckpointError(path, sorted(wrong, key=lambda m: m.path), hint)

@@ -36,6 +36,8 @@ _SPEC_KEYS = {"driver", "kvstore", "metadata"}
 _STEP = "state/step"
 _MESH_TENSORFLOW = b"model_checkpoint_path"
 
+Opened = tuple[dict[str, Leaf], list[Mismatch]]  # leaves, and what is broken
+
 
 def open_t5x(path: str) -> Checkpoint:
   """Open a native T5X checkpoint.
@@ -45,7 +47,7 @@ def open_t5x(path: str) -> Checkpoint:
       checkpoint may be that file alone).
 
   Returns:
-    The checkpoint.
+    The checkpoint; arrays that cannot be opened are `broken`.
 
   Raises:
     CheckpointError: every way in which it is none.
@@ -53,9 +55,16 @@ def open_t5x(path: str) -> Checkpoint:
   file = os.path.join(path, FILE) if os.path.isdir(path) else path
   folder = os.path.dirname(os.path.abspath(file))
   nodes = flat_nodes(_optimizer(file))
-  return from_nodes(
-    path, "t5x", nodes, lambda some: _open_nodes(path, folder, some)
-  )
+  return from_nodes(path, "t5x", nodes, lambda some: _open_nodes(folder, some))
+
+
+def is_t5x(path: str) -> bool:
+  """Say whether a path has T5X's msgpack file; its arrays may be damaged."""
+  try:
+    _optimizer(os.path.join(path, FILE) if os.path.isdir(path) else path)
+  except CheckpointError:
+    return False
+  return True
 
 
 def _optimizer(file: str) -> Mapping[str, Any]:
@@ -78,14 +87,8 @@ def _optimizer(file: str) -> Mapping[str, Any]:
   return tree["optimizer"]
 
 
-def _open_nodes(
-  path: str, folder: str, nodes: Mapping[str, Any]
-) -> dict[str, Leaf]:
-  """Make a leaf of every node, which should stand for an array.
-
-  Raises:
-    CheckpointError: every node that is wrong.
-  """
+def _open_nodes(folder: str, nodes: Mapping[str, Any]) -> Opened:
+  """Make a leaf of every node, which should stand for an array."""
   wrong: list[Mismatch] = []
   leaves, specs = {}, {}
   for name, node in nodes.items():
@@ -104,16 +107,15 @@ def _open_nodes(
       located[name] = stores.directory(_locate(folder, spec), spec["driver"])
     except CheckpointError as error:
       wrong += error.named(name)
-  try:
-    opened = stores.open_leaves(path, located)
-  except CheckpointError as error:
-    wrong += error.mismatches
-    opened = {}
-  compared = (_contradiction(n, specs[n], leaf) for n, leaf in opened.items())
-  wrong += filter(None, compared)
-  if wrong:
-    raise CheckpointError(path, wrong)
-  return dict(sorted({**leaves, **opened}.items()))
+  opened, failed = stores.open_leaves(located)
+  wrong += failed
+  for name, leaf in opened.items():
+    contradiction = _contradiction(name, specs[name], leaf)
+    if contradiction is None:
+      leaves[name] = leaf
+    else:
+      wrong.append(contradiction)
+  return dict(sorted(leaves.items())), wrong
 
 
 def flat_nodes(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def from_nodes(
   path: str,
   kind: str,
   nodes: Mapping[str, Any],
-  opener: Callable[[Mapping[str, Any]], dict[str, Leaf]],
+  opener: Callable[[Mapping[str, Any]], Opened],
 ) -> Checkpoint:
   """Sort the nodes of `{target, state}` into a `Checkpoint`.
 
@@ -177,7 +179,7 @@ def from_nodes(
     opener: makes leaves of some of the nodes.
 
   Returns:
-    The checkpoint.
+    The checkpoint; arrays that cannot be opened are `broken`.
 
   Raises:
     CheckpointError: there is no `target`, or the step is no whole number.
@@ -189,15 +191,24 @@ def from_nodes(
     found = f"only {sorted(nodes)[:5]}" if nodes else "an empty tree"
     raise unreadable(path, "model parameters under `target`", found)
   known = ("target/", "state/")
+  params, broken = opener(target)
+  steps, no_step = opener({} if step is None else {_STEP: step})
+
+  def open_state() -> Mapping[str, Leaf]:
+    # None: a parameter that the optimizer did not touch.
+    touched = {n: x for n, x in state.items() if x is not None}
+    leaves, wrong = opener(touched)
+    if wrong:
+      raise CheckpointError(path, wrong)
+    return leaves
+
   return Checkpoint(
     path,
     kind,
-    opener(target),
-    step=None if step is None else _step(path, opener({_STEP: step})[_STEP]),
-    # None: a parameter that the optimizer did not touch.
-    open_state=lambda: opener(
-      {n: x for n, x in state.items() if x is not None}
-    ),
+    params,
+    step=_step(path, steps[_STEP]) if steps else None,
+    open_state=open_state,
+    broken=(*broken, *no_step),
     notes=tuple(
       f"{name} is neither parameter nor optimizer state and was left out"
       for name in sorted(nodes)

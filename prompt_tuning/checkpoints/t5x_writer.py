@@ -40,7 +40,7 @@ def write_t5x(
   step: int = 0,
   dtype: np.dtype | None = None,
   state: Mapping[str, Leaf] | None = None,
-  overwrite: bool = False,
+  overwrite: paths.Overwrite = False,
 ) -> None:
   """Write a native T5X checkpoint, one array at a time.
 
@@ -51,7 +51,7 @@ def write_t5x(
     dtype: of `target`, float32 or bfloat16; by default each leaf keeps its own.
     state: optimizer state, path below `state/` (`param_states/...`) -> leaf;
       it always keeps its dtype, as in T5X.
-    overwrite: whether an existing checkpoint may be replaced.
+    overwrite: whether a native T5X checkpoint may be replaced, or what else.
 
   Raises:
     CheckpointError: a leaf that T5X cannot read back, or no place to write.
@@ -68,7 +68,7 @@ def write_t5x(
       path, [Mismatch("dtype", "float32 or bfloat16", dtype.name)]
     )
   flat: dict[str, Any] = {"state/step": np.asarray(step, np.int32)}
-  with paths.replacing(path, overwrite) as folder:
+  with paths.replacing(path, overwrite, t5x.is_t5x) as folder:
     os.mkdir(folder)
     for name, leaf in params.items():
       saved_as = dtype or leaf.dtype

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-import tempfile
+import uuid
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -15,16 +15,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
   Raises:
     FileNotFoundError: the directory does not exist.
   """
+  write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+  """Write bytes, see `write_text`."""
   path = pathlib.Path(path)
   if not path.parent.is_dir():
     raise FileNotFoundError(f"No directory {path.parent} to write {path.name}.")
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
   try:
-    with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-      file.write(text)
+    with temporary.open("xb") as file:
+      file.write(data)
       file.flush()
       os.fsync(file.fileno())
-    pathlib.Path(temporary).replace(path)
+    temporary.replace(path)
   except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
     raise

@@ -14,7 +14,7 @@ import sentencepiece
 from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 
-from prompt_tuning.core import types
+from prompt_tuning.core import embedded, types
 
 EXTRA_IDS = 100
 ENVIRONMENT_VARIABLE = "PROMPT_TUNING_VOCABULARY"
@@ -39,7 +39,8 @@ def resolve(path: str | None = None) -> str:
   """Find out which vocabulary file is meant, without opening it.
 
   Args:
-    path: an explicit choice; else that of `configure`, else the environment
+    path: an explicit choice, perhaps `embedded:` and the name of a model that
+      ships with the package; else that of `configure`, else the environment
       variable `PROMPT_TUNING_VOCABULARY`.
 
   Returns:
@@ -55,7 +56,7 @@ def resolve(path: str | None = None) -> str:
       f"environment variable {ENVIRONMENT_VARIABLE}. The published file is "
       f"{_PUBLISHED}."
     )
-  return str(chosen)
+  return embedded.vocabulary(str(chosen))
 
 
 def load(path: str | None = None) -> "Vocabulary":

@@ -53,6 +53,11 @@ class Runs:
   def __len__(self) -> int:
     return len(self.placements)
 
+  def one(self, run: int) -> "Runs":
+    """Take one run out."""
+    delta = jax.tree.map(lambda leaf: leaf[run : run + 1], self.delta)
+    return Runs(delta, (self.placements[run],))
+
 
 def join(parts: Sequence[Runs]) -> Runs:
   """Put runs that were tuned apart side by side.

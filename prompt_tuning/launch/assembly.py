@@ -19,6 +19,7 @@ from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.identity import placements_of
 from prompt_tuning.launch.job import Run, TrainJob
 from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, state
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Program
@@ -79,30 +80,55 @@ def assemble(
     contexts = [_context(run, table, codec) for run in runs]
     keys = [jax.random.key(run.seed) for run in runs]
     whole["tuner"] = bank.init_bank(tuners, keys, contexts).params
-  rules = partition.build(job.rules, _shapes_of_one_run(whole))
-  trainable, frozen = rules.split(whole)
+  program = build_program(job, backbone.config, whole, start_step)
+  trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
     copies = jax.tree.map(lambda a: _copies(a, len(runs)), trainable["model"])
     trainable = {**trainable, "model": copies}
+  seeds = [run.seed for run in runs]
+  fresh = state.create(trainable, program.optimizer, seeds)
+  placements = placements_of(tuners, len(runs))
+  return Assembly(program, _on_mesh(fresh, mesh), frozen, tuners, placements)
+
+
+def build_program(
+  job: TrainJob,
+  config: T5Config,
+  whole: Mapping[str, Params],
+  start_step: int,
+) -> Program:
+  """Build the step; nothing is computed.
+
+  Args:
+    job: what to do.
+    config: of the model.
+    whole: {"model": parameters, "tuner": those of all runs}; arrays, or what
+      only describes them.
+    start_step: that of the optimizer.
+
+  Returns:
+    The program.
+
+  Raises:
+    ValueError: the rules do not fit.
+  """
+  runs = job.runs
   optimizer = optimizers.bank_optimizer(
     job.optimizer,
     [run.learning_rate for run in runs],
     start_step=start_step,
     schedule=job.schedule,
   )
-  program = Program(
-    forward=_forward(backbone),
-    produce=_produce(tuners),
-    partition=rules,
+  return Program(
+    forward=_forward(config),
+    produce=_produce(job.tuners),
+    partition=partition.build(job.rules, _shapes_of_one_run(whole)),
     objective=job.objective,
     optimizer=optimizer,
     num_runs=len(runs),
     num_microbatches=job.num_microbatches,
-    dropout=backbone.config.dropout_rate > 0,
+    dropout=config.dropout_rate > 0,
   )
-  fresh = state.create(trainable, optimizer, [run.seed for run in runs])
-  placements = placements_of(tuners, len(runs))
-  return Assembly(program, _on_mesh(fresh, mesh), frozen, tuners, placements)
 
 
 def _context(run: Run, table: Array, codec: Vocabulary) -> Context:
@@ -156,8 +182,8 @@ def _copies(leaf: Array, count: int) -> Array:
   )
 
 
-def _forward(backbone: Backbone) -> Callable[..., Array]:
-  model: Any = network.T5(backbone.config)
+def _forward(config: T5Config) -> Callable[..., Array]:
+  model: Any = network.T5(config)
 
   def forward(
     params: Params, batch: Batch, delta: Delta, keys: Array | None

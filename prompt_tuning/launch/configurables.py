@@ -15,8 +15,16 @@ from flax import linen as nn
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
-from prompt_tuning.data import custom
-from prompt_tuning.launch import gin_config, infer_jobs, job, settings
+from prompt_tuning.data import corpus, custom
+from prompt_tuning.data.catalog import skills
+from prompt_tuning.launch import (
+  comparing,
+  gin_config,
+  infer_jobs,
+  job,
+  pretraining,
+  settings,
+)
 from prompt_tuning.models.t5 import config, decoding
 from prompt_tuning.train import objectives, optimizers, schedules
 from prompt_tuning.tuners import copying, initializers, prompt
@@ -89,14 +97,20 @@ def _dtype(name: str) -> Any:
 
 # Full name in gin -> what it builds.
 KNOWN: Mapping[str, Callable[..., Any]] = {
+  "compare": comparing.CompareJob,
   "eval": infer_jobs.EvalJob,
   "infer": infer_jobs.InferJob,
+  "pretrain": pretraining.PretrainJob,
   "train": job.TrainJob,
+  "corpora.Denoising": corpus.Denoising,
+  "corpora.Skills": corpus.Skills,
+  "corpora.Text": corpus.Text,
   "data.Dataset": settings.Dataset,
   "data.custom_task": custom_task,
   "decoding.BeamSearch": decoding.BeamSearch,
   "decoding.Greedy": decoding.Greedy,
   "decoding.Sampling": decoding.Sampling,
+  "pretraining.Stage": pretraining.Stage,
   "evaluation.Evaluation": settings.Evaluation,
   "meshes.Mesh": settings.MeshShape,
   "models.T5Config": config.T5Config,
@@ -123,6 +137,8 @@ CONSTANTS: Mapping[str, Any] = {
   "labels.WSC": initializers.WSC_LABELS,
   "partition.EVERYTHING": partition.EVERYTHING,
   "partition.TUNER_ONLY": partition.TUNER_ONLY,
+  "tasks.SKILLS": skills.NAMES,
+  "tasks.INSTRUCTED_SKILLS": {n: skills.instructed(n) for n in skills.NAMES},
 }
 
 

@@ -17,12 +17,11 @@ from prompt_tuning.checkpoints import (
   strict,
   t5x_writer,
 )
-from prompt_tuning.checkpoints.errors import CheckpointError
-from prompt_tuning.checkpoints.source import (
-  Checkpoint,
-  Leaf,
-  insist_readable,
+from prompt_tuning.checkpoints.errors import (
+  CheckpointError,
+  DamagedLeafError,
 )
+from prompt_tuning.checkpoints.source import Checkpoint, Leaf, all_damage
 from prompt_tuning.core import tree
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
@@ -89,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--step", type=_step, help="training step, for t5x")
   parser.add_argument("--base-model", help="name of the backbone, for peft")
-  parser.add_argument("--overwrite", action="store_true")
+  parser.add_argument(
+    "--overwrite",
+    action="store_true",
+    help="replace what is there, if it is a checkpoint or a prompt",
+  )
   return parser
 
 
@@ -117,13 +120,16 @@ def _convert_model(
   args: argparse.Namespace, model: T5Config | None
 ) -> tuple[str, ...]:
   """Convert a backbone; returns what the user should know."""
-  source = restore.open_checkpoint(args.src)
+  source = restore.open_checkpoint(args.src, whole=False)
   params, config = _whole_model(source, model, args.ignore)
   try:
     return _write_model(args, source, params, config)
-  except CheckpointError:
-    insist_readable(args.src, source.params)  # a leaf's damage seldom is alone
-    raise
+  except DamagedLeafError as error:  # a leaf's damage seldom is alone
+    everything = dict(params)
+    if args.to == "t5x":
+      state = source.open_state().items()
+      everything |= {f"state/{name}": leaf for name, leaf in state}
+    raise CheckpointError(args.src, all_damage(everything)) from error
 
 
 def _write_model(
@@ -134,6 +140,7 @@ def _write_model(
 ) -> tuple[str, ...]:
   """Write a backbone; returns what the user should know."""
   dtype = DTYPES[args.dtype] if args.dtype else None
+  overwrite = args.overwrite and restore.is_ours
   notes = list(source.notes)
   if args.to == "hf":
     unsaid = args.config is None and source.config is None
@@ -142,7 +149,7 @@ def _write_model(
         "no published size: relative_attention_max_distance is "
         f"{config.relpos_max_distance}, T5's usual one; shapes do not tell it"
       )
-    hf.write_hf(args.dst, params, config, dtype=dtype, overwrite=args.overwrite)
+    hf.write_hf(args.dst, params, config, dtype=dtype, overwrite=overwrite)
     return tuple(notes)
   named = _STEP.fullmatch(os.path.basename(os.path.normpath(args.dst)))
   step = next(
@@ -158,7 +165,7 @@ def _write_model(
     step=step,
     dtype=dtype,
     state=source.open_state(),
-    overwrite=args.overwrite,
+    overwrite=overwrite,
   )
   return tuple(notes)
 
@@ -170,7 +177,10 @@ def _whole_model(
   config = model or sizes.infer_config(source)
   target = tree.flatten(network.abstract_params(config))
   hint = sizes.hint(source, target)
-  return strict.match(source.path, source.params, target, ignore, hint), config
+  params = strict.match(
+    source.path, source.params, target, ignore, hint, source.broken
+  )
+  return params, config
 
 
 def _convert_prompt(
@@ -182,14 +192,15 @@ def _convert_prompt(
   prompt = restore.open_prompt(args.src)
   prompts.insist(prompt, width=model.emb_dim if model else None)
   values = np.asarray(prompt.values)
+  overwrite = args.overwrite and restore.is_ours
   if args.to == "npy":
-    prompts.write_npy(args.dst, values, overwrite=args.overwrite)
+    prompts.write_npy(args.dst, values, overwrite=overwrite)
   else:
     peft.write_peft(
       args.dst,
       values,
       model=model,
       base_model=args.base_model,
-      overwrite=args.overwrite,
+      overwrite=overwrite,
     )
   return prompt.notes

@@ -7,12 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from prompt_tuning.checkpoints import restore
-from prompt_tuning.checkpoints.errors import CheckpointError
-from prompt_tuning.checkpoints.source import (
-  ArrayLeaf,
-  Leaf,
-  insist_readable,
-)
+from prompt_tuning.checkpoints.errors import CheckpointError, DamagedLeafError
+from prompt_tuning.checkpoints.source import ArrayLeaf, Leaf, all_damage
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +29,12 @@ def main(argv: Sequence[str]) -> int:
   args = parser.parse_args(argv)
   try:
     a, b = _leaves(args.a), _leaves(args.b)
-    lines = _compare(args, a, b)
+    lines = list(differences(a, b))
+  except DamagedLeafError:  # a leaf's damage seldom is alone
+    for path, leaves in ((args.a, a), (args.b, b)):
+      if damage := all_damage(leaves):
+        print(CheckpointError(path, damage), file=sys.stderr)
+    return 2
   except CheckpointError as error:
     print(error, file=sys.stderr)
     return 2
@@ -42,18 +43,6 @@ def main(argv: Sequence[str]) -> int:
   equal = len(a.keys() | b.keys()) - len(lines)
   print(f"{equal} equal, {len(lines)} different")
   return int(bool(lines))
-
-
-def _compare(
-  args: argparse.Namespace, a: Mapping[str, Leaf], b: Mapping[str, Leaf]
-) -> list[str]:
-  """List the differences; damage is told for the whole of a checkpoint."""
-  try:
-    return list(differences(a, b))
-  except CheckpointError:
-    insist_readable(args.a, a)
-    insist_readable(args.b, b)
-    raise
 
 
 def _leaves(path: str) -> Mapping[str, Leaf]:

@@ -75,6 +75,10 @@ def export(
     ValueError: a tuned model, or no prompt.
   """
   found = tuned.load(src)
+  if found.weights:
+    raise ValueError(
+      f"{src} holds a tuned model: there is no prompt to export."
+    )
   lines = []
   for run, name in enumerate(found.names):
     folder = os.path.join(dst, name)

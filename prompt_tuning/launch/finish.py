@@ -16,7 +16,6 @@ from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Params
 from prompt_tuning.data import atomic
 from prompt_tuning.data.vocabulary import Vocabulary
-from prompt_tuning.infer import reports
 from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.launch import exporting, scoring, summary, tuned
@@ -73,12 +72,11 @@ def finish(outcome: Outcome) -> str:
   sections = []
   if outcome.scorer is not None:
     results = outcome.scorer.results(trainable)
-    _write_reports(outcome, steps, results)
     rows = [*_rows(outcome, steps, results), *_controls(outcome, trainable)]
     sections.append(summary.scores_by_task(rows))
   sections.append(_parameters(outcome))
   if outcome.parts.tuners:
-    runs = _runs(outcome, trainable)
+    runs = runs_of(outcome, trainable)
     sections += [_neighbours(outcome, runs), _export(outcome, runs, folder)]
   names = [run.name for run in outcome.job.runs]
   if jax.process_index() == 0:
@@ -122,24 +120,11 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
   return steps, axes.replicated(outcome.mesh, tree.unflatten(whole))
 
 
-def _runs(outcome: Outcome, trainable: Params) -> Runs:
+def runs_of(outcome: Outcome, trainable: Params) -> Runs:
+  """Let the tuning methods make their runs of what was trained."""
   program, parts = outcome.parts.program, outcome.parts
   params = program.partition.merge(trainable, parts.frozen)
   return Runs(program.produce(params["tuner"]), parts.placements)
-
-
-def _write_reports(
-  outcome: Outcome, steps: Sequence[int], results: Sequence[Sequence[Result]]
-) -> None:
-  """Write T5X's files of metrics and predictions."""
-  if jax.process_index():
-    return
-  root = pathlib.Path(outcome.job.model_dir, "inference_eval")
-  for run, step, own in zip(outcome.job.runs, steps, results, strict=True):
-    for result in own:
-      reports.write(
-        root / run.name, step, result, outcome.job.json_write_n_results
-      )
 
 
 def _rows(
@@ -161,7 +146,7 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
   scorer, parts = outcome.scorer, outcome.parts
   if not (outcome.job.controls and scorer and parts.tuners):
     return []
-  trained = _runs(outcome, trainable)
+  trained = runs_of(outcome, trainable)
   tasks = [run.task for run in outcome.job.runs]
   jobs, controls, metrics = [], [Runs()], {}
   for task, sets in scorer.sets.items():
@@ -213,19 +198,30 @@ def _neighbours(outcome: Outcome, runs: Runs) -> str:
   tasks = [run.task for run in outcome.job.runs]
   sections = []
   for task in dict.fromkeys(tasks):
-    labels = {i for word in task_words(task) for i in codec.encode(word)}
     run = tasks.index(task)
     for stack, vectors in tuned.prompt_vectors(runs, run).items():
+      labels = _label_ids(outcome, run, stack)
       report = summary.nearest_tokens(
         vectors,
         embeddings,
         lambda i: codec.pieces([i])[0],
         min(codec.size, outcome.model.config.vocab_size),
-        sorted(labels),
+        labels,
       )
       name = outcome.job.runs[run].name
       sections.append(f"{stack} prompt {name}".rstrip() + f"\n{report}")
   return "\n\n".join(sections)
+
+
+def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
+  """List the tokens of the words for classes: as given, or the task's own."""
+  init = getattr(outcome.parts.tuners[run], f"{stack}_init", None)
+  given = getattr(init, "labels", None)
+  codec = outcome.codec
+  words = given or task_words(outcome.job.runs[run].task)
+  ids = {i for word in words for i in codec.encode(word)}
+  # A piece that only separates words is no part of a label.
+  return sorted(i for i in ids if codec.pieces([i])[0].strip("\u2581"))
 
 
 def _export(outcome: Outcome, runs: Runs, folder: pathlib.Path) -> str:

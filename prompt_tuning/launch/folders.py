@@ -1,7 +1,11 @@
 """Folders that a command is about to write to."""
 
 import os
+import pathlib
 import tempfile
+from collections.abc import Mapping
+
+from prompt_tuning.checkpoints import paths
 
 
 def ensure_writable(folder: str, macro: str) -> None:
@@ -20,3 +24,20 @@ def ensure_writable(folder: str, macro: str) -> None:
       pass
   except OSError as error:
     raise ValueError(f"{macro} cannot be written to: {error}.") from error
+
+
+def write_texts(
+  folder: str | os.PathLike[str], texts: Mapping[str, str]
+) -> None:
+  """Write text files, each whole or not at all.
+
+  Args:
+    folder: is made where it is missing.
+    texts: name of a file -> what shall be in it.
+
+  Raises:
+    CheckpointError: it cannot be written to.
+  """
+  for name, text in texts.items():
+    with paths.replacing(pathlib.Path(folder, name), overwrite=True) as path:
+      pathlib.Path(path).write_text(text, encoding="utf-8")

@@ -7,16 +7,14 @@ names each, where it stands, and the nearest name that would have been right.
 
 import inspect
 import os
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
 
-from prompt_tuning.checkpoints import paths
 from prompt_tuning.core import tree
-from prompt_tuning.launch import gin_statements, t5x_names
+from prompt_tuning.launch import folders, gin_statements, t5x_names
 from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
 
@@ -89,6 +87,11 @@ def operative_text() -> str:
   return _ending_once(gin.operative_config_str())
 
 
+def texts() -> dict[str, str]:
+  """Return both of them under the names of the files that `write` makes."""
+  return {CONFIG: config_text(), OPERATIVE: operative_text()}
+
+
 def write(folder: str | os.PathLike[str]) -> None:
   """Write `config.gin` and `operative_config.gin` into a folder.
 
@@ -98,10 +101,7 @@ def write(folder: str | os.PathLike[str]) -> None:
   Raises:
     CheckpointError: it cannot be written to.
   """
-  texts = {CONFIG: config_text(), OPERATIVE: operative_text()}
-  for name, text in texts.items():
-    with paths.replacing(pathlib.Path(folder, name), overwrite=True) as path:
-      pathlib.Path(path).write_text(text, encoding="utf-8")
+  folders.write_texts(folder, texts())
 
 
 def _ending_once(text: str) -> str:

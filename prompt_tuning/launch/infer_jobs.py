@@ -17,7 +17,8 @@ class EvalJob:
     model: the backbone.
     checkpoint_path: its weights.
     prompt_file: a prompt, several, or name -> prompt; each is scored on every
-      task, unless the names are those of the tasks. None: the plain model.
+      task, unless the names are those of the tasks. Also the bundle of one run
+      that tuned the model. None: the plain model.
     evaluation: on what, and how.
     output_dir: where T5X's files go.
     mesh: arrangement of the devices.

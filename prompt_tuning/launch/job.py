@@ -57,7 +57,7 @@ class TrainJob:
   Attributes:
     model_dir: folder of the run.
     model: the backbone.
-    initial_checkpoint_path: its weights.
+    initial_checkpoint_path: its weights; None where a model is handed in.
     dataset: what to train on.
     tuner: makes the tuning method, or several; None for model tuning.
     rules: what trains, see `core.partition`.
@@ -77,10 +77,12 @@ class TrainJob:
     restore_dtype: of the frozen weights.
     evaluation: how runs are scored; None for not at all.
     eval_period: steps between evaluations.
+    eval_at_start: whether to evaluate before the first step too.
     eval_steps: batches of the evaluation split on which the training loss is
       computed too; 0 for none.
     checkpoint_period: steps between bundles.
     keep_checkpoints: bundles kept besides the best.
+    keep_best: whether the best ones are kept.
     log_period: steps between lines of the log.
     patience: evaluations without improvement after which training stops.
     controls: at the end, also score the model without a prompt and with a
@@ -92,7 +94,7 @@ class TrainJob:
 
   model_dir: str
   model: T5Config
-  initial_checkpoint_path: str
+  initial_checkpoint_path: str | None
   dataset: Dataset
   tuner: TunerFactory | Sequence[TunerFactory] | None = None
   rules: Sequence[partition.RuleLike] = partition.TUNER_ONLY
@@ -109,9 +111,11 @@ class TrainJob:
   restore_dtype: str = "float32"
   evaluation: Evaluation | None = None
   eval_period: int = 1_000
+  eval_at_start: bool = False
   eval_steps: int = 20
   checkpoint_period: int = 1_000
   keep_checkpoints: int = 2
+  keep_best: bool = True
   log_period: int = 100
   patience: int | None = None
   controls: bool = False
@@ -173,12 +177,15 @@ class TrainJob:
       Updates in all, those that a resumed run has done included.
 
     Raises:
-      ValueError: the end lies before the start.
+      ValueError: there are none to do.
     """
     if self.relative_steps is not None:
-      steps = self.relative_steps
-    else:
-      steps = (self.total_steps or 0) - restored_step
+      if self.relative_steps < 1:
+        raise ValueError(
+          f"TRAIN_STEPS_RELATIVE must be positive; got {self.relative_steps}."
+        )
+      return self.relative_steps
+    steps = (self.total_steps or 0) - restored_step
     if steps < 1:
       raise ValueError(
         f"TRAIN_STEPS = {self.total_steps} leaves {steps} steps: as in T5X it "

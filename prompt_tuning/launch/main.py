@@ -9,7 +9,11 @@ from prompt_tuning.core import tree
 # Command -> (module with `main(argv) -> int`, what it does). Imported only when
 # asked for: `inspect` should not pay for what `train` needs.
 COMMANDS: dict[str, tuple[str, str]] = {
+  "pretrain": ("pretrain", "pre-train a T5: span corruption, LM adaptation"),
+  "vocabulary": ("vocabulary", "train a SentencePiece vocabulary on text"),
   "train": ("train", "train prompts, evaluate, keep the best, export"),
+  "plan": ("plan", "what training needs and costs on TPUs that are not here"),
+  "compare": ("compare", "prompt tuning beside its baselines, one table"),
   "eval": ("eval", "score prompts on tasks; several also vote"),
   "infer": ("infer", "answer the examples of a task or a text file"),
   "score": ("score", "log-likelihoods of given targets"),

@@ -15,7 +15,7 @@ class Ready(NamedTuple):
   """What can answer.
 
   Attributes:
-    model: the backbone.
+    model: the backbone, or the tuned model in its place.
     prompts: the runs.
     predictor: both together.
     vocabulary: hash of the vocabulary.
@@ -47,6 +47,7 @@ def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
     job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
   )
   prompts = tuned.load_several(job.prompt_file, model)
+  model = tuned.applied(prompts, model)
   predictor = Predictor(
     model.config,
     model.params,

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from prompt_tuning.checkpoints import bundle, hf, restore, t5x_writer
+from prompt_tuning.checkpoints import bundle, hf, paths, restore, t5x_writer
 from prompt_tuning.core import tree
 from prompt_tuning.data import vocabulary
 from prompt_tuning.launch import (
@@ -23,6 +23,7 @@ from prompt_tuning.launch import (
   finish,
   folders,
   gin_config,
+  identity,
   pretraining_report,
   train,
 )
@@ -77,10 +78,12 @@ def pretrain(job: PretrainJob) -> list[dict[str, Any]] | None:
     CheckpointError: something cannot be read or written.
   """
   folders.ensure_writable(job.model_dir, "MODEL_DIR")
+  for stage in job.stages:
+    _check(job, stage)
   reports = []
   path = job.initial_checkpoint_path
   for stage in job.stages:
-    report = pretraining_report.read(job.folder(stage))
+    report = pretraining_report.read(job, stage)
     if report is None:
       report = _run(job, stage, path)
     if report is None:
@@ -89,7 +92,9 @@ def pretrain(job: PretrainJob) -> list[dict[str, Any]] | None:
     path = str(checkpoint_path(job, stage))
   if jax.process_index() == 0:
     source = vocabulary.load(job.vocabulary_file).path
-    shutil.copyfile(source, pathlib.Path(job.model_dir) / VOCABULARY)
+    target = pathlib.Path(job.model_dir) / VOCABULARY
+    with paths.replacing(target, overwrite=True) as temporary:
+      shutil.copyfile(source, temporary)
   return reports
 
 
@@ -98,14 +103,23 @@ def checkpoint_path(job: PretrainJob, stage: Stage) -> pathlib.Path:
   return job.folder(stage) / f"checkpoint_{job.steps_after(stage)}"
 
 
+def _check(job: PretrainJob, stage: Stage) -> None:
+  """Tokenise a stage's text; refuse what could not be trained on."""
+  train_job = job.train_job(stage)
+  dataset = train_job.dataset
+  feeding.open_vocabulary(dataset)
+  check_fills_a_batch(stage, feeding.load(dataset, dataset.names[0], None))
+  # What does not fit into rows, or rows not onto the devices, shows here.
+  nowhere = identity.placements_of((), 1)
+  rows, mesh = job.model.vocab_size, job.mesh.build()
+  feeding.train_batches(dataset, train_job.runs, nowhere, rows, None, mesh)
+
+
 def _run(
   job: PretrainJob, stage: Stage, path: str | None
 ) -> dict[str, Any] | None:
   """Run one stage and write its model; None if it was told to stop."""
   train_job = job.train_job(stage)
-  feeding.open_vocabulary(train_job.dataset)
-  name = train_job.dataset.names[0]
-  check_fills_a_batch(stage, feeding.load(train_job.dataset, name, None))
   mesh, rules = job.mesh.build(), job.mesh.rules
   if path is None:
     model = backbone.fresh(job.model, mesh, rules, job.seed, job.relpos_scale)
@@ -142,4 +156,8 @@ def _export(
     gin_config.write(job.model_dir)
     # The report comes last: a stage that has one is done.
     pretraining_report.write(job.folder(stage), report)
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(f"{stage.name} is written")
   return report

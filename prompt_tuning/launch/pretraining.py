@@ -118,8 +118,8 @@ class PretrainJob:
     if codec.size > self.model.vocab_size:
       raise ValueError(
         f"{codec.path} has {codec.size} ids, sentinels included, but the model "
-        f"has {self.model.vocab_size} rows; raise VOCAB_SIZE to "
-        f"{-(-codec.size // 128) * 128}, or take another VOCABULARY_FILE."
+        f"has {self.model.vocab_size} rows; take a MODEL with as many rows, or "
+        "another VOCABULARY_FILE."
       )
 
   @property

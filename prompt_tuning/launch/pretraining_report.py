@@ -8,13 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from prompt_tuning.data import atomic
+from prompt_tuning.checkpoints import bundle, sizes
+from prompt_tuning.data import corpus, spec, vocabulary
+from prompt_tuning.launch import folders, identity
 from prompt_tuning.launch.pretraining import PretrainJob, Stage
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.train import logs, loop
 
 FILE = "stage.json"
+_SECONDS = "train/timing/seconds"
+_SPEED = "train/timing/tokens_per_second"
 _EVAL, _PER_TOKEN = "training_eval/", "/loss_per_nonpadding_target_token"
 
 
@@ -32,15 +37,15 @@ def describe(
   Returns:
     JSON values. `held_out` is, per corpus, (step, loss per target token) of
     every evaluation; `seconds` and what follows from it count training steps
-    only, in all processes that the stage took.
+    only, in all processes that the stage took. Steps that a process was killed
+    before logging are taken to have been as fast as the others.
   """
   lines = logs.read(job.folder(stage))
-  seconds = sum(
-    line["train/timing/seconds"]
-    for line in lines
-    if "train/timing/seconds" in line
-  )
   encoder, decoder = result.tokens
+  timed = [(e[_SECONDS], e[_SPEED]) for e in lines if _SECONDS in e]
+  logged = sum(seconds for seconds, _ in timed)
+  share_logged = sum(s * v for s, v in timed) / (encoder + decoder)
+  seconds = logged / share_logged
   flops = cost.flops_per_token(job.model)
   counts = cost.count_parameters(job.model)
   return {
@@ -57,20 +62,64 @@ def describe(
     "parameters": sum(counts.values()),
     "non_embedding_parameters": counts["encoder"] + counts["decoder"],
     "hardware": _hardware(),
+    "run": settings(job, stage),
   }
+
+
+def settings(job: PretrainJob, stage: Stage) -> dict[str, Any]:
+  """Describe what decides a stage's model, as JSON values.
+
+  Args:
+    job: the whole job.
+    stage: one of its stages.
+
+  Returns:
+    The settings; of files, what is in them.
+  """
+  (name,) = job.train_job(stage).dataset.names
+  tasks = spec.get(name).components(corpus.TRAIN)
+  found = identity.describe(stage) | {
+    "tasks": [(task.identity(), rate) for task, rate in tasks],
+    "vocabulary": vocabulary.load(job.vocabulary_file).sha256,
+    "model": sizes.described(job.model),
+    "dtype": str(np.dtype(job.model.dtype)),
+    "dropout_rate": job.model.dropout_rate,
+    "initial_checkpoint_path": job.initial_checkpoint_path,
+    "seed": job.seed,
+    "relpos_scale": job.relpos_scale,
+    "objective": identity.describe(job.objective),
+    "num_microbatches": job.num_microbatches,
+    "save_dtype": job.save_dtype,
+  }
+  return dict(json.loads(json.dumps(found)))
 
 
 def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
   """Write a stage's report; it says that the stage is done."""
-  atomic.write_text(folder / FILE, json.dumps(report, indent=2) + "\n")
+  folders.write_texts(folder, {FILE: json.dumps(report, indent=2) + "\n"})
 
 
-def read(folder: pathlib.Path) -> dict[str, Any] | None:
-  """Read a stage's report; None if the stage is not done."""
+def read(job: PretrainJob, stage: Stage) -> dict[str, Any] | None:
+  """Read a stage's report.
+
+  Args:
+    job: the whole job.
+    stage: one of its stages.
+
+  Returns:
+    The report; None if the stage is not done.
+
+  Raises:
+    ValueError: the stage was done with other settings.
+  """
+  folder = job.folder(stage)
   path = folder / FILE
   if not path.is_file():
     return None
-  return dict(json.loads(path.read_text(encoding="utf-8")))
+  report = dict(json.loads(path.read_text(encoding="utf-8")))
+  if "run" in report:  # the first reports did not say
+    bundle.Bundle(report, {}).insist_run(settings(job, stage), folder)
+  return report
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """Scoring the runs of a job: while they train, and when they are done."""
 
+import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from jax.sharding import Mesh
@@ -15,8 +16,7 @@ from prompt_tuning.infer.runs import Runs
 from prompt_tuning.launch.assembly import Assembly
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.eval_loss import EvalLoss
-from prompt_tuning.launch.job import Run
-from prompt_tuning.launch.settings import Evaluation
+from prompt_tuning.launch.job import Run, TrainJob
 from prompt_tuning.train import loop
 
 
@@ -31,35 +31,44 @@ class Scorer:
 
   def __init__(
     self,
-    settings: Evaluation,
-    runs: Sequence[Run],
+    job: TrainJob,
     assembly: Assembly,
     backbone: Backbone,
     codec: Vocabulary,
     sets: Mapping[str, Sequence[EvalSet]],
     mesh: Mesh | None,
     loss: EvalLoss | None = None,
+    write: Callable[[Run, Sequence[Result], int], None] | None = None,
   ):
     """Prepare.
 
     Args:
-      settings: how to evaluate, and on what.
-      runs: the runs.
+      job: has the runs, and how to evaluate them.
       assembly: what trains.
       backbone: the model.
       codec: the vocabulary.
       sets: task or mixture -> its examples.
       mesh: where everything lies.
       loss: computes the training loss too.
+      write: writes a run's results of a step to files.
     """
-    self._loss = loss
-    self._settings, self._runs, self._assembly = settings, runs, assembly
+    self._loss, self._write = loss, write
+    if job.evaluation is None:
+      raise ValueError("The job has no evaluation; set TrainJob.evaluation.")
+    self._settings, self._runs = job.evaluation, job.runs
+    self._assembly = assembly
     self._backbone, self._codec, self._mesh = backbone, codec, mesh
     self.sets = sets
 
   def __call__(self, trainable: Params) -> list[loop.Evaluation]:
     """Score all runs, see `loop.Evaluator`."""
-    found = [summary(results) for results in self.results(trainable)]
+    results = self.results(trainable)
+    found = list(map(summary, results))
+    if self._write is not None:
+      found = [
+        evaluation._replace(write=functools.partial(self._write, run, own))
+        for evaluation, run, own in zip(found, self._runs, results, strict=True)
+      ]
     if self._loss is None:
       return found
     return [

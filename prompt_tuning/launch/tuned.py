@@ -1,14 +1,17 @@
 """Loading what was tuned: a run's folder, a bundle, or a prompt in a file."""
 
+import logging
 import os
 import pathlib
+import types
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import bundle, restore
+from prompt_tuning.checkpoints import bundle, fingerprint, restore
 from prompt_tuning.checkpoints.bundle import Bundle
 from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
@@ -18,6 +21,14 @@ from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.identity import placement_of, rebuild
 from prompt_tuning.train import loop
 from prompt_tuning.tuners import bank
+
+logger = logging.getLogger(__name__)
+
+_MODEL = "model/"  # how paths of the backbone's own parameters begin
+_ONE_MODEL = (
+  "Models that were tuned cannot be used side by side, as prompts can: name "
+  f"the bundle of one of them, {loop.BEST}/run_<number>/step_<step>."
+)
 
 
 class Tuned(NamedTuple):
@@ -29,12 +40,14 @@ class Tuned(NamedTuple):
     fingerprint: of the backbone that they were tuned with; None where the file
       does not say.
     step: at which they were saved; None where the file does not say.
+    weights: of a single run that tuned the backbone itself: path -> array.
   """
 
   runs: Runs
   names: tuple[str, ...]
   fingerprint: str | None = None
   step: int | None = None
+  weights: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 def load(path: str | os.PathLike[str]) -> Tuned:
@@ -50,7 +63,7 @@ def load(path: str | os.PathLike[str]) -> Tuned:
 
   Raises:
     CheckpointError: nothing that was tuned, or damaged.
-    ValueError: a tuned model, or an unknown method.
+    ValueError: several tuned models, or an unknown method.
   """
   folder = pathlib.Path(path)
   if bundle.is_bundle(folder):
@@ -58,19 +71,37 @@ def load(path: str | os.PathLike[str]) -> Tuned:
   best = sorted(
     (folder / loop.BEST).glob("run_*"), key=lambda p: int(p.name[4:])
   )
-  latest = bundle.read_latest(folder / loop.BUNDLES)
   found = [bundle.read_latest(run) for run in best]
   if best and all(found):
     parts = [from_bundle(one[1]) for one in found if one is not None]
-    runs = join([part.runs for part in parts])
     names = tuple(name for part in parts for name in part.names)
-    return Tuned(runs, names, parts[0].fingerprint, parts[0].step)
+    return _side_by_side(parts)._replace(names=names, step=parts[0].step)
+  latest = bundle.read_latest(folder / loop.BUNDLES)
   if latest is not None:
     return from_bundle(latest[1])
   loaded = restore.open_prompt(path)
+  for note in loaded.notes:
+    logger.info("%s: %s", path, note)
   values = jnp.asarray(loaded.values)
   placement = Placement(encoder_prefix=tuple(range(len(values))))
   return Tuned(Runs(Delta(virtual=values[None]), (placement,)), ("",))
+
+
+def load_one(path: str | os.PathLike[str]) -> Tuned:
+  """Load what was tuned, and insist that it is a single prompt, see `load`.
+
+  Raises:
+    ValueError: it is several, or a tuned model.
+  """
+  found = load(path)
+  if found.weights:
+    raise ValueError(f"{path} holds a tuned model, not a prompt.")
+  if len(found.runs) > 1:
+    raise ValueError(
+      f"{path} holds {len(found.runs)} runs ({', '.join(found.names)}); name "
+      f"the bundle of one of them: {loop.BEST}/run_<number>/step_<step>."
+    )
+  return found
 
 
 def from_bundle(saved: Bundle) -> Tuned:
@@ -83,27 +114,78 @@ def from_bundle(saved: Bundle) -> Tuned:
     The runs.
 
   Raises:
-    ValueError: a tuned model, or an unknown method.
+    ValueError: several tuned models, or an unknown method.
   """
   described = saved.manifest["run"]
-  params = tree.unflatten(
-    {path: jnp.asarray(array) for path, array in saved.trainable.items()}
-  )
-  if "model" in params or not described["tuners"]:
-    raise ValueError(
-      "This bundle holds a tuned model, not a prompt: its scores are in the "
-      "logs of its run."
-    )
   number = saved.manifest.get("run_index")
   chosen = range(len(described["runs"])) if number is None else (number,)
-  tuners = [rebuild(described["tuners"][k]) for k in chosen]
-  delta = bank.apply_bank(tuners[0], params["tuner"])
-  placements = tuple(map(placement_of, tuners))
+  weights = {
+    path.removeprefix(_MODEL): array
+    for path, array in saved.trainable.items()
+    if path.startswith(_MODEL)
+  }
+  if weights and len(chosen) > 1:
+    raise ValueError(_ONE_MODEL)
+  runs = Runs()
+  if described["tuners"]:
+    tuners = [rebuild(described["tuners"][k]) for k in chosen]
+    params = tree.unflatten(
+      {
+        path: jnp.asarray(array)
+        for path, array in saved.trainable.items()
+        if not path.startswith(_MODEL)
+      }
+    )
+    delta = bank.apply_bank(tuners[0], params["tuner"])
+    runs = Runs(delta, tuple(map(placement_of, tuners)))
   return Tuned(
-    Runs(delta, placements),
+    runs,
     tuple(described["runs"][k]["name"] for k in chosen),
     described["backbone"]["fingerprint"],
     saved.manifest["step"] + described["start_step"],
+    {path: array[0] for path, array in weights.items()},
+  )
+
+
+def _side_by_side(parts: Sequence[Tuned]) -> Tuned:
+  """Put the runs of several parts side by side; a tuned model stands alone."""
+  if len(parts) == 1:
+    return parts[0]
+  if any(part.weights for part in parts):
+    raise ValueError(_ONE_MODEL)
+  runs = join([part.runs for part in parts])
+  return Tuned(runs, (), parts[0].fingerprint)
+
+
+def applied(tuned: Tuned, model: Backbone) -> Backbone:
+  """Put the weights of a tuned model in the place of the backbone's.
+
+  Args:
+    tuned: prompts, or a tuned model.
+    model: the backbone that it was tuned from.
+
+  Returns:
+    The model, in the backbone's dtypes, where the backbone is; the very same
+    one for prompts.
+
+  Raises:
+    ValueError: weights that the backbone has not.
+  """
+  if not tuned.weights:
+    return model
+  flat = dict(tree.flatten(model.params))
+  for path, array in tuned.weights.items():
+    old = flat.get(path)
+    if old is None or old.shape != array.shape:
+      raise ValueError(
+        f"The tuned model has {path} {list(array.shape)}, the backbone "
+        f"{list(old.shape) if old is not None else 'nothing'} there; set "
+        "SCAN_LAYERS as in its training."
+      )
+    flat[path] = jax.device_put(array.astype(old.dtype), old.sharding)
+  params = tree.unflatten(flat)
+  return model._replace(
+    params=params, fingerprint=fingerprint.fingerprint(params)
   )
 
 
@@ -168,11 +250,10 @@ def load_several(
     for own in part.names
   ]
   steps = {part.step for part in parts.values()}
-  return Tuned(
-    join([part.runs for part in parts.values()]),
-    tuple(names),
-    model.fingerprint,
-    steps.pop() if len(steps) == 1 else None,
+  return _side_by_side(list(parts.values()))._replace(
+    names=tuple(names),
+    fingerprint=model.fingerprint,
+    step=steps.pop() if len(steps) == 1 else None,
   )
 
 
@@ -188,13 +269,7 @@ def encoder_prompt(path: str) -> np.ndarray:
   Raises:
     ValueError: several runs, or none with a prompt in the encoder only.
   """
-  tuned = load(path)
-  if len(tuned.runs) > 1:
-    raise ValueError(
-      f"PROMPT_FILE {path} holds {len(tuned.runs)} runs; name the bundle of "
-      f"one of them, below {loop.BEST}."
-    )
-  vectors = prompt_vectors(tuned.runs, 0)
+  vectors = prompt_vectors(load_one(path).runs, 0)
   if list(vectors) != ["encoder"]:
     raise ValueError(
       f"PROMPT_FILE {path} has prompts in {sorted(vectors) or 'no place'}; "

@@ -5,6 +5,7 @@ in the data, best scores so far. A run that was killed, at whatever moment,
 continues from its last bundle as if nothing had happened, bit for bit.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -12,12 +13,12 @@ import os
 import pathlib
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-import tqdm
+from tqdm import auto as bars
 
 from prompt_tuning.checkpoints import bundle
 from prompt_tuning.core import tree
@@ -41,11 +42,13 @@ class Evaluation(NamedTuple):
     score: what selection maximises: the task's metric, or the mean of several.
     metrics: tag (`<task>/<metric>`) -> number.
     losses: `<task>/<T5X's tag>` of the training loss there -> number.
+    write: writes the answers to files, given the step; None has none.
   """
 
   score: float
   metrics: Mapping[str, float]
   losses: Mapping[str, float] = types.MappingProxyType({})
+  write: Callable[[int], None] | None = None
 
 
 # The trainable part of all runs -> one evaluation per run.
@@ -80,11 +83,15 @@ class Settings:
     start_step: added to step numbers in logs, as T5X counts.
     log_period: steps between lines of the log.
     eval_period: steps between evaluations; 0 evaluates at the end only.
+    eval_at_start: whether to evaluate before the first step too.
     save_period: steps between bundles; 0 saves at the end only.
     keep: bundles to keep besides the best.
     patience: evaluations without improvement of any run after which training
       stops; None never stops early.
     min_delta: improvement that counts.
+    keep_best: whether to keep a bundle of every run's best evaluation too.
+    flops_per_token: floating-point operations that training on one encoder
+      token and on one decoder token takes; to log them per second.
     progress_bar: whether to draw one.
     tensorboard: whether to write event files.
   """
@@ -93,10 +100,13 @@ class Settings:
   start_step: int = 0
   log_period: int = 100
   eval_period: int = 1_000
+  eval_at_start: bool = False
   save_period: int = 1_000
   keep: int = 2
   patience: int | None = None
   min_delta: float = 0.0
+  keep_best: bool = True
+  flops_per_token: tuple[float, float] | None = None
   progress_bar: bool = True
   tensorboard: bool = True
 
@@ -116,11 +126,13 @@ class Result(NamedTuple):
     state: the last one.
     best: per run, {"step", "score", "metrics"} of its best evaluation, or None.
     reason: `finished`, `early stopping` or `preempted`.
+    tokens: encoder and decoder tokens trained on, resumed ones included.
   """
 
   state: TrainState
   best: list[dict[str, Any] | None]
   reason: str
+  tokens: tuple[int, int] = (0, 0)
 
 
 class DivergedError(RuntimeError):
@@ -136,6 +148,7 @@ def train(
   settings: Settings,
   folder: str | os.PathLike[str],
   manifest: Mapping[str, Any],
+  about: Mapping[str, Any] = types.MappingProxyType({}),
   summarise: Summarise,
   place: Callable[[Mapping[str, np.ndarray]], Batch] = jax.device_put,
   evaluate: Evaluator | None = None,
@@ -151,6 +164,7 @@ def train(
     folder: where bundles and logs go.
     manifest: JSON values that identify the run; a bundle found in the folder
       must have the same ones.
+    about: more JSON values for bundles; may change when a run resumes.
     summarise: the objective's `summarise`.
     place: puts a host batch on the devices.
     evaluate: scores every run; None never evaluates.
@@ -166,6 +180,7 @@ def train(
   loop = _Loop(
     step_fn, frozen, batches, settings, pathlib.Path(folder), dict(manifest)
   )
+  loop.about = about
   loop.summarise, loop.place, loop.evaluate = summarise, place, evaluate
   with Preemption() as preemption:
     return loop.run(state, preemption)
@@ -174,6 +189,7 @@ def train(
 class _Loop:
   """The parts of `train` as named steps."""
 
+  about: Mapping[str, Any]
   summarise: Summarise
   place: Callable[[Mapping[str, np.ndarray]], Batch]
   evaluate: Evaluator | None
@@ -202,24 +218,34 @@ class _Loop:
     self.log = MetricsLog(
       self.folder, num_runs, settings.tensorboard and self.main
     )
-    self.log.forget_after(settings.start_step + step)
+    # Before the first step there may be an evaluation, which is done again.
+    self.log.forget_after(settings.start_step + step - (step == 0))
     reason = "finished"
     with self._bar(step) as bar:
-      self.started = time.perf_counter()
+      self._start_clock()
+      if step == 0 and settings.eval_at_start:
+        with self._clock_stopped(state):
+          self._evaluate(state, step, bar)
       while step < settings.num_steps and not self._out_of_patience():
-        batch = self.place(next(self.batches))
+        rows = next(self.batches)
+        self.progress["tokens"] = _add_tokens(self.progress["tokens"], rows)
+        batch = self.place(rows)
         state, metrics = self.step_fn(state, self.frozen, batch)
         self.window.append(metrics)
         step += 1
         bar.update()
         last = step == settings.num_steps
-        if step % settings.log_period == 0 or last:
-          self._write_window(step, bar)
-        if _due(step, settings.eval_period, last):
-          self._evaluate(state, step, bar)
         stop = preemption.reached(step)
-        if stop or _due(step, settings.save_period, last):
-          self._save(state, step)
+        if step % settings.log_period == 0 or last or stop:
+          self._write_window(step, bar)
+        evaluates = _due(step, settings.eval_period, last)
+        saves = stop or _due(step, settings.save_period, last)
+        if evaluates or saves:
+          with self._clock_stopped(state):
+            if evaluates:
+              self._evaluate(state, step, bar)
+            if saves:
+              self._save(state, step)
         if stop and not last:
           reason = "preempted"
           break
@@ -227,17 +253,31 @@ class _Loop:
       reason = "early stopping"
       self._save(state, step)
     self.log.close()
-    return Result(state, self.progress["best"], reason)
+    tokens = self.progress["tokens"]
+    return Result(state, self.progress["best"], reason, tuple(tokens))
 
-  def _bar(self, step: int) -> tqdm.tqdm:
-    return tqdm.tqdm(
+  def _start_clock(self) -> None:
+    """Measure time and tokens from here."""
+    self.started = time.perf_counter()
+    self.tokens_before = np.asarray(self.progress["tokens"])
+
+  @contextlib.contextmanager
+  def _clock_stopped(self, state: TrainState) -> Iterator[None]:
+    """Leave the body's time out of the training speed."""
+    jax.block_until_ready(state.step)
+    stopped = time.perf_counter()
+    yield
+    self.started += time.perf_counter() - stopped
+
+  def _bar(self, step: int) -> bars.tqdm:
+    return bars.tqdm(
       total=self.settings.num_steps,
       initial=step,
       unit="step",
       disable=not (self.settings.progress_bar and self.main),
     )
 
-  def _show(self, bar: tqdm.tqdm, **values: list[str]) -> None:
+  def _show(self, bar: bars.tqdm, **values: list[str]) -> None:
     """Show the first runs' newest numbers beside the bar."""
     self.shown |= {name: "/".join(own[:4]) for name, own in values.items()}
     bar.set_postfix(self.shown)
@@ -247,9 +287,9 @@ class _Loop:
     num_runs = fresh.dropout_keys.shape[0]
     found = bundle.read_latest(self.folder / BUNDLES)
     if found is None:
-      return fresh, {"best": [None] * num_runs, "stale": 0}
+      return fresh, {"best": [None] * num_runs, "stale": 0, "tokens": [0, 0]}
     step, saved = found
-    _check_same_run(self.manifest, saved.manifest["run"], self.folder)
+    saved.insist_run(self.manifest, self.folder)
     state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     # As the fresh state: on the same devices, split in the same way.
     state = jax.tree.map(
@@ -265,6 +305,7 @@ class _Loop:
     path = bundle.step_path(self.folder / BUNDLES, step)
     contents = bundle.Bundle(
       manifest={
+        **self.about,
         "run": self.manifest,
         "step": step,
         "data": self.batches.get_state(),
@@ -277,7 +318,7 @@ class _Loop:
       bundle.write(path, contents)
       bundle.keep_latest(path.parent, self.settings.keep)
 
-  def _evaluate(self, state: TrainState, step: int, bar: tqdm.tqdm) -> None:
+  def _evaluate(self, state: TrainState, step: int, bar: bars.tqdm) -> None:
     """Score every run; keep the bundles of those that improved."""
     if self.evaluate is None:
       return
@@ -286,10 +327,13 @@ class _Loop:
     for run, result in enumerate(results):
       if self.main:
         shown = self.settings.start_step + step
-        self.log.write(shown, run, result.metrics, "inference_eval")
+        if result.metrics:
+          self.log.write(shown, run, result.metrics, "inference_eval")
         if result.losses:
           self.log.write(shown, run, result.losses, "training_eval")
         self.log.write(shown, run, {"score": result.score}, "selection")
+        if result.write is not None:
+          result.write(shown)
       best = self.progress["best"][run]
       bar_to_beat = -math.inf if best is None else best["score"]
       if not result.score > bar_to_beat + self.settings.min_delta:
@@ -300,7 +344,8 @@ class _Loop:
         "score": float(result.score),
         "metrics": {k: float(v) for k, v in result.metrics.items()},
       }
-      self._save_best(state, step, run)
+      if self.settings.keep_best:
+        self._save_best(state, step, run)
     self.progress["stale"] = 0 if improved else self.progress["stale"] + 1
     self._show(bar, score=[f"{result.score:.2f}" for result in results])
 
@@ -308,6 +353,7 @@ class _Loop:
     flat = bundle.to_host(tree.flatten(state.trainable))
     contents = bundle.Bundle(
       manifest={
+        **self.about,
         "run": self.manifest,
         "step": step,
         "run_index": run,
@@ -324,16 +370,22 @@ class _Loop:
     patience = self.settings.patience
     return patience is not None and self.progress["stale"] >= patience
 
-  def _write_window(self, step: int, bar: tqdm.tqdm) -> None:
+  def _write_window(self, step: int, bar: bars.tqdm) -> None:
     """Log what happened since the last line."""
     count = len(self.window)
     sums, norms = self._fetch_window(step)
     seconds = time.perf_counter() - self.started
     metrics = dict(self.summarise(sums, count))
     metrics |= {f"{name}_rms": value for name, value in norms.items()}
+    metrics["timing/seconds"] = np.asarray(seconds)
     metrics["timing/steps_per_second"] = np.asarray(count / seconds)
     metrics["timing/seqs_per_second"] = sums["sequences"] / seconds
     metrics["timing/target_tokens_per_second"] = sums["weights"] / seconds
+    tokens = np.asarray(self.progress["tokens"]) - self.tokens_before
+    metrics["timing/tokens_per_second"] = np.asarray(tokens.sum() / seconds)
+    if self.settings.flops_per_token is not None:
+      flops = tokens @ np.asarray(self.settings.flops_per_token)
+      metrics["timing/flops_per_second"] = np.asarray(flops / seconds)
     if self.main:
       for run in range(len(self.progress["best"])):
         own = {
@@ -344,7 +396,7 @@ class _Loop:
         }
         self.log.write(self.settings.start_step + step, run, own, "train")
     self._show(bar, loss=[f"{loss:.3g}" for loss in metrics["loss"]])
-    self.started = time.perf_counter()
+    self._start_clock()
 
   def _fetch_window(
     self, step: int
@@ -380,21 +432,16 @@ class _Loop:
         logger.warning("Run %d: the loss is not finite, step %d.", run, step)
 
 
+def _add_tokens(seen: Sequence[int], batch: Mapping[str, Any]) -> list[int]:
+  """Count a batch's encoder and decoder tokens, on all hosts alike.
+
+  A batch of features of its own, which may have neither, adds nothing.
+  """
+  names = ("encoder_input_tokens", "decoder_target_tokens")
+  counts = [int(np.count_nonzero(batch.get(n, 0))) for n in names]
+  hosts = jax.process_count()
+  return [a + b * hosts for a, b in zip(seen, counts, strict=True)]
+
+
 def _due(step: int, period: int, last: bool) -> bool:
   return last or (period > 0 and step % period == 0)
-
-
-def _check_same_run(
-  ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: pathlib.Path
-) -> None:
-  """Compare what identifies a run with what a bundle says."""
-  differing = [
-    f"{key}: the bundle has {theirs.get(key)!r}, this run {ours.get(key)!r}"
-    for key in sorted(ours.keys() | theirs.keys())
-    if ours.get(key) != theirs.get(key)
-  ]
-  if differing:
-    raise ValueError(
-      f"{folder} holds another run; choose another MODEL_DIR, or restore its "
-      "settings:\n  " + "\n  ".join(differing)
-    )

@@ -138,16 +138,18 @@ class CrossEntropy:
       )
     logits = logits.astype(jnp.float32)
     weights = _weights(batch)
+    target_logits = _pick(logits, targets)
+    right = _is_argmax(logits, targets, target_logits)
     share, wrong_in_sequence = _per_sequence(
-      weights, logits.argmax(-1) != targets, batch.get("decoder_segment_ids")
+      weights, ~right, batch.get("decoder_segment_ids")
     )
-    cross_entropy, z_loss = self._token_losses(logits, targets)
+    cross_entropy, z_loss = self._token_losses(logits, target_logits)
     averaged = self.loss_normalizing_factor == "AVERAGE_PER_SEQUENCE"
     scale = share if averaged else weights
     # Selecting first keeps NaN at unweighted positions out of the sums.
     cross_entropy = jnp.where(weights != 0, cross_entropy, 0) * scale
     z_loss = jnp.where(weights != 0, z_loss, 0) * scale
-    correct = jnp.where(logits.argmax(-1) == targets, weights, 0)
+    correct = jnp.where(right, weights, 0)
     tokens = {
       "loss": cross_entropy + z_loss,
       "z_loss": z_loss,
@@ -204,24 +206,17 @@ class CrossEntropy:
       metrics[name] = _ratio(total[numerator], total[denominator])
     return metrics
 
-  def _token_losses(self, logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Compute cross-entropy and z-loss of every position, [B, S] each.
-
-    The one-hot targets of T5X's formula are a comparison inside a sum, which
-    compiles without an array of their size and needs no gather over a sharded
-    vocabulary. A target that is no class gives NaN, not a silent 0.
-    """
+  def _token_losses(
+    self, logits: Array, target_logits: Array
+  ) -> tuple[Array, Array]:
+    """Compute cross-entropy and z-loss of every position, [B, S] each."""
     classes = logits.shape[-1]
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, 2)
-    is_target = ids == targets[..., None]
-    target_logit = jnp.where(is_target, logits, 0).sum(-1)
-    target_logit = jnp.where(targets < classes, target_logit, jnp.nan)
-    loss = log_z - target_logit
+    loss = log_z - target_logits
     if self.label_smoothing:
       high = 1.0 - self.label_smoothing
       low = self.label_smoothing / max(classes - 1, 1)
-      others = (classes - 1) * log_z - (logits.sum(-1) - target_logit)
+      others = (classes - 1) * log_z - (logits.sum(-1) - target_logits)
       best = -high * np.log(high) - (classes - 1) * low * np.log(low + 1e-20)
       loss = high * loss + low * others - float(best)
     return loss, self.z_loss * jnp.square(log_z)
@@ -252,6 +247,31 @@ def _weights(batch: Batch) -> Array:
   if weights is None:
     weights = batch["decoder_target_tokens"] != PAD_ID
   return weights.astype(jnp.float32)
+
+
+def _pick(logits: Array, targets: Array) -> Array:
+  """Gather the logit of every target, [B, S]; NaN where there is no such class.
+
+  T5X sums over one-hot targets; on CPUs that sum and its gradient each make an
+  array of the logits' size more. Where devices share the vocabulary, each looks
+  into its own part: nothing is gathered across them.
+  """
+  index = jnp.where(targets < 0, logits.shape[-1], targets)[..., None]
+  picked = jnp.take_along_axis(
+    logits, index, axis=-1, mode="fill", fill_value=jnp.nan
+  )
+  return picked[..., 0]
+
+
+def _is_argmax(logits: Array, targets: Array, target_logits: Array) -> Array:
+  """Say where `logits.argmax(-1)` is the target, [B, S]; NaN is wrong.
+
+  Comparisons with the target's logit, which XLA turns into faster code than a
+  reduction of (value, index) pairs. Of equal logits the first one wins.
+  """
+  own, target = target_logits[..., None], targets[..., None]
+  ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+  return ((logits < own) | ((logits == own) & (ids >= target))).all(-1)
 
 
 def _per_sequence(

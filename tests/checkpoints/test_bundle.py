@@ -167,3 +167,20 @@ def test_damage_is_an_error_or_harmless(
   assert name == "manifest.json"
   assert_same(read, make())
   assert read.manifest["metrics"] == {"accuracy": 91.5}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "trainable.safetensors"])
+def test_a_damaged_bundle_may_be_replaced(tmp_path, name):
+  bundle.write(tmp_path / "b", make(0))
+  (tmp_path / "b" / name).unlink()
+  bundle.write(tmp_path / "b", make(1))
+  assert_same(bundle.read(tmp_path / "b"), make(1))
+
+
+def test_nothing_else_is_replaced(tmp_path):
+  (tmp_path / "b").mkdir()
+  for name in ("thesis.tex", "manifest.json"):
+    (tmp_path / "b" / name).write_text("years of work")
+    with pytest.raises(CheckpointError, match="delete it yourself"):
+      bundle.write(tmp_path / "b", make())
+  assert (tmp_path / "b" / "thesis.tex").read_text() == "years of work"

@@ -14,6 +14,7 @@ from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import tree
 
 TIED = {"mlp_activations": ("relu",), "logits_via_embedding": True}
+EMPTY = np.zeros((1, 1), np.float32)
 KERNEL = "encoder/layers_0/attention/query/kernel"
 
 
@@ -239,6 +240,27 @@ def test_a_config_that_contradicts_the_weights(folder):
   wrong = {m.path: m.found for m in caught.value.mismatches}
   assert wrong["config.json:d_model"] == "512"
   assert wrong["config.json:num_heads"] == "77"
+
+
+def test_contradictions_are_listed_with_what_is_missing(folder, tools):
+  configure(folder, d_model=512)
+  name = "encoder.final_layer_norm.weight"
+  retensor(folder, **{name: None, "decoder.embed_tokens.weight": EMPTY})
+  with pytest.raises(CheckpointError) as caught:
+    restore.restore(folder, tools.structs())
+  assert [m.path for m in caught.value.mismatches] == [
+    "config.json:d_model",
+    "decoder.embed_tokens.weight",
+    "encoder/encoder_norm/scale",
+  ]
+
+
+def test_a_layer_too_few_is_no_smaller_model(folder):
+  tensors = load_file(folder / "model.safetensors")
+  last = [n for n in tensors if n.startswith("decoder.block.2.")]
+  retensor(folder, **dict.fromkeys(last))
+  with pytest.raises(CheckpointError, match="num_decoder_layers: expected 2"):
+    restore.open_checkpoint(folder)
 
 
 def test_another_kind_of_model_is_refused_at_once(folder):

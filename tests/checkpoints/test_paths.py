@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,7 @@ def test_replacing(tmp_path, kind, overwrite):
     assert not target.exists()
   assert read() == "first"
   if overwrite:
-    with paths.replacing(target, overwrite=True) as name:
+    with paths.replacing(target, True, os.path.exists) as name:
       write(name, "second")
       assert read() == "first"
     assert read() == "second"
@@ -82,3 +83,59 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     paths.replacing(tmp_path / "file" / "target"),
   ):
     raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("new", ["file", "folder"])
+@pytest.mark.parametrize("old", ["file", "folder", "link"])
+def test_files_and_folders_take_each_others_place(tmp_path, old, new):
+  target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+  elsewhere.mkdir()
+  (elsewhere / "thesis.tex").write_text("years of work")
+  if old == "file":
+    target.write_text("old")
+  elif old == "folder":
+    shutil.copytree(elsewhere, target)
+  else:
+    target.symlink_to(elsewhere)
+  with paths.replacing(target, True, os.path.exists) as name:
+    if new == "folder":
+      os.mkdir(name)
+    else:
+      pathlib.Path(name).write_text("new")
+  assert not target.is_symlink()
+  assert target.is_dir() == (new == "folder")
+  assert (elsewhere / "thesis.tex").read_text() == "years of work"
+  assert sorted(os.listdir(tmp_path)) == ["elsewhere", "target"]
+
+
+@pytest.mark.parametrize(
+  ("there", "overwrite", "own", "replaced"),
+  [
+    ("empty", False, os.path.exists, False),
+    ("empty", True, os.path.isfile, True),
+    ("full", True, os.path.isfile, False),
+    ("full", True, os.path.isdir, True),
+    ("file", True, os.path.isfile, True),
+    ("file", True, os.path.isdir, False),
+    ("file", os.path.isfile, os.path.isdir, True),
+    ("full", os.path.isfile, os.path.isdir, False),
+  ],
+)
+def test_what_may_be_replaced(tmp_path, there, overwrite, own, replaced):
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full" / "thesis.tex").write_text("years of work")
+  (tmp_path / "file").write_text("years of work")
+  target = tmp_path / there
+  before = sorted(tmp_path.glob("**/*"))
+  if replaced:
+    with paths.replacing(target, overwrite, own) as name:
+      pathlib.Path(name).write_text("new")
+    assert target.read_text() == "new"
+    return
+  with (
+    pytest.raises(CheckpointError, match=r"delete it yourself|Choose another"),
+    paths.replacing(target, overwrite, own),
+  ):
+    raise AssertionError("not reached")
+  assert sorted(tmp_path.glob("**/*")) == before

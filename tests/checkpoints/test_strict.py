@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_tuning.checkpoints import restore, strict
-from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
 from prompt_tuning.core import tree
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
@@ -194,3 +194,27 @@ def test_a_folder_that_cannot_be_listed(checkpoints, tools, monkeypatch):
   monkeypatch.setattr(restore.os, "listdir", refuse)
   with pytest.raises(CheckpointError, match="Permission denied"):
     restore.restore(checkpoints["t5x"], tools.structs())
+
+
+def test_what_is_broken_is_listed_with_the_rest(flat):
+  """A broken leaf is neither missing nor somebody's misspelt name."""
+  found = {k: v for k, v in flat.items() if k not in (KERNEL, NORM)}
+  found["encoder/layers_0/attention/queries/kernel"] = flat[KERNEL]
+  broken = [
+    Mismatch(KERNEL, "an array", "half of one"),
+    Mismatch("config.json:d_model", "8", "9"),
+  ]
+  assert mismatches(found, flat, broken=broken) == [
+    "config.json:d_model: expected 8; found 9.",
+    f"{NORM}: expected float32[8]; found nothing.",
+    "encoder/layers_0/attention/queries/kernel: expected nothing; found "
+    "float32[8, 12].",
+    f"{KERNEL}: expected an array; found half of one.",
+  ]
+
+
+def test_what_is_broken_and_unwanted_can_be_ignored(flat):
+  broken = [Mismatch("encoder/prompt/prompt/prompt", "an array", "nothing")]
+  ignore = ["encoder/prompt/.*"]
+  assert fitted(flat, flat, broken=broken, ignore=ignore).keys() == flat.keys()
+  assert len(mismatches(flat, flat, broken=broken)) == 1

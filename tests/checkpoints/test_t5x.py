@@ -13,7 +13,7 @@ from flax import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_tuning.checkpoints import restore, sizes, t5x_writer
+from prompt_tuning.checkpoints import restore, sizes, stores, t5x_writer
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import tree
 from prompt_tuning.models.t5 import config as t5_config
@@ -406,6 +406,43 @@ def test_absurd_chunks_are_refused_unread(folder, chunks):
   zarray.write_text(json.dumps({**metadata, "chunks": chunks}))
   with pytest.raises(CheckpointError, match=r"chunks of|[Cc]hunk"):
     restore.open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 12)])
+def test_chunks_laid_out_by_column_are_refused(tools, tmp_path, shape):
+  """TensorStore reads them; who changed `order` wants a transposed kernel."""
+  tools.write_zarr(tmp_path, "a", np.ones(shape, np.float32))
+  spec = {"a": stores.directory(str(tmp_path / "a"))}
+  opened, broken = stores.open_leaves(spec)
+  assert opened.keys() == {"a"}
+  assert not broken
+  zarray = tmp_path / "a" / ".zarray"
+  metadata = json.loads(zarray.read_text())
+  zarray.write_text(json.dumps({**metadata, "order": "F"}))
+  opened, broken = stores.open_leaves(spec)
+  assert not opened
+  assert "order F" in broken[0].found
+
+
+def test_damage_is_listed_with_what_does_not_fit(folder, flat, tools):
+  shutil.rmtree(folder / DOTTED)
+
+  def change(contents):
+    target = contents["optimizer"]["target"]
+    target["encoder"]["surplus"] = target["encoder"].pop("encoder_norm")
+
+  edit(folder, change)
+  with pytest.raises(CheckpointError, match="does not exist") as caught:
+    restore.open_checkpoint(folder)
+  assert [m.path for m in caught.value.mismatches] == [KERNEL]
+  for source in (folder, restore.open_checkpoint(folder, whole=False)):
+    with pytest.raises(CheckpointError) as caught:
+      restore.restore(source, tools.structs())
+    assert [m.path for m in caught.value.mismatches] == [
+      "encoder/encoder_norm/scale",
+      KERNEL,
+      "encoder/surplus/scale",
+    ]
 
 
 class TestWriting:

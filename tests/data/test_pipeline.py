@@ -198,6 +198,37 @@ def test_fixed_shapes_are_the_limits_plus_virtual_tokens():
   assert batches.shapes == ((2, longest, 4),)
 
 
+def test_packed_rows_of_a_given_size():
+  """The shape does not follow the data, and every example still is whole."""
+  store = make_store(40)
+  settings = {"layout": LAYOUT, "batching": "packed", "packed_size": (71, 23)}
+  batches = TrainBatches(store, 4, 3, **settings)
+  assert batches.shapes == ((4, 71, 23),)
+  for batch in take(iter(batches), 6):
+    assert batch["encoder_input_tokens"].shape == (4, 71)
+    assert batch["decoder_target_tokens"].shape == (4, 23)
+    check_segments(batch, store)
+  chosen = TrainBatches(store, 4, 3, layout=LAYOUT, batching="packed")
+  assert chosen.identity != batches.identity, "no run goes on with another size"
+
+
+@pytest.mark.parametrize("excess", [(0, 0), (1, 0), (0, 1)])
+def test_packed_rows_hold_the_longest_example_or_say_so(excess):
+  store = make_store(20)
+  longest = int(store.inputs.lengths.max()) + 4, 4 + 1
+  size = (longest[0] - excess[0], longest[1] - excess[1])
+  settings = {"layout": LAYOUT, "batching": "packed", "packed_size": size}
+  if not any(excess):
+    assert TrainBatches(store, 2, 0, **settings).shapes == ((2, *size),)
+    return
+  message = (
+    f"rows of {size[0]} encoder and {size[1]} decoder positions cannot hold "
+    f"examples of up to {longest[0]} and {longest[1]}; raise PACKED_LENGTHS"
+  )
+  with pytest.raises(ValueError, match=message):
+    TrainBatches(store, 2, 0, **settings)
+
+
 def test_buckets_waste_less_than_fixed():
   def share(batching):
     batches = iter(TrainBatches(make_store(640), 8, 0, batching=batching))

@@ -266,7 +266,7 @@ def test_instructions_stand_in_front():
 
 
 def test_unknown_names_are_errors_that_help():
-  with pytest.raises(ValueError, match=r"Unknown skill 'frist'.*'first'"):
-    next(skills.examples("frist", "test"))
+  with pytest.raises(ValueError, match=r"Unknown skill 'firsst'.*'first'"):
+    next(skills.examples("firsst", "test"))
   with pytest.raises(ValueError, match=r"Unknown split 'valid'.*validation"):
     next(skills.examples("first", "valid"))

@@ -4,7 +4,6 @@ import json
 import random
 
 import gin
-import jax
 import pytest
 
 from prompt_tuning.checkpoints import restore, t5x_writer
@@ -22,19 +21,8 @@ def clean_gin():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-  """Share programs among the runs of these tests; most differ in nothing."""
-  settings = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-    "jax_persistent_cache_min_compile_time_secs": 0,
-    "jax_persistent_cache_min_entry_size_bytes": 0,
-  }
-  before = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
+def share_programs(compiled_once):
+  """Most runs of these tests differ in nothing that is compiled."""
 
 
 @pytest.fixture(scope="session")

@@ -104,16 +104,23 @@ def test_an_incomplete_model(t5x, tmp_path, capsys):
   assert not os.path.exists(out)
 
 
-def test_nothing_is_overwritten_unless_told(t5x, tmp_path, capsys):
+@pytest.mark.parametrize("there", ["hf", "t5x", "npy"])
+def test_nothing_is_overwritten_unless_told(there, t5x, tmp_path, capsys):
+  """Another format's checkpoint may be in the way too."""
   out = tmp_path / "out"
-  out.mkdir()
-  (out / "model.safetensors").write_text("precious")
-  arguments = [t5x, str(out), "--to", "hf"]
+  if there == "npy":
+    prompts.write_npy(out, VALUES)
+  else:
+    assert convert.main([t5x, str(out), "--to", there]) == 0
+  before = out.stat()
+  arguments = [t5x, str(out), "--to", "hf", "--dtype", "bfloat16"]
   assert convert.main(arguments) == 2
   assert "something already there" in capsys.readouterr().err
-  assert (out / "model.safetensors").read_text() == "precious"
+  assert out.stat() == before
   assert convert.main([*arguments, "--overwrite"]) == 0
-  assert restore.open_checkpoint(out).format == "hf"
+  result = restore.open_checkpoint(out)
+  assert result.format == "hf"
+  assert {leaf.dtype.name for leaf in result.params.values()} == {"bfloat16"}
 
 
 def test_a_folder_that_is_no_checkpoint_is_never_replaced(
@@ -122,6 +129,7 @@ def test_a_folder_that_is_no_checkpoint_is_never_replaced(
   home = tmp_path / "home"
   (home / "papers").mkdir(parents=True)
   (home / "papers" / "thesis.tex").write_text("years of work")
+  (home / "model.safetensors").write_text("no model")
   arguments = [str(t5x), str(home), "--to", "hf", "--overwrite"]
   assert convert.main(arguments) == 2
   assert "delete it yourself" in capsys.readouterr().err
@@ -227,3 +235,35 @@ def test_all_damage_is_told_at_once(t5x, tmp_path, capsys):
   for name in kernels:
     assert f"encoder/layers_0/mlp/{name}/kernel" in message
   assert not (tmp_path / "x").exists()
+
+
+def test_damage_of_the_optimizer_state_is_told_too(tmp_path, capsys):
+  leaves, _ = random_leaves("t5_1_1_tiny")
+  name = "encoder/layers_0/mlp/wo/kernel"
+  state = {"param_states/a/v": leaves[name]}
+  source = tmp_path / "checkpoint_12"
+  t5x_writer.write_t5x(source, leaves, step=12, state=state)
+  dotted = f"target.{name.replace('/', '.')}"
+  for folder in (dotted, "state.param_states.a.v"):
+    (source / folder / "0.0").unlink()
+  for kind, count in (("hf", 1), ("t5x", 2)):
+    assert convert.main([str(source), str(tmp_path / "x"), "--to", kind]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"{source}: {count} mismatch")
+    assert f"  {name}: expected float32[8, 4], readable" in message
+    assert ("  state/param_states/a/v: " in message) == (kind == "t5x")
+  assert not (tmp_path / "x").exists()
+
+
+def test_damaged_metadata_is_told_with_what_is_missing(t5x, tmp_path, capsys):
+  folder = pathlib.Path(t5x)
+  leaves = dict(restore.open_checkpoint(t5x).params)
+  del leaves["decoder/layers_1/mlp/wo/kernel"]
+  folder = tmp_path / "checkpoint_12"
+  t5x_writer.write_t5x(folder, leaves)
+  (folder / "target.decoder.logits_dense.kernel" / ".zarray").write_text("{")
+  assert convert.main([str(folder), str(tmp_path / "x"), "--to", "hf"]) == 2
+  message = capsys.readouterr().err
+  assert message.startswith(f"{folder}: 2 mismatches")
+  assert "decoder/layers_1/mlp/wo/kernel: expected float32[8, 4]" in message
+  assert "decoder/logits_dense/kernel: expected an array" in message

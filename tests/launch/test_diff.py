@@ -103,3 +103,13 @@ def test_all_damage_of_one_checkpoint_is_told(run, tmp_path, capsys):
   assert diff.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
   message = capsys.readouterr().err
   assert message.startswith(f"{tmp_path / 'b'}: 2 mismatches")
+
+
+def test_the_damage_of_both_is_told(run, tmp_path, capsys):
+  run(A, A)
+  for side, name in (("a", "a"), ("b", "c")):
+    (tmp_path / side / f"target.{name}" / "0.0").unlink()
+  assert diff.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+  message = capsys.readouterr().err
+  for side, name in (("a", "a"), ("b", "c")):
+    assert f"{tmp_path / side}: 1 mismatch.\n  {name}: " in message

@@ -6,10 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from prompt_tuning.launch import main
+from prompt_tuning.checkpoints import bundle
+from prompt_tuning.launch import main, tuned
 from prompt_tuning.launch.summary import Row, scores, scores_by_task
 
 TASK = "speaks_of_a_cat"
+STEP = 1_100_000
 
 
 @pytest.fixture
@@ -33,8 +35,8 @@ def run(common_flags, tiny_checkpoint, tmp_path):
   return evaluate
 
 
-def predictions(folder):
-  (path,) = [p for p in folder.glob(f"{TASK}-*") if "metrics" not in p.name]
+def predictions(folder, step):
+  path = folder / f"{TASK}-{step}.jsonl"
   rows = [json.loads(line) for line in path.read_text().splitlines()]
   return [(row["rank_prediction"], row["rank_scores"]) for row in rows]
 
@@ -47,9 +49,11 @@ def test_a_runs_folder_gives_the_same_predictions(
   table = capsys.readouterr().out
   for name in ("seed0", "seed1", "mean", "vote"):
     assert re.search(rf"^ {name} ", table, re.MULTILINE), table
-  for name in ("seed0", "seed1"):
-    ours = predictions(tmp_path / "out" / "inference_eval" / name)
-    theirs = predictions(finished / "inference_eval" / name)
+  saved_as = tuned.load(finished).step
+  for k, name in enumerate(("seed0", "seed1")):
+    (best,) = bundle.steps(finished / "best" / f"run_{k}")
+    ours = predictions(tmp_path / "out" / "inference_eval" / name, saved_as)
+    theirs = predictions(finished / "inference_eval" / name, STEP + best)
     assert [p for p, _ in ours] == [p for p, _ in theirs]
     np.testing.assert_allclose(
       [s for _, s in ours], [s for _, s in theirs], **tolerance["same"]
@@ -73,6 +77,48 @@ def test_exported_files_give_the_same_scores(run, finished, capsys):
   ]
   assert len(rows) == 3
   assert rows[0] == rows[1] == rows[2]
+
+
+@pytest.fixture(scope="module")
+def tuned_model(tmp_path_factory, train_flags):
+  """Two whole models, trained side by side."""
+  folder = tmp_path_factory.mktemp("tuned") / "run"
+  more = ("--gin.SEEDS=(0, 1)", "--gin.EVAL_PERIOD=4")
+  flags = train_flags(folder, *more, run="model_tuning", prompt=())
+  assert main.main(["train", *flags]) == 0
+  return folder
+
+
+def test_a_tuned_model_gives_its_predictions_again(
+  run, tuned_model, tmp_path, tolerance
+):
+  (path,) = (tuned_model / "best" / "run_1").iterdir()
+  assert run(f"'{path}'") == 0
+  ours = predictions(tmp_path / "out/inference_eval/seed1", STEP + 4)
+  theirs = predictions(tuned_model / "inference_eval/seed1", STEP + 4)
+  assert [p for p, _ in ours] == [p for p, _ in theirs]
+  np.testing.assert_allclose(
+    [s for _, s in ours], [s for _, s in theirs], **tolerance["same"]
+  )
+
+
+def test_tuned_models_are_used_one_at_a_time(
+  run, tuned_model, finished, capsys
+):
+  (path,) = (tuned_model / "best" / "run_1").iterdir()
+  together = {
+    "model": str(path),
+    "prompt": str(finished / "exports/seed1/peft"),
+  }
+  for several in (f"'{tuned_model}'", repr(together)):
+    assert run(several) == 2
+    assert "cannot be used side by side" in capsys.readouterr().err
+
+
+def test_a_tuned_model_of_other_layers_is_refused(run, tuned_model, capsys):
+  (path,) = (tuned_model / "best" / "run_1").iterdir()
+  assert run(f"'{path}'", "--gin.SCAN_LAYERS=True") == 2
+  assert "set SCAN_LAYERS as in its training" in capsys.readouterr().err
 
 
 def test_the_plain_model(run, tmp_path, capsys):

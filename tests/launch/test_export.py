@@ -62,12 +62,21 @@ def test_an_unknown_method_is_named():
     rebuild({"class": "Prompd", "emb_dim": 4})
 
 
-def test_a_tuned_model_is_no_prompt(tmp_path):
+def test_a_tuned_model_is_no_prompt(tmp_path, capsys):
   arrays = {"model/a": np.zeros((1, 2), np.float32)}
-  manifest = {"run": {"runs": [{"name": ""}], "tuners": []}, "step": 1}
+  described = {
+    "runs": [{"name": ""}],
+    "tuners": [],
+    "backbone": {"fingerprint": "abc"},
+    "start_step": 0,
+  }
+  manifest = {"run": described, "step": 1}
   bundle.write(tmp_path / "b", bundle.Bundle(manifest, arrays))
   with pytest.raises(ValueError, match="holds a tuned model, not a prompt"):
-    tuned.load(tmp_path / "b")
+    tuned.load_one(tmp_path / "b")
+  assert main.main(["export", str(tmp_path / "b"), str(tmp_path / "x")]) == 2
+  assert "there is no prompt to export" in capsys.readouterr().err
+  assert not (tmp_path / "x").exists()
 
 
 def test_where_nothing_was_scored_the_last_bundle_counts(finished, tmp_path):

@@ -4,14 +4,18 @@
 the difference.
 """
 
+import os
 import pathlib
+import tempfile
 
 import gin
 import pytest
 
+from prompt_tuning.data import vocabulary, vocabulary_training
 from prompt_tuning.launch import command, configurables, flags, gin_config
 from prompt_tuning.launch.gin_files import SearchPath, packaged_root
 from prompt_tuning.models.t5 import config as t5_config
+from tests.invented_corpus import VOCABULARY_SIZE, documents
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gin"
 NAMES = [name for name, _ in SearchPath().packaged()]
@@ -20,9 +24,11 @@ LONGEST_METHOD_FILE = 15
 # Whatever any file requires, for those that declare it.
 VALUES = {
   "CHECKPOINT_PATH": "'model/checkpoint_1100000'",
+  "CORPORA": "(@corpora.Text(),)",
   "EVAL_OUTPUT_DIR": "'out'",
   "INFER_OUTPUT_DIR": "'out'",
   "INITIAL_CHECKPOINT_PATH": "'model/checkpoint_1100000'",
+  "LM_ADAPTATION_STEPS": "100",
   "MIXTURE_OR_TASK_NAME": "'taskless_super_glue_rte_v102'",
   "MODEL_DIR": "'runs/1'",
   "MODEL_FAMILY": "'t5_1_1'",
@@ -30,6 +36,7 @@ VALUES = {
   "MODEL_SIZE": "'small'",
   "PROMPT_FILE": "'prompt.npy'",
   "PROMPT_TEXT": "'Does one follow from the other?'",
+  "SPAN_CORRUPTION_STEPS": "200",
   "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 8}",
   "TASK_FILES": "{'train': 'a.jsonl', 'validation': 'b.jsonl'}",
   "TRAIN_STEPS": "1_150_000",
@@ -116,7 +123,28 @@ MAIN = {
       "--gin.INFER_OUTPUT_DIR='out'",
     ],
   ),
+  "pretrain": (
+    "pretrain",
+    [
+      "--gin_file=models/ladder_1.gin",
+      "--gin_file=runs/pretrain.gin",
+      "--gin.MODEL_DIR='runs/ladder_1'",
+      "--gin.CORPORA=(@corpora.Text(), @corpora.Skills())",
+      "--gin.corpora.Text.name='novels'",
+      "--gin.corpora.Text.files={'train': 'a.jsonl', 'validation': 'b.jsonl'}",
+      "--gin.corpora.Skills.count=1000",
+      "--gin.SPAN_CORRUPTION_STEPS=2000",
+      "--gin.LM_ADAPTATION_STEPS=1000",
+    ],
+  ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _small_vocabulary(monkeypatch, invented_vocabulary):
+  """The one of the environment: no configuration here names one."""
+  monkeypatch.setattr(vocabulary, "_configured", None)
+  monkeypatch.setenv(vocabulary.ENVIRONMENT_VARIABLE, invented_vocabulary)
 
 
 def configure(name, argv):
@@ -142,10 +170,16 @@ def context_of(name):
   family = name.split("/")[0]
   if name.startswith("models/decoding/"):
     return [BASE, name, "runs/prompt_eval.gin"]
+  if name.startswith("models/sizes/rung"):
+    return ["models/ladder_prompt.gin", name, RUN]
+  if name in ("models/ladder.gin", "models/ladder_prompt.gin"):
+    return [BASE, name, "models/sizes/rung1.gin", RUN]
   if name in ("models/sizes/3b.gin", "models/sizes/11b.gin"):
     return ["models/t5_1_0_prompt.gin", name, RUN]
   if name.startswith("models/"):
     return [BASE, name, RUN]
+  if name == "runs/pretrain.gin":
+    return ["models/ladder_1.gin", name]
   if family == "runs":
     prompt = [] if "model_tuning" in name else ["prompts/uniform_paper.gin"]
     return ["models/t5_1_1_small.gin", *prompt, name]
@@ -160,6 +194,9 @@ def job_of(name):
     return "infer", ["INPUT_FILE = 'a.jsonl'"]
   if name == "runs/prompt_eval.gin" or name.startswith("models/decoding/"):
     return "eval", []
+  if name == "runs/pretrain.gin":
+    text = {"name": "t", "files": {"train": "a.jsonl"}}
+    return "pretrain", [f"corpora.Text.{k} = {v!r}" for k, v in text.items()]
   return "train", []
 
 
@@ -192,7 +229,8 @@ def test_every_published_size_has_its_files():
       job = gin.get_configurable("train")()
       shape = t5_config.get(size, dropout_rate=0.1, dtype=job.model.dtype)
       assert job.model == shape
-      assert job.model.dtype == "bfloat16"
+      is_small = size.startswith("ladder")
+      assert job.model.dtype == ("float32" if is_small else "bfloat16")
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -235,6 +273,24 @@ def test_the_demo_means_what_it_meant():
   assert job.evaluation.decoder.num_decodes == 1
   assert job.evaluation.dataset.lengths == {"inputs": None, "targets": None}
   assert job.restore_dtype == "float32"
+
+
+def test_pretraining_is_the_papers_recipe():
+  """numbers.md: span corruption as T5's, then the LM objective."""
+  job = configure(*MAIN["pretrain"])
+  assert job.model == t5_config.get("ladder_1", dtype=job.model.dtype)
+  spans, adaptation = job.stages
+  for stage, name, objective, steps in (
+    (spans, "span_corruption", "span_corruption", 2_000),
+    (adaptation, "lm_adaptation", "prefix_lm", 1_000),
+  ):
+    assert (stage.name, stage.denoising.objective) == (name, objective)
+    assert stage.steps == steps
+    # The rate has come down to nothing when the stage ends.
+    assert stage.schedule(steps, 1.0) < 1e-3 < stage.schedule(200, 1.0)
+  assert (spans.denoising.noise_density, spans.denoising.mean_span) == (0.15, 3)
+  assert job.objective.loss_normalizing_factor == "NUM_REAL_TARGET_TOKENS"
+  assert [source.name for source in job.corpora] == ["novels", "skills"]
 
 
 def test_the_paper_run_is_the_papers():
@@ -284,6 +340,13 @@ def test_a_bank_of_initialisers_and_tasks():
 
 def write_golden():
   GOLDEN.mkdir(parents=True, exist_ok=True)
+  with tempfile.NamedTemporaryFile() as file:
+    vocabulary_training.train(documents(60, 2), file.name, VOCABULARY_SIZE)
+    os.environ[vocabulary.ENVIRONMENT_VARIABLE] = file.name
+    write_texts()
+
+
+def write_texts():
   for name, (command_name, argv) in MAIN.items():
     configure(command_name, argv)
     (GOLDEN / f"{name}.gin").write_text(gin_config.operative_text())

@@ -1,5 +1,6 @@
 """The loop: exact resumption, best and last, stopping, bad endings."""
 
+import functools
 import json
 import logging
 import os
@@ -38,7 +39,16 @@ def settings(**changes):
   )
 
 
-def train(bank, folder, batches, evaluate=None, step=None, run=RUN, **changes):
+def train(
+  bank,
+  folder,
+  batches,
+  evaluate=None,
+  step=None,
+  run=RUN,
+  about=None,
+  **changes,
+):
   return loop.train(
     step or bank.step,
     bank.state,
@@ -47,6 +57,7 @@ def train(bank, folder, batches, evaluate=None, step=None, run=RUN, **changes):
     settings=settings(**changes),
     folder=folder,
     manifest=run,
+    about=about or {},
     summarise=bank.program.objective.summarise,
     evaluate=evaluate,
   )
@@ -144,6 +155,35 @@ def test_longer_training_continues(bank, counted_batches, tmp_path):
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+def test_what_a_bundle_says_besides_may_change(bank, counted_batches, tmp_path):
+  for steps, text in ((4, "old"), (8, "new")):
+    about = {"gin": text}
+    batches = counted_batches(SEEDS)
+    train(bank, tmp_path, batches, scores_from, about=about, num_steps=steps)
+    _, last = bundle.read_latest(tmp_path / "bundles")
+    assert last.manifest["gin"] == text
+    assert last.manifest["run"] == RUN
+  _, best = bundle.read_latest(tmp_path / "best" / "run_0")
+  assert best.manifest["gin"] in ("old", "new")
+
+
+def test_answers_are_written_at_every_evaluation(
+  bank, counted_batches, tmp_path
+):
+  written = []
+
+  def evaluate(trainable):
+    return [
+      found._replace(
+        write=functools.partial(lambda k, s: written.append((k, s)), k)
+      )
+      for k, found in enumerate(scores_from(trainable))
+    ]
+
+  train(bank, tmp_path, counted_batches(SEEDS), evaluate, start_step=100)
+  assert written == [(k, 100 + s) for s in (4, 8, 12) for k in (0, 1)]
+
+
 def test_bundles_are_small_and_hold_no_backbone(
   bank, counted_batches, tmp_path
 ):
@@ -183,6 +223,85 @@ def test_the_best_of_every_run_is_kept(bank, counted_batches, tmp_path):
       )
 
 
+def test_the_best_need_not_be_kept(bank, counted_batches, tmp_path):
+  """They are told all the same; nothing else changes."""
+  batches = counted_batches(SEEDS)
+  result = train(bank, tmp_path, batches, scores_from, keep_best=False)
+  assert all(best["step"] in (4, 8, 12) for best in result.best)
+  assert not (tmp_path / "best").exists()
+  again = train(bank, tmp_path, counted_batches(SEEDS), scores_from)
+  assert again.best == result.best
+
+
+def losses_from(trainable):
+  """Evaluations of losses only, as of a model in pre-training."""
+  return [
+    found._replace(metrics={}, losses={"t/loss": -found.score})
+    for found in scores_from(trainable)
+  ]
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_evaluation_before_the_first_step(
+  at_start, bank, counted_batches, tmp_path
+):
+  given = []
+
+  def evaluate(trainable):
+    given.append(bundle.to_host(tree.flatten(trainable)))
+    return losses_from(trainable)
+
+  batches = counted_batches(SEEDS)
+  train(bank, tmp_path, batches, evaluate, eval_at_start=at_start, start_step=5)
+  steps = [0] * at_start + [4, 8, 12]
+  assert len(given) == len(steps)
+  if at_start:
+    for path, array in tree.flatten(bank.state.trainable).items():
+      np.testing.assert_array_equal(given[0][path], array)
+  lines = logs.read(tmp_path)
+  losses = [x["step"] for x in lines if "training_eval/t/loss" in x]
+  assert losses == [5 + step for step in steps for _ in SEEDS]
+  assert not any("inference_eval" in tag for line in lines for tag in line)
+
+
+def test_the_first_evaluation_is_logged_once(bank, counted_batches, tmp_path):
+  """Also of a run that was killed before its first bundle."""
+
+  def dies(*_):
+    raise Killed
+
+  for step in (dies, dies, None):
+    try:
+      train(
+        bank,
+        tmp_path,
+        counted_batches(SEEDS),
+        losses_from,
+        step,
+        eval_at_start=True,
+        start_step=100,
+      )
+    except Killed:
+      continue
+  train(
+    bank,
+    tmp_path,
+    counted_batches(SEEDS),
+    losses_from,
+    eval_at_start=True,
+    start_step=100,
+    num_steps=16,
+  )
+  lines = [x for x in logs.read(tmp_path) if "training_eval/t/loss" in x]
+  assert [x["step"] for x in lines if x["run"] == 0] == [
+    100,
+    104,
+    108,
+    112,
+    116,
+  ]
+
+
 def test_early_stopping_counts_evaluations(bank, counted_batches, tmp_path):
   results = iter([1.0, 3.0, 2.0, 3.0, 2.5, 9.0])
 
@@ -209,8 +328,11 @@ def test_sigterm_saves_and_ends_cleanly(bank, counted_batches, tmp_path):
     return bank.step(*args)
 
   before = signal.getsignal(signal.SIGTERM)
-  result = train(bank, tmp_path / "a", counted_batches(SEEDS), step=step)
+  folder, batches = tmp_path / "a", counted_batches(SEEDS)
+  result = train(bank, folder, batches, step=step, log_period=4)
   assert result.reason == "preempted"
+  logged = [x["step"] for x in logs.read(folder) if "train/loss" in x]
+  assert logged == [4, 4, 6, 6], "no step goes unlogged"
   assert signal.getsignal(signal.SIGTERM) is before
   assert bundle.steps(tmp_path / "a" / "bundles") == [4, 6]
   train(bank, tmp_path / "a", counted_batches(SEEDS))
@@ -307,6 +429,69 @@ def test_the_log_repeats_no_step(bank, counted_batches, tmp_path):
     "train/timing/steps_per_second",
   } <= set(lines[0])
   assert any("inference_eval/t/accuracy" in x for x in lines)
+
+
+def counted(batches, count):
+  """Encoder and decoder tokens of some batches, one by one."""
+  tokens = [0, 0]
+  for _ in range(count):
+    batch = next(batches)
+    for i, name in enumerate(("encoder_input", "decoder_target")):
+      rows = batch[f"{name}_tokens"].tolist()
+      tokens[i] += sum(token != 0 for row in rows for token in row)
+  return tuple(tokens)
+
+
+def test_tokens_are_counted_across_processes(bank, counted_batches, tmp_path):
+  expected = counted(counted_batches(SEEDS), 12)
+  whole = train(bank, tmp_path / "a", counted_batches(SEEDS))
+  assert whole.tokens == expected
+  train(bank, tmp_path / "b", counted_batches(SEEDS), num_steps=5)
+  assert train(bank, tmp_path / "b", counted_batches(SEEDS)).tokens == expected
+  idle = train(bank, tmp_path / "b", counted_batches(SEEDS))
+  assert idle.tokens == expected
+
+
+def test_speed_is_of_training_alone(
+  bank, counted_batches, tmp_path, monkeypatch
+):
+  """A clock that steps and evaluations set: 2 s a step, 50 s an evaluation."""
+  now = [0.0]
+  monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+
+  def step(*args):
+    now[0] += 2
+    return bank.step(*args)
+
+  def evaluate(trainable):
+    now[0] += 50
+    return losses_from(trainable)
+
+  settings = {"log_period": 3, "eval_period": 4, "eval_at_start": True}
+  settings |= {"flops_per_token": (10.0, 100.0)}
+  batches = counted_batches(SEEDS)
+  train(bank, tmp_path, batches, evaluate, step, **settings)
+  lines = [x for x in logs.read(tmp_path) if "train/loss" in x and not x["run"]]
+  again = counted_batches(SEEDS)
+  assert len(lines) == 4
+  for line in lines:
+    encoder, decoder = counted(again, 3)
+    timing = {k.removeprefix("train/timing/"): v for k, v in line.items()}
+    assert timing["seconds"] == 6
+    assert timing["steps_per_second"] == 0.5
+    assert timing["tokens_per_second"] == pytest.approx((encoder + decoder) / 6)
+    assert timing["flops_per_second"] == pytest.approx(
+      (10 * encoder + 100 * decoder) / 6
+    )
+
+
+def test_without_a_cost_no_operations_are_logged(
+  bank, counted_batches, tmp_path
+):
+  train(bank, tmp_path, counted_batches(SEEDS), num_steps=3)
+  tags = {tag for line in logs.read(tmp_path) for tag in line}
+  assert "train/timing/tokens_per_second" in tags
+  assert "train/timing/flops_per_second" not in tags
 
 
 def test_tensorboard_files_are_written(bank, counted_batches, tmp_path):

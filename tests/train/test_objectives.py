@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from prompt_tuning.core import axes
 from prompt_tuning.train.objectives import CrossEntropy, sum_by_run
 
 B, S, V = 5, 6, 11
@@ -232,10 +234,11 @@ def test_unweighted_positions_may_hold_anything():
   np.testing.assert_array_equal(sums["loss"], clean["loss"])
 
 
-def test_a_target_that_is_no_class_is_not_silent():
+@pytest.mark.parametrize("unknown", [-1, V])
+def test_a_target_that_is_no_class_is_not_silent(unknown):
   logits, batch = _batch(7)
   targets = batch["decoder_target_tokens"].copy()
-  targets[0, 0] = V
+  targets[0, 0] = unknown
 
   loss = CrossEntropy()(
     jnp.asarray(logits), {"decoder_target_tokens": targets}
@@ -243,6 +246,57 @@ def test_a_target_that_is_no_class_is_not_silent():
 
   assert np.isnan(loss[0])
   assert np.isfinite(loss[1:]).all()
+
+
+def test_of_equal_logits_the_first_is_the_prediction():
+  logits = np.zeros((1, 3, V), np.float32)
+  logits[0, :, [4, 7]] = 1.0
+  targets = np.array([[4, 7, 1]], np.int32)
+
+  sums = CrossEntropy()(jnp.asarray(logits), {"decoder_target_tokens": targets})
+
+  np.testing.assert_array_equal(logits.argmax(-1), 4)
+  assert sums["correct"].tolist() == [1]
+
+
+@pytest.mark.parametrize("where", [slice(None), slice(0, 1), slice(4, 5)])
+def test_logits_that_are_no_numbers_predict_nothing(where):
+  logits = np.zeros((1, 1, V), np.float32)
+  logits[..., 4] = 1.0
+  logits[..., where] = np.nan
+  targets = np.array([[4]], np.int32)
+
+  sums = CrossEntropy()(jnp.asarray(logits), {"decoder_target_tokens": targets})
+
+  assert sums["correct"].tolist() == sums["exact"].tolist() == [0]
+
+
+def test_devices_that_share_the_vocabulary_do_not_exchange_logits():
+  mesh = axes.make_mesh(data=2, model=4)
+
+  def array(shape, dtype, *spec):
+    where = NamedSharding(mesh, PartitionSpec(*spec))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+  def loss(logits, targets):
+    sums = CrossEntropy()(logits, {"decoder_target_tokens": targets})
+    return sums["loss"].sum(), sums
+
+  compiled = (
+    jax.jit(jax.grad(loss, has_aux=True))
+    .lower(
+      array((4, S, 64), jnp.float32, "data", None, "model"),
+      array((4, S), jnp.int32, "data"),
+    )
+    .compile()
+  )
+
+  # Numbers per position are added up across devices; nothing else moves.
+  text = compiled.as_text()
+  assert "all-reduce" in text
+  assert "all-gather" not in text
+  assert "all-to-all" not in text
+  assert "collective-permute" not in text
 
 
 def test_counts():
