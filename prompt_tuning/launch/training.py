@@ -1,0 +1,200 @@
+"""Training as a command or a notebook asks for it; knows nothing of gin."""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import flax
+import jax
+import optax
+from jax.sharding import Mesh
+
+import prompt_tuning
+from prompt_tuning.checkpoints import bundle, fingerprint, restore
+from prompt_tuning.checkpoints.source import Checkpoint
+from prompt_tuning.core import axes
+from prompt_tuning.infer import reports
+from prompt_tuning.infer.evaluate import Result
+from prompt_tuning.launch import (
+  assembly,
+  backbone,
+  feeding,
+  finish,
+  folders,
+  identity,
+)
+from prompt_tuning.launch.assembly import Assembly
+from prompt_tuning.launch.backbone import Backbone
+from prompt_tuning.launch.eval_loss import EvalLoss
+from prompt_tuning.launch.job import Run, TrainJob
+from prompt_tuning.launch.scoring import Scorer
+from prompt_tuning.models.t5 import cost
+from prompt_tuning.train import loop
+
+logger = logging.getLogger(__name__)
+
+_NOTHING: Mapping[str, str] = types.MappingProxyType({})
+
+
+def train(
+  job: TrainJob,
+  data_dir: str | None = None,
+  model: Backbone | None = None,
+  evaluator: Callable[[Assembly, Mesh | None], loop.Evaluator] | None = None,
+  *,
+  configuration: Mapping[str, str] = _NOTHING,
+  say: Callable[[str], None] = logger.info,
+) -> finish.Outcome:
+  """Train from the start, or from where MODEL_DIR stands.
+
+  Args:
+    job: what to do.
+    data_dir: TFDS's data directory.
+    model: the model; None restores that of `initial_checkpoint_path`.
+    evaluator: makes what evaluates in place of the job's own evaluation.
+    configuration: name of a file -> what the job was made from, as text; goes
+      to MODEL_DIR, and into every bundle.
+    say: gets the table of what trains and what does not.
+
+  Returns:
+    How it ended.
+
+  Raises:
+    ValueError: the job cannot be done, or MODEL_DIR holds another run.
+    CheckpointError: something cannot be read or written.
+  """
+  # What can be wrong shows before gigabytes are read.
+  folders.ensure_writable(job.model_dir, "MODEL_DIR")
+  mesh, rules = job.mesh.build(), job.mesh.rules
+  codec = feeding.open_vocabulary(job.dataset)
+  source = model or _open(job.initial_checkpoint_path)
+  start_step = _start_step(job, source.step)
+  num_steps = job.num_steps(start_step)
+  batches = feeding.train_batches(
+    job.dataset,
+    job.runs,
+    identity.placements_of(job.tuners, len(job.runs)),
+    job.model.vocab_size,
+    data_dir,
+    mesh,
+  )
+  sets = feeding.sets_by_task(job.evaluation, job.runs, data_dir)
+
+  if isinstance(source, Checkpoint):
+    model = backbone.load(source, job.model, mesh, rules, job.restore_dtype)
+  else:
+    model = source
+  parts = assembly.assemble(job, model, codec, start_step, mesh)
+  say(parts.program.partition.report())
+  checksum = fingerprint.checksum(parts.frozen) if job.controls else None
+
+  scorer = None
+  if job.evaluation is not None:
+    loss = _eval_loss(job, parts, data_dir, mesh)
+    write = functools.partial(_write_reports, job)
+    scorer = Scorer(job, parts, model, codec, sets, mesh, loss, write)
+  manifest = identity.identity(
+    job, parts.tuners, model, codec.sha256, start_step
+  )
+  _write_configuration(job.model_dir, manifest, configuration)
+  result = loop.train(
+    jax.jit(parts.program.step, donate_argnums=0),
+    parts.state,
+    parts.frozen,
+    batches,
+    settings=_settings(job, num_steps, start_step),
+    folder=job.model_dir,
+    manifest=manifest,
+    about=_about(configuration),
+    summarise=cast(loop.Summarise, job.objective.summarise),
+    place=axes.batch_placer(mesh, rules),
+    evaluate=evaluator(parts, mesh) if evaluator else scorer,
+  )
+  return finish.Outcome(
+    result, job, model, parts, codec, scorer, start_step, mesh, checksum
+  )
+
+
+def _open(path: str | None) -> Checkpoint:
+  """Look into the checkpoint of the backbone."""
+  if path is None:
+    raise ValueError("No model to train: set INITIAL_CHECKPOINT_PATH.")
+  return restore.open_checkpoint(path, whole=False)
+
+
+def _eval_loss(
+  job: TrainJob, parts: Assembly, data_dir: str | None, mesh: Mesh | None
+) -> EvalLoss | None:
+  """Prepare the training loss on the evaluation split, if it is wanted."""
+  if not job.eval_steps or job.evaluation is None:
+    return None
+  return EvalLoss(
+    dataclasses.replace(job.dataset, split=job.evaluation.dataset.split),
+    job.runs,
+    parts,
+    job.eval_steps,
+    job.model.vocab_size,
+    data_dir,
+    mesh,
+    job.mesh.rules,
+  )
+
+
+def _write_reports(
+  job: TrainJob, run: Run, results: Sequence[Result], step: int
+) -> None:
+  """Write T5X's files of metrics and predictions."""
+  folder = pathlib.Path(job.model_dir, "inference_eval", run.name)
+  for result in results:
+    reports.write(folder, step, result, job.json_write_n_results)
+
+
+def _start_step(job: TrainJob, restored: int | None) -> int:
+  """Find the step that the optimizer goes on from, as T5X restores it."""
+  if job.restored_step is not None:
+    return job.restored_step
+  if restored is None:
+    logger.warning(
+      "%s does not say at which step it is; Adafactor starts at 0. The public "
+      "runs started at 1,100,000: set RESTORED_STEP for that.",
+      job.initial_checkpoint_path or "The model",
+    )
+  return restored or 0
+
+
+def _settings(job: TrainJob, num_steps: int, start_step: int) -> loop.Settings:
+  return loop.Settings(
+    num_steps=num_steps,
+    start_step=start_step,
+    log_period=job.log_period,
+    eval_period=job.eval_period,
+    save_period=job.checkpoint_period,
+    keep=job.keep_checkpoints,
+    keep_best=job.keep_best,
+    eval_at_start=job.eval_at_start,
+    flops_per_token=cost.flops_per_token(job.model, bool(job.tuners)),
+    patience=job.patience,
+    progress_bar=job.progress_bar,
+    tensorboard=job.tensorboard,
+  )
+
+
+def _about(configuration: Mapping[str, str]) -> dict[str, Any]:
+  """Say how a bundle was made; a run may go on in another way."""
+  packages = (prompt_tuning, jax, flax, optax)
+  versions = {package.__name__: package.__version__ for package in packages}
+  return {"gin": dict(configuration), "versions": versions}
+
+
+def _write_configuration(
+  folder: str, manifest: dict[str, Any], texts: Mapping[str, str]
+) -> None:
+  """Write the configuration down, unless the folder is another run's."""
+  latest = bundle.read_latest(pathlib.Path(folder) / loop.BUNDLES)
+  is_ours = latest is None or latest[1].manifest["run"] == manifest
+  if is_ours and jax.process_index() == 0:
+    folders.write_texts(folder, texts)

@@ -1,0 +1,543 @@
+"""`prompt-tuning pretrain` on a tiny model, from text to what others load."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints import bundle, hf, restore
+from prompt_tuning.core import axes, tree
+from prompt_tuning.data import corpus, spec
+from prompt_tuning.launch import (
+  backbone,
+  folders,
+  main,
+  pretrain,
+  pretraining,
+  pretraining_report,
+  train,
+)
+from prompt_tuning.launch.settings import MeshShape
+from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.train import logs, loop
+from tests.invented_corpus import ROWS, VOCABULARY_SIZE
+
+MODEL = T5Config(
+  vocab_size=ROWS,
+  emb_dim=8,
+  num_heads=2,
+  head_dim=4,
+  mlp_dim=16,
+  num_encoder_layers=1,
+  num_decoder_layers=1,
+)
+# Steps of the stages; evaluations at the start, after every fourth, at the end.
+SPANS, CONTINUATION = 8, 6
+STAGES = {"span_corruption": SPANS, "lm_adaptation": SPANS + CONTINUATION}
+FIELDS = "vocab_size emb_dim num_heads head_dim mlp_dim num_encoder_layers"
+GIN = "\n".join(
+  [
+    "MODEL = @models.T5Config()",
+    *(
+      f"models.T5Config.{field} = {getattr(MODEL, field)}"
+      for field in [*FIELDS.split(), "num_decoder_layers"]
+    ),
+    "CORPORA = (@corpora.Text(), @corpora.Skills())",
+    "corpora.Text.name = 'invented'",
+    "corpora.Skills.count = 20",
+    "pretraining.Stage.packed_lengths = {'inputs': 128, 'targets': 128}",
+    f"SPAN_CORRUPTION_STEPS = {SPANS}",
+    f"LM_ADAPTATION_STEPS = {CONTINUATION}",
+    "BATCH_SIZE = 4",
+    "CHUNK_LENGTH = 40",
+    "LEARNING_RATE = 0.02",
+    "WARMUP_STEPS = 2",
+    "EVAL_PERIOD = 4",
+    "EVAL_STEPS = 2",
+    "CHECKPOINT_PERIOD = 3",
+    "LOG_PERIOD = 2",
+    "pretrain.num_continuations = 4",
+    "pretrain.progress_bar = False",
+    "pretrain.tensorboard = False",
+  ]
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known_tasks():
+  """Tasks of these tests are nobody else's."""
+  spec.names()
+  known = dict(spec._specs)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(spec, "_specs", dict(known))
+    patch.setattr(corpus, "_corpora", {})
+    yield known
+
+
+@pytest.fixture(autouse=True)
+def _new_process(known_tasks, monkeypatch):
+  """Every test knows the tasks that a new process does."""
+  monkeypatch.setattr(spec, "_specs", dict(known_tasks))
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory, invented_vocabulary, invented_files):
+  """The command line; MODEL_DIR is `run`, wherever one is."""
+  folder = tmp_path_factory.mktemp("pretraining")
+  (folder / "tiny.gin").write_text(GIN)
+  words = [
+    "--gin_file=models/ladder_1.gin",
+    "--gin_file=runs/pretrain.gin",
+    "--gin_file=meshes/single.gin",
+    f"--gin_file={folder}/tiny.gin",
+    "--gin.MODEL_DIR='run'",
+    f"--gin.VOCABULARY_FILE='{invented_vocabulary}'",
+    f"--gin.corpora.Text.files={invented_files!r}",
+    f"--gin.TOKEN_CACHE_DIR='{folder}/tokens'",
+  ]
+  return lambda *more: [*words, *more]
+
+
+def run(argv):
+  return main.main(["pretrain", *argv])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, flags):
+  """A run that nothing disturbed."""
+  folder = tmp_path_factory.mktemp("finished")
+  with contextlib.chdir(folder):
+    assert run(flags()) == 0
+  return folder / "run"
+
+
+def files(folder):
+  """Every file, by relative path; without what tells the time."""
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file() and path.name not in ("metrics.jsonl", "stage.json")
+  }
+
+
+def reports(folder):
+  """The stages' reports, without what differs from time to time."""
+  found = []
+  for stage in STAGES:
+    report = json.loads((folder / stage / "stage.json").read_text())
+    for name in ("seconds", "tokens_per_second", "flops_per_second"):
+      assert report.pop(name) > 0
+    found.append(report)
+  return found
+
+
+def assert_same(folder, finished):
+  assert files(folder).keys() == files(finished).keys()
+  for name, data in files(finished).items():
+    assert (folder / name).read_bytes() == data, name
+  assert reports(folder) == reports(finished)
+
+
+def test_what_a_run_leaves_behind(finished, invented_vocabulary):
+  assert set(os.listdir(finished)) == {
+    *STAGES,
+    "config.gin",
+    "operative_config.gin",
+    "sentencepiece.model",
+  }
+  vocabulary = pathlib.Path(invented_vocabulary).read_bytes()
+  assert (finished / "sentencepiece.model").read_bytes() == vocabulary
+  assert "CHUNK_LENGTH = 40" in (finished / "config.gin").read_text()
+  for stage, steps in STAGES.items():
+    assert set(os.listdir(finished / stage)) == {
+      "bundles",
+      f"checkpoint_{steps}",
+      "config.gin",
+      "hf",
+      "metrics.jsonl",
+      "operative_config.gin",
+      "stage.json",
+    }
+    assert len(bundle.steps(finished / stage / "bundles")) == 1
+
+
+def test_the_loss_on_held_out_text_falls(finished):
+  steps = {"span_corruption": [0, 4, 8], "lm_adaptation": [0, 4, 6]}
+  for stage, report in zip(STAGES, reports(finished), strict=True):
+    assert set(report["held_out"]) == {
+      f"invented_{o}" for o in [report["objective"]]
+    } | {f"skills_{report['objective']}"}
+    for losses in report["held_out"].values():
+      assert [step for step, _ in losses] == steps[stage]
+    text = report["held_out"][f"invented_{report['objective']}"]
+    assert text[-1][1] < text[0][1] - 0.2
+
+
+def test_what_a_report_says(finished):
+  leaves = tree.flatten(network.abstract_params(MODEL)).items()
+  size = {path: math.prod(leaf.shape) for path, leaf in leaves}
+  outside = sum(
+    count
+    for path, count in size.items()
+    if "token_embedder" in path or "logits_dense" in path
+  )
+  for stage, steps in (("span_corruption", 8), ("lm_adaptation", 6)):
+    report = json.loads((finished / stage / "stage.json").read_text())
+    lines = [x for x in logs.read(finished / stage) if "train/loss" in x]
+    assert [x["step"] for x in lines] == list(range(2, steps + 1, 2))
+    seconds = [x["train/timing/seconds"] for x in lines]
+    targets = sum(
+      s * x["train/timing/target_tokens_per_second"]
+      for s, x in zip(seconds, lines, strict=True)
+    )
+    assert report["stage"] == stage
+    assert report["steps"] == steps
+    assert report["parameters"] == sum(size.values())
+    assert report["non_embedding_parameters"] == sum(size.values()) - outside
+    assert report["decoder_tokens"] == pytest.approx(targets)
+    # Rows of 4 x 128 positions, packed but not wholly filled.
+    assert 0.5 < report["encoder_tokens"] / (steps * 4 * 128) <= 1
+    tokens = report["encoder_tokens"] + report["decoder_tokens"]
+    assert report["seconds"] == pytest.approx(sum(seconds))
+    assert report["tokens_per_second"] == pytest.approx(tokens / sum(seconds))
+    assert 0 <= report["sentinel_share"] <= 1
+    assert report["hardware"].endswith(")")
+
+
+def test_exports_are_the_last_bundle_in_both_layouts(finished):
+  for stage, steps in STAGES.items():
+    folder = finished / stage
+    _, last = bundle.read_latest(folder / "bundles")
+    ours = {
+      path.removeprefix("model/"): array[0]
+      for path, array in last.trainable.items()
+    }
+    assert ours.keys() == tree.flatten(network.abstract_params(MODEL)).keys()
+    native = restore.open_checkpoint(folder / f"checkpoint_{steps}")
+    assert native.step == steps
+    for opened in (native, restore.open_checkpoint(folder / "hf")):
+      assert opened.params.keys() == ours.keys()
+      for path, array in ours.items():
+        np.testing.assert_array_equal(opened.params[path].read(), array)
+
+
+@pytest.mark.parity
+def test_hugging_face_computes_the_same(finished, make_batch, tolerance):
+  torch = pytest.importorskip("torch", reason="parity needs the test extra")
+  transformers = pytest.importorskip("transformers")
+  folder = finished / "lm_adaptation"
+  theirs = transformers.T5ForConditionalGeneration.from_pretrained(
+    folder / "hf"
+  )
+  encoder, target = make_batch(MODEL)
+  inputs = np.pad(target[:, :-1], ((0, 0), (1, 0)))
+  with torch.no_grad():
+    expected = theirs.eval()(
+      input_ids=torch.tensor(encoder),
+      attention_mask=torch.tensor(encoder != 0),
+      decoder_input_ids=torch.tensor(inputs),
+    ).logits.numpy()
+  checkpoint = str(folder / f"checkpoint_{STAGES['lm_adaptation']}")
+  model = backbone.load(checkpoint, MODEL, None, axes.STANDARD_RULES, "float32")
+  batch = {
+    "encoder_input_tokens": encoder,
+    "decoder_input_tokens": inputs,
+    "decoder_target_tokens": target,
+  }
+  logits = jax.jit(network.T5(MODEL).apply)({"params": model.params}, batch)
+  np.testing.assert_allclose(logits, expected, **tolerance["parity"])
+
+
+def test_a_second_call_does_nothing_new(finished, flags, capsys, monkeypatch):
+  monkeypatch.setattr(train, "train", None)
+  before = {p: p.stat().st_mtime_ns for p in finished.glob("*/**/*")}
+  monkeypatch.chdir(finished.parent)
+  assert run(flags()) == 0
+  assert {p: p.stat().st_mtime_ns for p in finished.glob("*/**/*")} == before
+  table = capsys.readouterr().out.splitlines()
+  assert table[0].startswith("5,816 parameters, 1,720 without")
+  assert table[1].startswith("span_corruption: 8 steps, ")
+  assert "GFLOP/s" in table[1]
+  assert sum(" -> " in line for line in table) == 4
+  assert sum("continuations with a sentinel: " in line for line in table) == 2
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ("SPAN_CORRUPTION_STEPS=9", "steps: the bundle has 8, this run 9"),
+    ("RANDOM_SEED=1", "seed: the bundle has 0, this run 1"),
+    ("corpora.Text.rate=2.0", "tasks: the bundle has"),
+    ("SAVE_DTYPE='bfloat16'", "save_dtype: the bundle has 'float32'"),
+    ("models.T5Config.mlp_dim=24", "'mlp_dim': 24"),
+    (
+      "lm_adaptation/pretraining.Stage.learning_rate=0.1",
+      "lm_adaptation holds",
+    ),
+  ],
+)
+def test_another_run_in_the_same_folder_is_refused(
+  change, message, finished, flags, capsys, monkeypatch
+):
+  monkeypatch.chdir(finished.parent)
+  before = files(finished)
+  assert run(flags(f"--gin.{change}")) == 2
+  error = capsys.readouterr().err
+  assert "holds another run; choose another MODEL_DIR" in error
+  assert message in error
+  assert files(finished) == before
+
+
+def test_sigkill_in_the_middle_changes_no_byte(
+  finished, flags, tmp_path, monkeypatch
+):
+  """A process of its own is killed; the same command goes on."""
+  process = subprocess.Popen(
+    [sys.executable, "-m", "prompt_tuning.launch.main", "pretrain", *flags()],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    cwd=tmp_path,
+    env=os.environ
+    | {
+      "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    },
+  )
+  folder = tmp_path / "run"
+  while process.poll() is None and not list(folder.glob("*/bundles/step_*")):
+    time.sleep(0.002)
+  process.kill()
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == -signal.SIGKILL, output.decode()
+  assert not list(folder.glob("*/stage.json"))
+  monkeypatch.chdir(tmp_path)
+  assert run(flags()) == 0
+  assert_same(folder, finished)
+
+
+def at_call(number, function, action):
+  """Wrap a function: before its so-manyth call, something happens."""
+  calls = [0]
+
+  def wrapped(*args, **kwargs):
+    calls[0] += 1
+    if calls[0] == number:
+      action()
+    return function(*args, **kwargs)
+
+  return wrapped
+
+
+def full_disk():
+  raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def ask_to_stop():
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_full_disks_and_preemptions_lose_nothing(
+  finished, flags, tmp_path, monkeypatch, capsys
+):
+  """One run that ends in every bad way, each time a bit further on."""
+  monkeypatch.chdir(tmp_path)
+  folder = tmp_path / "run"
+  spans, adaptation = (folder / stage for stage in STAGES)
+
+  def ends(module, name, number, action, status, message):
+    with monkeypatch.context() as patch:
+      function = getattr(module, name)
+      patch.setattr(module, name, at_call(number, function, action))
+      assert run(flags()) == status
+    output = capsys.readouterr()
+    assert message in output.err + output.out
+    assert not [p for p in folder.rglob("*") if ".tmp" in p.name]
+
+  # A bundle is three files; the second bundle's second one does not fit.
+  ends(bundle, "_write_flushed", 5, full_disk, 2, "No space left")
+  assert bundle.steps(spans / "bundles") == [3]
+  stopped = "Preempted. The same command continues it."
+  ends(loop, "_add_tokens", 2, ask_to_stop, 0, stopped)
+  assert bundle.steps(spans / "bundles") == [5]
+  ends(hf, "save_tensors", 1, full_disk, 2, "No space left")
+  assert (spans / "checkpoint_8").is_dir()
+  assert not (spans / "hf").exists()
+  ends(folders, "write_texts", 3, full_disk, 2, "No space left")
+  assert (spans / "hf").is_dir()
+  assert not (spans / "stage.json").exists()
+  ends(loop, "_add_tokens", 1, ask_to_stop, 0, stopped)
+  assert (spans / "stage.json").is_file()
+  assert bundle.steps(adaptation / "bundles") == [1]
+  assert not (folder / "sentencepiece.model").exists()
+  assert run(flags()) == 0
+  assert_same(folder, finished)
+
+
+def test_a_model_goes_on_from_another(
+  finished, invented_vocabulary, invented_files, tmp_path
+):
+  """From code, without gin: the second stage on the first one's model."""
+  start = str(finished / "span_corruption" / "checkpoint_8")
+  job = pretraining.PretrainJob(
+    model_dir=str(tmp_path / "run"),
+    model=MODEL,
+    corpora=(corpus.Text("invented", invented_files),),
+    stages=(
+      pretraining.Stage(
+        "more",
+        corpus.Denoising("prefix_lm", chunk_length=40),
+        steps=1,
+        batch_size=4,
+        packed_lengths={"inputs": 128, "targets": 128},
+        learning_rate=0.02,
+      ),
+    ),
+    vocabulary_file=invented_vocabulary,
+    initial_checkpoint_path=start,
+    mesh=MeshShape(1, 1),
+    eval_steps=2,
+    cache_dir=str(tmp_path / "tokens"),
+    num_continuations=0,
+    progress_bar=False,
+    tensorboard=False,
+  )
+  (report,) = pretrain.pretrain(job)
+  assert report["sentinel_share"] is None
+  (_, before), (_, after) = report["held_out"]["invented_prefix_lm"]
+  whole = reports(finished)[1]["held_out"]["invented_prefix_lm"]
+  assert before == pytest.approx(whole[0][1])
+  assert after != before
+  saved = tmp_path / "run" / "more" / "checkpoint_1"
+  assert restore.open_checkpoint(saved).step == 1
+  text = pretraining_report.table([report])
+  assert "sentinel" not in text
+  assert text.count("held-out loss, ") == 1
+
+
+def bad_files(name, content):
+  """Flags for a corpus that is a file of its own in the current folder."""
+  pathlib.Path(name).write_bytes(content)
+  return [
+    "--gin.CORPORA=(@corpora.Text(),)",
+    f"--gin.corpora.Text.name='{pathlib.Path(name).stem}'",
+    f"--gin.corpora.Text.files={{'train': '{name}'}}",
+  ]
+
+
+ADAPTATION = "--gin.lm_adaptation/pretraining.Stage"
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (["empty.txt", b""], "empty.txt: the corpus is empty"),
+    (["zeros.txt", b"some text\n\n\0\0\0"], "zeros.txt:3: a zero byte"),
+    (["latin.txt", b"caf\xe9"], "latin.txt:1: not UTF-8 at byte 3"),
+    (["few.txt", b"the cat sees the dog ."], "shorter than a batch of 4 rows"),
+    (["wrong.csv", b"text"], "wrong.csv: expected a corpus ending in .txt"),
+    (
+      ["--gin.corpora.Text.files={'train': 'nowhere.txt'}"],
+      "No corpus file nowhere.txt",
+    ),
+    (
+      ["--gin.corpora.Text.name='skills'"],
+      "CORPORA are skills, skills; expected",
+    ),
+    (
+      ["--gin.models.T5Config.vocab_size=128"],
+      f"has {VOCABULARY_SIZE} ids, sentinels included, but the model has 128",
+    ),
+    (["--gin.VOCABULARY_FILE='nowhere.model'"], "No vocabulary file nowhere"),
+    (
+      ["--gin.CHUNK_LENGTH=2048"],
+      "102 noise spans, but there are 100 sentinels; lower CHUNK_LENGTH",
+    ),
+    (
+      # Of the second stage: nobody wants to hear it after the first.
+      [f"{ADAPTATION}.packed_lengths={{'inputs': 128, 'targets': 16}}"],
+      "raise PACKED_LENGTHS, or make examples shorter",
+    ),
+    ([f"{ADAPTATION}.packed_lengths={{'inputs': 9}}"], "PACKED_LENGTHS names"),
+    ([f"{ADAPTATION}.batch_size=4096"], "lm_adaptation: the corpora are short"),
+    (["--gin_file=meshes/data.gin"], "cannot be split over 8 data-parallel"),
+    (["--gin.STAGES=()"], "STAGES are none; expected at least one"),
+    ([f"{ADAPTATION}.steps=0"], "lm_adaptation: 0 steps; expected at least"),
+    (["--gin.MODEL_DIR='/dev/null/run'"], "MODEL_DIR cannot be written to"),
+    (
+      ["--gin.INITIAL_CHECKPOINT_PATH='nowhere'"],
+      "nowhere",
+    ),
+    (["--gin.MASK=1"], "no parsed file declares or uses the macro MASK"),
+  ],
+)
+def test_bad_input_stops_before_the_first_step(
+  changes, message, flags, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  if isinstance(changes[-1], bytes):
+    changes = bad_files(*changes)
+  assert run(flags(*changes)) == 2
+  assert message in capsys.readouterr().err
+  assert not list(tmp_path.glob("run/**/*"))
+
+
+def test_a_checkpoint_of_another_model(
+  finished, flags, capsys, monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  path = finished / "span_corruption" / "checkpoint_8"
+  argv = flags(f"--gin.INITIAL_CHECKPOINT_PATH='{path}'")
+  assert run([*argv, "--gin.models.T5Config.mlp_dim=24"]) == 2
+  assert "mlp/wi_0/kernel" in capsys.readouterr().err
+  assert not list(tmp_path.glob("run/**/*"))
+
+
+def test_dry_run_writes_nothing(flags, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert run(flags("--dry_run")) == 0
+  assert "pretrain.model = %MODEL" in capsys.readouterr().out
+  assert not os.listdir(tmp_path)
+
+
+def weights(seed=0, mesh=None, scale=1.0):
+  model = backbone.fresh(MODEL, mesh, axes.STANDARD_RULES, seed, scale)
+  assert model.step == 0
+  return model, bundle.to_host(tree.flatten(model.params))
+
+
+def test_random_weights_follow_the_seed_alone(tolerance):
+  model, first = weights()
+  other, second = weights(seed=1)
+  split, third = weights(mesh=axes.make_mesh(4, 2))
+  assert model.fingerprint == weights()[0].fingerprint == split.fingerprint
+  assert model.fingerprint != other.fingerprint
+  for path, array in first.items():
+    np.testing.assert_array_equal(third[path], array)
+    constant = np.ptp(array) == 0
+    assert np.array_equal(second[path], array) == constant, path
+  table = split.params["token_embedder"]["embedding"]
+  assert not table.is_fully_replicated
+  expected = tree.flatten(network.init_params(MODEL, jax.random.key(0)))
+  for path, array in expected.items():
+    np.testing.assert_allclose(first[path], array, **tolerance["same"])
+
+
+def test_relative_positions_may_weigh_more(tolerance):
+  _, plain = weights()
+  _, scaled = weights(scale=8.0)
+  for path, array in plain.items():
+    factor = 8 if "relpos_bias" in path else 1
+    np.testing.assert_allclose(
+      scaled[path], factor * array, **tolerance["same"]
+    )
