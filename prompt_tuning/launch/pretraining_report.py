@@ -117,7 +117,7 @@ def read(job: PretrainJob, stage: Stage) -> dict[str, Any] | None:
   if not path.is_file():
     return None
   report = dict(json.loads(path.read_text(encoding="utf-8")))
-  if "run" in report:  # the first reports did not say
+  if "run" in report:  # reports of the first runs did not say
     bundle.Bundle(report, {}).insist_run(settings(job, stage), folder)
   return report
 

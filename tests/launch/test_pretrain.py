@@ -1,6 +1,7 @@
 """`prompt-tuning pretrain` on a tiny model, from text to what others load."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import math
@@ -28,7 +29,7 @@ from prompt_tuning.launch import (
   train,
 )
 from prompt_tuning.launch.settings import MeshShape
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import cost, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import logs, loop
 from tests.invented_corpus import ROWS, VOCABULARY_SIZE
@@ -384,12 +385,10 @@ def test_full_disks_and_preemptions_lose_nothing(
   assert_same(folder, finished)
 
 
-def test_a_model_goes_on_from_another(
-  finished, invented_vocabulary, invented_files, tmp_path
-):
-  """From code, without gin: the second stage on the first one's model."""
-  start = str(finished / "span_corruption" / "checkpoint_8")
-  job = pretraining.PretrainJob(
+@pytest.fixture
+def job(invented_vocabulary, invented_files, tmp_path):
+  """A single step of adaptation, from code, without gin."""
+  return pretraining.PretrainJob(
     model_dir=str(tmp_path / "run"),
     model=MODEL,
     corpora=(corpus.Text("invented", invented_files),),
@@ -404,7 +403,6 @@ def test_a_model_goes_on_from_another(
       ),
     ),
     vocabulary_file=invented_vocabulary,
-    initial_checkpoint_path=start,
     mesh=MeshShape(1, 1),
     eval_steps=2,
     cache_dir=str(tmp_path / "tokens"),
@@ -412,6 +410,12 @@ def test_a_model_goes_on_from_another(
     progress_bar=False,
     tensorboard=False,
   )
+
+
+def test_a_model_goes_on_from_another(finished, job, tmp_path):
+  """The second stage on the first one's model."""
+  start = str(finished / "span_corruption" / "checkpoint_8")
+  job = dataclasses.replace(job, initial_checkpoint_path=start)
   (report,) = pretrain.pretrain(job)
   assert report["sentinel_share"] is None
   (_, before), (_, after) = report["held_out"]["invented_prefix_lm"]
@@ -423,6 +427,27 @@ def test_a_model_goes_on_from_another(
   text = pretraining_report.table([report])
   assert "sentinel" not in text
   assert text.count("held-out loss, ") == 1
+
+
+def test_steps_that_were_not_logged_were_as_fast_as_the_others(job):
+  """6 s for 400 tokens are in the log, and 200 more tokens were trained on."""
+  (stage,) = job.stages
+  folder = job.folder(stage)
+  log = logs.MetricsLog(folder, 1, tensorboard=False)
+  for step, seconds, speed in ((2, 2.0, 100.0), (6, 4.0, 50.0)):
+    timing = {"timing/seconds": seconds, "timing/tokens_per_second": speed}
+    log.write(step, 0, timing, "train")
+  result = loop.Result(None, [], "finished", (500, 100))
+  report = pretraining_report.describe(job, stage, result, 0.25)
+  encoder, decoder = cost.flops_per_token(MODEL)
+  operations = 500 * encoder + 100 * decoder
+  assert report["seconds"] == pytest.approx(9)
+  assert report["tokens_per_second"] == pytest.approx(600 / 9)
+  assert report["flops_per_second"] == pytest.approx(operations / 9)
+  assert report["sentinel_share"] == 0.25
+  assert pretraining_report.read(job, stage) is None
+  pretraining_report.write(folder, report)
+  assert pretraining_report.read(job, stage) == report
 
 
 def bad_files(name, content):
