@@ -43,6 +43,9 @@ EXTRAS = {
     "torch==2.13.0",
     "transformers>=5.23.0",
   ],
+  # The TPU compiler, for `prompt-tuning plan` on machines without a TPU. Where
+  # it is installed, JAX looks for a TPU unless JAX_PLATFORMS=cpu is set.
+  "plan": ["libtpu>=0.0.42.1"],
   "dev": [
     "build>=1.2.2",
     "codespell>=2.4.3",

@@ -145,9 +145,15 @@ class Program:
     self, trainable: Params, frozen: Params, batch: Batch, keys: Array | None
   ) -> Sums:
     """Give every run its own backbone: rows grouped by run, then a vmap."""
-    rows = self._rows_by_run(batch)
-    own = {k: v[rows] for k, v in batch.items() if k != "run_ids"}
-    own_keys = None if keys is None else keys[rows]
+    if self.num_runs == 1:
+      # Rows stay on the devices that have them; a gather would bring all of
+      # them to every device.
+      grouped = lambda a: a[None]  # noqa: E731
+    else:
+      rows = self._rows_by_run(batch)
+      grouped = lambda a: a[rows]  # noqa: E731
+    own = {k: grouped(v) for k, v in batch.items() if k != "run_ids"}
+    own_keys = None if keys is None else grouped(keys)
     shared = {k: v for k, v in frozen.items() if k == "model"}
     banked = {k: v for k, v in frozen.items() if k != "model"}
 

@@ -31,6 +31,20 @@ def test_join_of_joined_runs():
   assert len(again) == 3
 
 
+def test_one_of_several():
+  """Its rows, and those that pad it; each as before the join."""
+  parts = [prompt(2, fill=5.0), prompt(4, fill=6.0)]
+  joined = join(parts)
+  for number, part in enumerate(parts):
+    one = joined.one(number)
+    assert one.placements == part.placements
+    length = part.delta.virtual.shape[1]
+    np.testing.assert_array_equal(
+      one.delta.virtual[:, :length], part.delta.virtual
+    )
+  assert Runs().one(0).delta.virtual is None
+
+
 def test_plain_models_need_no_arrays():
   joined = join([Runs()])
   assert joined.delta.virtual is None

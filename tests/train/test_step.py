@@ -123,24 +123,24 @@ def test_rows_in_any_order_give_the_same_step(
   assert_close(ours.trainable, theirs.trainable, **tolerance["same"])
 
 
-def test_model_tuning_is_another_rule(
-  params, setup, counted_batches, tolerance
-):
-  """Two backbones trained at once equal each alone; all of them move."""
+def tune_models(setup, params, seeds, rates, **program):
+  """Describe the tuning of whole backbones, one per seed."""
+  s = setup(
+    params,
+    seeds,
+    rates,
+    rules=partition.EVERYTHING,
+    optimizer=optimizers.Adafactor(min_dim_size_to_factor=8),
+    with_tuner=False,
+    **program,
+  )
+  s.program = dataclasses.replace(s.program, produce=lambda _: network.Delta())
+  return s
 
-  def tuned(seeds, rates):
-    s = setup(
-      params,
-      seeds,
-      rates,
-      rules=partition.EVERYTHING,
-      optimizer=optimizers.Adafactor(min_dim_size_to_factor=8),
-      with_tuner=False,
-    )
-    s.program = dataclasses.replace(
-      s.program, produce=lambda _: network.Delta()
-    )
-    return s
+
+@pytest.fixture(scope="module")
+def plain_batches(counted_batches):
+  """Batches without virtual tokens."""
 
   class Plain(counted_batches):
     def __next__(self):
@@ -149,17 +149,22 @@ def test_model_tuning_is_another_rule(
       batch["encoder_input_tokens"] = np.where(encoder >= 64, 2, encoder)
       return batch
 
+  return Plain
+
+
+def test_model_tuning_is_another_rule(params, setup, plain_batches):
+  """Two backbones trained at once equal each alone; all of them move."""
   seeds, rates = (0, 1), [0.01, 0.003]
-  s = tuned(seeds, rates)
+  s = tune_models(setup, params, seeds, rates)
   assert s.program.tunes_model
   step = jax.jit(s.program.step)
-  state, batches = s.state, Plain(seeds)
+  state, batches = s.state, plain_batches(seeds)
   for _ in range(3):
     state, _ = step(state, s.frozen, next(batches))
   for k in range(2):
-    solo = tuned(seeds[k : k + 1], rates[k : k + 1])
+    solo = tune_models(setup, params, seeds[k : k + 1], rates[k : k + 1])
     own_step = jax.jit(solo.program.step)
-    own, batches = solo.state, Plain(seeds[k : k + 1])
+    own, batches = solo.state, plain_batches(seeds[k : k + 1])
     for _ in range(3):
       own, _ = own_step(own, solo.frozen, next(batches))
     mine = jax.tree.map(lambda a, k=k: a[k : k + 1], state.trainable)
@@ -167,6 +172,26 @@ def test_model_tuning_is_another_rule(
   for path, array in tree.flatten(state.trainable).items():
     start = tree.flatten(s.state.trainable)[path]
     assert not np.array_equal(array, start), path
+
+
+def test_model_tuning_shares_rows_among_devices(
+  params, setup, plain_batches, tolerance
+):
+  """Every device computes its own rows; only gradients cross."""
+  # Dropout counts the rows before each one, which crosses too, as integers.
+  s = tune_models(setup, params, (0,), [0.01], dropout=False)
+  step = jax.jit(s.program.step)
+  batch = next(plain_batches((0,), 8))
+  one, _ = step(s.state, s.frozen, batch)
+  mesh = axes.make_mesh(data=8, model=1)
+  state = axes.replicated(mesh, s.state)
+  placed = axes.batch_placer(mesh, axes.STANDARD_RULES)(batch)
+  compiled = step.lower(state, s.frozen, placed).compile()
+  text = compiled.as_text()
+  assert "all-reduce" in text
+  assert "all-gather" not in text
+  eight, _ = compiled(state, s.frozen, placed)
+  assert_close(eight.trainable, one.trainable, **tolerance["same"])
 
 
 def test_eight_devices_equal_one(params, setup, counted_batches, tolerance):

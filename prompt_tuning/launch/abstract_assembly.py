@@ -1,0 +1,179 @@
+"""What a step reads and writes, described without allocating it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prompt_tuning.core import axes
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import Array, Params
+from prompt_tuning.data import assembly as data_assembly
+from prompt_tuning.data.ragged import Ragged
+from prompt_tuning.launch import assembly, identity
+from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.models.t5 import network
+from prompt_tuning.train import state
+from prompt_tuning.train.state import TrainState
+from prompt_tuning.train.step import Program
+from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.initializers import Context
+
+
+class AbstractStep(NamedTuple):
+  """A step and its arguments as shapes, dtypes and places.
+
+  Attributes:
+    program: what a step computes.
+    state: before the first step.
+    frozen: the frozen part of the parameters.
+    batch: its features.
+  """
+
+  program: Program
+  state: TrainState
+  frozen: Params
+  batch: Mapping[str, jax.ShapeDtypeStruct]
+
+
+class MeshError(ValueError):
+  """The mesh is at fault; with another one, the job might do."""
+
+
+def describe(job: TrainJob, mesh: Mesh) -> AbstractStep:
+  """Describe the step that training would run on a mesh.
+
+  Args:
+    job: what to do; neither its checkpoint nor its data are read.
+    mesh: of any devices, also of some that are not here.
+
+  Returns:
+    The program, and arguments to lower its step with.
+
+  Raises:
+    MeshError: the mesh cannot split the model or the batch.
+    ValueError: the longest batch is not known without the data.
+  """
+  rules = job.mesh.rules
+  shapes, names = (
+    network.abstract_params(job.model),
+    network.logical_axes(job.model),
+  )
+  try:
+    model = axes.restore_target(shapes, names, mesh, rules, job.restore_dtype)
+  except ValueError as error:
+    raise MeshError(str(error)) from error
+  whole: dict[str, Params] = {"model": model}
+  if job.tuners:
+    tuner = _tuner_params(job, model["token_embedder"]["embedding"])
+    whole["tuner"] = _replicated(tuner, mesh)
+  program = assembly.build_program(job, job.model, whole, start_step=0)
+  trainable, frozen = program.partition.split(whole)
+  if "model" in trainable:
+    copies = jax.tree.map(
+      lambda leaf: _copies(leaf, len(job.runs)), trainable["model"]
+    )
+    trainable = {**trainable, "model": copies}
+  seeds = [run.seed for run in job.runs]
+  fresh = jax.eval_shape(
+    lambda params: state.create(params, program.optimizer, seeds), trainable
+  )
+  # As in training: what the optimizer makes is not split over the mesh.
+  placed = dataclasses.replace(_replicated(fresh, mesh), trainable=trainable)
+  return AbstractStep(program, placed, frozen, _batch(job, mesh, rules))
+
+
+def _tuner_params(job: TrainJob, table: jax.ShapeDtypeStruct) -> Params:
+  """Describe the parameters of all runs, whatever they start from."""
+  tuners = [identity.rebuild(identity.describe(t)) for t in job.tuners]
+
+  def initialise(table: Array) -> Params:
+    contexts = [Context(embeddings=table) for _ in tuners]
+    keys = [jax.random.key(run.seed) for run in job.runs]
+    return bank.init_bank(tuners, keys, contexts).params
+
+  bare = jax.ShapeDtypeStruct(table.shape, table.dtype)
+  described: Params = jax.eval_shape(initialise, bare)
+  return described
+
+
+def _copies(leaf: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
+  """Describe every run's own copy."""
+  where: Any = leaf.sharding
+  spec = PartitionSpec(None, *where.spec)
+  return jax.ShapeDtypeStruct(
+    (count, *leaf.shape), leaf.dtype, sharding=NamedSharding(where.mesh, spec)
+  )
+
+
+def _replicated(described: Any, mesh: Mesh) -> Any:
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=everywhere
+    ),
+    described,
+  )
+
+
+def _batch(
+  job: TrainJob, mesh: Mesh, rules: axes.AxisRules
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Describe the longest batch that training can meet."""
+  runs = len(job.runs)
+  placements = identity.placements_of(job.tuners, runs)
+  rows = job.dataset.batch_size * runs
+  ways = mesh.shape[axes.DATA]
+  if rows % ways:
+    raise MeshError(
+      f"A batch of {rows} rows cannot be split over {ways} data-parallel ways; "
+      "change BATCH_SIZE or the mesh."
+    )
+  nothing = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+  writer = data_assembly.Assembler(nothing, nothing, Placement(), 0)
+  slots = data_assembly.one_per_row(
+    np.zeros(0, np.int64), (rows, *_lengths(job, placements))
+  )
+  arrays = writer(slots, packed=job.dataset.batching == "packed")
+  if runs > 1:
+    arrays["run_ids"] = np.zeros(rows, np.int32)
+
+  def describe(array: np.ndarray) -> jax.ShapeDtypeStruct:
+    names = ("batch", *(None,) * (array.ndim - 1))
+    return jax.ShapeDtypeStruct(
+      array.shape, array.dtype, sharding=axes.sharding(mesh, names, rules)
+    )
+
+  return {name: describe(array) for name, array in arrays.items()}
+
+
+def _lengths(
+  job: TrainJob, placements: tuple[Placement, ...]
+) -> tuple[int, int]:
+  """Return encoder and decoder positions of the longest batch."""
+  dataset = job.dataset
+  if dataset.batching == "packed":
+    if dataset.packed_size is None:
+      raise ValueError(
+        "The length of packed rows is chosen from the data; set PACKED_LENGTHS "
+        "to plan without it."
+      )
+    return dataset.packed_size
+  missing = [name for name, limit in dataset.lengths.items() if limit is None]
+  if missing:
+    raise ValueError(
+      f"TASK_FEATURE_LENGTHS sets no limit for {' and '.join(missing)}; set "
+      "it, to plan without the data."
+    )
+  virtual = (
+    max(p.encoder_length for p in placements),
+    max(p.decoder_length for p in placements),
+  )
+  limits = (dataset.lengths["inputs"], dataset.lengths["targets"])
+  encoder, decoder = (
+    (limit or 0) + more for limit, more in zip(limits, virtual, strict=True)
+  )
+  return encoder, decoder

@@ -1,0 +1,102 @@
+"""TPU chips and slices: what a plan holds a compiled program against."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+from prompt_tuning.core import tree
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One generation of TPU; numbers are per chip.
+
+  Attributes:
+    flops: peak bfloat16 operations per second.
+    memory: bytes of HBM that the compiler lets a program use, somewhat less
+      than the chip has.
+    memory_bandwidth: bytes per second from and to HBM.
+    link_bandwidth: bytes per second that it can send to its neighbours, over
+      all its links together.
+    dimensions: of the torus in which chips are linked.
+    source: of the rates.
+  """
+
+  flops: float
+  memory: float
+  memory_bandwidth: float
+  link_bandwidth: float
+  dimensions: int
+  source: str
+
+
+_DOCS = "https://docs.cloud.google.com/tpu/docs/"
+
+# Memory is what libtpu 0.0.42.1 names when a program does not fit. Link rates
+# are for sending: half of the documents' "bidirectional" ones.
+CHIPS: Mapping[str, Chip] = {
+  # Links: Jouppi et al. 2023, "TPU v4", table 4: six of 50 GB/s.
+  "v4": Chip(275e12, 30.75 * GIB, 1200e9, 300e9, 3, _DOCS + "v4"),
+  "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9, 2, _DOCS + "v5e"),
+  "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 600e9, 3, _DOCS + "v5p"),
+  "v6e": Chip(918e12, 31.25 * GIB, 1638e9, 400e9, 2, _DOCS + "v6e"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+  """Some chips of one generation, linked as a grid.
+
+  Attributes:
+    generation: a key of `CHIPS`.
+    shape: chips along each dimension.
+  """
+
+  generation: str
+  shape: tuple[int, ...]
+
+  @property
+  def chip(self) -> Chip:
+    """One of its chips."""
+    return CHIPS[self.generation]
+
+  @property
+  def count(self) -> int:
+    """Number of chips."""
+    return math.prod(self.shape)
+
+  def __str__(self) -> str:
+    return f"{self.generation}:{'x'.join(map(str, self.shape))}"
+
+
+def parse(text: str) -> Slice:
+  """Read a slice as `v5e:4x4` or `v5p:2x2x1`.
+
+  Args:
+    text: generation and shape.
+
+  Returns:
+    The slice.
+
+  Raises:
+    ValueError: an unknown generation, or a shape of other dimensions.
+  """
+  generation, _, shape = text.strip().partition(":")
+  if generation not in CHIPS:
+    raise ValueError(
+      f"--topology {text!r}: unknown TPU {generation!r}."
+      f"{tree.nearest(generation, CHIPS)} Known: {', '.join(CHIPS)}."
+    )
+  dimensions = CHIPS[generation].dimensions
+  if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or (
+    shape.count("x") != dimensions - 1
+  ):
+    example = "x".join(["4"] * dimensions)
+    raise ValueError(
+      f"--topology {text!r}: expected the chips along {dimensions} dimensions, "
+      f"such as {generation}:{example}."
+    )
+  return Slice(generation, tuple(map(int, shape.split("x"))))

@@ -1,0 +1,101 @@
+"""`prompt-tuning plan`: will this training fit on those TPUs, and how fast?
+
+The step of `train` is compiled for every slice and mesh, on a machine that has
+no TPU; nothing is read, allocated or run.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from prompt_tuning.launch import chips, command, plan_report, planning_tpu
+from prompt_tuning.launch.chips import Slice
+from prompt_tuning.launch.flags import Flags
+from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.launch.planning_tpu import Plan
+
+ABOUT = """Compile the step of `train` for TPUs that are not here, and say what
+it needs and costs on each chip. Takes the flags of `train` and besides:
+--topology v5e:4x4 (may be repeated; v4, v5e, v5p, v6e of any shape);
+--meshes all (every split into data and model parallelism, the default), first
+(from the least model parallelism until one fits) or given (gin's own);
+--json for programs."""
+
+MESHES = ("all", "first", "given")
+
+
+def main(argv: Sequence[str]) -> int:
+  """Plan as flags and gin files say.
+
+  Args:
+    argv: the words after `prompt-tuning plan`.
+
+  Returns:
+    0; 1 where nothing fits; 2 where the command line, the configuration, or
+    what they name is at fault.
+  """
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument("--topology", action="append", default=[])
+  parser.add_argument("--meshes", default=MESHES[0])
+  parser.add_argument("--json", action="store_true")
+  own, rest = parser.parse_known_args(argv)
+  fitting: list[bool] = []
+
+  def work(job: TrainJob, given: Flags) -> None:
+    del given
+    for where in _slices(own.topology, own.meshes):
+      plans = plan_slice(job, where, own.meshes)
+      fitting.append(any(one.fits for one in plans))
+      if own.json:
+        print(json.dumps(plan_report.as_json(job, where, plans)), flush=True)
+      else:
+        text = plan_report.lines(job, where, plans)
+        print("\n".join(text), flush=True)
+
+  status = command.run("plan", rest, ABOUT, work, configurable="train")
+  return status or int(bool(fitting) and not any(fitting))
+
+
+def _slices(topologies: Sequence[str], meshes: str) -> list[Slice]:
+  if not topologies:
+    raise ValueError("Which TPUs? Give --topology, such as v5e:4x4.")
+  if meshes not in MESHES:
+    raise ValueError(
+      f"--meshes {meshes!r}: expected one of {', '.join(MESHES)}."
+    )
+  return [chips.parse(text) for text in topologies]
+
+
+def plan_slice(job: TrainJob, where: Slice, meshes: str = "all") -> list[Plan]:
+  """Compile a job's step for the meshes of one slice.
+
+  Args:
+    job: what to do.
+    where: the chips.
+    meshes: `all`, `first` (that fits) or `given` (the job's).
+
+  Returns:
+    One plan per mesh that was tried.
+
+  Raises:
+    ValueError: the slice or the job cannot be planned at all.
+  """
+  ways = planning_tpu.candidates(where)
+  if meshes == "given":
+    if job.mesh.model not in ways:
+      raise ValueError(
+        f"{where} has {where.count} chips, which MODEL_PARALLEL = "
+        f"{job.mesh.model} does not divide."
+      )
+    ways = [job.mesh.model]
+  plans: list[Plan] = []
+  for model in ways:
+    plans.append(planning_tpu.plan(job, where, model))
+    if meshes == "first" and plans[-1].fits:
+      break
+  return plans
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""What is described without arrays equals what training makes of arrays."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning.core import axes, partition
+from prompt_tuning.data import pipeline
+from prompt_tuning.data.ragged import Ragged
+from prompt_tuning.launch import abstract_assembly, assembly
+from prompt_tuning.launch.backbone import Backbone
+from prompt_tuning.launch.identity import placements_of
+from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.launch.settings import Dataset, MeshShape
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.models.t5 import network
+from prompt_tuning.train.optimizers import Adafactor, Optax
+from prompt_tuning.tuners.initializers import ClassLabels
+from prompt_tuning.tuners.prompt import Prompt
+
+TASK = "taskless_super_glue_rte_v102"
+LENGTHS = {"inputs": 12, "targets": 4}
+
+
+def job(**changes):
+  settings = {
+    "model_dir": "unused",
+    "model": t5_config.get("t5_1_1_tiny", scan_layers=True),
+    "initial_checkpoint_path": None,
+    "dataset": Dataset(TASK, LENGTHS, batch_size=8, batching="fixed"),
+    "relative_steps": 1,
+    "tuner": Prompt,
+    "restore_dtype": "bfloat16",
+    "mesh": MeshShape(None, 2),
+  }
+  return TrainJob(**settings | changes)
+
+
+def tuned_model(**changes):
+  return job(tuner=None, rules=partition.EVERYTHING, **changes)
+
+
+def _shard(leaf):
+  """The devices in order, and what each of them has."""
+  parts = leaf.sharding.devices_indices_map(leaf.shape)
+  return tuple((device.id, str(part)) for device, part in parts.items())
+
+
+def _signature(described):
+  return jax.tree.map(
+    lambda leaf: (leaf.shape, leaf.dtype, _shard(leaf)), described
+  )
+
+
+@pytest.mark.parametrize(
+  "job",
+  [
+    job(),
+    job(seeds=(0, 1), optimizer=Optax("adamw")),
+    tuned_model(),
+    tuned_model(optimizer=Adafactor(min_dim_size_to_factor=2)),
+    tuned_model(optimizer=Optax("adamw")),
+    tuned_model(mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES)),
+  ],
+  ids=["prompt", "bank", "model", "factored", "adamw", "fully sharded"],
+)
+def test_equals_what_training_assembles(job):
+  mesh = axes.make_mesh(4, 2)
+  target = axes.restore_target(
+    network.abstract_params(job.model),
+    network.logical_axes(job.model),
+    mesh,
+    job.mesh.rules,
+    job.restore_dtype,
+  )
+  params = jax.tree.map(
+    lambda leaf: jax.device_put(
+      np.zeros(leaf.shape, leaf.dtype), leaf.sharding
+    ),
+    target,
+  )
+  backbone = Backbone(job.model, params, 0, "")
+  codec = types.SimpleNamespace(encode=None)
+  real = assembly.assemble(job, backbone, codec, 0, mesh)
+  described = abstract_assembly.describe(job, mesh)
+  assert _signature(described.frozen) == _signature(real.frozen)
+  assert _signature(described.state) == _signature(real.state)
+  assert described.program.partition == real.program.partition
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  inputs: Ragged
+  targets: Ragged
+  lengths: dict
+  key: str = ""
+
+
+@pytest.mark.parametrize("batching", ["fixed", "packed"])
+def test_batch_is_what_the_pipeline_makes(batching):
+  packed = {"inputs": 112, "targets": 8}
+  planned = job(
+    dataset=Dataset(
+      TASK, LENGTHS, batch_size=8, batching=batching, packed_lengths=packed
+    )
+  )
+  rows = Ragged(np.ones(4 * 32, np.int32), np.arange(0, 4 * 33, 4))
+  (placement,) = placements_of(planned.tuners, 1)
+  batches = pipeline.TrainBatches(
+    Tokens(rows, rows, LENGTHS),
+    8,
+    seed=0,
+    layout=pipeline.Layout(placement, planned.model.vocab_size),
+    batching=batching,
+    packed_size=planned.dataset.packed_size,
+  )
+  real = axes.batch_placer(axes.make_mesh(4, 2), planned.mesh.rules)(
+    next(iter(batches))
+  )
+  described = abstract_assembly.describe(planned, axes.make_mesh(4, 2)).batch
+  assert _signature(dict(described)) == _signature(dict(real))
+
+
+def test_runs_of_a_bank_have_rows_of_their_own():
+  batch = abstract_assembly.describe(
+    job(seeds=(0, 1, 2)), axes.make_mesh(8, 1)
+  ).batch
+  assert batch["run_ids"].shape == (24,)
+  assert batch["encoder_input_tokens"].shape == (24, 112)
+
+
+def test_initial_values_need_neither_vocabulary_nor_labels():
+  labelled = functools.partial(Prompt, encoder_init=ClassLabels())
+  described = abstract_assembly.describe(
+    job(tuner=labelled), axes.make_mesh(8, 1)
+  )
+  (leaf,) = jax.tree.leaves(described.state.trainable)
+  assert leaf.shape == (1, 100, 4)
+
+
+@pytest.mark.parametrize(
+  ("changes", "mesh", "says"),
+  [
+    ({}, (1, 8), "cannot split"),
+    (
+      {"dataset": Dataset(TASK, LENGTHS, batch_size=6)},
+      (4, 2),
+      "BATCH_SIZE",
+    ),
+  ],
+)
+def test_a_mesh_at_fault_says_so(changes, mesh, says):
+  with pytest.raises(abstract_assembly.MeshError, match=says):
+    abstract_assembly.describe(job(**changes), axes.make_mesh(*mesh))
+
+
+@pytest.mark.parametrize(
+  ("dataset", "says"),
+  [
+    (Dataset(TASK, None, batch_size=8), "TASK_FEATURE_LENGTHS"),
+    (Dataset(TASK, LENGTHS, batch_size=8, batching="packed"), "PACKED_LENGTHS"),
+  ],
+)
+def test_lengths_that_only_the_data_know_are_asked_for(dataset, says):
+  with pytest.raises(ValueError, match=says):
+    abstract_assembly.describe(job(dataset=dataset), axes.make_mesh(8, 1))

@@ -1,0 +1,277 @@
+"""Plans: the command and its advice everywhere, the compiler with libtpu."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+
+import pytest
+
+from prompt_tuning.core import axes, partition, tree
+from prompt_tuning.launch import (
+  chips,
+  compiled_cost,
+  main,
+  plan,
+  plan_report,
+  planning_tpu,
+)
+from prompt_tuning.launch.chips import GIB
+from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.launch.settings import Dataset, MeshShape
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.models.t5 import network
+from prompt_tuning.tuners.prompt import Prompt
+
+TASK = "taskless_super_glue_rte_v102"
+SLICE = chips.parse("v5e:2x2")
+
+
+def make_job(**changes):
+  model = t5_config.get("t5_1_1_tiny", dropout_rate=0.0, scan_layers=True)
+  settings = {
+    "model_dir": "unused",
+    "model": dataclasses.replace(model, vocab_size=256, relpos_buckets=4),
+    "initial_checkpoint_path": None,
+    "dataset": Dataset(TASK, {"inputs": 20, "targets": 8}, batch_size=8),
+    "relative_steps": 1,
+    "tuner": Prompt,
+    "restore_dtype": "bfloat16",
+    "mesh": MeshShape(None, 2),
+  }
+  return TrainJob(**settings | changes)
+
+
+def fake_plan(data, model, seconds=1.0, **changes):
+  """A plan of so many seconds of arithmetic."""
+  flops = seconds * SLICE.chip.flops
+  settings = {
+    "footprint": planning_tpu.Footprint(1, 2, 3, 4),
+    "cost": compiled_cost.Cost(flops, (), 0),
+    "weights": 1.0,
+  }
+  return planning_tpu.Plan(SLICE, data, model, **settings | changes)
+
+
+NO_ROOM = {
+  "footprint": None,
+  "cost": None,
+  "failure": "out of memory",
+  "needed": 30 * GIB,
+}
+
+
+@pytest.mark.parametrize(
+  ("message", "gib"),
+  [
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 43.60G "
+      "of 15.75G hbm. Exceeded hbm capacity by 27.85G.",
+      43.6,
+    ),
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+      "for HLO temporaries (1.50T) exceeds available HBM (15.75G).",
+      1536,
+    ),
+    ("INTERNAL: Used 43.60G of 15.75G hbm.", None),
+  ],
+)
+def test_memory_that_would_be_needed(message, gib):
+  found = planning_tpu.needed_memory(message)
+  assert found == (None if gib is None else pytest.approx(gib * GIB))
+
+
+def test_candidates_are_all_that_divide_the_slice():
+  assert planning_tpu.candidates(chips.parse("v5e:3x4")) == [1, 2, 3, 4, 6, 12]
+
+
+def test_the_bound_is_the_slowest_of_three():
+  gather = compiled_cost.Collective("all-gather", 4e9, ((0, 1),), 3, "")
+  one = fake_plan(
+    1,
+    4,
+    cost=compiled_cost.Cost(197e12 * 0.01, (gather,), 0),
+    moved=819e9 * 0.02,
+  )
+  assert one.times["arithmetic"] == pytest.approx(0.01)
+  assert one.times["memory"] == pytest.approx(0.02)
+  # Half of every array is the other chip's.
+  assert one.times["links"] == pytest.approx(3 * 2e9 / 200e9)
+  assert one.bound == one.times["links"]
+
+
+def test_best_is_the_fastest_that_fits():
+  plans = [
+    fake_plan(4, 1, **NO_ROOM),
+    fake_plan(2, 2, seconds=0.3),
+    fake_plan(1, 4, seconds=0.2),
+  ]
+  assert planning_tpu.best(plans) is plans[2]
+  assert planning_tpu.best(plans[:1]) is None
+
+
+@pytest.mark.parametrize(
+  ("changes", "weights", "first"),
+  [
+    ({}, 1 * GIB, "SCAN_LAYERS = True, REMAT = True"),
+    ({}, 20 * GIB, "meshes/fully_sharded.gin"),
+    ({"restore_dtype": "float32"}, 20 * GIB, "RESTORE_DTYPE = 'bfloat16'"),
+  ],
+)
+def test_advice_begins_with_what_costs_least(changes, weights, first):
+  text = plan_report.advice(
+    make_job(**changes), SLICE, [fake_plan(4, 1, weights=weights, **NO_ROOM)]
+  )
+  step = text.removeprefix("Try, in this order: ").split("; ")[0]
+  assert first in step
+  assert "larger slice" in text
+
+
+def test_advice_names_nothing_that_is_done_already():
+  model = dataclasses.replace(make_job().model, remat=True)
+  job = make_job(model=model, mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES))
+  text = plan_report.advice(
+    job, SLICE, [fake_plan(4, 1, weights=9 * GIB, **NO_ROOM)]
+  )
+  for done in ("REMAT", "fully_sharded", "RESTORE_DTYPE"):
+    assert done not in text
+  assert "BATCH_SIZE below 8" in text
+
+
+FLAGS = [
+  "--gin_file=models/t5_1_1_tiny_prompt.gin",
+  "--gin_file=runs/prompt_finetune.gin",
+  "--gin_file=meshes/data.gin",
+  "--gin.MODEL_DIR='unused'",
+  "--gin.INITIAL_CHECKPOINT_PATH='unused'",
+  f"--gin.MIXTURE_OR_TASK_NAME='{TASK}'",
+  "--gin.TASK_FEATURE_LENGTHS={'inputs': 20, 'targets': 8}",
+  "--gin.TRAIN_STEPS=1",
+]
+
+
+@pytest.fixture
+def planned(monkeypatch):
+  """Answer without a compiler; only the last mesh of a slice fits."""
+  tried = []
+
+  def answer(job, where, model):
+    tried.append((str(where), model))
+    data = where.count // model
+    fits = data == 1
+    return fake_plan(data, model, **{} if fits else NO_ROOM)
+
+  monkeypatch.setattr(planning_tpu, "plan", answer)
+  return tried
+
+
+def test_command_tries_every_mesh_of_every_slice(planned, capsys):
+  flags = ["--topology=v5e:1x2", "--topology", "v5e:2x2", *FLAGS]
+  assert plan.main(flags) == 0
+  assert planned == [
+    ("v5e:1x2", 1),
+    ("v5e:1x2", 2),
+    ("v5e:2x2", 1),
+    ("v5e:2x2", 2),
+    ("v5e:2x2", 4),
+  ]
+  text = capsys.readouterr().out
+  assert "30.00 GiB" in text
+  assert "cheapest: 1 x 4, at least 1e+03 ms" in text
+
+
+def test_command_plans_the_given_mesh_only(planned, capsys):
+  flags = [*FLAGS, "--topology=v5e:2x2", "--meshes=given", "--json"]
+  assert plan.main(flags) == 1
+  assert planned == [("v5e:2x2", 1)]
+  (line,) = capsys.readouterr().out.splitlines()
+  found = json.loads(line)
+  assert found["best"] is None
+  assert "REMAT" in found["advice"]
+  assert found["plans"][0]["needed"] == 30 * GIB
+
+
+@pytest.mark.parametrize(
+  ("flags", "says"),
+  [
+    ([], "--topology"),
+    (["--topology=v5e:2x2", "--meshes=some"], "all, first, given"),
+    (["--topology=v9:2x2"], "unknown TPU"),
+    (["--topology=v5e:2x2", "--topolgy=v5e"], "Unknown argument"),
+    (
+      [
+        "--topology=v5e:2x2",
+        "--meshes=given",
+        "--gin.meshes.Mesh.model=3",
+      ],
+      "does not divide",
+    ),
+  ],
+)
+def test_command_says_what_is_wrong(planned, capsys, flags, says):
+  assert plan.main([*FLAGS, *flags]) == 2
+  assert says in capsys.readouterr().err
+  assert not planned
+
+
+def test_plan_is_a_command(capsys):
+  assert main.main(["plan", "--topology=v9:2x2", *FLAGS]) == 2
+  assert "unknown TPU" in capsys.readouterr().err
+
+
+def test_without_libtpu_the_error_says_what_to_install(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  assert plan.main([*FLAGS, "--topology=v5e:2x2"]) == 2
+  assert "prompt-tuning[plan]" in capsys.readouterr().err
+
+
+def _model_bytes(config, ways):
+  shapes = tree.flatten(network.abstract_params(config)).values()
+  return sum(2 * math.prod(leaf.shape) for leaf in shapes) / ways
+
+
+@pytest.fixture
+def libtpu():
+  """The TPU compiler; `pip install 'prompt-tuning[plan]'`."""
+  return pytest.importorskip("libtpu")
+
+
+def test_no_weight_gradient_crosses_chips_in_prompt_tuning(libtpu):
+  prompt = planning_tpu.plan(make_job(), SLICE, 2)
+  assert prompt.fits
+  assert 0 < prompt.bound < 1
+  reduced = plan_report.data_reductions(prompt)
+  # The prompt [100, 4] in float32, and sums of the loss.
+  gradient = 100 * 4 * 4
+  nbytes = sum(one.times * one.nbytes for one in reduced)
+  assert gradient <= nbytes <= gradient + 64
+
+
+def test_weight_gradients_cross_chips_in_model_tuning(libtpu):
+  tuned = make_job(tuner=None, rules=partition.EVERYTHING)
+  found = planning_tpu.plan(tuned, SLICE, 2)
+  reduced = plan_report.data_reductions(found)
+  # Kernels are split over two chips, and every one has a gradient.
+  nbytes = sum(one.times * one.nbytes for one in reduced)
+  assert nbytes > 0.9 * _model_bytes(tuned.model, 2)
+
+
+def test_what_does_not_fit_is_a_verdict(libtpu):
+  rows = Dataset(TASK, {"inputs": 4_000, "targets": 8}, batch_size=4_096)
+  found = planning_tpu.plan(make_job(dataset=rows), chips.parse("v5e:1x1"), 1)
+  assert not found.fits
+  assert found.needed > found.slice.chip.memory
+
+
+def test_weights_that_cannot_fit_are_not_compiled(libtpu):
+  job = make_job(model=t5_config.get("t5_1_1_xxl", scan_layers=True))
+  found = planning_tpu.plan(job, SLICE, 1)
+  assert found.failure == "weights alone do not fit"
+  assert found.weights == pytest.approx(_model_bytes(job.model, 1))
+
+
+def test_a_mesh_that_cannot_be_is_no_error(libtpu):
+  found = planning_tpu.plan(make_job(), SLICE, 4)
+  assert "cannot split" in found.failure
+  assert not found.fits
