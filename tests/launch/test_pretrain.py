@@ -1,8 +1,8 @@
 """`prompt-tuning pretrain` on a tiny model, from text to what others load."""
 
 import contextlib
-import dataclasses
 import errno
+import functools
 import json
 import math
 import os
@@ -23,12 +23,10 @@ from prompt_tuning.launch import (
   backbone,
   folders,
   main,
-  pretrain,
   pretraining,
   pretraining_report,
   train,
 )
-from prompt_tuning.launch.settings import MeshShape
 from prompt_tuning.models.t5 import cost, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import logs, loop
@@ -43,9 +41,9 @@ MODEL = T5Config(
   num_encoder_layers=1,
   num_decoder_layers=1,
 )
-# Steps of the stages; evaluations at the start, after every fourth, at the end.
-SPANS, CONTINUATION = 8, 6
-STAGES = {"span_corruption": SPANS, "lm_adaptation": SPANS + CONTINUATION}
+# Steps of a stage; steps behind the model that a stage ends with.
+STEPS = 6
+STAGES = {"span_corruption": STEPS, "lm_adaptation": 2 * STEPS}
 FIELDS = "vocab_size emb_dim num_heads head_dim mlp_dim num_encoder_layers"
 GIN = "\n".join(
   [
@@ -58,8 +56,8 @@ GIN = "\n".join(
     "corpora.Text.name = 'invented'",
     "corpora.Skills.count = 20",
     "pretraining.Stage.packed_lengths = {'inputs': 128, 'targets': 128}",
-    f"SPAN_CORRUPTION_STEPS = {SPANS}",
-    f"LM_ADAPTATION_STEPS = {CONTINUATION}",
+    f"SPAN_CORRUPTION_STEPS = {STEPS}",
+    f"LM_ADAPTATION_STEPS = {STEPS}",
     "BATCH_SIZE = 4",
     "CHUNK_LENGTH = 40",
     "LEARNING_RATE = 0.02",
@@ -174,13 +172,12 @@ def test_what_a_run_leaves_behind(finished, invented_vocabulary):
 
 
 def test_the_loss_on_held_out_text_falls(finished):
-  steps = {"span_corruption": [0, 4, 8], "lm_adaptation": [0, 4, 6]}
-  for stage, report in zip(STAGES, reports(finished), strict=True):
+  for report in reports(finished):
     assert set(report["held_out"]) == {
       f"invented_{o}" for o in [report["objective"]]
     } | {f"skills_{report['objective']}"}
     for losses in report["held_out"].values():
-      assert [step for step, _ in losses] == steps[stage]
+      assert [step for step, _ in losses] == [0, 4, 6]
     text = report["held_out"][f"invented_{report['objective']}"]
     assert text[-1][1] < text[0][1] - 0.2
 
@@ -193,22 +190,22 @@ def test_what_a_report_says(finished):
     for path, count in size.items()
     if "token_embedder" in path or "logits_dense" in path
   )
-  for stage, steps in (("span_corruption", 8), ("lm_adaptation", 6)):
+  for stage in STAGES:
     report = json.loads((finished / stage / "stage.json").read_text())
     lines = [x for x in logs.read(finished / stage) if "train/loss" in x]
-    assert [x["step"] for x in lines] == list(range(2, steps + 1, 2))
+    assert [x["step"] for x in lines] == [2, 4, 6]
     seconds = [x["train/timing/seconds"] for x in lines]
     targets = sum(
       s * x["train/timing/target_tokens_per_second"]
       for s, x in zip(seconds, lines, strict=True)
     )
     assert report["stage"] == stage
-    assert report["steps"] == steps
+    assert report["steps"] == STEPS
     assert report["parameters"] == sum(size.values())
     assert report["non_embedding_parameters"] == sum(size.values()) - outside
     assert report["decoder_tokens"] == pytest.approx(targets)
     # Rows of 4 x 128 positions, packed but not wholly filled.
-    assert 0.5 < report["encoder_tokens"] / (steps * 4 * 128) <= 1
+    assert 0.5 < report["encoder_tokens"] / (STEPS * 4 * 128) <= 1
     tokens = report["encoder_tokens"] + report["decoder_tokens"]
     assert report["seconds"] == pytest.approx(sum(seconds))
     assert report["tokens_per_second"] == pytest.approx(tokens / sum(seconds))
@@ -268,7 +265,7 @@ def test_a_second_call_does_nothing_new(finished, flags, capsys, monkeypatch):
   assert {p: p.stat().st_mtime_ns for p in finished.glob("*/**/*")} == before
   table = capsys.readouterr().out.splitlines()
   assert table[0].startswith("5,816 parameters, 1,720 without")
-  assert table[1].startswith("span_corruption: 8 steps, ")
+  assert table[1].startswith("span_corruption: 6 steps, ")
   assert "GFLOP/s" in table[1]
   assert sum(" -> " in line for line in table) == 4
   assert sum("continuations with a sentinel: " in line for line in table) == 2
@@ -277,7 +274,7 @@ def test_a_second_call_does_nothing_new(finished, flags, capsys, monkeypatch):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ("SPAN_CORRUPTION_STEPS=9", "steps: the bundle has 8, this run 9"),
+    ("SPAN_CORRUPTION_STEPS=9", "steps: the bundle has 6, this run 9"),
     ("RANDOM_SEED=1", "seed: the bundle has 0, this run 1"),
     ("corpora.Text.rate=2.0", "tasks: the bundle has"),
     ("SAVE_DTYPE='bfloat16'", "save_dtype: the bundle has 'float32'"),
@@ -372,7 +369,7 @@ def test_full_disks_and_preemptions_lose_nothing(
   ends(loop, "_add_tokens", 2, ask_to_stop, 0, stopped)
   assert bundle.steps(spans / "bundles") == [5]
   ends(hf, "save_tensors", 1, full_disk, 2, "No space left")
-  assert (spans / "checkpoint_8").is_dir()
+  assert (spans / "checkpoint_6").is_dir()
   assert not (spans / "hf").exists()
   ends(folders, "write_texts", 3, full_disk, 2, "No space left")
   assert (spans / "hf").is_dir()
@@ -385,48 +382,47 @@ def test_full_disks_and_preemptions_lose_nothing(
   assert_same(folder, finished)
 
 
+def test_a_model_goes_on_from_another(finished, flags, tmp_path, monkeypatch):
+  """The second stage alone, on the first one's model, is as in the whole."""
+  monkeypatch.chdir(tmp_path)
+  start = finished / "span_corruption" / "checkpoint_6"
+  argv = flags(
+    f"--gin.INITIAL_CHECKPOINT_PATH='{start}'",
+    "--gin.STAGES=(@lm_adaptation/pretraining.Stage(),)",
+    "--gin.pretrain.num_continuations=0",
+  )
+  assert run(argv) == 0
+  folder, whole = (f / "lm_adaptation" for f in (tmp_path / "run", finished))
+  ours, theirs = (bundle.read_latest(f / "bundles")[1] for f in (folder, whole))
+  for name, array in theirs.trainable.items():
+    np.testing.assert_array_equal(ours.trainable[name], array)
+  assert restore.open_checkpoint(folder / "checkpoint_6").step == 6
+  report = json.loads((folder / "stage.json").read_text())
+  assert report["sentinel_share"] is None
+  text = pretraining_report.table([report])
+  assert "sentinel" not in text
+  assert text.count("held-out loss, ") == 2
+
+
 @pytest.fixture
 def job(invented_vocabulary, invented_files, tmp_path):
   """A single step of adaptation, from code, without gin."""
-  return pretraining.PretrainJob(
-    model_dir=str(tmp_path / "run"),
-    model=MODEL,
-    corpora=(corpus.Text("invented", invented_files),),
-    stages=(
-      pretraining.Stage(
-        "more",
-        corpus.Denoising("prefix_lm", chunk_length=40),
-        steps=1,
-        batch_size=4,
-        packed_lengths={"inputs": 128, "targets": 128},
-        learning_rate=0.02,
-      ),
-    ),
-    vocabulary_file=invented_vocabulary,
-    mesh=MeshShape(1, 1),
-    eval_steps=2,
-    cache_dir=str(tmp_path / "tokens"),
-    num_continuations=0,
-    progress_bar=False,
-    tensorboard=False,
+  stage = pretraining.Stage(
+    "more",
+    corpus.Denoising("prefix_lm", chunk_length=40),
+    steps=1,
+    batch_size=4,
+    packed_lengths={"inputs": 128, "targets": 128},
+    learning_rate=0.02,
   )
-
-
-def test_a_model_goes_on_from_another(finished, job, tmp_path):
-  """The second stage on the first one's model."""
-  start = str(finished / "span_corruption" / "checkpoint_8")
-  job = dataclasses.replace(job, initial_checkpoint_path=start)
-  (report,) = pretrain.pretrain(job)
-  assert report["sentinel_share"] is None
-  (_, before), (_, after) = report["held_out"]["invented_prefix_lm"]
-  whole = reports(finished)[1]["held_out"]["invented_prefix_lm"]
-  assert before == pytest.approx(whole[0][1])
-  assert after != before
-  saved = tmp_path / "run" / "more" / "checkpoint_1"
-  assert restore.open_checkpoint(saved).step == 1
-  text = pretraining_report.table([report])
-  assert "sentinel" not in text
-  assert text.count("held-out loss, ") == 1
+  return pretraining.PretrainJob(
+    str(tmp_path / "run"),
+    MODEL,
+    corpora=(corpus.Text("invented", invented_files),),
+    stages=(stage,),
+    vocabulary_file=invented_vocabulary,
+    cache_dir=str(tmp_path / "tokens"),
+  )
 
 
 def test_steps_that_were_not_logged_were_as_fast_as_the_others(job):
@@ -521,7 +517,7 @@ def test_a_checkpoint_of_another_model(
   finished, flags, capsys, monkeypatch, tmp_path
 ):
   monkeypatch.chdir(tmp_path)
-  path = finished / "span_corruption" / "checkpoint_8"
+  path = finished / "span_corruption" / "checkpoint_6"
   argv = flags(f"--gin.INITIAL_CHECKPOINT_PATH='{path}'")
   assert run([*argv, "--gin.models.T5Config.mlp_dim=24"]) == 2
   assert "mlp/wi_0/kernel" in capsys.readouterr().err
@@ -535,34 +531,35 @@ def test_dry_run_writes_nothing(flags, tmp_path, monkeypatch, capsys):
   assert not os.listdir(tmp_path)
 
 
-def weights(seed=0, mesh=None, scale=1.0):
+@functools.cache
+def weights(seed=0, ways=None, scale=1.0):
+  """Draw a model, perhaps on a mesh; also its parameters on the host."""
+  mesh = axes.make_mesh(*ways) if ways else None
   model = backbone.fresh(MODEL, mesh, axes.STANDARD_RULES, seed, scale)
   assert model.step == 0
   return model, bundle.to_host(tree.flatten(model.params))
 
 
-def test_random_weights_follow_the_seed_alone(tolerance):
+def test_random_weights_follow_the_seed_alone():
   model, first = weights()
   other, second = weights(seed=1)
-  split, third = weights(mesh=axes.make_mesh(4, 2))
-  assert model.fingerprint == weights()[0].fingerprint == split.fingerprint
-  assert model.fingerprint != other.fingerprint
+  split, third = weights(ways=(4, 2))
+  assert model.fingerprint == split.fingerprint != other.fingerprint
   for path, array in first.items():
     np.testing.assert_array_equal(third[path], array)
     constant = np.ptp(array) == 0
     assert np.array_equal(second[path], array) == constant, path
   table = split.params["token_embedder"]["embedding"]
   assert not table.is_fully_replicated
-  expected = tree.flatten(network.init_params(MODEL, jax.random.key(0)))
-  for path, array in expected.items():
-    np.testing.assert_allclose(first[path], array, **tolerance["same"])
 
 
-def test_relative_positions_may_weigh_more(tolerance):
+def test_random_weights_are_t5s_but_for_the_positions(tolerance):
   _, plain = weights()
   _, scaled = weights(scale=8.0)
-  for path, array in plain.items():
+  draw = jax.jit(lambda key: network.init_params(MODEL, key))
+  for path, array in tree.flatten(draw(jax.random.key(0))).items():
     factor = 8 if "relpos_bias" in path else 1
+    np.testing.assert_allclose(plain[path], array, **tolerance["same"])
     np.testing.assert_allclose(
       scaled[path], factor * array, **tolerance["same"]
     )

@@ -76,7 +76,7 @@ def test_every_source_names_an_installed_version(builder):
   sources = {
     task.source
     for task in found
-    if isinstance(task, spec.TaskSpec) and task.benchmark != "custom"
+    if isinstance(task, spec.TaskSpec) and task.is_from_tfds
   }
   for source in sources - own:
     name, version = source.split(":")

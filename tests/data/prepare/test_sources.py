@@ -131,6 +131,6 @@ def test_every_published_source_can_be_prepared():
   needed = {
     task.source
     for task in map(spec.get, spec.names())
-    if isinstance(task, spec.TaskSpec) and task.source != "file"
+    if isinstance(task, spec.TaskSpec) and task.is_from_tfds
   }
   assert needed <= known

@@ -66,7 +66,8 @@ def plain_tasks(benchmark):
 def test_there_are_rows_for_every_task():
   for benchmark, rows in ROWS.items():
     assert {t.dataset for t in plain_tasks(benchmark)} == set(rows)
-  assert set(ROWS) == set(spec.CATALOG)
+  # The text of skills is generated: `tests/data/test_skills.py` pins it.
+  assert set(ROWS) == set(spec.CATALOG) - {"skills"}
 
 
 @pytest.mark.parametrize("benchmark", ROWS)
