@@ -4,6 +4,7 @@
 the difference.
 """
 
+import math
 import os
 import pathlib
 import re
@@ -289,8 +290,10 @@ def test_pretraining_is_the_papers_recipe():
   ):
     assert (stage.name, stage.denoising.objective) == (name, objective)
     assert stage.steps == steps
-    # When the stage ends, less than a hundredth is left of the rate.
-    assert stage.schedule(steps, 1.0) < 0.01 < stage.schedule(200, 1.0)
+    # The cosine's cycle is the stage; it starts after 100 steps of warm-up.
+    left = 0.5 * (1 + math.cos(math.pi * (steps - 100) / steps))
+    assert float(stage.schedule(steps, 1.0)) == pytest.approx(left, rel=1e-4)
+    assert float(stage.schedule(100, 1.0)) == pytest.approx(1.0)
   assert (spans.denoising.noise_density, spans.denoising.mean_span) == (0.15, 3)
   assert job.objective.loss_normalizing_factor == "NUM_REAL_TARGET_TOKENS"
   assert [source.name for source in job.corpora] == ["novels", "skills"]
