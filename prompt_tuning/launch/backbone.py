@@ -1,5 +1,6 @@
 """The frozen model: shapes from gin, weights from a checkpoint."""
 
+import dataclasses
 import re
 from typing import NamedTuple
 
@@ -16,6 +17,10 @@ from prompt_tuning.models.t5.config import T5Config
 # Prompts that a T5X checkpoint may hold beside the model.
 _PROMPTS = r"(encoder|decoder)/prompt/.*"
 _RELPOS = "relpos_bias/rel_embedding"
+
+# Attention logits that stay in a CPU's cache: beyond, each pass over them (and
+# the page faults of fresh memory) costs more than the products do.
+_CPU_ATTENTION_BYTES = 8 << 20
 
 
 class Backbone(NamedTuple):
@@ -71,9 +76,8 @@ def load(
   has_prompt = any(re.fullmatch(_PROMPTS, name) for name in checkpoint.params)
   ignore = [_PROMPTS] if has_prompt else []
   params = restore.restore(checkpoint, target, ignore=ignore)
-  return Backbone(
-    config, params, checkpoint.step, fingerprint.fingerprint(params)
-  )
+  found = fingerprint.fingerprint(params)
+  return Backbone(_for_machine(config, mesh), params, checkpoint.step, found)
 
 
 def fresh(
@@ -116,4 +120,13 @@ def fresh(
     return tree.unflatten({p: a * scales.get(p, 1.0) for p, a in flat.items()})
 
   params = jax.jit(draw, out_shardings=shardings)(jax.random.key(seed))
-  return Backbone(config, params, 0, fingerprint.fingerprint(params))
+  found = fingerprint.fingerprint(params)
+  return Backbone(_for_machine(config, mesh), params, 0, found)
+
+
+def _for_machine(config: T5Config, mesh: Mesh | None) -> T5Config:
+  """Let rows take turns in attention where one CPU computes it."""
+  one_device = mesh is None or mesh.size == 1
+  if config.attention_bytes or not one_device or jax.default_backend() != "cpu":
+    return config
+  return dataclasses.replace(config, attention_bytes=_CPU_ATTENTION_BYTES)

@@ -37,7 +37,7 @@ def t5(
   dropout_rate: float = 0.0,
   float32_attention_logits: bool = False,
   scan_layers: bool = False,
-  remat: bool = False,
+  remat_policy: str = "minimal",
 ) -> config.T5Config:
   """Look a published T5 up.
 
@@ -48,7 +48,8 @@ def t5(
     dropout_rate: while training.
     float32_attention_logits: compute attention logits in float32.
     scan_layers: compile one layer and scan over all.
-    remat: recompute activations in the backward pass.
+    remat_policy: what the backward pass computes again: `none`, `minimal` or
+      `full`.
 
   Returns:
     Its configuration.
@@ -59,7 +60,7 @@ def t5(
     dropout_rate=dropout_rate,
     float32_attention_logits=float32_attention_logits,
     scan_layers=scan_layers,
-    remat=remat,
+    remat_policy=remat_policy,
   )
 
 
@@ -68,7 +69,7 @@ def t5_of_checkpoint(
   dtype: str = "float32",
   dropout_rate: float = 0.0,
   scan_layers: bool = False,
-  remat: bool = False,
+  remat_policy: str = "minimal",
 ) -> config.T5Config:
   """Read the shape of a T5 off its checkpoint; the rest is as for `t5`."""
   return dataclasses.replace(
@@ -76,7 +77,7 @@ def t5_of_checkpoint(
     dtype=_dtype(dtype),
     dropout_rate=dropout_rate,
     scan_layers=scan_layers,
-    remat=remat,
+    remat_policy=remat_policy,
   )
 
 

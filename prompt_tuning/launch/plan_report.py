@@ -127,10 +127,11 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
     if tuple(job.mesh.rules) != tuple(FULLY_SHARDED_RULES):
       steps.append("weights split over all chips: meshes/fully_sharded.gin")
   if least <= where.chip.memory:
-    if not (job.model.remat and job.model.scan_layers):
+    model = job.model
+    if not (model.remat_policy == "full" and model.scan_layers):
       steps.append(
         "activations computed again in the backward pass: SCAN_LAYERS = True, "
-        "REMAT = True"
+        "REMAT = 'full'"
       )
     steps.append(
       f"fewer rows at a time: NUM_MICROBATCHES above {job.num_microbatches}, "

@@ -114,7 +114,7 @@ def test_best_is_the_fastest_that_fits():
 @pytest.mark.parametrize(
   ("changes", "weights", "first"),
   [
-    ({}, 1 * GIB, "SCAN_LAYERS = True, REMAT = True"),
+    ({}, 1 * GIB, "SCAN_LAYERS = True, REMAT = 'full'"),
     ({}, 20 * GIB, "meshes/fully_sharded.gin"),
     ({"restore_dtype": "float32"}, 20 * GIB, "RESTORE_DTYPE = 'bfloat16'"),
   ],
@@ -129,7 +129,7 @@ def test_advice_begins_with_what_costs_least(changes, weights, first):
 
 
 def test_advice_names_nothing_that_is_done_already():
-  model = dataclasses.replace(make_job().model, remat=True)
+  model = dataclasses.replace(make_job().model, remat_policy="full")
   job = make_job(model=model, mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES))
   text = plan_report.advice(
     job, SLICE, [fake_plan(4, 1, weights=9 * GIB, **NO_ROOM)]

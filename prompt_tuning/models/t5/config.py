@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from prompt_tuning.core import tree
 
 
+REMAT_POLICIES = ("none", "minimal", "full")
+
+
 @dataclasses.dataclass(frozen=True)
 class T5Config:
   """Everything that fixes a T5's parameters and arithmetic.
@@ -39,7 +42,13 @@ class T5Config:
     float32_attention_logits: compute attention logits and softmax in float32.
     scan_layers: stack the layers of each stack under one `layers` subtree with
       a leading L axis and scan over them.
-    remat: recompute each layer's activations in the backward pass.
+    remat_policy: what the backward pass computes again, as T5X names it: `none`
+      keeps every activation, `minimal` keeps the products with kernels and
+      computes what is cheap again (norms, activations, attention weights),
+      `full` keeps each layer's input only.
+    attention_bytes: most attention logits, in bytes, that a layer computes at
+      once; rows beyond take turns, and the backward pass computes them again.
+      None: all rows at once, as accelerators and meshes want it.
   """
 
   vocab_size: int = 32_128
@@ -58,7 +67,15 @@ class T5Config:
   param_dtype: Any = jnp.float32
   float32_attention_logits: bool = False
   scan_layers: bool = False
-  remat: bool = False
+  remat_policy: str = "minimal"
+  attention_bytes: int | None = None
+
+  def __post_init__(self) -> None:
+    if self.remat_policy not in REMAT_POLICIES:
+      raise ValueError(
+        f"REMAT is {self.remat_policy!r}; expected one of "
+        f"{', '.join(REMAT_POLICIES)}."
+      )
 
 
 def _t5_1_1(

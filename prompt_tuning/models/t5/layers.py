@@ -106,6 +106,7 @@ class Dense(nn.Module):
   """A kernel without bias, with the low-rank and scale sites on its output.
 
   Attributes:
+    inputs: of the kernel.
     features: outputs.
     axes: logical axis names of the kernel.
     kernel_init: initialiser of the kernel.
@@ -113,22 +114,29 @@ class Dense(nn.Module):
     site: name of this kernel in `Delta.lowrank` and `Delta.scale`.
   """
 
+  inputs: int
   features: int
   axes: tuple[str, str]
   kernel_init: Any
   config: T5Config
   site: str = ""
 
-  @nn.compact
+  def setup(self) -> None:
+    """Declare the kernel, [inputs, features]."""
+    shape = (self.inputs, self.features)
+    self.kernel = parameter(self, "kernel", self.kernel_init, shape, self.axes)
+
   def __call__(
     self, x: Array, delta: Delta, run_ids: Array | None = None
   ) -> Array:
     """Map [B, T, inputs] to [B, T, features]."""
-    shape = (x.shape[-1], self.features)
-    kernel = parameter(self, "kernel", self.kernel_init, shape, self.axes)
-    y = x @ kernel.astype(x.dtype)
+    y = x @ self.kernel.astype(x.dtype)
     y = sites.low_rank(y, x, delta.lowrank.get(self.site), run_ids)
     return sites.scale(y, delta.scale.get(self.site), run_ids)
+
+  def untouched(self, delta: Delta) -> bool:
+    """Whether the output is the product with the kernel and nothing else."""
+    return self.site not in delta.lowrank and self.site not in delta.scale
 
 
 class RMSNorm(nn.Module):
@@ -260,16 +268,17 @@ class Attention(nn.Module):
     def query_init(*args: Any) -> Array:
       return init(*args) / jnp.sqrt(config.head_dim).astype(config.param_dtype)
 
-    def kernel(name: str, features: int, kernel_init: Any) -> Dense:
+    def kernel(name: str, kernel_init: Any) -> Dense:
       inward = name != "out"
+      sizes = (config.emb_dim, joined) if inward else (joined, config.emb_dim)
       axes = ("embed", "joined_kv") if inward else ("joined_kv", "embed")
       site = f"{self.site}/{name}"
-      return Dense(features, axes, kernel_init, config, site, name=name)
+      return Dense(*sizes, axes, kernel_init, config, site, name=name)
 
-    self.query = kernel("query", joined, query_init)
-    self.key = kernel("key", joined, init)
-    self.value = kernel("value", joined, init)
-    self.out = kernel("out", config.emb_dim, init)
+    self.query = kernel("query", query_init)
+    self.key = kernel("key", init)
+    self.value = kernel("value", init)
+    self.out = kernel("out", init)
 
   def keys_values(
     self, source: Array, delta: Delta, run_ids: Array | None
@@ -310,27 +319,122 @@ class Attention(nn.Module):
     key, value, mask, bias = sites.prefix(
       key, value, mask, bias, delta.prefix.get(self.site), run_ids
     )
-    weights = self._weights(query, key, mask, bias)
-    weights = dropout(weights, self.config.dropout_rate, dropout_keys)
-    y = jnp.einsum("bnqs,bsnd->bqnd", weights, value)
-    y = self.out(y.reshape(*y.shape[:2], -1), delta, run_ids)
-    return sites.bottleneck(y, delta.bottleneck.get(self.site), run_ids)
+    query, key, value = (jnp.moveaxis(a, 1, 2) for a in (query, key, value))
+    y = self._attend(
+      ("nqd,nsd->nqs", "nqs,nsd->nqd"),
+      (query, key, value, mask, dropout_keys),
+      bias,
+    )
+    return self._outward(jnp.moveaxis(y, 1, 2), delta, run_ids)
+
+  def absorbs(self, queries: int, delta: Delta) -> bool:
+    """Whether `attend_states` computes the same, with less work.
+
+    Projecting S states costs S x H x D a head; taking the projections to the
+    queries' side costs S x H x Q.
+
+    Args:
+      queries: Q.
+      delta: this layer's sites.
+    """
+    plain = self.key.untouched(delta) and self.value.untouched(delta)
+    return (
+      queries < self.config.head_dim and plain and self.site not in delta.prefix
+    )
+
+  def attend_states(
+    self,
+    x: Array,
+    states: Array,
+    mask: Array,
+    delta: Delta,
+    run_ids: Array | None,
+    dropout_keys: Array | None,
+  ) -> Array:
+    """Attend from a few queries to states that are not projected.
+
+    (x W_q) (s W_k)^T = ((x W_q) W_k^T) s^T, and weights (s W_v) = (weights s)
+    W_v: the two kernels are applied to the queries and to what they collect.
+
+    Args:
+      x: [B, Q, H] queries, normed.
+      states: [B, S, H].
+      mask: [B, 1, 1 or Q, S] booleans, True = attend.
+      delta: this layer's sites.
+      run_ids: [B] or None.
+      dropout_keys: [B] PRNG keys or None.
+
+    Returns:
+      [B, Q, H], what `__call__` gives to within rounding.
+    """
+    query = self._split(self.query(x, delta, run_ids))
+    key, value = (
+      self._split(dense.kernel.astype(x.dtype))
+      for dense in (self.key, self.value)
+    )
+    query = jnp.einsum("bqnd,hnd->bnqh", query, key)
+    y = self._attend(
+      ("nqh,sh->nqs", "nqs,sh->nqh"),
+      (query, states, states, mask, dropout_keys),
+      None,
+    )
+    y = jnp.einsum("bnqh,hnd->bqnd", y, value)
+    return self._outward(y, delta, run_ids)
 
   def _split(self, x: Array) -> Array:
     heads = (self.config.num_heads, self.config.head_dim)
     return x.reshape(*x.shape[:-1], *heads)
 
-  def _weights(
-    self, query: Array, key: Array, mask: Array, bias: Array | None
+  def _outward(self, y: Array, delta: Delta, run_ids: Array | None) -> Array:
+    y = self.out(y.reshape(*y.shape[:2], -1), delta, run_ids)
+    return sites.bottleneck(y, delta.bottleneck.get(self.site), run_ids)
+
+  def _attend(
+    self,
+    equations: tuple[str, str],
+    operands: tuple[Array, Array, Array, Array, Array | None],
+    bias: Array | None,
   ) -> Array:
-    dtype = query.dtype
-    if self.config.float32_attention_logits:
-      query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-    logits = jnp.einsum("bqnd,bsnd->bnqs", query, key)
-    if bias is not None:
-      logits = logits + bias.astype(logits.dtype)
-    logits = jnp.where(mask, logits, jnp.asarray(MASKED_LOGIT, logits.dtype))
-    return jax.nn.softmax(logits, axis=-1).astype(dtype)
+    """Weigh values for every row: all at once, or some rows after others.
+
+    Args:
+      equations: how queries meet keys and weights meet values, of one row.
+      operands: queries [B, N, Q, .], keys, values, mask [B, 1, 1 or Q, S] and
+        dropout keys [B] or None.
+      bias: [1, N, Q, S] or None.
+
+    Returns:
+      [B, N, Q, .].
+    """
+
+    def one(row: tuple[Array, Array, Array, Array, Array | None]) -> Array:
+      query, key, value, mask, dropout_key = row
+      dtype = query.dtype
+      if self.config.float32_attention_logits:
+        query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+      logits = jnp.einsum(equations[0], query, key)
+      # Added, as T5X does: a select of logits would be one of gradients too.
+      masked = jnp.asarray(MASKED_LOGIT, logits.dtype)
+      shared = 0 if bias is None else bias[0].astype(logits.dtype)
+      logits += jnp.where(mask, shared, masked)
+      weights = jax.nn.softmax(logits, axis=-1).astype(dtype)
+      if dropout_key is not None:
+        rate = self.config.dropout_rate
+        weights = dropout(weights[None], rate, dropout_key[None])[0]
+      return jnp.einsum(equations[1], weights, value)
+
+    query, mask = operands[0], operands[3]
+    rows, limit = len(query), self.config.attention_bytes
+    if limit is None:
+      return jax.vmap(one)(operands)
+    row_bytes = query[0, ..., 0].size * mask.shape[-1] * query.dtype.itemsize
+    if rows * row_bytes <= limit:
+      return jax.vmap(one)(operands)
+    # What one turn holds is computed again in the backward pass, not kept.
+    turn = max(1, limit // row_bytes)
+    return jax.lax.map(
+      jax.checkpoint(one), operands, batch_size=turn if turn > 1 else None
+    )
 
 
 class MLP(nn.Module):
@@ -360,6 +464,7 @@ class MLP(nn.Module):
     for i, activation in enumerate(config.mlp_activations):
       name = f"wi_{i}" if gated else "wi"
       y = Dense(
+        config.emb_dim,
         config.mlp_dim,
         ("embed", "mlp"),
         init,
@@ -372,6 +477,7 @@ class MLP(nn.Module):
     inner = dropout(inner, config.dropout_rate, dropout_keys)
     inner = sites.scale(inner, delta.scale.get(f"{self.site}/hidden"), run_ids)
     y = Dense(
+      config.mlp_dim,
       config.emb_dim,
       ("mlp", "embed"),
       init,

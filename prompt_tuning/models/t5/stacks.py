@@ -174,22 +174,16 @@ class DecoderLayer(nn.Module):
 
     y = RMSNorm(config, name="pre_cross_attention_layer_norm")(x)
     attention = Attention(config, "cross", name="encoder_decoder_attention")
-    if cache is None:
-      cross_key, cross_value = attention.keys_values(
-        cross.encoded, delta, run_ids
-      )
+    of_rows = (delta, run_ids, fold_keys(keys, 2))
+    across = None
+    if cache is not None:
+      across = cache.cross_key, cache.cross_value
+    elif self.keep_cache or not attention.absorbs(y.shape[1], delta):
+      across = attention.keys_values(cross.encoded, delta, run_ids)
+    if across is None:
+      y = attention.attend_states(y, cross.encoded, cross.mask, *of_rows)
     else:
-      cross_key, cross_value = cache.cross_key, cache.cross_value
-    y = attention(
-      y,
-      cross_key,
-      cross_value,
-      cross.mask,
-      None,
-      delta,
-      run_ids,
-      fold_keys(keys, 2),
-    )
+      y = attention(y, *across, cross.mask, None, *of_rows)
     x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
 
     y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
@@ -198,8 +192,22 @@ class DecoderLayer(nn.Module):
     )
     x = x + dropout(y, config.dropout_rate, fold_keys(keys, 5))
     x = nn.with_logical_constraint(x, ACTIVATION_AXES)
-    kept = LayerCache(key, value, cross_key, cross_value)
-    return x, kept if self.keep_cache else None
+    if not self.keep_cache or across is None:
+      return x, None
+    return x, LayerCache(key, value, *across)
+
+
+def _rematerialised(layer: Any, policy: str) -> Any:
+  """Say what a layer keeps for its backward pass."""
+  if policy == "none":
+    return layer
+  keep = jax.checkpoint_policies
+  return nn.remat(
+    layer,
+    policy=keep.dots_with_no_batch_dims_saveable
+    if policy == "minimal"
+    else keep.nothing_saveable,
+  )
 
 
 def _scanned(layer: Any, in_axes: tuple[Any, ...], length: int) -> Any:
@@ -239,7 +247,7 @@ class Encoder(nn.Module):
     per_layer = sites.layer_sites(delta, "encoder")
 
     x = dropout(x, config.dropout_rate, fold_keys(keys, count))
-    layer_class = nn.remat(EncoderLayer) if config.remat else EncoderLayer
+    layer_class = _rematerialised(EncoderLayer, config.remat_policy)
     if config.scan_layers:
       layers = _scanned(layer_class, (0, 0, nn.broadcast), count)
       numbers = jnp.arange(count)
@@ -296,7 +304,7 @@ class Decoder(nn.Module):
     per_layer = sites.layer_sites(delta, "decoder")
 
     x = dropout(x, config.dropout_rate, fold_keys(keys, count))
-    layer_class = nn.remat(DecoderLayer) if config.remat else DecoderLayer
+    layer_class = _rematerialised(DecoderLayer, config.remat_policy)
     if config.scan_layers:
       layers = _scanned(
         layer_class, (0, 0, 0, nn.broadcast, nn.broadcast), count
@@ -323,6 +331,7 @@ class Decoder(nn.Module):
       return None
     # The head runs in float32 whatever the activations are, as in T5X.
     return Dense(
+      self.config.emb_dim,
       self.config.vocab_size,
       ("embed", "vocab"),
       nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),

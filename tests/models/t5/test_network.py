@@ -100,13 +100,16 @@ def assert_trees_close(ours, theirs, **tolerance):
 @pytest.mark.parametrize(
   "changes",
   [
-    {"remat": True},
+    {"remat_policy": "none"},
+    {"remat_policy": "full"},
     {"scan_layers": True},
-    {"remat": True, "scan_layers": True},
+    {"remat_policy": "full", "scan_layers": True},
+    {"attention_bytes": 1},  # a row at a time
+    {"attention_bytes": 3_000},  # some rows at a time, not all
   ],
   ids=str,
 )
-def test_remat_and_scan_give_the_same_numbers(
+def test_layouts_give_the_same_numbers(
   changes, with_dropout, params, delta, tolerance
 ):
   keys = jax.random.split(jax.random.key(3), 4) if with_dropout else None
@@ -115,6 +118,30 @@ def test_remat_and_scan_give_the_same_numbers(
   other_params = stacked(params) if "scan_layers" in changes else params
   other = loss_and_gradient(_with(**changes), other_params, batch, delta, keys)
   assert_trees_close(other, plain, **tolerance["same"])
+
+
+def test_an_unknown_remat_policy_is_refused():
+  with pytest.raises(ValueError, match="REMAT is True; expected one of none"):
+    _with(remat_policy=True)
+
+
+@pytest.mark.parametrize("with_dropout", [False, True])
+def test_few_queries_attend_to_states_as_many_do_to_projections(
+  with_dropout, params, delta
+):
+  """Targets shorter than a head take cross-attention's kernels to the queries."""
+  keys = jax.random.split(jax.random.key(3), 4) if with_dropout else None
+  few = CONFIG.head_dim - 1
+  long = make_batch()
+  cut = {k: v[:, :few] if "decoder" in k else v for k, v in long.items()}
+  # Nothing beyond counts, but the positions are there.
+  targets = long["decoder_target_tokens"].at[:, few:].set(0)
+  long["decoder_target_tokens"] = targets
+  one, other = (
+    loss_and_gradient(CONFIG, params, batch, delta, keys)
+    for batch in (cut, long)
+  )
+  assert_trees_close(one, other, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [jnp.float32, jnp.bfloat16])

@@ -1,0 +1,59 @@
+"""A process that holds one side and does what it is told, line by line.
+
+  python -m benchmarks.sides.worker SIDE FOLDER
+
+Reads one JSON object a line, `{"do": "step", ...}`, answers with one. Prints of
+libraries go to stderr. Between lines it waits without computing, so that sides
+can take turns in processes of their own.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import resource
+import sys
+import time
+from typing import Any
+
+from benchmarks.sides import work
+
+
+def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
+  """Do what a line asks for.
+
+  Args:
+    side: the side.
+    asked: `do`, a `work.Shape` and `times` to repeat it; or batches by file.
+
+  Returns:
+    `seconds` and `results` of every repetition; `peak_bytes` so far.
+  """
+  seconds, results = [], []
+  for text in work.batches(asked):
+    start = time.perf_counter()
+    if asked["do"] == "step":
+      results.append(side.step(text))
+    else:
+      results.append(side.decode(text, asked["length"]).tolist())
+    seconds.append(time.perf_counter() - start)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  return {"seconds": seconds, "results": results, "peak_bytes": peak}
+
+
+def main() -> None:
+  """Build the side, then serve."""
+  replies = os.fdopen(os.dup(1), "w")
+  os.dup2(2, 1)
+  start = time.perf_counter()
+  module = importlib.import_module(f"benchmarks.sides.{sys.argv[1]}")
+  side = module.Side(pathlib.Path(sys.argv[2]))
+  print(json.dumps({"build_s": time.perf_counter() - start}), file=replies)
+  replies.flush()
+  for line in sys.stdin:
+    print(json.dumps(answer(side, json.loads(line))), file=replies)
+    replies.flush()
+
+
+if __name__ == "__main__":
+  main()
