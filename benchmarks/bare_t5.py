@@ -71,9 +71,13 @@ def mlp(p: Mapping, x: jax.Array) -> jax.Array:
 
 
 def encode(
-  params: Mapping, batch: Mapping, heads: int, layers: int
+  params: Mapping,
+  batch: Mapping,
+  heads: int,
+  layers: int,
+  prompt: jax.Array | None = None,
 ) -> jax.Array:
-  """The encoder's states, [B, T, H]."""
+  """The encoder's states, [B, T, H]; the first ids are a prompt's places."""
   p, ids = params["encoder"], batch["encoder_input_tokens"]
   segments = batch["encoder_segment_ids"]
   mask = segments[:, :, None] == segments[:, None, :]
@@ -81,6 +85,9 @@ def encode(
   table = p["relpos_bias"]["rel_embedding"]
   bias = table[:, buckets(ids.shape[1], True)]
   x = params["token_embedder"]["embedding"][ids]
+  if prompt is not None:
+    rows = jnp.broadcast_to(prompt, (len(x), *prompt.shape))
+    x = jnp.concatenate([rows, x[:, len(prompt) :]], axis=1)
   for i in range(layers):
     layer = p[f"layers_{i}"]
     y = norm(layer["pre_attention_layer_norm"], x)
@@ -124,6 +131,34 @@ def mean_loss(
   log_z = jax.nn.logsumexp(logits, axis=-1)
   own = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
   loss = log_z - own + Z_LOSS * log_z**2
+  weights = batch["decoder_loss_weights"]
+  return jnp.sum(loss * weights) / jnp.sum(weights)
+
+
+def features(text: Mapping, prompt_length: int) -> dict[str, np.ndarray]:
+  """Features of rows that hold one example each, with places for a prompt."""
+  places = ((0, 0), (prompt_length, 0))
+  inputs = np.pad(text["inputs"], places, constant_values=1)
+  targets = text["targets"]
+  return {
+    "encoder_input_tokens": inputs,
+    "encoder_segment_ids": np.ones_like(inputs),
+    "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+    "decoder_target_tokens": targets,
+    "decoder_segment_ids": np.ones_like(targets),
+    "decoder_loss_weights": (targets != 0).astype(np.float32),
+  }
+
+
+def prompt_loss(
+  prompt: jax.Array, params: Mapping, batch: Mapping, heads: int, layers: int
+) -> jax.Array:
+  """Cross-entropy per target token with a prompt [P, H] in front."""
+  states = encode(params, batch, heads, layers, prompt)
+  logits = decode(params, batch, states, heads, layers)
+  loss = optax.softmax_cross_entropy_with_integer_labels(
+    logits, batch["decoder_target_tokens"]
+  )
   weights = batch["decoder_loss_weights"]
   return jnp.sum(loss * weights) / jnp.sum(weights)
 

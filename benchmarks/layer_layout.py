@@ -3,8 +3,8 @@
   python -m benchmarks.layer_layout --size t5_1_1_small --inputs 64
 
 Times one prompt-tuning gradient of each layout, interleaved in one process, and
-prints ratios to unrolled layers that keep everything, as JSON. `temp_mib` is what the compiler
-reserves for intermediate values.
+prints ratios to unrolled layers that keep everything, as JSON. `temp_mib` is
+what the compiler reserves for intermediate values.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""The same prompt tuning by three programs; each runs in a process of its own."""
+"""The same prompt tuning by three programs, each in a process of its own."""

@@ -27,7 +27,7 @@ def write(folder: pathlib.Path, size: str, prompt_length: int) -> None:
     if path.endswith("scale"):
       array = np.ones(leaf.shape, np.float32)
     else:
-      # As T5X draws them: logits of about 1, or rounding would grow in training.
+      # As T5X draws them: with larger logits, rounding grows in training.
       fan_in = 1 if path.endswith("embedding") else leaf.shape[0]
       fan_in *= config.head_dim if "query" in path else 1
       drawn = rng.standard_normal(leaf.shape, np.float32)

@@ -42,7 +42,7 @@ class Side:
     loss = self.model(**batch, labels=labels).loss
     loss.backward()
     self.optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
   def decode(self, text: work.Batch, length: int) -> np.ndarray:
     """Decode greedily: [B, S] ids."""
@@ -53,6 +53,11 @@ class Side:
         **batch, max_new_tokens=length, do_sample=False, num_beams=1
       )
     return ids[:, 1:].numpy()
+
+  def save(self, folder: pathlib.Path) -> None:
+    """Write the adapter; PEFT keeps no optimizer, torch does."""
+    self.model.save_pretrained(folder)
+    torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
 
   def _tensors(self, text: work.Batch) -> dict[str, torch.Tensor]:
     inputs = torch.from_numpy(text["inputs"]).long()

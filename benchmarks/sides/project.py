@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.sides import work
+from prompt_tuning.checkpoints import bundle as bundles
 from prompt_tuning.checkpoints import restore, sizes
-from prompt_tuning.core import partition
+from prompt_tuning.core import partition, tree
 from prompt_tuning.infer import programs
 from prompt_tuning.launch import backbone
 from prompt_tuning.models.t5 import decoding, network
@@ -60,11 +61,18 @@ class Side:
       optimizer=optimizer,
       dropout=False,
     )
-    self.state = state.create(trainable, optimizer, [0])
+    fresh = state.create(trainable, optimizer, [0])
+    # Bound to the device, as `launch.assembly` does.
+    self.state = jax.tree.map(lambda a: jax.device_put(a, a.sharding), fresh)
     self._step = jax.jit(self.program.step, donate_argnums=0)
 
   def batch(self, text: work.Batch) -> dict[str, np.ndarray]:
-    """Put the virtual tokens in front, the start token before the targets."""
+    """Put the virtual tokens in front, the start token before the targets.
+
+    A batch of the project's own pipeline has them already.
+    """
+    if "encoder_input_tokens" in text:
+      return dict(text)
     inputs, targets = text["inputs"], text["targets"]
     virtual = self.config.vocab_size + np.arange(self.length, dtype=np.int32)
     virtual = np.broadcast_to(virtual, (len(inputs), self.length))
@@ -92,3 +100,9 @@ class Side:
       "numbers": np.arange(len(tokens), dtype=np.int32),
     }
     return np.asarray(program(params["model"], delta, batch).tokens[:, 0])
+
+  def save(self, folder: pathlib.Path) -> None:
+    """Write a bundle that training can go on from."""
+    arrays = bundles.to_host(tree.flatten(self.state.trainable))
+    resume = bundles.to_host(optimizers.flatten_state(self.state.opt_state))
+    bundles.write(folder, bundles.Bundle({"run": {}}, arrays, resume))

@@ -5,7 +5,7 @@ numpy only, so that a worker loads nothing but its own side.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,20 +57,30 @@ def prompt_file(folder: pathlib.Path) -> pathlib.Path:
   return folder / PROMPT
 
 
+def save(path: pathlib.Path, batches: Sequence[Batch]) -> None:
+  """Write batches of any shapes for `batches` to read."""
+  arrays = {
+    f"{number}/{name}": values
+    for number, batch in enumerate(batches)
+    for name, values in batch.items()
+  }
+  np.savez(path, **arrays)
+
+
 def batches(asked: Mapping[str, Any]) -> Iterator[Batch]:
   """Give the batches of one request to a worker.
 
   Args:
-    asked: `shape` and `times`: as many batches of that shape; or `file`: those
-      in a file that `save` wrote.
+    asked: `file`, that `save` wrote, and the `numbers` of batches in it; or
+      `shape`, `vocab_size` and `times`: as many batches of that shape.
   """
-  if "file" in asked:
-    with np.load(asked["file"]) as arrays:
-      for number in range(len(arrays.files) // 2):
-        yield {
-          name: arrays[f"{name}_{number}"] for name in ("inputs", "targets")
-        }
+  if "file" not in asked:
+    shape = Shape(*asked["shape"])
+    for seed in range(asked["times"]):
+      yield text(shape, asked["vocab_size"], seed)
     return
-  shape = Shape(*asked["shape"])
-  for seed in range(asked["times"]):
-    yield text(shape, asked["vocab_size"], seed)
+  with np.load(asked["file"]) as arrays:
+    for number in asked["numbers"]:
+      at = f"{number}/"
+      names = [name for name in arrays.files if name.startswith(at)]
+      yield {name.removeprefix(at): arrays[name] for name in names}

@@ -24,18 +24,21 @@ def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
 
   Args:
     side: the side.
-    asked: `do`, a `work.Shape` and `times` to repeat it; or batches by file.
+    asked: `do`: `step`, `decode` (with `length`) or `save` (with `folder`); and
+      batches, see `work.batches`.
 
   Returns:
     `seconds` and `results` of every repetition; `peak_bytes` so far.
   """
   seconds, results = [], []
+  actions = {
+    "step": lambda text: side.step(text),
+    "decode": lambda text: side.decode(text, asked["length"]).tolist(),
+    "save": lambda _: side.save(pathlib.Path(asked["folder"])),
+  }
   for text in work.batches(asked):
     start = time.perf_counter()
-    if asked["do"] == "step":
-      results.append(side.step(text))
-    else:
-      results.append(side.decode(text, asked["length"]).tolist())
+    results.append(actions[asked["do"]](text))
     seconds.append(time.perf_counter() - start)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
   return {"seconds": seconds, "results": results, "peak_bytes": peak}

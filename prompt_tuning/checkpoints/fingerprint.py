@@ -3,7 +3,7 @@
 import hashlib
 
 import jax
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
 from prompt_tuning.core import tree
@@ -28,7 +28,7 @@ def fingerprint(params: Params) -> str:
   digest = hashlib.sha256()
   for path, leaf in sorted(_unstacked(params).items()):
     digest.update(f"{path}{list(leaf.shape)}".encode())
-    digest.update(np.asarray(_sample(leaf), np.float32).tobytes())
+    digest.update(_sample(leaf).tobytes())
   return digest.hexdigest()[:16]
 
 
@@ -69,9 +69,23 @@ def _unstacked(params: Params) -> dict[str, Array]:
   return flat
 
 
-@jax.jit
-def _sample(leaf: Array) -> Array:
+def _sample(leaf: Array | np.ndarray) -> np.ndarray:
   """Take evenly spread values of an array of any size, [<= 256] float32."""
   index = np.linspace(0, leaf.size - 1, min(leaf.size, _SAMPLES)).astype(int)
   places = np.unravel_index(index, leaf.shape)
-  return leaf[places].astype(jnp.bfloat16).astype(jnp.float32)
+  if isinstance(leaf, jax.Array) and not _on_this_cpu(leaf):
+    picked = np.asarray(_pick(leaf, places))
+  else:
+    # A view: nothing is copied, and nothing compiled for every shape.
+    picked = np.asarray(leaf)[places]
+  return picked.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+@jax.jit
+def _pick(leaf: Array, places: tuple[np.ndarray, ...]) -> Array:
+  return leaf[places]
+
+
+def _on_this_cpu(leaf: jax.Array) -> bool:
+  devices = leaf.sharding.device_set
+  return len(devices) == 1 and next(iter(devices)).platform == "cpu"

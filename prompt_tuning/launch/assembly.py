@@ -211,10 +211,12 @@ def _readable(table: Array, mesh: Mesh | None) -> Array:
 
 def _on_mesh(fresh: TrainState, mesh: Mesh | None) -> TrainState:
   """Replicate whatever is not on the mesh yet."""
-  if mesh is None:
-    return fresh
 
   def place(leaf: Array) -> Array:
+    if mesh is None:
+      # Bound to its device, as the step will return it: or the second step
+      # would be compiled again for what looks like another input.
+      return jax.device_put(leaf, leaf.sharding)
     on_mesh = isinstance(leaf.sharding, NamedSharding)
     return leaf if on_mesh else axes.replicated(mesh, leaf)
 

@@ -8,7 +8,13 @@ from typing import Any
 import gin
 import jax
 
-from prompt_tuning.launch import configurables, distributed, flags, gin_config
+from prompt_tuning.launch import (
+  compiled_programs,
+  configurables,
+  distributed,
+  flags,
+  gin_config,
+)
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.train import loop
 
@@ -49,6 +55,7 @@ def run(
     if given.dry_run:
       print(gin_config.operative_text(), end="")
       return 0
+    compiled_programs.keep()
     work(job, given)
   except loop.DivergedError as error:
     print(f"error: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ import functools
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -90,6 +91,27 @@ def test_equals_what_training_assembles(job):
   assert _signature(described.frozen) == _signature(real.frozen)
   assert _signature(described.state) == _signature(real.state)
   assert described.program.partition == real.program.partition
+
+
+def test_a_step_is_compiled_once_without_a_mesh():
+  """A fresh state and a returned one are the same kind of input."""
+  planned = job()
+  # A restored model is bound to its device.
+  params = jax.device_put(
+    network.init_params(planned.model, jax.random.key(0)), jax.devices()[0]
+  )
+  codec = types.SimpleNamespace(encode=None)
+  parts = assembly.assemble(
+    planned, Backbone(planned.model, params, 0, ""), codec, 0, None
+  )
+  ids = jnp.ones((8, 4), jnp.int32)
+  names = ("encoder_input", "decoder_input", "decoder_target")
+  batch = {f"{name}_tokens": ids for name in names}
+  batch["run_ids"] = jnp.arange(8, dtype=jnp.int32) % len(planned.runs)
+  step = jax.jit(parts.program.step)
+  after, _ = step(parts.state, parts.frozen, batch)
+  step(after, parts.frozen, batch)
+  assert step._cache_size() == 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from prompt_tuning.core import tree
 
-
 REMAT_POLICIES = ("none", "minimal", "full")
 
 

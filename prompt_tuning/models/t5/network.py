@@ -11,6 +11,8 @@ mapping with T5X's feature names:
   run_ids                [B] run of each row; absent when the delta has one run
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -391,8 +393,23 @@ def _init(config: T5Config, key: Array) -> Mapping[str, Any]:
   return T5(config).init(key, batch)["params"]
 
 
+@functools.cache
 def _boxed_params(config: T5Config) -> Mapping[str, Any]:
-  return jax.eval_shape(lambda: _init(config, jax.random.key(0)))
+  """Describe the tree by tracing one layer of each stack: all are alike."""
+  if config.scan_layers:
+    return jax.eval_shape(lambda: _init(config, jax.random.key(0)))
+  shallow = dataclasses.replace(
+    config, num_encoder_layers=1, num_decoder_layers=1
+  )
+  found = dict(jax.eval_shape(lambda: _init(shallow, jax.random.key(0))))
+  for stack, count in (
+    ("encoder", config.num_encoder_layers),
+    ("decoder", config.num_decoder_layers),
+  ):
+    rest = dict(found[stack])
+    layer = rest.pop("layers_0")
+    found[stack] = rest | {f"layers_{i}": layer for i in range(count)}
+  return found
 
 
 def abstract_params(config: T5Config) -> Mapping[str, Any]:

@@ -129,7 +129,7 @@ def test_an_unknown_remat_policy_is_refused():
 def test_few_queries_attend_to_states_as_many_do_to_projections(
   with_dropout, params, delta
 ):
-  """Targets shorter than a head take cross-attention's kernels to the queries."""
+  """Targets shorter than a head: kernels are taken to the queries."""
   keys = jax.random.split(jax.random.key(3), 4) if with_dropout else None
   few = CONFIG.head_dim - 1
   long = make_batch()

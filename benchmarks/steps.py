@@ -1,0 +1,132 @@
+"""Fixed shapes: steps, first steps, peak memory, greedy decoding, saving.
+
+All sides start from the same weights and prompt and read the same ids; the
+losses that they report must agree, or nothing is.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import turns
+from benchmarks.turns import Worker
+
+PROJECT, PEFT, BARE = "project", "peft_torch", "bare_jax"
+SIDES = (PROJECT, PEFT, BARE)
+ROWS, TARGETS, VOCABULARY = 8, 8, 32_000
+
+
+def measure_steps(
+  model: pathlib.Path, inputs: Sequence[int], rounds: int, scratch: pathlib.Path
+) -> list[dict[str, Any]]:
+  """Time a step of every side at several input lengths.
+
+  Args:
+    model: made by `making.write`.
+    inputs: text tokens of a row.
+    rounds: turns of each side, two steps a turn.
+    scratch: an empty folder, for compiled programs.
+
+  Returns:
+    One row per length.
+  """
+  rows = []
+  for length in inputs:
+    asked = {
+      "do": "step",
+      "shape": [ROWS, length, TARGETS],
+      "vocab_size": VOCABULARY,
+    }
+    compiled = scratch / f"compiled_{length}"
+    found: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
+    for kind in ("cold", "warm"):
+      for side in SIDES:
+        with Worker(side, model, compiled) as worker:
+          first = worker.ask(**asked, times=1)["seconds"][0]
+          found[side][f"{kind}_start_s"] = round(worker.start_s + first, 2)
+    workers = {side: Worker(side, model, compiled) for side in SIDES}
+    requests = [{**asked, "times": 2}] * (rounds + 1)
+    answers = turns.take_turns(workers, dict.fromkeys(SIDES, requests))
+    for worker in workers.values():
+      worker.__exit__()
+    losses = {
+      side: [loss for answer in answers[side] for loss in answer["results"]]
+      for side in SIDES
+    }
+    insist_same(losses)
+    for side in SIDES:
+      timed = [s for answer in answers[side][1:] for s in answer["seconds"]]
+      found[side] |= {"step_s": turns.spread(timed)}
+      found[side]["peak_gb"] = round(answers[side][-1]["peak_bytes"] / 1e9, 2)
+    rows.append({"inputs": length, "losses": losses[PROJECT], **found})
+  return rows
+
+
+def insist_same(losses: dict[str, list[float]]) -> None:
+  """Insist that all sides did the same work.
+
+  Args:
+    losses: side -> loss before every step.
+
+  Raises:
+    RuntimeError: they differ by more than float32 rounding grows to.
+  """
+  for side, values in losses.items():
+    if not np.allclose(values, losses[PROJECT], rtol=1e-4):
+      raise RuntimeError(
+        f"{side} has losses {values}, the project {losses[PROJECT]}: they do "
+        "not do the same work."
+      )
+
+
+def measure_decoding(
+  model: pathlib.Path, inputs: Sequence[int], rounds: int
+) -> list[dict[str, Any]]:
+  """Time greedy decoding of eight tokens for 32 rows."""
+  rows = []
+  for length in inputs:
+    sides = (PROJECT, PEFT)
+    workers = {side: Worker(side, model) for side in sides}
+    asked = {"do": "decode", "length": TARGETS, "shape": [32, length, TARGETS]}
+    request = {**asked, "vocab_size": VOCABULARY, "times": 1}
+    answers = turns.take_turns(
+      workers, dict.fromkeys(sides, [request] * (rounds + 1))
+    )
+    for worker in workers.values():
+      worker.__exit__()
+    ours, theirs = (np.array(answers[side][-1]["results"][0]) for side in sides)
+    same = min(ours.shape[1], theirs.shape[1])
+    row: dict[str, Any] = {
+      "inputs": length,
+      "rows_alike": float((ours[:, :same] == theirs[:, :same]).all(1).mean()),
+    }
+    for side in sides:
+      timed = [s for answer in answers[side][1:] for s in answer["seconds"]]
+      row[side] = {"seconds": turns.spread(timed)}
+    rows.append(row)
+  return rows
+
+
+def measure_saving(
+  model: pathlib.Path, scratch: pathlib.Path
+) -> dict[str, dict[str, float]]:
+  """Time what each side writes to continue or share a prompt, and weigh it."""
+  found = {}
+  for side in (PROJECT, PEFT):
+    folder = scratch / f"saved_{side}"
+    with Worker(side, model) as worker:
+      shape = {"shape": [2, 16, 4], "vocab_size": VOCABULARY}
+      worker.ask(do="step", **shape, times=1)
+      seconds = []
+      for number in range(5):
+        target = f"{folder}_{number}"
+        answer = worker.ask(do="save", folder=target, **shape, times=1)
+        seconds += answer["seconds"]
+    written = pathlib.Path(target).rglob("*")
+    size = sum(file.stat().st_size for file in written if file.is_file())
+    found[side] = {"bytes": size, "seconds": turns.spread(seconds)["median"]}
+  weights = (model / "model").rglob("*.safetensors")
+  found["whole model"] = {"bytes": sum(f.stat().st_size for f in weights)}
+  return found

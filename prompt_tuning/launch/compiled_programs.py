@@ -1,0 +1,29 @@
+"""Compiled programs are kept from one command to the next."""
+
+import hashlib
+import os
+import pathlib
+import platform
+
+import jax
+
+
+def keep() -> None:
+  """Keep programs in a folder of this kind of machine, unless JAX has its own.
+
+  `JAX_COMPILATION_CACHE_DIR` names another folder and
+  `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing, as JAX documents.
+  """
+  if jax.config.jax_compilation_cache_dir is None:
+    home = pathlib.Path("~/.cache/prompt_tuning/compiled").expanduser()
+    folder = home / f"jax-{jax.__version__}-{_machine()}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _machine() -> str:
+  """Name what a program for this CPU may be run on: homes are shared."""
+  known = platform.machine()
+  if os.path.exists("/proc/cpuinfo"):
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    known += next((line for line in lines if line.startswith("flags")), "")
+  return hashlib.sha256(known.encode()).hexdigest()[:8]
