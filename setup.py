@@ -40,6 +40,7 @@ EXTRAS = {
     "peft>=0.21.2",
     "pytest>=9.2.0",
     "pytest-xdist>=3.8.0",
+    "submitit>=1.5.4",
     "torch==2.13.0",
     "transformers>=5.23.0",
   ],

@@ -74,8 +74,8 @@ def _steps(rows: list[dict[str, Any]]) -> str:
       costs.append(
         [
           f"{row['inputs']}, {_NAMES[side]}",
-          one["cold_start_s"],
-          one["warm_start_s"],
+          one.get("cold_start_s", ""),
+          one.get("warm_start_s", ""),
           one["peak_gb"],
         ]
       )

@@ -19,7 +19,11 @@ ROWS, TARGETS, VOCABULARY = 8, 8, 32_000
 
 
 def measure_steps(
-  model: pathlib.Path, inputs: Sequence[int], rounds: int, scratch: pathlib.Path
+  model: pathlib.Path,
+  inputs: Sequence[int],
+  rounds: int,
+  scratch: pathlib.Path,
+  starts: bool = True,
 ) -> list[dict[str, Any]]:
   """Time a step of every side at several input lengths.
 
@@ -28,6 +32,8 @@ def measure_steps(
     inputs: text tokens of a row.
     rounds: turns of each side, two steps a turn.
     scratch: an empty folder, for compiled programs.
+    starts: also time first steps of fresh processes, without and with programs
+      that an earlier process compiled.
 
   Returns:
     One row per length.
@@ -41,7 +47,7 @@ def measure_steps(
     }
     compiled = scratch / f"compiled_{length}"
     found: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
-    for kind in ("cold", "warm"):
+    for kind in ("cold", "warm") if starts else ():
       for side in SIDES:
         with Worker(side, model, compiled) as worker:
           first = worker.ask(**asked, times=1)["seconds"][0]

@@ -16,6 +16,8 @@ if "TEST_WITH_FULL_COMPILER" not in os.environ:
   ]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nothing of one test run is left for the next, or for a user's commands.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
 
 import hypothesis
 import jax

@@ -87,5 +87,5 @@ def _pick(leaf: Array, places: tuple[np.ndarray, ...]) -> Array:
 
 
 def _on_this_cpu(leaf: jax.Array) -> bool:
-  devices = leaf.sharding.device_set
-  return len(devices) == 1 and next(iter(devices)).platform == "cpu"
+  kinds = [device.platform for device in leaf.devices()]
+  return kinds == ["cpu"]

@@ -14,7 +14,7 @@ def keep() -> None:
   `JAX_COMPILATION_CACHE_DIR` names another folder and
   `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing, as JAX documents.
   """
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.values["jax_compilation_cache_dir"] is None:
     home = pathlib.Path("~/.cache/prompt_tuning/compiled").expanduser()
     folder = home / f"jax-{jax.__version__}-{_machine()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))

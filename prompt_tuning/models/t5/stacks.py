@@ -174,16 +174,18 @@ class DecoderLayer(nn.Module):
 
     y = RMSNorm(config, name="pre_cross_attention_layer_norm")(x)
     attention = Attention(config, "cross", name="encoder_decoder_attention")
-    of_rows = (delta, run_ids, fold_keys(keys, 2))
     across = None
     if cache is not None:
       across = cache.cross_key, cache.cross_value
     elif self.keep_cache or not attention.absorbs(y.shape[1], delta):
       across = attention.keys_values(cross.encoded, delta, run_ids)
+    own = fold_keys(keys, 2)
     if across is None:
-      y = attention.attend_states(y, cross.encoded, cross.mask, *of_rows)
+      y = attention.attend_states(
+        y, cross.encoded, cross.mask, delta, run_ids, own
+      )
     else:
-      y = attention(y, *across, cross.mask, None, *of_rows)
+      y = attention(y, *across, cross.mask, None, delta, run_ids, own)
     x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
 
     y = RMSNorm(config, name="pre_mlp_layer_norm")(x)

@@ -1,0 +1,155 @@
+"""The smallest slice of each TPU generation that trains each T5 1.1.
+
+  pip install '.[plan]'
+  JAX_PLATFORMS=cpu python -m experiments.plans.run
+
+For every size, generation, and prompt or model tuning: slices from one chip on,
+each with the least model parallelism that fits, until one does. Every answer is
+a compilation by the real TPU compiler (`prompt-tuning plan`), in a process of
+its own. Slices that the weights alone fill are left out. Answers are kept in
+`results.json`, which a second run continues; `table.md` is made from it.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_tuning.launch import chips
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.models.t5 import cost
+
+HERE = pathlib.Path(__file__).parent
+SIZES = ("small", "base", "large", "xl", "xxl")
+GENERATIONS = ("v5e", "v5p", "v6e")
+METHODS = ("prompt", "model")
+GIB = 1 << 30
+FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+CUBES = ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8")
+# Bytes that a parameter takes at least: bfloat16 where it is frozen, float32
+# with as large a gradient where it trains.
+BYTES = {"prompt": 2, "model": 8}
+
+
+def command(size: str, method: str, topology: str) -> list[str]:
+  """Write the command line of one plan.
+
+  Args:
+    size: of T5 1.1.
+    method: `prompt` or `model`.
+    topology: such as `v5e:4x4`.
+
+  Returns:
+    Its words.
+  """
+  suffix = "_prompt" if method == "prompt" else ""
+  run = "prompt_finetune" if method == "prompt" else "model_tuning"
+  gin = {
+    "MODEL_DIR": "'unused'",
+    "INITIAL_CHECKPOINT_PATH": "'unused'",
+    "MIXTURE_OR_TASK_NAME": "'taskless_super_glue_rte_v102'",
+    "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 16}",
+    "BATCH_SIZE": "32",
+    "TRAIN_STEPS": "1",
+    "RESTORE_DTYPE": "'bfloat16'" if method == "prompt" else "'float32'",
+    "SCAN_LAYERS": "True",
+    "REMAT": "'full'",
+  }
+  # A model that trains is split over all chips, as its optimizer's state is.
+  mesh = "data" if method == "prompt" else "fully_sharded"
+  return [
+    *(sys.executable, "-m", "prompt_tuning.launch.main", "plan"),
+    *("--topology", topology, "--meshes", "first", "--json"),
+    f"--gin_file=models/t5_1_1_{size}{suffix}.gin",
+    f"--gin_file=runs/{run}.gin",
+    f"--gin_file=meshes/{mesh}.gin",
+    *(f"--gin.{name}={value}" for name, value in gin.items()),
+  ]
+
+
+def topologies(size: str, method: str, generation: str) -> list[str]:
+  """List slices of a generation that the weights leave room in."""
+  config = t5_config.get(f"t5_1_1_{size}")
+  parameters = sum(cost.count_parameters(config).values())
+  least = parameters * BYTES[method]
+  found = []
+  for shape in CUBES if generation in ("v4", "v5p") else FLAT:
+    where = chips.parse(f"{generation}:{shape}")
+    if least < where.count * where.chip.memory:
+      found.append(str(where))
+  return found
+
+
+def smallest(size: str, method: str, generation: str) -> dict[str, Any] | None:
+  """Find the first slice that fits, and what it takes."""
+  for topology in topologies(size, method, generation):
+    done = subprocess.run(
+      command(size, method, topology), capture_output=True, text=True
+    )
+    if done.returncode not in (0, 1):
+      raise RuntimeError(done.stderr[-2000:])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(topology, size, method, done.returncode == 0, flush=True)
+    if done.returncode == 0:
+      return answer
+  return None
+
+
+def row(key: str, answer: dict[str, Any] | None) -> list[str]:
+  """Lay out one line of the table."""
+  size, method, generation = key.split("/")
+  if answer is None:
+    return [size, method, generation, "none tried fits", *[""] * 7]
+  plan = next(one for one in answer["plans"] if one["fits"])
+  collectives = ", ".join(
+    f"{one['count']} {kind} of {one['bytes'] / GIB:.2f}"
+    for kind, one in plan["collectives"].items()
+  )
+  limit, seconds = max(plan["at_least"].items(), key=lambda item: item[1])
+  return [
+    *(size, method, generation, answer["topology"]),
+    f"{plan['data']} x {plan['model']}",
+    *(f"{plan[name] / GIB:.2f}" for name in ("weights", "trained")),
+    *(f"{plan[name] / GIB:.2f}" for name in ("temporaries", "total")),
+    collectives or "none",
+    f"{1e3 * seconds:.0f} ms ({limit})",
+  ]
+
+
+def table(results: dict[str, Any]) -> str:
+  """Lay out all results, prompt and model tuning side by side."""
+  header = ["T5 1.1", "tuning", "TPU", "smallest slice", "data x model"]
+  header += ["weights", "trained", "temporaries", "total"]
+  header += ["collectives (GiB)", "step takes at least"]
+  order = [f"{s}/{m}/{g}" for s in SIZES for g in GENERATIONS for m in METHODS]
+  lines = [header, ["---"] * len(header)]
+  lines += [row(key, results[key]) for key in order if key in results]
+  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Plan what is missing, then write the table."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  add = parser.add_argument
+  add("--size", nargs="+", choices=SIZES, default=list(SIZES))
+  add("--generation", nargs="+", choices=GENERATIONS, default=list(GENERATIONS))
+  add("--method", nargs="+", choices=METHODS, default=list(METHODS))
+  given = parser.parse_args(argv)
+  file = HERE / "results.json"
+  results = json.loads(file.read_text()) if file.exists() else {}
+  for method in given.method:
+    for size in given.size:
+      for generation in given.generation:
+        key = f"{size}/{method}/{generation}"
+        if key not in results:
+          results[key] = smallest(size, method, generation)
+          file.write_text(json.dumps(results, indent=1) + "\n")
+  (HERE / "table.md").write_text(table(results))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
