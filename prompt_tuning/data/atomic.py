@@ -14,6 +14,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
   Raises:
     FileNotFoundError: the directory does not exist.
+    OSError: it cannot be written to; names `path`.
   """
   write_bytes(path, text.encode("utf-8"))
 
@@ -30,6 +31,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)
+  except OSError as error:
+    temporary.unlink(missing_ok=True)
+    if error.errno is None:
+      raise
+    # A full disk names no file, a read-only one the temporary file.
+    raise OSError(error.errno, error.strerror, str(path)) from error
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise

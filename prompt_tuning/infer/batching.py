@@ -62,6 +62,22 @@ class Batching:
         "be 1 or more."
       )
 
+  def insist_multiple(self, multiple: int) -> None:
+    """Insist that devices can share a batch.
+
+    Args:
+      multiple: see `plan`.
+
+    Raises:
+      ValueError: the batch size is no such multiple.
+    """
+    if self.batch_size % multiple:
+      raise ValueError(
+        f"BATCH_SIZE {self.batch_size} cannot be divided among {multiple} "
+        "data-parallel devices; make it a multiple of that (in training, "
+        "EVAL_BATCH_SIZE)."
+      )
+
   def plan(self, lengths: np.ndarray, multiple: int = 1) -> list[Slots]:
     """Divide inputs into batches, longest first.
 
@@ -75,11 +91,7 @@ class Batching:
     Raises:
       ValueError: the batch size is no such multiple.
     """
-    if self.batch_size % multiple:
-      raise ValueError(
-        f"BATCH_SIZE {self.batch_size} cannot be divided among {multiple} "
-        "data-parallel devices; make it a multiple of that."
-      )
+    self.insist_multiple(multiple)
     if not len(lengths):
       return []
     rungs = np.array([round_up(max(n, _SHORTEST)) for n in lengths.tolist()])

@@ -65,6 +65,9 @@ class Predictor:
       not; None for no limit.
     batching: shapes of batches.
     mesh: where parameters and batches lie; None for one device.
+
+  Raises:
+    ValueError: a batch that the mesh's devices cannot share.
   """
 
   config: T5Config
@@ -74,6 +77,13 @@ class Predictor:
   input_length: int | None = 512
   batching: Batching = dataclasses.field(default_factory=Batching)
   mesh: Mesh | None = None
+
+  def __post_init__(self) -> None:
+    self.batching.insist_multiple(self._ways)
+
+  @property
+  def _ways(self) -> int:
+    return self.mesh.shape.get(DATA, 1) if self.mesh else 1
 
   def encode(
     self, texts: Sequence[str], run_ids: int | Sequence[int] = 0
@@ -160,9 +170,8 @@ class Predictor:
     placements, vocab_rows = self.runs.placements, self.config.vocab_size
     starts = batching.decoder_starts(placements, vocab_rows)
     lengths = batching.encoder_lengths(asked, placements)
-    ways = self.mesh.shape.get(DATA, 1) if self.mesh else 1
     under_way: collections.deque[tuple[Slots, Any]] = collections.deque()
-    for slots in self.batching.plan(lengths, ways):
+    for slots in self.batching.plan(lengths, self._ways):
       tokens = batching.encoder_tokens(asked, slots, placements, vocab_rows)
       run_ids = asked.run_ids[slots.filled].astype(np.int32)
       batch = {"encoder_input_tokens": tokens, **features(slots)}

@@ -3,6 +3,7 @@
 A job is checked as far as it can be before anything large is read.
 """
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -133,6 +134,13 @@ class TrainJob:
           "when it resumes: set RANDOM_SEED to a number."
         )
     _ = self.tuners  # what does not build, shows here
+    names = collections.Counter(run.name for run in self.runs)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+      raise ValueError(
+        f"Several runs are called {', '.join(twice)}: SEEDS, LEARNING_RATES, "
+        "MIXTURE_OR_TASK_NAME or TUNER name the same one twice."
+      )
 
   @property
   def runs(self) -> tuple[Run, ...]:

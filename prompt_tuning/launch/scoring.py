@@ -51,6 +51,9 @@ class Scorer:
       mesh: where everything lies.
       loss: computes the training loss too.
       write: writes a run's results of a step to files.
+
+    Raises:
+      ValueError: the sets cannot be evaluated in that way.
     """
     self._loss, self._write = loss, write
     if job.evaluation is None:
@@ -59,6 +62,9 @@ class Scorer:
     self._assembly = assembly
     self._backbone, self._codec, self._mesh = backbone, codec, mesh
     self.sets = sets
+    # What cannot be done shows now, not when the first evaluation is due.
+    everything = [Job(dataset) for own in sets.values() for dataset in own]
+    self._evaluator(Runs(), backbone.params, everything)
 
   def __call__(self, trainable: Params) -> list[loop.Evaluation]:
     """Score all runs, see `loop.Evaluator`."""
@@ -103,6 +109,11 @@ class Scorer:
     self, runs: Runs, params: Params, jobs: Sequence[Job]
   ) -> list[Result]:
     """Evaluate any runs of the model, with the settings of the job."""
+    return self._evaluator(runs, params, jobs)()
+
+  def _evaluator(
+    self, runs: Runs, params: Params, jobs: Sequence[Job]
+  ) -> Evaluator:
     predictor = Predictor(
       self._backbone.config,
       params,
@@ -117,7 +128,7 @@ class Scorer:
       by=self._settings.ways,
       length=self._settings.max_decode_length,
       method=self._settings.decoder,
-    )()
+    )
 
   def _one_run(self, trainable: Params, run: int) -> list[Result]:
     """Evaluate one run whose backbone is its own."""

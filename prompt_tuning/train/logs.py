@@ -71,8 +71,11 @@ class MetricsLog:
     tagged = {f"{prefix}/{tag}": float(v) for tag, v in metrics.items()}
     entry: dict[str, float | None] = {"step": step, "run": run}
     entry |= {t: v if math.isfinite(v) else None for t, v in tagged.items()}
-    with self._path.open("a", encoding="utf-8") as file:
-      file.write(json.dumps(entry) + "\n")
+    try:
+      with self._path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    except OSError as error:  # a full disk names no file
+      raise OSError(error.errno, error.strerror, str(self._path)) from error
     if self._writers:
       for tag, value in tagged.items():
         self._writers[run].add_scalar(tag, value, step)

@@ -13,8 +13,9 @@ logger = logging.getLogger(__name__)
 class Preemption:
   """A context in which SIGTERM asks for a save instead of ending the process.
 
-  On several hosts, all of them agree on the step to stop at through JAX's
-  coordination service, since only some may get the signal.
+  On several hosts only some may get the signal, and a host that stops at a step
+  of its own leaves the others waiting for it forever. There, JAX's coordination
+  service has a handler already and finds a step that all of them still reach.
   """
 
   def __init__(self) -> None:
@@ -23,7 +24,9 @@ class Preemption:
 
   def __enter__(self) -> "Preemption":
     # Only the main thread may set handlers; a notebook's worker does without.
-    if threading.current_thread() is threading.main_thread():
+    # And a handler of ours would take the signal away from JAX's service.
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and jax.process_count() == 1:
       previous = signal.signal(signal.SIGTERM, self._handle)
       self._previous = previous  # type: ignore[assignment]
     return self
@@ -48,4 +51,4 @@ class Preemption:
       return self._asked
     from jax.experimental import multihost_utils
 
-    return self._asked or multihost_utils.reached_preemption_sync_point(step)
+    return multihost_utils.reached_preemption_sync_point(step)

@@ -1,5 +1,7 @@
 """A file appears complete or not at all."""
 
+import errno
+import os
 import pathlib
 
 import pytest
@@ -33,3 +35,16 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
 def test_names_a_missing_directory(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"nowhere to write a\.txt"):
     atomic.write_text(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+  """The operating system does not say which file it was about."""
+
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(OSError, match=r"No space left .*a\.txt'$") as caught:
+    atomic.write_text(tmp_path / "a.txt", "new")
+  assert caught.value.errno == errno.ENOSPC
+  assert not list(tmp_path.iterdir())

@@ -292,6 +292,24 @@ def test_a_prompt_can_start_from_another(finished, tmp_path, train_flags):
       "A batch of 12 rows (BATCH_SIZE 12 x 1 runs) cannot be split over 8",
     ),
     (
+      [
+        "--gin_file=meshes/data.gin",
+        "--gin.BATCH_SIZE=8",
+        "--gin.EVAL_BATCH_SIZE=6",
+      ],
+      "BATCH_SIZE 6 cannot be divided among 8 data-parallel devices",
+    ),
+    (
+      # A task whose answers are free text; by default it is generated.
+      [
+        "--gin.data.custom_task.name='free_text'",
+        "--gin.data.custom_task.label_words=()",
+        "--gin.CLASS_LABELS=['yes']",
+      ],
+      "'free_text' has no label words to rank",
+    ),
+    (["--gin.SEEDS=(1, 2, 1)"], "Several runs are called seed1"),
+    (
       ["--gin_file=meshes/data_model.gin", "--gin.MODEL_PARALLEL=8"],
       "The mesh cannot split these parameters evenly",
     ),

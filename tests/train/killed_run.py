@@ -1,6 +1,7 @@
-"""A training process to be killed: `python killed_run.py FOLDER`.
+"""A process to be killed: `python killed_run.py FOLDER [ADDRESS COUNT INDEX]`.
 
 Reports every step on standard output, so that the test can choose a moment.
+With an address, it is one of several that take every step together.
 """
 
 import pathlib
@@ -9,15 +10,18 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from prompt_tuning.core import partition
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.tree import flatten
+from prompt_tuning.launch import distributed
+from prompt_tuning.launch.flags import Distributed
 from prompt_tuning.train import loop, objectives, optimizers, state, step
 
 V, H, RUNS = 32, 8, 2
 rng = np.random.default_rng(0)
-TABLE = jnp.asarray(rng.normal(size=(V, H)), jnp.float32)
+TABLE = rng.normal(size=(V, H)).astype(np.float32)
 
 
 class Batches:
@@ -48,9 +52,12 @@ def forward(params, batch, delta, keys):
   return (x + 0.1 * noise) @ params["table"].T
 
 
-def main(folder):
+def main(folder, address=None, count="1", index="0"):
+  if address is not None:
+    settings = Distributed(address, int(count), int(index), 60, True)
+    distributed.join(settings)
   trainable = {"tuner": {"rows": jnp.zeros((RUNS, 3, H))}}
-  frozen = {"model": {"table": TABLE}}
+  frozen = {"model": {"table": jnp.asarray(TABLE)}}
   optimizer = optimizers.bank_optimizer(
     optimizers.Adafactor(), [0.1, 0.03], start_step=0
   )
@@ -66,6 +73,9 @@ def main(folder):
 
   def reporting(*args):
     out = compiled(*args)
+    if address is not None:
+      # Stands for the step's own communication: nobody goes on alone.
+      multihost_utils.process_allgather(np.ones(1))
     print("step", flush=True)
     return out
 
@@ -94,4 +104,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-  main(sys.argv[1])
+  main(*sys.argv[1:])
