@@ -95,12 +95,12 @@ def _lengths(rows: list[dict[str, Any]]) -> str:
       *(row[way] for way in ("fixed", "peft", "buckets", "packed")),
       f"{row['buckets'] / row['peft']:.2f}",
       f"{row['packed'] / row['peft']:.2f}",
-      f"{row['packed'] / row['fixed']:.2f}",
+      f"{row['buckets'] / row['fixed']:.2f}",
     ]
     for row in rows
   ]
   header = ["task", "fixed 512", "PEFT", "buckets", "packed"]
-  header += ["buckets / PEFT", "packed / PEFT", "packed / fixed"]
+  header += ["buckets / PEFT", "packed / PEFT", "buckets / fixed"]
   return "### Examples per second while training\n\n" + table(header, lines)
 
 
