@@ -146,6 +146,13 @@ def tiny_twins():
 
 
 @pytest.fixture(scope="session")
+def quick_twins(tiny_twins):
+  """The tiny twins, with every speed-up that waits for larger work."""
+  config = dataclasses.replace(TINY, absorb_from=0, attention_bytes=1)
+  return dataclasses.replace(tiny_twins, config=config)
+
+
+@pytest.fixture(scope="session")
 def tied_twins():
   config = dataclasses.replace(
     TINY, mlp_activations=("relu",), logits_via_embedding=True

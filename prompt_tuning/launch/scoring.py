@@ -64,7 +64,8 @@ class Scorer:
     self.sets = sets
     # What cannot be done shows now, not when the first evaluation is due.
     everything = [Job(dataset) for own in sets.values() for dataset in own]
-    self._evaluator(Runs(), backbone.params, everything)
+    if everything:
+      self._evaluator(Runs(), backbone.params, everything)
 
   def __call__(self, trainable: Params) -> list[loop.Evaluation]:
     """Score all runs, see `loop.Evaluator`."""

@@ -48,6 +48,8 @@ class T5Config:
     attention_bytes: most attention logits, in bytes, that a layer computes at
       once; rows beyond take turns, and the backward pass computes them again.
       None: all rows at once, as accelerators and meshes want it.
+    absorb_from: multiplications from which on cross-attention of short targets
+      does not project the encoder's states, see `layers.Attention.absorbs`.
   """
 
   vocab_size: int = 32_128
@@ -68,6 +70,7 @@ class T5Config:
   scan_layers: bool = False
   remat_policy: str = "minimal"
   attention_bytes: int | None = None
+  absorb_from: int = 1 << 27
 
   def __post_init__(self) -> None:
     if self.remat_policy not in REMAT_POLICIES:

@@ -327,19 +327,26 @@ class Attention(nn.Module):
     )
     return self._outward(jnp.moveaxis(y, 1, 2), delta, run_ids)
 
-  def absorbs(self, queries: int, delta: Delta) -> bool:
+  def absorbs(self, queries: int, states: Array, delta: Delta) -> bool:
     """Whether `attend_states` computes the same, with less work.
 
     Projecting S states costs S x H x D a head; taking the projections to the
-    queries' side costs S x H x Q.
+    queries' side costs S x H x Q. Where little is saved, the order in which T5X
+    multiplies is kept, and with it T5X's rounding.
 
     Args:
       queries: Q.
+      states: [B, S, H].
       delta: this layer's sites.
     """
+    config = self.config
     plain = self.key.untouched(delta) and self.value.untouched(delta)
+    work = states.size * config.num_heads * config.head_dim
     return (
-      queries < self.config.head_dim and plain and self.site not in delta.prefix
+      plain
+      and self.site not in delta.prefix
+      and queries < config.head_dim
+      and work >= config.absorb_from
     )
 
   def attend_states(

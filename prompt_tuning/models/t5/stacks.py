@@ -177,7 +177,9 @@ class DecoderLayer(nn.Module):
     across = None
     if cache is not None:
       across = cache.cross_key, cache.cross_value
-    elif self.keep_cache or not attention.absorbs(y.shape[1], delta):
+    elif self.keep_cache or not attention.absorbs(
+      y.shape[1], cross.encoded, delta
+    ):
       across = attention.keys_values(cross.encoded, delta, run_ids)
     own = fold_keys(keys, 2)
     if across is None:

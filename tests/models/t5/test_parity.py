@@ -33,7 +33,9 @@ def _torch_logits(twins, encoder, targets, **kwargs):
   return twins.torch_model(decoder_input_ids=decoder_input, **kwargs).logits
 
 
-@pytest.fixture(params=["tiny_twins", "tied_twins", "small_twins"])
+@pytest.fixture(
+  params=["tiny_twins", "quick_twins", "tied_twins", "small_twins"]
+)
 def twins(request):
   return request.getfixturevalue(request.param)
 
