@@ -113,6 +113,7 @@ def _non_embedding(checkpoint: str) -> int:
 
 def write(points: Sequence[Point], folder: pathlib.Path) -> None:
   """Write the numbers, the table and the picture."""
+  folder.mkdir(parents=True, exist_ok=True)
   rows = [row for point in points for row in _rows(point)]
   text = json.dumps(rows, indent=1) + "\n"
   (folder / "results.json").write_text(text, encoding="utf-8")
