@@ -31,7 +31,7 @@ def main(address, count, index, out):
   distributed.join(Distributed(address, count, index, 60, requested))
   mesh = axes.make_mesh(data=count, model=1) if requested else None
   rules = axes.STANDARD_RULES
-  params = shared._random_params(tiny.CONFIG)
+  params = tiny.calm(shared._random_params(tiny.CONFIG))
   run = tiny.Setup(params, seeds=(0, 1), rates=[0.03, 0.01])
   target = axes.restore_target(
     network.abstract_params(tiny.CONFIG),
