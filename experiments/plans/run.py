@@ -58,6 +58,8 @@ def command(size: str, method: str, topology: str) -> list[str]:
     "SCAN_LAYERS": "True",
     "REMAT": "'full'",
   }
+  if method == "model":
+    gin["MODEL_PARALLEL"] = "1"  # `--meshes first` tries others
   # A model that trains is split over all chips, as its optimizer's state is.
   mesh = "data" if method == "prompt" else "fully_sharded"
   return [
