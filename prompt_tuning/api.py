@@ -107,7 +107,7 @@ def load_model(
   name, rules = np.dtype(dtype).name, axes.STANDARD_RULES
   model = backbone.load(checkpoint, config, None, rules, name)
   predictor = Predictor(
-    config,
+    model.config,
     model.params,
     codec,
     input_length=input_length,

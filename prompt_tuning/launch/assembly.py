@@ -210,7 +210,7 @@ def _readable(table: Array, mesh: Mesh | None) -> Array:
 
 
 def _on_mesh(fresh: TrainState, mesh: Mesh | None) -> TrainState:
-  """Replicate whatever is not on the mesh yet."""
+  """Replicate what is not on the mesh yet; without one, bind to the device."""
 
   def place(leaf: Array) -> Array:
     if mesh is None:
