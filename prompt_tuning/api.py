@@ -64,6 +64,7 @@ def load_model(
   *,
   size: str | None = None,
   dtype: DType = jnp.float32,
+  weights: str | None = None,
   input_length: int | None = 512,
   batch_size: int = 32,
 ) -> "Model":
@@ -77,7 +78,9 @@ def load_model(
       or the one that the environment variable PROMPT_TUNING_VOCABULARY names.
     size: a published size, such as `t5_1_1_base`; None reads the shapes off
       the checkpoint.
-    dtype: of weights and activations.
+    dtype: of activations, and of weights unless those say otherwise.
+    weights: dtype of the frozen weights, also `int8` or `int4`, which need a
+      quarter and about a sixth of float32's memory; None for `dtype`.
     input_length: most tokens of a text, EOS included; longer ones are cut, with
       a warning.
     batch_size: most rows of a batch.
@@ -104,7 +107,7 @@ def load_model(
       "with_prompts to use it.",
       path,
     )
-  name, rules = np.dtype(dtype).name, axes.STANDARD_RULES
+  name, rules = weights or np.dtype(dtype).name, axes.STANDARD_RULES
   model = backbone.load(checkpoint, config, None, rules, name)
   predictor = Predictor(
     model.config,
@@ -372,7 +375,7 @@ class Model:
         learning_rates=listed(learning_rate),
         seeds=listed(seeds),
         mesh=MeshShape(data=1),
-        restore_dtype=np.dtype(config.param_dtype).name,
+        restore_dtype=self.backbone.weights,
         evaluation=self._evaluation(names, by, cache_dir),
         eval_period=eval_period,
         eval_steps=20 if folder else 0,

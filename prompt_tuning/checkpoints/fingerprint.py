@@ -1,6 +1,7 @@
 """Telling one backbone from another without reading all of it."""
 
 import hashlib
+from collections.abc import Mapping
 
 import jax
 import ml_dtypes
@@ -25,10 +26,33 @@ def fingerprint(params: Params) -> str:
   Returns:
     16 hexadecimal digits.
   """
+  parts: dict[str, bytes] = {}
+  for path, leaf in tree.flatten(params).items():
+    parts |= samples(path, leaf)
+  return of_samples(parts)
+
+
+def samples(path: str, leaf: Array) -> dict[str, bytes]:
+  """Take what a fingerprint sees of one array, which may then be changed.
+
+  Args:
+    path: of the array.
+    leaf: the array; layers may be stacked.
+
+  Returns:
+    Path, unstacked -> shape and a sample of its values.
+  """
+  return {
+    name: str(list(part.shape)).encode() + _sample(part).tobytes()
+    for name, part in _unstacked(path, leaf).items()
+  }
+
+
+def of_samples(parts: Mapping[str, bytes]) -> str:
+  """Identify a backbone by the samples of all its arrays, see `samples`."""
   digest = hashlib.sha256()
-  for path, leaf in sorted(_unstacked(params).items()):
-    digest.update(f"{path}{list(leaf.shape)}".encode())
-    digest.update(_sample(leaf).tobytes())
+  for path, part in sorted(parts.items()):
+    digest.update(path.encode() + part)
   return digest.hexdigest()[:16]
 
 
@@ -57,16 +81,12 @@ def _whole(leaf: Array) -> Array | np.ndarray:
   return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
-def _unstacked(params: Params) -> dict[str, Array]:
-  flat: dict[str, Array] = {}
-  for path, leaf in tree.flatten(params).items():
-    stack, _, rest = path.partition("/layers/")
-    if not rest:
-      flat[path] = leaf
-      continue
-    for i in range(leaf.shape[0]):
-      flat[f"{stack}/layers_{i}/{rest}"] = leaf[i]
-  return flat
+def _unstacked(path: str, leaf: Array) -> dict[str, Array]:
+  stack, _, rest = path.partition("/layers/")
+  if not rest:
+    return {path: leaf}
+  count = leaf.shape[0]
+  return {f"{stack}/layers_{i}/{rest}": leaf[i] for i in range(count)}
 
 
 def _sample(leaf: Array | np.ndarray) -> np.ndarray:

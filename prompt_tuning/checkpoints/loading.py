@@ -7,11 +7,12 @@ array of the target's dtype; on CPU that array becomes the `jax.Array` without
 another copy.
 """
 
+import collections
 import concurrent.futures
 import math
 import os
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -25,11 +26,15 @@ _MAX_THREADS = 16
 _BUDGET_FRACTION = 1 / 20  # of the bytes restored; one leaf may always go
 _BUDGET_FLOOR = 2**20
 
+# (path, restored array) -> what is kept of it, under which paths.
+Convert = Callable[[str, Array], Mapping[str, Array]]
+
 
 def load(
   path: str | os.PathLike[str],
   leaves: Mapping[str, Leaf],
   target: Mapping[str, Any],
+  convert: Convert | None = None,
 ) -> dict[str, Array]:
   """Read leaves into arrays of the target's dtypes and shardings.
 
@@ -37,6 +42,8 @@ def load(
     path: the checkpoint, for messages.
     leaves: flat path -> leaf, each of its target's shape (see `strict.match`).
     target: flat path -> something with `shape`, `dtype` and perhaps `sharding`.
+    convert: what to make of each array at once, so that no more than the budget
+      waits for it; called in the same order on every host.
 
   Returns:
     Flat path -> array. All of them, or none.
@@ -46,32 +53,47 @@ def load(
   """
   order = sorted(leaves, key=lambda name: -leaves[name].nbytes)
   total = sum(leaf.nbytes for leaf in leaves.values())
-  budget = _Budget(max(int(total * _BUDGET_FRACTION), _BUDGET_FLOOR))
+  limit = max(int(total * _BUDGET_FRACTION), _BUDGET_FLOOR)
   arrays: dict[str, Array] = {}
   wrong: list[Mismatch] = []
+  in_flight: collections.deque[tuple[str, Future[Array]]] = collections.deque()
+  free = limit
 
-  def read(name: str, count: int) -> None:
+  def share(name: str) -> int:
+    return min(leaves[name].nbytes, limit)
+
+  def settle() -> None:
+    """Take the array that was asked for first."""
+    nonlocal free
+    name, future = in_flight.popleft()
     try:
-      array = load_leaf(leaves[name], target[name])
-      if not wrong:
-        arrays[name] = array
+      array = future.result()
     except Exception as error:
       # Any library may have read it, and raise anything; the rest is still
       # read, so that one run of a damaged checkpoint tells all the damage.
       wrong.append(damaged(name, leaves[name], error))
       arrays.clear()
-    finally:
-      budget.give(count)
+    else:
+      if not wrong:
+        arrays.update(convert(name, array) if convert else {name: array})
+    free += share(name)
 
   threads = min(_MAX_THREADS, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     for name in order:
-      # Waited for here, in order: were it the threads that wait, the largest
-      # leaves would starve until the end and stand on top of all the others.
-      pool.submit(read, name, budget.take(leaves[name].nbytes))
+      # In order: else the largest leaves would starve until the end, and stand
+      # on top of all the others.
+      while share(name) > free:
+        settle()
+      free -= share(name)
+      in_flight.append(
+        (name, pool.submit(load_leaf, leaves[name], target[name]))
+      )
+    while in_flight:
+      settle()
   if wrong:
     raise CheckpointError(path, sorted(wrong, key=lambda m: m.path))
-  return {name: arrays[name] for name in leaves}
+  return arrays if convert else {name: arrays[name] for name in leaves}
 
 
 def load_leaf(leaf: Leaf, struct: Any) -> Array:
@@ -145,25 +167,3 @@ def _slices(bounds: _Bounds) -> Box:
 
 def _volume(bounds: _Bounds) -> int:
   return math.prod(b - a for a, b in bounds)
-
-
-class _Budget:
-  """So many bytes may be in flight at once, or one thing larger than that."""
-
-  def __init__(self, limit: int):
-    self.free = self.limit = limit
-    self.changed = threading.Condition()
-
-  def take(self, count: int) -> int:
-    """Wait until `count` bytes are free; returns how many were taken."""
-    count = min(count, self.limit)
-    with self.changed:
-      self.changed.wait_for(lambda: count <= self.free)
-      self.free -= count
-    return count
-
-  def give(self, count: int) -> None:
-    """Give bytes back."""
-    with self.changed:
-      self.free += count
-      self.changed.notify_all()

@@ -111,6 +111,7 @@ def restore(
   target: Params,
   *,
   ignore: Sequence[str] = (),
+  convert: loading.Convert | None = None,
 ) -> Params:
   """Restore a model's parameters.
 
@@ -123,9 +124,11 @@ def restore(
       (`encoder/layers/...`, leading L) are put together from single ones.
     ignore: patterns (whole paths) of leaves that the checkpoint may have and
       the target has not, such as `encoder/prompt/.*`.
+    convert: what to make of each array as soon as it is read, see
+      `loading.load`.
 
   Returns:
-    The target's tree, with `jax.Array`s.
+    The target's tree, with `jax.Array`s, or what `convert` made of them.
 
   Raises:
     CheckpointError: everything that is missing, surplus, misnamed, misshapen
@@ -137,7 +140,8 @@ def restore(
   found = strict.match(
     checkpoint.path, checkpoint.params, flat, ignore, hint, checkpoint.broken
   )
-  return tree.unflatten(loading.load(checkpoint.path, found, flat))
+  arrays = loading.load(checkpoint.path, found, flat, convert)
+  return tree.unflatten(arrays)
 
 
 def leaves_of(params: Params) -> dict[str, Leaf]:

@@ -15,7 +15,7 @@ from prompt_tuning.data import assembly as data_assembly
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.launch import assembly, identity
 from prompt_tuning.launch.job import TrainJob
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.train import state
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Program
@@ -62,13 +62,15 @@ def describe(job: TrainJob, mesh: Mesh) -> AbstractStep:
     network.abstract_params(job.model),
     network.logical_axes(job.model),
   )
+  dtype = quantized.float_dtype(job.restore_dtype)
   try:
-    model = axes.restore_target(shapes, names, mesh, rules, job.restore_dtype)
+    restored = axes.restore_target(shapes, names, mesh, rules, dtype)
   except ValueError as error:
     raise MeshError(str(error)) from error
+  model = quantized.target(restored, job.restore_dtype)
   whole: dict[str, Params] = {"model": model}
   if job.tuners:
-    tuner = _tuner_params(job, model["token_embedder"]["embedding"])
+    tuner = _tuner_params(job, restored["token_embedder"]["embedding"])
     whole["tuner"] = _replicated(tuner, mesh)
   program = assembly.build_program(job, job.model, whole, start_step=0)
   trainable, frozen = program.partition.split(whole)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_tuning.core import axes, partition
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.partition import TRAIN
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.data import spec
@@ -18,7 +19,7 @@ from prompt_tuning.launch import tuned
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.identity import placements_of
 from prompt_tuning.launch.job import Run, TrainJob
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, state
 from prompt_tuning.train.state import TrainState
@@ -76,10 +77,12 @@ def assemble(
   tuners = job.tuners
   whole: dict[str, Params] = {"model": backbone.params}
   if tuners:
-    table = _readable(backbone.params["token_embedder"]["embedding"], mesh)
+    table = _readable(quantized.embedding_table(backbone.params), mesh)
     contexts = [_context(run, table, codec) for run in runs]
     keys = [jax.random.key(run.seed) for run in runs]
-    whole["tuner"] = bank.init_bank(tuners, keys, contexts).params
+    # A prompt sampled from a split table would come out split.
+    made = bank.init_bank(tuners, keys, contexts).params
+    whole["tuner"] = axes.replicated(mesh, made)
   program = build_program(job, backbone.config, whole, start_step)
   trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
@@ -110,9 +113,13 @@ def build_program(
     The program.
 
   Raises:
-    ValueError: the rules do not fit.
+    ValueError: the rules do not fit, or train what is quantised.
   """
   runs = job.runs
+  parts = partition.build(job.rules, _shapes_of_one_run(whole))
+  quantized.refuse_training(
+    (leaf.path, leaf.dtype) for leaf in parts.leaves if leaf.mode == TRAIN
+  )
   optimizer = optimizers.bank_optimizer(
     job.optimizer,
     [run.learning_rate for run in runs],
@@ -122,7 +129,7 @@ def build_program(
   return Program(
     forward=_forward(config),
     produce=_produce(job.tuners),
-    partition=partition.build(job.rules, _shapes_of_one_run(whole)),
+    partition=parts,
     objective=job.objective,
     optimizer=optimizer,
     num_runs=len(runs),

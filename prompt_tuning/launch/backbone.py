@@ -5,13 +5,14 @@ import re
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import fingerprint, restore
 from prompt_tuning.checkpoints.source import Checkpoint
 from prompt_tuning.core import axes, tree
 from prompt_tuning.core.types import Array, Params
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.models.t5.config import T5Config
 
 # Prompts that a T5X checkpoint may hold beside the model.
@@ -31,12 +32,15 @@ class Backbone(NamedTuple):
     params: its parameters.
     step: training step of the checkpoint; None where it does not say.
     fingerprint: tells it from other models.
+    weights: in which dtype they were asked for; `int8` and `int4` are those of
+      kernels and embeddings, beside float32 for the rest.
   """
 
   config: T5Config
   params: Params
   step: int | None
   fingerprint: str
+  weights: str = "float32"
 
 
 def load(
@@ -54,14 +58,15 @@ def load(
     config: of the model.
     mesh: None for one device.
     rules: logical axis -> mesh axis.
-    dtype: of the weights.
+    dtype: of the weights; `int8` and `int4` are quantised leaf by leaf, as they
+      are read. The fingerprint does not depend on it.
 
   Returns:
     The model.
 
   Raises:
     CheckpointError: no checkpoint, a damaged one, or one of another model.
-    ValueError: the mesh cannot split the model.
+    ValueError: the mesh cannot split the model, or an unknown dtype.
   """
   checkpoint = path
   if not isinstance(checkpoint, Checkpoint):
@@ -71,13 +76,21 @@ def load(
     network.logical_axes(config),
     mesh,
     rules,
-    dtype,
+    quantized.float_dtype(dtype),
   )
+  quantize = quantized.quantizer(quantized.target(target, dtype), dtype)
+  samples: dict[str, bytes] = {}
+
+  def convert(name: str, leaf: Array) -> dict[str, Array]:
+    samples.update(fingerprint.samples(name, leaf))
+    return quantize(name, leaf)
+
   has_prompt = any(re.fullmatch(_PROMPTS, name) for name in checkpoint.params)
   ignore = [_PROMPTS] if has_prompt else []
-  params = restore.restore(checkpoint, target, ignore=ignore)
-  found = fingerprint.fingerprint(params)
-  return Backbone(_for_machine(config, mesh), params, checkpoint.step, found)
+  params = restore.restore(checkpoint, target, ignore=ignore, convert=convert)
+  name = fingerprint.of_samples(samples)
+  suited = _for_machine(config, mesh)
+  return Backbone(suited, params, checkpoint.step, name, dtype)
 
 
 def fresh(
@@ -120,8 +133,9 @@ def fresh(
     return tree.unflatten({p: a * scales.get(p, 1.0) for p, a in flat.items()})
 
   params = jax.jit(draw, out_shardings=shardings)(jax.random.key(seed))
-  found = fingerprint.fingerprint(params)
-  return Backbone(_for_machine(config, mesh), params, 0, found)
+  dtype = np.dtype(config.param_dtype).name
+  name = fingerprint.fingerprint(params)
+  return Backbone(_for_machine(config, mesh), params, 0, name, dtype)
 
 
 def _for_machine(config: T5Config, mesh: Mesh | None) -> T5Config:

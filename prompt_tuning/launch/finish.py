@@ -22,6 +22,7 @@ from prompt_tuning.launch import exporting, scoring, summary, tuned
 from prompt_tuning.launch.assembly import Assembly, task_words
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.models.t5 import quantized
 from prompt_tuning.train import logs, loop
 from prompt_tuning.tuners import interpret
 
@@ -194,7 +195,7 @@ def _parameters(outcome: Outcome) -> str:
 def _neighbours(outcome: Outcome, runs: Runs) -> str:
   """Read the prompts of the first run of every task."""
   codec = outcome.codec
-  embeddings = outcome.model.params["token_embedder"]["embedding"]
+  embeddings = quantized.embedding_table(outcome.model.params)
   tasks = [run.task for run in outcome.job.runs]
   sections = []
   for task in dict.fromkeys(tasks):

@@ -18,6 +18,7 @@ from prompt_tuning.launch.settings import (
   MeshShape,
   listed,
 )
+from prompt_tuning.models.t5 import quantized
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train.objectives import CrossEntropy, Objective
 from prompt_tuning.train.optimizers import Adafactor, OptimizerFactory
@@ -75,7 +76,8 @@ class TrainJob:
     seeds: seeds.
     num_microbatches: pieces of a batch whose gradients are added up.
     mesh: arrangement of the devices.
-    restore_dtype: of the frozen weights.
+    restore_dtype: of the frozen weights; `int8` and `int4` quantise what is
+      multiplied, see `models.t5.quantized`.
     evaluation: how runs are scored; None for not at all.
     eval_period: steps between evaluations.
     eval_at_start: whether to evaluate before the first step too.
@@ -133,6 +135,7 @@ class TrainJob:
           f"Seeds are integers; got {seed!r}. A run must be repeatable, also "
           "when it resumes: set RANDOM_SEED to a number."
         )
+    quantized.scheme(self.restore_dtype)
     _ = self.tuners  # what does not build, shows here
     names = collections.Counter(run.name for run in self.runs)
     twice = [name for name, count in names.items() if count > 1]

@@ -9,6 +9,7 @@ from prompt_tuning.launch.chips import GIB, Slice
 from prompt_tuning.launch.compiled_cost import REDUCTIONS, Collective, Cost
 from prompt_tuning.launch.job import TrainJob
 from prompt_tuning.launch.planning_tpu import Plan
+from prompt_tuning.models.t5 import quantized
 
 _HEADER = (
   "data x model",
@@ -126,6 +127,8 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
       steps.append("weights of half the size: RESTORE_DTYPE = 'bfloat16'")
     if tuple(job.mesh.rules) != tuple(FULLY_SHARDED_RULES):
       steps.append("weights split over all chips: meshes/fully_sharded.gin")
+    if job.tuners and quantized.scheme(job.restore_dtype) is None:
+      steps.append("frozen weights of one byte: RESTORE_DTYPE = 'int8'")
   if least <= where.chip.memory:
     model = job.model
     if not (model.remat_policy == "full" and model.scan_layers):

@@ -21,6 +21,7 @@ from prompt_tuning.launch.abstract_assembly import AbstractStep
 from prompt_tuning.launch.chips import GIB, Slice
 from prompt_tuning.launch.compiled_cost import Cost
 from prompt_tuning.launch.job import TrainJob
+from prompt_tuning.models.t5 import quantized
 
 # Without these, libtpu asks the network which TPU it runs on, for seconds and
 # with warnings, and locks other processes out.
@@ -122,7 +123,7 @@ def plan(job: TrainJob, where: Slice, model: int) -> Plan:
     step = abstract_assembly.describe(job, mesh)
   except abstract_assembly.MeshError as error:
     return Plan(where, data, model, failure=str(error))
-  weights = _model_bytes(step)
+  weights = model_bytes(step)
   if weights > where.chip.memory:
     return Plan(where, data, model, "weights alone do not fit", weights=weights)
   started = time.perf_counter()
@@ -228,13 +229,15 @@ def _bytes(leaves: Iterable[Any]) -> float:
   """Add up what one chip has of some described arrays."""
   return float(
     sum(
-      math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+      math.prod(leaf.sharding.shard_shape(leaf.shape))
+      * quantized.itemsize(leaf.dtype)
       for leaf in leaves
     )
   )
 
 
-def _model_bytes(step: AbstractStep) -> float:
+def model_bytes(step: AbstractStep) -> float:
+  """Add up what one chip has of the model, frozen and trained."""
   both = {"frozen": step.frozen, "trainable": step.state.trainable}
   return _bytes(
     leaf for path, leaf in tree.flatten(both).items() if "/model/" in path
@@ -263,7 +266,7 @@ def _moved(compiled: Any, step: AbstractStep) -> float:
   stats = compiled.memory_analysis()
   flat = tree.flatten(step.frozen)
   tables = _bytes(
-    leaf for path, leaf in flat.items() if path.endswith("/embedding")
+    leaf for path, leaf in flat.items() if "/token_embedder/" in path
   )
   moved = stats.argument_size_in_bytes + stats.output_size_in_bytes - tables
   return float(max(moved, 0.0))

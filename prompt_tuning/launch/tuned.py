@@ -7,7 +7,6 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,6 +18,7 @@ from prompt_tuning.core.placement import Placement
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.identity import placement_of, rebuild
+from prompt_tuning.models.t5 import quantized
 from prompt_tuning.train import loop
 from prompt_tuning.tuners import bank
 
@@ -182,7 +182,7 @@ def applied(tuned: Tuned, model: Backbone) -> Backbone:
         f"{list(old.shape) if old is not None else 'nothing'} there; set "
         "SCAN_LAYERS as in its training."
       )
-    flat[path] = jax.device_put(array.astype(old.dtype), old.sharding)
+    flat |= quantized.requantize(flat, path, array)
   params = tree.unflatten(flat)
   return model._replace(
     params=params, fingerprint=fingerprint.fingerprint(params)

@@ -18,7 +18,7 @@ from prompt_tuning.launch.identity import placements_of
 from prompt_tuning.launch.job import TrainJob
 from prompt_tuning.launch.settings import Dataset, MeshShape
 from prompt_tuning.models.t5 import config as t5_config
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.train.optimizers import Adafactor, Optax
 from prompt_tuning.tuners.initializers import ClassLabels
 from prompt_tuning.tuners.prompt import Prompt
@@ -62,12 +62,26 @@ def _signature(described):
   [
     job(),
     job(seeds=(0, 1), optimizer=Optax("adamw")),
+    job(restore_dtype="int8"),
+    job(
+      restore_dtype="int4",
+      mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES),
+    ),
     tuned_model(),
     tuned_model(optimizer=Adafactor(min_dim_size_to_factor=2)),
     tuned_model(optimizer=Optax("adamw")),
     tuned_model(mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES)),
   ],
-  ids=["prompt", "bank", "model", "factored", "adamw", "fully sharded"],
+  ids=[
+    "prompt",
+    "bank",
+    "int8",
+    "int4",
+    "model",
+    "factored",
+    "adamw",
+    "fully sharded",
+  ],
 )
 def test_equals_what_training_assembles(job):
   mesh = axes.make_mesh(4, 2)
@@ -76,8 +90,9 @@ def test_equals_what_training_assembles(job):
     network.logical_axes(job.model),
     mesh,
     job.mesh.rules,
-    job.restore_dtype,
+    quantized.float_dtype(job.restore_dtype),
   )
+  target = quantized.target(target, job.restore_dtype)
   params = jax.tree.map(
     lambda leaf: jax.device_put(
       np.zeros(leaf.shape, leaf.dtype), leaf.sharding

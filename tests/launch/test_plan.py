@@ -130,7 +130,11 @@ def test_advice_begins_with_what_costs_least(changes, weights, first):
 
 def test_advice_names_nothing_that_is_done_already():
   model = dataclasses.replace(make_job().model, remat_policy="full")
-  job = make_job(model=model, mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES))
+  job = make_job(
+    model=model,
+    mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES),
+    restore_dtype="int8",
+  )
   text = plan_report.advice(
     job, SLICE, [fake_plan(4, 1, weights=9 * GIB, **NO_ROOM)]
   )

@@ -16,8 +16,8 @@ from flax import linen as nn
 
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.core.types import Array, Shape
-from prompt_tuning.models.t5 import sites
+from prompt_tuning.core.types import Array, DType, Shape
+from prompt_tuning.models.t5 import quantized, sites
 from prompt_tuning.models.t5.config import T5Config
 
 NORM_EPSILON = 1e-6
@@ -130,13 +130,19 @@ class Dense(nn.Module):
     self, x: Array, delta: Delta, run_ids: Array | None = None
   ) -> Array:
     """Map [B, T, inputs] to [B, T, features]."""
-    y = x @ self.kernel.astype(x.dtype)
+    scale = quantized.scale_of(self, "kernel")
+    y = quantized.matmul(x, self.kernel, scale)
     y = sites.low_rank(y, x, delta.lowrank.get(self.site), run_ids)
     return sites.scale(y, delta.scale.get(self.site), run_ids)
 
   def untouched(self, delta: Delta) -> bool:
     """Whether the output is the product with the kernel and nothing else."""
     return self.site not in delta.lowrank and self.site not in delta.scale
+
+  def kernel_in(self, dtype: DType) -> Array:
+    """Give the kernel [inputs, features] as floats, however it is held."""
+    scale = quantized.scale_of(self, "kernel")
+    return quantized.dequantize(self.kernel, scale, dtype)
 
 
 class RMSNorm(nn.Module):
@@ -376,8 +382,7 @@ class Attention(nn.Module):
     """
     query = self._split(self.query(x, delta, run_ids))
     key, value = (
-      self._split(dense.kernel.astype(x.dtype))
-      for dense in (self.key, self.value)
+      self._split(dense.kernel_in(x.dtype)) for dense in (self.key, self.value)
     )
     query = jnp.einsum("bqnd,hnd->bnqh", query, key)
     y = self._attend(

@@ -24,7 +24,7 @@ from flax import linen as nn
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch
-from prompt_tuning.models.t5 import site_shapes, sites
+from prompt_tuning.models.t5 import quantized, site_shapes, sites
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.layers import fold_keys, parameter
 from prompt_tuning.models.t5.stacks import (
@@ -86,18 +86,20 @@ class TokenEmbedder(nn.Module):
       (config.vocab_size, config.emb_dim),
       ("vocab", "embed"),
     )
+    self.scale = quantized.scale_of(self, "embedding")
 
   def __call__(
     self, ids: Array, virtual: Array | None, run_ids: Array | None
   ) -> Array:
     """Look up [B, T] ids, virtual ones included; see `sites.embed`."""
     dtype = self.config.dtype
-    return sites.embed(self.embedding, ids, virtual, run_ids, dtype)
+    return sites.embed(self.embedding, ids, virtual, run_ids, dtype, self.scale)
 
   def attend(self, x: Array) -> Array:
     """Compute the tied head's float32 logits, scaled by 1/sqrt(H)."""
-    table = self.embedding.astype(jnp.float32)
-    return (x.astype(jnp.float32) @ table.T) / np.float32(np.sqrt(x.shape[-1]))
+    scale = None if self.scale is None else self.scale.T
+    logits = quantized.matmul(x.astype(jnp.float32), self.embedding.T, scale)
+    return logits / np.float32(np.sqrt(x.shape[-1]))
 
 
 class T5(nn.Module):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from prompt_tuning.core.delta import Bottleneck, Delta, Hidden, LowRank, Prefix
 from prompt_tuning.core.types import Array, DType
+from prompt_tuning.models.t5 import quantized
 
 _NORM_EPSILON = 1e-6
 _STACK_SITES = {
@@ -57,6 +58,7 @@ def embed(
   virtual: Array | None,
   run_ids: Array | None,
   dtype: DType,
+  scale: Array | None = None,
 ) -> Array:
   """Look token ids up in the frozen table, and virtual ones in `virtual`.
 
@@ -66,12 +68,17 @@ def embed(
     virtual: [K, P, H] or None.
     run_ids: [B] or None.
     dtype: of the result.
+    scale: [V, G] of a quantised table, or None.
 
   Returns:
     [B, T, H]. An id, or a run, that no row answers gives NaN, never a
     neighbour's row.
   """
-  rows = _rows_or_nan(table, ids).astype(dtype)
+  if scale is None:
+    rows = _rows_or_nan(table, ids).astype(dtype)
+  else:  # integers have no NaN; their scales do
+    rows = table.at[ids].get(mode="clip")
+    rows = quantized.dequantize(rows, _rows_or_nan(scale, ids), dtype, -1)
   if virtual is None:
     return rows
   soft = virtual_rows(virtual, ids - table.shape[0], run_ids)

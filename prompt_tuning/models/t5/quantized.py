@@ -1,0 +1,339 @@
+"""Frozen weights as int8 or int4: which leaves, how stored, how multiplied.
+
+A quantised kernel is two leaves: the integers under its own name, in its own
+shape, and float32 scales beside them (`kernel` and `kernel_scale`). So they are
+arrays like any other to partition, mesh, checksum and plan, and the model is
+the same function: it multiplies by scales where the tree has some. Rounding is
+symmetric: scale = largest magnitude / largest integer, one for every output
+channel (int8), or for every 32 inputs of one (int4), of kernel and head, and of
+every row of the embedding table. Norms and relative positions stay floats.
+
+qwix was looked at (0.1.8) and not taken: it finds the matmuls of a model by
+intercepting JAX's functions, and makes trees of dataclasses; here one layer
+multiplies by all kernels, and frozen leaves are plain arrays. Its gain, integer
+arithmetic with quantised activations, is not what saves memory.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import NamedSharding, PartitionSpec
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Array, DType, Params, Shape
+
+SUFFIX = "_scale"
+_TABLE = "token_embedder/embedding"
+
+
+class Scheme(NamedTuple):
+  """How floats become integers.
+
+  Attributes:
+    dtype: of the integers.
+    largest: integer; the smallest is its negative.
+    group: most inputs that share a scale; None for all of a channel.
+  """
+
+  dtype: Any
+  largest: int
+  group: int | None
+
+
+SCHEMES: Mapping[str, Scheme] = {
+  "int8": Scheme(jnp.int8, 127, None),
+  "int4": Scheme(jnp.int4, 7, 32),
+}
+
+
+def scheme(dtype: str) -> Scheme | None:
+  """Look up what a setting asks for.
+
+  Args:
+    dtype: of weights; `int8`, `int4`, or a floating one.
+
+  Returns:
+    The scheme; None where weights stay floats.
+
+  Raises:
+    ValueError: neither.
+  """
+  if dtype in SCHEMES:
+    return SCHEMES[dtype]
+  try:
+    known = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+  except TypeError:
+    known = False
+  if known:
+    return None
+  raise ValueError(
+    f"RESTORE_DTYPE {dtype!r}: expected 'float32', 'bfloat16', "
+    f"{' or '.join(map(repr, SCHEMES))}."
+    + tree.nearest(dtype, ["float32", "bfloat16", *SCHEMES])
+  )
+
+
+def float_dtype(dtype: str) -> str:
+  """Name the dtype in which leaves are read, and those kept that stay floats.
+
+  Args:
+    dtype: of weights, see `scheme`.
+  """
+  return dtype if scheme(dtype) is None else "float32"
+
+
+def itemsize(dtype: Any) -> float:
+  """Return the bytes of one value on a device, where int4 takes half of one."""
+  return 0.5 if dtype == jnp.int4 else float(dtype.itemsize)
+
+
+def _summed_axis(path: str) -> int | None:
+  """Find the axis that products sum over; None for what is not quantised."""
+  if path.rpartition("/")[2] == "kernel":
+    return -2
+  return -1 if path == _TABLE else None
+
+
+def target(params: Params, dtype: str) -> Params:
+  """Describe the quantised form of described parameters.
+
+  Args:
+    params: tree of `jax.ShapeDtypeStruct`, floats, as `axes.restore_target`
+      makes them.
+    dtype: of weights, see `scheme`.
+
+  Returns:
+    The same tree for floats; else one with integers and their scales, placed so
+    that a device has the scales of its own integers.
+  """
+  chosen = scheme(dtype)
+  if chosen is None:
+    return params
+  found: dict[str, jax.ShapeDtypeStruct] = {}
+  for path, leaf in tree.flatten(params).items():
+    axis = _summed_axis(path)
+    found[path] = leaf
+    if axis is not None:
+      found[path], found[path + SUFFIX] = _described(leaf, chosen, axis)
+  return tree.unflatten(found)
+
+
+def _described(
+  leaf: jax.ShapeDtypeStruct, chosen: Scheme, axis: int
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+  where: Any = leaf.sharding
+  integers = jax.ShapeDtypeStruct(leaf.shape, chosen.dtype, sharding=where)
+  shape = list(leaf.shape)
+  shape[axis] = groups = _groups(leaf.shape[axis], chosen)
+  if isinstance(where, NamedSharding):
+    spec = [*where.spec, *(None,) * (len(shape) - len(where.spec))]
+    name = spec[axis]
+    # Scales that the mesh cannot split are small enough to be everywhere.
+    if name is not None and groups % where.mesh.shape[name]:
+      spec[axis] = None
+    where = NamedSharding(where.mesh, PartitionSpec(*spec))
+  scales = jax.ShapeDtypeStruct(tuple(shape), jnp.float32, sharding=where)
+  return integers, scales
+
+
+def _groups(size: int, chosen: Scheme) -> int:
+  """Count the scales along an axis: equal groups, as large as allowed."""
+  group = min(chosen.group or size, size)
+  while size % group:
+    group -= 1
+  return size // group
+
+
+def _split(shape: Shape, groups: int, axis: int) -> Shape:
+  """Divide an axis into groups: [..., I, O] -> [..., G, I / G, O]."""
+  at = len(shape) + axis
+  return (*shape[:at], groups, shape[at] // groups, *shape[at + 1 :])
+
+
+def quantize(values: Array, chosen: Scheme, axis: int) -> tuple[Array, Array]:
+  """Round to integers.
+
+  Args:
+    values: floats, such as a kernel [(L,) I, O].
+    chosen: how.
+    axis: that products sum over, -2 for a kernel, -1 for the table.
+
+  Returns:
+    (integers of the same shape, float32 scales with G in place of the axis);
+    their product is within half a scale of `values`.
+  """
+  shape = _split(values.shape, _groups(values.shape[axis], chosen), axis)
+  grouped = values.astype(jnp.float32).reshape(shape)
+  most = jnp.max(jnp.abs(grouped), axis=axis)
+  # Zeros stay zeros, whatever their scale is.
+  scale = jnp.where(most > 0, most / chosen.largest, 1.0)
+  steps = jnp.round(grouped / jnp.expand_dims(scale, axis))
+  clipped = jnp.clip(steps, -chosen.largest, chosen.largest)
+  return clipped.astype(chosen.dtype).reshape(values.shape), scale
+
+
+@functools.lru_cache
+def _compiled(chosen: Scheme, axis: int, shardings: Any) -> Any:
+  return jax.jit(
+    lambda values: quantize(values, chosen, axis), out_shardings=shardings
+  )
+
+
+def quantizer(
+  described: Params, dtype: str
+) -> Callable[[str, Array], dict[str, Array]]:
+  """Build what quantises restored leaves one by one.
+
+  Args:
+    described: see `target`.
+    dtype: of weights, see `scheme`.
+
+  Returns:
+    (path, floats) -> path -> array: two for a leaf that is quantised, placed as
+    described; the leaf itself otherwise. Returns when all of it is computed.
+  """
+  chosen, flat = scheme(dtype), tree.flatten(described)
+
+  def convert(path: str, leaf: Array) -> dict[str, Array]:
+    axis = _summed_axis(path)
+    if chosen is None or axis is None:
+      return {path: leaf}
+    names = (path, path + SUFFIX)
+    places = tuple(getattr(flat[name], "sharding", None) for name in names)
+    where = None if None in places else places
+    made = _compiled(chosen, axis, where)(leaf)
+    return dict(zip(names, jax.block_until_ready(made), strict=True))
+
+  return convert
+
+
+def requantize(params: Mapping[str, Array], path: str, values: Any) -> Params:
+  """Bring other values into the form that a leaf has.
+
+  Args:
+    params: flat path -> array of a model, quantised or not.
+    path: of the leaf.
+    values: floats of its shape.
+
+  Returns:
+    Flat path -> array: the leaf, and its scales where it has some, with the
+    dtypes and places of those in `params`.
+  """
+  old, scales = params[path], params.get(path + SUFFIX)
+  if scales is None:
+    return {path: jax.device_put(values.astype(old.dtype), old.sharding)}
+  name = next(n for n, s in SCHEMES.items() if s.dtype == old.dtype)
+  axis = _summed_axis(path)
+  assert axis is not None
+  made = _compiled(SCHEMES[name], axis, (old.sharding, scales.sharding))
+  integers, fresh = made(jax.device_put(values, old.sharding))
+  return {path: integers, path + SUFFIX: fresh}
+
+
+def dequantize(
+  values: Array, scale: Array | None, dtype: DType, axis: int = -2
+) -> Array:
+  """Give weights as floats.
+
+  Args:
+    values: integers, such as a kernel [(L,) I, O], or floats without a scale.
+    scale: see `quantize`; None for floats.
+    dtype: of the result.
+    axis: that products sum over.
+
+  Returns:
+    The shape of `values`.
+  """
+  if scale is None:
+    return values.astype(dtype)
+  shape = _split(values.shape, scale.shape[axis], axis)
+  floats = values.reshape(shape).astype(jnp.float32)
+  floats = floats * jnp.expand_dims(scale, axis)
+  return floats.astype(dtype).reshape(values.shape)
+
+
+def scale_of(module: nn.Module, name: str) -> Array | None:
+  """Fetch the scales of a module's parameter; None where it is a float."""
+  found: Array | None = module.get_variable("params", name + SUFFIX)
+  return found
+
+
+def matmul(x: Array, kernel: Array, scale: Array | None) -> Array:
+  """Multiply by a kernel that may be quantised.
+
+  Args:
+    x: [..., I].
+    kernel: [I, O].
+    scale: [G, O], or None.
+
+  Returns:
+    [..., O] in the dtype of `x`. With one scale per channel the integers are
+    multiplied, and the scale comes last.
+  """
+  if scale is None:
+    return x @ kernel.astype(x.dtype)
+  return _matmul(x, kernel, scale)
+
+
+# What is kept for the gradient are the integers. Without this it is the float
+# copy made of them, of all layers at once.
+@jax.checkpoint
+def _matmul(x: Array, kernel: Array, scale: Array) -> Array:
+  if scale.shape[0] > 1:
+    return x @ dequantize(kernel, scale, x.dtype)
+  y = (x @ kernel.astype(x.dtype)).astype(jnp.float32)
+  scale = jnp.expand_dims(scale[0], range(y.ndim - 1))
+  return (y * scale).astype(x.dtype)
+
+
+def embedding_table(params: Params) -> Array:
+  """Give a model's whole embedding table as floats.
+
+  Args:
+    params: of the model.
+
+  Returns:
+    [V, H]: the very array where it is not quantised, a float32 copy where it
+    is.
+  """
+  parts = params["token_embedder"]
+  table, scale = parts["embedding"], parts.get("embedding" + SUFFIX)
+  if scale is None:
+    return table
+  give = jax.jit(dequantize, static_argnums=(2, 3))
+  whole: Array = give(table, scale, jnp.float32, -1)
+  return whole
+
+
+def refuse_training(trained: Iterable[tuple[str, str]]) -> None:
+  """Insist that nothing quantised trains.
+
+  Args:
+    trained: (path, dtype) of all that trains.
+
+  Raises:
+    ValueError: names the leaves and the settings.
+  """
+  leaves = dict(trained)
+  bad = [path for path, dtype in leaves.items() if dtype in SCHEMES]
+  bad += [
+    p for p in leaves if p.endswith(("/kernel" + SUFFIX, _TABLE + SUFFIX))
+  ]
+  if bad:
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    raise ValueError(
+      f"The partition rules train {', '.join(bad[:3])}{more}, which "
+      "RESTORE_DTYPE quantised: integers have no gradient. Set RESTORE_DTYPE "
+      "to 'float32' or 'bfloat16', or freeze them in PARTITION_RULES."
+    )
+
+
+def nbytes(params: Params) -> int:
+  """Add up the bytes of a tree of arrays, or of what describes them."""
+  leaves = tree.flatten(params).values()
+  return round(sum(math.prod(a.shape) * itemsize(a.dtype) for a in leaves))
