@@ -49,7 +49,7 @@ class T5Config:
       once; rows beyond take turns, and the backward pass computes them again.
       None: all rows at once, as accelerators and meshes want it.
     absorb_from: multiplications from which on cross-attention of short targets
-      does not project the encoder's states, see `layers.Attention.absorbs`.
+      does not project the encoder's states, see `attention.Attention.absorbs`.
   """
 
   vocab_size: int = 32_128

@@ -1,17 +1,16 @@
-"""The parts of T5: kernels, norms, attention, MLP, relative positions, dropout.
+"""The parts of T5 beside attention: kernels, norms, MLP, dropout.
 
 Arithmetic follows T5 1.1 as T5X runs it: pre-norm with scale-only RMSNorm, no
-biases, no 1/sqrt(D) in attention, tanh-GELU gated MLP. Parameter names, shapes
-and logical axes are T5X's, so that its checkpoints load without renaming.
+biases, tanh-GELU gated MLP. Parameter names, shapes and logical axes are T5X's,
+so that its checkpoints load without renaming.
 """
 
-import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.core.axes import LogicalAxes
@@ -21,12 +20,27 @@ from prompt_tuning.models.t5 import quantized, sites
 from prompt_tuning.models.t5.config import T5Config
 
 NORM_EPSILON = 1e-6
-# Additive mask of T5X: far below any logit, finite in bfloat16, so that a row
-# with nothing to attend to gives a mean instead of NaN.
-MASKED_LOGIT = -1e10
+_GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
+_GELU_CUBIC = 0.044715 * _GELU_LINEAR
+
+
+def gelu(x: Array) -> Array:
+  """Apply GELU in its tanh form, as T5 1.1 has it.
+
+  (1 + tanh z) / 2 is the logistic function of 2 z, which takes fewer passes and
+  does not cancel for negative x. Source: Hendrycks and Gimpel, section 2.
+
+  Args:
+    x: floats.
+
+  Returns:
+    The shape and dtype of `x`.
+  """
+  return x * jax.nn.sigmoid(x * (_GELU_LINEAR + _GELU_CUBIC * x * x))
+
 
 _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-  "gelu": functools.partial(jax.nn.gelu, approximate=True),
+  "gelu": gelu,
   "relu": jax.nn.relu,
   "silu": jax.nn.silu,
   "linear": lambda x: x,
@@ -163,290 +177,6 @@ class RMSNorm(nn.Module):
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
     y = (x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)).astype(x.dtype)
     return y * scale.astype(x.dtype)[None, None]
-
-
-def relative_position_bucket(
-  relative_position: np.ndarray,
-  *,
-  bidirectional: bool,
-  num_buckets: int,
-  max_distance: int,
-) -> np.ndarray:
-  """Map key-minus-query distances to T5's buckets.
-
-  Half of the buckets are exact distances, the rest grow logarithmically up to
-  `max_distance`; bidirectional attention splits them between the directions.
-
-  Args:
-    relative_position: integers, key position - query position.
-    bidirectional: whether keys after the query count.
-    num_buckets: buckets in all.
-    max_distance: distance from which all share the last bucket.
-
-  Returns:
-    int32 buckets of the same shape. The logarithm is taken in float32 with a
-    machine-epsilon term, like the published code, so that bucket edges agree.
-  """
-  distance = -np.asarray(relative_position)
-  offset = np.zeros_like(distance)
-  if bidirectional:
-    num_buckets //= 2
-    offset = np.where(distance < 0, num_buckets, 0)
-    distance = np.abs(distance)
-  else:
-    distance = np.maximum(distance, 0)
-  exact = num_buckets // 2
-  epsilon = np.finfo(np.float32).eps
-  growth = np.log(distance.astype(np.float32) / exact + epsilon) / np.float32(
-    np.log(max_distance / exact)
-  )
-  large = exact + (growth * (num_buckets - exact)).astype(np.int32)
-  large = np.minimum(large, num_buckets - 1)
-  return (offset + np.where(distance < exact, distance, large)).astype(np.int32)
-
-
-class RelativePositionBias(nn.Module):
-  """Attention bias by bucketed distance, one table for a whole stack.
-
-  Attributes:
-    config: model configuration.
-    bidirectional: encoder (True) or causal decoder (False) buckets.
-  """
-
-  config: T5Config
-  bidirectional: bool
-
-  @nn.compact
-  def __call__(
-    self, query_length: int, key_length: int, query_start: Array | int = 0
-  ) -> Array:
-    """Compute the bias of consecutive queries over all keys.
-
-    Args:
-      query_length: Q.
-      key_length: S; keys stand at positions 0..S-1.
-      query_start: position of the first query (traced while decoding).
-
-    Returns:
-      [1, N, Q, S] in the activation dtype.
-    """
-    config = self.config
-    table = parameter(
-      self,
-      "rel_embedding",
-      nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-      (config.num_heads, config.relpos_buckets),
-      ("heads", "relpos_buckets"),
-    )
-    # One value per distance, then a window of them per query: key - query runs
-    # over key_length values and moves down by one from query to query.
-    distances = np.arange(-(key_length - 1), key_length)
-    buckets = relative_position_bucket(
-      distances,
-      bidirectional=self.bidirectional,
-      num_buckets=config.relpos_buckets,
-      max_distance=config.relpos_max_distance,
-    )
-    by_distance = table.astype(config.dtype)[:, buckets]
-    queries = query_start + jnp.arange(query_length)
-    index = jnp.arange(key_length)[None, :] - queries[:, None] + key_length - 1
-    return by_distance[None, :, index]
-
-
-class Attention(nn.Module):
-  """Multi-head attention over given keys and values, without 1/sqrt(D).
-
-  Attributes:
-    config: model configuration.
-    site: `enc_self`, `dec_self` or `cross`.
-  """
-
-  config: T5Config
-  site: str
-
-  def setup(self) -> None:
-    """Declare the four kernels."""
-    config = self.config
-    joined = config.num_heads * config.head_dim
-    init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-
-    # T5 folds the 1/sqrt(D) of attention into the query's initialiser.
-    def query_init(*args: Any) -> Array:
-      return init(*args) / jnp.sqrt(config.head_dim).astype(config.param_dtype)
-
-    def kernel(name: str, kernel_init: Any) -> Dense:
-      inward = name != "out"
-      sizes = (config.emb_dim, joined) if inward else (joined, config.emb_dim)
-      axes = ("embed", "joined_kv") if inward else ("joined_kv", "embed")
-      site = f"{self.site}/{name}"
-      return Dense(*sizes, axes, kernel_init, config, site, name=name)
-
-    self.query = kernel("query", query_init)
-    self.key = kernel("key", init)
-    self.value = kernel("value", init)
-    self.out = kernel("out", init)
-
-  def keys_values(
-    self, source: Array, delta: Delta, run_ids: Array | None
-  ) -> tuple[Array, Array]:
-    """Project what is attended to: [B, S, H] -> two [B, S, N, D]."""
-    return (
-      self._split(self.key(source, delta, run_ids)),
-      self._split(self.value(source, delta, run_ids)),
-    )
-
-  def __call__(
-    self,
-    x: Array,
-    key: Array,
-    value: Array,
-    mask: Array,
-    bias: Array | None,
-    delta: Delta,
-    run_ids: Array | None,
-    dropout_keys: Array | None,
-  ) -> Array:
-    """Attend from x to the given keys and values.
-
-    Args:
-      x: [B, Q, H] queries, normed.
-      key: [B, S, N, D].
-      value: [B, S, N, D].
-      mask: [B, 1, 1 or Q, S] booleans, True = attend.
-      bias: [1, N, Q, S] or None.
-      delta: this layer's sites.
-      run_ids: [B] or None.
-      dropout_keys: [B] PRNG keys or None.
-
-    Returns:
-      [B, Q, H].
-    """
-    query = self._split(self.query(x, delta, run_ids))
-    key, value, mask, bias = sites.prefix(
-      key, value, mask, bias, delta.prefix.get(self.site), run_ids
-    )
-    query, key, value = (jnp.moveaxis(a, 1, 2) for a in (query, key, value))
-    y = self._attend(
-      ("nqd,nsd->nqs", "nqs,nsd->nqd"),
-      (query, key, value, mask, dropout_keys),
-      bias,
-    )
-    return self._outward(jnp.moveaxis(y, 1, 2), delta, run_ids)
-
-  def absorbs(self, queries: int, states: Array, delta: Delta) -> bool:
-    """Whether `attend_states` computes the same, with less work.
-
-    Projecting S states costs S x H x D a head; taking the projections to the
-    queries' side costs S x H x Q. Where little is saved, the order in which T5X
-    multiplies is kept, and with it T5X's rounding.
-
-    Args:
-      queries: Q.
-      states: [B, S, H].
-      delta: this layer's sites.
-    """
-    config = self.config
-    plain = self.key.untouched(delta) and self.value.untouched(delta)
-    work = states.size * config.num_heads * config.head_dim
-    return (
-      plain
-      and self.site not in delta.prefix
-      and queries < config.head_dim
-      and work >= config.absorb_from
-    )
-
-  def attend_states(
-    self,
-    x: Array,
-    states: Array,
-    mask: Array,
-    delta: Delta,
-    run_ids: Array | None,
-    dropout_keys: Array | None,
-  ) -> Array:
-    """Attend from a few queries to states that are not projected.
-
-    (x W_q) (s W_k)^T = ((x W_q) W_k^T) s^T, and weights (s W_v) = (weights s)
-    W_v: the two kernels are applied to the queries and to what they collect.
-
-    Args:
-      x: [B, Q, H] queries, normed.
-      states: [B, S, H].
-      mask: [B, 1, 1 or Q, S] booleans, True = attend.
-      delta: this layer's sites.
-      run_ids: [B] or None.
-      dropout_keys: [B] PRNG keys or None.
-
-    Returns:
-      [B, Q, H], what `__call__` gives to within rounding.
-    """
-    query = self._split(self.query(x, delta, run_ids))
-    key, value = (
-      self._split(dense.kernel_in(x.dtype)) for dense in (self.key, self.value)
-    )
-    query = jnp.einsum("bqnd,hnd->bnqh", query, key)
-    y = self._attend(
-      ("nqh,sh->nqs", "nqs,sh->nqh"),
-      (query, states, states, mask, dropout_keys),
-      None,
-    )
-    y = jnp.einsum("bnqh,hnd->bqnd", y, value)
-    return self._outward(y, delta, run_ids)
-
-  def _split(self, x: Array) -> Array:
-    heads = (self.config.num_heads, self.config.head_dim)
-    return x.reshape(*x.shape[:-1], *heads)
-
-  def _outward(self, y: Array, delta: Delta, run_ids: Array | None) -> Array:
-    y = self.out(y.reshape(*y.shape[:2], -1), delta, run_ids)
-    return sites.bottleneck(y, delta.bottleneck.get(self.site), run_ids)
-
-  def _attend(
-    self,
-    equations: tuple[str, str],
-    operands: tuple[Array, Array, Array, Array, Array | None],
-    bias: Array | None,
-  ) -> Array:
-    """Weigh values for every row: all at once, or some rows after others.
-
-    Args:
-      equations: how queries meet keys and weights meet values, of one row.
-      operands: queries [B, N, Q, .], keys, values, mask [B, 1, 1 or Q, S] and
-        dropout keys [B] or None.
-      bias: [1, N, Q, S] or None.
-
-    Returns:
-      [B, N, Q, .].
-    """
-
-    def one(row: tuple[Array, Array, Array, Array, Array | None]) -> Array:
-      query, key, value, mask, dropout_key = row
-      dtype = query.dtype
-      if self.config.float32_attention_logits:
-        query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-      logits = jnp.einsum(equations[0], query, key)
-      # Added, as T5X does: a select of logits would be one of gradients too.
-      masked = jnp.asarray(MASKED_LOGIT, logits.dtype)
-      shared = 0 if bias is None else bias[0].astype(logits.dtype)
-      logits += jnp.where(mask, shared, masked)
-      weights = jax.nn.softmax(logits, axis=-1).astype(dtype)
-      if dropout_key is not None:
-        rate = self.config.dropout_rate
-        weights = dropout(weights[None], rate, dropout_key[None])[0]
-      return jnp.einsum(equations[1], weights, value)
-
-    query, mask = operands[0], operands[3]
-    rows, limit = len(query), self.config.attention_bytes
-    if limit is None:
-      return jax.vmap(one)(operands)
-    row_bytes = query[0, ..., 0].size * mask.shape[-1] * query.dtype.itemsize
-    if rows * row_bytes <= limit:
-      return jax.vmap(one)(operands)
-    # What one turn holds is computed again in the backward pass, not kept.
-    turn = max(1, limit // row_bytes)
-    return jax.lax.map(
-      jax.checkpoint(one), operands, batch_size=turn if turn > 1 else None
-    )
 
 
 class MLP(nn.Module):

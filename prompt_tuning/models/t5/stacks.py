@@ -14,12 +14,11 @@ from flax import linen as nn
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array
 from prompt_tuning.models.t5 import sites
+from prompt_tuning.models.t5.attention import Attention, RelativePositionBias
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.layers import (
   MLP,
-  Attention,
   Dense,
-  RelativePositionBias,
   RMSNorm,
   dropout,
   fold_keys,

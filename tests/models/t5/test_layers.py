@@ -1,75 +1,36 @@
-"""Relative position buckets and dropout."""
+"""Activations and dropout."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_tuning.models.t5 import layers
 
-# First distance of each bucket of T5's 32, up to 128; found identical in
-# Flaxformer and Hugging Face.
-BEFORE = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]
-AFTER = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]
-CAUSAL = [
-  *range(17),
-  19,
-  21,
-  24,
-  27,
-  31,
-  35,
-  40,
-  46,
-  52,
-  59,
-  67,
-  77,
-  87,
-  99,
-  113,
-]
+
+def _exact_gelu(x):
+  return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def _expected(edges, distance, first_bucket=0):
-  return first_bucket + sum(distance >= edge for edge in edges[1:])
+def test_gelu_is_the_tanh_form():
+  x = np.linspace(-12, 12, 4801, dtype=np.float32)
+  expected = _exact_gelu(x.astype(np.float64))
+  np.testing.assert_allclose(layers.gelu(x), expected, rtol=2e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
-def test_bucket_edges(bidirectional):
-  distances = np.arange(-400, 401)  # key - query
-  buckets = layers.relative_position_bucket(
-    distances, bidirectional=bidirectional, num_buckets=32, max_distance=128
-  )
-  for distance, bucket in zip(distances, buckets, strict=True):
-    if not bidirectional:
-      expected = _expected(CAUSAL, max(-distance, 0))
-    elif distance <= 0:
-      expected = _expected(BEFORE, -distance)
-    else:
-      expected = _expected(AFTER, distance, first_bucket=17)
-    assert bucket == expected, distance
+def test_gelu_is_no_farther_from_float64_than_jax():
+  x = np.linspace(-8, 8, 4001, dtype=np.float32)
+  exact = _exact_gelu(x.astype(np.float64))
+  slope = np.gradient(_exact_gelu(np.linspace(-8, 8, 400_001)), 4e-5)[::100]
 
+  def error(function):
+    derivative = jax.vmap(jax.grad(function))(x)
+    return np.abs(function(x) - exact).max(), np.abs(derivative - slope).max()
 
-@pytest.mark.parity
-def test_buckets_equal_hugging_face():
-  torch = pytest.importorskip("torch", reason="parity needs the test extra")
-  modeling = pytest.importorskip("transformers.models.t5.modeling_t5")
-  distances = np.arange(-600, 601)
-  for bidirectional in (True, False):
-    for count, farthest in ((32, 128), (4, 8), (16, 64)):
-      theirs = modeling.T5Attention._relative_position_bucket(
-        torch.as_tensor(distances), bidirectional, count, farthest
-      )
-      ours = layers.relative_position_bucket(
-        distances,
-        bidirectional=bidirectional,
-        num_buckets=count,
-        max_distance=farthest,
-      )
-      np.testing.assert_array_equal(ours, theirs.numpy())
+  ours, theirs = error(layers.gelu), error(jax.nn.gelu)
+  assert ours[0] <= theirs[0]
+  assert ours[1] <= theirs[1] + 1e-6
 
 
 def _keys(rows, seed=0):

@@ -1,0 +1,67 @@
+"""A CPU keeps the memory of one step's temporaries for the next.
+
+XLA for CPU allocates a step's temporaries anew in every step. glibc takes such
+blocks from the kernel and gives them back, and the kernel zeroes every page
+again when it is first written: a seventh of a step (docs/performance.md).
+"""
+
+import ctypes
+import importlib.util
+import os
+import sys
+
+# Parameters of mallopt(3), from glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_LARGEST_INT = 2**31 - 1
+
+
+def keep() -> bool:
+  """Keep freed memory in the process, where there is nothing but one CPU.
+
+  Does nothing once JAX is imported: threads that run already have pools of
+  their own, which cannot hold large blocks. `PROMPT_TUNING_KEEP_MEMORY=0` in
+  the environment switches it off.
+
+  Returns:
+    Whether it was done.
+  """
+  if not _wanted():
+    return False
+  glibc = ctypes.CDLL(None)
+  settings = (
+    (_MMAP_MAX, 0),
+    (_TRIM_THRESHOLD, _LARGEST_INT),
+    (_ARENA_MAX, 1),
+  )
+  for setting in settings:
+    glibc.mallopt(*setting)
+  import jax
+
+  # Else a step may ask for its block while that of the last is not given back
+  # yet, and the process ends with two.
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
+  return True
+
+
+def _wanted() -> bool:
+  """Whether this process computes on one CPU device, and with glibc."""
+  return (
+    os.environ.get("PROMPT_TUNING_KEEP_MEMORY", "1") != "0"
+    and "jax" not in sys.modules
+    and sys.platform == "linux"
+    and _one_cpu_device()
+    and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+  )
+
+
+def _one_cpu_device() -> bool:
+  """Whether JAX will find one CPU and nothing else."""
+  simulated = "xla_force_host_platform_device_count"
+  if simulated in os.environ.get("XLA_FLAGS", ""):
+    return False
+  if "JAX_NUM_CPU_DEVICES" in os.environ:
+    return False
+  if platforms := os.environ.get("JAX_PLATFORMS"):
+    return platforms == "cpu"
+  plugins = ("libtpu", "jax_plugins")
+  return not any(importlib.util.find_spec(name) for name in plugins)

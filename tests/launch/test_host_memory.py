@@ -1,0 +1,70 @@
+"""A process that keeps its memory, and those that are left alone."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Page faults of ten calls that need a temporary of 64 MB each.
+PROBE = """
+import resource
+from prompt_tuning.launch import host_memory
+done = host_memory.keep()
+import jax, jax.numpy as jnp
+@jax.jit
+def work(x):
+  y = jax.lax.optimization_barrier(jnp.tile(x, (4000, 4000)))
+  return jnp.sum(jnp.sin(y) @ y[:, :1])
+for _ in range(3):
+  jax.block_until_ready(work(jnp.ones((1, 1))))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+  jax.block_until_ready(work(jnp.ones((1, 1))))
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+pytestmark = pytest.mark.skipif(
+  sys.platform != "linux", reason="this is about glibc's malloc"
+)
+
+
+def _probe(program=PROBE, **environment):
+  kept = {k: v for k, v in os.environ.items() if not k.startswith("XLA_")}
+  kept.pop("JAX_NUM_CPU_DEVICES", None)
+  done = subprocess.run(
+    [sys.executable, "-c", program],
+    env={**kept, "JAX_PLATFORMS": "cpu", **environment},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return done.stdout.split()
+
+
+def test_pages_are_not_taken_from_the_kernel_again():
+  done, kept = _probe()
+  left, fresh = _probe(PROMPT_TUNING_KEEP_MEMORY="0")
+  assert (done, left) == ("True", "False")
+  assert int(fresh) > 10 * 64_000_000 / 4096 / 2
+  assert int(kept) < int(fresh) / 20
+
+
+@pytest.mark.parametrize(
+  "environment",
+  [
+    {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    {"JAX_NUM_CPU_DEVICES": "2"},
+    {"JAX_PLATFORMS": "tpu,cpu"},
+  ],
+)
+def test_other_machines_are_left_alone(environment):
+  program = (
+    "from prompt_tuning.launch import host_memory; print(host_memory.keep())"
+  )
+  assert _probe(program, **environment) == ["False"]
+
+
+def test_a_process_that_has_jax_is_left_alone():
+  from prompt_tuning.launch import host_memory
+
+  assert not host_memory.keep()
