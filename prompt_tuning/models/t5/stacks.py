@@ -5,6 +5,7 @@ comes in a `Context`. Layers are unrolled under `layers_<i>`, or, with
 `config.scan_layers`, stacked under `layers` and scanned.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -200,6 +201,7 @@ class DecoderLayer(nn.Module):
     return x, LayerCache(key, value, *across)
 
 
+@functools.lru_cache
 def _rematerialised(layer: Any, policy: str) -> Any:
   """Say what a layer keeps for its backward pass."""
   if policy == "none":
@@ -223,6 +225,37 @@ def _scanned(layer: Any, in_axes: tuple[Any, ...], length: int) -> Any:
     length=length,
     metadata_params={nn.PARTITION_NAME: "layers"},
   )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _traced_once(layer: nn.Module, _: Any, params: Any, *args: Any) -> Any:
+  """Apply a layer; those of the same shapes share one trace.
+
+  Args:
+    layer: unbound.
+    _: flax's axis rules, which a trace depends on.
+    params: of the layer.
+    *args: of its `__call__`.
+  """
+  return layer.apply({"params": params}, *args)
+
+
+def _apply(stack: nn.Module, i: int, kind: Any, *args: Any) -> Any:
+  """Run layer `i` of a stack, or declare its parameters.
+
+  Args:
+    stack: the bound module.
+    i: which.
+    kind: (layer class, *its attributes).
+    *args: of the layer's `__call__`.
+  """
+  layer, *attributes = kind
+  name = f"layers_{i}"
+  if stack.is_initializing():
+    return layer(*attributes, name=name)(*args)
+  params = stack.variables["params"][name]
+  bare = layer(*attributes, parent=None)
+  return _traced_once(bare, nn.get_logical_axis_rules(), params, *args)
 
 
 class Encoder(nn.Module):
@@ -257,8 +290,8 @@ class Encoder(nn.Module):
       x, _ = layers(config, name="layers")(x, per_layer, numbers, context)
     else:
       for i in range(count):
-        layer = layer_class(config, name=f"layers_{i}")
-        x, _ = layer(x, _at(per_layer, i), i, context)
+        here = (x, _at(per_layer, i), jnp.int32(i), context)
+        x, _ = _apply(self, i, (layer_class, config), *here)
     x = RMSNorm(config, name="encoder_norm")(x)
     return dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
 
@@ -319,9 +352,10 @@ class Decoder(nn.Module):
     else:
       kept = []
       for i in range(count):
-        layer = layer_class(config, keep_cache, name=f"layers_{i}")
         own = None if past is None else past[i]
-        x, layer_cache = layer(x, _at(per_layer, i), i, own, context, cross)
+        here = (x, _at(per_layer, i), jnp.int32(i), own, context, cross)
+        kind = (layer_class, config, keep_cache)
+        x, layer_cache = _apply(self, i, kind, *here)
         kept.append(layer_cache)
       new = tuple(kept)
     x = x[:, -1:] if last_only else x
