@@ -15,7 +15,8 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array
 from prompt_tuning.models.t5 import sites
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.models.t5.layers import Dense, dropout, parameter
+from prompt_tuning.models.t5.dropout import dropout
+from prompt_tuning.models.t5.layers import Dense, parameter
 
 # Additive mask of T5X: far below any logit, finite in bfloat16, so that a row
 # with nothing to attend to gives a mean instead of NaN.
@@ -161,7 +162,7 @@ class Attention(nn.Module):
     bias: Array | None,
     delta: Delta,
     run_ids: Array | None,
-    dropout_keys: Array | None,
+    keep: Array | None,
   ) -> Array:
     """Attend from x to the given keys and values.
 
@@ -173,7 +174,7 @@ class Attention(nn.Module):
       bias: [1, N, Q, S] or None.
       delta: this layer's sites.
       run_ids: [B] or None.
-      dropout_keys: [B] PRNG keys or None.
+      keep: [B, N, 1, S] booleans, weights that dropout keeps, or None.
 
     Returns:
       [B, Q, H].
@@ -185,7 +186,7 @@ class Attention(nn.Module):
     query, key, value = (jnp.moveaxis(a, 1, 2) for a in (query, key, value))
     y = self._attend(
       ("nqd,nsd->nqs", "nqs,nsd->nqd"),
-      (query, key, value, mask, dropout_keys),
+      (query, key, value, mask, keep),
       bias,
     )
     return self._outward(jnp.moveaxis(y, 1, 2), delta, run_ids)
@@ -219,7 +220,7 @@ class Attention(nn.Module):
     mask: Array,
     delta: Delta,
     run_ids: Array | None,
-    dropout_keys: Array | None,
+    keep: Array | None,
   ) -> Array:
     """Attend from a few queries to states that are not projected.
 
@@ -232,7 +233,7 @@ class Attention(nn.Module):
       mask: [B, 1, 1 or Q, S] booleans, True = attend.
       delta: this layer's sites.
       run_ids: [B] or None.
-      dropout_keys: [B] PRNG keys or None.
+      keep: [B, N, 1, S] booleans, weights that dropout keeps, or None.
 
     Returns:
       [B, Q, H], what `__call__` gives to within rounding.
@@ -244,7 +245,7 @@ class Attention(nn.Module):
     query = jnp.einsum("bqnd,hnd->bnqh", query, key)
     y = self._attend(
       ("nqh,sh->nqs", "nqs,sh->nqh"),
-      (query, states, states, mask, dropout_keys),
+      (query, states, states, mask, keep),
       None,
     )
     y = jnp.einsum("bnqh,hnd->bqnd", y, value)
@@ -269,7 +270,7 @@ class Attention(nn.Module):
     Args:
       equations: how queries meet keys and weights meet values, of one row.
       operands: queries [B, N, Q, .], keys, values, mask [B, 1, 1 or Q, S] and
-        dropout keys [B] or None.
+        what dropout keeps [B, N, 1, S] or None.
       bias: [1, N, Q, S] or None.
 
     Returns:
@@ -277,7 +278,7 @@ class Attention(nn.Module):
     """
 
     def one(row: tuple[Array, Array, Array, Array, Array | None]) -> Array:
-      query, key, value, mask, dropout_key = row
+      query, key, value, mask, keep = row
       dtype = query.dtype
       if self.config.float32_attention_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
@@ -287,9 +288,7 @@ class Attention(nn.Module):
       shared = 0 if bias is None else bias[0].astype(logits.dtype)
       logits += jnp.where(mask, shared, masked)
       weights = jax.nn.softmax(logits, axis=-1).astype(dtype)
-      if dropout_key is not None:
-        rate = self.config.dropout_rate
-        weights = dropout(weights[None], rate, dropout_key[None])[0]
+      weights = dropout(weights, self.config.dropout_rate, keep)
       return jnp.einsum(equations[1], weights, value)
 
     query, mask = operands[0], operands[3]

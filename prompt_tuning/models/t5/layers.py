@@ -1,4 +1,4 @@
-"""The parts of T5 beside attention: kernels, norms, MLP, dropout.
+"""The parts of T5 beside attention: kernels, norms, MLP.
 
 Arithmetic follows T5 1.1 as T5X runs it: pre-norm with scale-only RMSNorm, no
 biases, tanh-GELU gated MLP. Parameter names, shapes and logical axes are T5X's,
@@ -18,6 +18,7 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array, DType, Shape
 from prompt_tuning.models.t5 import quantized, sites
 from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.models.t5.dropout import dropout
 
 NORM_EPSILON = 1e-6
 _GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
@@ -45,51 +46,6 @@ _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
   "silu": jax.nn.silu,
   "linear": lambda x: x,
 }
-
-
-def fold_keys(keys: Array | None, number: Array | int) -> Array | None:
-  """Derive each row's PRNG key for one layer, sublayer or use.
-
-  Args:
-    keys: [B] PRNG keys or None.
-    number: what to fold in.
-
-  Returns:
-    [B] PRNG keys, or None when `keys` is.
-  """
-  if keys is None:
-    return None
-  return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-
-
-def dropout(x: Array, rate: float, keys: Array | None) -> Array:
-  """Drop activations with one mask per row of the batch.
-
-  The mask broadcasts over the second to last dimension (length, or query
-  length in attention), as T5's does. Each row has its own key, so a row drops
-  the same activations in whatever batch it stands, and a mask's prefix does not
-  depend on how far the row is padded.
-
-  Args:
-    x: [B, ..., length, features].
-    rate: probability of dropping.
-    keys: [B] PRNG keys of this very use (`fold_keys`), or None to keep all.
-
-  Returns:
-    The shape and dtype of `x`.
-  """
-  if keys is None or rate == 0.0:
-    return x
-  *outer, _, features = x.shape[1:]
-
-  def keep_one(key: Array) -> Array:
-    # Features first: then the bits of position i do not depend on the number
-    # of positions (threefry is partitionable: bit i is a function of i).
-    keep = jax.random.bernoulli(key, 1.0 - rate, (features, *outer))
-    return jnp.expand_dims(jnp.moveaxis(keep, 0, -1), -2)
-
-  keep = jax.vmap(keep_one)(keys)
-  return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), 0)
 
 
 def parameter(
@@ -196,9 +152,9 @@ class MLP(nn.Module):
     x: Array,
     delta: Delta,
     run_ids: Array | None,
-    dropout_keys: Array | None,
+    keep: Array | None,
   ) -> Array:
-    """Map [B, T, H] to [B, T, H]."""
+    """Map [B, T, H] to [B, T, H]; dropout keeps [B, 1, mlp_dim]."""
     config = self.config
     init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
     gated = len(config.mlp_activations) > 1
@@ -216,7 +172,7 @@ class MLP(nn.Module):
       )(x, delta, run_ids)
       y = _ACTIVATIONS[activation](y)
       inner = y if inner is None else inner * y
-    inner = dropout(inner, config.dropout_rate, dropout_keys)
+    inner = dropout(inner, config.dropout_rate, keep)
     inner = sites.scale(inner, delta.scale.get(f"{self.site}/hidden"), run_ids)
     y = Dense(
       config.mlp_dim,

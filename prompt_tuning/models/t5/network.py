@@ -26,7 +26,8 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch
 from prompt_tuning.models.t5 import quantized, site_shapes, sites
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.models.t5.layers import fold_keys, parameter
+from prompt_tuning.models.t5.dropout import fold_keys
+from prompt_tuning.models.t5.layers import parameter
 from prompt_tuning.models.t5.stacks import (
   ACTIVATION_AXES,
   Context,
@@ -321,7 +322,9 @@ class T5(nn.Module):
     run_ids = context.run_ids
     x = self.token_embedder(ids, delta.virtual, run_ids)
     x = nn.with_logical_constraint(x, ACTIVATION_AXES)
-    x, logits, layers = self.decoder(x, delta, context, cross, past, keep_cache)
+    x, logits, layers = self.decoder(
+      x, delta, context, cross, past, keep_cache, last_only
+    )
     if logits is None:
       logits = self.token_embedder.attend(x)
     return sites.head_rows(logits, x, delta.head_rows, run_ids), layers

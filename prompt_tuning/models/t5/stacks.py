@@ -14,16 +14,12 @@ from flax import linen as nn
 
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array
+from prompt_tuning.models.t5 import dropout as masks
 from prompt_tuning.models.t5 import sites
 from prompt_tuning.models.t5.attention import Attention, RelativePositionBias
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.models.t5.layers import (
-  MLP,
-  Dense,
-  RMSNorm,
-  dropout,
-  fold_keys,
-)
+from prompt_tuning.models.t5.dropout import dropout
+from prompt_tuning.models.t5.layers import MLP, Dense, RMSNorm
 
 ACTIVATION_AXES = ("batch", "length", "embed")
 
@@ -44,7 +40,7 @@ class Context(NamedTuple):
     mask: [B, 1, 1 or Q, S] booleans of the stack's self-attention.
     bias: [1, N, Q, S] relative position bias; each stack fills in its own.
     run_ids: [B] or None.
-    dropout_keys: [B] PRNG keys or None.
+    dropout_keys: [B] PRNG keys of the stack, or None for no dropout.
     virtual_index: [B, T] virtual token of each position (negative: none), or
       None when no site asks.
   """
@@ -81,11 +77,14 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, delta: Delta, layer: Array | int, context: Context
+    self, x: Array, delta: Delta, kept: tuple[Any, ...], context: Context
   ) -> tuple[Array, None]:
-    """Map [B, T, H] to ([B, T, H], None); the pair is what `nn.scan` wants."""
+    """Map [B, T, H] to ([B, T, H], None); the pair is what `nn.scan` wants.
+
+    `kept` is what dropout keeps in this layer, see `Encoder`.
+    """
     config, run_ids = self.config, context.run_ids
-    keys = fold_keys(context.dropout_keys, layer)
+    in_attention, attended, in_mlp, mapped = kept
     x = sites.hidden(
       x, delta.hidden.get("encoder"), context.virtual_index, run_ids
     )
@@ -101,15 +100,13 @@ class EncoderLayer(nn.Module):
       context.bias,
       delta,
       run_ids,
-      fold_keys(keys, 0),
+      in_attention,
     )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 1))
+    x = x + dropout(y, config.dropout_rate, attended)
 
     y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
-    y = MLP(config, "enc_mlp", name="mlp")(
-      y, delta, run_ids, fold_keys(keys, 2)
-    )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
+    y = MLP(config, "enc_mlp", name="mlp")(y, delta, run_ids, in_mlp)
+    x = x + dropout(y, config.dropout_rate, mapped)
     return nn.with_logical_constraint(x, ACTIVATION_AXES), None
 
 
@@ -129,7 +126,7 @@ class DecoderLayer(nn.Module):
     self,
     x: Array,
     delta: Delta,
-    layer: Array | int,
+    kept: tuple[Any, ...],
     cache: LayerCache | None,
     context: Context,
     cross: Cross,
@@ -139,7 +136,7 @@ class DecoderLayer(nn.Module):
     Args:
       x: [B, Q, H].
       delta: this layer's sites.
-      layer: number of this layer, for dropout.
+      kept: what dropout keeps in this layer, see `Decoder`.
       cache: keys and values of earlier positions, or None.
       context: what the stack shares.
       cross: what the stack attends to.
@@ -148,7 +145,7 @@ class DecoderLayer(nn.Module):
       ([B, Q, H], the layer's cache when `keep_cache`, else None).
     """
     config, run_ids = self.config, context.run_ids
-    keys = fold_keys(context.dropout_keys, layer)
+    in_self, attended, in_cross, crossed, in_mlp, mapped = kept
     x = sites.hidden(
       x, delta.hidden.get("decoder"), context.virtual_index, run_ids
     )
@@ -168,9 +165,9 @@ class DecoderLayer(nn.Module):
       context.bias,
       delta,
       run_ids,
-      fold_keys(keys, 0),
+      in_self,
     )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 1))
+    x = x + dropout(y, config.dropout_rate, attended)
 
     y = RMSNorm(config, name="pre_cross_attention_layer_norm")(x)
     attention = Attention(config, "cross", name="encoder_decoder_attention")
@@ -181,20 +178,17 @@ class DecoderLayer(nn.Module):
       y.shape[1], cross.encoded, delta
     ):
       across = attention.keys_values(cross.encoded, delta, run_ids)
-    own = fold_keys(keys, 2)
     if across is None:
       y = attention.attend_states(
-        y, cross.encoded, cross.mask, delta, run_ids, own
+        y, cross.encoded, cross.mask, delta, run_ids, in_cross
       )
     else:
-      y = attention(y, *across, cross.mask, None, delta, run_ids, own)
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 3))
+      y = attention(y, *across, cross.mask, None, delta, run_ids, in_cross)
+    x = x + dropout(y, config.dropout_rate, crossed)
 
     y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
-    y = MLP(config, "dec_mlp", name="mlp")(
-      y, delta, run_ids, fold_keys(keys, 4)
-    )
-    x = x + dropout(y, config.dropout_rate, fold_keys(keys, 5))
+    y = MLP(config, "dec_mlp", name="mlp")(y, delta, run_ids, in_mlp)
+    x = x + dropout(y, config.dropout_rate, mapped)
     x = nn.with_logical_constraint(x, ACTIVATION_AXES)
     if not self.keep_cache or across is None:
       return x, None
@@ -281,19 +275,23 @@ class Encoder(nn.Module):
     bias = RelativePositionBias(config, True, name="relpos_bias")
     context = context._replace(bias=bias(x.shape[1], x.shape[1]))
     per_layer = sites.layer_sites(delta, "encoder")
+    rate, hidden = config.dropout_rate, (config.emb_dim,)
+    weights = _weights(config, x, per_layer, "enc_self")
+    uses = (weights, hidden, (config.mlp_dim,), hidden)
+    kept = masks.of_layers(keys, rate, count, uses)
+    before, after = masks.around_layers(keys, rate, count, *hidden)
 
-    x = dropout(x, config.dropout_rate, fold_keys(keys, count))
+    x = dropout(x, rate, before)
     layer_class = _rematerialised(EncoderLayer, config.remat_policy)
     if config.scan_layers:
       layers = _scanned(layer_class, (0, 0, nn.broadcast), count)
-      numbers = jnp.arange(count)
-      x, _ = layers(config, name="layers")(x, per_layer, numbers, context)
+      x, _ = layers(config, name="layers")(x, per_layer, kept, context)
     else:
       for i in range(count):
-        here = (x, _at(per_layer, i), jnp.int32(i), context)
+        here = (x, *_at((per_layer, kept), i), context)
         x, _ = _apply(self, i, (layer_class, config), *here)
     x = RMSNorm(config, name="encoder_norm")(x)
-    return dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
+    return dropout(x, rate, after)
 
 
 class Decoder(nn.Module):
@@ -338,29 +336,34 @@ class Decoder(nn.Module):
       bias=bias(x.shape[1], context.mask.shape[-1], cross.start)
     )
     per_layer = sites.layer_sites(delta, "decoder")
+    rate, hidden = config.dropout_rate, (config.emb_dim,)
+    own = _weights(config, x, per_layer, "dec_self")
+    across = _weights(config, cross.encoded, per_layer, "cross")
+    uses = (own, hidden, across, hidden, (config.mlp_dim,), hidden)
+    kept = masks.of_layers(keys, rate, count, uses)
+    before, after = masks.around_layers(keys, rate, count, *hidden)
 
-    x = dropout(x, config.dropout_rate, fold_keys(keys, count))
+    x = dropout(x, rate, before)
     layer_class = _rematerialised(DecoderLayer, config.remat_policy)
     if config.scan_layers:
       layers = _scanned(
         layer_class, (0, 0, 0, nn.broadcast, nn.broadcast), count
       )
-      numbers = jnp.arange(count)
       x, new = layers(config, keep_cache, name="layers")(
-        x, per_layer, numbers, past, context, cross
+        x, per_layer, kept, past, context, cross
       )
     else:
-      kept = []
+      caches = []
       for i in range(count):
-        own = None if past is None else past[i]
-        here = (x, _at(per_layer, i), jnp.int32(i), own, context, cross)
+        earlier = None if past is None else past[i]
+        here = (x, *_at((per_layer, kept), i), earlier, context, cross)
         kind = (layer_class, config, keep_cache)
         x, layer_cache = _apply(self, i, kind, *here)
-        kept.append(layer_cache)
-      new = tuple(kept)
+        caches.append(layer_cache)
+      new = tuple(caches)
     x = x[:, -1:] if last_only else x
     x = RMSNorm(config, name="decoder_norm")(x)
-    x = dropout(x, config.dropout_rate, fold_keys(keys, count + 1))
+    x = dropout(x, rate, after)
     return x, self._head(x), new
 
   def _head(self, x: Array) -> Array | None:
@@ -377,5 +380,15 @@ class Decoder(nn.Module):
     )(x.astype(jnp.float32), Delta())
 
 
-def _at(per_layer: Delta, i: int) -> Delta:
+def _at(per_layer: Any, i: int) -> Any:
   return jax.tree.map(lambda a: a[i], per_layer)
+
+
+def _weights(
+  config: T5Config, keys: Array | None, per_layer: Delta, site: str
+) -> tuple[int, int]:
+  """Give heads and keys of an attention: its own [B, S, H], and a prefix."""
+  prefix = per_layer.prefix.get(site)
+  length = 0 if keys is None else keys.shape[1]
+  more = 0 if prefix is None else prefix.key.shape[2]
+  return config.num_heads, length + more
