@@ -23,12 +23,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-import seqio
-
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import cache, planning, spec, vocabulary
 from prompt_tuning.data.pipeline import Layout, TrainBatches
-from prompt_tuning.data.tasks import registration
 
 BATCH_SIZE = 32
 CORES = 2
@@ -46,6 +43,10 @@ TASKS = (
 
 def seqio_batches(name: str, data_dir: str) -> Iterator[dict]:
   """Read a task as T5X does."""
+  import seqio
+
+  from prompt_tuning.data.tasks import registration
+
   registration.get(name).source.tfds_dataset.override_data_dir(data_dir)
   dataset = seqio.get_dataset(
     name,
@@ -114,6 +115,7 @@ def as_markdown(results: list[dict]) -> str:
   """Lay the rates out as a table."""
   sides = ("seqio", *planning.BATCHINGS)
   lines = [
+    "### Reading batches\n",
     f"Thousand text tokens per second on {CORES} cores, batches of "
     f"{BATCH_SIZE}, median of {ROUNDS} rounds; in brackets the ratio to seqio.",
     "",

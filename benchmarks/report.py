@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import data_throughput
 from benchmarks.steps import BARE, PEFT, PROJECT
 
 _PACKAGES = ("jax", "flax", "optax", "torch", "transformers", "peft")
@@ -42,9 +43,11 @@ def markdown(found: dict[str, Any]) -> str:
   """Lay out every section that was measured."""
   writers = {
     "steps": _steps,
+    "commands": _commands,
     "lengths": _lengths,
     "decoding": _decoding,
     "saving": _saving,
+    "throughput": data_throughput.as_markdown,
     "bank": _bank,
     "pretraining": _pretraining,
   }
@@ -85,6 +88,14 @@ def _steps(rows: list[dict[str, Any]]) -> str:
     + table(["text tokens", *names, "project / PEFT", "project / bare"], times)
     + "\n### From the start of the process to the end of the first step\n\n"
     + table(["text tokens, side", "cold s", "warm s", "peak GB"], costs)
+  )
+
+
+def _commands(rows: list[dict[str, Any]]) -> str:
+  lines = [[row["kept"], row["seconds"]] for row in rows]
+  header = ["what an earlier command left", "seconds"]
+  return "### `prompt-tuning train`, one step, all of it\n\n" + table(
+    header, lines
   )
 
 

@@ -17,12 +17,15 @@ import sys
 import tempfile
 from typing import Any
 
-from benchmarks import lengths, report, steps
-from benchmarks.sides import making
+from benchmarks import commands, lengths, report, steps
+from benchmarks.sides import making, work
 from prompt_tuning.data import vocabulary
 
 SIZE, PROMPT_LENGTH = "t5_1_1_small", 100
-SECTIONS = ("steps", "lengths", "decoding", "saving", "bank", "pretraining")
+SECTIONS = (
+  *("steps", "commands", "lengths", "decoding", "saving"),
+  *("throughput", "bank", "pretraining"),
+)
 
 # Ratio -> (how to read it off the results, least, most). Measured values are in
 # docs/performance.md; these leave room for a shared machine's noise.
@@ -50,15 +53,22 @@ LIMITS = {
 }
 
 
-def module(name: str, *arguments: str) -> dict[str, Any]:
-  """Run another benchmark of this folder and read the JSON it prints."""
+def module(name: str, *arguments: str) -> str:
+  """Run another benchmark of this folder; returns what it prints."""
   done = subprocess.run(
     [sys.executable, "-m", f"benchmarks.{name}", *arguments],
     stdout=subprocess.PIPE,
     check=True,
     text=True,
   )
-  return dict(json.loads(done.stdout))
+  return done.stdout
+
+
+def _data(args: argparse.Namespace) -> list[str]:
+  return [
+    *("--tfds_data_dir", args.tfds_data_dir),
+    *("--vocabulary", args.vocabulary),
+  ]
 
 
 def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
@@ -67,6 +77,7 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
   model.mkdir()
   making.write(model, SIZE, PROMPT_LENGTH)
   short = args.short
+  with_data = args.tfds_data_dir and not short
   found: dict[str, Any] = {"machine": report.machine()}
   for section in args.only:
     print(f"{section} ...", file=sys.stderr, flush=True)
@@ -76,7 +87,15 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
       found[section] = steps.measure_steps(
         model, inputs, rounds, scratch, starts=not short
       )
-    elif section == "lengths" and args.tfds_data_dir and not short:
+    elif section == "commands" and with_data:
+      found[section] = commands.measure_commands(
+        model / work.MODEL, args.tfds_data_dir, args.vocabulary, scratch
+      )
+    elif section == "throughput" and with_data:
+      module("data_throughput", *_data(args), "--out", str(scratch))
+      rates = (scratch / "throughput.json").read_text()
+      found[section] = json.loads(rates)
+    elif section == "lengths" and with_data:
       vocabulary.configure(args.vocabulary)
       found[section] = lengths.measure_tasks(
         model,
@@ -92,10 +111,11 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
       found[section] = steps.measure_saving(model, scratch)
     elif section == "bank":
       runs = ["8"] if short else ["1", "4", "16", "64"]
-      found[section] = module("bank", "--runs", *runs)["banks"]
+      found[section] = json.loads(module("bank", "--runs", *runs))["banks"]
     elif section == "pretraining":
       sizes = ["ladder_1"] if short else ["ladder_1", "ladder_2"]
-      found[section] = module("pretraining", "--sizes", *sizes)["sizes"]
+      printed = module("pretraining", "--sizes", *sizes)
+      found[section] = json.loads(printed)["sizes"]
   return found
 
 
