@@ -1,4 +1,4 @@
-"""The parts of T5 beside attention: kernels, norms, MLP.
+"""The parts of T5 beside attention: kernels, embedding, norms, MLP.
 
 Arithmetic follows T5 1.1 as T5X runs it: pre-norm with scale-only RMSNorm, no
 biases, tanh-GELU gated MLP. Parameter names, shapes and logical axes are T5X's,
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.core.axes import LogicalAxes
@@ -113,6 +114,41 @@ class Dense(nn.Module):
     """Give the kernel [inputs, features] as floats, however it is held."""
     scale = quantized.scale_of(self, "kernel")
     return quantized.dequantize(self.kernel, scale, dtype)
+
+
+class TokenEmbedder(nn.Module):
+  """The shared embedding table.
+
+  Attributes:
+    config: model configuration.
+  """
+
+  config: T5Config
+
+  def setup(self) -> None:
+    """Declare the table, [V, H]."""
+    config = self.config
+    self.embedding = parameter(
+      self,
+      "embedding",
+      nn.initializers.normal(1.0),
+      (config.vocab_size, config.emb_dim),
+      ("vocab", "embed"),
+    )
+    self.scale = quantized.scale_of(self, "embedding")
+
+  def __call__(
+    self, ids: Array, virtual: Array | None, run_ids: Array | None
+  ) -> Array:
+    """Look up [B, T] ids, virtual ones included; see `sites.embed`."""
+    dtype = self.config.dtype
+    return sites.embed(self.embedding, ids, virtual, run_ids, dtype, self.scale)
+
+  def attend(self, x: Array) -> Array:
+    """Compute the tied head's float32 logits, scaled by 1/sqrt(H)."""
+    scale = None if self.scale is None else self.scale.T
+    logits = quantized.matmul(x.astype(jnp.float32), self.embedding.T, scale)
+    return logits / np.float32(np.sqrt(x.shape[-1]))
 
 
 class RMSNorm(nn.Module):

@@ -18,16 +18,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch
-from prompt_tuning.models.t5 import quantized, site_shapes, sites
+from prompt_tuning.models.t5 import site_shapes, sites
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.dropout import fold_keys
-from prompt_tuning.models.t5.layers import parameter
+from prompt_tuning.models.t5.layers import TokenEmbedder
 from prompt_tuning.models.t5.stacks import (
   ACTIVATION_AXES,
   Context,
@@ -66,41 +65,6 @@ class Cache(NamedTuple):
   self_mask: Array
   cross_mask: Array
   position: Array
-
-
-class TokenEmbedder(nn.Module):
-  """The shared embedding table.
-
-  Attributes:
-    config: model configuration.
-  """
-
-  config: T5Config
-
-  def setup(self) -> None:
-    """Declare the table, [V, H]."""
-    config = self.config
-    self.embedding = parameter(
-      self,
-      "embedding",
-      nn.initializers.normal(1.0),
-      (config.vocab_size, config.emb_dim),
-      ("vocab", "embed"),
-    )
-    self.scale = quantized.scale_of(self, "embedding")
-
-  def __call__(
-    self, ids: Array, virtual: Array | None, run_ids: Array | None
-  ) -> Array:
-    """Look up [B, T] ids, virtual ones included; see `sites.embed`."""
-    dtype = self.config.dtype
-    return sites.embed(self.embedding, ids, virtual, run_ids, dtype, self.scale)
-
-  def attend(self, x: Array) -> Array:
-    """Compute the tied head's float32 logits, scaled by 1/sqrt(H)."""
-    scale = None if self.scale is None else self.scale.T
-    logits = quantized.matmul(x.astype(jnp.float32), self.embedding.T, scale)
-    return logits / np.float32(np.sqrt(x.shape[-1]))
 
 
 class T5(nn.Module):
