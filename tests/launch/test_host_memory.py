@@ -23,6 +23,7 @@ for _ in range(10):
   jax.block_until_ready(work(jnp.ones((1, 1))))
 print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+KEEP = "from prompt_tuning.launch import host_memory; print(host_memory.keep())"
 pytestmark = pytest.mark.skipif(
   sys.platform != "linux", reason="this is about glibc's malloc"
 )
@@ -58,13 +59,25 @@ def test_pages_are_not_taken_from_the_kernel_again():
   ],
 )
 def test_other_machines_are_left_alone(environment):
-  program = (
-    "from prompt_tuning.launch import host_memory; print(host_memory.keep())"
-  )
-  assert _probe(program, **environment) == ["False"]
+  assert _probe(KEEP, **environment) == ["False"]
 
 
 def test_a_process_that_has_jax_is_left_alone():
-  from prompt_tuning.launch import host_memory
+  program = (
+    "import jax; from prompt_tuning.launch import host_memory;"
+    "print(host_memory.keep())"
+  )
+  assert _probe(program) == ["False"]
 
-  assert not host_memory.keep()
+
+@pytest.mark.parametrize("plugin", ["libtpu", "jax_plugins"])
+def test_where_an_accelerator_may_be_it_is_left_alone(plugin, tmp_path):
+  (tmp_path / f"{plugin}.py").touch()
+  path = os.pathsep.join([str(tmp_path), os.getcwd()])
+  found = _probe(KEEP, PYTHONPATH=path, JAX_PLATFORMS="")
+  assert found == ["False"]
+
+
+def test_commands_come_to_it_before_jax():
+  program = "import sys, prompt_tuning.launch.main; print('jax' in sys.modules)"
+  assert _probe(program) == ["False"]

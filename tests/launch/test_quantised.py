@@ -121,7 +121,7 @@ def test_a_misspelt_dtype_is_refused(tmp_path, train_flags, capsys):
 
 
 def test_restoring_converts_each_leaf_as_it_comes(tiny_checkpoint):
-  """At no time are there more floats than the budget of one reading."""
+  """Largest first, and once each; what it is made into is what is kept."""
   seen = []
 
   def convert(path, leaf):

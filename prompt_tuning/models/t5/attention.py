@@ -238,17 +238,16 @@ class Attention(nn.Module):
     Returns:
       [B, Q, H], what `__call__` gives to within rounding.
     """
+    config = self.config
+    heads = (config.emb_dim, config.num_heads, config.head_dim)
     query = self._split(self.query(x, delta, run_ids))
-    key, value = (
-      self._split(dense.kernel_in(x.dtype)) for dense in (self.key, self.value)
-    )
-    query = jnp.einsum("bqnd,hnd->bnqh", query, key)
+    query = self.key.contract("bqnd,hnd->bnqh", query, heads)
     y = self._attend(
       ("nqh,sh->nqs", "nqs,sh->nqh"),
       (query, states, states, mask, keep),
       None,
     )
-    y = jnp.einsum("bnqh,hnd->bqnd", y, value)
+    y = self.value.contract("bnqh,hnd->bqnd", y, heads)
     return self._outward(y, delta, run_ids)
 
   def _split(self, x: Array) -> Array:

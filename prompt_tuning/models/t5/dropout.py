@@ -5,7 +5,7 @@ in T5 1.1 small, and compiling their random numbers one by one took most of the
 time to a first step. The numbers are the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,9 +29,13 @@ def fold_keys(keys: Array | None, number: int) -> Array | None:
 
 def _fold(keys: Array, numbers: Array) -> Array:
   """Fold every number into every key: [N...], [B...] -> [N..., B...]."""
-  flat = jax.vmap(jax.random.fold_in, (0, None))
-  every = jax.vmap(flat, (None, 0))(keys.reshape(-1), numbers.reshape(-1))
-  return every.reshape(*numbers.shape, *keys.shape)
+  # An axis at a time: flattened, rows that a mesh splits would be gathered.
+  fold: Callable[..., Array] = jax.random.fold_in
+  for _ in range(keys.ndim):
+    fold = jax.vmap(fold, (0, None))
+  for _ in range(numbers.ndim):
+    fold = jax.vmap(fold, (None, 0))
+  return fold(keys, numbers)
 
 
 def draw(keys: Array, rate: float, shape: Shape) -> Array:
@@ -58,8 +62,10 @@ def draw(keys: Array, rate: float, shape: Shape) -> Array:
     keep = jax.random.bernoulli(key, 1.0 - rate, (features, *outer))
     return jnp.expand_dims(jnp.moveaxis(keep, 0, -1), -2)
 
-  kept = jax.vmap(one)(keys.reshape(-1))
-  return kept.reshape(*keys.shape, *kept.shape[1:])
+  every: Callable[[Array], Array] = one
+  for _ in range(keys.ndim):
+    every = jax.vmap(every)
+  return every(keys)
 
 
 def of_layers(

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.core.types import Array, DType, Shape
+from prompt_tuning.core.types import Array, Shape
 from prompt_tuning.models.t5 import quantized, sites
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.dropout import dropout
@@ -110,10 +110,10 @@ class Dense(nn.Module):
     """Whether the output is the product with the kernel and nothing else."""
     return self.site not in delta.lowrank and self.site not in delta.scale
 
-  def kernel_in(self, dtype: DType) -> Array:
-    """Give the kernel [inputs, features] as floats, however it is held."""
+  def contract(self, equation: str, x: Array, shape: Shape) -> Array:
+    """Contract x with the kernel, seen in `shape`; see `quantized.einsum`."""
     scale = quantized.scale_of(self, "kernel")
-    return quantized.dequantize(self.kernel, scale, dtype)
+    return quantized.einsum(equation, x, self.kernel, scale, shape)
 
 
 class TokenEmbedder(nn.Module):

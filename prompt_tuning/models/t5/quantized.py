@@ -284,11 +284,37 @@ def matmul(x: Array, kernel: Array, scale: Array | None) -> Array:
 # copy made of them, of all layers at once.
 @jax.checkpoint
 def _matmul(x: Array, kernel: Array, scale: Array) -> Array:
-  if scale.shape[0] > 1:
+  # Products with integers that are not scaled yet are too large for float16.
+  if scale.shape[0] > 1 or x.dtype == jnp.float16:
     return x @ dequantize(kernel, scale, x.dtype)
   y = (x @ kernel.astype(x.dtype)).astype(jnp.float32)
   scale = jnp.expand_dims(scale[0], range(y.ndim - 1))
   return (y * scale).astype(x.dtype)
+
+
+def einsum(
+  equation: str, x: Array, kernel: Array, scale: Array | None, shape: Shape
+) -> Array:
+  """Contract with a kernel that may be quantised and is seen in another shape.
+
+  Args:
+    equation: of `jnp.einsum`; the kernel comes second.
+    x: floats.
+    kernel: [I, O].
+    scale: [G, O], or None.
+    shape: of the kernel in the equation.
+
+  Returns:
+    What the equation says, in the dtype of `x`.
+  """
+
+  def contract(x: Array, kernel: Array, scale: Array | None) -> Array:
+    floats = dequantize(kernel, scale, x.dtype)
+    return jnp.einsum(equation, x, floats.reshape(shape))
+
+  if scale is not None:
+    contract = jax.checkpoint(contract)  # as in `_matmul`
+  return contract(x, kernel, scale)
 
 
 def embedding_table(params: Params) -> Array:

@@ -249,7 +249,8 @@ def _apply(stack: nn.Module, i: int, kind: Any, *args: Any) -> Any:
     return layer(*attributes, name=name)(*args)
   params = stack.variables["params"][name]
   bare = layer(*attributes, parent=None)
-  return _traced_once(bare, nn.get_logical_axis_rules(), params, *args)
+  rules = tuple(map(tuple, nn.get_logical_axis_rules()))
+  return _traced_once(bare, rules, params, *args)
 
 
 class Encoder(nn.Module):

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
 
+from prompt_tuning.core import axes
 from prompt_tuning.models.t5 import dropout
 
 
@@ -74,3 +76,22 @@ def test_every_use_of_every_layer_draws_from_its_own_key():
   for mask, number in ((before, 2), (after, 3)):
     alone = dropout.draw(dropout.fold_keys(keys, number), 0.3, (16,))
     np.testing.assert_array_equal(mask, alone)
+
+
+def test_a_mesh_draws_its_own_rows():
+  """No device needs the keys of another's rows."""
+  mesh = axes.make_mesh(data=8, model=1)
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  uses = ((3, 7), (16,), (5,), (16,))
+  keys = jax.device_put(_keys(16), rows)
+  program = jax.jit(
+    lambda keys: dropout.of_layers(keys, 0.3, 3, uses), in_shardings=rows
+  )
+  text = program.lower(keys).compile().as_text()
+  assert "all-gather" not in text
+  assert "all-to-all" not in text
+  for split, whole in zip(
+    program(keys), dropout.of_layers(_keys(16), 0.3, 3, uses), strict=True
+  ):
+    np.testing.assert_array_equal(split, whole)
+    assert split.sharding.shard_shape(split.shape)[1] == 2

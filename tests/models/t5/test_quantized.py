@@ -178,7 +178,11 @@ def test_scanned_layers_are_the_same_model(name, params, tolerance):
 def test_backward_keeps_integers_not_floats(params):
   """Else the float copies of all scanned layers lie side by side."""
   config = dataclasses.replace(
-    CONFIG, scan_layers=True, num_encoder_layers=12, mlp_dim=2048
+    CONFIG,
+    scan_layers=True,
+    num_encoder_layers=12,
+    mlp_dim=2048,
+    remat_policy="none",
   )
   drawn = jax.eval_shape(lambda: network.init_params(config, jax.random.key(0)))
   described = quantized.target(drawn, "int8")
@@ -192,7 +196,7 @@ def test_backward_keeps_integers_not_floats(params):
   lowered = jax.jit(jax.grad(loss)).lower(virtual, described, _batch(1))
   temporaries = lowered.compile().memory_analysis().temp_size_in_bytes
   floats = 12 * 3 * 64 * 2048 * 4  # of the encoder's MLPs
-  assert temporaries < floats / 2
+  assert temporaries < floats * 2 / 3
 
 
 @pytest.mark.parametrize(
@@ -260,18 +264,31 @@ def test_an_unknown_id_is_nan_in_a_quantised_table_too(params):
 
 
 @pytest.mark.parametrize("name", [None, *NAMES])
-def test_a_dense_gives_its_kernel(name, params):
+def test_a_dense_contracts_its_kernel(name, params, tolerance):
   held = params if name is None else _quantised(params, name)
   part = held["encoder"]["layers_0"]["attention"]["key"]
   dense = Dense(64, 64, ("embed", "joined_kv"), ZEROS, CONFIG)
-  kernel = dense.apply({"params": part}, jnp.float32, method=Dense.kernel_in)
-  expected = params["encoder"]["layers_0"]["attention"]["key"]["kernel"]
-  step = (
-    0
-    if name is None
-    else np.abs(expected).max() / quantized.SCHEMES[name].largest
+  x = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
+  found = dense.apply(
+    {"params": part}, "bh,hnd->nbd", x, (64, 4, 16), method=Dense.contract
   )
-  np.testing.assert_allclose(kernel, expected, atol=step * 0.501, rtol=0)
+  kernel = _floats(held)["encoder"]["layers_0"]["attention"]["key"]["kernel"]
+  expected = (x @ np.asarray(kernel)).reshape(2, 4, 16).swapaxes(0, 1)
+  np.testing.assert_allclose(found, expected, **tolerance["parity"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float16_does_not_overflow(name):
+  rng = np.random.default_rng(0)
+  kernel = rng.normal(0.03, 0.05, (1024, 3)).astype(np.float32)
+  values, scale = quantized.quantize(
+    jnp.asarray(kernel), quantized.SCHEMES[name], -2
+  )
+  x = jnp.full((1, 1024), 5, jnp.float16)
+  found = quantized.matmul(x, values, scale)
+  assert found.dtype == jnp.float16
+  rounded = quantized.dequantize(values, scale, jnp.float32)
+  np.testing.assert_allclose(found, 5 * rounded.sum(0)[None], rtol=5e-3)
 
 
 def test_a_tuned_leaf_takes_the_form_of_the_old_one(params):
