@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-# Page faults of ten calls that need a temporary of 64 MB each.
+# Median page faults of calls that need a temporary of 64 MB each.
 PROBE = """
-import resource
+import resource, statistics
 from prompt_tuning.launch import host_memory
 done = host_memory.keep()
 import jax, jax.numpy as jnp
@@ -16,12 +16,13 @@ import jax, jax.numpy as jnp
 def work(x):
   y = jax.lax.optimization_barrier(jnp.tile(x, (4000, 4000)))
   return jnp.sum(jnp.sin(y) @ y[:, :1])
-for _ in range(3):
+def faults():
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   jax.block_until_ready(work(jnp.ones((1, 1))))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-  jax.block_until_ready(work(jnp.ones((1, 1))))
-print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+counts = [faults() for _ in range(25)]
+# The heap may still grow by a block in one of the first calls.
+print(done, int(statistics.median(counts)))
 """
 KEEP = "from prompt_tuning.launch import host_memory; print(host_memory.keep())"
 pytestmark = pytest.mark.skipif(
@@ -46,7 +47,7 @@ def test_pages_are_not_taken_from_the_kernel_again():
   done, kept = _probe()
   left, fresh = _probe(PROMPT_TUNING_KEEP_MEMORY="0")
   assert (done, left) == ("True", "False")
-  assert int(fresh) > 10 * 64_000_000 / 4096 / 2
+  assert int(fresh) > 64_000_000 / 4096 / 2
   assert int(kept) < int(fresh) / 20
 
 
