@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
+
 # sklearn is imported where a score is computed: it takes 0.7 s, which every
 # command would pay for when tasks are declared.
-Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
 
 def accuracy(

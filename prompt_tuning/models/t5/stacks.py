@@ -277,6 +277,7 @@ class Encoder(nn.Module):
     context = context._replace(bias=bias(x.shape[1], x.shape[1]))
     per_layer = sites.layer_sites(delta, "encoder")
     rate, hidden = config.dropout_rate, (config.emb_dim,)
+    # In the order in which a layer takes them apart.
     weights = _weights(config, x, per_layer, "enc_self")
     uses = (weights, hidden, (config.mlp_dim,), hidden)
     kept = masks.of_layers(keys, rate, count, uses)
@@ -338,6 +339,7 @@ class Decoder(nn.Module):
     )
     per_layer = sites.layer_sites(delta, "decoder")
     rate, hidden = config.dropout_rate, (config.emb_dim,)
+    # In the order in which a layer takes them apart.
     own = _weights(config, x, per_layer, "dec_self")
     across = _weights(config, cross.encoded, per_layer, "cross")
     uses = (own, hidden, across, hidden, (config.mlp_dim,), hidden)

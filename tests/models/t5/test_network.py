@@ -10,7 +10,7 @@ import pytest
 
 from prompt_tuning.core import axes, tree
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import network, sites
 from prompt_tuning.models.t5.config import T5Config
 
 CONFIG = T5Config(
@@ -306,3 +306,41 @@ def test_abstract_params_allocate_nothing_and_match_init():
   assert all(
     isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(abstract)
   )
+
+
+def test_unrolled_layers_share_one_trace(monkeypatch):
+  """One layer of each stack is traced, however many there are."""
+  calls = []
+  hidden = sites.hidden
+
+  def count(*args):
+    calls.append(1)
+    return hidden(*args)
+
+  # Sizes of no other test: what was traced before would not be traced again.
+  config = T5Config(
+    vocab_size=101,
+    emb_dim=20,
+    num_heads=2,
+    head_dim=6,
+    mlp_dim=28,
+    num_encoder_layers=5,
+    num_decoder_layers=4,
+    dropout_rate=0.1,
+  )
+  params = network.abstract_params(config)
+  ids = jax.ShapeDtypeStruct((2, 7), jnp.int32)
+  batch = {
+    "encoder_input_tokens": ids,
+    "decoder_input_tokens": ids,
+    "decoder_target_tokens": ids,
+  }
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+  monkeypatch.setattr(sites, "hidden", count)
+  jax.eval_shape(
+    lambda p, b, k: network.T5(config).apply({"params": p}, b, None, k),
+    params,
+    batch,
+    keys,
+  )
+  assert len(calls) == 2
