@@ -253,5 +253,6 @@ def _rms(params: Params) -> Array:
     jnp.sum(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)))
     for x in leaves
   ]
-  size = sum(x.size // x.shape[0] for x in leaves)
+  # A float: from XL on, a whole model's count is beyond int32.
+  size = float(sum(x.size // x.shape[0] for x in leaves))
   return jnp.sqrt(sum(squares) / size)

@@ -129,6 +129,18 @@ def test_a_step_is_compiled_once_without_a_mesh():
   assert step._cache_size() == 1
 
 
+def test_the_largest_model_has_a_step_of_its_own():
+  """A count of its parameters is beyond int32."""
+  xxl = t5_config.get("t5_1_1_xxl", scan_layers=True)
+  planned = tuned_model(model=xxl, restore_dtype="float32")
+  described = abstract_assembly.describe(planned, axes.make_mesh(4, 2))
+  after, _ = jax.eval_shape(
+    described.program.step, described.state, described.frozen, described.batch
+  )
+  shapes = jax.tree.map(lambda leaf: leaf.shape, described.state)
+  assert jax.tree.map(lambda leaf: leaf.shape, after) == shapes
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokens:
   inputs: Ragged
