@@ -27,6 +27,7 @@ def run(
   about: str,
   work: Callable[[Any, Flags], None],
   configurable: str | None = None,
+  keep_programs: bool = True,
 ) -> int:
   """Read flags and gin, build the job, and do it.
 
@@ -36,6 +37,7 @@ def run(
     about: one line for `--help`.
     work: does a job.
     configurable: what gin calls the job; by default as the command.
+    keep_programs: whether a later command may find compiled programs.
 
   Returns:
     0; 1 where training diverged; 2 where the command line, the configuration,
@@ -55,7 +57,8 @@ def run(
     if given.dry_run:
       print(gin_config.operative_text(), end="")
       return 0
-    compiled_programs.keep()
+    if keep_programs:
+      compiled_programs.keep()
     work(job, given)
   except loop.DivergedError as error:
     print(f"error: {error}", file=sys.stderr)

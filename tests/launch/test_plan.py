@@ -11,6 +11,7 @@ from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.launch import (
   chips,
   compiled_cost,
+  compiled_programs,
   main,
   plan,
   plan_report,
@@ -219,6 +220,15 @@ def test_command_says_what_is_wrong(planned, capsys, flags, says):
   assert not planned
 
 
+def test_command_keeps_no_programs(planned, monkeypatch):
+  """JAX cannot read what it compiled for chips that are not here."""
+  kept = []
+  monkeypatch.setattr(compiled_programs, "keep", lambda: kept.append(True))
+  assert plan.main([*FLAGS, "--topology=v5e:2x2"]) == 0
+  assert planned
+  assert not kept
+
+
 def test_plan_is_a_command(capsys):
   assert main.main(["plan", "--topology=v9:2x2", *FLAGS]) == 2
   assert "unknown TPU" in capsys.readouterr().err
@@ -250,6 +260,17 @@ def test_no_weight_gradient_crosses_chips_in_prompt_tuning(libtpu):
   gradient = 100 * 4 * 4
   nbytes = sum(one.times * one.nbytes for one in reduced)
   assert gradient <= nbytes <= gradient + 64
+
+
+def test_bytes_of_a_program_add_up(libtpu):
+  found = planning_tpu.plan(make_job(), SLICE, 1)
+  held = found.footprint
+  assert found.weights + held.trained <= held.arguments
+  # Attention's logits of a chip's rows, with the prompt before 20 tokens.
+  logits = 2 * (8 // 4) * make_job().model.num_heads * 120 * 120
+  assert logits < held.temporaries
+  assert held.arguments + held.temporaries <= held.total
+  assert held.total < SLICE.chip.memory
 
 
 def test_weight_gradients_cross_chips_in_model_tuning(libtpu):
