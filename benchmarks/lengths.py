@@ -90,7 +90,7 @@ def measure(
     scratch: for the batches.
 
   Returns:
-    Examples per second, and the share of positions that is not padding.
+    Way -> examples per second; `peak_gb` of each way's process.
   """
   ways = {
     "fixed": (BARE, _padded(tokens, max(2, batches // 3), LENGTHS["inputs"])),
@@ -108,7 +108,7 @@ def measure(
     shapes = {tuple(a.shape for a in b.values()): n for n, b in enumerate(made)}
     warm = list(shapes.values()) if side != PEFT else [0]
     workers[way].ask(do="step", file=str(files[way]), numbers=warm)
-  seconds = dict.fromkeys(ways, 0.0)
+  seconds, peak = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
   for number in range(batches):
     for way, (_, made) in ways.items():
       if number < len(made):
@@ -116,11 +116,12 @@ def measure(
           do="step", file=str(files[way]), numbers=[number]
         )
         seconds[way] += answer["seconds"][0]
+        peak[way] = answer["peak_bytes"]
   for way, (_, made) in ways.items():
     workers[way].__exit__()
     examples = sum(map(_examples, made))
     found[way] = round(examples / seconds[way], 2)
-  return found
+  return found | {"peak_gb": {w: round(b / 1e9, 2) for w, b in peak.items()}}
 
 
 def measure_tasks(

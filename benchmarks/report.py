@@ -112,7 +112,14 @@ def _lengths(rows: list[dict[str, Any]]) -> str:
   ]
   header = ["task", "fixed 512", "PEFT", "buckets", "packed"]
   header += ["buckets / PEFT", "packed / PEFT", "buckets / fixed"]
-  return "### Examples per second while training\n\n" + table(header, lines)
+  ways = ("fixed", "peft", "buckets", "packed")
+  peaks = [[row["task"], *(row["peak_gb"][w] for w in ways)] for row in rows]
+  return (
+    "### Examples per second while training\n\n"
+    + table(header, lines)
+    + "\n### Their peak memory, GB\n\n"
+    + table(header[:5], peaks)
+  )
 
 
 def _decoding(rows: list[dict[str, Any]]) -> str:
