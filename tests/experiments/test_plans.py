@@ -1,0 +1,53 @@
+"""What experiments/plans found, and what its README shows of it."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments.plans import run
+from prompt_tuning.models.t5 import config as t5_config
+
+FOLDER = pathlib.Path(run.__file__).parent
+RESULTS = json.loads((FOLDER / "results.json").read_text())
+
+
+def chosen(key):
+  """The mesh that fits on the smallest slice."""
+  return next(plan for plan in RESULTS[key]["plans"] if plan["fits"])
+
+
+def test_every_size_generation_and_method_was_planned():
+  wanted = {
+    f"{size}/{method}/{generation}"
+    for size in run.SIZES
+    for method in run.METHODS
+    for generation in run.GENERATIONS
+  }
+  assert set(RESULTS) == wanted
+
+
+@pytest.mark.parametrize("key", RESULTS)
+def test_what_is_called_fitting_fits(key):
+  plan = chosen(key)
+  assert plan["weights"] <= plan["arguments"]
+  assert plan["arguments"] + plan["temporaries"] <= plan["total"]
+  assert plan["total"] <= RESULTS[key]["memory"]
+  assert not plan["unknown_loops"]
+
+
+@pytest.mark.parametrize("key", [key for key in RESULTS if "/prompt/" in key])
+def test_no_weight_gradient_crosses_chips_in_prompt_tuning(key):
+  """Of rows on different chips: the prompt's gradient, sums of the loss."""
+  width = t5_config.get(f"t5_1_1_{key.split('/')[0]}").emb_dim
+  assert chosen(key)["reduced_over_data"] <= 100 * width * 4 + 64
+
+
+def test_readme_shows_the_results():
+  assert run.table(RESULTS) in (FOLDER / "README.md").read_text()
+
+
+def test_slices_that_weights_alone_fill_are_not_tried():
+  # 11 billion parameters of eight bytes are 83 GiB: more than four v5e have.
+  assert run.topologies("xxl", "model", "v5e")[0] == "v5e:2x4"
+  assert run.topologies("small", "prompt", "v5p")[0] == "v5p:1x1x1"
