@@ -120,7 +120,13 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
   Returns:
     One sentence or more; what costs least comes first.
   """
-  least = min((p.weights for p in plans if p.weights), default=0.0)
+  if not any(p.weights for p in plans):  # none was held against the memory
+    return (
+      f"No mesh tried can split the step over {where.count} chips. Try a "
+      "smaller slice, or a BATCH_SIZE that more chips divide "
+      f"(it is {job.dataset.batch_size})."
+    )
+  least = min(p.weights for p in plans if p.weights)
   steps = []
   if least > where.chip.memory / 2:
     if job.restore_dtype == "float32":

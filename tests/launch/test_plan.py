@@ -144,6 +144,15 @@ def test_advice_names_nothing_that_is_done_already():
   assert "BATCH_SIZE below 8" in text
 
 
+def test_advice_where_no_mesh_can_be_is_not_about_memory():
+  cannot = {"footprint": None, "cost": None, "failure": "cannot split"}
+  plans = [fake_plan(4, 1, weights=0.0, **cannot)]
+  text = plan_report.advice(make_job(), SLICE, plans)
+  assert "BATCH_SIZE" in text
+  assert "smaller slice" in text
+  assert "NUM_MICROBATCHES" not in text
+
+
 FLAGS = [
   "--gin_file=models/t5_1_1_tiny_prompt.gin",
   "--gin_file=runs/prompt_finetune.gin",
