@@ -287,13 +287,15 @@ def best(plans: Iterable[Plan]) -> Plan | None:
     plans: of one slice.
 
   Returns:
-    The cheapest; with equal bounds, the one of least memory. None if none fits.
+    The cheapest; with bounds equal to three digits, the one that leaves the
+    least to overlap, then the one of least memory. None if none fits.
   """
   fitting = [one for one in plans if one.footprint is not None]
   return min(
     fitting,
     key=lambda one: (
-      one.bound,
+      float(f"{one.bound:.2e}"),
+      sum(one.times.values()),
       one.footprint.total if one.footprint else math.inf,
     ),
     default=None,

@@ -112,6 +112,14 @@ def test_best_is_the_fastest_that_fits():
   assert planning_tpu.best(plans[:1]) is None
 
 
+def test_of_equally_fast_plans_the_one_that_sends_less_is_best():
+  gather = compiled_cost.Collective("all-gather", 4e9, ((0, 1),), 3, "")
+  quiet = fake_plan(4, 1, footprint=planning_tpu.Footprint(1, 2, 9, 10))
+  flops = SLICE.chip.flops * 0.9999
+  busy = fake_plan(2, 2, cost=compiled_cost.Cost(flops, (gather,), 0))
+  assert planning_tpu.best([busy, quiet]) is quiet
+
+
 @pytest.mark.parametrize(
   ("changes", "weights", "first"),
   [
