@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     default=[],
     type=program.variable,
     metavar="NAME=VALUE",
-    help="any other option of sbatch, such as gres=gpu:a100:8",
+    help="any other option of sbatch, such as constraint=a100",
   )
   return parser
 
@@ -100,8 +100,16 @@ def parameters(given: argparse.Namespace) -> dict[str, Any]:
 
   Returns:
     What is set, by submitit's names.
+
+  Raises:
+    ValueError: GPUs whose number the program would not know.
   """
   more = dict(option.split("=", 1) for option in given.sbatch)
+  if not given.gpus_per_node and "gpu" in more.get("gres", ""):
+    raise ValueError(
+      f"--sbatch gres={more['gres']}: give --gpus_per_node, too; without it "
+      "JAX would use one GPU of each node."
+    )
   found = {
     "name": given.name,
     "timeout_min": given.timeout_min,

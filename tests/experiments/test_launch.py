@@ -459,6 +459,13 @@ class Executor:
     return types.SimpleNamespace(job_id="1", paths=paths)
 
 
+def test_slurm_wants_the_number_of_gpus(fakes, capsys):
+  text = SLURM.replace("--gpus_per_node=4", "")
+  assert text != SLURM
+  assert called(slurm, f"{text} --sbatch gres=gpu:a100:4 --dry_run") == 2
+  assert "--gpus_per_node" in capsys.readouterr().err
+
+
 def test_submitit_gets_one_task_per_node(fakes, capsys, monkeypatch):
   module = types.ModuleType("submitit")
   module.AutoExecutor = Executor
