@@ -7,7 +7,9 @@ Batches of eight rows, prompt of 100, texts up to 512 tokens, real vocabulary:
 * buckets: this project, at most four lengths; the same examples a step.
 * packed: this project, several examples in a row; more examples a step.
 
-The first three draw the same number of examples from the same shuffled split.
+The first three take as many examples of the same split, but not the same ones:
+those of buckets are the first of the pipeline's order, whose lengths may not be
+the split's (docs/performance.md).
 """
 
 import pathlib

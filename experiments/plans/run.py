@@ -60,7 +60,7 @@ def command(size: str, method: str, topology: str) -> list[str]:
   }
   if method == "model":
     gin["MODEL_PARALLEL"] = "1"  # `--meshes first` tries others
-  # A model that trains is split over all chips, as its optimizer's state is.
+  # A model that trains is split over all chips; its optimizer's state is not.
   mesh = "data" if method == "prompt" else "fully_sharded"
   return [
     *(sys.executable, "-m", "prompt_tuning.launch.main", "plan"),
