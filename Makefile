@@ -49,11 +49,15 @@ test: env
 bench-short: env
 	$(BIN)/python -m benchmarks.run --short --out build/benchmarks
 
-# What README and docs/ quote. docs/data.md and docs/performance.md have the
-# commands of the benchmarks that need data.
+# What docs/performance.md quotes. Sections that read SuperGLUE need both paths;
+# README and docs/ have the commands that make TFDS.
+TFDS ?=
+VOCABULARY ?=
 bench: env
+	$(BIN)/python -m benchmarks.run \
+		$(if $(TFDS),--tfds_data_dir $(TFDS)) \
+		$(if $(VOCABULARY),--vocabulary $(VOCABULARY))
 	$(BIN)/python -m benchmarks.layer_layout
-	$(BIN)/python -m benchmarks.run
 	$(BIN)/python benchmarks/restore_memory.py
 
 clean:

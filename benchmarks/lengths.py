@@ -4,28 +4,28 @@ Batches of eight rows, prompt of 100, texts up to 512 tokens, real vocabulary:
 
 * fixed: every row padded to 512, the hand-written JAX step (T5X's way).
 * peft: PEFT, every batch padded to its longest row.
-* buckets: this project, at most four lengths; the same examples a step.
+* buckets: this project, at most four lengths; as many examples a step.
 * packed: this project, several examples in a row; more examples a step.
 
-The first three take as many examples of the same split, but not the same ones:
-those of buckets are the first of the pipeline's order, whose lengths may not be
-the split's (docs/performance.md).
+All are rates of a whole epoch, whose time is put together from that of a few
+batches (`epochs`). In every round each way takes its batches once; a ratio is
+that of one round, so that all of it was measured within a minute or two.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks import epochs
+from benchmarks.epochs import Batch, Epoch
 from benchmarks.sides import work
-from benchmarks.steps import BARE, PEFT, PROJECT, ROWS
-from benchmarks.turns import Worker
-from prompt_tuning.core.placement import Placement
+from benchmarks.steps import BARE, PEFT, PROJECT, insist_same
+from benchmarks.turns import WARM, Worker, spread
 from prompt_tuning.data import cache, spec
-from prompt_tuning.data.pipeline import Layout, TrainBatches
+from prompt_tuning.data.pipeline import Tokens
 
-LENGTHS = {"inputs": 512, "targets": 16}
 TASKS = {
   "BoolQ": "taskless_super_glue_boolq_v102",
   "CB": "taskless_super_glue_cb_v102",
@@ -35,102 +35,127 @@ TASKS = {
   "WSC": "taskless_super_glue_wsc_v102_simple_train",
   "MultiRC": "taskless_super_glue_multirc_v102",
 }
-PROMPT_LENGTH = 100
-LAYOUT = Layout(Placement(tuple(range(PROMPT_LENGTH))))
+WAYS = {"fixed": BARE, "peft": PEFT, "buckets": PROJECT, "packed": PROJECT}
+RATIOS = (("buckets", "peft"), ("packed", "peft"), ("buckets", "fixed"))
+SAMPLES = 8  # of PEFT's batches, each of which has a shape of its own
 
 
-def _own(tokens: cache.TokenCache, batching: str, count: int) -> list[dict]:
-  """The first batches of the project's pipeline; those of one epoch at most."""
-  batches = iter(
-    TrainBatches(tokens, ROWS, seed=0, layout=LAYOUT, batching=batching)
-  )
-  return [dict(next(batches)) for _ in range(count)]
+def describe(tokens: Tokens) -> dict[str, Epoch]:
+  """Describe an epoch of every way."""
+  return {
+    "fixed": epochs.fixed(tokens),
+    "peft": epochs.longest(tokens, SAMPLES),
+    "buckets": epochs.own(tokens, "buckets"),
+    "packed": epochs.own(tokens, "packed"),
+  }
 
 
-def _padded(
-  tokens: cache.TokenCache, count: int, length: int | None
-) -> list[dict]:
-  """Batches in a shuffled order, padded to a length or their longest."""
-  order = np.random.default_rng(0).permutation(len(tokens.inputs))
-  batches = []
-  for number in range(count):
-    rows = np.take(
-      order, range(number * ROWS, (number + 1) * ROWS), mode="wrap"
-    )
-    batch = {}
-    for name, store, fixed in (
-      ("inputs", tokens.inputs, length),
-      ("targets", tokens.targets, length and LENGTHS["targets"]),
-    ):
-      texts = [np.asarray(store[int(row)]) for row in rows]
-      width = fixed or max(map(len, texts))
-      batch[name] = np.stack(
-        [np.pad(text, (0, width - len(text))) for text in texts]
-      ).astype(np.int32)
-    batches.append(batch)
-  return batches
+def compared(ways: Mapping[str, Epoch]) -> dict[str, Batch]:
+  """Give sides the same examples, each in its way.
+
+  Returns:
+    Way -> batch: the pipeline's own of the commonest bucket, and its texts for
+    the others. A packed batch has other examples.
+  """
+  buckets = ways["buckets"]
+  batch = buckets.batches[int(np.argmax(buckets.counts))]
+  plain = epochs.without_prompt(batch)
+  return {
+    "fixed": epochs.pad(plain, epochs.LENGTHS),
+    "peft": epochs.longest_of(
+      {name: [row[row > 0] for row in rows] for name, rows in plain.items()}
+    ),
+    "buckets": batch,
+  }
 
 
-def _examples(batch: dict) -> int:
-  """Count a batch's examples: its rows, or its segments when packed."""
-  segments = batch.get("decoder_segment_ids")
-  return ROWS if segments is None else int(segments.max(axis=1).sum())
+class _Runner:
+  """One way's process and its batches: one to compare, then those to time."""
+
+  def __init__(
+    self,
+    way: str,
+    epoch: Epoch,
+    shared: Batch | None,
+    model: pathlib.Path,
+    scratch: pathlib.Path,
+  ):
+    self.file = scratch / f"{way}.npz"
+    given = [] if shared is None else [shared]
+    work.save(self.file, [*epoch.batches, epoch.widest, *given])
+    self._timed = list(range(len(epoch.batches)))
+    widest, same = len(epoch.batches), len(epoch.batches) + 1
+    self.worker = Worker(WAYS[way], model)
+    self.losses = self._take([same] if given else [])["results"]
+    # Each shape is compiled, or its memory found, before the clock starts.
+    self._take([widest] if WAYS[way] == PEFT else self._timed)
+
+  def take_turn(self) -> dict[str, Any]:
+    """Time every batch, after a step that does not count, see `turns.WARM`."""
+    answer = self._take([0] * WARM + self._timed)
+    return {**answer, "seconds": answer["seconds"][WARM:]}
+
+  def _take(self, numbers: Sequence[int]) -> dict[str, Any]:
+    return self.worker.ask(do="step", file=str(self.file), numbers=numbers)
 
 
 def measure(
-  model: pathlib.Path,
-  tokens: cache.TokenCache,
-  batches: int,
-  scratch: pathlib.Path,
+  model: pathlib.Path, tokens: Tokens, rounds: int, scratch: pathlib.Path
 ) -> dict[str, Any]:
   """Time every way of making batches of one task.
 
   Args:
     model: made by `making.write`.
     tokens: of the split.
-    batches: timed for each; of `fixed`, whose batches are alike, a third.
+    rounds: turns of each way.
     scratch: for the batches.
 
   Returns:
-    Way -> examples per second; `peak_gb` of each way's process.
+    `examples_per_s`: way -> spread over rounds; `ratios` of them, likewise;
+    `peak_gb` of each way's process; `epochs`: way -> width of what is timed and
+    how many of the epoch's batches it stands for.
+
+  Raises:
+    RuntimeError: the sides' losses on the same examples differ.
   """
-  ways = {
-    "fixed": (BARE, _padded(tokens, max(2, batches // 3), LENGTHS["inputs"])),
-    "peft": (PEFT, _padded(tokens, batches, None)),
-    "buckets": (PROJECT, _own(tokens, "buckets", batches)),
-    "packed": (PROJECT, _own(tokens, "packed", max(2, batches // 3))),
+  ways = describe(tokens)
+  shared = compared(ways)
+  runners = {
+    way: _Runner(way, epoch, shared.get(way), model, scratch)
+    for way, epoch in ways.items()
   }
-  found: dict[str, Any] = {}
-  workers, files = {}, {}
-  for way, (side, made) in ways.items():
-    files[way] = scratch / f"{way}.npz"
-    work.save(files[way], made)
-    workers[way] = Worker(side, model)
-    # Each shape is compiled, or its memory found, before the clock starts.
-    shapes = {tuple(a.shape for a in b.values()): n for n, b in enumerate(made)}
-    warm = list(shapes.values()) if side != PEFT else [0]
-    workers[way].ask(do="step", file=str(files[way]), numbers=warm)
-  seconds, peak = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
-  for number in range(batches):
-    for way, (_, made) in ways.items():
-      if number < len(made):
-        answer = workers[way].ask(
-          do="step", file=str(files[way]), numbers=[number]
-        )
-        seconds[way] += answer["seconds"][0]
-        peak[way] = answer["peak_bytes"]
-  for way, (_, made) in ways.items():
-    workers[way].__exit__()
-    examples = sum(map(_examples, made))
-    found[way] = round(examples / seconds[way], 2)
-  return found | {"peak_gb": {w: round(b / 1e9, 2) for w, b in peak.items()}}
+  insist_same({WAYS[way]: runners[way].losses for way in shared})
+  rates: dict[str, list[float]] = {way: [] for way in ways}
+  peaks = {}
+  for _ in range(rounds):
+    for way, epoch in ways.items():
+      answer = runners[way].take_turn()
+      rates[way].append(epoch.rate(answer["seconds"]))
+      peaks[way] = round(answer["peak_bytes"] / 1e9, 2)
+  for runner in runners.values():
+    runner.worker.__exit__()
+  return {
+    "examples_per_s": {way: spread(found) for way, found in rates.items()},
+    "ratios": {
+      f"{way} / {other}": spread(np.divide(rates[way], rates[other]).tolist())
+      for way, other in RATIOS
+    },
+    "peak_gb": peaks,
+    "epochs": {
+      way: [
+        (epochs.size(batch) // epochs.ROWS, count)
+        for batch, count in zip(epoch.batches, epoch.counts, strict=True)
+      ]
+      for way, epoch in ways.items()
+    },
+  }
 
 
 def measure_tasks(
   model: pathlib.Path,
   data_dir: str,
   cache_dir: str,
-  batches: int,
+  rounds: int,
   scratch: pathlib.Path,
   tasks: Sequence[str],
 ) -> list[dict[str, Any]]:
@@ -140,7 +165,7 @@ def measure_tasks(
     model: made by `making.write`.
     data_dir: made by `prompt-tuning data prepare`.
     cache_dir: of tokens.
-    batches: timed for each way.
+    rounds: turns of each way.
     scratch: for batches.
     tasks: keys of `TASKS`.
 
@@ -150,10 +175,10 @@ def measure_tasks(
   rows = []
   for name in tasks:
     tokens = cache.load_task(
-      spec.task(TASKS[name]), "train", LENGTHS, cache_dir, data_dir
+      spec.task(TASKS[name]), "train", epochs.LENGTHS, cache_dir, data_dir
     )
-    mean = float(np.mean(np.diff(tokens.inputs.offsets)))
-    found = measure(model, tokens, batches, scratch)
+    mean = float(np.mean(tokens.inputs.lengths))
+    found = measure(model, tokens, rounds, scratch)
     rows.append({"task": name, "mean_tokens": round(mean, 1), **found})
     print(rows[-1], flush=True)
   return rows

@@ -28,9 +28,7 @@ def machine() -> dict[str, str]:
 
 def ratio(row: dict[str, Any], side: str, other: str) -> float:
   """Divide two sides' median steps."""
-  medians = (row[name]["step_s"]["median"] for name in (side, other))
-  ours, theirs = medians
-  return float(ours / theirs)
+  return float(row[side]["step_s"]["median"] / row[other]["step_s"]["median"])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -59,7 +57,7 @@ def markdown(found: dict[str, Any]) -> str:
   return "\n".join(parts)
 
 
-def _seconds(found: dict[str, float]) -> str:
+def _spread(found: dict[str, float]) -> str:
   return f"{found['median']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
 
 
@@ -69,7 +67,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
     sides = (PROJECT, PEFT, BARE)
     times.append(
       [row["inputs"]]
-      + [_seconds(row[side]["step_s"]) for side in sides]
+      + [_spread(row[side]["step_s"]) for side in sides]
       + [f"{ratio(row, PROJECT, other):.2f}" for other in (PEFT, BARE)]
     )
     for side in sides:
@@ -100,25 +98,22 @@ def _commands(rows: list[dict[str, Any]]) -> str:
 
 
 def _lengths(rows: list[dict[str, Any]]) -> str:
-  lines = [
-    [
-      f"{row['task']} ({row['mean_tokens']} tokens)",
-      *(row[way] for way in ("fixed", "peft", "buckets", "packed")),
-      f"{row['buckets'] / row['peft']:.2f}",
-      f"{row['packed'] / row['peft']:.2f}",
-      f"{row['buckets'] / row['fixed']:.2f}",
-    ]
-    for row in rows
-  ]
-  header = ["task", "fixed 512", "PEFT", "buckets", "packed"]
-  header += ["buckets / PEFT", "packed / PEFT", "buckets / fixed"]
-  ways = ("fixed", "peft", "buckets", "packed")
-  peaks = [[row["task"], *(row["peak_gb"][w] for w in ways)] for row in rows]
+  ways = {"fixed": "fixed 512", "peft": "PEFT"}
+  ways |= {"buckets": "buckets", "packed": "packed"}
+  rates, ratios, peaks = [], [], []
+  for row in rows:
+    name = f"{row['task']} ({row['mean_tokens']} tokens)"
+    rates.append([name, *(_spread(row["examples_per_s"][w]) for w in ways)])
+    ratios.append([row["task"], *map(_spread, row["ratios"].values())])
+    peaks.append([row["task"], *(row["peak_gb"][way] for way in ways)])
+  header = ["task", *ways.values()]
   return (
-    "### Examples per second while training\n\n"
-    + table(header, lines)
+    "### Examples per second while training, median (least to most)\n\n"
+    + table(header, rates)
+    + "\n### Their ratios, median (least to most)\n\n"
+    + table(["task", *rows[0]["ratios"]], ratios)
     + "\n### Their peak memory, GB\n\n"
-    + table(header[:5], peaks)
+    + table(header, peaks)
   )
 
 
@@ -129,13 +124,12 @@ def _decoding(rows: list[dict[str, Any]]) -> str:
     lines.append(
       [
         row["inputs"],
-        _seconds(ours),
-        _seconds(theirs),
+        _spread(ours),
+        _spread(theirs),
         f"{ours['median'] / theirs['median']:.2f}",
-        f"{row['rows_alike']:.0%}",
       ]
     )
-  header = ["text tokens", "this project", "PEFT", "ratio", "rows alike"]
+  header = ["text tokens", "this project", "PEFT", "ratio"]
   return "### Seconds to decode 32 rows greedily\n\n" + table(header, lines)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import turns
-from benchmarks.turns import Worker
+from benchmarks.turns import WARM, Worker
 
 PROJECT, PEFT, BARE = "project", "peft_torch", "bare_jax"
 SIDES = (PROJECT, PEFT, BARE)
@@ -23,17 +23,17 @@ def measure_steps(
   inputs: Sequence[int],
   rounds: int,
   scratch: pathlib.Path,
-  starts: bool = True,
+  starts: Sequence[int],
 ) -> list[dict[str, Any]]:
   """Time a step of every side at several input lengths.
 
   Args:
     model: made by `making.write`.
     inputs: text tokens of a row.
-    rounds: turns of each side, two steps a turn.
+    rounds: turns of each side, two timed steps a turn.
     scratch: an empty folder, for compiled programs.
-    starts: also time first steps of fresh processes, without and with programs
-      that an earlier process compiled.
+    starts: those of `inputs` for which to time first steps of fresh processes
+      too, without and with programs that an earlier process compiled.
 
   Returns:
     One row per length.
@@ -47,13 +47,14 @@ def measure_steps(
     }
     compiled = scratch / f"compiled_{length}"
     found: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
-    for kind in ("cold", "warm") if starts else ():
+    for kind in ("cold", "warm") if length in starts else ():
       for side in SIDES:
         with Worker(side, model, compiled) as worker:
           first = worker.ask(**asked, times=1)["seconds"][0]
           found[side][f"{kind}_start_s"] = round(worker.start_s + first, 2)
     workers = {side: Worker(side, model, compiled) for side in SIDES}
-    requests = [{**asked, "times": 2}] * (rounds + 1)
+    requests = [{**asked, "times": 1}]  # compiles
+    requests += [{**asked, "times": WARM + 2}] * rounds
     answers = turns.take_turns(workers, dict.fromkeys(SIDES, requests))
     for worker in workers.values():
       worker.__exit__()
@@ -63,7 +64,7 @@ def measure_steps(
     }
     insist_same(losses)
     for side in SIDES:
-      timed = [s for answer in answers[side][1:] for s in answer["seconds"]]
+      timed = [s for turn in answers[side][1:] for s in turn["seconds"][WARM:]]
       found[side] |= {"step_s": turns.spread(timed)}
       found[side]["peak_gb"] = round(answers[side][-1]["peak_bytes"] / 1e9, 2)
     rows.append({"inputs": length, "losses": losses[PROJECT], **found})
@@ -90,26 +91,33 @@ def insist_same(losses: dict[str, list[float]]) -> None:
 def measure_decoding(
   model: pathlib.Path, inputs: Sequence[int], rounds: int
 ) -> list[dict[str, Any]]:
-  """Time greedy decoding of eight tokens for 32 rows."""
+  """Time greedy decoding of eight tokens for 32 rows.
+
+  Raises:
+    RuntimeError: the sides decode different ids.
+  """
   rows = []
   for length in inputs:
     sides = (PROJECT, PEFT)
     workers = {side: Worker(side, model) for side in sides}
     asked = {"do": "decode", "length": TARGETS, "shape": [32, length, TARGETS]}
-    request = {**asked, "vocab_size": VOCABULARY, "times": 1}
+    request = {**asked, "vocab_size": VOCABULARY, "times": WARM + 1}
     answers = turns.take_turns(
-      workers, dict.fromkeys(sides, [request] * (rounds + 1))
+      workers, dict.fromkeys(sides, [request] * rounds)
     )
     for worker in workers.values():
       worker.__exit__()
     ours, theirs = (np.array(answers[side][-1]["results"][0]) for side in sides)
     same = min(ours.shape[1], theirs.shape[1])
-    row: dict[str, Any] = {
-      "inputs": length,
-      "rows_alike": float((ours[:, :same] == theirs[:, :same]).all(1).mean()),
-    }
+    unlike = int((ours[:, :same] != theirs[:, :same]).any(axis=1).sum())
+    if unlike:
+      raise RuntimeError(
+        f"The project and PEFT decode {unlike} of {len(ours)} rows of {length} "
+        "tokens differently: they do not do the same work."
+      )
+    row: dict[str, Any] = {"inputs": length}
     for side in sides:
-      timed = [s for answer in answers[side][1:] for s in answer["seconds"]]
+      timed = [s for turn in answers[side] for s in turn["seconds"][WARM:]]
       row[side] = {"seconds": turns.spread(timed)}
     rows.append(row)
   return rows

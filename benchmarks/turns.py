@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
+# Steps at the start of a turn that do not count: a process that has waited is
+# slow at first, and slower the more fresh memory its steps take.
+WARM = 1
 
 
 class Worker:

@@ -1,0 +1,161 @@
+"""What the benchmarks measure, what CI insists on, how it is laid out."""
+
+import copy
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import limits, report, run
+from benchmarks.sides import worker
+from benchmarks.steps import BARE, PEFT, PROJECT
+
+
+def side(seconds, peak, warm):
+  step = {"median": 2 * seconds, "least": seconds, "most": 3 * seconds}
+  return {"step_s": step, "peak_gb": peak, "warm_start_s": warm}
+
+
+@pytest.fixture
+def found():
+  """Results as docs/performance.md has them, rounded."""
+  return {
+    "steps": [
+      {
+        "inputs": 64,
+        PROJECT: side(0.9, 1.1, 5.6),
+        PEFT: side(1.2, 1.4, 5.5),
+        BARE: side(1.1, 1.4, 4.9),
+      },
+      {
+        "inputs": 512,
+        PROJECT: side(4.0, 2.0, 8.9),
+        PEFT: side(4.7, 2.9, 10.5),
+        BARE: side(5.5, 4.0, 9.0),
+      },
+    ],
+    "bank": [{"runs": 8, "bank_ms": 1.0, "in_turn_ms": 3.0, "speedup": 3.0}],
+    "pretraining": [
+      {
+        "size": "ladder_1",
+        "tokens_per_second": {"project": 99, "bare": 100},
+        "ratio": 0.99,
+      }
+    ],
+  }
+
+
+def test_measured_ratios_are_within_the_limits(found):
+  assert limits.broken(found) == []
+
+
+def test_the_straightforward_program_would_not_pass(found):
+  slow = copy.deepcopy(found)
+  for row in slow["steps"]:
+    row[PROJECT] = row[BARE]
+  names = "\n".join(limits.broken(slow))
+  assert "64 tokens, project / bare JAX: 1.00" in names
+  assert "512 tokens, project / PEFT: 1.17" in names
+  assert "512 tokens, project / bare JAX: 1.00" in names
+  assert "peak memory at 512 tokens" in names
+
+
+@pytest.mark.parametrize(
+  ("path", "value"),
+  [
+    (("steps", 0, PROJECT, "warm_start_s"), 8.0),
+    (("steps", 0, PROJECT, "peak_gb"), 1.5),
+    (("bank", 0, "speedup"), 1.2),
+    (("pretraining", 0, "ratio"), 0.5),
+    (("pretraining", 0, "ratio"), float("nan")),
+  ],
+)
+def test_every_kind_of_regression_is_reported(found, path, value):
+  at = found
+  for key in path[:-1]:
+    at = at[key]
+  at[path[-1]] = value
+  assert len(limits.broken(found)) == 1
+
+
+def test_only_what_was_measured_is_judged(found):
+  assert limits.broken({"bank": found["bank"]}) == []
+
+
+def test_short_and_full_runs_choose_their_sections():
+  assert run.choose(None, True, False) == (list(run.IN_SHORT), [])
+  everything, left_out = run.choose(None, False, True)
+  assert everything == list(run.SECTIONS)
+  assert not left_out
+  some, left_out = run.choose(None, False, False)
+  assert left_out == list(run.NEED_DATA)
+  assert sorted(some + left_out) == sorted(run.SECTIONS)
+
+
+@pytest.mark.parametrize(
+  ("words", "message"),
+  [
+    (["--only", "lengths"], "read SuperGLUE: set --tfds_data_dir"),
+    (["--vocabulary", __file__], "--tfds_data_dir is missing"),
+    (["--tfds_data_dir", "nowhere", "--vocabulary", __file__], "no nowhere"),
+  ],
+)
+def test_a_wrong_command_line_is_refused_before_anything_runs(
+  words, message, capsys
+):
+  with pytest.raises(SystemExit):
+    run.parse(words)
+  assert message in capsys.readouterr().err
+
+
+def test_sections_without_data_are_named(capsys):
+  args = run.parse([])
+  assert "Left out: commands, lengths, throughput" in capsys.readouterr().err
+  assert "steps" in args.only
+  assert "lengths" not in args.only
+
+
+def test_the_tables_show_ratios_of_medians(found):
+  text = report.markdown({"machine": {"cores": "2"}, **found})
+  assert "| 512 | 8.00 (4.00 to 12.00) | 9.40" in text
+  assert "| 0.85 | 0.73 |" in text
+  assert "| 8 | 1.0 | 3.0 | 3.0 |" in text
+
+
+def test_real_lengths_have_rates_ratios_and_memory():
+  spread = {"median": 1.0, "least": 0.5, "most": 2.0}
+  ways = ("fixed", "peft", "buckets", "packed")
+  row = {
+    "task": "RTE",
+    "mean_tokens": 81.0,
+    "examples_per_s": dict.fromkeys(ways, spread),
+    "ratios": {"buckets / peft": spread},
+    "peak_gb": dict(zip(ways, (4.0, 2.0, 1.5, 1.9), strict=True)),
+  }
+  text = report.markdown({"machine": {"cores": "2"}, "lengths": [row]})
+  assert "| RTE (81.0 tokens) | 1.00 (0.50 to 2.00) |" in text
+  assert "| task | buckets / peft |" in text
+  assert "| RTE | 4.0 | 2.0 | 1.5 | 1.9 |" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_the_process_s_own_not_its_parent_s():
+  root = pathlib.Path(worker.__file__).parents[2]
+  child = (
+    "from benchmarks.sides import worker; print(worker.peak_bytes());"
+    "held = bytearray(300_000_000); print(worker.peak_bytes())"
+  )
+  ballast = bytearray(800_000_000)
+  done = subprocess.run(
+    [sys.executable, "-c", child],
+    cwd=root,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert len(ballast)
+  assert worker.peak_bytes() > 800_000_000
+  before, after = map(int, done.stdout.split())
+  assert before < 700_000_000
+  assert 290_000_000 < after - before < 400_000_000
