@@ -35,7 +35,7 @@ def _steps(length: int, value: str, other: str) -> Callable[[Any], float]:
   def read(rows: list[dict[str, Any]]) -> float:
     row = next(row for row in rows if row["inputs"] == length)
     ours, theirs = row[PROJECT][value], row[other][value]
-    if value == "step_s":
+    if isinstance(ours, dict):
       ours, theirs = ours["least"], theirs["least"]
     return float(ours / theirs)
 

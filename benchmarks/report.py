@@ -76,7 +76,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
         [
           f"{row['inputs']}, {_NAMES[side]}",
           one.get("cold_start_s", ""),
-          one.get("warm_start_s", ""),
+          _spread(one["warm_start_s"]) if "warm_start_s" in one else "",
           one["peak_gb"],
         ]
       )

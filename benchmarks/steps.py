@@ -33,7 +33,7 @@ def measure_steps(
     rounds: turns of each side, two timed steps a turn.
     scratch: an empty folder, for compiled programs.
     starts: those of `inputs` for which to time first steps of fresh processes
-      too, without and with programs that an earlier process compiled.
+      too: one without and `rounds` with programs that an earlier one compiled.
 
   Returns:
     One row per length.
@@ -47,11 +47,12 @@ def measure_steps(
     }
     compiled = scratch / f"compiled_{length}"
     found: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
-    for kind in ("cold", "warm") if length in starts else ():
-      for side in SIDES:
-        with Worker(side, model, compiled) as worker:
-          first = worker.ask(**asked, times=1)["seconds"][0]
-          found[side][f"{kind}_start_s"] = round(worker.start_s + first, 2)
+    if length in starts:
+      for side, seconds in _starts(model, asked, compiled, rounds).items():
+        found[side] = {
+          "cold_start_s": round(seconds[0], 2),
+          "warm_start_s": turns.spread(seconds[1:]),
+        }
     workers = {side: Worker(side, model, compiled) for side in SIDES}
     requests = [{**asked, "times": 1}]  # compiles
     requests += [{**asked, "times": WARM + 2}] * rounds
@@ -69,6 +70,24 @@ def measure_steps(
       found[side]["peak_gb"] = round(answers[side][-1]["peak_bytes"] / 1e9, 2)
     rows.append({"inputs": length, "losses": losses[PROJECT], **found})
   return rows
+
+
+def _starts(
+  model: pathlib.Path, asked: dict[str, Any], compiled: pathlib.Path, warm: int
+) -> dict[str, list[float]]:
+  """Time fresh processes until their first step is done.
+
+  Returns:
+    Side -> seconds: once with nothing compiled, then `warm` times with what the
+    first left.
+  """
+  found: dict[str, list[float]] = {side: [] for side in SIDES}
+  for _ in range(1 + warm):
+    for side in SIDES:
+      with Worker(side, model, compiled) as worker:
+        first = worker.ask(**asked, times=1)["seconds"][0]
+        found[side].append(worker.start_s + first)
+  return found
 
 
 def insist_same(losses: dict[str, list[float]]) -> None:
