@@ -105,11 +105,14 @@ def parameters(given: argparse.Namespace) -> dict[str, Any]:
     ValueError: GPUs whose number the program would not know.
   """
   more = dict(option.split("=", 1) for option in given.sbatch)
-  if not given.gpus_per_node and "gpu" in more.get("gres", ""):
-    raise ValueError(
-      f"--sbatch gres={more['gres']}: give --gpus_per_node, too; without it "
-      "JAX would use one GPU of each node."
-    )
+  if not given.gpus_per_node:
+    for option, value in more.items():
+      if _asks_for_gpus(option, value):
+        raise ValueError(
+          f"--sbatch {option}={value} asks for GPUs: give --gpus_per_node, "
+          "their number on each node, too; without it JAX would use one GPU of "
+          "each node."
+        )
   found = {
     "name": given.name,
     "timeout_min": given.timeout_min,
@@ -126,6 +129,19 @@ def parameters(given: argparse.Namespace) -> dict[str, Any]:
     "slurm_additional_parameters": more or None,
   }
   return {key: value for key, value in found.items() if value is not None}
+
+
+def _asks_for_gpus(option: str, value: str) -> bool:
+  """Tell whether an option of sbatch is about GPUs.
+
+  `gpus`, `gpus_per_node`, `_socket`, `_task` and `ntasks_per_gpu` ask for some;
+  other names with `gpu` in them are of use only where some are asked for.
+  `gres` and `tres_per_task` name what they ask for in their values.
+
+  Source: sbatch's manual.
+  """
+  named = option.startswith(("gres", "tres")) and "gpu" in value.lower()
+  return named or "gpu" in option
 
 
 def batch_file(given: argparse.Namespace) -> str:

@@ -9,7 +9,8 @@
 Steps: `create` asks for the TPU, `install` makes an environment on every
 worker, `run` starts the program on every worker and returns, `logs` fetches
 what it has written so far, `delete` gives the TPU back. Given steps run in this
-order, whatever theirs is.
+order, whatever theirs is; `delete` would not wait for what `run` has started,
+hence not both.
 
 Source: the gcloud reference of `compute tpus tpu-vm` (create, ssh, scp, delete)
 and `compute tpus queued-resources` (create, describe, delete), Cloud TPU's
@@ -92,10 +93,17 @@ def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
     The commands of the steps that were asked for.
 
   Raises:
-    ValueError: a step lacks a flag.
+    ValueError: a step lacks a flag, or would undo another.
+    FileNotFoundError: there is no such package.
   """
   if args and "run" not in given.steps:
     raise ValueError(f"--steps has no run: nothing would read {args[0]!r}.")
+  if {"run", "delete"} <= set(given.steps):
+    raise ValueError(
+      f"--steps {' '.join(given.steps)}: run returns once the program has "
+      "started, and delete would take the TPU from it. Leave delete out; give "
+      "--steps delete when the program has ended (--steps logs tells)."
+    )
   commands: list[Command] = []
   for step in STEPS:
     if step == "run" and step in given.steps:
@@ -154,6 +162,12 @@ def _install(given: argparse.Namespace) -> list[Command]:
       f"--no-deps --wheel-dir=dist {package}; then give --package=dist/..."
     )
   if package.endswith(".whl") and "://" not in package:
+    if not (given.dry_run or pathlib.Path(package).is_file()):
+      raise FileNotFoundError(
+        f"--package={package}: no such file; expected a wheel here (pip wheel "
+        "--no-deps --wheel-dir=dist . makes one) or what pip can install on "
+        "the workers."
+      )
     target = f"{given.name}:"
     words = ("tpu-vm", "scp", package, target, "--worker=all")
     commands.append(_gcloud(given, *words))

@@ -1,11 +1,13 @@
 """Compiled programs are kept from one command to the next."""
 
 import hashlib
-import os
 import pathlib
 import platform
 
 import jax
+
+_CPUS = pathlib.Path("/proc/cpuinfo")
+_INSTRUCTIONS = ("flags", "Features")  # where x86 and ARM list theirs
 
 
 def keep() -> None:
@@ -21,9 +23,13 @@ def keep() -> None:
 
 
 def _machine() -> str:
-  """Name what a program for this CPU may be run on: homes are shared."""
-  known = platform.machine()
-  if os.path.exists("/proc/cpuinfo"):
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    known += next((line for line in lines if line.startswith("flags")), "")
+  """Name what a program for this CPU may be run on: homes are shared.
+
+  Where Linux does not list the CPU's instructions, and elsewhere, a program is
+  for the machine of this name only.
+  """
+  lines = _CPUS.read_text().splitlines() if _CPUS.exists() else []
+  known = platform.machine() + next(
+    (line for line in lines if line.startswith(_INSTRUCTIONS)), platform.node()
+  )
   return hashlib.sha256(known.encode()).hexdigest()[:8]

@@ -88,12 +88,11 @@ def custom_task(*args: Any, **kwargs: Any) -> str:
 
 
 def _dtype(name: str) -> Any:
-  try:
-    return jnp.dtype(name)
-  except TypeError as error:
+  if name not in config.DTYPES:
     raise ValueError(
       f"ACTIVATION_DTYPE {name!r}: expected 'float32' or 'bfloat16'."
-    ) from error
+    )
+  return jnp.dtype(name)
 
 
 # Full name in gin -> what it builds.

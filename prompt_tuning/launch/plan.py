@@ -88,8 +88,8 @@ def plan_slice(job: TrainJob, where: Slice, meshes: str = "all") -> list[Plan]:
   if meshes == "given":
     if job.mesh.model not in ways:
       raise ValueError(
-        f"{where} has {where.count} chips, which MODEL_PARALLEL = "
-        f"{job.mesh.model} does not divide."
+        f"MODEL_PARALLEL = {job.mesh.model} does not divide the number of "
+        f"chips of {where}, {where.count}."
       )
     ways = [job.mesh.model]
   plans: list[Plan] = []

@@ -39,11 +39,14 @@ def lines(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> list[str]:
   rows = [_HEADER, *map(_row, plans)]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   text = [
-    f"{where}: {where.count} chips, {_gib(chip.memory)} of memory for each",
+    f"{where}: {_counted(where.count, 'chip')}, {_gib(chip.memory)} of memory "
+    "for each",
     *("  " + "  ".join(map(str.rjust, row, widths)).rstrip() for row in rows),
   ]
   text += [
-    f"  {one.data} x {one.model}: {one.failure}" for one in plans if one.failure
+    f"  {one.data} x {one.model}: {_in_one_line(one.failure)}"
+    for one in plans
+    if one.failure
   ]
   best = planning_tpu.best(plans)
   if best is None or best.cost is None:
@@ -88,7 +91,7 @@ def _best_lines(best: Plan, cost: Cost) -> list[str]:
     )
   if cost.unknown_loops:
     text.append(
-      f"  {cost.unknown_loops} loops of unknown length were counted as "
+      f"  {_counted(cost.unknown_loops, 'loop')} of unknown length counted as "
       "running once: the bound is too low."
     )
   return text
@@ -122,8 +125,9 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
   """
   if not any(p.weights for p in plans):  # none was held against the memory
     return (
-      f"No mesh tried can split the step over {where.count} chips. Try a "
-      "smaller slice, or a BATCH_SIZE that more chips divide "
+      "No mesh tried can split the step over "
+      f"{_counted(where.count, 'chip')}. Try a smaller slice, or a BATCH_SIZE "
+      "that more chips divide "
       f"(it is {job.dataset.batch_size})."
     )
   least = min(p.weights for p in plans if p.weights)
@@ -204,6 +208,19 @@ def _plan_json(one: Plan) -> dict[str, Any]:
     "at_least": one.times,
     "unknown_loops": one.cost.unknown_loops,
   }
+
+
+def _in_one_line(failure: str) -> str:
+  """Shorten a failure to what it says and the first thing that it lists."""
+  says, *listed = (line.strip() for line in failure.splitlines())
+  if not listed:
+    return says
+  others = f", and {len(listed) - 1:,} more" if len(listed) > 1 else ""
+  return f"{says} {listed[0]}{others}"
+
+
+def _counted(number: int, noun: str) -> str:
+  return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _gib(nbytes: float) -> str:

@@ -31,7 +31,7 @@ JOINED = [*ARGS, "--multiprocess_gpu"]
 GKE = "--cluster=c --workload=w --tpu_type=v5litepod-16 --docker_image=i:1"
 TPU = "--name=n --zone=z"
 KIND = "--accelerator_type=v5litepod-16 --runtime_version=v2-alpha-tpuv5-lite"
-EVERY_STEP = "create install run logs delete"
+EVERY_STEP = "create install run logs"
 SLURM = "--timeout_min=60 --nodes=2 --gpus_per_node=4"
 
 # Writes its name, its words, and one variable; then does what it is told to.
@@ -196,6 +196,19 @@ def test_missing_and_bad_flags_are_named(capsys, module, given, flag):
     (tpu_vm, f"{TPU} --steps install", [], "install needs --package"),
     (tpu_vm, f"{TPU} --steps install --package=.", [], "is a folder"),
     (tpu_vm, f"{TPU} --steps logs", ARGS, "--steps has no run"),
+    (tpu_vm, f"{TPU} --steps run delete", ARGS, "Leave delete out"),
+    (
+      tpu_vm,
+      f"{TPU} {KIND} --package=p --steps delete logs run install create",
+      ARGS,
+      "Leave delete out",
+    ),
+    (
+      tpu_vm,
+      f"{TPU} {KIND} --steps create install run --package=dist/none.whl",
+      ARGS,
+      "--package=dist/none.whl: no such file",
+    ),
     (tpu_vm, TPU, [], "flags of prompt-tuning train after --"),
     (gke, GKE, ["--gin_flie=x"], "--gin_file"),
     (gke, GKE, ["--coordinator_address=h:1"], "Leave out --coordinator"),
@@ -366,7 +379,11 @@ def remote(words):
   return " ".join(option(words, "command").split(" "))
 
 
-def test_a_wheel_is_copied_and_installed(fakes):
+def test_a_wheel_is_copied_and_installed(fakes, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  wheel = tmp_path / "my dist" / "p-1.whl"
+  wheel.parent.mkdir()
+  wheel.touch()
   text = f"{TPU} --steps install --package='my dist/p-1.whl' --setup='echo hi'"
   assert called(tpu_vm, text, []) == 0
   copy, install = fakes.calls()
@@ -459,11 +476,37 @@ class Executor:
     return types.SimpleNamespace(job_id="1", paths=paths)
 
 
-def test_slurm_wants_the_number_of_gpus(fakes, capsys):
-  text = SLURM.replace("--gpus_per_node=4", "")
-  assert text != SLURM
-  assert called(slurm, f"{text} --sbatch gres=gpu:a100:4 --dry_run") == 2
-  assert "--gpus_per_node" in capsys.readouterr().err
+@pytest.mark.parametrize(
+  "option",
+  [
+    "gres=gpu:a100:4",
+    "gres=lscratch:100,gpu",
+    "gpus=8",
+    "gpus_per_node=a100:4",
+    "gpus_per_socket=2",
+    "gpus_per_task=4",
+    "ntasks_per_gpu=1",
+    "tres_per_task=cpu=8,gres/gpu:a100=4",
+  ],
+)
+def test_slurm_wants_the_number_of_gpus(capsys, option):
+  without = SLURM.replace("--gpus_per_node=4", "")
+  assert without != SLURM
+  text = f"--sbatch comment=x --sbatch {option} --dry_run"
+  assert called(slurm, f"{without} {text}") == 2
+  error = capsys.readouterr().err
+  assert f"--sbatch {option} " in error
+  assert "--gpus_per_node" in error
+  assert called(slurm, f"{SLURM} {text}") == 0
+
+
+@pytest.mark.parametrize(
+  "option", ["partition=gpu", "constraint=gpu", "gres=lscratch:100", "mem=0"]
+)
+def test_slurm_runs_without_gpus(capsys, option):
+  text = SLURM.replace("--gpus_per_node=4", f"--sbatch {option} --dry_run")
+  assert called(slurm, text) == 0
+  assert "JAX_LOCAL_DEVICE_IDS" not in capsys.readouterr().out
 
 
 def test_submitit_gets_one_task_per_node(fakes, capsys, monkeypatch):

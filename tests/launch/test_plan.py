@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 
+import jax
 import pytest
 
 from prompt_tuning.core import axes, partition, tree
@@ -159,6 +160,52 @@ def test_advice_where_no_mesh_can_be_is_not_about_memory():
   assert "BATCH_SIZE" in text
   assert "smaller slice" in text
   assert "NUM_MICROBATCHES" not in text
+
+
+def _cannot_split(ways):
+  """What the axis rules say of a mesh that does not divide the tiny model."""
+  mesh = jax.sharding.AbstractMesh((1, ways), (axes.DATA, axes.MODEL))
+  model = make_job().model
+  with pytest.raises(ValueError, match="evenly") as caught:
+    axes.restore_target(
+      network.abstract_params(model),
+      network.logical_axes(model),
+      mesh,
+      axes.STANDARD_RULES,
+      None,
+    )
+  return str(caught.value)
+
+
+def test_a_mesh_that_cannot_split_the_model_takes_one_line():
+  full = _cannot_split(3)
+  _, first, *others = full.splitlines()
+  assert len(others) > 2
+  gone = {"footprint": None, "cost": None, "weights": 0.0}
+  plans = [
+    fake_plan(4, 1, **gone, failure="A batch of 2 rows."),
+    fake_plan(2, 2, **gone, failure="Too uneven:\n  a: 1"),
+    fake_plan(1, 4, **gone, failure=full),
+  ]
+  text = plan_report.lines(make_job(), SLICE, plans)
+  # Chips, the header, and for each mesh a row and why it cannot be; advice.
+  assert len(text) == 2 + 2 * len(plans) + 1
+  assert not any("\n" in line for line in text)
+  assert text[5] == "  4 x 1: A batch of 2 rows."
+  assert text[6] == "  2 x 2: Too uneven: a: 1"
+  assert text[7].endswith(f": {first.strip()}, and {len(others)} more")
+  found = plan_report.as_json(make_job(), SLICE, plans)
+  assert found["plans"][2]["failure"] == full
+
+
+def test_one_is_singular():
+  plans = [fake_plan(1, 1, cost=compiled_cost.Cost(1.0, (), 1))]
+  text = plan_report.lines(make_job(), chips.parse("v5e:1x1"), plans)
+  assert text[0].startswith("v5e:1x1: 1 chip, ")
+  assert "  1 loop of unknown length" in text[-1]
+  assert plan_report.lines(make_job(), SLICE, plans)[0].startswith(
+    "v5e:2x2: 4 chips, "
+  )
 
 
 FLAGS = [

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from prompt_tuning.core import tree
 
 REMAT_POLICIES = ("none", "minimal", "full")
+# Not float16: masked logits are infinite in it, and padded rows become NaN.
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,7 @@ class T5Config:
     dropout_rate: probability of dropping an activation while training.
     relpos_buckets: relative position buckets per head.
     relpos_max_distance: distance from which all share the last bucket.
-    dtype: dtype of activations.
+    dtype: dtype of activations, float32 or bfloat16.
     param_dtype: dtype of freshly initialised parameters; restored ones keep the
       dtype they were restored in.
     float32_attention_logits: compute attention logits and softmax in float32.
@@ -73,6 +75,11 @@ class T5Config:
   absorb_from: int = 1 << 27
 
   def __post_init__(self) -> None:
+    if (given := jnp.dtype(self.dtype).name) not in DTYPES:
+      raise ValueError(
+        f"Activations of {given}: expected one of {', '.join(DTYPES)}. Change "
+        "ACTIVATION_DTYPE (in Python `dtype`)."
+      )
     if self.remat_policy not in REMAT_POLICIES:
       raise ValueError(
         f"REMAT is {self.remat_policy!r}; expected one of "

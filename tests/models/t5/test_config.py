@@ -1,6 +1,7 @@
 """Published parameter counts, and the golden parameter trees."""
 
 import collections
+import dataclasses
 import math
 import pathlib
 
@@ -90,3 +91,9 @@ def test_parameter_tree_is_the_golden_one(size):
 def test_unknown_size_names_the_nearest():
   with pytest.raises(ValueError, match="Did you mean 't5_1_1_base'"):
     t5_config.get("t5_1_1_bose")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8"])
+def test_activations_of_other_dtypes_are_refused(dtype):
+  with pytest.raises(ValueError, match=f"Activations of {dtype}.*ACTIVATION"):
+    dataclasses.replace(t5_config.get("t5_1_1_small"), dtype=dtype)
