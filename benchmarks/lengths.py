@@ -37,7 +37,7 @@ TASKS = {
 }
 WAYS = {"fixed": BARE, "peft": PEFT, "buckets": PROJECT, "packed": PROJECT}
 RATIOS = (("buckets", "peft"), ("packed", "peft"), ("buckets", "fixed"))
-SAMPLES = 8  # of PEFT's batches, each of which has a shape of its own
+SAMPLES = 6  # of PEFT's batches, each of which has a shape of its own
 
 
 def describe(tokens: Tokens) -> dict[str, Epoch]:

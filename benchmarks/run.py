@@ -53,8 +53,10 @@ def _data(args: argparse.Namespace) -> list[str]:
   ]
 
 
-def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
-  """Measure the sections that are asked for."""
+def measure(
+  args: argparse.Namespace, out: pathlib.Path, scratch: pathlib.Path
+) -> dict[str, Any]:
+  """Measure the sections asked for; write down each when it is done."""
   model = scratch / "model"
   model.mkdir()
   making.write(model, SIZE, epochs.PROMPT_LENGTH)
@@ -62,6 +64,8 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
   for section in args.only:
     print(f"{section} ...", file=sys.stderr, flush=True)
     found[section] = _section(section, args, model, scratch)
+    (out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
+    (out / "performance.md").write_text(report.markdown(found))
   return found
 
 
@@ -77,7 +81,7 @@ def _section(
     case "steps":
       inputs = (64, 512) if short else (64, 256, 512)
       return steps.measure_steps(
-        model, inputs, args.rounds, scratch, (64,) if short else inputs
+        model, inputs, args.rounds, scratch, (64,) if short else (64, 512)
       )
     case "commands":
       return commands.measure_commands(
@@ -93,7 +97,7 @@ def _section(
         model, args.tfds_data_dir, cache, args.rounds, scratch, args.tasks
       )
     case "decoding":
-      return steps.measure_decoding(model, (64, 512), 3)
+      return steps.measure_decoding(model, (64, 512), args.rounds)
     case "saving":
       return steps.measure_saving(model, scratch)
     case "bank":
@@ -140,7 +144,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   add("--tfds_data_dir", help="made by `prompt-tuning data prepare`")
   add("--vocabulary", help="T5's sentencepiece.model")
   add("--tasks", nargs="+", choices=lengths.TASKS, default=list(lengths.TASKS))
-  add("--rounds", type=int, help="turns of each side (4; short: 2)")
+  add("--rounds", type=int, help="turns of each side (3; short: 2)")
   add("--out", default="benchmarks/results")
   args = parser.parse_args(argv)
   given = {"tfds_data_dir": args.tfds_data_dir, "vocabulary": args.vocabulary}
@@ -150,7 +154,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   for name, path in given.items():
     if path and not pathlib.Path(path).exists():
       parser.error(f"--{name}: there is no {path}.")
-  args.rounds = args.rounds or (2 if args.short else 4)
+  args.rounds = args.rounds or (2 if args.short else 3)
   try:
     args.only, lacking = choose(args.only, args.short, bool(args.vocabulary))
   except ValueError as error:
@@ -171,9 +175,7 @@ def main() -> int:
   out = pathlib.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory() as scratch:
-    found = measure(args, pathlib.Path(scratch))
-  (out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
-  (out / "performance.md").write_text(report.markdown(found))
+    found = measure(args, out, pathlib.Path(scratch))
   print(report.markdown(found))
   return 1 if args.short and limits.broken(found) else 0
 

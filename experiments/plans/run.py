@@ -60,7 +60,7 @@ def command(size: str, method: str, topology: str) -> list[str]:
   }
   if method == "model":
     gin["MODEL_PARALLEL"] = "1"  # `--meshes first` tries others
-  # A model that trains is split over all chips; its optimizer's state is not.
+  # A model that trains, and its optimizer's state, is split over all chips.
   mesh = "data" if method == "prompt" else "fully_sharded"
   return [
     *(sys.executable, "-m", "prompt_tuning.launch.main", "plan"),
@@ -94,10 +94,47 @@ def smallest(size: str, method: str, generation: str) -> dict[str, Any] | None:
     if not done.stdout:  # no answer: neither that it fits nor that it does not
       raise RuntimeError(done.stderr[-2000:])
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if method == "prompt":
+      refuse_weight_gradients(size, answer)
     print(topology, size, method, done.returncode == 0, flush=True)
     if done.returncode == 0:
       return answer
   return None
+
+
+def most_reduced(size: str) -> int:
+  """Count bytes that prompt tuning adds up over chips with different rows.
+
+  Args:
+    size: of T5 1.1.
+
+  Returns:
+    Those of the prompt's gradient, 100 float32 rows, and of sixteen numbers:
+    sums of the loss and the like.
+  """
+  return 4 * (100 * t5_config.get(f"t5_1_1_{size}").emb_dim + 16)
+
+
+def refuse_weight_gradients(size: str, answer: dict[str, Any]) -> None:
+  """Insist that prompt tuning's programs send no gradient of weights.
+
+  Args:
+    size: of T5 1.1.
+    answer: of `prompt-tuning plan`.
+
+  Raises:
+    RuntimeError: more is added up over chips than `most_reduced`.
+  """
+  most = most_reduced(size)
+  for plan in answer["plans"]:
+    if plan["fits"] and plan["reduced_over_data"] > most:
+      raise RuntimeError(
+        f"{size} on {answer['topology']}, {plan['data']} x {plan['model']}: "
+        f"{plan['reduced_over_data']:.0f} bytes are added up over chips with "
+        f"different rows; expected at most {most}, the prompt's gradient. The "
+        "step computes gradients of frozen weights, or splits products over "
+        "rows' chips."
+      )
 
 
 def row(key: str, answer: dict[str, Any] | None) -> list[str]:

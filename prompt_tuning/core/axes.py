@@ -82,6 +82,22 @@ def sharding(mesh: Mesh, axes: LogicalAxes, rules: AxisRules) -> NamedSharding:
   return NamedSharding(mesh, partition_spec(axes, rules))
 
 
+def stacked(where: NamedSharding) -> NamedSharding:
+  """Split an array of copies as one of them is, with all on every device.
+
+  Args:
+    where: of one copy.
+
+  Returns:
+    The sharding with a dimension in front, written as JAX returns it from a
+    compiled function; one written otherwise would not be equal.
+  """
+  spec = [None, *where.spec]
+  while spec and spec[-1] is None:
+    spec.pop()
+  return NamedSharding(where.mesh, PartitionSpec(*spec))
+
+
 def make_mesh(data: int, model: int) -> Mesh:
   """Arrange the devices of all hosts as a (data, model) mesh.
 

@@ -1,6 +1,5 @@
 """What a step reads and writes, described without allocating it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -72,19 +71,25 @@ def describe(job: TrainJob, mesh: Mesh) -> AbstractStep:
   if job.tuners:
     tuner = _tuner_params(job, restored["token_embedder"]["embedding"])
     whole["tuner"] = _replicated(tuner, mesh)
-  program = assembly.build_program(job, job.model, whole, start_step=0)
+  program = assembly.build_program(job, job.model, whole, 0, mesh)
   trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
     copies = jax.tree.map(
       lambda leaf: _copies(leaf, len(job.runs)), trainable["model"]
     )
     trainable = {**trainable, "model": copies}
+  program = assembly.with_places(program, trainable, mesh)
   seeds = [run.seed for run in job.runs]
   fresh = jax.eval_shape(
     lambda params: state.create(params, program.optimizer, seeds), trainable
   )
-  # As in training: what the optimizer makes is not split over the mesh.
-  placed = dataclasses.replace(_replicated(fresh, mesh), trainable=trainable)
+  placed = jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=place
+    ),
+    fresh,
+    program.places,
+  )
   return AbstractStep(program, placed, frozen, _batch(job, mesh, rules))
 
 
@@ -104,10 +109,8 @@ def _tuner_params(job: TrainJob, table: jax.ShapeDtypeStruct) -> Params:
 
 def _copies(leaf: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
   """Describe every run's own copy."""
-  where: Any = leaf.sharding
-  spec = PartitionSpec(None, *where.spec)
   return jax.ShapeDtypeStruct(
-    (count, *leaf.shape), leaf.dtype, sharding=NamedSharding(where.mesh, spec)
+    (count, *leaf.shape), leaf.dtype, sharding=axes.stacked(leaf.sharding)
   )
 
 

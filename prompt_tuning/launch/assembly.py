@@ -1,12 +1,19 @@
 """From a job and a frozen model to what the step reads and writes."""
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  use_abstract_mesh,
+)
 
 from prompt_tuning.core import axes, partition
 from prompt_tuning.core.delta import Delta
@@ -83,15 +90,20 @@ def assemble(
     # A prompt sampled from a split table would come out split.
     made = bank.init_bank(tuners, keys, contexts).params
     whole["tuner"] = axes.replicated(mesh, made)
-  program = build_program(job, backbone.config, whole, start_step)
+  program = build_program(job, backbone.config, whole, start_step, mesh)
   trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
     copies = jax.tree.map(lambda a: _copies(a, len(runs)), trainable["model"])
     trainable = {**trainable, "model": copies}
+  program = with_places(program, trainable, mesh)
   seeds = [run.seed for run in runs]
-  fresh = state.create(trainable, program.optimizer, seeds)
+  fresh = state.create(trainable, program.optimizer, seeds, program.places)
+  if mesh is None:
+    # Bound to its device, as the step will return it: or the second step would
+    # be compiled again for what looks like another input.
+    fresh = jax.tree.map(lambda a: jax.device_put(a, a.sharding), fresh)
   placements = placements_of(tuners, len(runs))
-  return Assembly(program, _on_mesh(fresh, mesh), frozen, tuners, placements)
+  return Assembly(program, fresh, frozen, tuners, placements)
 
 
 def build_program(
@@ -99,6 +111,7 @@ def build_program(
   config: T5Config,
   whole: Mapping[str, Params],
   start_step: int,
+  mesh: Mesh | None,
 ) -> Program:
   """Build the step; nothing is computed.
 
@@ -108,9 +121,10 @@ def build_program(
     whole: {"model": parameters, "tuner": those of all runs}; arrays, or what
       only describes them.
     start_step: that of the optimizer.
+    mesh: where rows and parameters lie.
 
   Returns:
-    The program.
+    The program, without `places`: what trains is not known yet.
 
   Raises:
     ValueError: the rules do not fit, or train what is quantised.
@@ -127,7 +141,7 @@ def build_program(
     schedule=job.schedule,
   )
   return Program(
-    forward=_forward(config),
+    forward=_forward(config, mesh, job.mesh.rules),
     produce=_produce(job.tuners),
     partition=parts,
     objective=job.objective,
@@ -136,6 +150,25 @@ def build_program(
     num_microbatches=job.num_microbatches,
     dropout=config.dropout_rate > 0,
   )
+
+
+def with_places(
+  program: Program, trainable: Params, mesh: Mesh | None
+) -> Program:
+  """Say where the state of a program lies.
+
+  Args:
+    program: what a step computes.
+    trainable: its trainable part, on the mesh; arrays, or what describes them.
+    mesh: where everything lies; None for the default device.
+
+  Returns:
+    The program that keeps its state there.
+  """
+  if mesh is None:
+    return program
+  places = state.places(trainable, program.optimizer, mesh)
+  return dataclasses.replace(program, places=places)
 
 
 def _context(run: Run, table: Array, codec: Vocabulary) -> Context:
@@ -182,20 +215,34 @@ def _copies(leaf: Array, count: int) -> Array:
   """Give every run its own copy, split over devices as the original is."""
   where = leaf.sharding
   if isinstance(where, NamedSharding):
-    where = NamedSharding(where.mesh, PartitionSpec(None, *where.spec))
+    where = axes.stacked(where)
   shape = (count, *leaf.shape)
   return jax.jit(jnp.broadcast_to, static_argnums=1, out_shardings=where)(
     leaf, shape
   )
 
 
-def _forward(config: T5Config) -> Callable[..., Array]:
+def _forward(
+  config: T5Config, mesh: Mesh | None, rules: axes.AxisRules
+) -> Callable[..., Array]:
+  """Apply the model to rows that stay on the devices that have them.
+
+  Where weights are split over those devices too, a layer's are gathered when
+  it runs. Left to itself, the compiler gathers the rows instead, and adds up
+  every product's parts.
+  """
   model: Any = network.T5(config)
+  # A device's place on the data axis is for rows first, then for features.
+  ordered = sorted(rules, key=lambda rule: rule[0] != "batch")
 
   def forward(
     params: Params, batch: Batch, delta: Delta, keys: Array | None
   ) -> Array:
-    logits: Array = model.apply({"params": params}, batch, delta, keys)
+    with contextlib.ExitStack() as around:
+      if mesh is not None:
+        around.enter_context(use_abstract_mesh(mesh.abstract_mesh))
+        around.enter_context(nn.logical_axis_rules(ordered))
+      logits: Array = model.apply({"params": params}, batch, delta, keys)
     return logits
 
   return forward
@@ -214,17 +261,3 @@ def _readable(table: Array, mesh: Mesh | None) -> Array:
     return table
   everywhere = NamedSharding(mesh, PartitionSpec())
   return jax.jit(lambda x: x, out_shardings=everywhere)(table)
-
-
-def _on_mesh(fresh: TrainState, mesh: Mesh | None) -> TrainState:
-  """Replicate what is not on the mesh yet; without one, bind to the device."""
-
-  def place(leaf: Array) -> Array:
-    if mesh is None:
-      # Bound to its device, as the step will return it: or the second step
-      # would be compiled again for what looks like another input.
-      return jax.device_put(leaf, leaf.sharding)
-    on_mesh = isinstance(leaf.sharding, NamedSharding)
-    return leaf if on_mesh else axes.replicated(mesh, leaf)
-
-  return jax.tree.map(place, fresh)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, Sharding
 
 from prompt_tuning.core import tree
 from prompt_tuning.core.types import Array, Params, PyTree
@@ -240,7 +241,8 @@ def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
     flat: the named arrays.
 
   Returns:
-    The state, with the arrays of `flat` and the structure of `template`.
+    The state, with the arrays of `flat`, the structure of `template`, and
+    split over devices as it is.
 
   Raises:
     ValueError: arrays are missing, unknown, or of another shape or dtype; one
@@ -261,8 +263,54 @@ def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
       "or start it afresh in another MODEL_DIR."
     )
   return jax.tree_util.tree_unflatten(
-    structure, [jnp.asarray(flat[_name(path)]) for path, _ in leaves]
+    structure, [placed(flat[_name(path)], leaf) for path, leaf in leaves]
   )
+
+
+def placed(array: Any, like: Any) -> Array:
+  """Put a host's array where another one lies.
+
+  Args:
+    array: whole, the same on all hosts.
+    like: an array, or what describes one.
+
+  Returns:
+    The array; of one that is split, no device ever has the whole.
+  """
+  where = getattr(like, "sharding", None)
+  if not isinstance(where, NamedSharding):
+    return jnp.asarray(array)
+  return jax.make_array_from_callback(
+    array.shape, where, lambda part: array[part]
+  )
+
+
+def like_parameters(
+  state: PyTree, trainable: Params, otherwise: Sharding
+) -> PyTree:
+  """Say where the arrays of a state lie.
+
+  Args:
+    state: an optimizer's, or its description.
+    trainable: what it is for; every leaf has a `sharding`.
+    otherwise: of what has no number for every number of a parameter, such as
+      counts, and rows and columns of Adafactor.
+
+  Returns:
+    The tree of shardings.
+  """
+  leaves = tree.flatten(trainable)
+
+  def place(path: tuple[Any, ...], leaf: Any) -> Sharding:
+    # A state names its arrays by what they are, then by their parameter.
+    words = _name(path).split(tree.SEPARATOR)
+    for start in range(len(words)):
+      own = leaves.get(tree.SEPARATOR.join(words[start:]))
+      if own is not None and own.shape == leaf.shape:
+        return own.sharding
+    return otherwise
+
+  return jax.tree_util.tree_map_with_path(place, state)
 
 
 def _optax_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:

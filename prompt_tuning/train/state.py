@@ -6,12 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_tuning.core import tree
 from prompt_tuning.core.types import Array, Params, PyTree
 from prompt_tuning.train.optimizers import (
   BankOptimizer,
   flatten_state,
+  like_parameters,
+  placed,
   restore_state,
 )
 
@@ -39,8 +42,34 @@ class TrainState:
   dropout_keys: Array
 
 
+def places(trainable: Params, optimizer: BankOptimizer, mesh: Mesh) -> Any:
+  """Say where a bank's state lies on a mesh.
+
+  Args:
+    trainable: see `TrainState`; on the mesh, or described as lying there.
+    optimizer: of the bank.
+    mesh: the mesh.
+
+  Returns:
+    A `TrainState` of shardings. What the optimizer keeps for every number of a
+    parameter is split as the parameter is; the rest is on every device.
+  """
+  everywhere: Any = NamedSharding(mesh, PartitionSpec())
+  return TrainState(
+    step=everywhere,
+    trainable=jax.tree.map(lambda leaf: leaf.sharding, trainable),
+    opt_state=like_parameters(
+      jax.eval_shape(optimizer.init, trainable), trainable, everywhere
+    ),
+    dropout_keys=everywhere,
+  )
+
+
 def create(
-  trainable: Params, optimizer: BankOptimizer, seeds: list[int]
+  trainable: Params,
+  optimizer: BankOptimizer,
+  seeds: list[int],
+  where: Any = None,
 ) -> TrainState:
   """Start a bank of runs.
 
@@ -48,17 +77,22 @@ def create(
     trainable: see `TrainState`.
     optimizer: of the bank.
     seeds: K integers; run k drops activations as it would alone.
+    where: its `places`; None for where `trainable` lies.
 
   Returns:
     The state before the first step.
   """
   keys = [jax.random.key_data(jax.random.key(seed)) for seed in seeds]
-  return TrainState(
+  init = optimizer.init
+  if where is not None:  # no device ever has the whole of what is split
+    init = jax.jit(init, out_shardings=where.opt_state)
+  fresh = TrainState(
     step=jnp.zeros((), jnp.int32),
     trainable=trainable,
-    opt_state=optimizer.init(trainable),
+    opt_state=init(trainable),
     dropout_keys=jnp.stack(keys),
   )
+  return fresh if where is None else jax.device_put(fresh, where)
 
 
 def resume_arrays(state: TrainState) -> dict[str, Array]:
@@ -77,8 +111,8 @@ def from_arrays(
   """Rebuild a state from its named arrays.
 
   Args:
-    template: a fresh state of the same settings; gives structure, shapes and
-      dtypes.
+    template: a fresh state of the same settings; gives structure, shapes,
+      dtypes and places.
     trainable: flat {path: array}.
     resume: what `resume_arrays` named.
 
@@ -102,9 +136,9 @@ def from_arrays(
     )
   prefix = f"{_OPTIMIZER}/"
   return TrainState(
-    step=jnp.asarray(resume[_STEP]),
+    step=placed(resume[_STEP], template.step),
     trainable=tree.unflatten(
-      {path: jnp.asarray(array) for path, array in trainable.items()}
+      {path: placed(array, expected[path]) for path, array in trainable.items()}
     ),
     opt_state=restore_state(
       template.opt_state,
@@ -114,7 +148,7 @@ def from_arrays(
         if name.startswith(prefix)
       },
     ),
-    dropout_keys=jnp.asarray(resume[_KEYS]),
+    dropout_keys=placed(resume[_KEYS], template.dropout_keys),
   )
 
 

@@ -7,7 +7,7 @@ state, is never donated and never returned.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,8 @@ class Program:
     num_microbatches: pieces of a batch whose gradients are added up; divides
       the rows of each run.
     dropout: drop activations of the frozen model while training.
+    places: a `TrainState` of shardings, where steps leave the state; None
+      leaves that to the compiler.
   """
 
   forward: Callable[[Params, Batch, Delta, Array | None], Array]
@@ -60,6 +62,7 @@ class Program:
   num_runs: int = 1
   num_microbatches: int = 1
   dropout: bool = True
+  places: Any = None
 
   def __post_init__(self) -> None:
     if self.num_runs < 1 or self.num_microbatches < 1:
@@ -111,6 +114,8 @@ class Program:
     new_state = TrainState(
       state.step + 1, trainable, opt_state, state.dropout_keys
     )
+    if self.places is not None:  # the next step's input is like this one's
+      new_state = jax.lax.with_sharding_constraint(new_state, self.places)
     return new_state, Metrics(sums, norms)
 
   def losses(

@@ -1,12 +1,13 @@
 """What experiments/plans found, and what its README shows of it."""
 
+import copy
 import json
 import pathlib
+import subprocess
 
 import pytest
 
 from experiments.plans import run
-from prompt_tuning.models.t5 import config as t5_config
 
 FOLDER = pathlib.Path(run.__file__).parent
 RESULTS = json.loads((FOLDER / "results.json").read_text())
@@ -39,8 +40,20 @@ def test_what_is_called_fitting_fits(key):
 @pytest.mark.parametrize("key", [key for key in RESULTS if "/prompt/" in key])
 def test_no_weight_gradient_crosses_chips_in_prompt_tuning(key):
   """Of rows on different chips: the prompt's gradient, sums of the loss."""
-  width = t5_config.get(f"t5_1_1_{key.split('/')[0]}").emb_dim
-  assert chosen(key)["reduced_over_data"] <= 100 * width * 4 + 64
+  run.refuse_weight_gradients(key.split("/")[0], RESULTS[key])
+
+
+def test_a_weight_gradient_is_refused_when_a_plan_is_made(monkeypatch):
+  """XXL's stored plan, with the gradient of one layer's norm besides."""
+  answer = copy.deepcopy(RESULTS["xxl/prompt/v5e"])
+  (plan,) = (plan for plan in answer["plans"] if plan["fits"])
+  assert plan["data"] > 1
+  plan["reduced_over_data"] += 4_096 * 4
+  done = subprocess.CompletedProcess([], 0, stdout=json.dumps(answer))
+  monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+  with pytest.raises(RuntimeError, match="the prompt's gradient"):
+    run.smallest("xxl", "prompt", "v5e")
+  assert run.smallest("xxl", "model", "v5e") == answer
 
 
 def test_readme_shows_the_results():

@@ -71,6 +71,10 @@ def _signature(described):
     tuned_model(optimizer=Adafactor(min_dim_size_to_factor=2)),
     tuned_model(optimizer=Optax("adamw")),
     tuned_model(mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES)),
+    tuned_model(
+      optimizer=Optax("adamw"),
+      mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES),
+    ),
   ],
   ids=[
     "prompt",
@@ -81,6 +85,7 @@ def _signature(described):
     "factored",
     "adamw",
     "fully sharded",
+    "fully sharded adamw",
   ],
 )
 def test_equals_what_training_assembles(job):
