@@ -84,15 +84,15 @@ class _Runner:
     given = [] if shared is None else [shared]
     work.save(self.file, [*epoch.batches, epoch.widest, *given])
     self._timed = list(range(len(epoch.batches)))
-    widest, same = len(epoch.batches), len(epoch.batches) + 1
+    self._widest, same = len(epoch.batches), len(epoch.batches) + 1
     self.worker = Worker(WAYS[way], model)
     self.losses = self._take([same] if given else [])["results"]
     # Each shape is compiled, or its memory found, before the clock starts.
-    self._take([widest] if WAYS[way] == PEFT else self._timed)
+    self._take([self._widest] if WAYS[way] == PEFT else self._timed)
 
   def take_turn(self) -> dict[str, Any]:
-    """Time every batch, after a step that does not count, see `turns.WARM`."""
-    answer = self._take([0] * WARM + self._timed)
+    """Time every batch, after one that does not count, see `turns.WARM`."""
+    answer = self._take([self._widest] * WARM + self._timed)
     return {**answer, "seconds": answer["seconds"][WARM:]}
 
   def _take(self, numbers: Sequence[int]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Prompt tuning as Hugging Face users do it: torch, transformers, PEFT."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -19,6 +20,7 @@ class Side:
 
   def __init__(self, folder: pathlib.Path):
     transformers.utils.logging.set_verbosity_error()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # whatever OMP's are
     values = np.load(work.prompt_file(folder))
     load = transformers.T5ForConditionalGeneration.from_pretrained
     backbone = load(folder / work.MODEL)

@@ -229,7 +229,9 @@ def _forward(
 
   Where weights are split over those devices too, a layer's are gathered when
   it runs. Left to itself, the compiler gathers the rows instead, and adds up
-  every product's parts.
+  every product's parts. It is left to itself where devices cannot share rows
+  evenly, as those of small microbatches: XLA was seen to compute wrong losses
+  of rows that it had to pad.
   """
   model: Any = network.T5(config)
   # A device's place on the data axis is for rows first, then for features.
@@ -238,8 +240,9 @@ def _forward(
   def forward(
     params: Params, batch: Batch, delta: Delta, keys: Array | None
   ) -> Array:
+    rows = len(batch["encoder_input_tokens"])
     with contextlib.ExitStack() as around:
-      if mesh is not None:
+      if mesh is not None and rows % mesh.shape[axes.DATA] == 0:
         around.enter_context(use_abstract_mesh(mesh.abstract_mesh))
         around.enter_context(nn.logical_axis_rules(ordered))
       logits: Array = model.apply({"params": params}, batch, delta, keys)

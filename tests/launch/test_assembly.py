@@ -1,6 +1,7 @@
 """Where the state of a training lies on a mesh, and that it stays there."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -188,3 +189,37 @@ def test_a_resumed_state_lies_as_a_fresh_one(assembled, optimizer):
   )
   assert shardings(resumed) == shardings(fresh)
   jax.tree.map(np.testing.assert_array_equal, resumed, saved)
+
+
+@pytest.mark.parametrize("rules", ["STANDARD_RULES", "FULLY_SHARDED_RULES"])
+@pytest.mark.parametrize("microbatches", [1, 4, 8])
+def test_prompts_train_alike_however_few_rows_a_piece_has(
+  assembled, microbatches, rules, tolerance
+):
+  """Pieces of two rows, or one, cannot be split over four ways."""
+  job = make_job(
+    tuner=functools.partial(Prompt, encoder_length=2),
+    rules=partition.TUNER_ONLY,
+    mesh=MeshShape(None, 2, getattr(axes, rules)),
+    num_microbatches=microbatches,
+  )
+  model = dataclasses.replace(job.model, scan_layers=True)
+  job = dataclasses.replace(job, model=model)
+  mesh = axes.make_mesh(4, 2)
+  found = []
+  for where in (mesh, None):
+    parts = assembled(job, where)
+    place = axes.batch_placer(where, job.mesh.rules)
+    step = jax.jit(parts.program.step)
+    last, metrics = step(parts.state, parts.frozen, place(prompted(0)))
+    found.append((last.trainable, metrics))
+  for ours, theirs in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(ours, theirs, **tolerance["same"])
+
+
+def prompted(step):
+  """A batch with two virtual tokens in front of the inputs."""
+  batch = make_batch(step)
+  virtual = np.tile(VOCABULARY + np.arange(2, dtype=np.int32), (8, 1))
+  inputs = np.concatenate([virtual, batch["encoder_input_tokens"]], axis=1)
+  return batch | {"encoder_input_tokens": inputs}
