@@ -155,7 +155,7 @@ def _called(instruction: Instruction) -> Iterator[str]:
 def _trip_count(loop: Instruction, program: Program) -> int | None:
   """Find how often a loop runs: it is noted, or compared with a constant.
 
-  JAX's scans count from 0 in steps of 1.
+  Loops of JAX and XLA count from 0.
   """
   noted = re.search(r'known_trip_count":?\{"?n"?:"?(\d+)', loop.attributes)
   if noted:
@@ -167,7 +167,26 @@ def _trip_count(loop: Instruction, program: Program) -> int | None:
   limit = condition.get(root.operands[-1])
   if limit is None or not limit.literal.isdigit():
     return None
-  return int(limit.literal)
+  body = program.computations.get(loop.called("body") or "", {})
+  counter = condition.get(root.operands[0])
+  return math.ceil(int(limit.literal) / _stride(counter, body))
+
+
+def _stride(counter: Instruction | None, body: Computation) -> int:
+  """Find by how much a loop's counter grows each time.
+
+  That is 1 as JAX writes loops. Where XLA unrolls one, as those that multiply
+  parts of a kernel while the next ones arrive, it is more.
+  """
+  place = None if counter is None else counter.attribute("index")
+  root = next((i for i in body.values() if i.is_root), None)
+  if place is None or root is None or root.opcode != "tuple":
+    return 1
+  grown = body.get(root.operands[int(place)])
+  if grown is None or grown.opcode != "add":
+    return 1
+  added = (body[name].literal for name in grown.operands if name in body)
+  return next((int(text) for text in added if text.isdigit()), 1)
 
 
 def product_flops(instruction: Instruction, computation: Computation) -> float:

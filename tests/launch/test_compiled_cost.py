@@ -188,6 +188,18 @@ def test_a_loop_of_unknown_length_is_counted_once_and_said():
   assert cost.by_kind()[compiled_cost.ALL_REDUCE] == (1, 64)
 
 
+def test_a_loop_that_xla_unrolled_runs_less_often():
+  """Its body has the work of several rounds, and its counter skips them."""
+  text = TPU_LOOP.replace(
+    "ROOT %t = (s32[], bf16[8,4]) tuple(%i, %s)",
+    "%more = s32[] constant(STRIDE)\n  %next = s32[] add(%i, %more)\n"
+    "  ROOT %t = (s32[], bf16[8,4]) tuple(%next, %s)",
+  )
+  for stride, times in ((1, 24), (2, 12), (5, 5)):
+    cost = compiled_cost.read(text.replace("STRIDE", str(stride)), 4)
+    assert cost.by_kind()[compiled_cost.ALL_REDUCE] == (times, times * 64)
+
+
 def test_work_in_several_pieces_of_a_collective_counts_once():
   line = "  %f = f32[4] fusion(%z), kind=kCustom, calls=%all-reduce-scatter\n"
   twice = TPU_LOOP.replace(line, line + line.replace("%f", "%f2"))
