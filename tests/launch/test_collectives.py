@@ -98,6 +98,30 @@ def test_nothing_else_leaves_the_devices_of_a_row(mesh):
   assert crossing == plan_report.data_reductions(found)
 
 
+@pytest.mark.parametrize("method", [make_job, tuned_model])
+def test_what_layers_exchange_does_not_grow_with_the_rows(method):
+  """Weights are gathered, a layer at a time; rows stay where they are.
+
+  Only a look-up in the split table of embeddings sends something of every row.
+  """
+  mesh = "fully sharded"
+  exchanged = []
+  for rows in (8, 32):
+    job = method(mesh)
+    dataset = dataclasses.replace(job.dataset, batch_size=rows)
+    found = compiled_plan(mesh, dataclasses.replace(job, dataset=dataset))
+    shape = found.data, found.model
+    exchanged.append(
+      total(
+        one
+        for one in found.cost.collectives
+        if one.crosses(0, shape) and "/layers/" in one.source
+      )
+    )
+  few, many = exchanged
+  assert 0 < many <= few
+
+
 @pytest.mark.parametrize("mesh", MESHES)
 def test_weight_gradients_cross_chips_in_model_tuning(mesh):
   """The same reader sees them where they are."""
