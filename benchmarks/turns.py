@@ -23,21 +23,30 @@ class Worker:
     side: a module of `benchmarks.sides`.
     folder: made by `making.write`.
     compiled: folder of compiled programs; None keeps none.
+    first: shape of the first step, for a side that compiles it ahead.
 
   Attributes:
     start_s: from the start of the process until it can take a step.
   """
 
   def __init__(
-    self, side: str, folder: pathlib.Path, compiled: pathlib.Path | None = None
+    self,
+    side: str,
+    folder: pathlib.Path,
+    compiled: pathlib.Path | None = None,
+    first: Sequence[int] | None = None,
   ):
     environment = dict(os.environ, PYTHONWARNINGS="ignore")
     environment["JAX_ENABLE_COMPILATION_CACHE"] = str(int(bool(compiled)))
     if compiled:
       environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
+    command = [sys.executable, "-m", "benchmarks.sides.worker"]
+    command += [side, str(folder)]
+    if first is not None:
+      command.append(json.dumps(first))
     start = time.perf_counter()
     self._process = subprocess.Popen(
-      [sys.executable, "-m", "benchmarks.sides.worker", side, str(folder)],
+      command,
       cwd=ROOT,
       env=environment,
       stdin=subprocess.PIPE,

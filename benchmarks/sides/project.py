@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +13,15 @@ import numpy as np
 from benchmarks.sides import work
 from prompt_tuning.checkpoints import bundle as bundles
 from prompt_tuning.checkpoints import restore, sizes
-from prompt_tuning.core import partition, tree
+from prompt_tuning.core import axes, partition, tree
+from prompt_tuning.core.types import Array, Params
 from prompt_tuning.infer import programs
 from prompt_tuning.launch import backbone
+from prompt_tuning.launch.ahead import Compiling
 from prompt_tuning.models.t5 import decoding, network
+from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import objectives, optimizers, state
-from prompt_tuning.train.step import Program
+from prompt_tuning.train.step import AbstractStep, Program
 from prompt_tuning.tuners import bank, initializers, prompt
 
 
@@ -25,46 +30,56 @@ class Side:
 
   Args:
     folder: made by `making.write`.
+    first: shape of the first step, which is then compiled while the model is
+      read, as `launch.training` does; None compiles it when it is taken.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, first: work.Shape | None = None):
     values = np.load(work.prompt_file(folder))
+    self.length = len(values)
     checkpoint = restore.open_checkpoint(folder / work.MODEL)
     given = dataclasses.replace(
       sizes.infer_config(checkpoint), dropout_rate=0.0
     )
-    restored = backbone.load(checkpoint, given, None, (), "float32")
-    self.config, params = restored.config, restored.params
-    self.length = len(values)
-    tuner = prompt.Prompt(
-      self.config.emb_dim,
-      encoder_length=self.length,
-      encoder_init=initializers.UNIFORM_PAPER,
-    )
-    context = initializers.Context(params["token_embedder"]["embedding"])
-    drawn = bank.init_bank([tuner], [jax.random.key(0)], [context]).params
+    self.config = backbone.for_machine(given, None)
+    shapes = network.abstract_params(self.config)
+    self.program, drawn = _program(self.config, self.length, shapes)
+    if first is None:
+      self._step = jax.jit(self.program.step, donate_argnums=0)
+    else:
+      batch = self.batch(work.text(first, self.config.vocab_size))
+      compiling = Compiling(self._described(shapes, drawn, batch))
+
+    params = backbone.load(checkpoint, self.config, None, (), "float32").params
     start = jax.tree.map(lambda _: jnp.asarray(values)[None], drawn)
-    whole = {"model": params, "tuner": start}
-    parts = partition.build(partition.TUNER_ONLY, whole)
-    trainable, self.frozen = parts.split(whole)
-    optimizer = optimizers.bank_optimizer(
-      optimizers.Optax("adam"), [work.RATE], start_step=0
+    trainable, self.frozen = self.program.partition.split(
+      {"model": params, "tuner": start}
     )
-    model = network.T5(self.config)
-    self.program = Program(
-      forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
-      produce=functools.partial(bank.apply_bank, tuner),
-      partition=parts,
-      objective=objectives.CrossEntropy(
-        z_loss=0.0, loss_normalizing_factor="NUM_REAL_TARGET_TOKENS"
-      ),
-      optimizer=optimizer,
-      dropout=False,
-    )
-    fresh = state.create(trainable, optimizer, [0])
+    fresh = state.create(trainable, self.program.optimizer, [0])
     # Bound to the device, as `launch.assembly` does.
     self.state = jax.tree.map(lambda a: jax.device_put(a, a.sharding), fresh)
-    self._step = jax.jit(self.program.step, donate_argnums=0)
+    if first is not None:
+      self._step = compiling.step()
+
+  def _described(
+    self, shapes: Params, drawn: Params, batch: Mapping[str, Any]
+  ) -> AbstractStep:
+    """Describe a step on the device."""
+    trainable, frozen = self.program.partition.split(
+      {"model": shapes, "tuner": drawn}
+    )
+    fresh = jax.eval_shape(
+      lambda params: state.create(params, self.program.optimizer, [0]),
+      trainable,
+    )
+    device = axes.everywhere(None)
+    placed = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=device
+      ),
+      (fresh, frozen),
+    )
+    return AbstractStep(self.program, *placed, batch)
 
   def batch(self, text: work.Batch) -> dict[str, np.ndarray]:
     """Put the virtual tokens in front, the start token before the targets.
@@ -106,3 +121,36 @@ class Side:
     arrays = bundles.to_host(tree.flatten(self.state.trainable))
     resume = bundles.to_host(optimizers.flatten_state(self.state.opt_state))
     bundles.write(folder, bundles.Bundle({"run": {}}, arrays, resume))
+
+
+def _program(
+  config: T5Config, length: int, shapes: Params
+) -> tuple[Program, Params]:
+  """Build the step from shapes; also describes the prompt's parameters."""
+  tuner = prompt.Prompt(
+    config.emb_dim,
+    encoder_length=length,
+    encoder_init=initializers.UNIFORM_PAPER,
+  )
+
+  def draw(table: Array) -> Params:
+    context = initializers.Context(table)
+    return bank.init_bank([tuner], [jax.random.key(0)], [context]).params
+
+  drawn = jax.eval_shape(draw, shapes["token_embedder"]["embedding"])
+  model = network.T5(config)
+  program = Program(
+    forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
+    produce=functools.partial(bank.apply_bank, tuner),
+    partition=partition.build(
+      partition.TUNER_ONLY, {"model": shapes, "tuner": drawn}
+    ),
+    objective=objectives.CrossEntropy(
+      z_loss=0.0, loss_normalizing_factor="NUM_REAL_TARGET_TOKENS"
+    ),
+    optimizer=optimizers.bank_optimizer(
+      optimizers.Optax("adam"), [work.RATE], start_step=0
+    ),
+    dropout=False,
+  )
+  return program, drawn

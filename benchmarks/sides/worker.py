@@ -1,7 +1,8 @@
 """A process that holds one side and does what it is told, line by line.
 
-  python -m benchmarks.sides.worker SIDE FOLDER
+  python -m benchmarks.sides.worker SIDE FOLDER [FIRST]
 
+FIRST is the shape of the first step, for a side that compiles it ahead.
 Reads one JSON object a line, `{"do": "step", ...}`, answers with one. Prints of
 libraries go to stderr. Between lines it waits without computing, so that sides
 can take turns in processes of their own.
@@ -62,7 +63,8 @@ def main() -> None:
   if sys.argv[1] == "project":
     host_memory.keep()  # as its commands do
   module = importlib.import_module(f"benchmarks.sides.{sys.argv[1]}")
-  side = module.Side(pathlib.Path(sys.argv[2]))
+  first = [work.Shape(*json.loads(shape)) for shape in sys.argv[3:]]
+  side = module.Side(pathlib.Path(sys.argv[2]), *first)
   print(json.dumps({"build_s": time.perf_counter() - start}), file=replies)
   replies.flush()
   for line in sys.stdin:

@@ -9,7 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+  SingleDeviceSharding,
+)
 
 from prompt_tuning.core import tree
 from prompt_tuning.core.types import Batch, DType, Params
@@ -82,7 +88,7 @@ def sharding(mesh: Mesh, axes: LogicalAxes, rules: AxisRules) -> NamedSharding:
   return NamedSharding(mesh, partition_spec(axes, rules))
 
 
-def stacked(where: NamedSharding) -> NamedSharding:
+def stacked(where: Sharding) -> Sharding:
   """Split an array of copies as one of them is, with all on every device.
 
   Args:
@@ -92,6 +98,8 @@ def stacked(where: NamedSharding) -> NamedSharding:
     The sharding with a dimension in front, written as JAX returns it from a
     compiled function; one written otherwise would not be equal.
   """
+  if not isinstance(where, NamedSharding):
+    return where
   spec = [None, *where.spec]
   while spec and spec[-1] is None:
     spec.pop()
@@ -238,8 +246,44 @@ def batch_placer(
   return place
 
 
+def describe_batch(
+  mesh: Mesh | None,
+  rules: AxisRules,
+  batch: Mapping[str, np.ndarray],
+  hosts: int = 1,
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Describe what `batch_placer` makes of a batch.
+
+  Args:
+    mesh: the mesh; None for the default device.
+    rules: axis rules.
+    batch: arrays [rows of a host, ...].
+    hosts: parts that its rows are brought in, see `data_shard`.
+
+  Returns:
+    Shapes, dtypes and places of the global arrays.
+  """
+
+  def describe(array: np.ndarray) -> jax.ShapeDtypeStruct:
+    names = ("batch", *(None,) * (array.ndim - 1))
+    where = None if mesh is None else sharding(mesh, names, rules)
+    rows, *rest = array.shape
+    return jax.ShapeDtypeStruct(
+      (rows * hosts, *rest), array.dtype, sharding=where
+    )
+
+  return {name: describe(array) for name, array in batch.items()}
+
+
+def everywhere(mesh: Mesh | None) -> Sharding:
+  """Say that every device of a mesh, or the default device, has all of it."""
+  if mesh is None:
+    return SingleDeviceSharding(jax.local_devices()[0])
+  return NamedSharding(mesh, PartitionSpec())
+
+
 def replicated(mesh: Mesh | None, params: Any) -> Any:
   """Put a tree on every device of the mesh, or on the default device."""
   if mesh is None:
     return jax.device_put(params)
-  return jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+  return jax.device_put(params, everywhere(mesh))

@@ -1,11 +1,11 @@
 """What a step reads and writes, described without allocating it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, Sharding
 
 from prompt_tuning.core import axes
 from prompt_tuning.core.placement import Placement
@@ -16,38 +16,29 @@ from prompt_tuning.launch import assembly, identity
 from prompt_tuning.launch.job import TrainJob
 from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.train import state
-from prompt_tuning.train.state import TrainState
-from prompt_tuning.train.step import Program
+from prompt_tuning.train.step import AbstractStep
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.initializers import Context
-
-
-class AbstractStep(NamedTuple):
-  """A step and its arguments as shapes, dtypes and places.
-
-  Attributes:
-    program: what a step computes.
-    state: before the first step.
-    frozen: the frozen part of the parameters.
-    batch: its features.
-  """
-
-  program: Program
-  state: TrainState
-  frozen: Params
-  batch: Mapping[str, jax.ShapeDtypeStruct]
 
 
 class MeshError(ValueError):
   """The mesh is at fault; with another one, the job might do."""
 
 
-def describe(job: TrainJob, mesh: Mesh) -> AbstractStep:
+def describe(
+  job: TrainJob,
+  mesh: Mesh | None,
+  start_step: int = 0,
+  batch: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+) -> AbstractStep:
   """Describe the step that training would run on a mesh.
 
   Args:
     job: what to do; neither its checkpoint nor its data are read.
-    mesh: of any devices, also of some that are not here.
+    mesh: of any devices, also of some that are not here; None for the default
+      device.
+    start_step: that of the optimizer.
+    batch: what a step is given; None for the longest batch there can be.
 
   Returns:
     The program, and arguments to lower its step with.
@@ -66,12 +57,17 @@ def describe(job: TrainJob, mesh: Mesh) -> AbstractStep:
     restored = axes.restore_target(shapes, names, mesh, rules, dtype)
   except ValueError as error:
     raise MeshError(str(error)) from error
+  if batch is None:
+    batch = _longest_batch(job, mesh)
+  everywhere = axes.everywhere(mesh)
   model = quantized.target(restored, job.restore_dtype)
+  if mesh is None:  # restored arrays are bound to the device
+    model = _placed(model, everywhere)
   whole: dict[str, Params] = {"model": model}
   if job.tuners:
     tuner = _tuner_params(job, restored["token_embedder"]["embedding"])
-    whole["tuner"] = _replicated(tuner, mesh)
-  program = assembly.build_program(job, job.model, whole, 0, mesh)
+    whole["tuner"] = _placed(tuner, everywhere)
+  program = assembly.build_program(job, job.model, whole, start_step, mesh)
   trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
     copies = jax.tree.map(
@@ -83,14 +79,9 @@ def describe(job: TrainJob, mesh: Mesh) -> AbstractStep:
   fresh = jax.eval_shape(
     lambda params: state.create(params, program.optimizer, seeds), trainable
   )
-  placed = jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=place
-    ),
-    fresh,
-    program.places,
+  return AbstractStep(
+    program, _placed(fresh, program.places or everywhere), frozen, batch
   )
-  return AbstractStep(program, placed, frozen, _batch(job, mesh, rules))
 
 
 def _tuner_params(job: TrainJob, table: jax.ShapeDtypeStruct) -> Params:
@@ -114,24 +105,27 @@ def _copies(leaf: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
   )
 
 
-def _replicated(described: Any, mesh: Mesh) -> Any:
-  everywhere = NamedSharding(mesh, PartitionSpec())
+def _placed(described: Any, where: Any) -> Any:
+  """Say where arrays lie: a sharding, or a tree of them."""
+  if isinstance(where, Sharding):
+    where = jax.tree.map(lambda _: where, described)
   return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=everywhere
+    lambda leaf, place: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=place
     ),
     described,
+    where,
   )
 
 
-def _batch(
-  job: TrainJob, mesh: Mesh, rules: axes.AxisRules
-) -> dict[str, jax.ShapeDtypeStruct]:
+def _longest_batch(
+  job: TrainJob, mesh: Mesh | None
+) -> Mapping[str, jax.ShapeDtypeStruct]:
   """Describe the longest batch that training can meet."""
   runs = len(job.runs)
   placements = identity.placements_of(job.tuners, runs)
   rows = job.dataset.batch_size * runs
-  ways = mesh.shape[axes.DATA]
+  ways = mesh.shape[axes.DATA] if mesh else 1
   if rows % ways:
     raise MeshError(
       f"A batch of {rows} rows cannot be split over {ways} data-parallel ways; "
@@ -145,14 +139,7 @@ def _batch(
   arrays = writer(slots, packed=job.dataset.batching == "packed")
   if runs > 1:
     arrays["run_ids"] = np.zeros(rows, np.int32)
-
-  def describe(array: np.ndarray) -> jax.ShapeDtypeStruct:
-    names = ("batch", *(None,) * (array.ndim - 1))
-    return jax.ShapeDtypeStruct(
-      array.shape, array.dtype, sharding=axes.sharding(mesh, names, rules)
-    )
-
-  return {name: describe(array) for name, array in arrays.items()}
+  return axes.describe_batch(mesh, job.mesh.rules, arrays)
 
 
 def _lengths(

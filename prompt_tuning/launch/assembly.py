@@ -64,6 +64,7 @@ def assemble(
   codec: Vocabulary,
   start_step: int,
   mesh: Mesh | None,
+  program: Program | None = None,
 ) -> Assembly:
   """Initialise what trains, divide it from what does not, build the step.
 
@@ -73,6 +74,7 @@ def assemble(
     codec: the vocabulary.
     start_step: that of the optimizer.
     mesh: where everything lies.
+    program: of this job, if it is built already; see `abstract_assembly`.
 
   Returns:
     The program and its state.
@@ -90,12 +92,14 @@ def assemble(
     # A prompt sampled from a split table would come out split.
     made = bank.init_bank(tuners, keys, contexts).params
     whole["tuner"] = axes.replicated(mesh, made)
-  program = build_program(job, backbone.config, whole, start_step, mesh)
+  if program is None:
+    program = build_program(job, backbone.config, whole, start_step, mesh)
   trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
     copies = jax.tree.map(lambda a: _copies(a, len(runs)), trainable["model"])
     trainable = {**trainable, "model": copies}
-  program = with_places(program, trainable, mesh)
+  if program.places is None:
+    program = with_places(program, trainable, mesh)
   seeds = [run.seed for run in runs]
   fresh = state.create(trainable, program.optimizer, seeds, program.places)
   if mesh is None:
@@ -213,9 +217,7 @@ def _shapes_of_one_run(whole: Mapping[str, Params]) -> Params:
 
 def _copies(leaf: Array, count: int) -> Array:
   """Give every run its own copy, split over devices as the original is."""
-  where = leaf.sharding
-  if isinstance(where, NamedSharding):
-    where = axes.stacked(where)
+  where = axes.stacked(leaf.sharding)
   shape = (count, *leaf.shape)
   return jax.jit(jnp.broadcast_to, static_argnums=1, out_shardings=where)(
     leaf, shape

@@ -89,7 +89,7 @@ def load(
   ignore = [_PROMPTS] if has_prompt else []
   params = restore.restore(checkpoint, target, ignore=ignore, convert=convert)
   name = fingerprint.of_samples(samples)
-  suited = _for_machine(config, mesh)
+  suited = for_machine(config, mesh)
   return Backbone(suited, params, checkpoint.step, name, dtype)
 
 
@@ -135,11 +135,19 @@ def fresh(
   params = jax.jit(draw, out_shardings=shardings)(jax.random.key(seed))
   dtype = np.dtype(config.param_dtype).name
   name = fingerprint.fingerprint(params)
-  return Backbone(_for_machine(config, mesh), params, 0, name, dtype)
+  return Backbone(for_machine(config, mesh), params, 0, name, dtype)
 
 
-def _for_machine(config: T5Config, mesh: Mesh | None) -> T5Config:
-  """Let rows take turns in attention where one CPU computes it."""
+def for_machine(config: T5Config, mesh: Mesh | None) -> T5Config:
+  """Let rows take turns in attention where one CPU computes it.
+
+  Args:
+    config: of the model.
+    mesh: None for one device.
+
+  Returns:
+    What a restored model has for its `config`.
+  """
   one_device = mesh is None or mesh.size == 1
   if config.attention_bytes or not one_device or jax.default_backend() != "cpu":
     return config

@@ -77,6 +77,14 @@ def train_batches(
   return iter(batches.prefetch())
 
 
+def peek(batches: grain.DatasetIterator[NumpyBatch]) -> NumpyBatch:
+  """Return the next batch without moving on."""
+  state = batches.get_state()
+  batch = next(batches)
+  batches.set_state(state)
+  return batch
+
+
 def eval_sets(
   dataset: Dataset,
   name: str,

@@ -17,11 +17,11 @@ from jax.sharding import AxisType, Mesh
 
 from prompt_tuning.core import axes, tree
 from prompt_tuning.launch import abstract_assembly, compiled_cost
-from prompt_tuning.launch.abstract_assembly import AbstractStep
 from prompt_tuning.launch.chips import GIB, Slice
 from prompt_tuning.launch.compiled_cost import Cost
 from prompt_tuning.launch.job import TrainJob
 from prompt_tuning.models.t5 import quantized
+from prompt_tuning.train.step import AbstractStep
 
 # Without these, libtpu asks the network which TPU it runs on, for seconds and
 # with warnings, and locks other processes out.
@@ -130,9 +130,7 @@ def plan(job: TrainJob, where: Slice, model: int) -> Plan:
   if weights > where.chip.memory:
     return Plan(where, data, model, "weights alone do not fit", weights=weights)
   started = time.perf_counter()
-  lowered = jax.jit(step.program.step, donate_argnums=0).lower(
-    step.state, step.frozen, step.batch
-  )
+  lowered = jax.jit(step.program.step, donate_argnums=0).lower(*step.arguments)
   made = Plan(where, data, model, weights=weights)
   try:
     compiled = lowered.compile()

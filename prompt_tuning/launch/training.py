@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import flax
+import grain
 import jax
 import optax
 from jax.sharding import Mesh
@@ -17,9 +18,11 @@ import prompt_tuning
 from prompt_tuning.checkpoints import bundle, fingerprint, restore
 from prompt_tuning.checkpoints.source import Checkpoint
 from prompt_tuning.core import axes
+from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.infer import reports
 from prompt_tuning.infer.evaluate import Result
 from prompt_tuning.launch import (
+  abstract_assembly,
   assembly,
   backbone,
   feeding,
@@ -27,6 +30,7 @@ from prompt_tuning.launch import (
   folders,
   identity,
 )
+from prompt_tuning.launch.ahead import Compiling
 from prompt_tuning.launch.assembly import Assembly
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.eval_loss import EvalLoss
@@ -84,11 +88,13 @@ def train(
   )
   sets = feeding.sets_by_task(job.evaluation, job.runs, data_dir)
 
+  compiling = None
   if isinstance(source, Checkpoint):
-    model = backbone.load(source, job.model, mesh, rules, job.restore_dtype)
+    model, compiling = _restore(job, source, start_step, mesh, batches)
   else:
     model = source
-  parts = assembly.assemble(job, model, codec, start_step, mesh)
+  program = compiling.program if compiling else None
+  parts = assembly.assemble(job, model, codec, start_step, mesh, program)
   say(parts.program.partition.report())
   checksum = fingerprint.checksum(parts.frozen) if job.controls else None
 
@@ -101,8 +107,9 @@ def train(
     job, parts.tuners, model, codec.sha256, start_step
   )
   _write_configuration(job.model_dir, manifest, configuration)
+  step = jax.jit(parts.program.step, donate_argnums=0)
   result = loop.train(
-    jax.jit(parts.program.step, donate_argnums=0),
+    compiling.step() if compiling else step,
     parts.state,
     parts.frozen,
     batches,
@@ -124,6 +131,28 @@ def _open(path: str | None) -> Checkpoint:
   if path is None:
     raise ValueError("No model to train: set INITIAL_CHECKPOINT_PATH.")
   return restore.open_checkpoint(path, whole=False)
+
+
+def _restore(
+  job: TrainJob,
+  checkpoint: Checkpoint,
+  start_step: int,
+  mesh: Mesh | None,
+  batches: grain.DatasetIterator[NumpyBatch],
+) -> tuple[Backbone, Compiling]:
+  """Read the model while the step for the first batch is compiled."""
+  rules = job.mesh.rules
+  config = backbone.for_machine(job.model, mesh)
+  first = axes.describe_batch(
+    mesh, rules, feeding.peek(batches), axes.data_shard(mesh)[1]
+  )
+  compiling = Compiling(
+    abstract_assembly.describe(
+      dataclasses.replace(job, model=config), mesh, start_step, first
+    )
+  )
+  model = backbone.load(checkpoint, config, mesh, rules, job.restore_dtype)
+  return model, compiling
 
 
 def _eval_loss(

@@ -6,7 +6,7 @@ state, is never donated and never returned.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -244,6 +244,27 @@ class Program:
       )
 
     return jax.vmap(key)(run_ids, number)
+
+
+class AbstractStep(NamedTuple):
+  """A step and its arguments as shapes, dtypes and places.
+
+  Attributes:
+    program: what a step computes.
+    state: before the first step.
+    frozen: the frozen part of the parameters.
+    batch: its features.
+  """
+
+  program: Program
+  state: TrainState
+  frozen: Params
+  batch: Mapping[str, jax.ShapeDtypeStruct]
+
+  @property
+  def arguments(self) -> tuple[Any, ...]:
+    """What the program's step takes."""
+    return self.state, self.frozen, self.batch
 
 
 def _like(scale: Array, leaf: Array) -> Array:

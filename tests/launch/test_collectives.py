@@ -66,9 +66,7 @@ def compiled_plan(mesh, job):
   """Plan as `plan` does, with this machine's compiler."""
   data, model, _ = MESHES[mesh]
   step = abstract_assembly.describe(job, axes.make_mesh(data, model))
-  lowered = jax.jit(step.program.step, donate_argnums=0).lower(
-    step.state, step.frozen, step.batch
-  )
+  lowered = jax.jit(step.program.step, donate_argnums=0).lower(*step.arguments)
   cost = compiled_cost.read(lowered.compile().as_text(), data * model)
   assert not cost.unknown_loops
   return planning_tpu.Plan(chips.parse("v5e:2x4"), data, model, cost=cost)

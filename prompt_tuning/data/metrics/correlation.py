@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+
+# scipy.stats is imported where a score is computed: it takes a second, which
+# every command would pay for when tasks are declared.
 
 
 def pearson(
@@ -21,6 +23,8 @@ def pearson(
   """
   if _degenerate(targets) or _degenerate(predictions):
     return {"pearson_corrcoef": 0.0}
+  from scipy import stats
+
   score = stats.pearsonr(targets, predictions)[0]
   return {"pearson_corrcoef": 100 * float(score)}
 
@@ -39,6 +43,8 @@ def spearman(
   """
   if _degenerate(targets) or _degenerate(predictions):
     return {"spearman_corrcoef": 0.0}
+  from scipy import stats
+
   score = stats.spearmanr(targets, predictions)[0]
   return {"spearman_corrcoef": 100 * float(score)}
 
