@@ -43,12 +43,16 @@ def test_no_weight_gradient_crosses_chips_in_prompt_tuning(key):
   run.refuse_weight_gradients(key.split("/")[0], RESULTS[key])
 
 
-def test_a_weight_gradient_is_refused_when_a_plan_is_made(monkeypatch):
+@pytest.mark.parametrize("by", ["all-reduce", "collective-permute"])
+def test_a_weight_gradient_is_refused_when_a_plan_is_made(monkeypatch, by):
   """XXL's stored plan, with the gradient of one layer's norm besides."""
   answer = copy.deepcopy(RESULTS["xxl/prompt/v5e"])
   (plan,) = (plan for plan in answer["plans"] if plan["fits"])
   assert plan["data"] > 1
-  plan["reduced_over_data"] += 4_096 * 4
+  if by == "all-reduce":
+    plan["reduced_over_data"] += 4_096 * 4
+  else:
+    plan["collectives"][by] = {"count": 1, "bytes": 4_096 * 4}
   done = subprocess.CompletedProcess([], 0, stdout=json.dumps(answer))
   monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
   with pytest.raises(RuntimeError, match="the prompt's gradient"):
