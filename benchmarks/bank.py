@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.turns import spread
 from prompt_tuning.core import partition, tree
 from prompt_tuning.models.t5 import network
 from prompt_tuning.models.t5.config import T5Config
@@ -120,11 +121,13 @@ def measure(params: Any, runs: int, rows: int, rounds: int) -> dict[str, Any]:
     times["bank"].append(middle - start)
     times["in turn"].append(time.perf_counter() - middle)
   bank_s, turn_s = (statistics.median(v[1:]) for v in times.values())
+  pairs = zip(times["in turn"][1:], times["bank"][1:], strict=True)
   return {
     "runs": runs,
     "bank_ms": round(1e3 * bank_s, 2),
     "in_turn_ms": round(1e3 * turn_s, 2),
     "speedup": round(turn_s / bank_s, 2),
+    "speedups": spread(turn / bank for turn, bank in pairs),
     "bank_compile_s": round(bank_compile, 2),
     "solo_compile_s": round(solo_compile, 2),
   }

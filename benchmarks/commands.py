@@ -7,11 +7,12 @@ What an earlier command may have left: compiled programs, tokenised examples.
 
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import time
 from typing import Any
+
+from benchmarks.turns import spread
 
 TASK = "taskless_super_glue_rte_v102"
 
@@ -33,7 +34,7 @@ def measure_commands(
     rounds: of each kind; the kinds take turns.
 
   Returns:
-    One row per kind: what was there before, and the median seconds.
+    One row per kind: what was there before, and the spread of seconds.
   """
   seconds: dict[str, list[float]] = {}
   for turn in range(rounds):
@@ -49,7 +50,7 @@ def measure_commands(
       spent = _train(model, data_dir, vocabulary, folder, programs, tokens)
       seconds.setdefault(kind, []).append(spent)
   return [
-    {"kept": kind, "seconds": round(statistics.median(values), 2)}
+    {"kept": kind, "seconds": spread(values)}
     for kind, values in seconds.items()
   ]
 

@@ -83,7 +83,13 @@ LIMITS = (
     "steps",
     "warm start at 64 tokens, project / PEFT",
     _steps(64, "warm_start_s", PEFT),
-    most=1.3,
+    most=1.15,
+  ),
+  Limit(
+    "decoding",
+    "decoding of 64 tokens, project / PEFT",
+    _steps(64, "seconds", PEFT),
+    most=0.95,
   ),
   Limit(
     "bank",

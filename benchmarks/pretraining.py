@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 from benchmarks import bare_t5
+from benchmarks.turns import spread
 from prompt_tuning.core import partition
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.data import ragged
@@ -218,6 +219,10 @@ def measure(size: str, rounds: int, steps: int) -> dict[str, Any]:
     "losses": [round(loss, 4) for loss in losses],
     "tokens_per_second": rates,
     "ratio": round(rates["project"] / rates["bare"], 3),
+    "ratios": spread(
+      bare / project
+      for project, bare in zip(times["project"], times["bare"], strict=True)
+    ),
   }
 
 

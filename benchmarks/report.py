@@ -57,8 +57,11 @@ def markdown(found: dict[str, Any]) -> str:
   return "\n".join(parts)
 
 
-def _spread(found: dict[str, float]) -> str:
-  return f"{found['median']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
+def _spread(found: dict[str, float], digits: int = 2) -> str:
+  median, least, most = (
+    f"{found[name]:.{digits}f}" for name in ("median", "least", "most")
+  )
+  return f"{median} ({least} to {most})"
 
 
 def _steps(rows: list[dict[str, Any]]) -> str:
@@ -75,8 +78,10 @@ def _steps(rows: list[dict[str, Any]]) -> str:
       costs.append(
         [
           f"{row['inputs']}, {_NAMES[side]}",
-          one.get("cold_start_s", ""),
-          _spread(one["warm_start_s"]) if "warm_start_s" in one else "",
+          *(
+            _spread(one[kind]) if kind in one else ""
+            for kind in ("cold_start_s", "warm_start_s")
+          ),
           one["peak_gb"],
         ]
       )
@@ -90,7 +95,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
 
 
 def _commands(rows: list[dict[str, Any]]) -> str:
-  lines = [[row["kept"], row["seconds"]] for row in rows]
+  lines = [[row["kept"], _spread(row["seconds"])] for row in rows]
   header = ["what an earlier command left", "seconds"]
   return "### `prompt-tuning train`, one step, all of it\n\n" + table(
     header, lines
@@ -135,7 +140,11 @@ def _decoding(rows: list[dict[str, Any]]) -> str:
 
 def _saving(found: dict[str, Any]) -> str:
   lines = [
-    [_NAMES.get(name, name), f"{one['bytes']:,}", one.get("seconds", "")]
+    [
+      _NAMES.get(name, name),
+      f"{one['bytes']:,}",
+      _spread(one["seconds"], 3) if "seconds" in one else "",
+    ]
     for name, one in found.items()
   ]
   header = ["prompt and optimizer", "bytes", "seconds"]
@@ -143,8 +152,10 @@ def _saving(found: dict[str, Any]) -> str:
 
 
 def _bank(rows: list[dict[str, Any]]) -> str:
-  keys = ("runs", "bank_ms", "in_turn_ms", "speedup")
-  lines = [[row[key] for key in keys] for row in rows]
+  keys = ("runs", "bank_ms", "in_turn_ms")
+  lines = [
+    [*(row[key] for key in keys), _spread(row["speedups"])] for row in rows
+  ]
   header = ["runs", "bank, ms per step", "in turn, ms", "times faster"]
   return "### A bank of prompts, tiny model\n\n" + table(header, lines)
 
@@ -155,7 +166,7 @@ def _pretraining(rows: list[dict[str, Any]]) -> str:
       row["size"],
       row["tokens_per_second"]["project"],
       row["tokens_per_second"]["bare"],
-      row["ratio"],
+      _spread(row["ratios"]),
     ]
     for row in rows
   ]

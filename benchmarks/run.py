@@ -32,7 +32,7 @@ SECTIONS = (
 # These read SuperGLUE.
 NEED_DATA = ("commands", "lengths", "throughput")
 # What is measured in CI.
-IN_SHORT = ("steps", "bank", "pretraining")
+IN_SHORT = ("steps", "decoding", "bank", "pretraining")
 
 
 def module(name: str, *arguments: str) -> str:
@@ -97,7 +97,9 @@ def _section(
         model, args.tfds_data_dir, cache, args.rounds, scratch, args.tasks
       )
     case "decoding":
-      return steps.measure_decoding(model, (64, 512), args.rounds)
+      return steps.measure_decoding(
+        model, (64,) if short else (64, 512), args.rounds
+      )
     case "saving":
       return steps.measure_saving(model, scratch)
     case "bank":

@@ -33,7 +33,7 @@ def measure_steps(
     rounds: turns of each side, two timed steps a turn.
     scratch: an empty folder, for compiled programs.
     starts: those of `inputs` for which to time first steps of fresh processes
-      too: one without and `rounds` with programs that an earlier one compiled.
+      too: `rounds` without and as many with what an earlier one compiled.
 
   Returns:
     One row per length.
@@ -46,13 +46,9 @@ def measure_steps(
       "vocab_size": VOCABULARY,
     }
     compiled = scratch / f"compiled_{length}"
-    found: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
+    found: dict[str, dict[str, Any]] = {side: {"peak_gb": 0} for side in SIDES}
     if length in starts:
-      for side, seconds in _starts(model, asked, compiled, rounds).items():
-        found[side] = {
-          "cold_start_s": round(seconds[0], 2),
-          "warm_start_s": turns.spread(seconds[1:]),
-        }
+      found = _starts(model, asked, compiled, rounds)
     workers = {side: Worker(side, model, compiled) for side in SIDES}
     requests = [{**asked, "times": 1}]  # compiles
     requests += [{**asked, "times": WARM + 2}] * rounds
@@ -66,30 +62,43 @@ def measure_steps(
     insist_same(losses)
     for side in SIDES:
       timed = [s for turn in answers[side][1:] for s in turn["seconds"][WARM:]]
-      found[side] |= {"step_s": turns.spread(timed)}
-      found[side]["peak_gb"] = round(answers[side][-1]["peak_bytes"] / 1e9, 2)
+      peak = round(answers[side][-1]["peak_bytes"] / 1e9, 2)
+      found[side] |= {
+        "step_s": turns.spread(timed),
+        "peak_gb": max(peak, found[side]["peak_gb"]),
+      }
     rows.append({"inputs": length, "losses": losses[PROJECT], **found})
   return rows
 
 
 def _starts(
-  model: pathlib.Path, asked: dict[str, Any], compiled: pathlib.Path, warm: int
-) -> dict[str, list[float]]:
+  model: pathlib.Path, asked: dict[str, Any], compiled: pathlib.Path, count: int
+) -> dict[str, dict[str, Any]]:
   """Time fresh processes until their first step is done.
 
   Returns:
-    Side -> seconds: once with nothing compiled, then `warm` times with what the
-    first left.
+    Side -> spread of seconds, `count` times with nothing compiled and `count`
+    times with what the last of those left; the most memory that one had.
   """
-  found: dict[str, list[float]] = {side: [] for side in SIDES}
-  for _ in range(1 + warm):
+  kinds: dict[str, list[pathlib.Path]] = {
+    "cold_start_s": [compiled / str(turn) for turn in range(count)],
+    "warm_start_s": [compiled / str(count - 1)] * count,
+  }
+  found: dict[str, dict[str, Any]] = {side: {"peak_gb": 0} for side in SIDES}
+  for kind, folders in kinds.items():
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    for folder in folders:
+      for side in SIDES:
+        # As in training, which knows its first batch before it reads the model;
+        # torch compiles nothing, the straightforward program when it is run.
+        ahead = asked["shape"] if side == PROJECT else None
+        with Worker(side, model, folder, ahead) as worker:
+          answer = worker.ask(**asked, times=1)
+        seconds[side].append(worker.start_s + answer["seconds"][0])
+        peak = round(answer["peak_bytes"] / 1e9, 2)
+        found[side]["peak_gb"] = max(peak, found[side]["peak_gb"])
     for side in SIDES:
-      # As in training, which knows its first batch before it reads the model;
-      # torch compiles nothing, and the straightforward program when it is run.
-      ahead = asked["shape"] if side == PROJECT else None
-      with Worker(side, model, compiled, ahead) as worker:
-        first = worker.ask(**asked, times=1)["seconds"][0]
-        found[side].append(worker.start_s + first)
+      found[side][kind] = turns.spread(seconds[side])
   return found
 
 
@@ -147,7 +156,7 @@ def measure_decoding(
 
 def measure_saving(
   model: pathlib.Path, scratch: pathlib.Path
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
   """Time what each side writes to continue or share a prompt, and weigh it."""
   found = {}
   for side in (PROJECT, PEFT):
@@ -162,7 +171,7 @@ def measure_saving(
         seconds += answer["seconds"]
     written = pathlib.Path(target).rglob("*")
     size = sum(file.stat().st_size for file in written if file.is_file())
-    found[side] = {"bytes": size, "seconds": turns.spread(seconds)["median"]}
+    found[side] = {"bytes": size, "seconds": turns.spread(seconds)}
   weights = (model / "model").rglob("*.safetensors")
   found["whole model"] = {"bytes": sum(f.stat().st_size for f in weights)}
   return found

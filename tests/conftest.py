@@ -101,3 +101,17 @@ def shared_data():
   if not path.is_dir():
     pytest.skip(f"real data not found: no folder {path}")
   return path
+
+
+@pytest.fixture
+def compiled():
+  """Names of functions, in the order in which XLA was given them."""
+  names = []
+
+  def listen(event, _, fun_name="", **__):
+    if event == "/jax/core/compile/backend_compile_duration":
+      names.append(fun_name.removeprefix("jit(").removesuffix(")"))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield names
+  jax.monitoring.unregister_event_duration_listener(listen)

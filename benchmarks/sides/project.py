@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -44,11 +44,12 @@ class Side:
     self.config = backbone.for_machine(given, None)
     shapes = network.abstract_params(self.config)
     self.program, drawn = _program(self.config, self.length, shapes)
+    self._step: Callable[..., Any]
     if first is None:
       self._step = jax.jit(self.program.step, donate_argnums=0)
     else:
       batch = self.batch(work.text(first, self.config.vocab_size))
-      compiling = Compiling(self._described(shapes, drawn, batch))
+      self._step = Compiling(self._described(shapes, drawn, batch))
 
     params = backbone.load(checkpoint, self.config, None, (), "float32").params
     start = jax.tree.map(lambda _: jnp.asarray(values)[None], drawn)
@@ -58,8 +59,6 @@ class Side:
     fresh = state.create(trainable, self.program.optimizer, [0])
     # Bound to the device, as `launch.assembly` does.
     self.state = jax.tree.map(lambda a: jax.device_put(a, a.sharding), fresh)
-    if first is not None:
-      self._step = compiling.step()
 
   def _described(
     self, shapes: Params, drawn: Params, batch: Mapping[str, Any]

@@ -13,6 +13,7 @@ bundle depends on time, host or path, but for the configuration's text, which
 names what the user named. No pickle is read or written.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -199,6 +200,22 @@ def read_latest(folder: str | os.PathLike[str]) -> tuple[int, Bundle] | None:
       logger.warning("Passing over a damaged bundle. %s", error)
   if problem is not None:
     raise problem
+  return None
+
+
+def latest_manifest(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+  """Read the newest manifest, without its arrays.
+
+  Args:
+    folder: of `step_...` bundles.
+
+  Returns:
+    The manifest; its arrays may be damaged, which `read_latest` would find.
+    None when there is none to be read.
+  """
+  for step in reversed(steps(folder)):
+    with contextlib.suppress(CheckpointError):
+      return _read_manifest(step_path(folder, step))
   return None
 
 

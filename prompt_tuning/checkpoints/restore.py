@@ -135,13 +135,36 @@ def restore(
       or damaged, in one error. Nothing is ever filled in.
   """
   checkpoint = path if isinstance(path, Checkpoint) else _open(path)
-  flat = tree.flatten(target)
-  hint = sizes.hint(checkpoint, flat)
-  found = strict.match(
-    checkpoint.path, checkpoint.params, flat, ignore, hint, checkpoint.broken
-  )
-  arrays = loading.load(checkpoint.path, found, flat, convert)
+  found = check(checkpoint, target, ignore)
+  arrays = loading.load(checkpoint.path, found, tree.flatten(target), convert)
   return tree.unflatten(arrays)
+
+
+def check(
+  checkpoint: Checkpoint, target: Params, ignore: Sequence[str] = ()
+) -> dict[str, Leaf]:
+  """Hold a checkpoint against what shall be restored, reading no arrays.
+
+  Args:
+    checkpoint: one that is open.
+    target: see `restore`.
+    ignore: see `restore`.
+
+  Returns:
+    The target's flat paths -> leaves to read.
+
+  Raises:
+    CheckpointError: see `restore`, but for arrays that turn out damaged.
+  """
+  flat = tree.flatten(target)
+  return strict.match(
+    checkpoint.path,
+    checkpoint.params,
+    flat,
+    ignore,
+    sizes.hint(checkpoint, flat),
+    checkpoint.broken,
+  )
 
 
 def leaves_of(params: Params) -> dict[str, Leaf]:

@@ -25,6 +25,20 @@ class MeshError(ValueError):
   """The mesh is at fault; with another one, the job might do."""
 
 
+def can_describe(job: TrainJob) -> bool:
+  """Whether the parameters of every tuning method follow from its settings.
+
+  Args:
+    job: what to do.
+
+  Returns:
+    False where one is not among `identity.METHODS`: its initialisers may read
+    files or look at values.
+  """
+  known = tuple(identity.METHODS.values())
+  return all(type(tuner) in known for tuner in job.tuners)
+
+
 def describe(
   job: TrainJob,
   mesh: Mesh | None,

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +14,9 @@ logger = logging.getLogger(__name__)
 class Compiling:
   """A step that is being compiled in a thread.
 
-  JAX finds the program again when the step is called with such arguments. With
-  others, it compiles another one then, as for any new shape.
+  Called with such arguments, it runs that program, which JAX keeps in memory.
+  Others have another one compiled then, as any new shape. The process cannot
+  end before the thread does.
 
   Args:
     described: the step and what it will be given.
@@ -37,10 +37,10 @@ class Compiling:
     try:
       self._step.lower(*arguments).compile()
     except Exception:
-      # Whatever it is, the first call meets it too, where it can be reported.
-      logger.debug("The step was not compiled ahead.", exc_info=True)
+      # What is wrong with the step, its first call meets too.
+      logger.warning("The step was not compiled ahead.", exc_info=True)
 
-  def step(self) -> Callable[..., Any]:
-    """Return the jitted step, whose state is donated, once it is compiled."""
+  def __call__(self, *arguments: Any) -> Any:
+    """Take a step, see `Program.step`; the first waits for the program."""
     self._thread.join()
-    return self._step
+    return self._step(*arguments)

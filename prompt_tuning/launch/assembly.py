@@ -8,12 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.sharding import (
-  Mesh,
-  NamedSharding,
-  PartitionSpec,
-  use_abstract_mesh,
-)
+from jax.sharding import Mesh, use_abstract_mesh
 
 from prompt_tuning.core import axes, partition
 from prompt_tuning.core.delta import Delta
@@ -264,5 +259,4 @@ def _readable(table: Array, mesh: Mesh | None) -> Array:
   """Give every host the whole table."""
   if mesh is None or table.is_fully_addressable:
     return table
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  return jax.jit(lambda x: x, out_shardings=everywhere)(table)
+  return jax.jit(lambda x: x, out_shardings=axes.everywhere(mesh))(table)

@@ -71,13 +71,7 @@ def load(
   checkpoint = path
   if not isinstance(checkpoint, Checkpoint):
     checkpoint = restore.open_checkpoint(checkpoint, whole=False)
-  target = axes.restore_target(
-    network.abstract_params(config),
-    network.logical_axes(config),
-    mesh,
-    rules,
-    quantized.float_dtype(dtype),
-  )
+  target = _target(config, mesh, rules, dtype)
   quantize = quantized.quantizer(quantized.target(target, dtype), dtype)
   samples: dict[str, bytes] = {}
 
@@ -85,12 +79,54 @@ def load(
     samples.update(fingerprint.samples(name, leaf))
     return quantize(name, leaf)
 
-  has_prompt = any(re.fullmatch(_PROMPTS, name) for name in checkpoint.params)
-  ignore = [_PROMPTS] if has_prompt else []
+  ignore = _ignored(checkpoint)
   params = restore.restore(checkpoint, target, ignore=ignore, convert=convert)
   name = fingerprint.of_samples(samples)
   suited = for_machine(config, mesh)
   return Backbone(suited, params, checkpoint.step, name, dtype)
+
+
+def check(
+  checkpoint: Checkpoint,
+  config: T5Config,
+  mesh: Mesh | None,
+  rules: axes.AxisRules,
+  dtype: str,
+) -> None:
+  """Find what is wrong with a checkpoint before anything large is read.
+
+  Args:
+    checkpoint: one that is open.
+    config: see `load`.
+    mesh: see `load`.
+    rules: see `load`.
+    dtype: see `load`.
+
+  Raises:
+    CheckpointError: it is of another model, or its leaves cannot be opened.
+    ValueError: the mesh cannot split the model, or an unknown dtype.
+  """
+  target = _target(config, mesh, rules, dtype)
+  restore.check(checkpoint, target, _ignored(checkpoint))
+
+
+def _target(
+  config: T5Config, mesh: Mesh | None, rules: axes.AxisRules, dtype: str
+) -> Params:
+  """Say where every parameter is read to, before it is quantised."""
+  return axes.restore_target(
+    network.abstract_params(config),
+    network.logical_axes(config),
+    mesh,
+    rules,
+    quantized.float_dtype(dtype),
+  )
+
+
+def _ignored(checkpoint: Checkpoint) -> list[str]:
+  """Leave out the prompt of a tuned T5X model, if there is one."""
+  has_prompt = any(re.fullmatch(_PROMPTS, name) for name in checkpoint.params)
+  return [_PROMPTS] if has_prompt else []
 
 
 def fresh(

@@ -37,6 +37,7 @@ from prompt_tuning.launch.eval_loss import EvalLoss
 from prompt_tuning.launch.job import Run, TrainJob
 from prompt_tuning.launch.scoring import Scorer
 from prompt_tuning.models.t5 import cost
+from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import loop
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,13 @@ def train(
 
   compiling = None
   if isinstance(source, Checkpoint):
-    model, compiling = _restore(job, source, start_step, mesh, batches)
+    config = backbone.for_machine(job.model, mesh)
+    where = (config, mesh, rules, job.restore_dtype)
+    backbone.check(source, *where)
+    first = _next_batch(job, num_steps, batches)
+    if first is not None and abstract_assembly.can_describe(job):
+      compiling = _compile_ahead(job, config, start_step, mesh, first)
+    model = backbone.load(source, *where)
   else:
     model = source
   program = compiling.program if compiling else None
@@ -107,9 +114,8 @@ def train(
     job, parts.tuners, model, codec.sha256, start_step
   )
   _write_configuration(job.model_dir, manifest, configuration)
-  step = jax.jit(parts.program.step, donate_argnums=0)
   result = loop.train(
-    compiling.step() if compiling else step,
+    compiling or jax.jit(parts.program.step, donate_argnums=0),
     parts.state,
     parts.frozen,
     batches,
@@ -133,26 +139,36 @@ def _open(path: str | None) -> Checkpoint:
   return restore.open_checkpoint(path, whole=False)
 
 
-def _restore(
+def _next_batch(
   job: TrainJob,
-  checkpoint: Checkpoint,
+  num_steps: int,
+  batches: grain.DatasetIterator[NumpyBatch],
+) -> NumpyBatch | None:
+  """Look at what training begins or goes on with; None if nothing is to do."""
+  saved = bundle.latest_manifest(pathlib.Path(job.model_dir) / loop.BUNDLES)
+  if saved is not None:
+    if saved["step"] >= num_steps:
+      return None
+    try:
+      batches.set_state(saved["data"])
+    except ValueError:  # another run's, of which the loop says more
+      return None
+  return feeding.peek(batches)
+
+
+def _compile_ahead(
+  job: TrainJob,
+  config: T5Config,
   start_step: int,
   mesh: Mesh | None,
-  batches: grain.DatasetIterator[NumpyBatch],
-) -> tuple[Backbone, Compiling]:
-  """Read the model while the step for the first batch is compiled."""
-  rules = job.mesh.rules
-  config = backbone.for_machine(job.model, mesh)
-  first = axes.describe_batch(
-    mesh, rules, feeding.peek(batches), axes.data_shard(mesh)[1]
+  first: NumpyBatch,
+) -> Compiling:
+  """Compile the step for a batch while the model is read."""
+  batch = axes.describe_batch(
+    mesh, job.mesh.rules, first, axes.data_shard(mesh)[1]
   )
-  compiling = Compiling(
-    abstract_assembly.describe(
-      dataclasses.replace(job, model=config), mesh, start_step, first
-    )
-  )
-  model = backbone.load(checkpoint, config, mesh, rules, job.restore_dtype)
-  return model, compiling
+  suited = dataclasses.replace(job, model=config)
+  return Compiling(abstract_assembly.describe(suited, mesh, start_step, batch))
 
 
 def _eval_loss(

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from prompt_tuning.core import tree
+from prompt_tuning.core import axes, tree
 from prompt_tuning.core.types import Array, Params, PyTree
 from prompt_tuning.train.optimizers import (
   BankOptimizer,
@@ -54,7 +54,7 @@ def places(trainable: Params, optimizer: BankOptimizer, mesh: Mesh) -> Any:
     A `TrainState` of shardings. What the optimizer keeps for every number of a
     parameter is split as the parameter is; the rest is on every device.
   """
-  everywhere: Any = NamedSharding(mesh, PartitionSpec())
+  everywhere: Any = axes.everywhere(mesh)
   return TrainState(
     step=everywhere,
     trainable=jax.tree.map(lambda leaf: leaf.sharding, trainable),

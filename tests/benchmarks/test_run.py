@@ -12,10 +12,18 @@ from benchmarks.sides import worker
 from benchmarks.steps import BARE, PEFT, PROJECT
 
 
+def around(value):
+  return {"median": 2 * value, "least": value, "most": 3 * value}
+
+
 def side(seconds, peak, warm):
-  step = {"median": 2 * seconds, "least": seconds, "most": 3 * seconds}
-  start = {"median": warm, "least": warm, "most": warm}
-  return {"step_s": step, "peak_gb": peak, "warm_start_s": start}
+  start = around(warm)
+  return {
+    "step_s": around(seconds),
+    "peak_gb": peak,
+    "cold_start_s": start,
+    "warm_start_s": start,
+  }
 
 
 @pytest.fixture
@@ -36,12 +44,28 @@ def found():
         BARE: side(5.5, 4.0, 9.0),
       },
     ],
-    "bank": [{"runs": 8, "bank_ms": 1.0, "in_turn_ms": 3.0, "speedup": 3.0}],
+    "decoding": [
+      {
+        "inputs": 64,
+        PROJECT: {"seconds": around(2.1)},
+        PEFT: {"seconds": around(2.7)},
+      }
+    ],
+    "bank": [
+      {
+        "runs": 8,
+        "bank_ms": 1.0,
+        "in_turn_ms": 3.0,
+        "speedup": 3.0,
+        "speedups": around(1.5),
+      }
+    ],
     "pretraining": [
       {
         "size": "ladder_1",
         "tokens_per_second": {"project": 99, "bare": 100},
         "ratio": 0.99,
+        "ratios": around(0.5),
       }
     ],
   }
@@ -67,6 +91,7 @@ def test_the_straightforward_program_would_not_pass(found):
   [
     (("steps", 0, PROJECT, "warm_start_s", "least"), 8.0),
     (("steps", 0, PROJECT, "peak_gb"), 1.5),
+    (("decoding", 0, PROJECT, "seconds", "least"), 2.6),
     (("bank", 0, "speedup"), 1.2),
     (("pretraining", 0, "ratio"), 0.5),
     (("pretraining", 0, "ratio"), float("nan")),
@@ -121,7 +146,7 @@ def test_the_tables_show_ratios_of_medians(found):
   text = report.markdown({"machine": {"cores": "2"}, **found})
   assert "| 512 | 8.00 (4.00 to 12.00) | 9.40" in text
   assert "| 0.85 | 0.73 |" in text
-  assert "| 8 | 1.0 | 3.0 | 3.0 |" in text
+  assert "| 8 | 1.0 | 3.0 | 3.00 (1.50 to 4.50) |" in text
 
 
 def test_real_lengths_have_rates_ratios_and_memory():

@@ -1,5 +1,6 @@
 """The step is compiled while weights are read, once."""
 
+import dataclasses
 import types
 
 import jax
@@ -9,27 +10,37 @@ import pytest
 from prompt_tuning.launch import main, training
 from prompt_tuning.launch.ahead import Compiling
 from prompt_tuning.train.step import AbstractStep
+from prompt_tuning.tuners.prompt import Prompt
 
+STEP = 1_100_000
 FULLY_SHARDED = [
   "--gin_file=meshes/fully_sharded.gin",
   "--gin.MODEL_PARALLEL=2",
   "--gin.BATCH_SIZE=8",
 ]
-COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture
-def compiled():
-  """Names of functions, in the order in which XLA was given them."""
-  names = []
+def compiled_first(compiled, monkeypatch):
+  """Weights are read after the step is compiled, and only then."""
+  made = []
 
-  def listen(event, _, fun_name="", **__):
-    if event == COMPILED:
-      names.append(fun_name.removeprefix("jit(").removesuffix(")"))
+  class Waiting(Compiling):
+    def __init__(self, described):
+      super().__init__(described)
+      made.append(self)
 
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  yield names
-  jax.monitoring.unregister_event_duration_listener(listen)
+  load = training.backbone.load
+
+  def load_late(*args):
+    for one in made:
+      one._thread.join()
+    assert compiled.count("step") == len(made)
+    return load(*args)
+
+  monkeypatch.setattr(training, "Compiling", Waiting)
+  monkeypatch.setattr(training.backbone, "load", load_late)
+  return made
 
 
 @pytest.mark.parametrize(
@@ -37,20 +48,26 @@ def compiled():
   [
     [],
     ["--gin.SEEDS=(0, 1)"],
+    ["--gin.BATCHING='buckets'", "--gin.train/Dataset.max_shapes=1"],
     ["--gin.RESTORE_DTYPE='int8'"],
     ["--gin_file=meshes/data.gin", "--gin.BATCH_SIZE=8"],
     FULLY_SHARDED,
   ],
-  ids=["prompt", "bank", "int8", "data", "fully sharded"],
+  ids=["prompt", "bank", "buckets", "int8", "data", "fully sharded"],
 )
-def test_training_compiles_its_step_once(train_flags, tmp_path, compiled, more):
+def test_the_step_is_compiled_once_and_ahead(
+  train_flags, tmp_path, compiled, compiled_first, more
+):
   flags = train_flags(tmp_path, *more, "--gin.train.evaluation=None")
   assert main.main(["train", *flags]) == 0
+  assert len(compiled_first) == 1
   assert compiled.count("step") == 1
 
 
 @pytest.mark.parametrize("more", [[], FULLY_SHARDED])
-def test_so_does_model_tuning(train_flags, tmp_path, compiled, more):
+def test_so_is_that_of_model_tuning(
+  train_flags, tmp_path, compiled, compiled_first, more
+):
   flags = train_flags(
     tmp_path,
     *more,
@@ -59,31 +76,67 @@ def test_so_does_model_tuning(train_flags, tmp_path, compiled, more):
     prompt=(),
   )
   assert main.main(["train", *flags]) == 0
+  assert len(compiled_first) == 1
   assert compiled.count("step") == 1
 
 
-def test_it_is_compiled_before_the_weights_are_there(
-  train_flags, tmp_path, compiled, monkeypatch
+def test_a_run_that_goes_on_compiles_for_its_next_batch(
+  train_flags, tmp_path, compiled, compiled_first
 ):
-  """Restoring waits for the compiler, which would never end otherwise."""
-  made = []
+  """And one that has ended, or is another's, compiles nothing."""
+  more = ["--gin.BATCHING='longest'", "--gin.train.evaluation=None"]
+  flags = train_flags(tmp_path, *more, "--gin.BATCH_SIZE=1")
+  steps = flags.index(f"--gin.TRAIN_STEPS={STEP + 4}")
+  flags[steps] = f"--gin.TRAIN_STEPS={STEP + 1}"
+  assert main.main(["train", *flags]) == 0
+  compiled.clear()
+  compiled_first.clear()
+  flags[steps] = f"--gin.TRAIN_STEPS={STEP + 2}"
+  assert main.main(["train", *flags]) == 0
+  assert len(compiled_first) == 1
+  assert compiled.count("step") == 1
+  compiled.clear()
+  compiled_first.clear()
+  assert main.main(["train", *flags]) == 0
+  assert main.main(["train", *flags, "--gin.BATCH_SIZE=2"]) == 2
+  assert not compiled_first
+  assert "step" not in compiled
+
+
+def test_a_checkpoint_of_another_size_is_refused_before(
+  train_flags, tmp_path, compiled_first, capsys
+):
+  flags = train_flags(tmp_path, "--gin_file=models/ladder_1.gin")
+  assert main.main(["train", *flags]) == 2
+  assert "52 mismatches" in capsys.readouterr().err
+  assert not compiled_first
+
+
+class Custom(Prompt):
+  """A tuning method that bundles do not know."""
+
+
+def test_a_method_of_ones_own_is_compiled_when_it_runs(
+  monkeypatch, train_flags, tmp_path, compiled, compiled_first
+):
+  build = training.TrainJob.tuners.fget
   monkeypatch.setattr(
-    training,
-    "Compiling",
-    lambda described: made.append(Compiling(described)) or made[0],
+    training.TrainJob,
+    "tuners",
+    property(lambda job: tuple(Custom(**_fields(t)) for t in build(job))),
   )
-  load = training.backbone.load
-
-  def load_late(*args):
-    made[0].step()
-    assert compiled.count("step") == 1
-    return load(*args)
-
-  monkeypatch.setattr(training.backbone, "load", load_late)
   flags = train_flags(tmp_path, "--gin.train.evaluation=None")
   assert main.main(["train", *flags]) == 0
-  assert len(made) == 1
+  assert not compiled_first
   assert compiled.count("step") == 1
+
+
+def _fields(tuner):
+  return {
+    field.name: getattr(tuner, field.name)
+    for field in dataclasses.fields(tuner)
+    if field.name not in ("parent", "name")
+  }
 
 
 def _described(step):
@@ -96,7 +149,7 @@ def test_other_arguments_compile_another_program(compiled):
   def step(state, frozen, batch):
     return state + frozen * batch, batch
 
-  ahead = Compiling(_described(step)).step()
+  ahead = Compiling(_described(step))
   x = jnp.ones(4)
   for _ in range(2):
     ahead(jnp.zeros(4), x, x)
@@ -107,7 +160,7 @@ def test_what_cannot_be_compiled_is_an_error_when_it_is_called():
   def step(state, frozen, batch):
     raise ValueError(f"{batch.shape}")
 
-  ahead = Compiling(_described(step)).step()
+  ahead = Compiling(_described(step))
   x = jnp.ones(3)
   with pytest.raises(ValueError, match="3,"):
     ahead(x, x, x)

@@ -1,0 +1,20 @@
+"""The project's side of the benchmarks, on a tiny model."""
+
+import numpy as np
+
+from benchmarks.sides import making, project, work
+
+SHAPE = work.Shape(rows=2, inputs=8, targets=4)
+
+
+def test_a_step_that_is_compiled_ahead_is_the_same_step(tmp_path, compiled):
+  making.write(tmp_path, "t5_1_1_tiny", 5)
+  batch = work.text(SHAPE, 32_000)
+  losses = {}
+  for first in (None, SHAPE):
+    compiled.clear()
+    side = project.Side(tmp_path, first)
+    losses[first] = [side.step(batch) for _ in range(3)]
+    assert compiled.count("step") == 1
+  np.testing.assert_array_equal(losses[None], losses[SHAPE])
+  assert losses[SHAPE][2] < losses[SHAPE][0]
