@@ -105,6 +105,20 @@ def test_nothing_to_read(tmp_path):
   assert bundle.read_latest(tmp_path) is None
 
 
+def test_a_manifest_is_read_without_its_arrays(tmp_path):
+  assert bundle.latest_manifest(tmp_path) is None
+  for step in (1, 2, 3):
+    bundle.write(bundle.step_path(tmp_path, step), make(step))
+  newest, older = (bundle.step_path(tmp_path, step) for step in (3, 2))
+  (newest / "manifest.json").write_text("{")
+  (older / "trainable.safetensors").unlink()
+  found = bundle.latest_manifest(tmp_path)
+  assert found["metrics"] == {"accuracy": 91.5}
+  for step in (1, 2):
+    (bundle.step_path(tmp_path, step) / "manifest.json").unlink()
+  assert bundle.latest_manifest(tmp_path) is None
+
+
 def test_only_damaged_bundles_is_an_error(tmp_path):
   bundle.write(bundle.step_path(tmp_path, 1), make())
   (bundle.step_path(tmp_path, 1) / "trainable.safetensors").unlink()
