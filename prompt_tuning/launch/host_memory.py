@@ -12,7 +12,7 @@ import sys
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
-_LARGEST_INT = 2**31 - 1
+_NEVER = -1
 
 
 def keep() -> bool:
@@ -30,7 +30,7 @@ def keep() -> bool:
   glibc = ctypes.CDLL(None)
   settings = (
     (_MMAP_MAX, 0),
-    (_TRIM_THRESHOLD, _LARGEST_INT),
+    (_TRIM_THRESHOLD, _NEVER),
     (_ARENA_MAX, 1),
   )
   for setting in settings:

@@ -81,7 +81,6 @@ def test_the_straightforward_program_would_not_pass(found):
     row[PROJECT] = row[BARE]
   names = "\n".join(limits.broken(slow))
   assert "64 tokens, project / bare JAX: 1.00" in names
-  assert "512 tokens, project / PEFT: 1.17" in names
   assert "512 tokens, project / bare JAX: 1.00" in names
   assert "peak memory at 512 tokens" in names
 
@@ -91,7 +90,7 @@ def test_the_straightforward_program_would_not_pass(found):
   [
     (("steps", 0, PROJECT, "warm_start_s", "least"), 8.0),
     (("steps", 0, PROJECT, "peak_gb"), 1.5),
-    (("decoding", 0, PROJECT, "seconds", "least"), 2.6),
+    (("decoding", 0, PROJECT, "seconds", "least"), 3.2),
     (("bank", 0, "speedup"), 1.2),
     (("pretraining", 0, "ratio"), 0.5),
     (("pretraining", 0, "ratio"), float("nan")),
