@@ -120,11 +120,15 @@ def pad(
 
 
 def without_prompt(batch: Batch) -> dict[str, np.ndarray]:
-  """Return the texts of a batch of the pipeline, [B, T] and [B, S]."""
-  return {
+  """Return the texts of a batch of the pipeline, [B, T] and [B, S].
+
+  A bucket may be a few positions of padding wider than the limits.
+  """
+  texts = {
     "inputs": batch["encoder_input_tokens"][:, PROMPT_LENGTH:],
     "targets": batch["decoder_target_tokens"],
   }
+  return {name: ids[:, : LENGTHS[name]] for name, ids in texts.items()}
 
 
 def count_examples(batch: Batch) -> int:

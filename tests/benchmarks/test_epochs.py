@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks import epochs
+from benchmarks import epochs, lengths
 from prompt_tuning.data.ragged import Ragged, from_rows
 
 EXAMPLES = 203
@@ -89,3 +89,20 @@ def test_a_batch_of_the_pipeline_without_its_prompt_is_its_texts(tokens):
     if row.any():
       assert tuple(row[row > 0].tolist()) in known
       assert target[target > 0].tolist() == [5, 1]
+
+
+def test_sides_get_the_same_texts_where_a_bucket_is_wider_than_the_limit():
+  """Its width is rounded up, here to 616 positions for 612."""
+  rng = np.random.default_rng(1)
+  inputs = [np.append(rng.integers(2, 900, 511), 1) for _ in range(16)]
+  targets = [np.array([5, 1])] * 16
+  tokens = Store(
+    from_rows(inputs, np.uint16), from_rows(targets, np.uint16), epochs.LENGTHS
+  )
+  sides = lengths.compared(lengths.describe(tokens))
+  wide = sides["buckets"]["encoder_input_tokens"]
+  assert wide.shape[1] > epochs.PROMPT_LENGTH + epochs.LENGTHS["inputs"]
+  for side in ("fixed", "peft"):
+    np.testing.assert_array_equal(
+      sides[side]["inputs"], wide[:, epochs.PROMPT_LENGTH :][:, :512]
+    )
