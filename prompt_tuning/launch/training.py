@@ -91,13 +91,7 @@ def train(
 
   compiling = None
   if isinstance(source, Checkpoint):
-    config = backbone.for_machine(job.model, mesh)
-    where = (config, mesh, rules, job.restore_dtype)
-    backbone.check(source, *where)
-    first = _next_batch(job, num_steps, batches)
-    if first is not None and abstract_assembly.can_describe(job):
-      compiling = _compile_ahead(job, config, start_step, mesh, first)
-    model = backbone.load(source, *where)
+    model, compiling = _restore(job, source, start_step, mesh, batches)
   else:
     model = source
   program = compiling.program if compiling else None
@@ -137,6 +131,24 @@ def _open(path: str | None) -> Checkpoint:
   if path is None:
     raise ValueError("No model to train: set INITIAL_CHECKPOINT_PATH.")
   return restore.open_checkpoint(path, whole=False)
+
+
+def _restore(
+  job: TrainJob,
+  checkpoint: Checkpoint,
+  start_step: int,
+  mesh: Mesh | None,
+  batches: grain.DatasetIterator[NumpyBatch],
+) -> tuple[Backbone, Compiling | None]:
+  """Read the model; meanwhile, if there is one to take, compile the step."""
+  config = backbone.for_machine(job.model, mesh)
+  where = (config, mesh, job.mesh.rules, job.restore_dtype)
+  backbone.check(checkpoint, *where)
+  first = _next_batch(job, job.num_steps(start_step), batches)
+  compiling = None
+  if first is not None and abstract_assembly.can_describe(job):
+    compiling = _compile_ahead(job, config, start_step, mesh, first)
+  return backbone.load(checkpoint, *where), compiling
 
 
 def _next_batch(
