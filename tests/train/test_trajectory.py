@@ -48,12 +48,21 @@ def torch_loss_and_gradient(twins, prompt, encoder, targets):
   return float(loss.detach()), leaf.grad.numpy().astype(np.float64)
 
 
-# From step 0 Adafactor remembers little, and at rate 0.3 a prompt in front of
-# random weights doubles every rounding error: a smaller rate keeps twenty steps
-# comparable. From step 1,100,000 the published rate is.
-@pytest.mark.parametrize(("start_step", "rate"), [(0, 0.03), (1_100_000, 0.3)])
+def assert_same(found, expected):
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * scale)
+
+
+# At the published rate of 0.3 a prompt in front of random weights doubles every
+# rounding error, and from step 0, where Adafactor remembers little, at once. A
+# smaller rate keeps twenty steps of two programs comparable. At the published
+# one, every step is compared, and the oracle goes on from where ours stands,
+# with its own memory; how far two trajectories part is the processor's matter.
+@pytest.mark.parametrize(
+  ("start_step", "rate", "follow"), [(0, 0.03, False), (1_100_000, 0.3, True)]
+)
 def test_trajectory_equals_torch_and_numpy(
-  start_step, rate, tiny_twins, make_batch
+  start_step, rate, follow, tiny_twins, make_batch
 ):
   config = tiny_twins.config
   encoder, targets = make_batch(config, rows=4, seed=8)
@@ -98,6 +107,8 @@ def test_trajectory_equals_torch_and_numpy(
     theirs, v = numpy_adafactor(theirs, gradient, v, start_step + t, rate)
     ours, metrics = compiled(ours, frozen, batch)
     np.testing.assert_allclose(metrics.sums["loss"][0], their_loss, rtol=1e-3)
-  (found,) = jax.tree.leaves(ours.trainable)
-  scale = np.abs(theirs).max()
-  np.testing.assert_allclose(found[0], theirs, rtol=1e-3, atol=1e-3 * scale)
+    (found,) = jax.tree.leaves(ours.trainable)
+    if follow:
+      assert_same(found[0], theirs)
+      theirs = np.asarray(found[0], np.float64)
+  assert_same(found[0], theirs)
