@@ -146,7 +146,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   add("--tfds_data_dir", help="made by `prompt-tuning data prepare`")
   add("--vocabulary", help="T5's sentencepiece.model")
   add("--tasks", nargs="+", choices=lengths.TASKS, default=list(lengths.TASKS))
-  add("--rounds", type=int, help="turns of each side (3; short: 2)")
+  add("--rounds", type=int, help="turns of each side (3)")
   add("--out", default="benchmarks/results")
   args = parser.parse_args(argv)
   given = {"tfds_data_dir": args.tfds_data_dir, "vocabulary": args.vocabulary}
@@ -156,7 +156,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   for name, path in given.items():
     if path and not pathlib.Path(path).exists():
       parser.error(f"--{name}: there is no {path}.")
-  args.rounds = args.rounds or (2 if args.short else 3)
+  args.rounds = args.rounds or 3
   try:
     args.only, lacking = choose(args.only, args.short, bool(args.vocabulary))
   except ValueError as error:
