@@ -79,7 +79,11 @@ def test_the_straightforward_program_would_not_pass(found):
   slow = copy.deepcopy(found)
   for row in slow["steps"]:
     row[PROJECT] = row[BARE]
+  slow["machine"] = {"cpu": "Intel(R) Xeon(R) Processor"}
+  assert "step of 512 tokens, project / PEFT" not in str(limits.broken(slow))
+  slow["machine"] = {"cpu": "AMD EPYC"}
   names = "\n".join(limits.broken(slow))
+  assert "512 tokens, project / PEFT: 1.17" in names
   assert "64 tokens, project / bare JAX: 1.00" in names
   assert "512 tokens, project / bare JAX: 1.00" in names
   assert "peak memory at 512 tokens" in names
