@@ -52,15 +52,16 @@ bench-short: env
 # What docs/performance.md quotes. Sections that read SuperGLUE are left out,
 # loudly, where the folder of its official files and T5's vocabulary is absent.
 SHARED ?= ../shared/data
+ROUNDS ?= 3
 TFDS := build/tfds
 bench: env
 ifneq ($(wildcard $(SHARED)),)
 	$(BIN)/prompt-tuning data prepare --source $(SHARED) \
 		--tfds_data_dir $(TFDS) --only super_glue
 	$(BIN)/python -m benchmarks.run --tfds_data_dir $(TFDS) \
-		--vocabulary $(SHARED)/t5_vocab/sentencepiece.model
+		--vocabulary $(SHARED)/t5_vocab/sentencepiece.model --rounds $(ROUNDS)
 else
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run --rounds $(ROUNDS)
 endif
 	$(BIN)/python -m benchmarks.layer_layout
 	$(BIN)/python benchmarks/restore_memory.py

@@ -47,15 +47,16 @@ def _wanted() -> bool:
   """Whether this process computes on one CPU device, and with glibc."""
   return (
     os.environ.get("PROMPT_TUNING_KEEP_MEMORY", "1") != "0"
-    and "jax" not in sys.modules
     and sys.platform == "linux"
-    and _one_cpu_device()
+    and alone_on_cpu()
     and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
   )
 
 
-def _one_cpu_device() -> bool:
-  """Whether JAX will find one CPU and nothing else."""
+def alone_on_cpu() -> bool:
+  """Whether JAX, not yet imported, will find one CPU and nothing else."""
+  if "jax" in sys.modules:
+    return False
   simulated = "xla_force_host_platform_device_count"
   if simulated in os.environ.get("XLA_FLAGS", ""):
     return False
