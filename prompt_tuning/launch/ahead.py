@@ -2,13 +2,34 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from prompt_tuning.train.step import AbstractStep
+from prompt_tuning.core.partition import TRAIN
+from prompt_tuning.launch import host_kernels
+from prompt_tuning.train.step import AbstractStep, Program
 
 logger = logging.getLogger(__name__)
+
+
+def jitted(program: Program) -> Callable[..., Any]:
+  """Jit a program's step, which takes the place of its state, for this machine.
+
+  Args:
+    program: whose step.
+
+  Returns:
+    See `Program.step`.
+  """
+  leaves = program.partition.leaves
+  largest = max((a.size for a in leaves if a.mode == TRAIN), default=0)
+  options = host_kernels.step_options(largest)
+  step: Callable[..., Any] = jax.jit(
+    program.step, donate_argnums=0, compiler_options=options
+  )
+  return step
 
 
 class Compiling:
@@ -27,7 +48,7 @@ class Compiling:
 
   def __init__(self, described: AbstractStep):
     self.program = described.program
-    self._step = jax.jit(self.program.step, donate_argnums=0)
+    self._step: Any = jitted(self.program)
     self._thread = threading.Thread(
       target=self._compile, args=described.arguments
     )

@@ -141,7 +141,8 @@ def _fields(tuner):
 
 def _described(step):
   shape = jax.ShapeDtypeStruct((3,), jnp.float32)
-  program = types.SimpleNamespace(step=step)
+  nothing = types.SimpleNamespace(leaves=())
+  program = types.SimpleNamespace(step=step, partition=nothing)
   return AbstractStep(program, shape, shape, shape)
 
 
