@@ -17,7 +17,7 @@ from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.core.types import Array, Params
 from prompt_tuning.infer import programs
 from prompt_tuning.launch import backbone
-from prompt_tuning.launch.ahead import Compiling, jitted
+from prompt_tuning.launch.ahead import Compiling, Jitted
 from prompt_tuning.models.t5 import decoding, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import objectives, optimizers, state
@@ -46,7 +46,7 @@ class Side:
     self.program, drawn = _program(self.config, self.length, shapes)
     self._step: Callable[..., Any]
     if first is None:
-      self._step = jitted(self.program)
+      self._step = Jitted(self.program)
     else:
       batch = self.batch(work.text(first, self.config.vocab_size))
       self._step = Compiling(self._described(shapes, drawn, batch))

@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from benchmarks.sides import work
-from prompt_tuning.launch import host_kernels, host_memory
+from prompt_tuning.launch import host_memory
 
 
 def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
@@ -61,9 +61,7 @@ def main() -> None:
   os.dup2(2, 1)
   start = time.perf_counter()
   if sys.argv[1] == "project":
-    # As its commands do.
-    host_kernels.choose()
-    host_memory.keep()
+    host_memory.keep()  # as its commands do
   module = importlib.import_module(f"benchmarks.sides.{sys.argv[1]}")
   first = [work.Shape(*json.loads(shape)) for shape in sys.argv[3:]]
   side = module.Side(pathlib.Path(sys.argv[2]), *first)

@@ -1,8 +1,9 @@
 """Compile the step while the weights are read."""
 
 import logging
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,22 +15,34 @@ from prompt_tuning.train.step import AbstractStep, Program
 logger = logging.getLogger(__name__)
 
 
-def jitted(program: Program) -> Callable[..., Any]:
-  """Jit a program's step, which takes the place of its state, for this machine.
+class Jitted:
+  """A program's jitted step, compiled as suits the batch and the machine.
 
   Args:
-    program: whose step.
-
-  Returns:
-    See `Program.step`.
+    program: whose step; it takes the place of its state.
   """
-  leaves = program.partition.leaves
-  largest = max((a.size for a in leaves if a.mode == TRAIN), default=0)
-  options = host_kernels.step_options(largest)
-  step: Callable[..., Any] = jax.jit(
-    program.step, donate_argnums=0, compiler_options=options
-  )
-  return step
+
+  def __init__(self, program: Program):
+    self._program = program
+    leaves = program.partition.leaves
+    trained = (leaf.size for leaf in leaves if leaf.mode == TRAIN)
+    self._largest = max(trained, default=0)
+    self._ways: dict[tuple[tuple[str, str], ...], Any] = {}
+
+  def suited(self, batch: Mapping[str, Any]) -> Any:
+    """Give the jitted step for a batch, or for what describes one."""
+    positions = math.prod(batch["encoder_input_tokens"].shape)
+    options = host_kernels.step_options(positions, self._largest)
+    way = tuple(sorted(options.items()))
+    if way not in self._ways:
+      self._ways[way] = jax.jit(
+        self._program.step, donate_argnums=0, compiler_options=dict(options)
+      )
+    return self._ways[way]
+
+  def __call__(self, state: Any, frozen: Any, batch: Mapping[str, Any]) -> Any:
+    """Take a step, see `Program.step`."""
+    return self.suited(batch)(state, frozen, batch)
 
 
 class Compiling:
@@ -48,15 +61,15 @@ class Compiling:
 
   def __init__(self, described: AbstractStep):
     self.program = described.program
-    self._step: Any = jitted(self.program)
+    self._step = Jitted(self.program)
     self._thread = threading.Thread(
       target=self._compile, args=described.arguments
     )
     self._thread.start()
 
-  def _compile(self, *arguments: Any) -> None:
+  def _compile(self, state: Any, frozen: Any, batch: Any) -> None:
     try:
-      self._step.lower(*arguments).compile()
+      self._step.suited(batch).lower(state, frozen, batch).compile()
     except Exception:
       # What is wrong with the step, its first call meets too.
       logger.warning("The step was not compiled ahead.", exc_info=True)

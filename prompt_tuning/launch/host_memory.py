@@ -47,16 +47,15 @@ def _wanted() -> bool:
   """Whether this process computes on one CPU device, and with glibc."""
   return (
     os.environ.get("PROMPT_TUNING_KEEP_MEMORY", "1") != "0"
+    and "jax" not in sys.modules
     and sys.platform == "linux"
-    and alone_on_cpu()
+    and _one_cpu_device()
     and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
   )
 
 
-def alone_on_cpu() -> bool:
-  """Whether JAX, not yet imported, will find one CPU and nothing else."""
-  if "jax" in sys.modules:
-    return False
+def _one_cpu_device() -> bool:
+  """Whether JAX will find one CPU and nothing else."""
   simulated = "xla_force_host_platform_device_count"
   if simulated in os.environ.get("XLA_FLAGS", ""):
     return False

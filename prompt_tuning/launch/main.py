@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from prompt_tuning.core import tree
-from prompt_tuning.launch import host_kernels, host_memory
+from prompt_tuning.launch import host_memory
 
 # Command -> (module with `main(argv) -> int`, what it does). Imported only when
 # asked for: `inspect` should not pay for what `train` needs.
@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     return 2
   if name in _COMPUTE:
-    host_kernels.choose()
-    host_memory.keep()  # imports JAX
+    host_memory.keep()
   module = importlib.import_module(f"prompt_tuning.launch.{COMMANDS[name][0]}")
   return module.main(rest)
 

@@ -30,7 +30,7 @@ from prompt_tuning.launch import (
   folders,
   identity,
 )
-from prompt_tuning.launch.ahead import Compiling, jitted
+from prompt_tuning.launch.ahead import Compiling, Jitted
 from prompt_tuning.launch.assembly import Assembly
 from prompt_tuning.launch.backbone import Backbone
 from prompt_tuning.launch.eval_loss import EvalLoss
@@ -109,7 +109,7 @@ def train(
   )
   _write_configuration(job.model_dir, manifest, configuration)
   result = loop.train(
-    compiling or jitted(parts.program),
+    compiling or Jitted(parts.program),
     parts.state,
     parts.frozen,
     batches,

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from prompt_tuning.launch import main, training
-from prompt_tuning.launch.ahead import Compiling
+from prompt_tuning.launch import host_kernels, main, training
+from prompt_tuning.launch.ahead import Compiling, Jitted
 from prompt_tuning.train.step import AbstractStep
 from prompt_tuning.tuners.prompt import Prompt
 
 STEP = 1_100_000
+NAME = "encoder_input_tokens"
 FULLY_SHARDED = [
   "--gin_file=meshes/fully_sharded.gin",
   "--gin.MODEL_PARALLEL=2",
@@ -143,25 +144,49 @@ def _described(step):
   shape = jax.ShapeDtypeStruct((3,), jnp.float32)
   nothing = types.SimpleNamespace(leaves=())
   program = types.SimpleNamespace(step=step, partition=nothing)
-  return AbstractStep(program, shape, shape, shape)
+  return AbstractStep(program, shape, shape, {NAME: shape})
 
 
 def test_other_arguments_compile_another_program(compiled):
   def step(state, frozen, batch):
-    return state + frozen * batch, batch
+    return state + frozen * batch[NAME], batch
 
   ahead = Compiling(_described(step))
   x = jnp.ones(4)
   for _ in range(2):
-    ahead(jnp.zeros(4), x, x)
+    ahead(jnp.zeros(4), x, {NAME: x})
   assert compiled.count("step") == 2
 
 
 def test_what_cannot_be_compiled_is_an_error_when_it_is_called():
   def step(state, frozen, batch):
-    raise ValueError(f"{batch.shape}")
+    raise ValueError(f"{batch[NAME].shape}")
 
   ahead = Compiling(_described(step))
   x = jnp.ones(3)
   with pytest.raises(ValueError, match="3,"):
-    ahead(x, x, x)
+    ahead(x, x, {NAME: x})
+
+
+def test_large_batches_are_compiled_in_another_way(monkeypatch):
+  asked = []
+
+  def options(positions, largest):
+    asked.append((positions, largest))
+    return {"xla_cpu_enable_fast_min_max": "true"} if positions > 3 else {}
+
+  monkeypatch.setattr(host_kernels, "step_options", options)
+  leaves = (
+    types.SimpleNamespace(size=7, mode="train"),
+    types.SimpleNamespace(size=9, mode="freeze"),
+  )
+  program = types.SimpleNamespace(
+    step=lambda state, frozen, batch: state + batch[NAME],
+    partition=types.SimpleNamespace(leaves=leaves),
+  )
+  step = Jitted(program)
+  small, large = {NAME: jnp.ones(3)}, {NAME: jnp.ones((2, 2))}
+  ways = [step.suited(batch) for batch in (small, large, small, large)]
+  assert ways[0] is ways[2] is not ways[1] is ways[3]
+  assert asked[:2] == [(3, 7), (4, 7)]
+  assert step(jnp.ones(()), None, large).shape == (2, 2)
