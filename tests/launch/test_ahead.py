@@ -14,6 +14,7 @@ from prompt_tuning.tuners.prompt import Prompt
 
 STEP = 1_100_000
 NAME = "encoder_input_tokens"
+ONE_BY_ONE = {"xla_disable_hlo_passes": "tree_reduction_rewriter"}
 FULLY_SHARDED = [
   "--gin_file=meshes/fully_sharded.gin",
   "--gin.MODEL_PARALLEL=2",
@@ -173,7 +174,7 @@ def test_large_batches_are_compiled_in_another_way(monkeypatch):
 
   def options(positions, largest):
     asked.append((positions, largest))
-    return {"xla_cpu_enable_fast_min_max": "true"} if positions > 3 else {}
+    return ONE_BY_ONE if positions > 3 else {}
 
   monkeypatch.setattr(host_kernels, "step_options", options)
   leaves = (
