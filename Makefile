@@ -57,7 +57,7 @@ TFDS := build/tfds
 bench: env
 ifneq ($(wildcard $(SHARED)),)
 	$(BIN)/prompt-tuning data prepare --source $(SHARED) \
-		--tfds_data_dir $(TFDS) --only super_glue
+		--tfds_data_dir $(TFDS) --only super_glue glue/sst2
 	$(BIN)/python -m benchmarks.run --tfds_data_dir $(TFDS) \
 		--vocabulary $(SHARED)/t5_vocab/sentencepiece.model --rounds $(ROUNDS)
 else
