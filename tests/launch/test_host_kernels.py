@@ -85,7 +85,7 @@ def test_the_compiler_knows_what_it_is_told(measured):
   )
   assert not has_ynn
   assert not has_windows
-  rows, _, table = errors
+  rows, small, _ = errors
   assert rows < 1e-6  # sums over a vocabulary
-  assert table > 1e-6  # sums over all of a table: why these are left out
-  assert max(_compute({})[0]) < 1e-6
+  assert small < 4e-6  # 32,768 of one sign, added one by one
+  # Over all of a table they may be less exact: why such leaves are left out.
