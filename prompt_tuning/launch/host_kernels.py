@@ -19,8 +19,8 @@ _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 # Hand nothing to YNNPACK.
 _OWN = ("xla_cpu_experimental_ynn_fusion_type", "")
-# XLA splits sums into windows of 32 before it adds them, by loops that take an
-# eighth of a step of 512 tokens. Without, numbers are added one by one.
+# XLA splits sums into windows of 32 before it adds them, by loops that take a
+# seventh of a step of 512 tokens. Without, numbers are added one by one.
 _ONE_BY_ONE = ("xla_disable_hlo_passes", "tree_reduction_rewriter")
 
 # Positions of a batch, prompts included, from which on it is worth it.
