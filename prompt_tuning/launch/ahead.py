@@ -1,4 +1,4 @@
-"""Compile the step while the weights are read."""
+"""The jitted step, and its compilation while the weights are read."""
 
 import logging
 import math
