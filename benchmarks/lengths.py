@@ -4,7 +4,7 @@ Batches of eight rows, prompt of 100, texts up to 512 tokens, real vocabulary:
 
 * fixed: every row padded to 512, the hand-written JAX step (T5X's way).
 * peft: PEFT, every batch padded to its longest row.
-* buckets: this project, at most four lengths; as many examples a step.
+* buckets: this project, at most eight lengths; as many examples a step.
 * packed: this project, several examples in a row; more examples a step.
 
 All are rates of a whole epoch, whose time is put together from that of a few

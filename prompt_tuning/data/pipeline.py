@@ -92,7 +92,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     *,
     layout: Layout = TEXT_ONLY,
     batching: str = "buckets",
-    max_shapes: int = 4,
+    max_shapes: int = 8,
     packed_size: tuple[int, int] | None = None,
     shard: tuple[int, int] = (0, 1),
   ):

@@ -23,8 +23,9 @@ _OWN = ("xla_cpu_experimental_ynn_fusion_type", "")
 # seventh of a step of 512 tokens. Without, numbers are added one by one.
 _ONE_BY_ONE = ("xla_disable_hlo_passes", "tree_reduction_rewriter")
 
-# Positions of a batch, prompts included, from which on it is worth it.
-_POSITIONS = 2048
+# Positions of a batch, prompts included, from which on it is worth it: steps are
+# no slower, and the first one is nearly two seconds earlier.
+_POSITIONS = 1408
 # Elements of a leaf that trains, up to which sums one by one are exact: to 2e-6
 # over a million; over the 16 million of a table, off by a third of a percent.
 _ELEMENTS = 1 << 20
