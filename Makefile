@@ -6,9 +6,10 @@ PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments setup.py
 
-.PHONY: check env quickstart format lint types imports test bench bench-short clean
+.PHONY: check env quickstart format lint types imports test plan-test bench \
+	bench-short clean
 
-check: lint types imports test bench-short
+check: lint types imports test plan-test bench-short
 
 # What README's first command runs; it needs the package only.
 quickstart: $(PACKAGE)
@@ -44,6 +45,18 @@ imports: env
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	TEST_WITH_FULL_COMPILER=1 $(BIN)/python -m pytest -n 2 -m parity tests/models
+
+# With the TPU compiler, which exists for Linux. It is kept beside the
+# environment, not in it: JAX would look for a TPU in every process.
+LIBTPU := $(CURDIR)/build/libtpu
+plan-test: env
+ifeq ($(shell uname -s),Linux)
+	test -d $(LIBTPU) || $(BIN)/pip install --quiet --no-deps \
+		--target $(LIBTPU) -c constraints.txt libtpu
+	PYTHONPATH=$(LIBTPU) $(BIN)/python -m pytest tests/launch/test_plan.py
+else
+	@echo "plan-test: skipped, there is no TPU compiler for this system"
+endif
 
 # A part of `bench`; fails where a ratio is out of bounds.
 bench-short: env

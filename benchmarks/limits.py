@@ -6,8 +6,8 @@ are compared by their least: on a shared machine the rest is the neighbours'.
 
 Steps are held against that program on every processor, against PEFT on those of
 AMD: how XLA's products compare with torch's is the processor's matter. At 512
-tokens the project had 0.86 of PEFT's time on an AMD EPYC and 0.96 on an Intel
-Xeon, and 0.73 and 0.63 of the straightforward program's.
+tokens the project had 0.86 of PEFT's time on an AMD EPYC and 1.08 on an Intel
+Xeon, and 0.73 and 0.81 of the straightforward program's.
 """
 
 from collections.abc import Callable

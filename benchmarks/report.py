@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import data_throughput
+from benchmarks import aims, data_throughput
 from benchmarks.steps import BARE, PEFT, PROJECT
 
 _PACKAGES = ("jax", "flax", "optax", "torch", "transformers", "peft")
@@ -51,6 +51,8 @@ def markdown(found: dict[str, Any]) -> str:
   }
   machine = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
   parts = [f"Measured on {machine}.\n"]
+  if held := aims.held(found):
+    parts.append(_aims(held))
   parts += [
     write(found[name]) for name, write in writers.items() if name in found
   ]
@@ -62,6 +64,19 @@ def _spread(found: dict[str, float], digits: int = 2) -> str:
     f"{found[name]:.{digits}f}" for name in ("median", "least", "most")
   )
   return f"{median} ({least} to {most})"
+
+
+def _aims(held: Sequence[aims.Aim]) -> str:
+  rows = [
+    [
+      aim.name,
+      f"{aim.value:.2f}",
+      f"{'>=' if aim.more else '<='} {aim.bound:g}",
+      "yes" if aim.met else "**no**",
+    ]
+    for aim in held
+  ]
+  return "### The aims\n\n" + table(["what", "measured", "aim", "met"], rows)
 
 
 def _steps(rows: list[dict[str, Any]]) -> str:

@@ -139,8 +139,11 @@ def measure_decoding(
     for worker in workers.values():
       worker.__exit__()
     ours, theirs = (np.array(answers[side][-1]["results"][0]) for side in sides)
-    same = min(ours.shape[1], theirs.shape[1])
-    unlike = int((ours[:, :same] != theirs[:, :same]).any(axis=1).sum())
+    ours, theirs = (
+      np.pad(ids, ((0, 0), (0, TARGETS - ids.shape[1])))
+      for ids in (ours, theirs)
+    )
+    unlike = int((ours != theirs).any(axis=1).sum())
     if unlike:
       raise RuntimeError(
         f"The project and PEFT decode {unlike} of {len(ours)} rows of {length} "

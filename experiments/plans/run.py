@@ -6,7 +6,8 @@
 For every size, generation, and prompt or model tuning: slices from one chip on,
 each with the least model parallelism that fits, until one does. Every answer is
 a compilation by the real TPU compiler (`prompt-tuning plan`), in a process of
-its own. Slices that the weights alone fill are left out. Answers are kept in
+its own. Slices that the weights alone fill, with as large gradients where the
+model trains, are left out, not compiled. Answers are kept in
 `results.json`, which a second run continues; `table.md` is made from it.
 """
 

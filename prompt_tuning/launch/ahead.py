@@ -32,6 +32,7 @@ class Jitted:
   def suited(self, batch: Mapping[str, Any]) -> Any:
     """Give the jitted step for a batch, or for what describes one."""
     positions = math.prod(batch["encoder_input_tokens"].shape)
+    positions //= self._program.num_microbatches
     options = host_kernels.step_options(positions, self._largest)
     way = tuple(sorted(options.items()))
     if way not in self._ways:

@@ -38,8 +38,10 @@ _DOCS = "https://docs.cloud.google.com/tpu/docs/"
 # Memory is what libtpu 0.0.42.1 names when a program does not fit. Link rates
 # are for sending: half of the documents' "bidirectional" ones.
 CHIPS: Mapping[str, Chip] = {
-  # Links: Jouppi et al. 2023, "TPU v4", table 4: six of 50 GB/s.
-  "v4": Chip(275e12, 30.75 * GIB, 1200e9, 300e9, 3, _DOCS + "v4"),
+  "v4": Chip(
+    *(275e12, 30.75 * GIB, 1200e9, 300e9, 3),
+    _DOCS + "v4; links: Jouppi et al. 2023, TPU v4, table 4 (six of 50 GB/s)",
+  ),
   "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9, 2, _DOCS + "v5e"),
   "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 600e9, 3, _DOCS + "v5p"),
   "v6e": Chip(918e12, 31.25 * GIB, 1638e9, 400e9, 2, _DOCS + "v6e"),

@@ -72,7 +72,10 @@ def identity(
     "data": {
       "task_feature_lengths": dataset.lengths,
       "batch_size": dataset.batch_size,
-      "batching": [dataset.batching, dataset.max_shapes],
+      "batching": [
+        dataset.batching,
+        dataset.max_shapes if dataset.batching == "buckets" else None,
+      ],
       "split": dataset.split,
       "num_microbatches": job.num_microbatches,
     },

@@ -51,7 +51,8 @@ def lines(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> list[str]:
   best = planning_tpu.best(plans)
   if best is None or best.cost is None:
     return [*text, f"  Does not fit. {advice(job, where, plans)}"]
-  return [*text, *_best_lines(best, best.cost)]
+  text += _best_lines(best, best.cost)
+  return [*text, f"  Rates of the chip: {chip.source}"]
 
 
 def _row(one: Plan) -> tuple[str, ...]:

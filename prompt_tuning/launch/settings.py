@@ -27,7 +27,8 @@ class Dataset:
     module: the user's own module, or several, that declares the task.
     split: of the task; None for what it is evaluated on by default.
     batching: `fixed`, `longest`, `buckets` or `packed`.
-    max_shapes: most different lengths with `buckets`.
+    max_shapes: most different lengths with `buckets`, in training; a step is
+      compiled for each.
     packed_lengths: positions of packed rows, `inputs` and `targets`, virtual
       tokens included; None chooses them from the data.
     use_cached: T5X's switch for tasks that seqio cached; without effect, since
@@ -42,7 +43,7 @@ class Dataset:
   module: str | Sequence[str] | None = None
   split: str | None = "train"
   batching: str = "buckets"
-  max_shapes: int = 4
+  max_shapes: int = 8
   packed_lengths: Mapping[str, int] | None = None
   use_cached: bool = False
   vocabulary_file: str | None = None

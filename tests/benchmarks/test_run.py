@@ -149,6 +149,8 @@ def test_the_tables_show_ratios_of_medians(found):
   text = report.markdown({"machine": {"cores": "2"}, **found})
   assert "| 512 | 8.00 (4.00 to 12.00) | 9.40" in text
   assert "| 0.85 | 0.73 |" in text
+  assert "| step of 512 tokens, project / PEFT | 0.85 | <= 1 | yes |" in text
+  assert "| 11.20 | <= 5 | **no** |" in text
   assert "| 8 | 1.0 | 3.0 | 3.00 (1.50 to 4.50) |" in text
 
 
@@ -159,7 +161,7 @@ def test_real_lengths_have_rates_ratios_and_memory():
     "task": "RTE",
     "mean_tokens": 81.0,
     "examples_per_s": dict.fromkeys(ways, spread),
-    "ratios": {"buckets / peft": spread},
+    "ratios": {"buckets / peft": spread, "buckets / fixed": spread},
     "peak_gb": dict(zip(ways, (4.0, 2.0, 1.5, 1.9), strict=True)),
   }
   text = report.markdown({"machine": {"cores": "2"}, "lengths": [row]})

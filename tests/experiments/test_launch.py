@@ -16,6 +16,7 @@ import types
 import pytest
 
 from experiments.launch import gke, program, slurm, slurm_task, tpu_vm
+from prompt_tuning.launch import command, flags
 
 # What a shell, ssh, YAML or Kubernetes could mistake for its own.
 ARGS = [
@@ -236,6 +237,9 @@ def test_the_readme_s_examples_are_command_lines(capsys):
     seen.append(module.removeprefix("experiments.launch."))
     assert "--dry_run" in argv
     assert modules[seen[-1]].main(argv) == 0
+    _, args = program.split(argv)
+    job = command.configure("train", flags.parse("train", args, ""))
+    assert job.num_steps(1_100_000) == 30_000
   assert seen == list(modules)
   assert "boolq" in capsys.readouterr().out
 

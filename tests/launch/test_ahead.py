@@ -144,7 +144,9 @@ def _fields(tuner):
 def _described(step):
   shape = jax.ShapeDtypeStruct((3,), jnp.float32)
   nothing = types.SimpleNamespace(leaves=())
-  program = types.SimpleNamespace(step=step, partition=nothing)
+  program = types.SimpleNamespace(
+    step=step, partition=nothing, num_microbatches=1
+  )
   return AbstractStep(program, shape, shape, {NAME: shape})
 
 
@@ -184,10 +186,11 @@ def test_large_batches_are_compiled_in_another_way(monkeypatch):
   program = types.SimpleNamespace(
     step=lambda state, frozen, batch: state + batch[NAME],
     partition=types.SimpleNamespace(leaves=leaves),
+    num_microbatches=2,
   )
   step = Jitted(program)
-  small, large = {NAME: jnp.ones(3)}, {NAME: jnp.ones((2, 2))}
+  small, large = {NAME: jnp.ones(6)}, {NAME: jnp.ones((2, 4))}
   ways = [step.suited(batch) for batch in (small, large, small, large)]
   assert ways[0] is ways[2] is not ways[1] is ways[3]
   assert asked[:2] == [(3, 7), (4, 7)]
-  assert step(jnp.ones((2, 2)), None, large).sum() == 8
+  assert step(jnp.ones((2, 4)), None, large).sum() == 16

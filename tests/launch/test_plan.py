@@ -202,7 +202,8 @@ def test_one_is_singular():
   plans = [fake_plan(1, 1, cost=compiled_cost.Cost(1.0, (), 1))]
   text = plan_report.lines(make_job(), chips.parse("v5e:1x1"), plans)
   assert text[0].startswith("v5e:1x1: 1 chip, ")
-  assert "  1 loop of unknown length" in text[-1]
+  assert "  1 loop of unknown length" in text[-2]
+  assert text[-1].startswith("  Rates of the chip: https://")
   assert plan_report.lines(make_job(), SLICE, plans)[0].startswith(
     "v5e:2x2: 4 chips, "
   )

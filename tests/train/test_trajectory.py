@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.core import partition
+from prompt_tuning.launch import host_kernels
 from prompt_tuning.models.t5 import network
 from prompt_tuning.train import objectives, optimizers, state, step
 from prompt_tuning.tuners import bank, prompt
@@ -59,10 +60,13 @@ def assert_same(found, expected):
 # one, every step is compared, and the oracle goes on from where ours stands,
 # with its own memory; how far two trajectories part is the processor's matter.
 @pytest.mark.parametrize(
+  "options", [{}, host_kernels.OWN_KERNELS], ids=["", "own_kernels"]
+)
+@pytest.mark.parametrize(
   ("start_step", "rate", "follow"), [(0, 0.03, False), (1_100_000, 0.3, True)]
 )
 def test_trajectory_equals_torch_and_numpy(
-  start_step, rate, follow, tiny_twins, make_batch
+  start_step, rate, follow, options, tiny_twins, make_batch
 ):
   config = tiny_twins.config
   encoder, targets = make_batch(config, rows=4, seed=8)
@@ -96,7 +100,7 @@ def test_trajectory_equals_torch_and_numpy(
     "decoder_input_tokens": network.shift_right(labels),
     "decoder_target_tokens": labels,
   }
-  compiled = jax.jit(program.step)
+  compiled = jax.jit(program.step, compiler_options=dict(options))
   ours = state.create(trainable, optimizer, [0])
 
   theirs, v = start.astype(np.float64), np.zeros(start.shape)

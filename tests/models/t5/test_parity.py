@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.launch import host_kernels
 from prompt_tuning.models.t5 import decoding, network
 
 pytestmark = pytest.mark.parity
@@ -92,8 +93,11 @@ def _with_prompt(encoder, config, length):
   return np.concatenate([np.tile(rows, (len(encoder), 1)), encoder], axis=1)
 
 
+@pytest.mark.parametrize(
+  "options", [{}, host_kernels.OWN_KERNELS], ids=["", "own_kernels"]
+)
 def test_prompt_loss_and_gradient_equal_hugging_face(
-  twins, make_batch, tolerance
+  twins, options, make_batch, tolerance
 ):
   """Cross-entropy and its gradient with respect to a prepended prompt."""
   import torch
@@ -108,7 +112,10 @@ def test_prompt_loss_and_gradient_equal_hugging_face(
     logits = model.apply({"params": twins.params}, batch, delta)
     return -jnp.sum(network.score(logits, batch["decoder_target_tokens"]))
 
-  loss, gradient = jax.jit(jax.value_and_grad(loss_fn))(jnp.asarray(prompt))
+  compiled = jax.jit(
+    jax.value_and_grad(loss_fn), compiler_options=dict(options)
+  )
+  loss, gradient = compiled(jnp.asarray(prompt))
 
   ids = torch.as_tensor(encoder).long()
   leaf = torch.tensor(prompt, requires_grad=True)
