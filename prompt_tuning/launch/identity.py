@@ -72,10 +72,7 @@ def identity(
     "data": {
       "task_feature_lengths": dataset.lengths,
       "batch_size": dataset.batch_size,
-      "batching": [
-        dataset.batching,
-        dataset.max_shapes if dataset.batching == "buckets" else None,
-      ],
+      "batching": [dataset.batching, dataset.max_shapes],
       "split": dataset.split,
       "num_microbatches": job.num_microbatches,
     },
