@@ -44,19 +44,24 @@ imports: env
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
-	TEST_WITH_FULL_COMPILER=1 $(BIN)/python -m pytest -n 2 -m parity tests/models
+	TEST_WITH_FULL_COMPILER=1 $(BIN)/python -m pytest -n 2 -m parity \
+		tests/models tests/train
 
 # With the TPU compiler, which exists for Linux. It is kept beside the
 # environment, not in it: JAX would look for a TPU in every process.
 LIBTPU := $(CURDIR)/build/libtpu
-plan-test: env
 ifeq ($(shell uname -s),Linux)
-	test -d $(LIBTPU) || $(BIN)/pip install --quiet --no-deps \
-		--target $(LIBTPU) -c constraints.txt libtpu
+plan-test: env $(LIBTPU)/.installed
 	PYTHONPATH=$(LIBTPU) $(BIN)/python -m pytest tests/launch/test_plan.py
 else
+plan-test:
 	@echo "plan-test: skipped, there is no TPU compiler for this system"
 endif
+
+$(LIBTPU)/.installed: constraints.txt | env
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(LIBTPU) \
+		-c constraints.txt libtpu
+	touch $@
 
 # A part of `bench`; fails where a ratio is out of bounds.
 bench-short: env

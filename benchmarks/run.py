@@ -139,15 +139,18 @@ def choose(
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
   """Read the command line; what is wrong with it shows before anything runs."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   add = parser.add_argument
   add("--short", action="store_true", help="for CI")
-  add("--only", nargs="+", choices=SECTIONS)
+  needing = ", ".join(NEED_DATA)
+  add("--only", nargs="+", choices=SECTIONS, help=f"{needing}: need data")
   add("--tfds_data_dir", help="made by `prompt-tuning data prepare`")
   add("--vocabulary", help="T5's sentencepiece.model")
   add("--tasks", nargs="+", choices=lengths.TASKS, default=list(lengths.TASKS))
   add("--rounds", type=int, help="turns of each side (3)")
-  add("--out", default="benchmarks/results")
+  add("--out", default="benchmarks/results", help="folder (%(default)s)")
   args = parser.parse_args(argv)
   given = {"tfds_data_dir": args.tfds_data_dir, "vocabulary": args.vocabulary}
   if len(set(map(bool, given.values()))) > 1:

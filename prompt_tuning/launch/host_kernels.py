@@ -25,8 +25,9 @@ OWN_KERNELS: Mapping[str, str] = {
   "xla_disable_hlo_passes": "tree_reduction_rewriter",
 }
 
-# Positions of a batch, prompts included, from which on steps are no slower by
-# them; the first one is nearly two seconds earlier.
+# Positions of a batch, prompts included, from which on no difference in steps
+# shows above the noise, or they are faster; the first one is nearly two seconds
+# earlier.
 _POSITIONS = 1472
 # Elements of a leaf that trains, up to which sums one by one are exact: to 2e-6
 # over a million; over the 16 million of a table, off by a third of a percent.

@@ -136,8 +136,12 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
   if least > where.chip.memory / 2:
     if job.restore_dtype == "float32":
       steps.append("weights of half the size: RESTORE_DTYPE = 'bfloat16'")
-    if tuple(job.mesh.rules) != tuple(FULLY_SHARDED_RULES):
-      steps.append("weights split over all chips: meshes/fully_sharded.gin")
+    is_split = tuple(job.mesh.rules) == tuple(FULLY_SHARDED_RULES)
+    if where.count > 1 and not is_split:
+      steps.append(
+        "weights split over all chips: meshes/fully_sharded.gin, "
+        "MODEL_PARALLEL = 1"
+      )
     if job.tuners and quantized.scheme(job.restore_dtype) is None:
       steps.append("frozen weights of one byte: RESTORE_DTYPE = 'int8'")
   if least <= where.chip.memory:

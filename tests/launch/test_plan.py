@@ -138,6 +138,12 @@ def test_advice_begins_with_what_costs_least(changes, weights, first):
   assert "larger slice" in text
 
 
+def test_one_chip_is_not_told_to_split_weights():
+  one = chips.parse("v5e:1x1")
+  plans = [fake_plan(1, 1, weights=20 * GIB, **NO_ROOM)]
+  assert "fully_sharded" not in plan_report.advice(make_job(), one, plans)
+
+
 def test_advice_names_nothing_that_is_done_already():
   model = dataclasses.replace(make_job().model, remat_policy="full")
   job = make_job(
@@ -316,15 +322,31 @@ def libtpu():
   return pytest.importorskip("libtpu")
 
 
-def test_no_weight_gradient_crosses_chips_in_prompt_tuning(libtpu):
-  prompt = planning_tpu.plan(make_job(), SLICE, 2)
+# Sums of the loss; where weights are split over chips with different rows, also
+# a few of the norms.
+@pytest.mark.parametrize(
+  ("rules", "sums"),
+  [(axes.STANDARD_RULES, 64), (axes.FULLY_SHARDED_RULES, 512)],
+  ids=["standard", "fully sharded"],
+)
+def test_no_weight_gradient_crosses_chips_in_prompt_tuning(libtpu, rules, sums):
+  job = make_job(mesh=MeshShape(None, 2, rules))
+  prompt = planning_tpu.plan(job, SLICE, 2)
   assert prompt.fits
   assert 0 < prompt.bound < 1
   reduced = plan_report.data_reductions(prompt)
-  # The prompt [100, 4] in float32, and sums of the loss.
+  # The prompt [100, 4] in float32.
   gradient = 100 * 4 * 4
   nbytes = sum(one.times * one.nbytes for one in reduced)
-  assert gradient <= nbytes <= gradient + 64
+  assert gradient <= nbytes <= gradient + sums
+
+
+def test_gradients_are_not_sent_round_in_prompt_tuning(libtpu):
+  """A TPU also adds up parts of large products while they are passed on."""
+  prompt = planning_tpu.plan(make_job(), SLICE, 2)
+  kinds = {one.kind for one in prompt.cost.collectives}
+  assert kinds
+  assert compiled_cost.PERMUTE not in kinds
 
 
 def test_bytes_of_a_program_add_up(libtpu):
