@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,8 @@ REDUCE_SCATTER, ALL_TO_ALL = "reduce-scatter", "all-to-all"
 PERMUTE = "collective-permute"
 KINDS = (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, PERMUTE)
 REDUCTIONS = (ALL_REDUCE, REDUCE_SCATTER)
+# The name of the branch that does nothing, of a conditional in a TPU's loop.
+_NO_OP = "last_iteration_noop"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +97,8 @@ def read(text: str, count: int) -> Cost:
   """
   program = hlo_text.parse(text)
   times, unknown = _times(program)
-  flops, collectives = 0.0, []
-  seen: set[str] = set()
+  flops = 0.0
+  collectives: dict[str, Collective] = {}
   for name, repeats in times.items():
     computation = program.computations[name]
     for instruction in computation.values():
@@ -106,50 +109,79 @@ def read(text: str, count: int) -> Cost:
         continue
       # What runs beside other work appears in several of its pieces.
       channel = instruction.attribute("channel_id") or instruction.name
-      if channel not in seen:
-        seen.add(channel)
-        collectives.append(_collective(kind, instruction, name, repeats, count))
-  return Cost(flops, tuple(c for c in collectives if c.nbytes), unknown)
+      known = collectives.get(channel)
+      if known is None or known.times < repeats:
+        collectives[channel] = _collective(
+          kind, instruction, name, repeats, count
+        )
+  return Cost(
+    flops,
+    tuple(c for c in collectives.values() if c.times and c.nbytes),
+    unknown,
+  )
 
 
 def _times(program: Program) -> tuple[dict[str, int], int]:
   """Count how often every computation runs; and loops of unknown length."""
-  calls: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
+  times: dict[str, int] = collections.Counter()
+  calls: dict[str, list[_Call]] = collections.defaultdict(list)
   unknown = 0
   for name, computation in program.computations.items():
     for instruction in computation.values():
-      repeats = 1
-      if instruction.opcode == "while":
-        length = _trip_count(instruction, program)
-        unknown += length is None
-        repeats = length or 1
-      for called in _called(instruction):
-        calls[name].append((called, repeats))
-  times: dict[str, int] = collections.Counter()
+      calls[name] += _calls(instruction, program)
+      is_loop = instruction.opcode == "while"
+      unknown += is_loop and _trip_count(instruction, program) is None
 
-  def visit(name: str, repeats: int) -> None:
+  def visit(name: str, repeats: int, loops: int) -> None:
+    """Add a computation's runs, `loops` of them the last of their loop."""
     times[name] += repeats
-    for called, more in calls[name]:
-      visit(called, repeats * more)
+    for call in calls[name]:
+      runs = repeats - loops if call.but_last else repeats
+      inner = runs if call.trips else loops
+      visit(call.name, runs * (call.trips or 1), inner)
 
-  visit(program.entry, 1)
+  visit(program.entry, 1, 0)
   return dict(times), unknown
 
 
-def _called(instruction: Instruction) -> Iterator[str]:
-  """Name the computations that an instruction runs, reducers left out."""
-  names = ["calls", "body"]
+class _Call(NamedTuple):
+  """A computation that an instruction runs.
+
+  Attributes:
+    name: its name.
+    trips: how often a loop runs it; None where the instruction is none.
+    but_last: whether the last time around the loop leaves it out.
+  """
+
+  name: str
+  trips: int | None = None
+  but_last: bool = False
+
+
+def _calls(instruction: Instruction, program: Program) -> Iterator[_Call]:
+  """List the computations that an instruction runs, reducers left out.
+
+  All branches of a conditional count as if they ran, but of those with which a
+  TPU ends a loop: its last time around, it has no next part to send for.
+  """
+  body = instruction.called("body")
+  if body:
+    yield _Call(body, _trip_count(instruction, program) or 1)
+  names = ["calls"]
   if instruction.opcode in ("call", "async-start"):
     names.append("to_apply")
+  but_last = _NO_OP in instruction.attributes
+  names += ["true_computation", "false_computation"]
   for name in names:
     called = instruction.called(name)
     if called:
-      yield called
+      yield _Call(called, but_last=but_last)
   branches = re.search(
     r"branch_computations=\{([^}]*)\}", instruction.attributes
   )
   if branches:
-    yield from re.findall(r"%([^\s,]+)", branches[1])
+    for name in re.findall(r"%([^\s,]+)", branches[1]):
+      yield _Call(name, but_last=but_last)
 
 
 def _trip_count(loop: Instruction, program: Program) -> int | None:
@@ -259,7 +291,9 @@ def _collective(
   """Describe a collective in the computation of a name."""
   found = instruction.arrays
   if instruction.opcode.endswith("-start") and kind in (ALL_GATHER, PERMUTE):
-    found = found[1:2]  # what is sent, what is received, tokens
+    # What is sent, what is received, tokens.
+    several = len(instruction.operands)
+    found = found[several : 2 * several]
   nbytes = sum(array.nbytes for array in found)
   if kind == PERMUTE:
     groups: list[list[int]] = [

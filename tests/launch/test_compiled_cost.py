@@ -214,6 +214,61 @@ def test_work_in_several_pieces_of_a_collective_counts_once():
   assert compiled_cost.read(twice, 4).by_kind()["reduce-scatter"][0] == 2
 
 
+def test_arrays_that_are_gathered_together_all_count():
+  line = "  %g = (bf16[8,4], bf16[16,4]) all-gather-start(%s), channel_id=2"
+  both = (
+    "  %k = f32[10,4] constant({...})\n"
+    "  %g = ((bf16[8,4], f32[10,4]), (bf16[16,4], f32[20,4])) "
+    "all-gather-start(%s, %k), channel_id=2"
+  )
+  assert line in TPU_LOOP
+  cost = compiled_cost.read(TPU_LOOP.replace(line, both), 4)
+  nbytes = 16 * 4 * 2 + 20 * 4 * 4
+  assert cost.by_kind()[compiled_cost.ALL_GATHER] == (24, 24 * nbytes)
+
+
+def test_an_exchange_in_a_loop_and_before_it_is_that_of_the_loop():
+  """XLA may move the first round out; the copy keeps the channel's number."""
+  before = TPU_LOOP.replace(
+    "  %w = ",
+    "  %first = bf16[8,4] all-reduce(%a), channel_id=1, "
+    "replica_groups=[2,2]<=[4]\n  %w = ",
+  )
+  cost = compiled_cost.read(before, 4)
+  assert cost.by_kind()[compiled_cost.ALL_REDUCE] == (24, 24 * 64)
+
+
+BRANCHES = """%yes (y: bf16[8,4]) -> bf16[8,4] {
+  %y = bf16[8,4] parameter(0)
+  %q = bf16[8,4] collective-permute(%y), channel_id=7, \
+source_target_pairs={{0,1},{1,0}}
+  ROOT %d = bf16[8,8] dot(%q, %q), lhs_contracting_dims={1}
+}
+
+%NO (n: bf16[8,4]) -> bf16[8,4] {
+  ROOT %n = bf16[8,4] parameter(0)
+}
+
+%body"""
+CONDITIONAL = (
+  "%c = bf16[8,4] conditional(%more, %s, %s), true_computation=%yes, "
+  "false_computation=%NO\n"
+)
+
+
+@pytest.mark.parametrize(
+  ("name", "times"), [("otherwise", 24), ("last_iteration_noop.3", 23)]
+)
+def test_branches_count_but_for_a_loop_s_last_round(name, times):
+  """A TPU passes parts of a kernel on while it multiplies, but not the last."""
+  text = TPU_LOOP.replace("%body", BRANCHES, 1).replace(
+    "  %g = ", f"  {CONDITIONAL}  %g = "
+  )
+  cost = compiled_cost.read(text.replace("%NO", f"%{name}"), 4)
+  assert cost.by_kind()[compiled_cost.PERMUTE] == (times, times * 64)
+  assert cost.flops == times * 2 * 8 * 8 * 4
+
+
 def test_xla_counts_a_scanned_body_once():
   """Why this module exists: should it fail, XLA has learnt to count."""
   x = jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.float32)
