@@ -134,8 +134,10 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
   least = min(p.weights for p in plans if p.weights)
   steps = []
   if least > where.chip.memory / 2:
-    if job.restore_dtype == "float32":
-      steps.append("weights of half the size: RESTORE_DTYPE = 'bfloat16'")
+    if job.tuners and job.restore_dtype == "float32":
+      steps.append(
+        "frozen weights of half the size: RESTORE_DTYPE = 'bfloat16'"
+      )
     is_split = tuple(job.mesh.rules) == tuple(FULLY_SHARDED_RULES)
     if where.count > 1 and not is_split:
       steps.append(

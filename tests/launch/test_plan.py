@@ -144,6 +144,14 @@ def test_one_chip_is_not_told_to_split_weights():
   assert "fully_sharded" not in plan_report.advice(make_job(), one, plans)
 
 
+def test_weights_that_train_are_not_to_be_rounded():
+  job = make_job(
+    tuner=None, rules=partition.EVERYTHING, restore_dtype="float32"
+  )
+  plans = [fake_plan(4, 1, weights=20 * GIB, **NO_ROOM)]
+  assert "RESTORE_DTYPE" not in plan_report.advice(job, SLICE, plans)
+
+
 def test_advice_names_nothing_that_is_done_already():
   model = dataclasses.replace(make_job().model, remat_policy="full")
   job = make_job(
