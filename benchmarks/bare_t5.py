@@ -1,4 +1,4 @@
-"""A T5 1.1 train step written by hand: what `pretraining` is measured against.
+"""A T5 1.1 train step written by hand: the straightforward side of benchmarks.
 
 Nothing of the project is used: jnp and optax, one function per part of the
 model, as someone would write it for a single run. It reads the parameter tree

@@ -6,6 +6,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ class Worker:
     command += [side, str(folder)]
     if first is not None:
       command.append(json.dumps(first))
+    self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed on exit
     start = time.perf_counter()
     self._process = subprocess.Popen(
       command,
@@ -51,7 +53,7 @@ class Worker:
       env=environment,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
+      stderr=self._errors,
       text=True,
     )
     self._read()
@@ -68,7 +70,10 @@ class Worker:
     assert self._process.stdout is not None
     line = self._process.stdout.readline()
     if not line:
-      raise RuntimeError(f"{self._process.args} ended; run it by hand.")
+      self._errors.seek(0)
+      said = self._errors.read()[-2_000:]
+      self.__exit__()
+      raise RuntimeError(f"{self._process.args} ended:\n{said}")
     answer: dict[str, Any] = json.loads(line)
     return answer
 
@@ -76,9 +81,8 @@ class Worker:
     return self
 
   def __exit__(self, *_: object) -> None:
-    assert self._process.stdin is not None
-    self._process.stdin.close()
-    self._process.wait()
+    self._process.__exit__(None, None, None)  # closes its input, and waits
+    self._errors.close()
 
 
 def take_turns(

@@ -1,7 +1,9 @@
 """The project's side of the benchmarks, on a tiny model."""
 
 import numpy as np
+import pytest
 
+from benchmarks import turns
 from benchmarks.sides import making, project, work
 
 SHAPE = work.Shape(rows=2, inputs=8, targets=4)
@@ -18,3 +20,8 @@ def test_a_step_that_is_compiled_ahead_is_the_same_step(tmp_path, compiled):
     assert compiled.count("step") == 1
   np.testing.assert_array_equal(losses[None], losses[SHAPE])
   assert losses[SHAPE][2] < losses[SHAPE][0]
+
+
+def test_a_side_that_ends_says_why(tmp_path):
+  with pytest.raises(RuntimeError, match=r"No module named .*no_such_side"):
+    turns.Worker("no_such_side", tmp_path)
