@@ -43,7 +43,7 @@ class Aim(NamedTuple):
 
 
 def held(found: dict[str, Any]) -> list[Aim]:
-  """Hold results against the aims.
+  """Hold results against the aims; peak memory on real lengths among them.
 
   Args:
     found: section -> results, see `benchmarks.run`; those that were measured.
@@ -51,7 +51,7 @@ def held(found: dict[str, Any]) -> list[Aim]:
   Returns:
     The aims whose sections and shapes are among them.
   """
-  return [*_steps(found.get("steps", [])), *_rates(found.get("lengths", []))]
+  return [*_steps(found.get("steps", [])), *_lengths(found.get("lengths", []))]
 
 
 def _steps(rows: list[dict[str, Any]]) -> Iterator[Aim]:
@@ -66,8 +66,10 @@ def _steps(rows: list[dict[str, Any]]) -> Iterator[Aim]:
       yield Aim("warm start with a step of 64 tokens, s", warm, WARM_START_S)
 
 
-def _rates(rows: list[dict[str, Any]]) -> Iterator[Aim]:
+def _lengths(rows: list[dict[str, Any]]) -> Iterator[Aim]:
   for row in rows:
+    memory = row["peak_gb"]["buckets"] / row["peak_gb"]["peft"]
+    yield Aim(f"peak memory on {row['task']}, buckets / PEFT", memory, 1.0)
     if row["task"] not in RATES:
       continue
     bounds = zip(("peft", "fixed"), RATES[row["task"]], strict=True)

@@ -1,13 +1,15 @@
 """What CI insists on: ratios that tell whether the speed work is still there.
 
-Measured values are in docs/performance.md. A limit stands between that and what
-the straightforward program (`bare_t5`) has, whose ratio to itself is 1. Times
-are compared by their least: on a shared machine the rest is the neighbours'.
+Measured values are in docs/performance.md. A step's limits stand between those
+and what the straightforward program (`bare_t5`) has, whose ratio to itself is
+1; the limits of starts, decoding and pre-training, which came of other work,
+are a fifth or so worse than measured. Times are compared by their least: on a
+shared machine the rest is the neighbours'.
 
-Steps are held against that program on every processor, against PEFT on those of
-AMD: how XLA's products compare with torch's is the processor's matter. At 512
-tokens the project had 0.86 of PEFT's time on an AMD EPYC and 1.08 on an Intel
-Xeon, and 0.73 and 0.81 of the straightforward program's.
+Against PEFT there are closer limits on processors of AMD: how XLA's products
+compare with torch's is the processor's matter. At 512 tokens, by the least, the
+project had 0.8 of PEFT's time on an AMD EPYC and 1.17 on an Intel Xeon, where
+the straightforward program had 1.5 to 1.7.
 """
 
 from collections.abc import Callable
@@ -66,9 +68,15 @@ LIMITS = (
   ),
   Limit(
     "steps",
+    "step of 512 tokens on any processor, project / PEFT",
+    _steps(512, "step_s", PEFT),
+    most=1.35,
+  ),
+  Limit(
+    "steps",
     "step of 64 tokens, project / bare JAX",
     _steps(64, "step_s", BARE),
-    most=0.92,
+    most=0.96,
   ),
   Limit(
     "steps",
@@ -80,7 +88,7 @@ LIMITS = (
     "steps",
     "peak memory at 64 tokens, project / PEFT",
     _steps(64, "peak_gb", PEFT),
-    most=1.0,
+    most=0.94,
   ),
   Limit(
     "steps",
