@@ -67,7 +67,7 @@ $(LIBTPU)/.installed: constraints.txt | env
 bench-short: env
 	$(BIN)/python -m benchmarks.run --short --out build/benchmarks
 
-# What docs/performance.md quotes. Sections that read SuperGLUE are left out,
+# The tables of docs/performance.md. Sections that read SuperGLUE are left out,
 # loudly, where the folder of its official files and T5's vocabulary is absent.
 SHARED ?= ../shared/data
 ROUNDS ?= 3

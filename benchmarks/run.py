@@ -1,4 +1,4 @@
-"""Everything that docs/performance.md quotes, in one go.
+"""The tables of docs/performance.md, in one go.
 
   python -m benchmarks.run --tfds_data_dir TFDS --vocabulary sentencepiece.model
   python -m benchmarks.run --short
