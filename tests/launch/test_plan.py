@@ -350,6 +350,21 @@ def test_no_weight_gradient_crosses_chips_in_prompt_tuning(libtpu, rules, sums):
   assert gradient <= nbytes <= gradient + sums
 
 
+def test_no_weight_gradient_is_computed_where_weights_are_split(libtpu):
+  """So what a fully sharded step sends by permutes can only be weights."""
+  split = MeshShape(None, 2, axes.FULLY_SHARDED_RULES)
+  whole, sharded, tuned = (
+    planning_tpu.plan(job, SLICE, 2).cost.flops
+    for job in (
+      make_job(),
+      make_job(mesh=split),
+      make_job(mesh=split, rules=partition.EVERYTHING),
+    )
+  )
+  assert sharded == whole
+  assert tuned > 1.2 * sharded
+
+
 def test_gradients_are_not_sent_round_in_prompt_tuning(libtpu):
   """A TPU also adds up parts of large products while they are passed on."""
   prompt = planning_tpu.plan(make_job(), SLICE, 2)
