@@ -91,8 +91,8 @@ def _starts(
       for side in SIDES:
         # As in training, which knows its first batch before it reads the model;
         # torch compiles nothing, the straightforward program when it is run.
-        ahead = asked["shape"] if side == PROJECT else None
-        with Worker(side, model, folder, ahead) as worker:
+        ahead = {"first": asked["shape"]} if side == PROJECT else {}
+        with Worker(side, model, folder, **ahead) as worker:
           answer = worker.ask(**asked, times=1)
         seconds[side].append(worker.start_s + answer["seconds"][0])
         peak = round(answer["peak_bytes"] / 1e9, 2)
@@ -102,17 +102,18 @@ def _starts(
   return found
 
 
-def insist_same(losses: dict[str, list[float]]) -> None:
+def insist_same(losses: dict[str, list[float]], rtol: float = 1e-4) -> None:
   """Insist that all sides did the same work.
 
   Args:
     losses: side -> loss before every step.
+    rtol: what rounding may grow to, of the project's losses.
 
   Raises:
-    RuntimeError: they differ by more than float32 rounding grows to.
+    RuntimeError: they differ by more.
   """
   for side, values in losses.items():
-    if not np.allclose(values, losses[PROJECT], rtol=1e-4):
+    if not np.allclose(values, losses[PROJECT], rtol=rtol):
       raise RuntimeError(
         f"{side} has losses {values}, the project {losses[PROJECT]}: they do "
         "not do the same work."

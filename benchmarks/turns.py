@@ -24,10 +24,11 @@ class Worker:
     side: a module of `benchmarks.sides`.
     folder: made by `making.write`.
     compiled: folder of compiled programs; None keeps none.
-    first: shape of the first step, for a side that compiles it ahead.
+    **options: of the side, see `worker`.
 
   Attributes:
     start_s: from the start of the process until it can take a step.
+    device: what it computes on.
   """
 
   def __init__(
@@ -35,16 +36,14 @@ class Worker:
     side: str,
     folder: pathlib.Path,
     compiled: pathlib.Path | None = None,
-    first: Sequence[int] | None = None,
+    **options: Any,
   ):
     environment = dict(os.environ, PYTHONWARNINGS="ignore")
     environment["JAX_ENABLE_COMPILATION_CACHE"] = str(int(bool(compiled)))
     if compiled:
       environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
     command = [sys.executable, "-m", "benchmarks.sides.worker"]
-    command += [side, str(folder)]
-    if first is not None:
-      command.append(json.dumps(first))
+    command += [side, str(folder), json.dumps(options)]
     self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed on exit
     start = time.perf_counter()
     self._process = subprocess.Popen(
@@ -56,7 +55,7 @@ class Worker:
       stderr=self._errors,
       text=True,
     )
-    self._read()
+    self.device: str = self._read()["device"]
     self.start_s = time.perf_counter() - start
 
   def ask(self, **asked: Any) -> dict[str, Any]:

@@ -18,9 +18,13 @@ class Side:
 
   Args:
     folder: made by `making.write`.
+
+  Attributes:
+    device: what it computes on.
   """
 
   def __init__(self, folder: pathlib.Path):
+    self.device = jax.devices()[0].device_kind
     checkpoint = restore.open_checkpoint(folder / work.MODEL)
     config = sizes.infer_config(checkpoint)
     heads, layers = config.num_heads, config.num_encoder_layers

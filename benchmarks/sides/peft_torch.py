@@ -16,20 +16,29 @@ class Side:
 
   Args:
     folder: made by `making.write`.
+    dtype: of weights and activations; PEFT keeps the prompt in float32.
+
+  Attributes:
+    device: what it computes on: a GPU, if torch finds one.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, dtype: str = "float32"):
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # whatever OMP's are
     values = np.load(work.prompt_file(folder))
     load = transformers.T5ForConditionalGeneration.from_pretrained
-    backbone = load(folder / work.MODEL)
+    backbone = load(folder / work.MODEL, dtype=getattr(torch, dtype))
+    has_gpu = torch.cuda.is_available()
+    self.device = torch.cuda.get_device_name() if has_gpu else "cpu"
+    self._device = torch.device("cuda" if has_gpu else "cpu")
+    backbone = backbone.to(self._device)
     config = peft.PromptTuningConfig(
       task_type="SEQ_2_SEQ_LM",
       num_virtual_tokens=len(values),
       num_transformer_submodules=1,
     )
     self.model = peft.get_peft_model(backbone, config).eval()
+    self.model = self.model.to(self._device)
     trained = [p for p in self.model.parameters() if p.requires_grad]
     with torch.no_grad():
       trained[0].copy_(torch.from_numpy(values))
@@ -54,7 +63,7 @@ class Side:
       ids = self.model.generate(
         **batch, max_new_tokens=length, do_sample=False, num_beams=1
       )
-    return ids[:, 1:].numpy()
+    return ids[:, 1:].cpu().numpy()
 
   def save(self, folder: pathlib.Path) -> None:
     """Write the adapter; PEFT keeps no optimizer, torch does."""
@@ -62,9 +71,9 @@ class Side:
     torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
 
   def _tensors(self, text: work.Batch) -> dict[str, torch.Tensor]:
-    inputs = torch.from_numpy(text["inputs"]).long()
+    inputs = torch.from_numpy(text["inputs"]).long().to(self._device)
     return {
       "input_ids": inputs,
       "attention_mask": (inputs != 0).long(),
-      "targets": torch.from_numpy(text["targets"]).long(),
+      "targets": torch.from_numpy(text["targets"]).long().to(self._device),
     }

@@ -32,14 +32,27 @@ class Side:
     folder: made by `making.write`.
     first: shape of the first step, which is then compiled while the model is
       read, as `launch.training` does; None compiles it when it is taken.
+    dtype: of weights and activations; the prompt is float32.
+
+  Attributes:
+    device: what it computes on.
   """
 
-  def __init__(self, folder: pathlib.Path, first: work.Shape | None = None):
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    first: work.Shape | None = None,
+    dtype: str = "float32",
+  ):
+    self.device = jax.devices()[0].device_kind
     values = np.load(work.prompt_file(folder))
     self.length = len(values)
     checkpoint = restore.open_checkpoint(folder / work.MODEL)
     given = dataclasses.replace(
-      sizes.infer_config(checkpoint), dropout_rate=0.0
+      sizes.infer_config(checkpoint),
+      dropout_rate=0.0,
+      dtype=jnp.dtype(dtype),
+      param_dtype=jnp.dtype(dtype),
     )
     self.config = backbone.for_machine(given, None)
     shapes = network.abstract_params(self.config)
@@ -51,7 +64,7 @@ class Side:
       batch = self.batch(work.text(first, self.config.vocab_size))
       self._step = Compiling(self._described(shapes, drawn, batch))
 
-    params = backbone.load(checkpoint, self.config, None, (), "float32").params
+    params = backbone.load(checkpoint, self.config, None, (), dtype).params
     start = jax.tree.map(lambda _: jnp.asarray(values)[None], drawn)
     trainable, self.frozen = self.program.partition.split(
       {"model": params, "tuner": start}

@@ -1,8 +1,9 @@
 """A process that holds one side and does what it is told, line by line.
 
-  python -m benchmarks.sides.worker SIDE FOLDER [FIRST]
+  python -m benchmarks.sides.worker SIDE FOLDER [OPTIONS]
 
-FIRST is the shape of the first step, for a side that compiles it ahead.
+OPTIONS are the side's own, in JSON: `first`, the shape of the first step, for
+one that compiles it ahead; `dtype`, of a model on an accelerator.
 Reads one JSON object a line, `{"do": "step", ...}`, answers with one. Prints of
 libraries go to stderr. Between lines it waits without computing, so that sides
 can take turns in processes of their own.
@@ -63,9 +64,12 @@ def main() -> None:
   if sys.argv[1] == "project":
     host_memory.keep()  # as its commands do
   module = importlib.import_module(f"benchmarks.sides.{sys.argv[1]}")
-  first = [work.Shape(*json.loads(shape)) for shape in sys.argv[3:]]
-  side = module.Side(pathlib.Path(sys.argv[2]), *first)
-  print(json.dumps({"build_s": time.perf_counter() - start}), file=replies)
+  options = json.loads(sys.argv[3]) if sys.argv[3:] else {}
+  if "first" in options:
+    options["first"] = work.Shape(*options["first"])
+  side = module.Side(pathlib.Path(sys.argv[2]), **options)
+  built = {"build_s": time.perf_counter() - start, "device": side.device}
+  print(json.dumps(built), file=replies)
   replies.flush()
   for line in sys.stdin:
     print(json.dumps(answer(side, json.loads(line))), file=replies)
