@@ -107,10 +107,10 @@ def read(text: str, count: int) -> Cost:
       kind = instruction.opcode.removesuffix("-start")
       if kind not in KINDS:
         continue
-      # What runs beside other work appears in several of its pieces.
+      # What runs beside other work appears in several of its pieces, some of
+      # which are called at its start and again at its end: the first counts.
       channel = instruction.attribute("channel_id") or instruction.name
-      known = collectives.get(channel)
-      if known is None or known.times < repeats:
+      if channel not in collectives:
         collectives[channel] = _collective(
           kind, instruction, name, repeats, count
         )

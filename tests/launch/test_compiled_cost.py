@@ -227,15 +227,22 @@ def test_arrays_that_are_gathered_together_all_count():
   assert cost.by_kind()[compiled_cost.ALL_GATHER] == (24, 24 * nbytes)
 
 
-def test_an_exchange_in_a_loop_and_before_it_is_that_of_the_loop():
-  """XLA may move the first round out; the copy keeps the channel's number."""
-  before = TPU_LOOP.replace(
-    "  %w = ",
-    "  %first = bf16[8,4] all-reduce(%a), channel_id=1, "
-    "replica_groups=[2,2]<=[4]\n  %w = ",
+def test_pieces_that_are_called_twice_count_no_more():
+  """As XXL's model tuning on v5e:2x4 has them."""
+  piece = """%later (l: f32[16]) -> f32[16] {
+  %l = f32[16] parameter(0)
+  ROOT %r2 = f32[16] all-reduce(%l), channel_id=3, replica_groups={{0,1,2,3}}
+}
+
+ENTRY"""
+  calls = "".join(
+    f"  %{name} = f32[16] fusion(%z), kind=kCustom, calls=%later\n"
+    for name in ("start", "end")
   )
-  cost = compiled_cost.read(before, 4)
-  assert cost.by_kind()[compiled_cost.ALL_REDUCE] == (24, 24 * 64)
+  text = TPU_LOOP.replace("ENTRY", piece, 1).replace(
+    "  %w = ", calls + "  %w = "
+  )
+  assert compiled_cost.read(text, 4) == compiled_cost.read(TPU_LOOP, 4)
 
 
 BRANCHES = """%yes (y: bf16[8,4]) -> bf16[8,4] {
