@@ -8,7 +8,7 @@ shared machine the rest is the neighbours'.
 
 Against PEFT there are closer limits on processors of AMD: how XLA's products
 compare with torch's is the processor's matter. At 512 tokens, by the least, the
-project had 0.8 of PEFT's time on an AMD EPYC and 1.17 on an Intel Xeon, where
+project had 0.9 of PEFT's time on an AMD EPYC and 1.17 on an Intel Xeon, where
 the straightforward program had 1.5 to 1.7.
 """
 
