@@ -129,6 +129,13 @@ class Partition:
       flat.update(leaves)
     return tree.unflatten(dict(sorted(flat.items())))
 
+  def trains(self, folder: str) -> bool:
+    """Whether any parameter of a folder, such as `model`, trains."""
+    return any(
+      leaf.mode == TRAIN and leaf.path.startswith(f"{folder}/")
+      for leaf in self.leaves
+    )
+
   def count(self, mode: str) -> int:
     """Number of parameters that `train`, or that the rules `freeze`."""
     return sum(leaf.size for leaf in self.leaves if leaf.mode == mode)

@@ -132,9 +132,10 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
       f"(it is {job.dataset.batch_size})."
     )
   least = min(p.weights for p in plans if p.weights)
+  is_frozen = not any(p.trains_model for p in plans)
   steps = []
   if least > where.chip.memory / 2:
-    if job.tuners and job.restore_dtype == "float32":
+    if is_frozen and job.restore_dtype == "float32":
       steps.append(
         "frozen weights of half the size: RESTORE_DTYPE = 'bfloat16'"
       )
@@ -144,7 +145,7 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
         "weights split over all chips: meshes/fully_sharded.gin, "
         "MODEL_PARALLEL = 1"
       )
-    if job.tuners and quantized.scheme(job.restore_dtype) is None:
+    if is_frozen and quantized.scheme(job.restore_dtype) is None:
       steps.append("frozen weights of one byte: RESTORE_DTYPE = 'int8'")
   if least <= where.chip.memory:
     model = job.model

@@ -65,6 +65,7 @@ class Plan:
     footprint: bytes on a chip; None without a program.
     needed: bytes that a program which does not fit would take, if known.
     weights: bytes of the model on a chip, frozen and trained; 0 if unknown.
+    trains_model: whether any of the model's own parameters trains.
     cost: what it costs; None without a program.
     moved: bytes that a step must read from or write to memory.
     seconds: that compiling took; 0 without a program.
@@ -77,6 +78,7 @@ class Plan:
   footprint: Footprint | None = None
   needed: float | None = None
   weights: float = 0.0
+  trains_model: bool = False
   cost: Cost | None = None
   moved: float = 0.0
   seconds: float = 0.0
@@ -126,12 +128,15 @@ def plan(job: TrainJob, where: Slice, model: int) -> Plan:
     step = abstract_assembly.describe(job, mesh)
   except abstract_assembly.MeshError as error:
     return Plan(where, data, model, failure=str(error))
-  weights = model_bytes(step)
-  if weights > where.chip.memory:
-    return Plan(where, data, model, "weights alone do not fit", weights=weights)
+  made = Plan(
+    *(where, data, model),
+    weights=model_bytes(step),
+    trains_model=step.program.partition.trains("model"),
+  )
+  if made.weights > where.chip.memory:
+    return dataclasses.replace(made, failure="weights alone do not fit")
   started = time.perf_counter()
   lowered = jax.jit(step.program.step, donate_argnums=0).lower(*step.arguments)
-  made = Plan(where, data, model, weights=weights)
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:

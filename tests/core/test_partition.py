@@ -49,6 +49,15 @@ def test_model_tuning_is_another_rule():
   assert frozen == {}
 
 
+def test_one_leaf_that_trains_is_enough_for_its_folder():
+  rules = [("model/encoder/.*_1/mlp/wo", "train"), *partition.TUNER_ONLY]
+  built = partition.build(rules, _params())
+  frozen = partition.build(partition.TUNER_ONLY, _params())
+  assert built.trains("model")
+  assert not frozen.trains("model")
+  assert frozen.trains("tuner")
+
+
 def test_first_match_wins():
   rules = [("model/.*/mlp/.*", "train"), (".*", "freeze")]
 

@@ -145,11 +145,11 @@ def test_one_chip_is_not_told_to_split_weights():
 
 
 def test_weights_that_train_are_not_to_be_rounded():
-  job = make_job(
-    tuner=None, rules=partition.EVERYTHING, restore_dtype="float32"
-  )
-  plans = [fake_plan(4, 1, weights=20 * GIB, **NO_ROOM)]
-  assert "RESTORE_DTYPE" not in plan_report.advice(job, SLICE, plans)
+  job = make_job(restore_dtype="float32")
+  plan = fake_plan(4, 1, weights=20 * GIB, **NO_ROOM)
+  tuned = dataclasses.replace(plan, trains_model=True)
+  assert "RESTORE_DTYPE" in plan_report.advice(job, SLICE, [plan])
+  assert "RESTORE_DTYPE" not in plan_report.advice(job, SLICE, [tuned])
 
 
 def test_advice_names_nothing_that_is_done_already():
@@ -351,7 +351,7 @@ def test_no_weight_gradient_crosses_chips_in_prompt_tuning(libtpu, rules, sums):
 
 
 def test_no_weight_gradient_is_computed_where_weights_are_split(libtpu):
-  """So what a fully sharded step sends by permutes can only be weights."""
+  """So none is among what a fully sharded step sends by permutes."""
   split = MeshShape(None, 2, axes.FULLY_SHARDED_RULES)
   whole, sharded, tuned = (
     planning_tpu.plan(job, SLICE, 2).cost.flops
@@ -387,6 +387,7 @@ def test_bytes_of_a_program_add_up(libtpu):
 def test_weight_gradients_cross_chips_in_model_tuning(libtpu):
   tuned = make_job(tuner=None, rules=partition.EVERYTHING)
   found = planning_tpu.plan(tuned, SLICE, 2)
+  assert found.trains_model
   reduced = plan_report.data_reductions(found)
   # Kernels are split over two chips, and every one has a gradient.
   nbytes = sum(one.times * one.nbytes for one in reduced)
@@ -405,6 +406,7 @@ def test_weights_that_cannot_fit_are_not_compiled(libtpu):
   found = planning_tpu.plan(job, SLICE, 1)
   assert found.failure == "weights alone do not fit"
   assert found.weights == pytest.approx(_model_bytes(job.model, 1))
+  assert not found.trains_model
 
 
 def test_a_mesh_that_cannot_be_is_no_error(libtpu):
