@@ -76,7 +76,7 @@ LIMITS = (
     "steps",
     "step of 64 tokens, project / bare JAX",
     _steps(64, "step_s", BARE),
-    most=0.96,
+    most=0.92,
   ),
   Limit(
     "steps",
