@@ -11,6 +11,7 @@ What is aimed at: half of the device's peak, and 1.5 times PEFT's rate.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 from benchmarks import report, turns
 from benchmarks.epochs import PROMPT_LENGTH
-from benchmarks.sides import making
+from benchmarks.sides import making, work
 from benchmarks.steps import PEFT, PROJECT, VOCABULARY, insist_same
 from benchmarks.turns import Worker
 from prompt_tuning.launch import chips
@@ -51,25 +52,27 @@ def peak(device: str) -> float | None:
   return next((PEAKS[part] for part in PEAKS if part in device), None)
 
 
-def step_flops(size: str, rows: int, inputs: int) -> float:
+def step_flops(size: str, shape: work.Shape) -> float:
   """Count a step's arithmetic: 4 operations per parameter and position.
 
   Args:
     size: of `t5_config.SIZES`.
-    rows: of the batch.
-    inputs: text tokens of each; the prompt's positions count as well.
+    shape: of the step; the prompt's positions count as well.
 
   Returns:
     Operations that the model takes, none of them twice.
   """
   encoder, decoder = cost.flops_per_token(t5_config.get(size), frozen=True)
-  return rows * ((PROMPT_LENGTH + inputs) * encoder + TARGETS * decoder)
+  row = (PROMPT_LENGTH + shape.inputs) * encoder + shape.targets * decoder
+  return shape.rows * row
 
 
 def measure(
   size: str,
   sides: Sequence[str],
-  shape: Mapping[str, int],
+  shape: work.Shape,
+  timed: int,
+  rounds: int,
   peak_flops: float | None,
 ) -> dict[str, Any]:
   """Time the sides at one size.
@@ -77,7 +80,9 @@ def measure(
   Args:
     size: of `t5_config.SIZES`.
     sides: of `SIDES`.
-    shape: `rows`, `inputs`, and `steps` to time in each of `rounds`.
+    shape: of every step.
+    timed: steps of a process that count.
+    rounds: processes of each side.
     peak_flops: of the device; None looks it up.
 
   Returns:
@@ -87,15 +92,14 @@ def measure(
   Raises:
     RuntimeError: the sides' losses differ.
   """
-  rows, inputs = shape["rows"], shape["inputs"]
-  asked = {"do": "step", "shape": [rows, inputs, TARGETS]}
-  asked |= {"vocab_size": VOCABULARY, "times": WARM + shape["steps"]}
+  asked = {"do": "step", "shape": dataclasses.astuple(shape)}
+  asked |= {"vocab_size": VOCABULARY, "times": WARM + timed}
   seconds: dict[str, list[float]] = {side: [] for side in sides}
   losses, devices = {}, {}
   with tempfile.TemporaryDirectory() as name:
     model = pathlib.Path(name)
     making.write(model, size, PROMPT_LENGTH)
-    for _ in range(shape["rounds"]):
+    for _ in range(rounds):
       for side in sides:
         with Worker(side, model, dtype=DTYPE) as worker:
           answer = worker.ask(**asked)
@@ -107,11 +111,12 @@ def measure(
   for side in sides:
     spread = turns.spread(seconds[side])
     most = peak_flops or peak(devices[side])
-    rate = step_flops(size, rows, inputs) / spread["median"]
+    rate = step_flops(size, shape) / spread["median"]
+    tokens = shape.rows * (shape.inputs + shape.targets)
     found[side] = {
       "device": devices[side],
       "step_s": spread,
-      "tokens_per_s": rows * (inputs + TARGETS) / spread["median"],
+      "tokens_per_s": tokens / spread["median"],
       "utilisation": rate / most if most else None,
     }
   return found
@@ -154,9 +159,11 @@ def main(argv: Sequence[str]) -> int:
   out = pathlib.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
   peak_flops = args.peak_tflops and args.peak_tflops * 1e12
-  found = {}
+  shape, found = work.Shape(args.rows, args.inputs, TARGETS), {}
   for size in args.sizes:
-    found[size] = measure(size, args.sides, vars(args), peak_flops)
+    found[size] = measure(
+      size, args.sides, shape, args.steps, args.rounds, peak_flops
+    )
     (out / "accelerator.json").write_text(json.dumps(found, indent=2) + "\n")
     (out / "accelerator.md").write_text(markdown(found))
   print(markdown(found))

@@ -31,14 +31,12 @@ class Side:
     has_gpu = torch.cuda.is_available()
     self.device = torch.cuda.get_device_name() if has_gpu else "cpu"
     self._device = torch.device("cuda" if has_gpu else "cpu")
-    backbone = backbone.to(self._device)
     config = peft.PromptTuningConfig(
       task_type="SEQ_2_SEQ_LM",
       num_virtual_tokens=len(values),
       num_transformer_submodules=1,
     )
-    self.model = peft.get_peft_model(backbone, config).eval()
-    self.model = self.model.to(self._device)
+    self.model = peft.get_peft_model(backbone, config).eval().to(self._device)
     trained = [p for p in self.model.parameters() if p.requires_grad]
     with torch.no_grad():
       trained[0].copy_(torch.from_numpy(values))

@@ -167,11 +167,10 @@ def _calls(instruction: Instruction, program: Program) -> Iterator[_Call]:
   body = instruction.called("body")
   if body:
     yield _Call(body, _trip_count(instruction, program) or 1)
-  names = ["calls"]
+  names = ["calls", "true_computation", "false_computation"]
   if instruction.opcode in ("call", "async-start"):
     names.append("to_apply")
   but_last = _NO_OP in instruction.attributes
-  names += ["true_computation", "false_computation"]
   for name in names:
     called = instruction.called(name)
     if called:

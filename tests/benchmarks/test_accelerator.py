@@ -5,12 +5,14 @@ import json
 import pytest
 
 from benchmarks import accelerator
+from benchmarks.sides import work
 from benchmarks.steps import PEFT, PROJECT
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import cost
 
 
 def test_both_sides_do_the_same_in_bfloat16(tmp_path):
+  shape = work.Shape(2, 8, accelerator.TARGETS)
   words = "--sizes t5_1_1_tiny --rows 2 --inputs 8 --steps 2 --rounds 1"
   words += f" --peak_tflops 0.001 --out {tmp_path}"
   assert accelerator.main(words.split()) == 0
@@ -20,7 +22,7 @@ def test_both_sides_do_the_same_in_bfloat16(tmp_path):
     assert one["device"] == "cpu"
     seconds = one["step_s"]["median"]
     assert one["tokens_per_s"] == 2 * (8 + accelerator.TARGETS) / seconds
-    flops = accelerator.step_flops("t5_1_1_tiny", 2, 8)
+    flops = accelerator.step_flops("t5_1_1_tiny", shape)
     assert one["utilisation"] == pytest.approx(flops / seconds / 1e9)
 
 
@@ -28,8 +30,9 @@ def test_arithmetic_is_four_operations_per_parameter_and_position():
   counts = cost.count_parameters(t5_config.get("t5_1_1_xl"))
   positions = 100 + 512
   expected = positions * counts["encoder"]
-  expected += accelerator.TARGETS * (counts["decoder"] + counts["head"])
-  assert accelerator.step_flops("t5_1_1_xl", 3, 512) == 3 * 4 * expected
+  expected += 8 * (counts["decoder"] + counts["head"])
+  shape = work.Shape(3, 512, 8)
+  assert accelerator.step_flops("t5_1_1_xl", shape) == 3 * 4 * expected
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
-"""docs/performance.md shows what was recorded, to the digit."""
+"""README and docs/performance.md show what was recorded, to the digit."""
 
 import json
 import pathlib
 
 import pytest
 
-from benchmarks import aims, report
+from benchmarks import aims, report, run
+from benchmarks.steps import BARE, PEFT, PROJECT
 
 ROOT = pathlib.Path(report.__file__).parents[1]
 RECORDED = json.loads((ROOT / "benchmarks/recorded/intel.json").read_text())
+STEPS = RECORDED["steps"]
+README = (ROOT / "README.md").read_text("utf-8")
 TABLES = [
   block.strip()
   for block in report.markdown(RECORDED).split("\n\n")
@@ -17,8 +20,6 @@ TABLES = [
 
 
 def test_everything_was_recorded_by_one_command():
-  from benchmarks import run
-
   assert set(RECORDED) == {"machine", *run.SECTIONS}
 
 
@@ -27,7 +28,28 @@ def test_a_table_is_in_the_document(table):
   assert table in (ROOT / "docs/performance.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize("other", [PEFT, BARE])
+def test_readme_has_the_ratios_of_steps(other):
+  ratios = [f"{report.ratio(row, PROJECT, other):.2f}" for row in STEPS]
+  assert f"| {', '.join(ratios)} |" in README.replace("**", "")
+
+
+def test_readme_has_the_ratios_of_memory():
+  ratios = [row[PROJECT]["peak_gb"] / row[PEFT]["peak_gb"] for row in STEPS]
+  assert f"| {', '.join(f'{r:.2f}' for r in ratios)} |" in README
+
+
+@pytest.mark.parametrize(
+  "tasks", [("BoolQ", "CB", "RTE"), ("COPA", "WiC", "WSC", "MultiRC")]
+)
+def test_readme_has_the_ratios_of_rates(tasks):
+  found = {row["task"]: row["ratios"] for row in RECORDED["lengths"]}
+  ratios = [f"{found[task]['buckets / peft']['median']:.2f}" for task in tasks]
+  assert f"{', '.join(tasks)} | {', '.join(ratios)} |" in README
+
+
 def test_readme_names_as_many_misses_as_there_are():
-  text = (ROOT / "README.md").read_text("utf-8")
   missed = [aim for aim in aims.held(RECORDED) if not aim.met]
-  assert f"{len(missed)} of {len(aims.held(RECORDED))} aims are missed" in text
+  assert (
+    f"{len(missed)} of {len(aims.held(RECORDED))} aims are missed" in README
+  )
