@@ -6,7 +6,7 @@
 Sides take turns, each in a process of its own, on identical work; what counts
 are the ratios. Writes performance.json and performance.md into --out. --short
 is for CI: fewer sections and shapes, and an error where a ratio is out of
-`limits`.
+`limits`, which is then measured again before it counts.
 """
 
 import argparse
@@ -54,18 +54,22 @@ def _data(args: argparse.Namespace) -> list[str]:
 
 
 def measure(
-  args: argparse.Namespace, out: pathlib.Path, scratch: pathlib.Path
+  sections: Sequence[str], args: argparse.Namespace, out: pathlib.Path
 ) -> dict[str, Any]:
-  """Measure the sections asked for; write down each when it is done."""
-  model = scratch / "model"
-  model.mkdir()
-  making.write(model, SIZE, epochs.PROMPT_LENGTH)
+  """Measure some sections; write down each when it is done."""
+  out.mkdir(parents=True, exist_ok=True)
   found: dict[str, Any] = {"machine": report.machine()}
-  for section in args.only:
-    print(f"{section} ...", file=sys.stderr, flush=True)
-    found[section] = _section(section, args, model, scratch)
-    (out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
-    (out / "performance.md").write_text(report.markdown(found))
+  with tempfile.TemporaryDirectory() as folder:
+    scratch = pathlib.Path(folder)
+    model = scratch / "model"
+    model.mkdir()
+    making.write(model, SIZE, epochs.PROMPT_LENGTH)
+    for section in sections:
+      print(f"{section} ...", file=sys.stderr, flush=True)
+      found[section] = _section(section, args, model, scratch)
+      (out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
+      (out / "performance.md").write_text(report.markdown(found))
+  print(report.markdown(found), flush=True)
   return found
 
 
@@ -178,11 +182,16 @@ def main() -> int:
   args = parse(sys.argv[1:])
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
   out = pathlib.Path(args.out)
-  out.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory() as scratch:
-    found = measure(args, out, pathlib.Path(scratch))
-  print(report.markdown(found))
-  return 1 if args.short and limits.broken(found) else 0
+  found = measure(args.only, args, out)
+  if not args.short:
+    return 0
+  broken = limits.judge(
+    found,
+    lambda sections, turn: measure(sections, args, out / f"again_{turn}"),
+  )
+  for line in broken:
+    print(f"Out of bounds: {line}")
+  return 1 if broken else 0
 
 
 if __name__ == "__main__":

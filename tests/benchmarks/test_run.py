@@ -71,8 +71,12 @@ def found():
   }
 
 
+def not_again(sections, turn):
+  raise AssertionError(f"{sections} were measured again ({turn}).")
+
+
 def test_measured_ratios_are_within_the_limits(found):
-  assert limits.broken(found) == []
+  assert limits.judge(found, not_again) == []
 
 
 def test_the_straightforward_program_would_not_pass(found):
@@ -80,9 +84,13 @@ def test_the_straightforward_program_would_not_pass(found):
   for row in slow["steps"]:
     row[PROJECT] = row[BARE]
   slow["machine"] = {"cpu": "Intel(R) Xeon(R) Processor"}
-  assert "step of 512 tokens, project / PEFT" not in str(limits.broken(slow))
+
+  def judge():
+    return "\n".join(limits.judge(slow, lambda *_: slow))
+
+  assert "step of 512 tokens, project / PEFT" not in judge()
   slow["machine"] = {"cpu": "AMD EPYC"}
-  names = "\n".join(limits.broken(slow))
+  names = judge()
   assert "512 tokens, project / PEFT: 1.17" in names
   assert "64 tokens, project / bare JAX: 1.00" in names
   assert "512 tokens, project / bare JAX: 1.00" in names
@@ -105,11 +113,41 @@ def test_every_kind_of_regression_is_reported(found, path, value):
   for key in path[:-1]:
     at = at[key]
   at[path[-1]] = value
-  assert len(limits.broken(found)) == 1
+  assert len(limits.judge(found, lambda *_: found)) == 1
+
+
+@pytest.mark.parametrize(
+  ("ratios", "passes"),
+  [
+    ([0.7, 0.99, 0.98], True),
+    ([0.7, 0.6, 0.98], False),
+    ([0.7, 0.75, 0.6], False),
+  ],
+)
+def test_what_is_out_of_bounds_counts_by_the_median_of_three(
+  found, ratios, passes, capsys
+):
+  first, *rest = [
+    {"pretraining": [{"ratio": ratio}], "bank": found["bank"]}
+    for ratio in ratios
+  ]
+  asked = []
+
+  def again(sections, turn):
+    asked.append((sections, turn))
+    return {"pretraining": rest[turn]["pretraining"]}
+
+  lines = limits.judge(first, again)
+  assert asked == [(["pretraining"], 0), (["pretraining"], 1)]
+  median = sorted(ratios)[1]
+  values = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+  line = f"bare loop: {median:.2f}, median of {values} (0.8 to inf)"
+  assert line in capsys.readouterr().out
+  assert (lines == []) == passes
 
 
 def test_only_what_was_measured_is_judged(found):
-  assert limits.broken({"bank": found["bank"]}) == []
+  assert limits.judge({"bank": found["bank"]}, not_again) == []
 
 
 def test_short_and_full_runs_choose_their_sections():
