@@ -126,7 +126,6 @@ def measure(params: Any, runs: int, rows: int, rounds: int) -> dict[str, Any]:
     "runs": runs,
     "bank_ms": round(1e3 * bank_s, 2),
     "in_turn_ms": round(1e3 * turn_s, 2),
-    "speedup": round(turn_s / bank_s, 2),
     "speedups": spread(turn / bank for turn, bank in pairs),
     "bank_compile_s": round(bank_compile, 2),
     "solo_compile_s": round(solo_compile, 2),

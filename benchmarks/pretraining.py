@@ -7,8 +7,8 @@ Here: `loop.train` with packed batches that a thread makes from tokens, and
 (`benchmarks.bare_t5`) in a `for` loop over one batch that is already on the
 device; nothing is read back before the end. Evaluations and bundles are on
 neither side. First, both must give the same losses from the same weights. The
-sides take turns in one process. Prints JSON: medians, where tokens are all
-positions of a batch, and the ratio of project to bare; 1 is as fast.
+sides take turns in one process. Prints JSON: median rates, where tokens are all
+positions of a batch, and the ratios of project to bare; 1 is as fast.
 """
 
 import argparse
@@ -218,7 +218,6 @@ def measure(size: str, rounds: int, steps: int) -> dict[str, Any]:
     "size": size,
     "losses": [round(loss, 4) for loss in losses],
     "tokens_per_second": rates,
-    "ratio": round(rates["project"] / rates["bare"], 3),
     "ratios": spread(
       bare / project
       for project, bare in zip(times["project"], times["bare"], strict=True)

@@ -4,7 +4,9 @@ All sides start from the same weights and prompt and read the same ids; the
 losses that they report must agree, or nothing is.
 """
 
+import itertools
 import pathlib
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,12 @@ from benchmarks.turns import WARM, Worker
 PROJECT, PEFT, BARE = "project", "peft_torch", "bare_jax"
 SIDES = (PROJECT, PEFT, BARE)
 ROWS, TARGETS, VOCABULARY = 8, 8, 32_000
+TIMED = 4  # of a turn, after `turns.WARM`
+MANY = 256  # tokens; steps of fewer take as many more turns
+
+
+# Side -> its turns -> seconds of each repetition in one.
+Times = dict[str, list[list[float]]]
 
 
 def measure_steps(
@@ -30,13 +38,14 @@ def measure_steps(
   Args:
     model: made by `making.write`.
     inputs: text tokens of a row.
-    rounds: turns of each side, two timed steps a turn.
+    rounds: turns of each side, `TIMED` steps a turn; more below `MANY` tokens.
     scratch: an empty folder, for compiled programs.
     starts: those of `inputs` for which to time first steps of fresh processes
       too: `rounds` without and as many with what an earlier one compiled.
 
   Returns:
-    One row per length.
+    One row per length: spreads of seconds and the peak memory of every side;
+    `ratios`: of what -> other side -> spread over turns, see `compare`.
   """
   rows = []
   for length in inputs:
@@ -46,47 +55,73 @@ def measure_steps(
       "vocab_size": VOCABULARY,
     }
     compiled = scratch / f"compiled_{length}"
-    found: dict[str, dict[str, Any]] = {side: {"peak_gb": 0} for side in SIDES}
+    times: dict[str, Times] = {}
+    peaks = dict.fromkeys(SIDES, 0.0)
     if length in starts:
-      found = _starts(model, asked, compiled, rounds)
-    workers = {side: Worker(side, model, compiled) for side in SIDES}
-    requests = [{**asked, "times": 1}]  # compiles
-    requests += [{**asked, "times": WARM + 2}] * rounds
-    answers = turns.take_turns(workers, dict.fromkeys(SIDES, requests))
-    for worker in workers.values():
-      worker.__exit__()
-    losses = {
-      side: [loss for answer in answers[side] for loss in answer["results"]]
-      for side in SIDES
-    }
-    insist_same(losses)
+      times = _starts(model, asked, compiled, rounds, peaks)
+    # The shorter a step, the more of its turns neighbours disturb.
+    count = rounds * max(1, MANY // length)
+    times["step_s"], losses = _steps(model, asked, compiled, count, peaks)
+    row: dict[str, Any] = {"inputs": length, "losses": losses}
     for side in SIDES:
-      timed = [s for turn in answers[side][1:] for s in turn["seconds"][WARM:]]
-      peak = round(answers[side][-1]["peak_bytes"] / 1e9, 2)
-      found[side] |= {
-        "step_s": turns.spread(timed),
-        "peak_gb": max(peak, found[side]["peak_gb"]),
-      }
-    rows.append({"inputs": length, "losses": losses[PROJECT], **found})
+      row[side] = {"peak_gb": peaks[side]}
+      for kind, found in times.items():
+        row[side][kind] = turns.spread(itertools.chain(*found[side]))
+    row["ratios"] = {kind: compare(found) for kind, found in times.items()}
+    rows.append(row)
   return rows
 
 
+def _steps(
+  model: pathlib.Path,
+  asked: dict[str, Any],
+  compiled: pathlib.Path,
+  rounds: int,
+  peaks: dict[str, float],
+) -> tuple[Times, list[float]]:
+  """Time steps; raise `peaks` to what the processes had.
+
+  Returns:
+    Seconds, and the project's loss before every step.
+
+  Raises:
+    RuntimeError: the sides' losses differ.
+  """
+  workers = {side: Worker(side, model, compiled) for side in SIDES}
+  requests = [{**asked, "times": 1}]  # compiles
+  requests += [{**asked, "times": WARM + TIMED}] * rounds
+  answers = turns.take_turns(workers, dict.fromkeys(SIDES, requests))
+  for side, worker in workers.items():
+    worker.__exit__()
+    _raise_peak(peaks, side, answers[side][-1])
+  losses = {
+    side: [loss for answer in answers[side] for loss in answer["results"]]
+    for side in SIDES
+  }
+  insist_same(losses)
+  return {side: _timed(answers[side][1:]) for side in SIDES}, losses[PROJECT]
+
+
 def _starts(
-  model: pathlib.Path, asked: dict[str, Any], compiled: pathlib.Path, count: int
-) -> dict[str, dict[str, Any]]:
+  model: pathlib.Path,
+  asked: dict[str, Any],
+  compiled: pathlib.Path,
+  count: int,
+  peaks: dict[str, float],
+) -> dict[str, Times]:
   """Time fresh processes until their first step is done.
 
   Returns:
-    Side -> spread of seconds, `count` times with nothing compiled and `count`
-    times with what the last of those left; the most memory that one had.
+    Seconds, `count` times with nothing compiled and `count` times with what the
+    last of those left.
   """
   kinds: dict[str, list[pathlib.Path]] = {
     "cold_start_s": [compiled / str(turn) for turn in range(count)],
     "warm_start_s": [compiled / str(count - 1)] * count,
   }
-  found: dict[str, dict[str, Any]] = {side: {"peak_gb": 0} for side in SIDES}
+  times: dict[str, Times] = {}
   for kind, folders in kinds.items():
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    times[kind] = {side: [] for side in SIDES}
     for folder in folders:
       for side in SIDES:
         # As in training, which knows its first batch before it reads the model;
@@ -94,12 +129,41 @@ def _starts(
         ahead = {"first": asked["shape"]} if side == PROJECT else {}
         with Worker(side, model, folder, **ahead) as worker:
           answer = worker.ask(**asked, times=1)
-        seconds[side].append(worker.start_s + answer["seconds"][0])
-        peak = round(answer["peak_bytes"] / 1e9, 2)
-        found[side]["peak_gb"] = max(peak, found[side]["peak_gb"])
-    for side in SIDES:
-      found[side][kind] = turns.spread(seconds[side])
-  return found
+        times[kind][side].append([worker.start_s + answer["seconds"][0]])
+        _raise_peak(peaks, side, answer)
+  return times
+
+
+def _raise_peak(
+  peaks: dict[str, float], side: str, answer: dict[str, Any]
+) -> None:
+  peaks[side] = max(peaks[side], round(answer["peak_bytes"] / 1e9, 2))
+
+
+def _timed(answers: Sequence[dict[str, Any]]) -> list[list[float]]:
+  """Take what counts of every turn, see `turns.WARM`."""
+  return [answer["seconds"][WARM:] for answer in answers]
+
+
+def compare(times: Times) -> dict[str, dict[str, float]]:
+  """Divide the project's times by the others', turn by turn.
+
+  Args:
+    times: of the project and other sides, as many turns of each.
+
+  Returns:
+    Other side -> spread over turns of the ratio of the turns' medians. What a
+    neighbour on the machine does to both in a turn cancels out.
+  """
+  medians = {
+    side: [statistics.median(turn) for turn in found]
+    for side, found in times.items()
+  }
+  ours = medians.pop(PROJECT)
+  return {
+    side: turns.spread(np.divide(ours, theirs).tolist())
+    for side, theirs in medians.items()
+  }
 
 
 def insist_same(losses: dict[str, list[float]], rtol: float = 1e-4) -> None:
@@ -125,6 +189,9 @@ def measure_decoding(
 ) -> list[dict[str, Any]]:
   """Time greedy decoding of eight tokens for 32 rows.
 
+  Returns:
+    One row per input length: seconds of each side, `ratios` as `compare` gives.
+
   Raises:
     RuntimeError: the sides decode different ids.
   """
@@ -133,7 +200,7 @@ def measure_decoding(
     sides = (PROJECT, PEFT)
     workers = {side: Worker(side, model) for side in sides}
     asked = {"do": "decode", "length": TARGETS, "shape": [32, length, TARGETS]}
-    request = {**asked, "vocab_size": VOCABULARY, "times": WARM + 1}
+    request = {**asked, "vocab_size": VOCABULARY, "times": WARM + TIMED}
     answers = turns.take_turns(
       workers, dict.fromkeys(sides, [request] * rounds)
     )
@@ -150,10 +217,10 @@ def measure_decoding(
         f"The project and PEFT decode {unlike} of {len(ours)} rows of {length} "
         "tokens differently: they do not do the same work."
       )
-    row: dict[str, Any] = {"inputs": length}
+    times = {side: _timed(answers[side]) for side in sides}
+    row: dict[str, Any] = {"inputs": length, "ratios": compare(times)}
     for side in sides:
-      timed = [s for turn in answers[side] for s in turn["seconds"][WARM:]]
-      row[side] = {"seconds": turns.spread(timed)}
+      row[side] = {"seconds": turns.spread(itertools.chain(*times[side]))}
     rows.append(row)
   return rows
 
