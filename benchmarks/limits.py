@@ -3,14 +3,14 @@
 Measured values are in docs/performance.md. A step's limits stand between those
 and what the straightforward program (`bare_t5`) has, whose ratio to itself is
 1; the limits of starts, decoding and pre-training, which came of other work,
-are a fifth or so worse than measured. Times are compared turn by turn, by the
-median of the turns' ratios (`steps.compare`): on a shared machine, neighbours
-come and go in minutes, and now and then a side has a quick moment that it never
-has again, so that the least of a few times says little. A ratio out of bounds
-is measured twice more, and the median of the three counts.
+are a fifth to a third worse than measured. Times are compared turn by turn, by
+the median of the turns' ratios: on a shared machine, neighbours come and go in
+minutes, and now and then a side has a quick moment that it never has again, so
+that the least of a few times says little. Where a ratio is out of bounds, its
+section is measured twice more, and the median of the three counts.
 
 Against PEFT there are closer limits on processors of AMD: how XLA's products
-compare with torch's is the processor's matter. A step of 512 tokens had 0.9 of
+compare with torch's is the processor's matter. A step of 512 tokens had 0.86 of
 PEFT's time on an AMD EPYC. On an Intel Xeon, twelve turns had 1.04 to 1.18 as
 the medians of three in a row, where the straightforward program had 1.44 to
 1.64.
@@ -154,6 +154,7 @@ def judge(
   Returns:
     A line for each: the ratio, its values and limits.
   """
+  print("Ratios of times are turn by turn, those of the tables of medians.")
   for limit in held([found]):
     print(describe(limit, [found]))
   doubtful = broken([found])

@@ -6,7 +6,7 @@
 Sides take turns, each in a process of its own, on identical work; what counts
 are the ratios. Writes performance.json and performance.md into --out. --short
 is for CI: fewer sections and shapes, and an error where a ratio is out of
-`limits`, which is then measured again before it counts.
+`limits`; its section is measured again first, into OUT/again_0 and again_1.
 """
 
 import argparse

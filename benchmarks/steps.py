@@ -19,7 +19,7 @@ PROJECT, PEFT, BARE = "project", "peft_torch", "bare_jax"
 SIDES = (PROJECT, PEFT, BARE)
 ROWS, TARGETS, VOCABULARY = 8, 8, 32_000
 TIMED = 4  # of a turn, after `turns.WARM`
-MANY = 256  # tokens; steps of fewer take as many more turns
+MANY = 256  # tokens; below, proportionally more turns
 
 
 # Side -> its turns -> seconds of each repetition in one.
@@ -38,7 +38,8 @@ def measure_steps(
   Args:
     model: made by `making.write`.
     inputs: text tokens of a row.
-    rounds: turns of each side, `TIMED` steps a turn; more below `MANY` tokens.
+    rounds: turns of each side, `TIMED` steps a turn; more turns for fewer than
+      `MANY` tokens.
     scratch: an empty folder, for compiled programs.
     starts: those of `inputs` for which to time first steps of fresh processes
       too: `rounds` without and as many with what an earlier one compiled.
@@ -79,7 +80,7 @@ def _steps(
   rounds: int,
   peaks: dict[str, float],
 ) -> tuple[Times, list[float]]:
-  """Time steps; raise `peaks` to what the processes had.
+  """Time steps; raise `peaks`, GB by side, to what the processes had.
 
   Returns:
     Seconds, and the project's loss before every step.
@@ -109,7 +110,7 @@ def _starts(
   count: int,
   peaks: dict[str, float],
 ) -> dict[str, Times]:
-  """Time fresh processes until their first step is done.
+  """Time fresh processes until their first step is done; raise `peaks`.
 
   Returns:
     Seconds, `count` times with nothing compiled and `count` times with what the
@@ -161,7 +162,7 @@ def compare(times: Times) -> dict[str, dict[str, float]]:
   }
   ours = medians.pop(PROJECT)
   return {
-    side: turns.spread(np.divide(ours, theirs).tolist())
+    side: turns.spread(a / b for a, b in zip(ours, theirs, strict=True))
     for side, theirs in medians.items()
   }
 
