@@ -111,11 +111,11 @@ def test_the_straightforward_program_would_not_pass(found):
 
 
 def test_an_amd_is_held_to_closer_limits(found):
-  found["decoding"][0]["ratios"][PEFT]["median"] = 1.15
+  found["steps"][1]["ratios"]["step_s"][PEFT]["median"] = 1.15
   assert limits.judge(found, not_again) == []
   found["machine"] = {"cpu": "AMD EPYC"}
   (line,) = limits.judge(found, lambda *_: found)
-  assert "decoding of 64 tokens, project / PEFT: 1.15" in line
+  assert "step of 512 tokens, project / PEFT: 1.15" in line
 
 
 @pytest.mark.parametrize(
