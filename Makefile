@@ -52,7 +52,7 @@ test: env
 LIBTPU := $(CURDIR)/build/libtpu
 ifeq ($(shell uname -s),Linux)
 plan-test: env $(LIBTPU)/.installed
-	PYTHONPATH=$(LIBTPU) $(BIN)/python -m pytest tests/launch/test_plan.py
+	PYTHONPATH=$(LIBTPU) $(BIN)/python -m pytest tests/plans/test_plan.py
 else
 plan-test:
 	@echo "plan-test: skipped, there is no TPU compiler for this system"

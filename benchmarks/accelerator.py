@@ -24,9 +24,9 @@ from benchmarks.epochs import PROMPT_LENGTH
 from benchmarks.sides import making, work
 from benchmarks.steps import PEFT, PROJECT, VOCABULARY, insist_same
 from benchmarks.turns import Worker
-from prompt_tuning.launch import chips
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import cost
+from prompt_tuning.plans import chips
 
 SIDES = (PROJECT, PEFT)
 DTYPE, TARGETS = "bfloat16", 8

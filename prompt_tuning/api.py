@@ -17,7 +17,8 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import prompts, restore, sizes
+from prompt_tuning.checkpoints import backbone, prompts, restore, sizes
+from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import axes, embedded, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
@@ -30,18 +31,10 @@ from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.launch import (
-  backbone,
-  feeding,
-  finish,
-  trained,
-  training,
-  tuned,
-)
-from prompt_tuning.launch.backbone import Backbone
-from prompt_tuning.launch.job import TrainJob
-from prompt_tuning.launch.settings import Dataset, Evaluation, MeshShape, listed
-from prompt_tuning.launch.trained import Trained
+from prompt_tuning.jobs import conclusion, feed, load, train, tuning_result
+from prompt_tuning.jobs.settings import Dataset, Evaluation, MeshShape, listed
+from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.tuning_result import Trained
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
 from prompt_tuning.models.t5.decoding import Method
@@ -134,7 +127,7 @@ def load_prompt(path: str | os.PathLike[str]) -> Runs:
     CheckpointError: no prompt, or a damaged one.
     ValueError: several runs, or a tuned model.
   """
-  return tuned.load_one(path).runs
+  return load.load_one(path).runs
 
 
 def from_vectors(values: np.ndarray) -> Runs:
@@ -295,8 +288,8 @@ class Model:
     found = spec.task(_name(task))
     if examples is None:
       data = self._dataset(found.name, None, cache_dir)
-      feeding.open_vocabulary(data)
-      (dataset,) = feeding.eval_sets(data, found.name, data_dir)
+      feed.open_vocabulary(data)
+      (dataset,) = feed.eval_sets(data, found.name, data_dir)
     else:
       asked = self.predictor.encode([str(e[spec.INPUTS]) for e in examples])
       dataset = EvalSet(found, asked.rows, examples)
@@ -369,7 +362,7 @@ class Model:
         config,
         None,
         self._dataset(names, "train", cache_dir, batch_size),
-        trained.tuner(names, prompt_length, initializer),
+        tuning_result.tuner(names, prompt_length, initializer),
         relative_steps=steps,
         restored_step=restored_step,
         learning_rates=listed(learning_rate),
@@ -384,9 +377,11 @@ class Model:
         tensorboard=folder is not None,
       )
       model = self.backbone._replace(config=config)
-      outcome = training.train(job, data_dir, model)
+      outcome = train.train(job, data_dir, model)
       is_over = folder and outcome.result.reason != "preempted"
-      return trained.of(outcome, finish.finish(outcome) if is_over else "")
+      return tuning_result.of(
+        outcome, conclusion.finish(outcome) if is_over else ""
+      )
 
   def _dataset(
     self,
@@ -431,8 +426,8 @@ class Model:
       return prompt
     if isinstance(prompt, np.ndarray):
       return from_vectors(prompt)
-    found = tuned.load_one(prompt)
-    return tuned.insist(found, self.backbone, os.fspath(prompt)).runs
+    found = load.load_one(prompt)
+    return load.insist(found, self.backbone, os.fspath(prompt)).runs
 
   def _run_ids(self, texts: Sequence[str], prompt: Prompts) -> list[int]:
     if isinstance(texts, str):

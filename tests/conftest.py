@@ -35,8 +35,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("project")
 
 # One random model in torch and in our tree, for the parity tests; a language to
-# pre-train on.
-pytest_plugins = ["tests.hugging_face_twins", "tests.invented_corpus"]
+# pre-train on; short trainings by command.
+pytest_plugins = [
+  "tests.hugging_face_twins",
+  "tests.invented_corpus",
+  "tests.small_trainings",
+]
 
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"
 

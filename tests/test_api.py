@@ -30,7 +30,8 @@ from prompt_tuning.data import custom, postprocessors, spec, vocabulary
 from prompt_tuning.data.metrics import classification
 from prompt_tuning.infer.ensemble import vote
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.launch import identity, main, training, tuned
+from prompt_tuning.jobs import identity, load, train
+from prompt_tuning.launch import main
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.initializers import Context, Uniform
@@ -251,7 +252,7 @@ def test_bundles_say_where_their_tokens_stand(plain, tmp_path):
   manifest = {**saved.manifest, "run_index": 0}
   bundle.write(best, bundle.Bundle(manifest, saved.trainable))
 
-  expected = tuned.load(tmp_path / "alone").runs
+  expected = load.load(tmp_path / "alone").runs
   for path in (tmp_path / "alone", tmp_path / "run", best):
     runs = api.load_prompt(path)
     assert runs.placements == expected.placements
@@ -438,13 +439,13 @@ class TestTraining:
     self, plain, task, quick, monkeypatch
   ):
     before = fingerprint.checksum(plain.backbone.params)
-    seen, train = [], training.loop.train
+    seen, unwatched = [], train.loop.train
 
     def watched(step, state, frozen, *args, **kwargs):
       seen.append(tree.flatten(frozen))
-      return train(step, state, frozen, *args, **kwargs)
+      return unwatched(step, state, frozen, *args, **kwargs)
 
-    monkeypatch.setattr(training.loop, "train", watched)
+    monkeypatch.setattr(train.loop, "train", watched)
     plain.train(task, **quick)
     for path, leaf in tree.flatten(plain.predictor.params).items():
       assert seen[0][f"model/{path}"] is leaf

@@ -11,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.sides import work
+from prompt_tuning.checkpoints import backbone, restore, sizes
 from prompt_tuning.checkpoints import bundle as bundles
-from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.core.types import Array, Params
 from prompt_tuning.infer import programs
-from prompt_tuning.launch import backbone
-from prompt_tuning.launch.ahead import Compiling, Jitted
 from prompt_tuning.models.t5 import decoding, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import objectives, optimizers, state
+from prompt_tuning.train.compiled_step import Compiling, Jitted
 from prompt_tuning.train.step import AbstractStep, Program
 from prompt_tuning.tuners import bank, initializers, prompt
 

@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 from benchmarks.sides import work
-from prompt_tuning.launch import host_memory
+from prompt_tuning.machine import memory
 
 
 def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def main() -> None:
   os.dup2(2, 1)
   start = time.perf_counter()
   if sys.argv[1] == "project":
-    host_memory.keep()  # as its commands do
+    memory.keep()  # as its commands do
   module = importlib.import_module(f"benchmarks.sides.{sys.argv[1]}")
   options = json.loads(sys.argv[3]) if sys.argv[3:] else {}
   if "first" in options:

@@ -17,17 +17,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.checkpoints import restore, sizes
-from prompt_tuning.launch import command, compare, comparing, flags
-from prompt_tuning.launch.comparing import Comparison
+from prompt_tuning.jobs import compare, comparison
+from prompt_tuning.jobs.comparison import Comparison
+from prompt_tuning.launch import command, flags, gin_config
 from prompt_tuning.models.t5 import cost
 
 HERE = pathlib.Path(__file__).parent
 GROUPS = ("skills", "sst2", "ag_news", "dbpedia")
 SHOWN = (
-  comparing.MODEL,
-  comparing.PROMPT,
-  comparing.INSTRUCTION,
-  comparing.NO_PROMPT,
+  comparison.MODEL,
+  comparison.PROMPT,
+  comparison.INSTRUCTION,
+  comparison.NO_PROMPT,
 )
 COLOURS = dict(
   zip(SHOWN, ("tab:red", "tab:green", "tab:blue", "tab:grey"), strict=True)
@@ -87,8 +88,8 @@ def run(
 ) -> Comparison | None:
   """Compare the methods on one rung and group, unless that is done."""
   folder = pathlib.Path(given.work_dir, name, group)
-  if (folder / comparing.FILE).is_file():
-    return comparing.read(folder)
+  if (folder / comparison.FILE).is_file():
+    return comparison.read(folder)
   print(f"== {name}, {group}", flush=True)
   argv = [
     f"--gin_file={HERE / group}.gin",
@@ -98,9 +99,14 @@ def run(
     *(f"--gin.{binding}" for binding in given.gin),
   ]
   job = command.configure("compare", flags.parse("compare", argv, ""))
-  found = compare.compare(job, given.tfds_data_dir)
+  found = compare.compare(
+    job,
+    given.tfds_data_dir,
+    configuration=gin_config.texts(),
+    say=command.say,
+  )
   if found is not None:
-    print(comparing.table(found), flush=True)
+    print(comparison.table(found), flush=True)
   return found
 
 
@@ -152,14 +158,14 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 def table(points: Sequence[Point]) -> str:
   """Format mean and standard deviation over seeds as Markdown."""
-  head = ["tasks", "rung", "parameters", *comparing.METHODS]
+  head = ["tasks", "rung", "parameters", *comparison.METHODS]
   lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
   for group in dict.fromkeys(point.group for point in points):
     for point in points:
       if point.group != group:
         continue
       cells = [group, point.rung, f"{point.found.parameters:,}"]
-      for method in comparing.METHODS:
+      for method in comparison.METHODS:
         values = by_seed(point.found, method)
         cells.append(
           "{:.1f} ± {:.1f}".format(*spread(values)) if values else ""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.launch import pretraining_report
+from prompt_tuning.jobs import pretrain_report
 
 STAGES = ("span_corruption", "lm_adaptation")
 HEAD = (
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
   print("|---" * len(HEAD) + "|")
   for folder in map(pathlib.Path, argv):
     for stage in STAGES:
-      file = folder / stage / pretraining_report.FILE
+      file = folder / stage / pretrain_report.FILE
       if file.is_file():
         report = json.loads(file.read_text(encoding="utf-8"))
         print("| " + " | ".join(row(folder.name, report)) + " |")

@@ -19,9 +19,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.launch import chips, compiled_cost
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import cost
+from prompt_tuning.plans import chips, compiled_cost
 
 HERE = pathlib.Path(__file__).parent
 SIZES = ("small", "base", "large", "xl", "xxl")

@@ -8,14 +8,9 @@ from typing import Any
 import gin
 import jax
 
-from prompt_tuning.launch import (
-  compiled_programs,
-  configurables,
-  distributed,
-  flags,
-  gin_config,
-)
+from prompt_tuning.launch import configurables, flags, gin_config
 from prompt_tuning.launch.flags import Flags
+from prompt_tuning.machine import compiled_programs, processes
 from prompt_tuning.train import loop
 
 logger = logging.getLogger(__name__)
@@ -52,7 +47,7 @@ def run(
         "cached here, in TOKEN_CACHE_DIR."
       )
     if not given.dry_run:
-      distributed.join(given.distributed)
+      processes.join(given.distributed)
     job = configure(configurable or name, given)
     if given.dry_run:
       print(gin_config.operative_text(), end="")

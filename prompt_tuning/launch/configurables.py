@@ -17,14 +17,15 @@ from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
 from prompt_tuning.data import corpus, custom
 from prompt_tuning.data.catalog import skills
-from prompt_tuning.launch import (
-  comparing,
-  gin_config,
-  infer_jobs,
-  job,
-  pretraining,
+from prompt_tuning.jobs import (
+  compare_job,
+  eval_job,
+  infer_job,
+  pretrain_job,
   settings,
+  train_job,
 )
+from prompt_tuning.launch import gin_config
 from prompt_tuning.models.t5 import config, decoding
 from prompt_tuning.train import objectives, optimizers, schedules
 from prompt_tuning.tuners import copying, initializers, prompt
@@ -97,11 +98,11 @@ def _dtype(name: str) -> Any:
 
 # Full name in gin -> what it builds.
 KNOWN: Mapping[str, Callable[..., Any]] = {
-  "compare": comparing.CompareJob,
-  "eval": infer_jobs.EvalJob,
-  "infer": infer_jobs.InferJob,
-  "pretrain": pretraining.PretrainJob,
-  "train": job.TrainJob,
+  "compare": compare_job.CompareJob,
+  "eval": eval_job.EvalJob,
+  "infer": infer_job.InferJob,
+  "pretrain": pretrain_job.PretrainJob,
+  "train": train_job.TrainJob,
   "corpora.Denoising": corpus.Denoising,
   "corpora.Skills": corpus.Skills,
   "corpora.Text": corpus.Text,
@@ -110,7 +111,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "decoding.BeamSearch": decoding.BeamSearch,
   "decoding.Greedy": decoding.Greedy,
   "decoding.Sampling": decoding.Sampling,
-  "pretraining.Stage": pretraining.Stage,
+  "pretraining.Stage": pretrain_job.Stage,
   "evaluation.Evaluation": settings.Evaluation,
   "meshes.Mesh": settings.MeshShape,
   "models.T5Config": config.T5Config,

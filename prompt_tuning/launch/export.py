@@ -1,11 +1,10 @@
 """`prompt-tuning export MODEL_DIR DST`: a run's prompts for other programs."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
-from prompt_tuning.launch import exporting, tuned
+from prompt_tuning.jobs import export
 from prompt_tuning.models.t5 import config
 
 
@@ -21,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
   args = _parser().parse_args(argv)
   try:
     model = config.get(args.config) if args.config else None
-    lines = export(args.src, args.dst, tuple(args.to), model)
+    lines = export.export_all(args.src, args.dst, tuple(args.to), model)
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -41,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--to",
     nargs="+",
-    choices=exporting.FORMATS,
-    default=list(exporting.FORMATS),
+    choices=export.FORMATS,
+    default=list(export.FORMATS),
     help="npy: T5X's prompt tuning loads it; peft: an adapter",
   )
   parser.add_argument(
@@ -51,38 +50,3 @@ def _parser() -> argparse.ArgumentParser:
     help="the backbone, such as t5_1_1_base, for what PEFT records about it",
   )
   return parser
-
-
-def export(
-  src: str,
-  dst: str,
-  formats: tuple[str, ...] = exporting.FORMATS,
-  model: config.T5Config | None = None,
-) -> list[str]:
-  """Export every run of a folder or bundle.
-
-  Args:
-    src: see `tuned.load`.
-    dst: where to; runs that have names get a folder each.
-    formats: see `exporting.export`.
-    model: the backbone.
-
-  Returns:
-    Lines that say what was written.
-
-  Raises:
-    CheckpointError: nothing that was tuned, or no place to write to.
-    ValueError: a tuned model, or no prompt.
-  """
-  found = tuned.load(src)
-  if found.weights:
-    raise ValueError(
-      f"{src} holds a tuned model: there is no prompt to export."
-    )
-  lines = []
-  for run, name in enumerate(found.names):
-    folder = os.path.join(dst, name)
-    done = exporting.export(found.runs, run, folder, model, formats)
-    lines += [f"{path}: written" for path in done.paths]
-    lines += [f"note, {folder}: {note}" for note in done.notes]
-  return lines

@@ -6,28 +6,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from prompt_tuning.core import tree
+from prompt_tuning.machine.processes import Distributed
 
 _BINDING = "--gin."
-
-
-@dataclasses.dataclass(frozen=True)
-class Distributed:
-  """How the processes of a multi-host job find each other.
-
-  Attributes:
-    coordinator_address: host:port of process 0; None: found by JAX (on TPU
-      pods and under SLURM), or not needed.
-    process_count: processes of the job.
-    process_index: number of this one.
-    initialization_timeout: seconds to wait for the others.
-    requested: whether to initialise at all.
-  """
-
-  coordinator_address: str | None = None
-  process_count: int | None = None
-  process_index: int | None = None
-  initialization_timeout: int = 300
-  requested: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +32,7 @@ class Flags:
   gin_search_paths: tuple[str, ...] = (".",)
   tfds_data_dir: str | None = None
   seqio_additional_cache_dirs: tuple[str, ...] = ()
-  distributed: Distributed = Distributed()
+  distributed: Distributed = dataclasses.field(default_factory=Distributed)
   dry_run: bool = False
   shard_id: int | None = None
 

@@ -14,7 +14,8 @@ from typing import Any
 import gin
 
 from prompt_tuning.core import tree
-from prompt_tuning.launch import folders, gin_statements, t5x_names
+from prompt_tuning.jobs import folders
+from prompt_tuning.launch import gin_statements, t5x_names
 from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
 

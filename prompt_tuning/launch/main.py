@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from prompt_tuning.core import tree
-from prompt_tuning.launch import host_memory
+from prompt_tuning.machine import memory
 
 # Command -> (module with `main(argv) -> int`, what it does). Imported only when
 # asked for: `inspect` should not pay for what `train` needs.
@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
   "vocabulary": ("vocabulary", "train a SentencePiece vocabulary on text"),
   "train": ("train", "train prompts, evaluate, keep the best, export"),
   "plan": ("plan", "what training needs and costs on TPUs that are not here"),
+  "launch": ("launch", "start a command on a pod or a cluster"),
   "compare": ("compare", "prompt tuning beside its baselines, one table"),
   "eval": ("eval", "score prompts on tasks; several also vote"),
   "infer": ("infer", "answer the examples of a task or a text file"),
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     return 2
   if name in _COMPUTE:
-    host_memory.keep()
+    memory.keep()
   module = importlib.import_module(f"prompt_tuning.launch.{COMMANDS[name][0]}")
   return module.main(rest)
 

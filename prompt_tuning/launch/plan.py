@@ -9,11 +9,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from prompt_tuning.launch import chips, command, plan_report, planning_tpu
-from prompt_tuning.launch.chips import Slice
+from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
-from prompt_tuning.launch.job import TrainJob
-from prompt_tuning.launch.planning_tpu import Plan
+from prompt_tuning.plans import chips, report, tpu
+from prompt_tuning.plans.chips import Slice
 
 ABOUT = """Compile the step of `train` for TPUs that are not here, and say what
 it needs and costs on each chip. Takes the flags of `train` and besides:
@@ -45,12 +45,12 @@ def main(argv: Sequence[str]) -> int:
   def work(job: TrainJob, given: Flags) -> None:
     del given
     for where in _slices(own.topology, own.meshes):
-      plans = plan_slice(job, where, own.meshes)
+      plans = tpu.plan_slice(job, where, own.meshes)
       fitting.append(any(one.fits for one in plans))
       if own.json:
-        print(json.dumps(plan_report.as_json(job, where, plans)), flush=True)
+        print(json.dumps(report.as_json(job, where, plans)), flush=True)
       else:
-        text = plan_report.lines(job, where, plans)
+        text = report.lines(job, where, plans)
         print("\n".join(text), flush=True)
 
   # JAX writes programs for absent chips to its cache, but cannot read them.
@@ -68,36 +68,6 @@ def _slices(topologies: Sequence[str], meshes: str) -> list[Slice]:
       f"--meshes {meshes!r}: expected one of {', '.join(MESHES)}."
     )
   return [chips.parse(text) for text in topologies]
-
-
-def plan_slice(job: TrainJob, where: Slice, meshes: str = "all") -> list[Plan]:
-  """Compile a job's step for the meshes of one slice.
-
-  Args:
-    job: what to do.
-    where: the chips.
-    meshes: `all`, `first` (that fits) or `given` (the job's).
-
-  Returns:
-    One plan per mesh that was tried.
-
-  Raises:
-    ValueError: the slice or the job cannot be planned at all.
-  """
-  ways = planning_tpu.candidates(where)
-  if meshes == "given":
-    if job.mesh.model not in ways:
-      raise ValueError(
-        f"MODEL_PARALLEL = {job.mesh.model} does not divide the number of "
-        f"chips of {where}, {where.count}."
-      )
-    ways = [job.mesh.model]
-  plans: list[Plan] = []
-  for model in ways:
-    plans.append(planning_tpu.plan(job, where, model))
-    if meshes == "first" and plans[-1].fits:
-      break
-  return plans
 
 
 if __name__ == "__main__":

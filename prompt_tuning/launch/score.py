@@ -4,9 +4,9 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
+from prompt_tuning.jobs.infer_job import InferJob
 from prompt_tuning.launch import command, infer
 from prompt_tuning.launch.flags import Flags
-from prompt_tuning.launch.infer_jobs import InferJob
 
 ABOUT = "Compute how likely the model gives the targets of a task or a file."
 

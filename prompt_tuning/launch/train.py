@@ -4,16 +4,12 @@ Also `python -m prompt_tuning.launch.train`, with T5X's flags.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from jax.sharding import Mesh
-
-from prompt_tuning.launch import command, finish, gin_config, training
-from prompt_tuning.launch.assembly import Assembly
-from prompt_tuning.launch.backbone import Backbone
+from prompt_tuning.jobs import conclusion, train
+from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.launch import command, gin_config
 from prompt_tuning.launch.flags import Flags
-from prompt_tuning.launch.job import TrainJob
-from prompt_tuning.train import loop
 
 ABOUT = "Train prompts for a frozen T5, evaluate, keep the best, export."
 
@@ -31,30 +27,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _work(job: TrainJob, given: Flags) -> None:
-  outcome = train(job, given.tfds_data_dir)
+  outcome = train.train(
+    job,
+    given.tfds_data_dir,
+    configuration=gin_config.texts(),
+    say=command.say,
+  )
   reason, steps = outcome.result.reason, int(outcome.result.state.step)
   command.say(f"{reason} after {steps:,} steps")
   if reason == "preempted":
     command.say("The same command continues it.")
     return
-  command.say(finish.finish(outcome))
-
-
-def train(
-  job: TrainJob,
-  data_dir: str | None = None,
-  model: Backbone | None = None,
-  evaluator: Callable[[Assembly, Mesh | None], loop.Evaluator] | None = None,
-) -> finish.Outcome:
-  """Train, and keep gin's configuration with the run, see `training.train`."""
-  return training.train(
-    job,
-    data_dir,
-    model,
-    evaluator,
-    configuration=gin_config.texts(),
-    say=command.say,
-  )
+  command.say(conclusion.finish(outcome))
 
 
 if __name__ == "__main__":

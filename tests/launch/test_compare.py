@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from prompt_tuning.launch import comparing, main
-from prompt_tuning.launch.comparing import Comparison, Score
+from prompt_tuning.jobs import comparison
+from prompt_tuning.jobs.comparison import Comparison, Score
+from prompt_tuning.launch import main
 
 TASK = "speaks_of_a_cat"
 
@@ -49,33 +50,33 @@ def compared(tmp_path_factory, flags):
 
 
 def test_every_method_has_a_score_per_seed(compared):
-  found = comparing.read(compared)
+  found = comparison.read(compared)
   assert found.tasks == (TASK,)
-  assert found.methods == comparing.METHODS
+  assert found.methods == comparison.METHODS
   seeds = {
     method: [s.seed for s in found.scores if s.method == method]
     for method in found.methods
   }
   assert seeds == {
-    comparing.NO_PROMPT: [None],
-    comparing.RANDOM_PROMPT: [0, 1],
-    comparing.INSTRUCTION: [None],
-    comparing.PROMPT: [0, 1],
-    comparing.MODEL: [0],
+    comparison.NO_PROMPT: [None],
+    comparison.RANDOM_PROMPT: [0, 1],
+    comparison.INSTRUCTION: [None],
+    comparison.PROMPT: [0, 1],
+    comparison.MODEL: [0],
   }
   plain, asked = (
     found.of(method, TASK)
-    for method in (comparing.NO_PROMPT, comparing.INSTRUCTION)
+    for method in (comparison.NO_PROMPT, comparison.INSTRUCTION)
   )
   assert plain == asked
 
 
 def test_costs_and_frozen_weights_are_reported(compared):
-  found = comparing.read(compared)
+  found = comparison.read(compared)
   assert found.frozen
   assert found.parameters == 257_856
-  assert found.trained == {comparing.PROMPT: 400, comparing.MODEL: 257_856}
-  assert found.steps == {comparing.PROMPT: 4, comparing.MODEL: 2}
+  assert found.trained == {comparison.PROMPT: 400, comparison.MODEL: 257_856}
+  assert found.steps == {comparison.PROMPT: 4, comparison.MODEL: 2}
   assert all(seconds > 0 for seconds in found.seconds.values())
 
 
@@ -96,18 +97,18 @@ def test_the_prompts_are_those_that_eval_scores(
   for seed in (0, 1):
     path = out / "inference_eval" / f"seed{seed}" / f"{TASK}-metrics.jsonl"
     scores.append(json.loads(path.read_text().splitlines()[-1])["accuracy"])
-  assert scores == comparing.read(compared).of(comparing.PROMPT, TASK)
+  assert scores == comparison.read(compared).of(comparison.PROMPT, TASK)
 
 
 def test_the_same_command_again_trains_nothing(compared, flags, capsys):
-  before = comparing.read(compared)
+  before = comparison.read(compared)
   stamps = {
     path: path.stat().st_mtime_ns
     for path in compared.rglob("trainable.safetensors")
   }
   twin = f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}"
   assert main.main(["compare", *flags(compared, twin)]) == 0
-  after = comparing.read(compared)
+  after = comparison.read(compared)
   assert after.scores == before.scores
   assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
   assert "frozen weights: unchanged" in capsys.readouterr().out
@@ -121,19 +122,19 @@ def test_an_instruction_for_a_task_that_is_not_trained(flags, tmp_path, capsys):
 
 def test_the_table_averages_seeds_and_tasks():
   scores = [
-    Score(comparing.PROMPT, "a", 0, 90.0),
-    Score(comparing.PROMPT, "a", 1, 100.0),
-    Score(comparing.PROMPT, "b", 0, 50.0),
-    Score(comparing.PROMPT, "b", 1, 50.0),
-    Score(comparing.NO_PROMPT, "a", None, 0.0),
-    Score(comparing.NO_PROMPT, "b", None, 10.0),
+    Score(comparison.PROMPT, "a", 0, 90.0),
+    Score(comparison.PROMPT, "a", 1, 100.0),
+    Score(comparison.PROMPT, "b", 0, 50.0),
+    Score(comparison.PROMPT, "b", 1, 50.0),
+    Score(comparison.NO_PROMPT, "a", None, 0.0),
+    Score(comparison.NO_PROMPT, "b", None, 10.0),
   ]
   found = Comparison(
-    tuple(scores), {comparing.PROMPT: 12.0}, {comparing.PROMPT: 200}, 1_000,
-    {comparing.PROMPT: 10}, True,
+    tuple(scores), {comparison.PROMPT: 12.0}, {comparison.PROMPT: 200}, 1_000,
+    {comparison.PROMPT: 10}, True,
   )  # fmt: skip
-  np.testing.assert_allclose(found.mean(comparing.PROMPT), 72.5)
-  lines = comparing.table(found).splitlines()
+  np.testing.assert_allclose(found.mean(comparison.PROMPT), 72.5)
+  lines = comparison.table(found).splitlines()
   assert lines[2].split() == ["a", "0.0", "95.0", "±", "7.1"]
   assert lines[3].split() == ["b", "10.0", "50.0", "±", "0.0"]
   assert lines[4].split() == ["mean", "5.0", "72.5"]

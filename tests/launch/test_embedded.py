@@ -9,7 +9,8 @@ import pytest
 from prompt_tuning import api
 from prompt_tuning.core import embedded
 from prompt_tuning.data import skills
-from prompt_tuning.launch import comparing, main
+from prompt_tuning.jobs import comparison
+from prompt_tuning.launch import main
 
 # Of those that every seed learns. One seed of three does not learn `count` in
 # 150 steps; which one it is, depends on the processor's rounding.
@@ -36,18 +37,18 @@ def compared(tmp_path_factory):
     "--gin.train.tensorboard=False",
   ]
   assert main.main(["compare", *argv]) == 0
-  return comparing.read(folder / "run")
+  return comparison.read(folder / "run")
 
 
 def test_prompts_recover_the_skills(compared):
   for task in compared.tasks:
-    (found,) = compared.of(comparing.PROMPT, task)
+    (found,) = compared.of(comparison.PROMPT, task)
     assert found >= RECOVERED, (task, found)
   assert compared.frozen
 
 
 def test_neither_the_model_nor_noise_has_them(compared):
-  for method in (comparing.NO_PROMPT, comparing.RANDOM_PROMPT):
+  for method in (comparison.NO_PROMPT, comparison.RANDOM_PROMPT):
     for task in compared.tasks:
       (found,) = compared.of(method, task)
       assert found <= CONTROL, (method, task, found)
@@ -55,7 +56,7 @@ def test_neither_the_model_nor_noise_has_them(compared):
 
 def test_words_ask_for_them_too(compared):
   for task in compared.tasks:
-    (found,) = compared.of(comparing.INSTRUCTION, task)
+    (found,) = compared.of(comparison.INSTRUCTION, task)
     assert found >= RECOVERED, (task, found)
 
 

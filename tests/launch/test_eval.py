@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle
-from prompt_tuning.launch import main, tuned
-from prompt_tuning.launch.summary import Row, scores, scores_by_task
+from prompt_tuning.jobs import load
+from prompt_tuning.jobs.summary import Row, scores, scores_by_task
+from prompt_tuning.launch import main
 
 TASK = "speaks_of_a_cat"
 STEP = 1_100_000
@@ -49,7 +50,7 @@ def test_a_runs_folder_gives_the_same_predictions(
   table = capsys.readouterr().out
   for name in ("seed0", "seed1", "mean", "vote"):
     assert re.search(rf"^ {name} ", table, re.MULTILINE), table
-  saved_as = tuned.load(finished).step
+  saved_as = load.load(finished).step
   for k, name in enumerate(("seed0", "seed1")):
     (best,) = bundle.steps(finished / "best" / f"run_{k}")
     ours = predictions(tmp_path / "out" / "inference_eval" / name, saved_as)

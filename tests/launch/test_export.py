@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle, restore
-from prompt_tuning.launch import main, tuned
-from prompt_tuning.launch.identity import describe, rebuild
+from prompt_tuning.jobs import load
+from prompt_tuning.jobs.identity import describe, rebuild
+from prompt_tuning.launch import main
 from prompt_tuning.tuners.initializers import ClassLabels
 from prompt_tuning.tuners.prompt import Prompt
 
@@ -73,7 +74,7 @@ def test_a_tuned_model_is_no_prompt(tmp_path, capsys):
   manifest = {"run": described, "step": 1}
   bundle.write(tmp_path / "b", bundle.Bundle(manifest, arrays))
   with pytest.raises(ValueError, match="holds a tuned model, not a prompt"):
-    tuned.load_one(tmp_path / "b")
+    load.load_one(tmp_path / "b")
   assert main.main(["export", str(tmp_path / "b"), str(tmp_path / "x")]) == 2
   assert "there is no prompt to export" in capsys.readouterr().err
   assert not (tmp_path / "x").exists()
@@ -83,7 +84,7 @@ def test_where_nothing_was_scored_the_last_bundle_counts(finished, tmp_path):
   (tmp_path / "run" / "bundles").mkdir(parents=True)
   step, last = bundle.read_latest(finished / "bundles")
   bundle.write(bundle.step_path(tmp_path / "run" / "bundles", step), last)
-  found = tuned.load(tmp_path / "run")
+  found = load.load(tmp_path / "run")
   assert found.names == ("seed0", "seed1")
   assert found.step == 1_100_004
   (weights,) = last.trainable.values()

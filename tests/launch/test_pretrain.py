@@ -16,17 +16,11 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import bundle, hf, restore
+from prompt_tuning.checkpoints import backbone, bundle, hf, restore
 from prompt_tuning.core import axes, tree
 from prompt_tuning.data import corpus, spec
-from prompt_tuning.launch import (
-  backbone,
-  folders,
-  main,
-  pretraining,
-  pretraining_report,
-  train,
-)
+from prompt_tuning.jobs import folders, pretrain_job, pretrain_report
+from prompt_tuning.launch import main, train
 from prompt_tuning.models.t5 import cost, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import logs, loop
@@ -399,7 +393,7 @@ def test_a_model_goes_on_from_another(finished, flags, tmp_path, monkeypatch):
   assert restore.open_checkpoint(folder / "checkpoint_6").step == 6
   report = json.loads((folder / "stage.json").read_text())
   assert report["sentinel_share"] is None
-  text = pretraining_report.table([report])
+  text = pretrain_report.table([report])
   assert "sentinel" not in text
   assert text.count("held-out loss, ") == 2
 
@@ -407,7 +401,7 @@ def test_a_model_goes_on_from_another(finished, flags, tmp_path, monkeypatch):
 @pytest.fixture
 def job(invented_vocabulary, invented_files, tmp_path):
   """A single step of adaptation, from code, without gin."""
-  stage = pretraining.Stage(
+  stage = pretrain_job.Stage(
     "more",
     corpus.Denoising("prefix_lm", chunk_length=40),
     steps=1,
@@ -415,7 +409,7 @@ def job(invented_vocabulary, invented_files, tmp_path):
     packed_lengths={"inputs": 128, "targets": 128},
     learning_rate=0.02,
   )
-  return pretraining.PretrainJob(
+  return pretrain_job.PretrainJob(
     str(tmp_path / "run"),
     MODEL,
     corpora=(corpus.Text("invented", invented_files),),
@@ -434,16 +428,16 @@ def test_steps_that_were_not_logged_were_as_fast_as_the_others(job):
     timing = {"timing/seconds": seconds, "timing/tokens_per_second": speed}
     log.write(step, 0, timing, "train")
   result = loop.Result(None, [], "finished", (500, 100))
-  report = pretraining_report.describe(job, stage, result, 0.25)
+  report = pretrain_report.describe(job, stage, result, 0.25)
   encoder, decoder = cost.flops_per_token(MODEL)
   operations = 500 * encoder + 100 * decoder
   assert report["seconds"] == pytest.approx(9)
   assert report["tokens_per_second"] == pytest.approx(600 / 9)
   assert report["flops_per_second"] == pytest.approx(operations / 9)
   assert report["sentinel_share"] == 0.25
-  assert pretraining_report.read(job, stage) is None
-  pretraining_report.write(folder, report)
-  assert pretraining_report.read(job, stage) == report
+  assert pretrain_report.read(job, stage) is None
+  pretrain_report.write(folder, report)
+  assert pretrain_report.read(job, stage) == report
 
 
 def bad_files(name, content):

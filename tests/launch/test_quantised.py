@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 
 from prompt_tuning import api
-from prompt_tuning.checkpoints import bundle, fingerprint, restore
+from prompt_tuning.checkpoints import backbone, bundle, fingerprint, restore
 from prompt_tuning.core import axes, tree
-from prompt_tuning.launch import (
-  abstract_assembly,
-  backbone,
-  main,
-  planning_tpu,
-)
-from prompt_tuning.launch.job import TrainJob
-from prompt_tuning.launch.settings import Dataset
+from prompt_tuning.jobs import abstract_setup
+from prompt_tuning.jobs.settings import Dataset
+from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import quantized
+from prompt_tuning.plans import tpu
 from prompt_tuning.tuners.prompt import Prompt
 
 STEP = 1_100_000
@@ -157,7 +154,7 @@ def test_plans_count_the_bytes_that_are_held(dtype, share):
   )
   mesh = axes.make_mesh(4, 2)
   held, whole = (
-    planning_tpu.model_bytes(abstract_assembly.describe(one, mesh))
+    tpu.model_bytes(abstract_setup.describe(one, mesh))
     for one in (dataclasses.replace(job, restore_dtype=dtype), job)
   )
   assert held / whole == pytest.approx(share, rel=0.02)

@@ -15,8 +15,8 @@ from jax.experimental import multihost_utils
 from prompt_tuning.core import partition
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.tree import flatten
-from prompt_tuning.launch import distributed
 from prompt_tuning.launch.flags import Distributed
+from prompt_tuning.machine import processes
 from prompt_tuning.train import loop, objectives, optimizers, state, step
 
 V, H, RUNS = 32, 8, 2
@@ -55,7 +55,7 @@ def forward(params, batch, delta, keys):
 def main(folder, address=None, count="1", index="0"):
   if address is not None:
     settings = Distributed(address, int(count), int(index), 60, True)
-    distributed.join(settings)
+    processes.join(settings)
   trainable = {"tuner": {"rows": jnp.zeros((RUNS, 3, H))}}
   frozen = {"model": {"table": jnp.asarray(TABLE)}}
   optimizer = optimizers.bank_optimizer(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.core import partition
-from prompt_tuning.launch import host_kernels
+from prompt_tuning.machine import kernels
 from prompt_tuning.models.t5 import network
 from prompt_tuning.train import objectives, optimizers, state, step
 from prompt_tuning.tuners import bank, prompt
@@ -60,7 +60,7 @@ def assert_same(found, expected):
 # one, every step is compared, and the oracle goes on from where ours stands,
 # with its own memory; how far two trajectories part is the processor's matter.
 @pytest.mark.parametrize(
-  "options", [{}, host_kernels.OWN_KERNELS], ids=["", "own_kernels"]
+  "options", [{}, kernels.OWN_KERNELS], ids=["", "own_kernels"]
 )
 @pytest.mark.parametrize(
   ("start_step", "rate", "follow"), [(0, 0.03, False), (1_100_000, 0.3, True)]

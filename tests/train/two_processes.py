@@ -13,8 +13,8 @@ import numpy as np
 
 from prompt_tuning.checkpoints import bundle
 from prompt_tuning.core import axes, tree
-from prompt_tuning.launch import distributed
 from prompt_tuning.launch.flags import Distributed
+from prompt_tuning.machine import processes
 from prompt_tuning.models.t5 import network
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
@@ -28,7 +28,7 @@ os.environ["XLA_FLAGS"] = ""
 def main(address, count, index, out):
   count, index = int(count), int(index)
   requested = count > 1
-  distributed.join(Distributed(address, count, index, 60, requested))
+  processes.join(Distributed(address, count, index, 60, requested))
   mesh = axes.make_mesh(data=count, model=1) if requested else None
   rules = axes.STANDARD_RULES
   params = tiny.calm(shared._random_params(tiny.CONFIG))

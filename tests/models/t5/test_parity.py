@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.launch import host_kernels
+from prompt_tuning.machine import kernels
 from prompt_tuning.models.t5 import decoding, network
 
 pytestmark = pytest.mark.parity
@@ -94,7 +94,7 @@ def _with_prompt(encoder, config, length):
 
 
 @pytest.mark.parametrize(
-  "options", [{}, host_kernels.OWN_KERNELS], ids=["", "own_kernels"]
+  "options", [{}, kernels.OWN_KERNELS], ids=["", "own_kernels"]
 )
 def test_prompt_loss_and_gradient_equal_hugging_face(
   twins, options, make_batch, tolerance

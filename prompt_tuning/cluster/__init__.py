@@ -1,0 +1,1 @@
+"""Starting a command on the machines of a pod or a cluster."""

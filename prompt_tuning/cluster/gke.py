@@ -1,0 +1,111 @@
+"""Run prompt-tuning on TPU slices of a GKE cluster, through xpk.
+
+  prompt-tuning launch gke --cluster=C --workload=W \
+    --tpu_type=v5litepod-16 --docker_image=I -- <flags of prompt-tuning train>
+
+Source: xpk's documentation (docs/usage/workloads.md and docker.md) and the
+parser of `xpk workload create`. xpk puts the text of `--command` as one line of
+a bash script into a JobSet's YAML, and each `--env` value between double quotes
+of that YAML. Kubernetes then replaces `$(NAME)` and `$$` in the script
+(reference of Container.command), so that a dollar must be doubled on the way.
+"""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from prompt_tuning.cluster import program
+from prompt_tuning.cluster.program import Command
+
+
+def main(argv: Sequence[str], check: program.Check) -> int:
+  """Create the workload.
+
+  Args:
+    argv: the words after `prompt-tuning launch gke`.
+    check: finds mistakes in the flags of the program.
+
+  Returns:
+    The process's exit status.
+  """
+  return program.launch(_parser(), plan, argv, check)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = program.parser("gke", __doc__ or "")
+  add = parser.add_argument
+  add("--cluster", required=True, help="one that `xpk cluster create` made")
+  add("--workload", required=True, help="name of the job; not yet taken")
+  add("--tpu_type", required=True, help="such as v5litepod-16 or v6e-256")
+  add("--docker_image", required=True, help="has prompt-tuning and jax[tpu]")
+  add("--num_slices", type=int, default=1)
+  add("--project", help="by default gcloud's")
+  add("--zone", help="by default gcloud's")
+  add("--priority", choices=("very-low", "low", "medium", "high", "very-high"))
+  add("--max_restarts", type=int, help="after failures; by default xpk's, 0")
+  add(
+    "--storage",
+    action="append",
+    default=[],
+    help="name of an xpk storage to mount in every container",
+  )
+  return parser
+
+
+def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
+  """Build the call of xpk.
+
+  Args:
+    given: the launcher's flags.
+    args: the program's.
+
+  Returns:
+    One command.
+
+  Raises:
+    ValueError: something that would not arrive as it is.
+  """
+  words = program.joining(program.words(given.program, args))
+  options = {
+    "cluster": given.cluster,
+    "workload": given.workload,
+    "tpu-type": given.tpu_type,
+    "num-slices": given.num_slices,
+    "docker-image": given.docker_image,
+    "project": given.project,
+    "zone": given.zone,
+    "priority": given.priority,
+    "max-restarts": given.max_restarts,
+  }
+  return [
+    Command(
+      (
+        "xpk",
+        "workload",
+        "create",
+        *(f"--{k}={v}" for k, v in options.items() if v is not None),
+        *(f"--storage={storage}" for storage in given.storage),
+        *(f"--env={_env(variable)}" for variable in given.env),
+        f"--command={_script(words)}",
+      )
+    )
+  ]
+
+
+def _script(words: Sequence[str]) -> str:
+  """Quote words for bash, and what bash shall read for Kubernetes."""
+  script = shlex.join(words)
+  if not script.isprintable():
+    raise ValueError(
+      f"xpk takes one line of printable text, got {script!r}. Put what has "
+      "line breaks or control characters into a gin file of the image."
+    )
+  return script.replace("$", "$$")
+
+
+def _env(variable: str) -> str:
+  if not variable.isprintable() or any(c in variable for c in '"\\$'):
+    raise ValueError(
+      f'--env {variable!r}: xpk takes printable text without ", \\ and $.'
+    )
+  return variable

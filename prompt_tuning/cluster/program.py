@@ -1,0 +1,224 @@
+"""What the launchers share: the program's words, and running commands.
+
+A launcher turns its own flags, and after `--` those of a `prompt-tuning`
+command, into a list of commands. Each is printed as a line that a POSIX shell
+reads back as exactly the words that run.
+"""
+
+import argparse
+import dataclasses
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+# (command of prompt-tuning, its flags); raises ValueError for a mistake.
+Check = Callable[[str, Sequence[str]], None]
+
+PROGRAMS = ("train", "pretrain", "eval", "infer", "score")
+
+_JOIN = "--multiprocess_gpu"
+_TOOLS = {
+  "xpk": ": pip install xpk",
+  "gcloud": ": install the Google Cloud CLI",
+  "sbatch": ": start this on a login node of the Slurm cluster",
+  "srun": ": start this on a login node of the Slurm cluster",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """One command of a launch.
+
+  Attributes:
+    words: the executable and its arguments.
+    until: what it must print; it is run again until then. None: run once.
+    gives_up_at: what it may print when there is no more hope.
+    pause_s: seconds until it is run again.
+  """
+
+  words: tuple[str, ...]
+  until: str | None = None
+  gives_up_at: tuple[str, ...] = ()
+  pause_s: float = 30
+
+
+def parser(engine: str, about: str) -> argparse.ArgumentParser:
+  """Make a launcher's parser, with the flags that all of them have."""
+  made = argparse.ArgumentParser(
+    prog=f"prompt-tuning launch {engine}",
+    usage=f"prompt-tuning launch {engine} [FLAGS] -- "
+    "<flags of the prompt-tuning command>",
+    description=about,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = made.add_argument
+  add("--dry_run", action="store_true", help="print what would run, and stop")
+  add("--program", default="train", choices=PROGRAMS, help="prompt-tuning's")
+  add(
+    "--env",
+    action="append",
+    default=[],
+    type=variable,
+    metavar="NAME=VALUE",
+    help="environment of the program; may be repeated",
+  )
+  return made
+
+
+def variable(text: str) -> str:
+  """Check that a flag's value is `NAME=VALUE`."""
+  if not re.fullmatch(r"[A-Za-z_]\w*=.*", text, re.ASCII | re.DOTALL):
+    raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+  return text
+
+
+def name(text: str) -> str:
+  """Check that a flag's value can name a machine, a job or a file."""
+  if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+    raise argparse.ArgumentTypeError(
+      f"expected letters, digits, '-', '_' and '.', got {text!r}"
+    )
+  return text
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Tell a launcher's own arguments from those after the first `--`."""
+  words = list(argv)
+  if "--" not in words:
+    return words, []
+  at = words.index("--")
+  return words[:at], words[at + 1 :]
+
+
+def words(
+  program: str, args: Sequence[str], check: Check | None = None
+) -> list[str]:
+  """Spell the command that every process runs.
+
+  Args:
+    program: `train` or another command of prompt-tuning.
+    args: its flags.
+    check: finds mistakes in them, before a pod is paid for; None where that is
+      done.
+
+  Returns:
+    The words to run it with.
+
+  Raises:
+    ValueError: no flags, or what `check` finds.
+  """
+  if not args:
+    raise ValueError(
+      f"Nothing to run: give the flags of prompt-tuning {program} after --."
+    )
+  if check is not None:
+    check(program, args)
+  return ["prompt-tuning", program, *args]
+
+
+def joining(command: Sequence[str]) -> list[str]:
+  """Let the processes find each other, as JAX can on TPUs.
+
+  Source: jax.distributed.initialize, which reads a TPU's process count and
+  index from its metadata or, on GKE, its environment.
+  """
+  asked = any(word.partition("=")[0] == _JOIN for word in command)
+  return list(command) if asked else [*command, _JOIN]
+
+
+def launch(
+  made: argparse.ArgumentParser,
+  plan: Callable[[argparse.Namespace, list[str]], Iterable[Command]],
+  argv: Sequence[str],
+  check: Check,
+) -> int:
+  """Read a command line; print, and run, the commands that follow from it.
+
+  Args:
+    made: the launcher's parser.
+    plan: gives the commands for the launcher's flags and the program's.
+    argv: the command line.
+    check: finds mistakes in the program's flags.
+
+  Returns:
+    0; 2 where the command line is at fault, a tool is missing or a command
+    fails.
+  """
+  own, args = split(argv)
+  given = made.parse_args(own)
+  try:
+    if args:
+      check(given.program, args)
+    execute(list(plan(given, args)), given.dry_run)
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+def execute(commands: Sequence[Command], dry_run: bool) -> None:
+  """Print commands, each before it runs.
+
+  Args:
+    commands: in their order.
+    dry_run: only print.
+
+  Raises:
+    FileNotFoundError: an executable is missing; none has run.
+    ChildProcessError: a command failed; those after it have not run.
+  """
+  if not dry_run:
+    require(command.words[0] for command in commands)
+  for command in commands:
+    print(shlex.join(command.words), flush=True)
+    if command.until is not None:
+      print(
+        f"# ... every {command.pause_s:g} s until it prints {command.until}",
+        flush=True,
+      )
+    if not dry_run:
+      _run(command)
+
+
+def require(tools: Iterable[str]) -> None:
+  """Check that executables are there.
+
+  Args:
+    tools: their names.
+
+  Raises:
+    FileNotFoundError: the first that is not on PATH, and where it comes from.
+  """
+  for tool in tools:
+    if shutil.which(tool) is None:
+      raise FileNotFoundError(
+        f"{tool} is not on PATH{_TOOLS.get(tool, '')}. --dry_run needs it not."
+      )
+
+
+def _run(command: Command) -> None:
+  while True:
+    done = subprocess.run(
+      command.words,
+      check=False,
+      text=True,
+      stdout=None if command.until is None else subprocess.PIPE,
+    )
+    if done.returncode:
+      raise ChildProcessError(
+        f"{command.words[0]} ended with status {done.returncode}; what comes "
+        "after it has not run."
+      )
+    said = (done.stdout or "").strip()
+    if command.until is None or said == command.until:
+      return
+    if said in command.gives_up_at:
+      raise ChildProcessError(
+        f"It is {said} and will not become {command.until}."
+      )
+    time.sleep(command.pause_s)

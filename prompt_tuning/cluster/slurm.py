@@ -1,0 +1,227 @@
+"""Run prompt-tuning on nodes of a Slurm cluster, through submitit.
+
+  prompt-tuning launch slurm --nodes=4 --gpus_per_node=8 \
+    --timeout_min=720 --partition=gpu -- <flags of prompt-tuning train>
+
+Start it in the root of the checkout, on a login node, in the environment that
+the nodes shall use; both lie on a file system that the nodes share.
+
+Source: submitit 1.5 (`AutoExecutor`, `SlurmExecutor`, the page on
+checkpointing), sbatch's and scontrol's manuals. One task per node drives all of
+its GPUs. JAX would give such a task one GPU only, as it takes a task of Slurm's
+for a process per device (jax.distributed.initialize, `local_device_ids`), hence
+JAX_LOCAL_DEVICE_IDS. The coordinator is the first node of SLURM_JOB_NODELIST,
+its port follows from the job's number in the way that JAX has.
+"""
+
+import argparse
+import importlib
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_tuning.cluster import program, slurm_task
+
+# submitit's names -> sbatch's.
+_SHARED = {
+  "name": "job_name",
+  "timeout_min": "time",
+  "tasks_per_node": "ntasks_per_node",
+  "mem_gb": "mem",
+}
+_OWN = "slurm_"  # prefixes what submitit hands to Slurm alone
+_OF_JOB = ("setup", "signal_delay_s", "additional_parameters")  # not options
+
+
+def main(argv: Sequence[str], check: program.Check) -> int:
+  """Submit the job.
+
+  Args:
+    argv: the words after `prompt-tuning launch slurm`.
+    check: finds mistakes in the flags of the program.
+
+  Returns:
+    The process's exit status: 2 where the command line is at fault or submitit
+    or Slurm is missing.
+  """
+  own, args = program.split(argv)
+  given = _parser().parse_args(own)
+  try:
+    script = task_script(given, program.words(given.program, args, check))
+    print(batch_file(given))
+    print(f"# every task runs\n{script}", flush=True)
+    if not given.dry_run:
+      program.require(("sbatch", "srun"))
+      _submit(given, script)
+  except (ValueError, OSError, ImportError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = program.parser("slurm", __doc__ or "")
+  add = parser.add_argument
+  add("--timeout_min", type=int, required=True, help="minutes, then requeued")
+  add("--nodes", type=int, default=1)
+  add("--gpus_per_node", type=int, default=0)
+  add("--cpus_per_task", type=int, help="of a node")
+  add("--mem_gb", type=int, help="of a node")
+  add("--partition")
+  add("--account")
+  add("--qos")
+  add("--name", type=program.name, default="prompt_tuning")
+  add("--folder", default="runs/slurm", help="scripts and logs; a shared one")
+  add("--max_requeues", type=int, default=3, help="after the time limit")
+  add("--save_s", type=int, default=300, help="kept for saving, seconds")
+  add(
+    "--setup",
+    action="append",
+    metavar="COMMAND",
+    help="shell command before the tasks, such as 'module load cuda'",
+  )
+  add(
+    "--sbatch",
+    action="append",
+    default=[],
+    type=program.variable,
+    metavar="NAME=VALUE",
+    help="any other option of sbatch, such as constraint=a100",
+  )
+  return parser
+
+
+def parameters(given: argparse.Namespace) -> dict[str, Any]:
+  """Translate flags for submitit's AutoExecutor.update_parameters.
+
+  Args:
+    given: the launcher's flags.
+
+  Returns:
+    What is set, by submitit's names.
+
+  Raises:
+    ValueError: GPUs whose number the program would not know.
+  """
+  more = dict(option.split("=", 1) for option in given.sbatch)
+  if not given.gpus_per_node:
+    for option, value in more.items():
+      if _asks_for_gpus(option, value):
+        raise ValueError(
+          f"--sbatch {option}={value} asks for GPUs: give --gpus_per_node, "
+          "their number on each node, too; without it JAX would use one GPU of "
+          "each node."
+        )
+  found = {
+    "name": given.name,
+    "timeout_min": given.timeout_min,
+    "nodes": given.nodes,
+    "tasks_per_node": 1,
+    "gpus_per_node": given.gpus_per_node or None,
+    "cpus_per_task": given.cpus_per_task,
+    "mem_gb": given.mem_gb,
+    "slurm_partition": given.partition,
+    "slurm_account": given.account,
+    "slurm_qos": given.qos,
+    "slurm_setup": given.setup,
+    "slurm_signal_delay_s": given.save_s,
+    "slurm_additional_parameters": more or None,
+  }
+  return {key: value for key, value in found.items() if value is not None}
+
+
+def _asks_for_gpus(option: str, value: str) -> bool:
+  """Tell whether an option of sbatch is about GPUs.
+
+  `gpus`, `gpus_per_node`, `_socket`, `_task` and `ntasks_per_gpu` ask for some;
+  other names with `gpu` in them are of use only where some are asked for.
+  `gres` and `tres_per_task` name what they ask for in their values.
+
+  Source: sbatch's manual.
+  """
+  named = option.startswith(("gres", "tres")) and "gpu" in value.lower()
+  return named or "gpu" in option
+
+
+def batch_file(given: argparse.Namespace) -> str:
+  """Write out what submitit gives to sbatch.
+
+  Args:
+    given: the launcher's flags.
+
+  Returns:
+    The text of the file; `%j` is the job's number, `%t` the task's.
+  """
+  known = parameters(given)
+  options = {
+    _SHARED.get(key, key.removeprefix(_OWN)): value
+    for key, value in known.items()
+    if key.removeprefix(_OWN) not in _OF_JOB
+  }
+  if given.mem_gb is not None:
+    options["mem"] = f"{given.mem_gb}GB"
+  folder = pathlib.Path(given.folder).expanduser().absolute()
+  streams = [f"{folder}/%j_%t_log.{end}" for end in ("out", "err")]
+  options |= {
+    "output": streams[0].replace("%t", "0"),
+    "error": streams[1].replace("%t", "0"),
+    "open-mode": "append",
+    "signal": f"USR2@{given.save_s}",
+    "wckey": "submitit",
+  }
+  options |= known.get("slurm_additional_parameters", {})
+  lines = [
+    f"#SBATCH --{key.replace('_', '-')}={shlex.quote(str(value))}"
+    for key, value in sorted(options.items())
+  ]
+  setup = ["", "# setup", *given.setup] if given.setup else []
+  run = ["srun", "--unbuffered", "--output", streams[0], "--error", streams[1]]
+  run += [sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]
+  called = ["", "# command", "export SUBMITIT_EXECUTOR=slurm", shlex.join(run)]
+  return "\n".join(["#!/bin/bash", "", "# Parameters", *lines, *setup, *called])
+
+
+def task_script(given: argparse.Namespace, words: Sequence[str]) -> str:
+  """Write the bash script that every task runs.
+
+  Args:
+    given: the launcher's flags.
+    words: `prompt-tuning`, the command and its flags.
+
+  Returns:
+    The script. It needs Slurm's variables.
+  """
+  variables = list(given.env)
+  if given.gpus_per_node:
+    ids = ",".join(map(str, range(given.gpus_per_node)))
+    variables.insert(0, f"JAX_LOCAL_DEVICE_IDS={ids}")
+  python = [sys.executable, "-m", "prompt_tuning.launch.main", *words[1:]]
+  lines = [
+    "trap '' USR2  # for submitit, which has the program sent SIGTERM",
+    'host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+    "port=$((61440 + SLURM_JOB_ID % 4096))",
+    f"exec env {shlex.join([*variables, *python])} "
+    '"--coordinator_address=$host:$port" "--process_count=$SLURM_NTASKS" '
+    '"--process_index=$SLURM_PROCID"',
+  ]
+  return "\n".join(lines)
+
+
+def _submit(given: argparse.Namespace, script: str) -> None:
+  try:
+    submitit = importlib.import_module("submitit")
+  except ImportError as error:
+    raise ImportError(
+      "This needs submitit, which prompt-tuning itself does without: "
+      "pip install 'submitit>=1.5'. --dry_run needs it not."
+    ) from error
+  executor = submitit.AutoExecutor(
+    folder=given.folder,
+    cluster="slurm",
+    slurm_max_num_timeout=given.max_requeues,
+  )
+  executor.update_parameters(**parameters(given))
+  job = executor.submit(slurm_task.Task(script))
+  print(f"# job {job.job_id}; its output: {job.paths.stdout}")

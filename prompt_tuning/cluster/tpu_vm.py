@@ -1,0 +1,227 @@
+"""Run prompt-tuning on all workers of a Cloud TPU VM, through gcloud.
+
+  prompt-tuning launch tpu_vm --name=N --zone=Z \
+    --steps create install run --accelerator_type=v5litepod-16 \
+    --runtime_version=v2-alpha-tpuv5-lite \
+    --package=dist/prompt_tuning-0.1.0-py3-none-any.whl \
+    -- <flags of prompt-tuning train>
+
+Steps: `create` asks for the TPU, `install` makes an environment on every
+worker, `run` starts the program on every worker and returns, `logs` fetches
+what it has written so far, `delete` gives the TPU back. Given steps run in this
+order, whatever theirs is; `delete` would not wait for what `run` has started,
+hence not both.
+
+Source: the gcloud reference of `compute tpus tpu-vm` (create, ssh, scp, delete)
+and `compute tpus queued-resources` (create, describe, delete), Cloud TPU's
+pages "Run JAX code on TPU slices" and "Manage queued resources", JAX's
+installation page. gcloud hands `--command` to ssh as it is, and ssh to the
+worker's shell: quoted once. It repeats a command whose connection broke, hence
+the lock in `run`; its `--output-directory` writes to a folder named None in
+version 528, hence a log on the worker. The images are Ubuntu 22.04, whose
+Python 3.10 is older than this project's, hence uv, which brings another.
+"""
+
+import argparse
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+from prompt_tuning.cluster import program
+from prompt_tuning.cluster.program import Command
+
+STEPS = ("create", "install", "run", "logs", "delete")
+
+_ENVIRONMENT = "~/prompt_tuning_env"
+_RUNS = "prompt_tuning_runs"  # below the worker's home, where ssh begins
+_LOST = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
+
+
+def main(argv: Sequence[str], check: program.Check) -> int:
+  """Do the steps.
+
+  Args:
+    argv: the words after `prompt-tuning launch tpu_vm`.
+    check: finds mistakes in the flags of the program.
+
+  Returns:
+    The process's exit status.
+  """
+  return program.launch(_parser(), plan, argv, check)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = program.parser("tpu_vm", __doc__ or "")
+  add = parser.add_argument
+  add("--name", required=True, type=program.name, help="of the TPU VM")
+  add("--zone", required=True)
+  add("--project", help="by default gcloud's")
+  add("--steps", nargs="+", choices=STEPS, default=["run"])
+  create = parser.add_argument_group("create, delete")
+  create.add_argument("--accelerator_type", help="such as v5litepod-16")
+  create.add_argument("--runtime_version", help="such as v2-alpha-tpuv5-lite")
+  create.add_argument("--spot", action="store_true", help="cheaper, may vanish")
+  create.add_argument(
+    "--queued",
+    action="store_true",
+    help="as a queued resource: wait for the TPU however long it takes",
+  )
+  create.add_argument("--poll_s", type=float, default=30, help="in the queue")
+  install = parser.add_argument_group("install")
+  install.add_argument(
+    "--package", help="a wheel here, or what pip can install on the workers"
+  )
+  install.add_argument("--python", default="3.12", help="version to install")
+  install.add_argument(
+    "--setup", help="shell command to run before, such as mounting a bucket"
+  )
+  run = parser.add_argument_group("run, logs")
+  run.add_argument("--run_name", type=program.name, default="run")
+  run.add_argument("--log_dir", default="runs/tpu_vm", help="folder here")
+  run.add_argument("--log_workers", type=int, nargs="+", default=[0])
+  return parser
+
+
+def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
+  """Build the calls of gcloud.
+
+  Args:
+    given: the launcher's flags.
+    args: the program's.
+
+  Returns:
+    The commands of the steps that were asked for.
+
+  Raises:
+    ValueError: a step lacks a flag, or would undo another.
+    FileNotFoundError: there is no such package.
+  """
+  if args and "run" not in given.steps:
+    raise ValueError(f"--steps has no run: nothing would read {args[0]!r}.")
+  if {"run", "delete"} <= set(given.steps):
+    raise ValueError(
+      f"--steps {' '.join(given.steps)}: run returns once the program has "
+      "started, and delete would take the TPU from it. Leave delete out; give "
+      "--steps delete when the program has ended (--steps logs tells)."
+    )
+  commands: list[Command] = []
+  for step in STEPS:
+    if step == "run" and step in given.steps:
+      commands += [_run(given, program.words(given.program, args))]
+    elif step in given.steps:
+      commands += _OTHERS[step](given)
+  return commands
+
+
+def _gcloud(given: argparse.Namespace, *words: str) -> Command:
+  where = [f"--zone={given.zone}"]
+  if given.project:
+    where.append(f"--project={given.project}")
+  return Command(("gcloud", "compute", "tpus", *words, *where))
+
+
+def _everywhere(given: argparse.Namespace, script: str) -> Command:
+  return _gcloud(
+    given, "tpu-vm", "ssh", given.name, "--worker=all", f"--command={script}"
+  )
+
+
+def _needs(given: argparse.Namespace, step: str, *names: str) -> None:
+  for flag in names:
+    if not getattr(given, flag):
+      raise ValueError(f"--steps {step} needs --{flag}.")
+
+
+def _create(given: argparse.Namespace) -> list[Command]:
+  _needs(given, "create", "accelerator_type", "runtime_version")
+  kind = [f"--accelerator-type={given.accelerator_type}"]
+  kind += ["--spot"] * given.spot
+  version = given.runtime_version
+  if not given.queued:
+    words = ("tpu-vm", "create", given.name, f"--version={version}", *kind)
+    return [_gcloud(given, *words)]
+  queue = ("queued-resources", "create", given.name, f"--node-id={given.name}")
+  state = ("queued-resources", "describe", given.name)
+  return [
+    _gcloud(given, *queue, f"--runtime-version={version}", *kind),
+    Command(
+      _gcloud(given, *state, "--format=value(state.state)").words,
+      until="ACTIVE",
+      gives_up_at=_LOST,
+      pause_s=given.poll_s,
+    ),
+  ]
+
+
+def _install(given: argparse.Namespace) -> list[Command]:
+  _needs(given, "install", "package")
+  commands, package = [], given.package
+  if pathlib.Path(package).is_dir():
+    raise ValueError(
+      f"--package={package} is a folder. Make a wheel of it: pip wheel "
+      f"--no-deps --wheel-dir=dist {package}; then give --package=dist/..."
+    )
+  if package.endswith(".whl") and "://" not in package:
+    if not (given.dry_run or pathlib.Path(package).is_file()):
+      raise FileNotFoundError(
+        f"--package={package}: no such file; expected a wheel here (pip wheel "
+        "--no-deps --wheel-dir=dist . makes one) or what pip can install on "
+        "the workers."
+      )
+    target = f"{given.name}:"
+    words = ("tpu-vm", "scp", package, target, "--worker=all")
+    commands.append(_gcloud(given, *words))
+    package = f"./{pathlib.Path(package).name}"
+  uv = "python3 -m uv"
+  steps = [given.setup] if given.setup else []
+  steps += [
+    "python3 -m pip install --quiet --user uv",
+    f"{uv} venv --quiet --allow-existing --python={shlex.quote(given.python)} "
+    f"{_ENVIRONMENT}",
+    f"{uv} pip install --quiet --python {_ENVIRONMENT}/bin/python 'jax[tpu]' "
+    f"{shlex.quote(package)}",
+  ]
+  return [*commands, _everywhere(given, " && ".join(steps))]
+
+
+def _run(given: argparse.Namespace, words: Sequence[str]) -> Command:
+  """Start the program, to live on when the connection ends."""
+  run = given.run_name
+  called, *args = program.joining(words)
+  variables = "".join(f"{shlex.quote(v)} " for v in given.env)
+  start = (
+    f"nohup env {variables}{_ENVIRONMENT}/bin/{called} {shlex.join(args)} "
+    f">> {run}.log 2>&1 < /dev/null &"
+  )
+  taken = f"{{ echo '{run} is running already' >&2; exit 1; }}"
+  script = (
+    f"mkdir -p ~/{_RUNS} && cd ~/{_RUNS} && "
+    f"{{ flock --nonblock 9 || {taken}; {start} }} 9> {run}.lock"
+  )
+  return _everywhere(given, script)
+
+
+def _logs(given: argparse.Namespace) -> list[Command]:
+  # scp fetches from one worker at a time.
+  commands = [Command(("mkdir", "-p", given.log_dir))]
+  for worker in given.log_workers:
+    source = f"{given.name}:{_RUNS}/{given.run_name}.log"
+    target = f"{given.log_dir}/{given.run_name}.worker_{worker}.log"
+    words = ("tpu-vm", "scp", source, target, f"--worker={worker}")
+    commands.append(_gcloud(given, *words))
+  return commands
+
+
+def _delete(given: argparse.Namespace) -> list[Command]:
+  kind = "queued-resources" if given.queued else "tpu-vm"
+  words = [kind, "delete", given.name, "--quiet"]
+  words += ["--force"] * given.queued  # its TPU, too
+  return [_gcloud(given, *words)]
+
+
+_OTHERS = {
+  "create": _create,
+  "install": _install,
+  "logs": _logs,
+  "delete": _delete,
+}

@@ -1,0 +1,1 @@
+"""What commands do, in plain values; knows nothing of gin or flags."""

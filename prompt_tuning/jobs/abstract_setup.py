@@ -1,0 +1,185 @@
+"""What a step reads and writes, described without allocating it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, Sharding
+
+from prompt_tuning.core import axes
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import Array, Params
+from prompt_tuning.data import assembly as data_assembly
+from prompt_tuning.data.ragged import Ragged
+from prompt_tuning.jobs import identity, setup
+from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.models.t5 import network, quantized
+from prompt_tuning.train import state
+from prompt_tuning.train.step import AbstractStep
+from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.initializers import Context
+
+
+class MeshError(ValueError):
+  """The mesh is at fault; with another one, the job might do."""
+
+
+def can_describe(job: TrainJob) -> bool:
+  """Whether the parameters of every tuning method follow from its settings.
+
+  Args:
+    job: what to do.
+
+  Returns:
+    False where one is not among `identity.METHODS`: its initialisers may read
+    files or look at values.
+  """
+  known = tuple(identity.METHODS.values())
+  return all(type(tuner) in known for tuner in job.tuners)
+
+
+def describe(
+  job: TrainJob,
+  mesh: Mesh | None,
+  start_step: int = 0,
+  batch: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+) -> AbstractStep:
+  """Describe the step that training would run on a mesh.
+
+  Args:
+    job: what to do; neither its checkpoint nor its data are read.
+    mesh: of any devices, also of some that are not here; None for the default
+      device.
+    start_step: that of the optimizer.
+    batch: what a step is given; None for the longest batch there can be.
+
+  Returns:
+    The program, and arguments to lower its step with.
+
+  Raises:
+    MeshError: the mesh cannot split the model or the batch.
+    ValueError: the longest batch is not known without the data.
+  """
+  rules = job.mesh.rules
+  shapes, names = (
+    network.abstract_params(job.model),
+    network.logical_axes(job.model),
+  )
+  dtype = quantized.float_dtype(job.restore_dtype)
+  try:
+    restored = axes.restore_target(shapes, names, mesh, rules, dtype)
+  except ValueError as error:
+    raise MeshError(str(error)) from error
+  if batch is None:
+    batch = _longest_batch(job, mesh)
+  everywhere = axes.everywhere(mesh)
+  model = quantized.target(restored, job.restore_dtype)
+  if mesh is None:  # restored arrays are bound to the device
+    model = _placed(model, everywhere)
+  whole: dict[str, Params] = {"model": model}
+  if job.tuners:
+    tuner = _tuner_params(job, restored["token_embedder"]["embedding"])
+    whole["tuner"] = _placed(tuner, everywhere)
+  program = setup.build_program(job, job.model, whole, start_step, mesh)
+  trainable, frozen = program.partition.split(whole)
+  if "model" in trainable:
+    copies = jax.tree.map(
+      lambda leaf: _copies(leaf, len(job.runs)), trainable["model"]
+    )
+    trainable = {**trainable, "model": copies}
+  program = setup.with_places(program, trainable, mesh)
+  seeds = [run.seed for run in job.runs]
+  fresh = jax.eval_shape(
+    lambda params: state.create(params, program.optimizer, seeds), trainable
+  )
+  return AbstractStep(
+    program, _placed(fresh, program.places or everywhere), frozen, batch
+  )
+
+
+def _tuner_params(job: TrainJob, table: jax.ShapeDtypeStruct) -> Params:
+  """Describe the parameters of all runs, whatever they start from."""
+  tuners = [identity.rebuild(identity.describe(t)) for t in job.tuners]
+
+  def initialise(table: Array) -> Params:
+    contexts = [Context(embeddings=table) for _ in tuners]
+    keys = [jax.random.key(run.seed) for run in job.runs]
+    return bank.init_bank(tuners, keys, contexts).params
+
+  bare = jax.ShapeDtypeStruct(table.shape, table.dtype)
+  described: Params = jax.eval_shape(initialise, bare)
+  return described
+
+
+def _copies(leaf: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
+  """Describe every run's own copy."""
+  return jax.ShapeDtypeStruct(
+    (count, *leaf.shape), leaf.dtype, sharding=axes.stacked(leaf.sharding)
+  )
+
+
+def _placed(described: Any, where: Any) -> Any:
+  """Say where arrays lie: a sharding, or a tree of them."""
+  if isinstance(where, Sharding):
+    where = jax.tree.map(lambda _: where, described)
+  return jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=place
+    ),
+    described,
+    where,
+  )
+
+
+def _longest_batch(
+  job: TrainJob, mesh: Mesh | None
+) -> Mapping[str, jax.ShapeDtypeStruct]:
+  """Describe the longest batch that training can meet."""
+  runs = len(job.runs)
+  placements = identity.placements_of(job.tuners, runs)
+  rows = job.dataset.batch_size * runs
+  ways = mesh.shape[axes.DATA] if mesh else 1
+  if rows % ways:
+    raise MeshError(
+      f"A batch of {rows} rows cannot be split over {ways} data-parallel ways; "
+      "change BATCH_SIZE or the mesh."
+    )
+  nothing = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+  writer = data_assembly.Assembler(nothing, nothing, Placement(), 0)
+  slots = data_assembly.one_per_row(
+    np.zeros(0, np.int64), (rows, *_lengths(job, placements))
+  )
+  arrays = writer(slots, packed=job.dataset.batching == "packed")
+  if runs > 1:
+    arrays["run_ids"] = np.zeros(rows, np.int32)
+  return axes.describe_batch(mesh, job.mesh.rules, arrays)
+
+
+def _lengths(
+  job: TrainJob, placements: tuple[Placement, ...]
+) -> tuple[int, int]:
+  """Return encoder and decoder positions of the longest batch."""
+  dataset = job.dataset
+  if dataset.batching == "packed":
+    if dataset.packed_size is None:
+      raise ValueError(
+        "The length of packed rows is chosen from the data; set PACKED_LENGTHS "
+        "to plan without it."
+      )
+    return dataset.packed_size
+  missing = [name for name, limit in dataset.lengths.items() if limit is None]
+  if missing:
+    raise ValueError(
+      f"TASK_FEATURE_LENGTHS sets no limit for {' and '.join(missing)}; set "
+      "it, to plan without the data."
+    )
+  virtual = (
+    max(p.encoder_length for p in placements),
+    max(p.decoder_length for p in placements),
+  )
+  limits = (dataset.lengths["inputs"], dataset.lengths["targets"])
+  encoder, decoder = (
+    (limit or 0) + more for limit, more in zip(limits, virtual, strict=True)
+  )
+  return encoder, decoder

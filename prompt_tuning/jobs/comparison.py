@@ -1,0 +1,144 @@
+"""What comes out of `compare`: scores, costs, and their table."""
+
+import json
+import os
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from prompt_tuning.data import atomic
+from prompt_tuning.jobs import summary
+
+FILE = "comparison.json"
+# The ways to make a frozen model do a task, and the one that changes it.
+NO_PROMPT = "no prompt"
+RANDOM_PROMPT = "random prompt"
+INSTRUCTION = "instruction"
+PROMPT = "prompt tuning"
+MODEL = "model tuning"
+METHODS = (NO_PROMPT, RANDOM_PROMPT, INSTRUCTION, PROMPT, MODEL)
+
+
+class Score(NamedTuple):
+  """What one method, with one seed, scores on one task.
+
+  Attributes:
+    method: one of `METHODS`.
+    task: its name.
+    seed: of the training; None where nothing is drawn.
+    score: the mean of the task's metrics, in percent.
+  """
+
+  method: str
+  task: str
+  seed: int | None
+  score: float
+
+
+class Comparison(NamedTuple):
+  """What came out.
+
+  Attributes:
+    scores: all of them.
+    seconds: method -> seconds of training.
+    steps: method -> steps of training.
+    parameters: of the model.
+    trained: parameters of one run, by method.
+    frozen: whether the frozen weights are what they were, bit for bit.
+  """
+
+  scores: tuple[Score, ...]
+  seconds: Mapping[str, float]
+  steps: Mapping[str, int]
+  parameters: int
+  trained: Mapping[str, int]
+  frozen: bool
+
+  def of(self, method: str, task: str) -> list[float]:
+    """List a method's scores on a task, one per seed."""
+    return [
+      s.score for s in self.scores if (s.method, s.task) == (method, task)
+    ]
+
+  @property
+  def tasks(self) -> tuple[str, ...]:
+    """The tasks, in order."""
+    return tuple(dict.fromkeys(s.task for s in self.scores))
+
+  @property
+  def methods(self) -> tuple[str, ...]:
+    """The methods that were compared."""
+    found = {s.method for s in self.scores}
+    return tuple(method for method in METHODS if method in found)
+
+  def mean(self, method: str) -> float:
+    """Average a method over tasks, of each the mean over seeds."""
+    of_tasks = [self.of(method, task) for task in self.tasks]
+    return statistics.fmean(statistics.fmean(own) for own in of_tasks if own)
+
+
+def write(folder: str | os.PathLike[str], found: Comparison) -> pathlib.Path:
+  """Write a comparison as JSON.
+
+  Args:
+    folder: where to.
+    found: what.
+
+  Returns:
+    The file.
+  """
+  path = pathlib.Path(folder) / FILE
+  content: dict[str, Any] = found._asdict()
+  content["scores"] = [score._asdict() for score in found.scores]
+  atomic.write_text(path, json.dumps(content, indent=2) + "\n")
+  return path
+
+
+def read(folder: str | os.PathLike[str]) -> Comparison:
+  """Read what `write` wrote."""
+  path = pathlib.Path(folder) / FILE
+  content = json.loads(path.read_text(encoding="utf-8"))
+  content["scores"] = tuple(Score(**score) for score in content["scores"])
+  return Comparison(**content)
+
+
+def table(found: Comparison) -> str:
+  """Lay a comparison out for people: a row per task, a column per method.
+
+  Args:
+    found: what.
+
+  Returns:
+    The table, with the costs below it.
+  """
+  grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+  grid.add_column("task")
+  for method in found.methods:
+    grid.add_column(method, justify="right")
+  for task in found.tasks:
+    cells = [_cell(found.of(method, task)) for method in found.methods]
+    grid.add_row(task, *cells)
+  means = [f"{found.mean(method):.1f}" for method in found.methods]
+  grid.add_row("mean", *means)
+  lines = [summary.render(grid), ""]
+  for method, seconds in found.seconds.items():
+    lines.append(
+      f"{method}: {found.trained[method]:,} of {found.parameters:,} parameters "
+      f"per run, {found.steps[method]:,} steps, {seconds:.0f} s for all runs"
+    )
+  lines.append(
+    "frozen weights: " + ("unchanged" if found.frozen else "CHANGED")
+  )
+  return "\n".join(lines)
+
+
+def _cell(scores: Sequence[float]) -> str:
+  if not scores:
+    return ""
+  if len(scores) == 1:
+    return f"{scores[0]:.1f}"
+  return f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}"

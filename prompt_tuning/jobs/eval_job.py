@@ -1,0 +1,34 @@
+"""What evaluation commands do, as plain values."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from prompt_tuning.jobs.settings import Evaluation, MeshShape
+from prompt_tuning.models.t5.config import T5Config
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalJob:
+  """Everything that `eval` needs to know.
+
+  Attributes:
+    model: the backbone.
+    checkpoint_path: its weights.
+    prompt_file: a prompt, several, or name -> prompt; each is scored on every
+      task, unless the names are those of the tasks. Also the bundle of one run
+      that tuned the model. None: the plain model.
+    evaluation: on what, and how.
+    output_dir: where T5X's files go.
+    mesh: arrangement of the devices.
+    restore_dtype: of the weights.
+    json_write_n_results: predictions written per task; None for all.
+  """
+
+  model: T5Config
+  checkpoint_path: str
+  evaluation: Evaluation
+  output_dir: str
+  prompt_file: str | Sequence[str] | Mapping[str, str] | None = None
+  mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+  restore_dtype: str = "float32"
+  json_write_n_results: int | None = None

@@ -1,0 +1,110 @@
+"""The training loss on examples held out, teacher-forced: T5X's train_eval."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from prompt_tuning.core import axes
+from prompt_tuning.core.types import Params
+from prompt_tuning.data.assembly import NumpyBatch
+from prompt_tuning.data.bank import stack_runs
+from prompt_tuning.data.evaluation import EvaluationBatches
+from prompt_tuning.data.pipeline import Layout
+from prompt_tuning.jobs import feed
+from prompt_tuning.jobs.settings import Dataset
+from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.jobs.train_job import Run
+
+_NOT_FEATURES = ("example_index", "example_mask")
+
+
+class EvalLoss:
+  """Computes the objective of every run on its task's held-out examples."""
+
+  def __init__(
+    self,
+    dataset: Dataset,
+    runs: Sequence[Run],
+    assembly: Assembly,
+    num_steps: int,
+    vocab_rows: int,
+    data_dir: str | None,
+    mesh: Mesh | None,
+    rules: axes.AxisRules,
+  ):
+    """Read the examples.
+
+    Args:
+      dataset: where and how to read.
+      runs: the runs.
+      assembly: what trains.
+      num_steps: batches to look at; fewer where there are fewer.
+      vocab_rows: rows of the embedding table.
+      data_dir: TFDS's data directory.
+      mesh: where everything lies.
+      rules: logical axis -> mesh axis.
+    """
+    self._assembly, self._place = assembly, axes.batch_placer(mesh, rules)
+    self._runs, self._num_steps = runs, num_steps
+    shard = axes.data_shard(mesh)
+    self._batches: list[list[EvaluationBatches]] = []
+    for run, placement in zip(runs, assembly.placements, strict=True):
+      layout = Layout(placement, vocab_rows)
+      parts = feed.load(dataset, run.task, data_dir)
+      self._batches.append(
+        [
+          EvaluationBatches(
+            cast(Any, tokens),
+            dataset.batch_size,
+            layout=layout,
+            # Sorted by length, the first batches would be no fair sample.
+            batching="fixed",
+            shard=shard,
+          )
+          for tokens, _ in parts
+        ]
+      )
+    self._losses = jax.jit(assembly.program.losses)
+
+  def __call__(self, trainable: Params) -> list[dict[str, float]]:
+    """Compute the metrics of every run.
+
+    Args:
+      trainable: the trainable part, with a leading run axis.
+
+    Returns:
+      `<task>/<T5X's tag>` -> number, for every run.
+    """
+    totals: dict[str, Any] = {}
+    steps = 0
+    for batch in self._stacked():
+      sums = self._losses(trainable, self._assembly.frozen, self._place(batch))
+      for name, values in jax.device_get(sums).items():
+        totals[name] = totals.get(name, 0) + np.asarray(values, np.float64)
+      steps += 1
+    objective = self._assembly.program.objective
+    found = objective.summarise(totals, steps)
+    return [
+      {f"{run.task}/{tag}": float(values[k]) for tag, values in found.items()}
+      for k, run in enumerate(self._runs)
+    ]
+
+  def _stacked(self) -> Iterator[NumpyBatch]:
+    """Put a batch of every run side by side; runs that are through, rest."""
+    streams = [_chain(parts) for parts in self._batches]
+    for _ in range(self._num_steps):
+      found = [next(stream, None) for stream in streams]
+      present = [batch for batch in found if batch is not None]
+      if not present:
+        return
+      empty = {name: np.zeros_like(a) for name, a in present[0].items()}
+      yield stack_runs([empty if b is None else b for b in found])
+
+
+def _chain(parts: Sequence[EvaluationBatches]) -> Iterator[NumpyBatch]:
+  for part in parts:
+    for batch in part:
+      yield {k: v for k, v in batch.items() if k not in _NOT_FEATURES}

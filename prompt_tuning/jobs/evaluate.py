@@ -1,0 +1,106 @@
+"""Scoring prompts on tasks, alone and as an ensemble."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from prompt_tuning.data import score
+from prompt_tuning.infer import ensemble, reports
+from prompt_tuning.infer.evaluate import Evaluator, Job, Result
+from prompt_tuning.jobs import feed, folders, inference, summary
+from prompt_tuning.jobs.eval_job import EvalJob
+from prompt_tuning.jobs.load import Tuned
+from prompt_tuning.jobs.settings import Evaluation
+
+
+def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
+  """Evaluate, and write T5X's files.
+
+  Args:
+    job: what to do.
+    data_dir: TFDS's data directory.
+
+  Returns:
+    A table of the scores.
+
+  Raises:
+    ValueError: the job cannot be done.
+    CheckpointError: something cannot be read or written.
+  """
+  folders.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
+  settings = job.evaluation
+  model, prompts, predictor, _ = inference.prepare(job, settings.dataset)
+  results = Evaluator(
+    predictor,
+    _jobs(settings, prompts, data_dir),
+    by=settings.ways,
+    length=settings.max_decode_length,
+    method=settings.decoder,
+  )()
+  step = next(s for s in (prompts.step, model.step, 0) if s is not None)
+  if jax.process_index() == 0:
+    for result in results:
+      folder = pathlib.Path(job.output_dir, "inference_eval")
+      name = prompts.names[result.job.run]
+      reports.write(folder / name, step, result, job.json_write_n_results)
+  return table(results, prompts.names)
+
+
+def _jobs(
+  settings: Evaluation, prompts: Tuned, data_dir: str | None
+) -> list[Job]:
+  """Pair tasks and prompts: by name if the names are tasks, else all."""
+  tasks = settings.dataset.names
+  by_name = set(prompts.names) == set(tasks)
+  return [
+    Job(dataset, run)
+    for task in tasks
+    for dataset in feed.eval_sets(
+      settings.dataset, task, data_dir, settings.num_examples
+    )
+    for run, name in enumerate(prompts.names)
+    if not by_name or name == task
+  ]
+
+
+def table(results: Sequence[Result], names: Sequence[str]) -> str:
+  """Format scores: of every prompt, of their vote, of the whole benchmark.
+
+  Args:
+    results: of every task and prompt.
+    names: of the prompts.
+
+  Returns:
+    A table.
+  """
+  by_task: dict[str, list[Result]] = {}
+  for result in results:
+    by_task.setdefault(result.job.dataset.task.name, []).append(result)
+  lines = []
+  for task, own in by_task.items():
+    rows = [
+      summary.Row(names[r.job.run] or "prompt", None, r.metrics) for r in own
+    ]
+    if len(own) > 1:
+      compared = ensemble.compare(own)
+      rows += [
+        summary.Row("mean", None, compared.mean),
+        summary.Row("vote", None, compared.vote),
+      ]
+    lines += [task, summary.scores(rows)]
+  if all(len(own) == 1 for own in by_task.values()):
+    lines += _benchmarks({t: own[0].metrics for t, own in by_task.items()})
+  return "\n".join(lines)
+
+
+def _benchmarks(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+  """Average the benchmarks of which every part is there."""
+  lines = []
+  for benchmark in score.GROUPS:
+    try:
+      average = score.aggregate(metrics, benchmark).average
+    except ValueError:  # incomplete, as most evaluations are
+      continue
+    lines.append(f"{benchmark} score: {average:.2f}")
+  return lines

@@ -1,0 +1,179 @@
+"""Data of a job: training batches of every run, labelled evaluation sets."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import grain
+from jax.sharding import Mesh
+
+from prompt_tuning.core.axes import DATA, data_shard
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.data import cache, spec, vocabulary
+from prompt_tuning.data.assembly import NumpyBatch
+from prompt_tuning.data.bank import BankBatches
+from prompt_tuning.data.cache import TokenCache
+from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
+from prompt_tuning.data.vocabulary import Vocabulary
+from prompt_tuning.infer.evaluate import EvalSet
+from prompt_tuning.jobs.settings import Dataset, Evaluation
+from prompt_tuning.jobs.train_job import Run
+
+
+def open_vocabulary(dataset: Dataset) -> Vocabulary:
+  """Load the vocabulary of a data set, and let token caches use it too."""
+  vocabulary.configure(dataset.vocabulary_file)
+  return vocabulary.load()
+
+
+def train_batches(
+  dataset: Dataset,
+  runs: Sequence[Run],
+  placements: Sequence[Placement],
+  vocab_rows: int,
+  data_dir: str | None,
+  mesh: Mesh | None = None,
+) -> grain.DatasetIterator[NumpyBatch]:
+  """Feed every run with its own examples, in its own order.
+
+  Args:
+    dataset: what to read.
+    runs: their tasks and seeds.
+    placements: where each run's virtual tokens stand.
+    vocab_rows: rows of the embedding table.
+    data_dir: TFDS's data directory.
+    mesh: must be able to split a batch.
+
+  Returns:
+    An iterator over this host's rows; of several runs side by side.
+
+  Raises:
+    ValueError: data that is not here, or a batch that devices cannot share.
+  """
+  ways = mesh.shape.get(DATA, 1) if mesh else 1
+  rows = dataset.batch_size * len(runs)
+  if rows % ways:
+    raise ValueError(
+      f"A batch of {rows} rows (BATCH_SIZE {dataset.batch_size} x {len(runs)} "
+      f"runs) cannot be split over {ways} data-parallel devices; make "
+      "BATCH_SIZE a multiple of them, or choose another mesh."
+    )
+  tokens = {
+    name: load(dataset, name, data_dir) for name in dict.fromkeys(_tasks(runs))
+  }
+  parts = [
+    TrainBatches(
+      cast(Sequence[tuple[Tokens, float]], tokens[run.task]),
+      dataset.batch_size,
+      run.seed,
+      layout=Layout(placement, vocab_rows),
+      batching=dataset.batching,
+      max_shapes=dataset.max_shapes,
+      packed_size=dataset.packed_size,
+      shard=data_shard(mesh),
+    )
+    for run, placement in zip(runs, placements, strict=True)
+  ]
+  batches = parts[0] if len(parts) == 1 else BankBatches(parts)
+  return iter(batches.prefetch())
+
+
+def peek(batches: grain.DatasetIterator[NumpyBatch]) -> NumpyBatch:
+  """Return the next batch without moving on."""
+  state = batches.get_state()
+  batch = next(batches)
+  batches.set_state(state)
+  return batch
+
+
+def eval_sets(
+  dataset: Dataset,
+  name: str,
+  data_dir: str | None,
+  num_examples: int | None = None,
+) -> list[EvalSet]:
+  """Read the labelled examples of a task, or of all tasks of a mixture.
+
+  Args:
+    dataset: where and how to read.
+    name: of the task or mixture.
+    data_dir: TFDS's data directory.
+    num_examples: only the first so many of each task; None for all.
+
+  Returns:
+    One set per task.
+
+  Raises:
+    ValueError: data that is not here, or has no labels.
+  """
+  sets = []
+  for task, tokens in members(dataset, name, data_dir):
+    count = min(len(tokens), num_examples or len(tokens))
+    rows = [tokens.inputs[i] for i in range(count)]
+    examples = [tokens.example(i) for i in range(count)]
+    sets.append(EvalSet(task, rows, examples))
+  return sets
+
+
+def sets_by_task(
+  settings: Evaluation | None, runs: Sequence[Run], data_dir: str | None
+) -> dict[str, list[EvalSet]]:
+  """Read what the runs are scored on; none where they are not.
+
+  Args:
+    settings: of the evaluation.
+    runs: their tasks.
+    data_dir: TFDS's data directory.
+
+  Returns:
+    Task or mixture -> one set per task.
+  """
+  if settings is None:
+    return {}
+  return {
+    name: eval_sets(settings.dataset, name, data_dir, settings.num_examples)
+    for name in dict.fromkeys(_tasks(runs))
+  }
+
+
+def members(
+  dataset: Dataset, name: str, data_dir: str | None
+) -> list[tuple[spec.TaskSpec, TokenCache]]:
+  """Read a task, or every task of a mixture that has the split.
+
+  A token cache knows its task under the name without `_examples`, a spec under
+  the one that was asked for.
+
+  Args:
+    dataset: where and how to read.
+    name: of the task or mixture.
+    data_dir: TFDS's data directory.
+
+  Returns:
+    (task, its tokens) pairs.
+  """
+  tasks = spec.get(name).components(_split(dataset, name))
+  caches = load(dataset, name, data_dir)
+  return [
+    (task, tokens) for (task, _), (tokens, _) in zip(tasks, caches, strict=True)
+  ]
+
+
+def _tasks(runs: Sequence[Run]) -> list[str]:
+  return [run.task for run in runs]
+
+
+def _split(dataset: Dataset, name: str) -> str:
+  return dataset.split or spec.task(name).eval_split
+
+
+def load(
+  dataset: Dataset, name: str, data_dir: str | None
+) -> list[tuple[TokenCache, float]]:
+  """Open the tokenised examples of a task or mixture, see `cache.load`."""
+  return cache.load(
+    name,
+    _split(dataset, name),
+    dataset.lengths,
+    dataset.cache_dir or cache.default_cache_dir(),
+    data_dir,
+  )

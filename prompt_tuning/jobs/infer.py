@@ -1,0 +1,120 @@
+"""Answers to a task or a text file, as JSON lines.
+
+A job that was killed continues where it stopped.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from prompt_tuning.infer import modes, outputs, sources
+from prompt_tuning.jobs import feed, folders, identity, inference
+from prompt_tuning.jobs.infer_job import InferJob
+from prompt_tuning.jobs.inference import Ready
+from prompt_tuning.jobs.load import Tuned
+
+# Field of an example that names its prompt, where there are several.
+PROMPT_FIELD = "prompt"
+
+
+def infer(
+  job: InferJob,
+  data_dir: str | None = None,
+  shard: outputs.Shard | None = None,
+) -> list[str]:
+  """Answer every example; what was answered before is kept.
+
+  Args:
+    job: what to do.
+    data_dir: TFDS's data directory.
+    shard: which part of the work; None for all of it.
+
+  Returns:
+    The files, one per task.
+
+  Raises:
+    ValueError: the job cannot be done, or was begun with other settings.
+    CheckpointError: something cannot be read.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(
+      "Several processes cannot write one file: divide the work by NUM_SHARDS "
+      "and --shard_id instead, one process each."
+    )
+  folders.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
+  ready = inference.prepare(job, job.dataset)
+  decoding: dict[str, Any] = {
+    "length": job.max_decode_length,
+    "method": job.decoder,
+    "seed": job.seed,
+  }
+  compute = modes.compute(
+    job.mode,
+    ready.predictor,
+    lambda example: _run_of(example, ready.prompts),
+    **decoding,
+  )
+  settings = _settings(job, ready)
+  written = []
+  for name, examples in _inputs(job, data_dir):
+    output = outputs.Output(
+      job.output_dir,
+      name,
+      job.mode,
+      settings,
+      shard or outputs.Shard(),
+      chunk_size=job.checkpoint_period * job.dataset.batch_size,
+    )
+    written.append(str(output.write(examples, compute)))
+  return written
+
+
+def _inputs(
+  job: InferJob, data_dir: str | None
+) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+  """List the inputs: (first part of the output's name, examples)."""
+  if job.input_file is not None:
+    name = job.input_file.replace("\\", "/").rpartition("/")[2]
+    yield name.partition(".")[0], sources.read(job.input_file)
+    return
+  dataset = job.dataset
+  for name in dataset.names:
+    for task, tokens in feed.members(dataset, name, data_dir):
+      yield task.name, (tokens.example(i) for i in range(len(tokens)))
+
+
+def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:
+  """Find the prompt that an example asks for."""
+  if len(prompts.names) == 1:
+    return 0
+  asked = example.get(PROMPT_FIELD)
+  if asked not in prompts.names:
+    raise ValueError(
+      f"PROMPT_FILE names {len(prompts.names)} prompts "
+      f"({', '.join(prompts.names)}), so every example names one in its field "
+      f"{PROMPT_FIELD!r}; got {asked!r}. For a single one of a run, give its "
+      "bundle."
+    )
+  return prompts.names.index(asked)
+
+
+def _settings(job: InferJob, ready: Ready) -> dict[str, Any]:
+  """Describe what decides the answers, for a job that continues."""
+  names, runs = ready.prompts.names, ready.prompts.runs
+  described = identity.describe(
+    {
+      "backbone": ready.model.fingerprint,
+      "vocabulary": ready.vocabulary,
+      "dtypes": [str(job.model.dtype), job.restore_dtype],
+      "prompts": dict(zip(names, runs.placements, strict=True)),
+      "delta": runs.delta,
+      "decoder": None if job.mode == "score" else job.decoder,
+      "length": job.max_decode_length,
+      "seed": job.seed,
+      "batch_size": job.dataset.batch_size,
+      "input_lengths": job.dataset.lengths,
+    }
+  )
+  assert isinstance(described, dict)
+  return described

@@ -1,0 +1,51 @@
+"""What inference commands do, as plain values."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from prompt_tuning.infer.predict import DECODE_LENGTH
+from prompt_tuning.jobs.settings import Dataset, MeshShape
+from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.models.t5.decoding import Method
+
+
+@dataclasses.dataclass(frozen=True)
+class InferJob:
+  """Everything that `infer` and `score` need to know.
+
+  Attributes:
+    mode: `predict`, `predict_with_aux` or `score`.
+    model: the backbone.
+    checkpoint_path: its weights.
+    output_dir: where the lines go.
+    decoder: how to decode.
+    dataset: the task to answer; its lengths also limit the texts of a file.
+    input_file: a text or `.jsonl` file to answer instead of the task.
+    prompt_file: a prompt; or name -> prompt, of which every example names one
+      in its field `prompt`. None: the plain model.
+    max_decode_length: positions to decode.
+    checkpoint_period: batches between writes, at which a killed job continues.
+    num_shards: jobs that share the work; --shard_id says which this one is.
+    seed: of sampling.
+    mesh: arrangement of the devices.
+    restore_dtype: of the weights.
+  """
+
+  mode: str
+  model: T5Config
+  checkpoint_path: str
+  output_dir: str
+  decoder: Method
+  dataset: Dataset
+  input_file: str | None = None
+  prompt_file: str | Mapping[str, str] | None = None
+  max_decode_length: int = DECODE_LENGTH
+  checkpoint_period: int = 100
+  num_shards: int = 1
+  seed: int = 0
+  mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+  restore_dtype: str = "bfloat16"
+
+  def __post_init__(self) -> None:
+    if self.input_file is None and not self.dataset.names:
+      raise ValueError("Give MIXTURE_OR_TASK_NAME, or INPUT_FILE.")

@@ -1,0 +1,62 @@
+"""A frozen model with prompts, as evaluation and inference jobs name them."""
+
+from typing import NamedTuple
+
+from prompt_tuning.checkpoints import backbone
+from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.infer.batching import Batching
+from prompt_tuning.infer.predict import Predictor
+from prompt_tuning.jobs import feed, load
+from prompt_tuning.jobs.eval_job import EvalJob
+from prompt_tuning.jobs.infer_job import InferJob
+from prompt_tuning.jobs.load import Tuned
+from prompt_tuning.jobs.settings import Dataset
+
+
+class Ready(NamedTuple):
+  """What can answer.
+
+  Attributes:
+    model: the backbone, or the tuned model in its place.
+    prompts: the runs.
+    predictor: both together.
+    vocabulary: hash of the vocabulary.
+  """
+
+  model: Backbone
+  prompts: Tuned
+  predictor: Predictor
+  vocabulary: str
+
+
+def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
+  """Restore a job's model and load its prompts.
+
+  Args:
+    job: names them.
+    dataset: vocabulary, batch size and length of inputs.
+
+  Returns:
+    What can answer.
+
+  Raises:
+    ValueError: prompts of another model, a mesh that does not fit.
+    CheckpointError: something cannot be read.
+  """
+  mesh = job.mesh.build()
+  codec = feed.open_vocabulary(dataset)
+  model = backbone.load(
+    job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
+  )
+  prompts = load.load_several(job.prompt_file, model)
+  model = load.applied(prompts, model)
+  predictor = Predictor(
+    model.config,
+    model.params,
+    codec,
+    runs=prompts.runs,
+    input_length=dataset.lengths["inputs"],
+    batching=Batching(dataset.batch_size),
+    mesh=mesh,
+  )
+  return Ready(model, prompts, predictor, codec.sha256)

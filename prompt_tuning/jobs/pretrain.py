@@ -1,0 +1,170 @@
+"""From text to a T5 that prompts can be tuned for.
+
+Every stage is a training of the whole model: the same step, loop and bundles
+as everywhere, so a run that is killed goes on to the bit.
+"""
+
+import logging
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from prompt_tuning.checkpoints import (
+  backbone,
+  bundle,
+  hf,
+  paths,
+  restore,
+  t5x_writer,
+)
+from prompt_tuning.core import tree
+from prompt_tuning.data import vocabulary
+from prompt_tuning.jobs import (
+  conclusion,
+  feed,
+  folders,
+  identity,
+  pretrain_report,
+  train,
+)
+from prompt_tuning.jobs.held_out import HeldOut, sentinel_share
+from prompt_tuning.jobs.pretrain_job import (
+  PretrainJob,
+  Stage,
+  check_fills_a_batch,
+)
+from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.train import loop
+
+logger = logging.getLogger(__name__)
+
+VOCABULARY, HUGGING_FACE = "sentencepiece.model", "hf"
+
+
+def pretrain(
+  job: PretrainJob,
+  *,
+  configuration: Mapping[str, str] = train.NO_CONFIGURATION,
+  say: Callable[[str], None] = logger.info,
+) -> list[dict[str, Any]] | None:
+  """Pre-train from the start, or from where MODEL_DIR stands.
+
+  Args:
+    job: what to do.
+    configuration: see `train.train`.
+    say: see `train.train`.
+
+  Returns:
+    The report of every stage, see `pretrain_report`; None if it was told to
+    stop on the way.
+
+  Raises:
+    ValueError: the job cannot be done, or MODEL_DIR holds another run.
+    CheckpointError: something cannot be read or written.
+  """
+  folders.ensure_writable(job.model_dir, "MODEL_DIR")
+  for stage in job.stages:
+    _check(job, stage)
+  reports = []
+  path = job.initial_checkpoint_path
+  for stage in job.stages:
+    report = pretrain_report.read(job, stage)
+    if report is None:
+      report = _run(job, stage, path, configuration, say)
+    if report is None:
+      return None
+    reports.append(report)
+    path = str(checkpoint_path(job, stage))
+  if jax.process_index() == 0:
+    source = vocabulary.load(job.vocabulary_file).path
+    target = pathlib.Path(job.model_dir) / VOCABULARY
+    with paths.replacing(target, overwrite=True) as temporary:
+      shutil.copyfile(source, temporary)
+  return reports
+
+
+def checkpoint_path(job: PretrainJob, stage: Stage) -> pathlib.Path:
+  """Return where a stage's model is written, in T5X's native layout."""
+  return job.folder(stage) / f"checkpoint_{job.steps_after(stage)}"
+
+
+def _check(job: PretrainJob, stage: Stage) -> None:
+  """Tokenise a stage's text; refuse what could not be trained on."""
+  train_job = job.train_job(stage)
+  dataset = train_job.dataset
+  feed.open_vocabulary(dataset)
+  check_fills_a_batch(stage, feed.load(dataset, dataset.names[0], None))
+  # What does not fit into rows, or rows not onto the devices, shows here.
+  nowhere = identity.placements_of((), 1)
+  rows, mesh = job.model.vocab_size, job.mesh.build()
+  feed.train_batches(dataset, train_job.runs, nowhere, rows, None, mesh)
+
+
+def _run(
+  job: PretrainJob,
+  stage: Stage,
+  path: str | None,
+  configuration: Mapping[str, str],
+  say: Callable[[str], None],
+) -> dict[str, Any] | None:
+  """Run one stage and write its model; None if it was told to stop."""
+  train_job = job.train_job(stage)
+  mesh, rules = job.mesh.build(), job.mesh.rules
+  if path is None:
+    model = backbone.fresh(job.model, mesh, rules, job.seed, job.relpos_scale)
+  else:
+    model = backbone.load(path, job.model, mesh, rules, "float32")
+  say(f"{stage.name}: {stage.steps:,} steps")
+
+  def evaluator(parts: Assembly, mesh: Mesh | None) -> loop.Evaluator:
+    return HeldOut(job, stage, train_job, parts, mesh)
+
+  outcome = train.train(
+    train_job,
+    model=model,
+    evaluator=evaluator,
+    configuration=configuration,
+    say=say,
+  )
+  if outcome.result.reason == "preempted":
+    return None
+  report = _export(job, stage, outcome)
+  if jax.process_index() == 0:
+    folders.write_texts(job.model_dir, configuration)
+    # The report comes last: a stage that has one is done.
+    pretrain_report.write(job.folder(stage), report)
+  _wait(f"{stage.name} is written")
+  return report
+
+
+def _export(
+  job: PretrainJob, stage: Stage, outcome: conclusion.Outcome
+) -> dict[str, Any]:
+  """Write the model in both layouts, and what is worth knowing of it."""
+  params = jax.tree.map(lambda a: a[0], outcome.result.state.trainable["model"])
+  model = outcome.model._replace(params=params)
+  share = sentinel_share(job, model, outcome.codec, outcome.mesh)
+  report = pretrain_report.describe(job, stage, outcome.result, share)
+  params = tree.unflatten(bundle.to_host(tree.flatten(params)))
+  if jax.process_index() == 0:
+    leaves = restore.leaves_of(params)
+    dtype = np.dtype(job.save_dtype)
+    steps = job.steps_after(stage)
+    path = checkpoint_path(job, stage)
+    t5x_writer.write_t5x(path, leaves, step=steps, dtype=dtype, overwrite=True)
+    folder = job.folder(stage) / HUGGING_FACE
+    hf.write_hf(folder, leaves, job.model, dtype=dtype, overwrite=True)
+  return report
+
+
+def _wait(what: str) -> None:
+  """Let all hosts come to this point."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(what)

@@ -1,0 +1,157 @@
+"""Scoring the runs of a job: while they train, and when they are done."""
+
+import functools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from jax.sharding import Mesh
+
+from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.core.types import Params
+from prompt_tuning.data.vocabulary import Vocabulary
+from prompt_tuning.infer.batching import Batching
+from prompt_tuning.infer.evaluate import EvalSet, Evaluator, Job, Result
+from prompt_tuning.infer.predict import Predictor
+from prompt_tuning.infer.runs import Runs
+from prompt_tuning.jobs.eval_loss import EvalLoss
+from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.jobs.train_job import Run, TrainJob
+from prompt_tuning.train import loop
+
+
+class Scorer:
+  """Evaluates every run on its task.
+
+  Attributes:
+    sets: task or mixture -> its examples.
+  """
+
+  sets: Mapping[str, Sequence[EvalSet]]
+
+  def __init__(
+    self,
+    job: TrainJob,
+    assembly: Assembly,
+    backbone: Backbone,
+    codec: Vocabulary,
+    sets: Mapping[str, Sequence[EvalSet]],
+    mesh: Mesh | None,
+    loss: EvalLoss | None = None,
+    write: Callable[[Run, Sequence[Result], int], None] | None = None,
+  ):
+    """Prepare.
+
+    Args:
+      job: has the runs, and how to evaluate them.
+      assembly: what trains.
+      backbone: the model.
+      codec: the vocabulary.
+      sets: task or mixture -> its examples.
+      mesh: where everything lies.
+      loss: computes the training loss too.
+      write: writes a run's results of a step to files.
+
+    Raises:
+      ValueError: the sets cannot be evaluated in that way.
+    """
+    self._loss, self._write = loss, write
+    if job.evaluation is None:
+      raise ValueError("The job has no evaluation; set TrainJob.evaluation.")
+    self._settings, self._runs = job.evaluation, job.runs
+    self._assembly = assembly
+    self._backbone, self._codec, self._mesh = backbone, codec, mesh
+    self.sets = sets
+    # What cannot be done shows now, not when the first evaluation is due.
+    everything = [Job(dataset) for own in sets.values() for dataset in own]
+    if everything:
+      self._evaluator(Runs(), backbone.params, everything)
+
+  def __call__(self, trainable: Params) -> list[loop.Evaluation]:
+    """Score all runs, see `loop.Evaluator`."""
+    results = self.results(trainable)
+    found = list(map(summary, results))
+    if self._write is not None:
+      found = [
+        evaluation._replace(write=functools.partial(self._write, run, own))
+        for evaluation, run, own in zip(found, self._runs, results, strict=True)
+      ]
+    if self._loss is None:
+      return found
+    return [
+      evaluation._replace(losses=losses)
+      for evaluation, losses in zip(found, self._loss(trainable), strict=True)
+    ]
+
+  def results(self, trainable: Params) -> list[list[Result]]:
+    """Evaluate all runs.
+
+    Args:
+      trainable: the trainable part, with a leading run axis.
+
+    Returns:
+      For every run one result per task.
+    """
+    if self._assembly.program.tunes_model:
+      return [self._one_run(trainable, k) for k in range(len(self._runs))]
+    program, frozen = self._assembly.program, self._assembly.frozen
+    params = program.partition.merge(trainable, frozen)
+    delta = program.produce(params.get("tuner", {}))
+    runs = Runs(delta, self._assembly.placements)
+    jobs = [
+      Job(dataset, run=k)
+      for k, run in enumerate(self._runs)
+      for dataset in self.sets[run.task]
+    ]
+    results = iter(self.evaluate(runs, params["model"], jobs))
+    return [[next(results) for _ in self.sets[r.task]] for r in self._runs]
+
+  def evaluate(
+    self, runs: Runs, params: Params, jobs: Sequence[Job]
+  ) -> list[Result]:
+    """Evaluate any runs of the model, with the settings of the job."""
+    return self._evaluator(runs, params, jobs)()
+
+  def _evaluator(
+    self, runs: Runs, params: Params, jobs: Sequence[Job]
+  ) -> Evaluator:
+    predictor = Predictor(
+      self._backbone.config,
+      params,
+      self._codec,
+      runs=runs,
+      batching=Batching(self._settings.dataset.batch_size),
+      mesh=self._mesh,
+    )
+    return Evaluator(
+      predictor,
+      jobs,
+      by=self._settings.ways,
+      length=self._settings.max_decode_length,
+      method=self._settings.decoder,
+    )
+
+  def _one_run(self, trainable: Params, run: int) -> list[Result]:
+    """Evaluate one run whose backbone is its own."""
+    program, frozen = self._assembly.program, self._assembly.frozen
+    model = {"model": trainable["model"]}
+    own = jax.tree.map(lambda a: a[run], model)
+    rest = {k: v for k, v in trainable.items() if k != "model"}
+    banked = jax.tree.map(lambda a: a[run : run + 1], rest)
+    params = program.partition.merge({**own, **banked}, frozen)
+    delta = program.produce(params.get("tuner", {}))
+    runs = Runs(delta, (self._assembly.placements[run],))
+    jobs = [Job(dataset) for dataset in self.sets[self._runs[run].task]]
+    return self.evaluate(runs, params["model"], jobs)
+
+
+def summary(results: Sequence[Result]) -> loop.Evaluation:
+  """Condense a run's results: the mean of its tasks' scores selects."""
+  return loop.Evaluation(
+    statistics.fmean(result.score for result in results),
+    {
+      f"{result.job.dataset.task.name}/{name}": value
+      for result in results
+      for name, value in result.metrics.items()
+    },
+  )

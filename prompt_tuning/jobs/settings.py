@@ -1,0 +1,160 @@
+"""Settings that the commands share: data, evaluation, devices."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from prompt_tuning.core import axes
+from prompt_tuning.data import cache, planning, spec
+from prompt_tuning.infer import evaluate
+from prompt_tuning.jobs import task_modules
+from prompt_tuning.models.t5.decoding import Greedy, Method
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """What to train or evaluate on.
+
+  Attributes:
+    mixture_or_task_name: a task or mixture, or several (in training, for a
+      bank of runs); None where a file is read instead.
+    task_feature_lengths: limits of `inputs` and `targets` in tokens, EOS
+      included, virtual tokens not; None for no limits.
+    batch_size: rows of a batch; in training, of each run.
+    module: the user's own module, or several, that declares the task.
+    split: of the task; None for what it is evaluated on by default.
+    batching: `fixed`, `longest`, `buckets` or `packed`.
+    max_shapes: most different lengths with `buckets`, in training; a step is
+      compiled for each.
+    packed_lengths: positions of packed rows, `inputs` and `targets`, virtual
+      tokens included; None chooses them from the data.
+    use_cached: T5X's switch for tasks that seqio cached; without effect, since
+      tokenised examples are always cached here.
+    vocabulary_file: SentencePiece model; None for that of the environment.
+    cache_dir: where tokenised examples are; None for the usual place.
+  """
+
+  mixture_or_task_name: str | Sequence[str] | None
+  task_feature_lengths: Mapping[str, int | None] | None = None
+  batch_size: int = 128
+  module: str | Sequence[str] | None = None
+  split: str | None = "train"
+  batching: str = "buckets"
+  max_shapes: int = 8
+  packed_lengths: Mapping[str, int] | None = None
+  use_cached: bool = False
+  vocabulary_file: str | None = None
+  cache_dir: str | None = None
+
+  def __post_init__(self) -> None:
+    task_modules.ensure(listed(self.module or ()))
+    for name in self.names:
+      if self.split and not spec.get(name).components(self.split):
+        raise ValueError(
+          f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT, "
+          "EVAL_SPLIT or INFER_SPLIT."
+        )
+    if set(self.lengths) != set(cache.FEATURES):
+      raise ValueError(
+        f"TASK_FEATURE_LENGTHS names {', '.join(self.lengths)}; expected "
+        f"{' and '.join(cache.FEATURES)}."
+      )
+    if self.packed_lengths and set(self.packed_lengths) != set(cache.FEATURES):
+      raise ValueError(
+        f"PACKED_LENGTHS names {', '.join(self.packed_lengths)}; expected "
+        f"{' and '.join(cache.FEATURES)}."
+      )
+    if self.batch_size < 1:
+      raise ValueError(f"BATCH_SIZE must be positive; got {self.batch_size}.")
+    if self.batching not in planning.BATCHINGS:
+      raise ValueError(
+        f"BATCHING {self.batching!r}: expected one of "
+        f"{', '.join(planning.BATCHINGS)}."
+      )
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The tasks or mixtures."""
+    name = self.mixture_or_task_name
+    return () if name is None else listed(name)
+
+  @property
+  def packed_size(self) -> tuple[int, int] | None:
+    """Encoder and decoder positions of packed rows, if they are given."""
+    given = self.packed_lengths
+    return (given["inputs"], given["targets"]) if given else None
+
+  @property
+  def lengths(self) -> Mapping[str, int | None]:
+    """The limits, None where there is none."""
+    return self.task_feature_lengths or dict.fromkeys(cache.FEATURES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """How a run is scored while it trains, and by `eval`.
+
+  Attributes:
+    dataset: what on.
+    by: `generation` decodes, `rank` picks the likeliest label word; several
+      are all done, and the first one selects.
+    decoder: how to decode.
+    max_decode_length: positions to decode; None for the longest target.
+    num_examples: only the first so many of each task; None for all.
+  """
+
+  dataset: Dataset
+  by: str | Sequence[str] = evaluate.GENERATION
+  decoder: Method = dataclasses.field(default_factory=Greedy)
+  max_decode_length: int | None = None
+  num_examples: int | None = None
+
+  def __post_init__(self) -> None:
+    for way in self.ways:
+      if way not in evaluate.PREDICTION:
+        raise ValueError(
+          f"EVALUATE_BY {way!r}: expected "
+          f"{' or '.join(map(repr, evaluate.PREDICTION))}."
+        )
+
+  @property
+  def ways(self) -> tuple[str, ...]:
+    """The ways to evaluate."""
+    return listed(self.by)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+  """How devices are arranged.
+
+  Attributes:
+    data: data-parallel ways; None for all that `model` leaves.
+    model: model-parallel ways.
+    rules: logical axis -> mesh axis.
+  """
+
+  data: int | None = None
+  model: int = 1
+  rules: axes.AxisRules = axes.STANDARD_RULES
+
+  def build(self) -> Mesh | None:
+    """Make the mesh; None where one device does everything.
+
+    Raises:
+      ValueError: the devices of the job do not make up this mesh.
+    """
+    data = self.data
+    if data is None:
+      data = max(jax.device_count() // self.model, 1)
+    if data == self.model == 1 and jax.process_count() == 1:
+      return None
+    return axes.make_mesh(data, self.model)
+
+
+def listed(value: Any) -> tuple[Any, ...]:
+  """See one value as several; a text is one."""
+  is_several = isinstance(value, Iterable) and not isinstance(value, str)
+  return tuple(value) if is_several else (value,)

@@ -1,0 +1,262 @@
+"""From a job and a frozen model to what the step reads and writes."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh, use_abstract_mesh
+
+from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.core import axes, partition
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.partition import TRAIN
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import Array, Batch, Params
+from prompt_tuning.data import spec
+from prompt_tuning.data.vocabulary import Vocabulary
+from prompt_tuning.jobs import load
+from prompt_tuning.jobs.identity import placements_of
+from prompt_tuning.jobs.train_job import Run, TrainJob
+from prompt_tuning.models.t5 import network, quantized
+from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.train import optimizers, state
+from prompt_tuning.train.state import TrainState
+from prompt_tuning.train.step import Program
+from prompt_tuning.tuners import bank, initializers
+from prompt_tuning.tuners.initializers import Context
+
+_WORDS_OF_UNLABELLED = {
+  "record": initializers.RECORD_LABELS,
+  "wsc": initializers.WSC_LABELS,
+}
+
+
+class Assembly(NamedTuple):
+  """Everything that a step needs.
+
+  Attributes:
+    program: what a step computes.
+    state: before the first step.
+    frozen: the frozen part of the parameters.
+    tuners: the tuning method of every run; none for model tuning.
+    placements: where virtual tokens stand, of every run.
+  """
+
+  program: Program
+  state: TrainState
+  frozen: Params
+  tuners: tuple[nn.Module, ...]
+  placements: tuple[Placement, ...]
+
+
+def assemble(
+  job: TrainJob,
+  backbone: Backbone,
+  codec: Vocabulary,
+  start_step: int,
+  mesh: Mesh | None,
+  program: Program | None = None,
+) -> Assembly:
+  """Initialise what trains, divide it from what does not, build the step.
+
+  Args:
+    job: what to do.
+    backbone: the frozen model; initialisers see its embedding table.
+    codec: the vocabulary.
+    start_step: that of the optimizer.
+    mesh: where everything lies.
+    program: of this job, if it is built already; see `abstract_assembly`.
+
+  Returns:
+    The program and its state.
+
+  Raises:
+    ValueError: the rules, the initialisers or the runs do not fit.
+  """
+  runs = job.runs
+  tuners = job.tuners
+  whole: dict[str, Params] = {"model": backbone.params}
+  if tuners:
+    table = _readable(quantized.embedding_table(backbone.params), mesh)
+    contexts = [_context(run, table, codec) for run in runs]
+    keys = [jax.random.key(run.seed) for run in runs]
+    # A prompt sampled from a split table would come out split.
+    made = bank.init_bank(tuners, keys, contexts).params
+    whole["tuner"] = axes.replicated(mesh, made)
+  if program is None:
+    program = build_program(job, backbone.config, whole, start_step, mesh)
+  trainable, frozen = program.partition.split(whole)
+  if "model" in trainable:
+    copies = jax.tree.map(lambda a: _copies(a, len(runs)), trainable["model"])
+    trainable = {**trainable, "model": copies}
+  if program.places is None:
+    program = with_places(program, trainable, mesh)
+  seeds = [run.seed for run in runs]
+  fresh = state.create(trainable, program.optimizer, seeds, program.places)
+  if mesh is None:
+    # Bound to its device, as the step will return it: or the second step would
+    # be compiled again for what looks like another input.
+    fresh = jax.tree.map(lambda a: jax.device_put(a, a.sharding), fresh)
+  placements = placements_of(tuners, len(runs))
+  return Assembly(program, fresh, frozen, tuners, placements)
+
+
+def build_program(
+  job: TrainJob,
+  config: T5Config,
+  whole: Mapping[str, Params],
+  start_step: int,
+  mesh: Mesh | None,
+) -> Program:
+  """Build the step; nothing is computed.
+
+  Args:
+    job: what to do.
+    config: of the model.
+    whole: {"model": parameters, "tuner": those of all runs}; arrays, or what
+      only describes them.
+    start_step: that of the optimizer.
+    mesh: where rows and parameters lie.
+
+  Returns:
+    The program, without `places`: what trains is not known yet.
+
+  Raises:
+    ValueError: the rules do not fit, or train what is quantised.
+  """
+  runs = job.runs
+  parts = partition.build(job.rules, _shapes_of_one_run(whole))
+  quantized.refuse_training(
+    (leaf.path, leaf.dtype) for leaf in parts.leaves if leaf.mode == TRAIN
+  )
+  optimizer = optimizers.bank_optimizer(
+    job.optimizer,
+    [run.learning_rate for run in runs],
+    start_step=start_step,
+    schedule=job.schedule,
+  )
+  return Program(
+    forward=_forward(config, mesh, job.mesh.rules),
+    produce=_produce(job.tuners),
+    partition=parts,
+    objective=job.objective,
+    optimizer=optimizer,
+    num_runs=len(runs),
+    num_microbatches=job.num_microbatches,
+    dropout=config.dropout_rate > 0,
+  )
+
+
+def with_places(
+  program: Program, trainable: Params, mesh: Mesh | None
+) -> Program:
+  """Say where the state of a program lies.
+
+  Args:
+    program: what a step computes.
+    trainable: its trainable part, on the mesh; arrays, or what describes them.
+    mesh: where everything lies; None for the default device.
+
+  Returns:
+    The program that keeps its state there.
+  """
+  if mesh is None:
+    return program
+  places = state.places(trainable, program.optimizer, mesh)
+  return dataclasses.replace(program, places=places)
+
+
+def _context(run: Run, table: Array, codec: Vocabulary) -> Context:
+  """Show a run's initialiser the model's table and the task's words."""
+  return Context(
+    embeddings=table,
+    tokenize=codec.encode,
+    label_words=task_words(run.task),
+    load_prompt=load.encoder_prompt,
+  )
+
+
+def task_words(name: str) -> tuple[str, ...]:
+  """List the words that stand for a task's classes.
+
+  Args:
+    name: of a task or mixture.
+
+  Returns:
+    The label words of every task that trains, each once; for tasks without a
+    label set, the words that the paper (section 3.2) puts in their place.
+  """
+  words: dict[str, None] = {}
+  for task, _ in spec.get(name).components("train"):
+    words |= dict.fromkeys(
+      task.label_words or _WORDS_OF_UNLABELLED.get(task.dataset, ())
+    )
+  return tuple(words)
+
+
+def _shapes_of_one_run(whole: Mapping[str, Params]) -> Params:
+  """Describe the parameters as one run sees them, for counts and rules."""
+
+  def one(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+  shapes: dict[str, Params] = {"model": whole["model"]}
+  if "tuner" in whole:
+    shapes["tuner"] = jax.tree.map(one, whole["tuner"])
+  return shapes
+
+
+def _copies(leaf: Array, count: int) -> Array:
+  """Give every run its own copy, split over devices as the original is."""
+  where = axes.stacked(leaf.sharding)
+  shape = (count, *leaf.shape)
+  return jax.jit(jnp.broadcast_to, static_argnums=1, out_shardings=where)(
+    leaf, shape
+  )
+
+
+def _forward(
+  config: T5Config, mesh: Mesh | None, rules: axes.AxisRules
+) -> Callable[..., Array]:
+  """Apply the model to rows that stay on the devices that have them.
+
+  Where weights are split over those devices too, a layer's are gathered when
+  it runs. Left to itself, the compiler gathers the rows instead, and adds up
+  every product's parts. It is left to itself where devices cannot share rows
+  evenly, as those of small microbatches: XLA was seen to compute wrong losses
+  of rows that it had to pad.
+  """
+  model: Any = network.T5(config)
+  # A device's place on the data axis is for rows first, then for features.
+  ordered = sorted(rules, key=lambda rule: rule[0] != "batch")
+
+  def forward(
+    params: Params, batch: Batch, delta: Delta, keys: Array | None
+  ) -> Array:
+    rows = len(batch["encoder_input_tokens"])
+    with contextlib.ExitStack() as around:
+      if mesh is not None and rows % mesh.shape[axes.DATA] == 0:
+        around.enter_context(use_abstract_mesh(mesh.abstract_mesh))
+        around.enter_context(nn.logical_axis_rules(ordered))
+      logits: Array = model.apply({"params": params}, batch, delta, keys)
+    return logits
+
+  return forward
+
+
+def _produce(tuners: Sequence[nn.Module]) -> Callable[[Params], Delta]:
+  def produce(params: Params) -> Delta:
+    return bank.apply_bank(tuners[0], params) if tuners else Delta()
+
+  return produce
+
+
+def _readable(table: Array, mesh: Mesh | None) -> Array:
+  """Give every host the whole table."""
+  if mesh is None or table.is_fully_addressable:
+    return table
+  return jax.jit(lambda x: x, out_shardings=axes.everywhere(mesh))(table)

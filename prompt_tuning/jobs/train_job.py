@@ -1,0 +1,242 @@
+"""What a training command does, as plain values that gin, or code, builds.
+
+A job is checked as far as it can be before anything large is read.
+"""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+
+from prompt_tuning.core import partition
+from prompt_tuning.jobs.settings import (
+  Dataset,
+  Evaluation,
+  MeshShape,
+  listed,
+)
+from prompt_tuning.models.t5 import quantized
+from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.train.objectives import CrossEntropy, Objective
+from prompt_tuning.train.optimizers import Adafactor, OptimizerFactory
+from prompt_tuning.train.schedules import FactorSchedule, Schedule
+
+# Called with those fields of the model that it has too; see `build_tuner`.
+TunerFactory = Callable[..., nn.Module]
+
+
+class Run(NamedTuple):
+  """One of the runs that train side by side.
+
+  Attributes:
+    name: tells it from the others; empty where there is only one.
+    seed: of its initial values, its order of examples, and its dropout.
+    learning_rate: its base learning rate.
+    task: its task or mixture.
+    tuner: makes its tuning method; None tunes the model itself.
+    group: shared with the runs that differ in their seeds only; None where
+      there is one seed.
+  """
+
+  name: str
+  seed: int
+  learning_rate: float
+  task: str
+  tuner: TunerFactory | None
+  group: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+  """Everything that `train` needs to know.
+
+  The runs are all combinations of seeds, learning rates, tasks and tuners.
+  They train side by side in one program, each as it would alone.
+
+  Attributes:
+    model_dir: folder of the run.
+    model: the backbone.
+    initial_checkpoint_path: its weights; None where a model is handed in.
+    dataset: what to train on.
+    tuner: makes the tuning method, or several; None for model tuning.
+    rules: what trains, see `core.partition`.
+    total_steps: the step to stop at, counted as T5X does: the steps of the
+      checkpoint included.
+    relative_steps: steps to train, the checkpoint's not counted; wins over
+      `total_steps`.
+    restored_step: the step that the optimizer goes on from; None for the
+      checkpoint's.
+    optimizer: builds each run's optimizer.
+    schedule: (step, base rate) -> rate.
+    objective: what is minimised.
+    learning_rates: base rates.
+    seeds: seeds.
+    num_microbatches: pieces of a batch whose gradients are added up.
+    mesh: arrangement of the devices.
+    restore_dtype: of the frozen weights; `int8` and `int4` quantise what is
+      multiplied, see `models.t5.quantized`.
+    evaluation: how runs are scored; None for not at all.
+    eval_period: steps between evaluations.
+    eval_at_start: whether to evaluate before the first step too.
+    eval_steps: batches of the evaluation split on which the training loss is
+      computed too; 0 for none.
+    checkpoint_period: steps between bundles.
+    keep_checkpoints: bundles kept besides the best.
+    keep_best: whether the best ones are kept.
+    log_period: steps between lines of the log.
+    patience: evaluations without improvement after which training stops.
+    controls: at the end, also score the model without a prompt and with a
+      random one, and hash the frozen weights to show that they are unchanged.
+    json_write_n_results: predictions written at the end; None for all.
+    progress_bar: whether to draw one.
+    tensorboard: whether to write event files.
+  """
+
+  model_dir: str
+  model: T5Config
+  initial_checkpoint_path: str | None
+  dataset: Dataset
+  tuner: TunerFactory | Sequence[TunerFactory] | None = None
+  rules: Sequence[partition.RuleLike] = partition.TUNER_ONLY
+  total_steps: int | None = None
+  relative_steps: int | None = None
+  restored_step: int | None = None
+  optimizer: OptimizerFactory = dataclasses.field(default_factory=Adafactor)
+  schedule: Schedule = dataclasses.field(default_factory=FactorSchedule)
+  objective: Objective = dataclasses.field(default_factory=CrossEntropy)
+  learning_rates: Sequence[float] = (0.3,)
+  seeds: Sequence[int] = (0,)
+  num_microbatches: int = 1
+  mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+  restore_dtype: str = "float32"
+  evaluation: Evaluation | None = None
+  eval_period: int = 1_000
+  eval_at_start: bool = False
+  eval_steps: int = 20
+  checkpoint_period: int = 1_000
+  keep_checkpoints: int = 2
+  keep_best: bool = True
+  log_period: int = 100
+  patience: int | None = None
+  controls: bool = False
+  json_write_n_results: int | None = None
+  progress_bar: bool = True
+  tensorboard: bool = True
+
+  def __post_init__(self) -> None:
+    if self.total_steps is None and self.relative_steps is None:
+      raise ValueError("Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE.")
+    for seed in listed(self.seeds):
+      if not isinstance(seed, int):
+        raise ValueError(
+          f"Seeds are integers; got {seed!r}. A run must be repeatable, also "
+          "when it resumes: set RANDOM_SEED to a number."
+        )
+    quantized.scheme(self.restore_dtype)
+    _ = self.tuners  # what does not build, shows here
+    names = collections.Counter(run.name for run in self.runs)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+      raise ValueError(
+        f"Several runs are called {', '.join(twice)}: SEEDS, LEARNING_RATES, "
+        "MIXTURE_OR_TASK_NAME or TUNER name the same one twice."
+      )
+
+  @property
+  def runs(self) -> tuple[Run, ...]:
+    """All combinations, those of the first task first."""
+    choices = {
+      "task": self.dataset.names,
+      "tuner": listed(self.tuner) or (None,),
+      "learning_rate": listed(self.learning_rates),
+      "seed": listed(self.seeds),
+    }
+    runs = []
+    for values in itertools.product(*choices.values()):
+      chosen = dict(zip(choices, values, strict=True))
+      labels = {
+        what: _label(what, value, choices[what])
+        for what, value in chosen.items()
+        if len(choices[what]) > 1
+      }
+      name, group = "_".join(labels.values()), None
+      if "seed" in labels:
+        del labels["seed"]
+        group = "_".join(labels.values())
+      runs.append(Run(name=name, group=group, **chosen))
+    return tuple(runs)
+
+  @property
+  def tuners(self) -> tuple[nn.Module, ...]:
+    """The tuning method of every run; none for model tuning."""
+    return tuple(
+      build_tuner(run.tuner, self.model)
+      for run in self.runs
+      if run.tuner is not None
+    )
+
+  def num_steps(self, restored_step: int) -> int:
+    """Count the updates to do after a checkpoint.
+
+    Args:
+      restored_step: the step that the run goes on from.
+
+    Returns:
+      Updates in all, those that a resumed run has done included.
+
+    Raises:
+      ValueError: there are none to do.
+    """
+    if self.relative_steps is not None:
+      if self.relative_steps < 1:
+        raise ValueError(
+          f"TRAIN_STEPS_RELATIVE must be positive; got {self.relative_steps}."
+        )
+      return self.relative_steps
+    steps = (self.total_steps or 0) - restored_step
+    if steps < 1:
+      raise ValueError(
+        f"TRAIN_STEPS = {self.total_steps} leaves {steps} steps: as in T5X it "
+        f"counts the {restored_step:,} steps of the checkpoint. Set it to "
+        f"{restored_step:,} plus the steps to train, or set "
+        "TRAIN_STEPS_RELATIVE."
+      )
+    return steps
+
+
+def build_tuner(factory: TunerFactory, model: T5Config) -> nn.Module:
+  """Build a tuning method for a model.
+
+  Args:
+    factory: a class of `tuners`, or a partial of one.
+    model: gives the fields that have the same name, such as `emb_dim`.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: it is built already, or it is no tuning method.
+  """
+  kind = getattr(factory, "func", factory)
+  if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+    raise ValueError(
+      "TUNER must be a tuning method without parentheses, such as "
+      f"@tuners.Prompt; got {factory!r}."
+    )
+  names = {field.name for field in dataclasses.fields(kind)}
+  shared = {
+    field.name: getattr(model, field.name)
+    for field in dataclasses.fields(model)
+    if field.name in names
+  }
+  return factory(**shared)
+
+
+def _label(what: str, value: Any, values: Sequence[Any]) -> str:
+  """Name one of several choices within the name of a run."""
+  if what == "tuner":
+    return f"tuner{values.index(value)}"
+  return {"seed": "seed", "learning_rate": "lr", "task": ""}[what] + str(value)

@@ -1,0 +1,1 @@
+"""What this machine's processors, memory and processes are told."""

@@ -1,0 +1,1 @@
+"""What training needs and costs on TPUs that are not here."""

@@ -1,0 +1,336 @@
+"""Compile the training step for TPUs that are not here.
+
+`libtpu` brings the compiler; it runs on any CPU, and nothing is executed.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from prompt_tuning.core import axes, tree
+from prompt_tuning.jobs import abstract_setup
+from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.models.t5 import quantized
+from prompt_tuning.plans import compiled_cost
+from prompt_tuning.plans.chips import GIB, Slice
+from prompt_tuning.plans.compiled_cost import Cost
+from prompt_tuning.train.step import AbstractStep
+
+# Without these, libtpu asks the network which TPU it runs on, for seconds and
+# with warnings, and locks other processes out.
+_ENVIRONMENT: Mapping[str, str] = {
+  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+  """Bytes on one chip, at the moment of the step when most are in use.
+
+  The compiler packs them with gaps between, of a few percent where there is
+  room; a program that does not fit with its gaps is none.
+
+  Attributes:
+    trained: of everything that trains: all runs' parameters and the optimizer.
+    arguments: of all that the step is given, as the compiler lays it out.
+    temporaries: of all that it needs on the way, activations above all.
+    total: of everything at once, the program's code included.
+  """
+
+  trained: float
+  arguments: float
+  temporaries: float
+  total: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How the step lies on one mesh of a slice.
+
+  Attributes:
+    slice: the chips.
+    data: data-parallel ways.
+    model: model-parallel ways.
+    failure: why there is no program; None where there is one.
+    footprint: bytes on a chip; None without a program.
+    needed: bytes that a program which does not fit would take, if known.
+    weights: bytes of the model on a chip, frozen and trained; 0 if unknown.
+    trains_model: whether any of the model's own parameters trains.
+    cost: what it costs; None without a program.
+    moved: bytes that a step must read from or write to memory.
+    seconds: that compiling took; 0 without a program.
+  """
+
+  slice: Slice
+  data: int
+  model: int
+  failure: str | None = None
+  footprint: Footprint | None = None
+  needed: float | None = None
+  weights: float = 0.0
+  trains_model: bool = False
+  cost: Cost | None = None
+  moved: float = 0.0
+  seconds: float = 0.0
+
+  @property
+  def fits(self) -> bool:
+    """Whether there is a program."""
+    return self.footprint is not None
+
+  @property
+  def times(self) -> dict[str, float]:
+    """Seconds that arithmetic, memory and links take at least."""
+    if self.cost is None:
+      return {}
+    chip = self.slice.chip
+    sent = sum(one.sent for one in self.cost.collectives)
+    return {
+      "arithmetic": self.cost.flops / chip.flops,
+      "memory": self.moved / chip.memory_bandwidth,
+      "links": sent / chip.link_bandwidth,
+    }
+
+  @property
+  def bound(self) -> float:
+    """Seconds that a step takes at least; infinite if it does not fit."""
+    return max(self.times.values(), default=math.inf)
+
+
+def plan(job: TrainJob, where: Slice, model: int) -> Plan:
+  """Compile the step for one mesh.
+
+  Args:
+    job: what to do; its own mesh gives the axis rules only.
+    where: the chips.
+    model: model-parallel ways; the rest of the chips share the batch.
+
+  Returns:
+    The plan; one that cannot be is no error.
+
+  Raises:
+    ValueError: `libtpu` is missing or does not know the slice, or the job
+      cannot be planned on any mesh.
+  """
+  data = where.count // model
+  try:
+    mesh = make_mesh(where, data, model)
+    step = abstract_setup.describe(job, mesh)
+  except abstract_setup.MeshError as error:
+    return Plan(where, data, model, failure=str(error))
+  made = Plan(
+    *(where, data, model),
+    weights=model_bytes(step),
+    trains_model=step.program.partition.trains("model"),
+  )
+  if made.weights > where.chip.memory:
+    return dataclasses.replace(made, failure="weights alone do not fit")
+  started = time.perf_counter()
+  lowered = jax.jit(step.program.step, donate_argnums=0).lower(*step.arguments)
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed = needed_memory(str(error))
+    if needed is None:
+      raise ValueError(
+        f"The TPU compiler failed for {where}: {str(error)[:2_000]}"
+      ) from error
+    return dataclasses.replace(made, failure="out of memory", needed=needed)
+  return dataclasses.replace(
+    made,
+    footprint=_footprint(compiled, step),
+    cost=compiled_cost.read(compiled.as_text() or "", where.count),
+    moved=_moved(compiled, step),
+    seconds=time.perf_counter() - started,
+  )
+
+
+def make_mesh(where: Slice, data: int, model: int) -> Mesh:
+  """Arrange the chips of a slice as training would.
+
+  Args:
+    where: the chips.
+    data: data-parallel ways.
+    model: model-parallel ways.
+
+  Returns:
+    A mesh of devices that only a compiler can use.
+
+  Raises:
+    ValueError: `libtpu` is missing, or does not know the slice.
+    MeshError: JAX cannot arrange the chips like this.
+  """
+  auto = AxisType.Auto
+  try:
+    return jax.make_mesh(
+      (data, model),
+      (axes.DATA, axes.MODEL),
+      axis_types=(auto, auto),
+      devices=_devices(where),
+    )
+  except NotImplementedError as error:
+    raise abstract_setup.MeshError(
+      "JAX cannot lay this mesh on the slice"
+    ) from error
+
+
+def _devices(where: Slice) -> Any:
+  """Ask libtpu for the chips of a slice."""
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError(
+      "Planning needs the TPU compiler: pip install 'prompt-tuning[plan]'."
+    )
+  for name, value in _ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+  settings: Any = jax.config
+  if not settings.jax_platforms:  # or JAX looks for the TPU itself
+    jax.config.update("jax_platforms", "cpu")
+  from jax.experimental import topologies
+
+  options: dict[str, Any] = {}
+  if where.generation == "v4":
+    options["chip_config_name"] = "megacore"  # a chip's two cores as one device
+  if where.count < 4:
+    depth = (1,) * (3 - len(where.shape))
+    options["chips_per_host_bounds"] = [*where.shape, *depth]
+  try:
+    described = topologies.get_topology_desc(
+      platform="tpu", topology_name=str(where), **options
+    )
+  except jax.errors.JaxRuntimeError as error:
+    raise ValueError(f"--topology {where}: {error}") from error
+  return described.devices
+
+
+def needed_memory(message: str) -> float | None:
+  """Read off an error how many bytes a program would have taken.
+
+  Args:
+    message: of the compiler.
+
+  Returns:
+    Bytes on one chip; None where it speaks of something else.
+  """
+  if "RESOURCE_EXHAUSTED" not in message:
+    return None
+  found = re.search(r"Used ([\d.]+)([KMGT]) of", message) or re.search(
+    r"required [^(]*\(([\d.]+)([KMGT])\)", message
+  )
+  if found is None:
+    return None
+  return float(found[1]) * GIB * 1024.0 ** ("KMGT".index(found[2]) - 2)
+
+
+def _bytes(leaves: Iterable[Any]) -> float:
+  """Add up what one chip has of some described arrays."""
+  return float(
+    sum(
+      math.prod(leaf.sharding.shard_shape(leaf.shape))
+      * quantized.itemsize(leaf.dtype)
+      for leaf in leaves
+    )
+  )
+
+
+def model_bytes(step: AbstractStep) -> float:
+  """Add up what one chip has of the model, frozen and trained."""
+  both = {"frozen": step.frozen, "trainable": step.state.trainable}
+  return _bytes(
+    leaf for path, leaf in tree.flatten(both).items() if "/model/" in path
+  )
+
+
+def _footprint(compiled: Any, step: AbstractStep) -> Footprint:
+  stats = compiled.memory_analysis()
+  arguments = stats.argument_size_in_bytes
+  # Not `temp_size_in_bytes`, which counts more than the compiler allots: for
+  # XXL on one v6e 12.8 GiB, where its own buffer assignment has 9.0.
+  peak = stats.peak_memory_in_bytes
+  return Footprint(
+    trained=_bytes(jax.tree.leaves(step.state)),
+    arguments=arguments,
+    temporaries=peak - arguments,
+    total=peak + stats.generated_code_size_in_bytes,
+  )
+
+
+def _moved(compiled: Any, step: AbstractStep) -> float:
+  """Count what must pass through memory: arguments in, results out, once.
+
+  The embedding table is left out, of which a step reads some rows only.
+  """
+  stats = compiled.memory_analysis()
+  flat = tree.flatten(step.frozen)
+  tables = _bytes(
+    leaf for path, leaf in flat.items() if "/token_embedder/" in path
+  )
+  moved = stats.argument_size_in_bytes + stats.output_size_in_bytes - tables
+  return float(max(moved, 0.0))
+
+
+def candidates(where: Slice) -> list[int]:
+  """List model-parallel ways to try, the fewest first."""
+  return [ways for ways in range(1, where.count + 1) if not where.count % ways]
+
+
+def best(plans: Iterable[Plan]) -> Plan | None:
+  """Choose the plan of the lowest bound among those that fit.
+
+  Args:
+    plans: of one slice.
+
+  Returns:
+    The cheapest; with bounds equal to three digits, the one that leaves the
+    least to overlap, then the one of least memory. None if none fits.
+  """
+  fitting = [one for one in plans if one.footprint is not None]
+  return min(
+    fitting,
+    key=lambda one: (
+      float(f"{one.bound:.2e}"),
+      sum(one.times.values()),
+      one.footprint.total if one.footprint else math.inf,
+    ),
+    default=None,
+  )
+
+
+def plan_slice(job: TrainJob, where: Slice, meshes: str = "all") -> list[Plan]:
+  """Compile a job's step for the meshes of one slice.
+
+  Args:
+    job: what to do.
+    where: the chips.
+    meshes: `all`, `first` (that fits) or `given` (the job's).
+
+  Returns:
+    One plan per mesh that was tried.
+
+  Raises:
+    ValueError: the slice or the job cannot be planned at all.
+  """
+  ways = candidates(where)
+  if meshes == "given":
+    if job.mesh.model not in ways:
+      raise ValueError(
+        f"MODEL_PARALLEL = {job.mesh.model} does not divide the number of "
+        f"chips of {where}, {where.count}."
+      )
+    ways = [job.mesh.model]
+  plans: list[Plan] = []
+  for model in ways:
+    plans.append(plan(job, where, model))
+    if meshes == "first" and plans[-1].fits:
+      break
+  return plans

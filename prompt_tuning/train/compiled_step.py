@@ -1,0 +1,81 @@
+"""The jitted step, and its compilation while the weights are read."""
+
+import logging
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from prompt_tuning.core.partition import TRAIN
+from prompt_tuning.machine import kernels
+from prompt_tuning.train.step import AbstractStep, Program
+
+logger = logging.getLogger(__name__)
+
+
+class Jitted:
+  """A program's jitted step, compiled as suits the batch and the machine.
+
+  Args:
+    program: whose step; it takes the place of its state.
+  """
+
+  def __init__(self, program: Program):
+    self._program = program
+    leaves = program.partition.leaves
+    trained = (leaf.size for leaf in leaves if leaf.mode == TRAIN)
+    self._largest = max(trained, default=0)
+    self._ways: dict[tuple[tuple[str, str], ...], Any] = {}
+
+  def suited(self, batch: Mapping[str, Any]) -> Any:
+    """Give the jitted step for a batch, or for what describes one."""
+    positions = math.prod(batch["encoder_input_tokens"].shape)
+    positions //= self._program.num_microbatches
+    options = kernels.step_options(positions, self._largest)
+    way = tuple(sorted(options.items()))
+    if way not in self._ways:
+      self._ways[way] = jax.jit(
+        self._program.step, donate_argnums=0, compiler_options=dict(options)
+      )
+    return self._ways[way]
+
+  def __call__(self, state: Any, frozen: Any, batch: Mapping[str, Any]) -> Any:
+    """Take a step, see `Program.step`."""
+    return self.suited(batch)(state, frozen, batch)
+
+
+class Compiling:
+  """A step that is being compiled in a thread.
+
+  Called with such arguments, it runs that program, which JAX keeps in memory.
+  Others have another one compiled then, as any new shape. The process cannot
+  end before the thread does.
+
+  Args:
+    described: the step and what it will be given.
+
+  Attributes:
+    program: whose step it is.
+  """
+
+  def __init__(self, described: AbstractStep):
+    self.program = described.program
+    self._step = Jitted(self.program)
+    self._thread = threading.Thread(
+      target=self._compile, args=described.arguments
+    )
+    self._thread.start()
+
+  def _compile(self, state: Any, frozen: Any, batch: Any) -> None:
+    try:
+      self._step.suited(batch).lower(state, frozen, batch).compile()
+    except Exception:
+      # What is wrong with the step, its first call meets too.
+      logger.warning("The step was not compiled ahead.", exc_info=True)
+
+  def __call__(self, *arguments: Any) -> Any:
+    """Take a step, see `Program.step`; the first waits for the program."""
+    self._thread.join()
+    return self._step(*arguments)

@@ -1,0 +1,609 @@
+"""The launchers print and run the right words, and those arrive as they are."""
+
+import os
+import pathlib
+import pickle
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import pytest
+
+from prompt_tuning.cluster import gke, program, slurm, slurm_task, tpu_vm
+from prompt_tuning.launch import command, flags, launch
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# What a shell, ssh, YAML or Kubernetes could mistake for its own.
+ARGS = [
+  "--gin_file=models/t5_1_1_base_prompt.gin",
+  "--gin.MODEL_DIR='gs://x/y  z'",
+  "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, \"targets\": 8}",
+  '--gin.NAME="it\'s $HOME $(id) $$ `id` \\ \\n * ~ # ; & | > % ! {a,b} é"',
+  "--gin_search_paths=",
+  "--tfds_data_dir",
+  "a b",
+]
+JOINED = [*ARGS, "--multiprocess_gpu"]
+GKE = "--cluster=c --workload=w --tpu_type=v5litepod-16 --docker_image=i:1"
+TPU = "--name=n --zone=z"
+KIND = "--accelerator_type=v5litepod-16 --runtime_version=v2-alpha-tpuv5-lite"
+EVERY_STEP = "create install run logs"
+SLURM = "--timeout_min=60 --nodes=2 --gpus_per_node=4"
+
+# Writes its name, its words, and one variable; then does what it is told to.
+FAKE = """#!/bin/bash
+n=$(ls "$RECORDS" | wc -l)
+printf '%s\\0' "${0##*/}" "$@" > "$RECORDS/$n.part"
+printf '%s' "$VARIABLE" > "$RECORDS/../variable"
+mv "$RECORDS/$n.part" "$RECORDS/$n"
+"""
+
+
+class Fakes:
+  """Executables that record what they are called with."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.bin, self.records = folder / "bin", folder / "records"
+    self.bin.mkdir()
+    self.records.mkdir()
+
+  def add(self, name: str, does: str = "") -> pathlib.Path:
+    path = self.bin / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(FAKE + does)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+  def calls(self) -> list[list[str]]:
+    found = sorted(self.records.glob("[0-9]*"), key=lambda p: int(p.stem))
+    return [p.read_text().split("\0")[:-1] for p in found]
+
+  def only_call(self, within_s: float = 20) -> list[str]:
+    deadline = time.monotonic() + within_s
+    while not list(self.records.glob("*")) and time.monotonic() < deadline:
+      time.sleep(0.02)
+    time.sleep(0.05)
+    (call,) = self.calls()
+    return call
+
+
+@pytest.fixture
+def fakes(tmp_path, monkeypatch):
+  made = Fakes(tmp_path)
+  monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+  monkeypatch.setenv("RECORDS", str(made.records))
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  monkeypatch.delenv("VARIABLE", raising=False)
+  (tmp_path / "home").mkdir()
+  for name in ("gcloud", "xpk", "sbatch", "srun"):
+    made.add(name)
+  return made
+
+
+def shell(script, **variables):
+  return subprocess.run(
+    ["bash", "-c", script],
+    env={**os.environ, **variables},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def option(words, name):
+  (found,) = [w for w in words if w.startswith(f"--{name}=")]
+  return found.partition("=")[2]
+
+
+def called(module, text, args=ARGS):
+  engine = module.__name__.rpartition(".")[2]
+  return launch.main([engine, *shlex.split(text), "--", *args])
+
+
+# What is printed, is what runs.
+
+
+@pytest.mark.parametrize(
+  ("module", "text"),
+  [
+    (gke, f"{GKE} --num_slices=2 --env VARIABLE='x y'"),
+    (tpu_vm, f"{TPU} --steps install run --package='p @ q' --env A='x y'"),
+    (tpu_vm, f"{TPU} {KIND} --steps create run --spot"),
+  ],
+)
+def test_printed_lines_are_the_commands_that_run(fakes, capsys, module, text):
+  assert called(module, f"{text} --dry_run") == 0
+  printed = capsys.readouterr().out
+  assert fakes.calls() == []
+  assert shell(printed).returncode == 0
+  pasted = fakes.calls()
+  assert [shlex.split(line) for line in printed.splitlines()] == pasted
+  assert called(module, text) == 0
+  assert fakes.calls() == pasted * 2
+
+
+@pytest.mark.parametrize(
+  ("module", "text"),
+  [
+    (gke, GKE),
+    (tpu_vm, f"{TPU} {KIND} --queued --package=p --steps {EVERY_STEP}"),
+    (slurm, SLURM),
+  ],
+)
+def test_a_dry_run_needs_no_engine(fakes, capsys, monkeypatch, module, text):
+  monkeypatch.setitem(sys.modules, "submitit", None)  # not importable
+  assert called(module, f"{text} --dry_run") == 0
+  assert fakes.calls() == []
+  monkeypatch.setenv("PATH", str(fakes.records))
+  assert called(module, f"{text} --dry_run") == 0
+  out, err = capsys.readouterr()
+  assert "gin_search_paths=" in out
+  assert err == ""
+
+
+@pytest.mark.parametrize(
+  ("module", "text", "tool"),
+  [
+    (gke, GKE, "xpk"),
+    (tpu_vm, TPU, "gcloud"),
+    (slurm, SLURM, "sbatch"),
+  ],
+)
+def test_a_missing_engine_is_named(
+  fakes, capsys, monkeypatch, module, text, tool
+):
+  monkeypatch.setenv("PATH", str(fakes.records))
+  assert called(module, text) == 2
+  assert f"error: {tool} is not on PATH" in capsys.readouterr().err
+
+
+def test_a_failure_ends_the_launch(fakes, capsys):
+  fakes.add("gcloud", "exit 3")
+  assert called(tpu_vm, f"{TPU} --package=p --steps install run") == 2
+  assert len(fakes.calls()) == 1
+  assert "gcloud ended with status 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("module", "given", "flag"),
+  [
+    (gke, GKE.replace("--cluster=c", ""), "--cluster"),
+    (gke, GKE.replace("--workload=w", ""), "--workload"),
+    (gke, GKE.replace("--tpu_type=v5litepod-16", ""), "--tpu_type"),
+    (gke, GKE.replace("--docker_image=i:1", ""), "--docker_image"),
+    (gke, f"{GKE} --env 1A=2", "--env"),
+    (tpu_vm, "--zone=z", "--name"),
+    (tpu_vm, "--name=n", "--zone"),
+    (tpu_vm, f"{TPU} --run_name='a b'", "--run_name"),
+    (slurm, "--nodes=2", "--timeout_min"),
+    (slurm, f"{SLURM} --sbatch exclusive", "--sbatch"),
+  ],
+)
+def test_missing_and_bad_flags_are_named(capsys, module, given, flag):
+  with pytest.raises(SystemExit) as ended:
+    called(module, given)
+  assert ended.value.code == 2
+  assert flag in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  ("module", "given", "args", "message"),
+  [
+    (tpu_vm, f"{TPU} --steps create", [], "create needs --accelerator_type"),
+    (tpu_vm, f"{TPU} --steps install", [], "install needs --package"),
+    (tpu_vm, f"{TPU} --steps install --package=.", [], "is a folder"),
+    (tpu_vm, f"{TPU} --steps logs", ARGS, "--steps has no run"),
+    (tpu_vm, f"{TPU} --steps run delete", ARGS, "Leave delete out"),
+    (
+      tpu_vm,
+      f"{TPU} {KIND} --package=p --steps delete logs run install create",
+      ARGS,
+      "Leave delete out",
+    ),
+    (
+      tpu_vm,
+      f"{TPU} {KIND} --steps create install run --package=dist/none.whl",
+      ARGS,
+      "--package=dist/none.whl: no such file",
+    ),
+    (tpu_vm, TPU, [], "flags of prompt-tuning train after --"),
+    (gke, GKE, ["--gin_flie=x"], "--gin_file"),
+    (gke, GKE, ["--coordinator_address=h:1"], "Leave out --coordinator"),
+    (gke, GKE, ["--gin.A='x\ny'"], "one line"),
+    (gke, f"{GKE} --env 'A=\"'", ARGS, "--env"),
+    (slurm, SLURM, ["--process_index=0"], "Leave out --coordinator_address"),
+  ],
+)
+def test_what_cannot_work_is_said_before_anything_runs(
+  fakes, capsys, module, given, args, message
+):
+  assert called(module, given, args) == 2
+  assert message in capsys.readouterr().err
+  assert fakes.calls() == []
+
+
+def test_the_readme_s_examples_are_command_lines(capsys):
+  text = (ROOT / "docs" / "clusters.md").read_text()
+  examples = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+  seen = []
+  for example in examples:
+    tool, name, engine, *argv = shlex.split(example.replace("\\\n", " "))
+    assert (tool, name) == ("prompt-tuning", "launch")
+    seen.append(engine)
+    assert "--dry_run" in argv
+    assert launch.main([engine, *argv]) == 0
+    _, args = program.split(argv)
+    job = command.configure("train", flags.parse("train", args, ""))
+    assert job.num_steps(1_100_000) == 30_000
+  assert seen == list(launch.ENGINES)
+  assert "boolq" in capsys.readouterr().out
+
+
+# GKE.
+
+
+def test_xpk_gets_its_flags(fakes):
+  text = f"{GKE} --num_slices=2 --project=p --zone=z --priority=high"
+  more = "--max_restarts=3 --storage=s --storage=t --env A=b --env C='d e'"
+  assert called(gke, f"{text} {more} --program=eval", ["--gin_file=a"]) == 0
+  assert fakes.only_call() == [
+    "xpk",
+    "workload",
+    "create",
+    "--cluster=c",
+    "--workload=w",
+    "--tpu-type=v5litepod-16",
+    "--num-slices=2",
+    "--docker-image=i:1",
+    "--project=p",
+    "--zone=z",
+    "--priority=high",
+    "--max-restarts=3",
+    "--storage=s",
+    "--storage=t",
+    "--env=A=b",
+    "--env=C=d e",
+    "--command=prompt-tuning eval --gin_file=a --multiprocess_gpu",
+  ]
+
+
+def kubernetes(script, variables):
+  """What Kubernetes makes of a container's command: $$ and $(NAME)."""
+
+  def replace(match):
+    if match[0] == "$$":
+      return "$"
+    return variables.get(match[1], match[0])
+
+  return re.sub(r"\$\$|\$\(([^)]*)\)", replace, script)
+
+
+def test_the_container_runs_the_words_that_were_given(fakes):
+  assert called(gke, GKE) == 0
+  command = option(fakes.only_call(), "command")
+  fakes.records.joinpath("0").unlink()
+  fakes.add("prompt-tuning")
+  script = kubernetes(f"({command}) & PID=$!; wait $PID", {"id": "wrong"})
+  assert shell(script).stderr == ""
+  assert fakes.only_call() == ["prompt-tuning", "train", *JOINED]
+
+
+def test_a_choice_about_joining_is_kept(fakes):
+  assert called(gke, GKE, ["--multiprocess_gpu=false"]) == 0
+  command = option(fakes.only_call(), "command")
+  assert command == "prompt-tuning train --multiprocess_gpu=false"
+
+
+# Cloud TPU VMs.
+
+
+def gcloud(*words, where=("--zone=z",)):
+  return ["gcloud", "compute", "tpus", *words, *where]
+
+
+@pytest.mark.parametrize(
+  ("text", "calls"),
+  [
+    (
+      f"--steps create --project=p {KIND} --spot",
+      [
+        gcloud(
+          *("tpu-vm", "create", "n", "--version=v2-alpha-tpuv5-lite"),
+          *("--accelerator-type=v5litepod-16", "--spot"),
+          where=("--zone=z", "--project=p"),
+        )
+      ],
+    ),
+    (
+      f"--steps create --queued {KIND}",
+      [
+        gcloud(
+          *("queued-resources", "create", "n", "--node-id=n"),
+          "--runtime-version=v2-alpha-tpuv5-lite",
+          "--accelerator-type=v5litepod-16",
+        ),
+        gcloud(
+          *("queued-resources", "describe", "n"), "--format=value(state.state)"
+        ),
+      ],
+    ),
+    (
+      "--steps logs --log_dir=d --log_workers 0 3 --run_name=r",
+      [
+        ["mkdir", "-p", "d"],
+        *(
+          gcloud(
+            *("tpu-vm", "scp", "n:prompt_tuning_runs/r.log"),
+            *(f"d/r.worker_{i}.log", f"--worker={i}"),
+          )
+          for i in (0, 3)
+        ),
+      ],
+    ),
+    ("--steps delete", [gcloud("tpu-vm", "delete", "n", "--quiet")]),
+    (
+      "--steps delete --queued",
+      [gcloud("queued-resources", "delete", "n", "--quiet", "--force")],
+    ),
+  ],
+)
+def test_gcloud_gets_its_flags(capsys, text, calls):
+  assert called(tpu_vm, f"{TPU} {text} --dry_run", []) == 0
+  lines = capsys.readouterr().out.splitlines()
+  found = [shlex.split(line) for line in lines if line[0] != "#"]
+  # gcloud does not mind where a flag stands.
+  assert [sorted(words) for words in found] == [sorted(c) for c in calls]
+
+
+def test_the_queue_is_waited_for(fakes):
+  states = "(ACCEPTED PROVISIONING ACTIVE)"
+  fakes.add("gcloud", f's={states}; [ "$n" = 0 ] || echo "${{s[n - 1]}}"')
+  text = f"{TPU} {KIND} --queued --poll_s=0 --steps create"
+  assert called(tpu_vm, text, []) == 0
+  verbs = [call[4] for call in fakes.calls()]
+  assert verbs == ["create", "describe", "describe", "describe"]
+
+
+def test_a_queue_without_hope_is_left(fakes, capsys):
+  fakes.add("gcloud", "echo FAILED")
+  text = f"{TPU} {KIND} --queued --poll_s=0 --package=p --steps create install"
+  assert called(tpu_vm, text, []) == 2
+  assert "FAILED and will not become ACTIVE" in capsys.readouterr().err
+  assert len(fakes.calls()) == 2
+
+
+def remote(words):
+  """What the shell of a worker gets: gcloud splits at blanks, ssh joins."""
+  assert "--worker=all" in words
+  return " ".join(option(words, "command").split(" "))
+
+
+def test_a_wheel_is_copied_and_installed(fakes, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  wheel = tmp_path / "my dist" / "p-1.whl"
+  wheel.parent.mkdir()
+  wheel.touch()
+  text = f"{TPU} --steps install --package='my dist/p-1.whl' --setup='echo hi'"
+  assert called(tpu_vm, text, []) == 0
+  copy, install = fakes.calls()
+  assert sorted(copy) == sorted(
+    gcloud("tpu-vm", "scp", "my dist/p-1.whl", "n:", "--worker=all")
+  )
+  for path in fakes.records.glob("*"):
+    path.unlink()
+  fakes.add("python3")
+  done = shell(remote(install))
+  assert (done.stdout, done.stderr) == ("hi\n", "")
+  env = f"{os.environ['HOME']}/prompt_tuning_env"
+  assert [" ".join(call[2:]) for call in fakes.calls()] == [
+    "pip install --quiet --user uv",
+    f"uv venv --quiet --allow-existing --python=3.12 {env}",
+    f"uv pip install --quiet --python {env}/bin/python jax[tpu] ./p-1.whl",
+  ]
+
+
+def test_a_worker_runs_the_words_once(fakes):
+  assert called(tpu_vm, f'{TPU} --env VARIABLE="it\'s " --run_name=r') == 0
+  script = remote(fakes.only_call())
+  fakes.records.joinpath("0").unlink()
+  home = pathlib.Path(os.environ["HOME"])
+  hold = home / "hold"
+  hold.touch()
+  fakes.add(
+    str(home / "prompt_tuning_env/bin/prompt-tuning"),
+    f"echo out; echo err >&2; while [ -e {hold} ]; do sleep 0.05; done",
+  )
+  try:
+    first = shell(script)
+    assert (first.returncode, first.stdout + first.stderr) == (0, "")
+    assert fakes.only_call() == ["prompt-tuning", "train", *JOINED]
+    assert fakes.records.with_name("variable").read_text() == "it's "
+    second = shell(script)  # gcloud does so when a connection breaks
+    assert (second.returncode, second.stderr) == (1, "r is running already\n")
+    assert len(fakes.calls()) == 1
+  finally:
+    hold.unlink()
+  assert (home / "prompt_tuning_runs/r.log").read_text() == "out\nerr\n"
+
+
+# Slurm.
+
+NODE = {
+  "SLURM_JOB_ID": "12345",
+  "SLURM_JOB_NODELIST": "gpu[07-08]",
+  "SLURM_NTASKS": "2",
+  "SLURM_PROCID": "1",
+}
+
+
+def test_a_task_knows_its_place(fakes, capsys, monkeypatch):
+  # A signal that submitit asks for must not end the program.
+  python = fakes.add("my python", "kill -USR2 $$")
+  fakes.add("scontrol", "printf 'gpu07\\ngpu08\\n'")
+  monkeypatch.setattr(sys, "executable", str(python))
+  assert called(slurm, f"{SLURM} --env VARIABLE='x y' --dry_run") == 0
+  printed = capsys.readouterr().out
+  script = printed.partition("# every task runs\n")[2]
+  done = shell(script, **NODE)
+  assert (done.returncode, done.stderr) == (0, "")
+  asked, task = fakes.calls()
+  assert asked == ["scontrol", "show", "hostnames", "gpu[07-08]"]
+  assert task == [
+    *("my python", "-m", "prompt_tuning.launch.main", "train", *ARGS),
+    "--coordinator_address=gpu07:61497",  # 61440 + 12345 % 4096
+    "--process_count=2",
+    "--process_index=1",
+  ]
+  assert fakes.records.with_name("variable").read_text() == "x y"
+  assert "JAX_LOCAL_DEVICE_IDS=0,1,2,3 " in script
+
+
+class Executor:
+  """Stands in for submitit.AutoExecutor."""
+
+  made: "Executor"
+
+  def __init__(self, **settings):
+    Executor.made, self.settings = self, settings
+
+  def update_parameters(self, **parameters):
+    self.parameters = parameters
+
+  def submit(self, task):
+    self.task = task
+    paths = types.SimpleNamespace(stdout="out")
+    return types.SimpleNamespace(job_id="1", paths=paths)
+
+
+@pytest.mark.parametrize(
+  "option",
+  [
+    "gres=gpu:a100:4",
+    "gres=lscratch:100,gpu",
+    "gpus=8",
+    "gpus_per_node=a100:4",
+    "gpus_per_socket=2",
+    "gpus_per_task=4",
+    "ntasks_per_gpu=1",
+    "tres_per_task=cpu=8,gres/gpu:a100=4",
+  ],
+)
+def test_slurm_wants_the_number_of_gpus(capsys, option):
+  without = SLURM.replace("--gpus_per_node=4", "")
+  assert without != SLURM
+  text = f"--sbatch comment=x --sbatch {option} --dry_run"
+  assert called(slurm, f"{without} {text}") == 2
+  error = capsys.readouterr().err
+  assert f"--sbatch {option} " in error
+  assert "--gpus_per_node" in error
+  assert called(slurm, f"{SLURM} {text}") == 0
+
+
+@pytest.mark.parametrize(
+  "option", ["partition=gpu", "constraint=gpu", "gres=lscratch:100", "mem=0"]
+)
+def test_slurm_runs_without_gpus(capsys, option):
+  text = SLURM.replace("--gpus_per_node=4", f"--sbatch {option} --dry_run")
+  assert called(slurm, text) == 0
+  assert "JAX_LOCAL_DEVICE_IDS" not in capsys.readouterr().out
+
+
+def test_submitit_gets_one_task_per_node(fakes, capsys, monkeypatch):
+  module = types.ModuleType("submitit")
+  module.AutoExecutor = Executor
+  monkeypatch.setitem(sys.modules, "submitit", module)
+  text = f"{SLURM} --mem_gb=64 --partition=p --sbatch gres=gpu:a100:4"
+  assert called(slurm, f"{text} --folder=f --setup 'module load x'") == 0
+  made = Executor.made
+  assert made.settings == {
+    "folder": "f",
+    "cluster": "slurm",
+    "slurm_max_num_timeout": 3,
+  }
+  assert made.parameters == {
+    "name": "prompt_tuning",
+    "timeout_min": 60,
+    "nodes": 2,
+    "tasks_per_node": 1,
+    "gpus_per_node": 4,
+    "mem_gb": 64,
+    "slurm_partition": "p",
+    "slurm_setup": ["module load x"],
+    "slurm_signal_delay_s": 300,
+    "slurm_additional_parameters": {"gres": "gpu:a100:4"},
+  }
+  assert made.task.script in capsys.readouterr().out
+
+
+def test_submitit_s_absence_says_how_to_get_it(fakes, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, "submitit", None)
+  assert called(slurm, SLURM) == 2
+  assert "pip install 'submitit" in capsys.readouterr().err
+  assert fakes.calls() == []
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    SLURM,
+    f"{SLURM} --mem_gb=64 --cpus_per_task=8 --partition=p --account='a b' "
+    "--qos=q --name=x --folder='runs/my jobs' --setup 'module load x' "
+    "--setup 'ulimit -n 9' --sbatch gres=gpu:a100:4 --sbatch signal=USR1@9",
+  ],
+)
+def test_the_printed_batch_file_is_submitit_s(fakes, text):
+  submitit = pytest.importorskip("submitit")
+  given = slurm._parser().parse_args(shlex.split(text))
+  executor = submitit.AutoExecutor(folder=given.folder, cluster="slurm")
+  executor.update_parameters(**slurm.parameters(given))
+  inner = executor._executor
+  text = inner._make_submission_file_text(inner._submitit_command_str, "")
+  assert slurm.batch_file(given).splitlines() == text.splitlines()
+
+
+def test_before_the_end_a_task_saves_and_is_queued_again(monkeypatch, tmp_path):
+  module = types.ModuleType("submitit")
+  module.helpers = types.SimpleNamespace(DelayedSubmission=lambda task: task)
+  monkeypatch.setitem(sys.modules, "submitit", module)
+  saved, ready = tmp_path / "saved", tmp_path / "ready"
+  task = slurm_task.Task(
+    f"trap 'sleep 0.2; touch {saved}; exit' TERM; touch {ready}; "
+    "while :; do sleep 0.05; done"
+  )
+  queued = []
+
+  def submitit_handler(number, frame):
+    queued.append((task.checkpoint(), saved.exists()))
+
+  def signal_when_ready():
+    while not ready.exists():
+      time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+  before = signal.signal(signal.SIGUSR2, submitit_handler)
+  thread = threading.Thread(target=signal_when_ready)
+  thread.start()
+  try:
+    task()
+  finally:
+    thread.join()
+    signal.signal(signal.SIGUSR2, before)
+  assert queued == [(task, True)]
+
+
+def test_a_task_fails_with_its_program_and_travels():
+  task = pickle.loads(pickle.dumps(slurm_task.Task("exit 3")))
+  before = signal.getsignal(signal.SIGUSR2)
+  try:
+    with pytest.raises(ChildProcessError, match="status 3"):
+      task()
+    assert pickle.loads(pickle.dumps(task)).script == "exit 3"
+  finally:
+    signal.signal(signal.SIGUSR2, before)

@@ -1,0 +1,137 @@
+"""Jobs as values: runs of a bank, steps, and what is refused at once."""
+
+import dataclasses
+import functools
+
+import pytest
+
+from prompt_tuning.jobs import identity, summary, task_modules
+from prompt_tuning.jobs.settings import Dataset, Evaluation
+from prompt_tuning.jobs.train_job import TrainJob, build_tuner
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.tuners.prompt import Prompt
+
+RTE, CB = "taskless_super_glue_rte_v102", "taskless_super_glue_cb_v102"
+MODEL = t5_config.get("t5_1_1_tiny")
+
+
+def job(**changes):
+  settings = {
+    "model_dir": "run",
+    "model": MODEL,
+    "initial_checkpoint_path": "checkpoint",
+    "dataset": Dataset(RTE),
+    "tuner": Prompt,
+    "relative_steps": 5,
+  }
+  return TrainJob(**{**settings, **changes})
+
+
+def test_one_run_needs_no_name():
+  (run,) = job().runs
+  assert (run.name, run.group, run.task) == ("", None, RTE)
+
+
+def test_a_bank_has_all_combinations():
+  runs = job(
+    dataset=Dataset((RTE, CB)),
+    tuner=(Prompt, functools.partial(Prompt, encoder_position="after")),
+    learning_rates=(0.3, 0.1),
+    seeds=(0, 1, 2),
+  ).runs
+  assert len(runs) == 24
+  assert len({run.name for run in runs}) == 24
+  assert runs[0].name == f"{RTE}_tuner0_lr0.3_seed0"
+  assert runs[0].group == runs[2].group == f"{RTE}_tuner0_lr0.3"
+  assert [run.task for run in runs] == [RTE] * 12 + [CB] * 12
+
+
+def test_steps_are_counted_as_t5x_does():
+  assert (
+    job(relative_steps=None, total_steps=1_150_000).num_steps(1_100_000)
+    == 50_000
+  )
+  assert job(total_steps=7).num_steps(1_100_000) == 5, "relative steps win"
+
+
+def test_a_tuner_gets_the_models_width():
+  assert build_tuner(Prompt, MODEL).emb_dim == MODEL.emb_dim
+  partial = functools.partial(Prompt, encoder_length=7)
+  assert build_tuner(partial, MODEL).encoder_length == 7
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"relative_steps": None}, "Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE"),
+    ({"seeds": (None,)}, "set RANDOM_SEED to a number"),
+    ({"tuner": Prompt(4)}, "without parentheses, such as @tuners.Prompt"),
+    ({"tuner": len}, "TUNER must be a tuning method"),
+  ],
+)
+def test_jobs_that_cannot_be_done(changes, message):
+  with pytest.raises(ValueError, match=message):
+    job(**changes)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"mixture_or_task_name": "super_glue_rte_v1"}, "Did you mean"),
+    ({"split": "trainn"}, "has no split 'trainn'"),
+    (
+      {"task_feature_lengths": {"input": 512, "targets": 8}},
+      "TASK_FEATURE_LENGTHS names input, targets; expected inputs and targets",
+    ),
+    ({"batch_size": 0}, "BATCH_SIZE must be positive; got 0"),
+    ({"batching": "bucket"}, "BATCHING 'bucket': expected one of fixed"),
+    ({"module": "no_such_module"}, "cannot import 'no_such_module'"),
+    (
+      {"module": "prompt_tuning.data.super_gleu"},
+      "Did you mean 'prompt_tuning.data.super_glue'",
+    ),
+  ],
+)
+def test_datasets_that_are_none(changes, message):
+  with pytest.raises(ValueError, match=message):
+    Dataset(**{"mixture_or_task_name": RTE, **changes})
+
+
+def test_an_unknown_way_to_evaluate():
+  with pytest.raises(ValueError, match="expected 'generation' or 'rank'"):
+    Evaluation(Dataset(RTE), by=("rank", "guess"))
+
+
+def test_modules_of_the_original_need_no_import():
+  task_modules.ensure(["prompt_tuning.data.glue", "prompt_tuning.data.tasks"])
+
+
+def test_a_module_of_the_users_is_imported(tmp_path, monkeypatch):
+  (tmp_path / "module_with_a_task.py").write_text(
+    "from prompt_tuning.data import custom\n"
+    f"with open({str(tmp_path / 'a.jsonl')!r}, 'w') as file:\n"
+    '  file.write(\'{"q": "a", "a": "b"}\\n\')\n'
+    "custom.declare('task_of_a_module', "
+    f"{{'train': {str(tmp_path / 'a.jsonl')!r}}}, '{{q}}', 'a')\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  dataset = Dataset("task_of_a_module", module="module_with_a_task")
+  assert dataset.names == ("task_of_a_module",)
+
+
+def test_equal_settings_have_equal_descriptions():
+  from prompt_tuning.train.optimizers import Optax
+
+  a, b = (Optax("adamw", weight_decay=0.1) for _ in range(2))
+  assert identity.describe(a) == identity.describe(b)
+  assert identity.describe(a) != identity.describe(Optax("adamw"))
+  changed = dataclasses.replace(MODEL, dropout_rate=0.2)
+  assert identity.describe(changed) != identity.describe(MODEL)
+
+
+def test_a_curve_without_scores_can_be_drawn(tmp_path):
+  entries = [{"step": s, "run": 0, "train/loss": 2.0 / s} for s in (1, 2, 3)]
+  entries.append({"step": 4, "run": 0, "train/loss": None})  # it diverged
+  summary.learning_curve(entries, ["a", "b"], tmp_path / "curve.png")
+  assert (tmp_path / "curve.png").stat().st_size > 10_000
+  assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]

@@ -1,0 +1,72 @@
+"""Commands keep compiled programs, where JAX is not told otherwise."""
+
+import pathlib
+import platform
+
+import jax
+import pytest
+
+from prompt_tuning.machine import compiled_programs
+
+NAME = "jax_compilation_cache_dir"
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+  before = jax.config.values[NAME]
+  yield
+  jax.config.update(NAME, before)
+
+
+def test_a_folder_of_this_machine(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  jax.config.update(NAME, None)
+  compiled_programs.keep()
+  folder = pathlib.Path(jax.config.values[NAME])
+  assert folder.parent == tmp_path / ".cache" / "prompt_tuning" / "compiled"
+  assert jax.__version__ in folder.name
+
+
+@pytest.fixture
+def folder_on(monkeypatch, tmp_path):
+  """Say where programs are kept on a machine that says this of its CPUs."""
+  monkeypatch.setenv("HOME", str(tmp_path))
+
+  def on(cpus, name="a"):
+    file = tmp_path / "cpuinfo"
+    file.unlink(missing_ok=True)
+    if cpus is not None:
+      file.write_text(cpus)
+    monkeypatch.setattr(compiled_programs, "_CPUS", file)
+    monkeypatch.setattr(platform, "node", lambda: name)
+    jax.config.update(NAME, None)
+    compiled_programs.keep()
+    return jax.config.values[NAME]
+
+  return on
+
+
+X86 = "processor\t: 0\ncpu MHz\t\t: {}\nflags\t\t: fpu sse2 {}\n"
+ARM = "processor\t: 0\nBogoMIPS\t: {}\nFeatures\t: fp asimd {}\n"
+
+
+@pytest.mark.parametrize("cpus", [X86, ARM])
+def test_machines_share_programs_if_their_cpus_have_the_same_instructions(
+  folder_on, cpus
+):
+  here = folder_on(cpus.format("1", "more"), "a")
+  assert folder_on(cpus.format("2", "more"), "b") == here
+  assert folder_on(cpus.format("1", ""), "a") != here
+
+
+@pytest.mark.parametrize("cpus", [None, "cpu\t\t: POWER9\n"])
+def test_unknown_cpus_share_no_programs_with_other_machines(folder_on, cpus):
+  here = folder_on(cpus, "a")
+  assert folder_on(cpus, "a") == here
+  assert folder_on(cpus, "b") != here
+
+
+def test_what_jax_was_told_stays(tmp_path):
+  jax.config.update(NAME, str(tmp_path))
+  compiled_programs.keep()
+  assert jax.config.values[NAME] == str(tmp_path)
