@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from prompt_tuning.machine.processes import Distributed
 from prompt_tuning.machine import processes
+from prompt_tuning.machine.processes import Distributed
 
 
 @pytest.fixture
