@@ -45,9 +45,9 @@ def seqio_batches(name: str, data_dir: str) -> Iterator[dict]:
   """Read a task as T5X does."""
   import seqio
 
-  from prompt_tuning.data.tasks import registration
+  from prompt_tuning.data.tasks import registry
 
-  registration.get(name).source.tfds_dataset.override_data_dir(data_dir)
+  registry.get(name).source.tfds_dataset.override_data_dir(data_dir)
   dataset = seqio.get_dataset(
     name,
     LENGTHS,

@@ -29,10 +29,10 @@ import numpy as np
 
 from prompt_tuning.data import installed, spec, vocabulary
 from prompt_tuning.data.ragged import Ragged
+from prompt_tuning.data.token_rows import FEATURES, TokenRows
 
 # Raised when the format or the trimming changes.
 FORMAT = 1
-FEATURES = ("inputs", "targets")
 _PARTS = (*FEATURES, "columns")
 
 logger = logging.getLogger(__name__)
@@ -157,37 +157,19 @@ def load_task(
       _discard(path)
   from prompt_tuning.data import tokenise
 
-  made = tokenise.tokenise(task, split, lengths, data_dir)
-  for feature, count in made.truncated.items():
+  rows = tokenise.tokenise(task, split, lengths, data_dir)
+  for feature, count in rows.truncated.items():
     if count:
       logger.warning(
         "%s %s: %d of %d examples have more than %s tokens in %s and were cut.",
-        *(task.name, split, count, made.count, lengths[feature], feature),
+        *(task.name, split, count, rows.count, lengths[feature], feature),
       )
-  _write(path, fields, made)
+  _write(path, fields, rows)
   return _open(path)
 
 
 class DamagedError(Exception):
   """A cache directory does not hold what its manifest says."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Made:
-  """What tokenising a split gives.
-
-  Attributes:
-    rows: `inputs`, `targets`, `columns`.
-    truncated: examples that the limits shortened, per feature.
-  """
-
-  rows: Mapping[str, Ragged]
-  truncated: Mapping[str, int]
-
-  @property
-  def count(self) -> int:
-    """Number of examples."""
-    return len(self.rows["inputs"])
 
 
 def default_data_dir() -> str:
@@ -254,20 +236,22 @@ def _made_elsewhere(
   return found[0] if found else None
 
 
-def _write(path: pathlib.Path, fields: Mapping[str, Any], made: Made) -> None:
+def _write(
+  path: pathlib.Path, fields: Mapping[str, Any], rows: TokenRows
+) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(
     tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
   )
   try:
-    for name, rows in made.rows.items():
-      np.save(temporary / f"{name}.values.npy", rows.values)
-      np.save(temporary / f"{name}.offsets.npy", rows.offsets)
+    for name, array in rows.arrays.items():
+      np.save(temporary / f"{name}.values.npy", array.values)
+      np.save(temporary / f"{name}.offsets.npy", array.offsets)
     manifest = {
       "fields": fields,
       "key": path.name,
-      "examples": made.count,
-      "truncated": made.truncated,
+      "examples": rows.count,
+      "truncated": rows.truncated,
       "files": {p.name: _sha256(p) for p in sorted(temporary.iterdir())},
     }
     text = json.dumps(manifest, indent=2, sort_keys=True)

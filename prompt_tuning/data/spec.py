@@ -2,12 +2,13 @@
 
 A spec says where the rows come from, which features evaluation needs, and how
 predictions become metrics. The text itself is made by the seqio task of the
-same name (`prompt_tuning.data.tasks`), which only a cold cache needs.
+same name (`prompt_tuning.data.tasks`), which only a cold cache needs. Importing
+`prompt_tuning.data` adds the published tasks (`prompt_tuning.data.catalog`).
 """
 
 import dataclasses
-import importlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,16 +20,6 @@ Postprocess = Callable[..., Any]
 # (targets, predictions), both postprocessed -> metrics by name.
 Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
-# TensorFlow-free modules that add specs when imported.
-CATALOG = (
-  "super_glue",
-  "glue",
-  "glue_transfer",
-  "qa",
-  "text_classification",
-  "skills",
-)
-
 # Sources that are no TFDS name: files of the user's, or a generator.
 FILE, GENERATED = "file", "generated"
 
@@ -36,6 +27,8 @@ INPUTS = "inputs_pretokenized"
 TARGETS = "targets_pretokenized"
 # Target text of a row without a label, as in the published test splits.
 UNLABELLED = "<unk>"
+
+_KSHOT_NAME = re.compile(r"(?P<base>.+)_k(?P<shots>[1-9]\d*)_seed(?P<seed>\d+)")
 
 
 def keep_text(text: str, **unused: Any) -> str:
@@ -57,6 +50,14 @@ class KShot:
   base: str
   shots: int
   seed: int
+
+  @classmethod
+  def from_name(cls, name: str) -> "KShot | None":
+    """Read `<task>_k<shots>_seed<seed>`; None if the name has another form."""
+    match = _KSHOT_NAME.fullmatch(name)
+    if not match:
+      return None
+    return cls(match["base"], int(match["shots"]), int(match["seed"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +249,6 @@ def add(spec: TaskSpec | MixtureSpec) -> None:
 
 def names() -> list[str]:
   """Return the sorted names of all registered tasks and mixtures."""
-  _load_catalog()
   return sorted(_specs)
 
 
@@ -265,20 +265,17 @@ def get(name: str) -> TaskSpec | MixtureSpec:
   Raises:
     ValueError: an unknown name; the message names the nearest known one.
   """
-  _load_catalog()
   if name in _specs:
     return _specs[name]
-  from prompt_tuning.data import kshot
-
-  derived = kshot.parse(name)
-  if derived is None or derived.base not in _specs:
-    wanted = derived.base if derived else name
+  subset = KShot.from_name(name)
+  if subset is None or subset.base not in _specs:
+    wanted = subset.base if subset else name
     raise ValueError(
       f"Unknown task or mixture {wanted!r}.{tree.nearest(wanted, _specs)} "
       "`prompt-tuning data list` prints all names; a task of your own is "
       "declared with `prompt_tuning.data.custom`."
     )
-  return kshot.derive(task(derived.base), derived)
+  return _shots_of(task(subset.base), subset)
 
 
 def task(name: str) -> TaskSpec:
@@ -296,6 +293,15 @@ def task(name: str) -> TaskSpec:
   return found
 
 
-def _load_catalog() -> None:
-  for module in CATALOG:
-    importlib.import_module(f"prompt_tuning.data.catalog.{module}")
+def _shots_of(base: TaskSpec, subset: KShot) -> TaskSpec:
+  """Return the spec of a k-shot task: only its training split is smaller."""
+  if "train" not in base.splits:
+    raise ValueError(
+      f"{base.name!r} has no training split to take {subset.shots} shots of; "
+      f"it has: {', '.join(base.splits)}."
+    )
+  return dataclasses.replace(
+    base,
+    name=f"{base.name}_k{subset.shots}_seed{subset.seed}",
+    kshot=subset,
+  )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from prompt_tuning.data import spec
-from prompt_tuning.data.cache import FEATURES, TokenCache
+from prompt_tuning.data.cache import TokenCache
+from prompt_tuning.data.token_rows import FEATURES
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 # With more distinct targets than this, they are no labels.

@@ -14,10 +14,10 @@ import tensorflow_datasets as tfds
 
 from prompt_tuning.core.types import EOS_ID
 from prompt_tuning.data import spec, vocabulary
-from prompt_tuning.data.cache import FEATURES, Made
 from prompt_tuning.data.prepare import writing
 from prompt_tuning.data.ragged import from_rows
-from prompt_tuning.data.tasks import registration
+from prompt_tuning.data.tasks import registry
+from prompt_tuning.data.token_rows import FEATURES, TokenRows
 
 # TFDS reads GLUE 1.0.0 but writes only this version of it; the rows are the
 # same, but for the three more that QQP had.
@@ -56,7 +56,7 @@ def tokenise(
   split: str,
   lengths: Mapping[str, int | None],
   data_dir: pathlib.Path,
-) -> Made:
+) -> TokenRows:
   """Tokenise a split.
 
   Args:
@@ -72,10 +72,10 @@ def tokenise(
   Raises:
     ValueError: no examples, or a split that the source does not have.
   """
-  registered = registration.get(task.name)
+  registered = registry.get(task.name)
   source = registered.source
   if task.kshot:
-    source = registration.get(task.kshot.base).source
+    source = registry.get(task.kshot.base).source
   if hasattr(source, "tfds_dataset"):
     source.tfds_dataset.override_data_dir(str(data_dir))
   # Without lengths seqio does not trim, so that what is cut can be counted.
@@ -103,9 +103,9 @@ def tokenise(
     raise ValueError(
       f"{task.name} {split}: no examples are left of the source."
     )
-  rows = {name: from_rows(rows, dtype) for name, rows in tokens.items()}
-  rows["columns"] = from_rows(columns, np.uint8)
-  return Made(rows, truncated)
+  arrays = {name: from_rows(rows, dtype) for name, rows in tokens.items()}
+  arrays["columns"] = from_rows(columns, np.uint8)
+  return TokenRows(arrays, truncated)
 
 
 def _rows(values: Any) -> Iterable[Any]:

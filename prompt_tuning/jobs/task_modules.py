@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterable
 
 from prompt_tuning.core import tree
-from prompt_tuning.data import spec
+from prompt_tuning.data import catalog
 
 _PACKAGE = "prompt_tuning"
 _TASKS = f"{_PACKAGE}.data.tasks"
@@ -18,9 +18,9 @@ _TASKS = f"{_PACKAGE}.data.tasks"
 def known() -> list[str]:
   """List the names that stand for tasks of this package."""
   names = [f"{_PACKAGE}.data", _TASKS]
-  for catalogue in spec.CATALOG:
+  for name in catalog.BENCHMARKS:
     # The original's name, and where the same tasks are here.
-    names += [f"{_PACKAGE}.data.{catalogue}", f"{_TASKS}.{catalogue}"]
+    names += [f"{_PACKAGE}.data.{name}", f"{_TASKS}.{name}"]
   return names
 
 

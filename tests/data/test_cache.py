@@ -10,9 +10,16 @@ import textwrap
 import numpy as np
 import pytest
 
-from prompt_tuning.data import cache, custom, spec, tokenise, vocabulary
+from prompt_tuning.data import (
+  cache,
+  custom,
+  spec,
+  token_rows,
+  tokenise,
+  vocabulary,
+)
 from prompt_tuning.data.prepare import prepare
-from prompt_tuning.data.tasks import registration
+from prompt_tuning.data.tasks import registry
 
 TASK = "taskless_super_glue_copa_v102"
 LENGTHS = {"inputs": 16, "targets": 8}
@@ -75,7 +82,7 @@ def test_rows_equal_seqios(data_dir, tmp_path, limit):
   """With its trimming: one less than the limit, then EOS."""
   lengths = {"inputs": limit, "targets": 8}
   tokens = load("train", tmp_path, data_dir, lengths=lengths)
-  task = registration.get(TASK)
+  task = registry.get(TASK)
   task.source.tfds_dataset.override_data_dir(str(data_dir))
   dataset = task.get_dataset(
     {"inputs": limit or 10**6, "targets": 8}, "train", shuffle=False
@@ -86,7 +93,7 @@ def test_rows_equal_seqios(data_dir, tmp_path, limit):
     task.get_dataset(None, "train", shuffle=False).as_numpy_iterator()
   )
   for index, example in enumerate(expected):
-    for feature in cache.FEATURES:
+    for feature in token_rows.FEATURES:
       row = getattr(tokens, feature)[index]
       np.testing.assert_array_equal(row, example[feature])
     found = tokens.example(index)
@@ -303,7 +310,6 @@ def test_a_k_shot_subset(data_dir, tmp_path):
 
 def test_a_users_own_file(tmp_path, monkeypatch):
   """Keyed by its content, wherever it lies."""
-  spec.names()
   monkeypatch.setattr(spec, "_specs", dict(spec._specs))
   keys = []
   for folder, text in (("a", "warm"), ("b", "warm"), ("c", "cold")):

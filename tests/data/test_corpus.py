@@ -15,7 +15,6 @@ TEXTS = ["One line.", "Two lines,\nof one text. Grün.", "A third."]
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-  spec.names()
   monkeypatch.setattr(spec, "_specs", dict(spec._specs))
   monkeypatch.setattr(corpus, "_corpora", dict(corpus._corpora))
 

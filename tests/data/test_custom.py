@@ -17,7 +17,6 @@ WORDS = {"e": "yes", "c": "no", "n": "maybe"}
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-  spec.names()
   monkeypatch.setattr(spec, "_specs", dict(spec._specs))
 
 

@@ -1,6 +1,4 @@
-"""k-shot subsets: names, the draw, the record."""
-
-import json
+"""k-shot subsets: their names, and the draw."""
 
 import numpy as np
 import pytest
@@ -12,9 +10,11 @@ from prompt_tuning.data import kshot, spec
 
 def test_the_name_says_it_all():
   name = "taskless_super_glue_cb_v102_k16_seed3"
-  assert kshot.parse(name) == spec.KShot("taskless_super_glue_cb_v102", 16, 3)
+  assert spec.KShot.from_name(name) == spec.KShot(
+    "taskless_super_glue_cb_v102", 16, 3
+  )
   task = spec.task(name)
-  assert task.kshot == kshot.parse(name)
+  assert task.kshot == spec.KShot.from_name(name)
   assert task.name == name
   assert task.label_words == ("entailment", "contradiction", "neutral")
 
@@ -23,7 +23,7 @@ def test_the_name_says_it_all():
   "name", ["a_k0_seed1", "a_k4", "a_seed1", "a_k4_seed", "_k4_seed1", "a_k-1"]
 )
 def test_other_names_are_no_subsets(name):
-  assert kshot.parse(name) is None
+  assert spec.KShot.from_name(name) is None
 
 
 def test_a_task_without_training_split_has_no_shots():
@@ -92,14 +92,3 @@ def test_too_few_rows_and_no_shots_are_errors():
     kshot.choose([0, 0, 1], 2, 0)
   with pytest.raises(ValueError, match="k >= 1, got 0"):
     kshot.choose([0], 0, 0)
-
-
-def test_the_record_is_json(tmp_path):
-  subset = kshot.Subset("t_k1_seed0", (3, 5), ("q3", 5), (0, 1))
-  subset.save(str(tmp_path / "subset.json"))
-  assert json.loads((tmp_path / "subset.json").read_text()) == {
-    "task": "t_k1_seed0",
-    "rows": [3, 5],
-    "ids": ["q3", 5],
-    "labels": [0, 1],
-  }

@@ -70,7 +70,6 @@ GIN = "\n".join(
 @pytest.fixture(scope="module", autouse=True)
 def known_tasks():
   """Tasks of these tests are nobody else's."""
-  spec.names()
   known = dict(spec._specs)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(spec, "_specs", dict(known))

@@ -1,4 +1,4 @@
-"""k-shot tasks: seqio tasks whose training rows are a recorded subset."""
+"""k-shot tasks: seqio tasks whose training rows are a subset."""
 
 from typing import Any
 
@@ -6,59 +6,48 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import kshot, spec
-from prompt_tuning.data.tasks import registration
-
-# Features that name a row, whichever a data set has.
-_ID_FEATURES = ("idx", "id", "qid")
 
 
-def select(task: spec.TaskSpec) -> kshot.Subset:
+def select(task: spec.TaskSpec, rows: tf.data.Dataset) -> list[int]:
   """Choose a k-shot task's training rows.
 
   Rows of a task without label words count as one class.
 
   Args:
     task: with `kshot` set.
+    rows: all rows of the base task's training source, in its order.
 
   Returns:
-    The subset: row numbers in the source's order, ids and labels.
+    Row numbers, ascending.
 
   Raises:
-    ValueError: not a k-shot task, or a class with too few rows.
+    ValueError: a class with too few rows.
   """
-  if task.kshot is None:
-    raise ValueError(f"{task.name!r} is no k-shot task.")
-  source = registration.get(task.kshot.base).source
-  rows = source.get_dataset("train", shuffle=False)
-  labels: list[int | None] = []
-  ids = []
-  key = next((k for k in _ID_FEATURES if k in rows.element_spec), None)
-  for number, row in enumerate(rows.as_numpy_iterator()):
-    labels.append(_class_of(task, row))
-    ids.append(_plain(row[key]) if key else number)
-  chosen = kshot.choose(labels, task.kshot.shots, task.kshot.seed)
-  return kshot.Subset(
-    task=task.name,
-    rows=tuple(chosen),
-    ids=tuple(ids[row] for row in chosen),
-    labels=tuple(labels[row] or 0 for row in chosen),
-  )
-
-
-def register(task: spec.TaskSpec) -> None:
-  """Register a k-shot task: the base task with fewer training rows."""
   assert task.kshot is not None
-  base = registration.get(task.kshot.base)
+  labels = [_class_of(task, row) for row in rows.as_numpy_iterator()]
+  return kshot.choose(labels, task.kshot.shots, task.kshot.seed)
+
+
+def register(task: spec.TaskSpec, base: seqio.Task) -> None:
+  """Register a k-shot task: the base task with fewer training rows.
+
+  Args:
+    task: with `kshot` set.
+    base: the seqio task it is taken from.
+  """
 
   def rows(
     split: str, shuffle_files: bool, seed: int | None = None
   ) -> tf.data.Dataset:
     if split != "train":
       return base.source.get_dataset(split, shuffle=shuffle_files, seed=seed)
-    chosen = tf.constant(select(task).rows, tf.int64)
-    numbered = base.source.get_dataset(split, shuffle=False).enumerate()
-    kept = numbered.filter(lambda number, _: tf.reduce_any(number == chosen))
-    return kept.map(lambda _, row: row)
+    # One dataset for the draw and for the rows: a user's file is read once.
+    source = base.source.get_dataset(split, shuffle=False)
+    chosen = tf.constant(select(task, source), tf.int64)
+    subset = source.enumerate().filter(
+      lambda number, _: tf.reduce_any(number == chosen)
+    )
+    return subset.map(lambda _, row: row)
 
   seqio.TaskRegistry.add_provider(
     task.name,
@@ -76,12 +65,3 @@ def _class_of(task: spec.TaskSpec, row: dict[str, Any]) -> int | None:
   if task.dataset == "wsc" and not row["label"]:
     return None
   return 0
-
-
-def _plain(value: Any) -> Any:
-  """Turn a NumPy id (also a dictionary of them) into JSON's types."""
-  if isinstance(value, dict):
-    return {key: _plain(part) for key, part in value.items()}
-  if isinstance(value, bytes):
-    return value.decode("utf-8")
-  return value.item() if hasattr(value, "item") else value

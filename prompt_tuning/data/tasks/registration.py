@@ -1,6 +1,5 @@
 """From specs to seqio tasks and mixtures of the same names."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,34 +87,3 @@ def add_catalogue(
   for member in members:
     if isinstance(member, spec.MixtureSpec):
       seqio.MixtureRegistry.add(member.name, list(member.rates.items()))
-
-
-def get(name: str) -> seqio.Task | seqio.Mixture:
-  """Return the seqio task or mixture of a spec, registering it if needed.
-
-  Args:
-    name: as for `spec.get`: also a k-shot or a custom task's.
-
-  Returns:
-    The seqio object.
-
-  Raises:
-    ValueError: an unknown name.
-  """
-  from prompt_tuning.data.tasks import corpus, custom, kshot
-
-  found = spec.get(name)
-  importlib.import_module(found.module)
-  if isinstance(found, spec.MixtureSpec):
-    if name not in seqio.MixtureRegistry.names():
-      for member in found.rates:
-        get(member)
-      seqio.MixtureRegistry.add(name, list(found.rates.items()))
-  elif name not in seqio.TaskRegistry.names():
-    if found.kshot:
-      kshot.register(found)
-    elif found.benchmark == "custom":
-      custom.register(found)
-    elif found.benchmark == "pretraining":
-      corpus.register(found)
-  return seqio.get_mixture_or_task(name)

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from prompt_tuning.data import spec
 from prompt_tuning.data.catalog import text_classification
-from prompt_tuning.data.tasks import registration
+from prompt_tuning.data.tasks import registry
 
 
 def features_of(task, data_dir):
@@ -42,7 +42,7 @@ def render(tmp_path_factory):
   data_dir = tmp_path_factory.mktemp("no_tfds")
 
   def run(name, rows):
-    registration.get(name)
+    registry.get(name)
     task = spec.task(name)
     features = features_of(task, data_dir)
     stored = [features.serialize_example(row) for row in rows]

@@ -8,7 +8,7 @@ import seqio
 
 from prompt_tuning.data import cache, corpus, denoising, spec, tokenise
 from prompt_tuning.data.corpus import Denoising, Skills, Text
-from prompt_tuning.data.tasks import registration
+from prompt_tuning.data.tasks import registry
 from tests.invented_corpus import documents, write_jsonl
 
 LENGTHS = {"inputs": None, "targets": None}
@@ -19,11 +19,10 @@ EOS = 1
 
 @pytest.fixture(autouse=True)
 def _own_registries(monkeypatch, use_invented_vocabulary):
-  spec.names()
   monkeypatch.setattr(spec, "_specs", dict(spec._specs))
   monkeypatch.setattr(corpus, "_corpora", dict(corpus._corpora))
-  for registry in (seqio.TaskRegistry, seqio.MixtureRegistry):
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+  for known in (seqio.TaskRegistry, seqio.MixtureRegistry):
+    monkeypatch.setattr(known, "_REGISTRY", dict(known._REGISTRY))
 
 
 @pytest.fixture
@@ -116,11 +115,11 @@ def test_a_warm_cache_is_read(text, tmp_path, monkeypatch):
 def test_a_mixture_is_registered_with_its_tasks(text, tmp_path):
   questions = Skills(20, rate=0.5)
   mixture = corpus.declare_mixture([text, questions], Denoising())
-  found = registration.get(mixture.name)
+  found = registry.get(mixture.name)
   assert isinstance(found, seqio.Mixture)
   rates = {task.name: found.get_rate(task) for task in found.tasks}
   assert rates == dict(mixture.rates)
-  assert registration.get(mixture.name) is found
+  assert registry.get(mixture.name) is found
   stores = cache.load(mixture.name, "train", LENGTHS, tmp_path / "cache")
   assert [rate for _, rate in stores] == [1.0, 0.5]
   assert len(stores[1][0]) == 20

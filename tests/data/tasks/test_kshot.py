@@ -4,9 +4,9 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import kshot as naming
+from prompt_tuning.data import kshot as draw
 from prompt_tuning.data import spec, vocabulary
-from prompt_tuning.data.tasks import kshot, registration
+from prompt_tuning.data.tasks import kshot, registry
 
 SIZE = 20
 
@@ -31,7 +31,7 @@ def source_of(features):
 @pytest.fixture
 def boolq(monkeypatch):
   """BoolQ on invented rows; labels 0, 1, 0, 1, ... and ids from 100."""
-  task = registration.get("taskless_super_glue_boolq_v102")
+  task = registry.get("taskless_super_glue_boolq_v102")
   rows = {
     "passage": [f"p{i}" for i in range(SIZE)],
     "question": ["q"] * SIZE,
@@ -50,22 +50,25 @@ def derived(boolq):
   seqio.TaskRegistry.remove(name)
 
 
-def test_selection_records_rows_ids_and_labels(derived):
-  subset = kshot.select(spec.task(derived))
+def select(name):
+  """The rows that a k-shot task trains on."""
+  task = spec.task(name)
+  source = registry.get(task.kshot.base).source
+  return kshot.select(task, source.get_dataset("train", shuffle=False))
+
+
+def test_selection_is_the_draw_of_the_labels(derived):
   labels = [i % 2 for i in range(SIZE)]
-  assert list(subset.rows) == naming.choose(labels, 3, 7)
-  assert subset.ids == tuple(100 + row for row in subset.rows)
-  assert subset.labels == tuple(row % 2 for row in subset.rows)
-  assert subset.task == derived
+  assert select(derived) == draw.choose(labels, 3, 7)
 
 
 @pytest.mark.usefixtures("_t5")
 def test_training_sees_the_chosen_rows_and_evaluation_all(derived):
-  task = registration.get(derived)
+  task = registry.get(derived)
   lengths = {"inputs": 32, "targets": 8}
   train = task.get_dataset(lengths, split="train", shuffle=False)
   ids = [int(row["idx"]) for row in train.as_numpy_iterator()]
-  assert tuple(ids) == kshot.select(spec.task(derived)).ids
+  assert ids == [100 + row for row in select(derived)]
   shuffled = task.get_dataset(lengths, split="train", shuffle=True, seed=1)
   assert {int(row["idx"]) for row in shuffled.as_numpy_iterator()} == set(ids)
   evaluation = task.get_dataset(lengths, split="validation", shuffle=False)
@@ -73,39 +76,32 @@ def test_training_sees_the_chosen_rows_and_evaluation_all(derived):
 
 
 def test_the_registered_task_keeps_postprocessor_and_metrics(derived, boolq):
-  task, base = registration.get(derived), registration.get(boolq)
+  task, base = registry.get(derived), registry.get(boolq)
   assert task.postprocessor is base.postprocessor
   assert task.metric_fns == base.metric_fns
-  assert registration.get(derived) is task  # registered once
+  assert registry.get(derived) is task  # registered once
 
 
 def test_wsc_chooses_among_correct_referents(monkeypatch):
-  base = registration.get("taskless_super_glue_wsc_v102_simple_train")
+  base = registry.get("taskless_super_glue_wsc_v102_simple_train")
   labels = [i % 3 == 0 for i in range(SIZE)]
   rows = {"label": tf.constant(labels, tf.int64), "idx": list(range(SIZE))}
   monkeypatch.setattr(base, "_source", source_of(rows))
-  subset = kshot.select(spec.task(f"{base.name}_k5_seed0"))
-  assert len(subset.rows) == 5
-  assert all(row % 3 == 0 for row in subset.rows)
+  rows = select(f"{base.name}_k5_seed0")
+  assert len(rows) == 5
+  assert all(row % 3 == 0 for row in rows)
 
 
-def test_free_text_is_one_class_and_nested_ids_are_kept(monkeypatch):
-  base = registration.get("taskless_super_glue_record_v102")
+def test_free_text_is_one_class(monkeypatch):
+  base = registry.get("taskless_super_glue_record_v102")
   rows = {
     "idx": {"passage": [0] * SIZE, "query": list(range(SIZE))},
     "query": ["q"] * SIZE,
   }
   monkeypatch.setattr(base, "_source", source_of(rows))
-  subset = kshot.select(spec.task(f"{base.name}_k4_seed0"))
-  assert subset.labels == (0, 0, 0, 0)
-  assert subset.ids == tuple({"passage": 0, "query": r} for r in subset.rows)
+  assert select(f"{base.name}_k4_seed0") == draw.choose([0] * SIZE, 4, 0)
 
 
 def test_too_few_rows_say_which_class(boolq):
   with pytest.raises(ValueError, match="Class 0 has 10 rows; 11 shots"):
-    kshot.select(spec.task(f"{boolq}_k11_seed0"))
-
-
-def test_a_whole_task_has_no_selection(boolq):
-  with pytest.raises(ValueError, match="is no k-shot task"):
-    kshot.select(spec.task(boolq))
+    select(f"{boolq}_k11_seed0")

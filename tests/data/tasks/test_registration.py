@@ -9,13 +9,13 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import spec, vocabulary
-from prompt_tuning.data.tasks import registration
+from prompt_tuning.data import catalog, spec, vocabulary
+from prompt_tuning.data.tasks import registration, registry
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_tasks():
-  for module in spec.CATALOG:
+  for module in catalog.BENCHMARKS:
     importlib.import_module(f"prompt_tuning.data.tasks.{module}")
 
 
@@ -59,9 +59,9 @@ def test_mixtures_use_the_same_splits_as_their_specs():
 
 def test_tasks_register_without_vocabulary_or_network():
   code = """
-from prompt_tuning.data import spec
+from prompt_tuning.data import catalog
 import importlib, seqio
-for module in spec.CATALOG:
+for module in catalog.BENCHMARKS:
   importlib.import_module(f"prompt_tuning.data.tasks.{module}")
 assert len(seqio.TaskRegistry.names()) > 190
 """
@@ -79,7 +79,7 @@ def test_without_a_vocabulary_the_error_says_so(monkeypatch):
 
 def dataset_of(name, rows, **lengths):
   """Run a task to the end on given rows."""
-  task = registration.get(name)
+  task = registry.get(name)
   whole = task.replace(
     source=seqio.FunctionDataSource(
       lambda split, shuffle_files, seed=None: rows, splits=["validation"]
