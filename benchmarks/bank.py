@@ -90,9 +90,9 @@ def build(
   optimizer = optimizers.bank_optimizer(
     optimizers.Adafactor(), [0.3] * len(runs), start_step=0
   )
-  program = step.Program(
+  program = step.StepProgram(
     forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
-    produce=lambda p: bank.apply_bank(tuner, p),
+    produce=lambda p, _: bank.apply_bank(tuner, p),
     partition=parts,
     objective=objectives.CrossEntropy(),
     optimizer=optimizer,

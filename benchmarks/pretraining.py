@@ -34,7 +34,7 @@ from prompt_tuning.data.pipeline import Layout, TrainBatches
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import cost, network
 from prompt_tuning.train import loop, objectives, optimizers, schedules, state
-from prompt_tuning.train.step import Program
+from prompt_tuning.train.step import StepProgram
 
 ROWS, PACKED = 32, (128, 64)
 RATE, CLIP, ADAM = 3e-3, 1.0, {"b2": 0.98, "weight_decay": 0.0}
@@ -85,9 +85,9 @@ class Project:
     self.objective = objectives.CrossEntropy(
       loss_normalizing_factor="NUM_REAL_TARGET_TOKENS"
     )
-    program = Program(
+    program = StepProgram(
       forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
-      produce=lambda p: Delta(),
+      produce=lambda *_: Delta(),
       partition=parts,
       objective=self.objective,
       optimizer=self.optimizer,

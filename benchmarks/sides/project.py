@@ -1,7 +1,6 @@
 """Prompt tuning by this project: its step, its restore, its decoding."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +19,7 @@ from prompt_tuning.models.t5 import decoding, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import objectives, optimizers, state
 from prompt_tuning.train.compiled_step import Compiling, Jitted
-from prompt_tuning.train.step import AbstractStep, Program
+from prompt_tuning.train.step import AbstractStep, StepProgram
 from prompt_tuning.tuners import bank, initializers, prompt
 
 
@@ -117,7 +116,7 @@ class Side:
   def decode(self, text: work.Batch, length: int) -> np.ndarray:
     """Decode greedily: [B, S] ids."""
     params = self.program.partition.merge(self.state.trainable, self.frozen)
-    delta = self.program.produce(params["tuner"])
+    delta = self.program.produce(params["tuner"], None)
     program = programs.decoder(self.config, decoding.Greedy(), length, None)
     tokens = self.batch(text)["encoder_input_tokens"]
     batch = {
@@ -136,7 +135,7 @@ class Side:
 
 def _program(
   config: T5Config, length: int, shapes: Params
-) -> tuple[Program, Params]:
+) -> tuple[StepProgram, Params]:
   """Build the step from shapes; also describes the prompt's parameters."""
   tuner = prompt.Prompt(
     config.emb_dim,
@@ -150,9 +149,9 @@ def _program(
 
   drawn = jax.eval_shape(draw, shapes["token_embedder"]["embedding"])
   model = network.T5(config)
-  program = Program(
+  program = StepProgram(
     forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
-    produce=functools.partial(bank.apply_bank, tuner),
+    produce=lambda p, _: bank.apply_bank(tuner, p),
     partition=partition.build(
       partition.TUNER_ONLY, {"model": shapes, "tuner": drawn}
     ),

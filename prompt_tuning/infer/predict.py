@@ -148,7 +148,7 @@ class Predictor:
 
   def map_batches(
     self,
-    program: programs.Program,
+    program: programs.InferProgram,
     asked: Inputs,
     features: Callable[[Slots], dict[str, np.ndarray]],
   ) -> Iterator[tuple[Slots, Any]]:

@@ -20,13 +20,13 @@ from prompt_tuning.models.t5 import decoding, network
 from prompt_tuning.models.t5.config import T5Config
 
 # (parameters, delta, batch of host or device arrays) -> arrays, rows first.
-Program = Callable[[Params, Delta, Mapping[str, Any]], Any]
+InferProgram = Callable[[Params, Delta, Mapping[str, Any]], Any]
 
 
 @functools.cache
 def decoder(
   config: T5Config, method: decoding.Method, length: int, mesh: Mesh | None
-) -> Program:
+) -> InferProgram:
   """Compile decoding.
 
   Args:
@@ -53,7 +53,7 @@ def decoder(
 
 
 @functools.cache
-def scorer(config: T5Config, mesh: Mesh | None) -> Program:
+def scorer(config: T5Config, mesh: Mesh | None) -> InferProgram:
   """Compile the scoring of candidate targets.
 
   The encoder, the cross-attention's keys and values and the decoder's own

@@ -125,7 +125,7 @@ def runs_of(outcome: Outcome, trainable: Params) -> Runs:
   """Let the tuning methods make their runs of what was trained."""
   program, parts = outcome.parts.program, outcome.parts
   params = program.partition.merge(trainable, parts.frozen)
-  return Runs(program.produce(params["tuner"]), parts.placements)
+  return Runs(program.produce(params["tuner"], None), parts.placements)
 
 
 def _rows(

@@ -96,7 +96,7 @@ class Scorer:
       return [self._one_run(trainable, k) for k in range(len(self._runs))]
     program, frozen = self._assembly.program, self._assembly.frozen
     params = program.partition.merge(trainable, frozen)
-    delta = program.produce(params.get("tuner", {}))
+    delta = program.produce(params.get("tuner", {}), None)
     runs = Runs(delta, self._assembly.placements)
     jobs = [
       Job(dataset, run=k)
@@ -139,7 +139,7 @@ class Scorer:
     rest = {k: v for k, v in trainable.items() if k != "model"}
     banked = jax.tree.map(lambda a: a[run : run + 1], rest)
     params = program.partition.merge({**own, **banked}, frozen)
-    delta = program.produce(params.get("tuner", {}))
+    delta = program.produce(params.get("tuner", {}), None)
     runs = Runs(delta, (self._assembly.placements[run],))
     jobs = [Job(dataset) for dataset in self.sets[self._runs[run].task]]
     return self.evaluate(runs, params["model"], jobs)

@@ -25,7 +25,7 @@ from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, state
 from prompt_tuning.train.state import TrainState
-from prompt_tuning.train.step import Program
+from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
 from prompt_tuning.tuners.initializers import Context
 
@@ -46,7 +46,7 @@ class Assembly(NamedTuple):
     placements: where virtual tokens stand, of every run.
   """
 
-  program: Program
+  program: StepProgram
   state: TrainState
   frozen: Params
   tuners: tuple[nn.Module, ...]
@@ -59,7 +59,7 @@ def assemble(
   codec: Vocabulary,
   start_step: int,
   mesh: Mesh | None,
-  program: Program | None = None,
+  program: StepProgram | None = None,
 ) -> Assembly:
   """Initialise what trains, divide it from what does not, build the step.
 
@@ -111,7 +111,7 @@ def build_program(
   whole: Mapping[str, Params],
   start_step: int,
   mesh: Mesh | None,
-) -> Program:
+) -> StepProgram:
   """Build the step; nothing is computed.
 
   Args:
@@ -139,7 +139,7 @@ def build_program(
     start_step=start_step,
     schedule=job.schedule,
   )
-  return Program(
+  return StepProgram(
     forward=_forward(config, mesh, job.mesh.rules),
     produce=_produce(job.tuners),
     partition=parts,
@@ -152,8 +152,8 @@ def build_program(
 
 
 def with_places(
-  program: Program, trainable: Params, mesh: Mesh | None
-) -> Program:
+  program: StepProgram, trainable: Params, mesh: Mesh | None
+) -> StepProgram:
   """Say where the state of a program lies.
 
   Args:
@@ -248,8 +248,9 @@ def _forward(
   return forward
 
 
-def _produce(tuners: Sequence[nn.Module]) -> Callable[[Params], Delta]:
-  def produce(params: Params) -> Delta:
+def _produce(tuners: Sequence[nn.Module]) -> Produce:
+  def produce(params: Params, keys: Array | None) -> Delta:
+    del keys  # no method draws anything yet
     return bank.apply_bank(tuners[0], params) if tuners else Delta()
 
   return produce

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prompt_tuning.plans import hlo
-from prompt_tuning.plans.hlo import Computation, Instruction, Program
+from prompt_tuning.plans.hlo import Computation, HloProgram, Instruction
 
 ALL_REDUCE, ALL_GATHER = "all-reduce", "all-gather"
 REDUCE_SCATTER, ALL_TO_ALL = "reduce-scatter", "all-to-all"
@@ -121,7 +121,7 @@ def read(text: str, count: int) -> Cost:
   )
 
 
-def _times(program: Program) -> tuple[dict[str, int], int]:
+def _times(program: HloProgram) -> tuple[dict[str, int], int]:
   """Count how often every computation runs; and loops of unknown length."""
   times: dict[str, int] = collections.Counter()
   calls: dict[str, list[_Call]] = collections.defaultdict(list)
@@ -158,7 +158,7 @@ class _Call(NamedTuple):
   but_last: bool = False
 
 
-def _calls(instruction: Instruction, program: Program) -> Iterator[_Call]:
+def _calls(instruction: Instruction, program: HloProgram) -> Iterator[_Call]:
   """List the computations that an instruction runs, reducers left out.
 
   All branches of a conditional count as if they ran, but of those with which a
@@ -183,7 +183,7 @@ def _calls(instruction: Instruction, program: Program) -> Iterator[_Call]:
       yield _Call(name, but_last=but_last)
 
 
-def _trip_count(loop: Instruction, program: Program) -> int | None:
+def _trip_count(loop: Instruction, program: HloProgram) -> int | None:
   """Find how often a loop runs: it is noted, or compared with a constant.
 
   Loops of JAX and XLA count from 0.

@@ -76,7 +76,7 @@ Computation = Mapping[str, Instruction]
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class HloProgram:
   """A compiled program.
 
   Attributes:
@@ -88,7 +88,7 @@ class Program:
   computations: Mapping[str, Computation]
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> HloProgram:
   """Read a program.
 
   Args:
@@ -115,7 +115,7 @@ def parse(text: str) -> Program:
     raise ValueError(
       "This is no program as XLA writes it: no line starts with ENTRY."
     )
-  return Program(entry, computations)
+  return HloProgram(entry, computations)
 
 
 def _instruction(line: str) -> Instruction:

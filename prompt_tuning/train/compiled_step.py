@@ -10,7 +10,7 @@ import jax
 
 from prompt_tuning.core.partition import TRAIN
 from prompt_tuning.machine import kernels
-from prompt_tuning.train.step import AbstractStep, Program
+from prompt_tuning.train.step import AbstractStep, StepProgram
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Jitted:
     program: whose step; it takes the place of its state.
   """
 
-  def __init__(self, program: Program):
+  def __init__(self, program: StepProgram):
     self._program = program
     leaves = program.partition.leaves
     trained = (leaf.size for leaf in leaves if leaf.mode == TRAIN)
@@ -42,7 +42,7 @@ class Jitted:
     return self._ways[way]
 
   def __call__(self, state: Any, frozen: Any, batch: Mapping[str, Any]) -> Any:
-    """Take a step, see `Program.step`."""
+    """Take a step, see `StepProgram.step`."""
     return self.suited(batch)(state, frozen, batch)
 
 
@@ -76,6 +76,6 @@ class Compiling:
       logger.warning("The step was not compiled ahead.", exc_info=True)
 
   def __call__(self, *arguments: Any) -> Any:
-    """Take a step, see `Program.step`; the first waits for the program."""
+    """Take a step, see `StepProgram.step`; the first waits for the program."""
     self._thread.join()
     return self._step(*arguments)

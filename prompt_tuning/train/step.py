@@ -21,6 +21,26 @@ from prompt_tuning.train.objectives import Objective, Sums, sum_by_run
 from prompt_tuning.train.optimizers import BankOptimizer
 from prompt_tuning.train.state import TrainState
 
+# Folded into a run's key of a step, behind which rows fold their numbers: a
+# batch never has so many.
+_METHOD = 2**31 - 1
+
+# Parameters of the method with a leading run axis, keys [K] or None -> delta.
+Produce = Callable[[Params, Array | None], Delta]
+
+
+class DropoutKeys(NamedTuple):
+  """Random keys of one step.
+
+  Attributes:
+    rows: [B], for activations of the frozen model; None drops none of them.
+    runs: [K], for what the method itself draws: the same for a run alone or in
+      a bank, whatever its rows and microbatches are.
+  """
+
+  rows: Array | None
+  runs: Array
+
 
 class Metrics(NamedTuple):
   """What a step reports of every run.
@@ -36,13 +56,14 @@ class Metrics(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class StepProgram:
   """What a step computes; plain functions, so that no method is named here.
 
   Attributes:
     forward: (model parameters, batch, delta, dropout keys [B] or None) ->
       logits [B, S, V].
-    produce: tuner parameters with a leading run axis -> delta.
+    produce: (tuner parameters with a leading run axis, keys [K] or None) ->
+      delta. Without keys, as in evaluation, the method draws nothing.
     partition: which leaves of {"model": ..., "tuner": ...} train.
     objective: logits and batch -> sums per example.
     optimizer: of the bank.
@@ -55,7 +76,7 @@ class Program:
   """
 
   forward: Callable[[Params, Batch, Delta, Array | None], Array]
-  produce: Callable[[Params], Delta]
+  produce: Produce
   partition: Partition
   objective: Objective
   optimizer: BankOptimizer
@@ -96,7 +117,7 @@ class Program:
     Raises:
       ValueError: while tracing: rows that runs or microbatches cannot share.
     """
-    keys = self._dropout_keys(state, batch)
+    keys = DropoutKeys(self._row_keys(state, batch), self._run_keys(state))
     gradients, sums = self._gradients(state.trainable, frozen, batch, keys)
     ones = jnp.ones_like(sums["loss"])
     # Divisors do not depend on the parameters: divide the summed gradient.
@@ -123,7 +144,7 @@ class Program:
     trainable: Params,
     frozen: Params,
     batch: Batch,
-    keys: Array | None = None,
+    keys: DropoutKeys | None = None,
   ) -> Sums:
     """Add up the objective of every run.
 
@@ -132,22 +153,29 @@ class Program:
       frozen: the frozen part.
       batch: any rows of any runs, unless the model itself trains: then the
         same number of rows for every run.
-      keys: [B] dropout keys or None.
+      keys: of a training step; None drops nothing.
 
     Returns:
       The objective's sums, [K] each.
     """
-    run_ids = batch.get("run_ids")
+    row_keys, run_keys = (None, None) if keys is None else keys
     if self.tunes_model:
-      return self._losses_run_by_run(trainable, frozen, batch, keys)
+      return self._losses_run_by_run(
+        trainable, frozen, batch, row_keys, run_keys
+      )
     params = self.partition.merge(trainable, frozen)
-    delta = self.produce(params.get("tuner", {}))
-    logits = self.forward(params["model"], batch, delta, keys)
+    delta = self.produce(params.get("tuner", {}), run_keys)
+    logits = self.forward(params["model"], batch, delta, row_keys)
     sums = self.objective(logits, batch)
-    return sum_by_run(sums, run_ids, self.num_runs)
+    return sum_by_run(sums, batch.get("run_ids"), self.num_runs)
 
   def _losses_run_by_run(
-    self, trainable: Params, frozen: Params, batch: Batch, keys: Array | None
+    self,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    row_keys: Array | None,
+    run_keys: Array | None,
   ) -> Sums:
     """Give every run its own backbone: rows grouped by run, then a vmap."""
     if self.num_runs == 1:
@@ -157,30 +185,36 @@ class Program:
     else:
       rows = self._rows_by_run(batch)
       grouped = lambda a: a[rows]  # noqa: E731
-    own = {k: grouped(v) for k, v in batch.items() if k != "run_ids"}
-    own_keys = None if keys is None else grouped(keys)
+    run_batch = {k: grouped(v) for k, v in batch.items() if k != "run_ids"}
+    if row_keys is not None:
+      row_keys = grouped(row_keys)
     shared = {k: v for k, v in frozen.items() if k == "model"}
     banked = {k: v for k, v in frozen.items() if k != "model"}
 
     def one(
-      trainable: Params, banked: Params, batch: Batch, keys: Array | None
+      trainable: Params,
+      banked: Params,
+      batch: Batch,
+      row_keys: Array | None,
+      run_key: Array | None,
     ) -> Sums:
       params = self.partition.merge(trainable, {**shared, **banked})
       tuner = jax.tree.map(lambda a: a[None], params.get("tuner", {}))
-      delta = self.produce(tuner)
-      logits = self.forward(params["model"], batch, delta, keys)
+      key = None if run_key is None else run_key[None]
+      delta = self.produce(tuner, key)
+      logits = self.forward(params["model"], batch, delta, row_keys)
       sums = self.objective(logits, batch)
       return {name: jnp.sum(values) for name, values in sums.items()}
 
-    return jax.vmap(one)(trainable, banked, own, own_keys)
+    return jax.vmap(one)(trainable, banked, run_batch, row_keys, run_keys)
 
   def _gradients(
-    self, trainable: Params, frozen: Params, batch: Batch, keys: Array | None
+    self, trainable: Params, frozen: Params, batch: Batch, keys: DropoutKeys
   ) -> tuple[Params, Sums]:
     """Differentiate the summed losses, a microbatch at a time."""
 
     def total(
-      trainable: Params, batch: Batch, keys: Array | None
+      trainable: Params, batch: Batch, keys: DropoutKeys
     ) -> tuple[Array, Sums]:
       sums = self.losses(trainable, frozen, batch, keys)
       return jnp.sum(sums["loss"]), sums
@@ -201,7 +235,8 @@ class Program:
     def add(carry: tuple, piece: Array) -> tuple[tuple, None]:
       index = piece.reshape(-1)
       some = jax.tree.map(lambda a: a[index], batch)
-      some_keys = None if keys is None else keys[index]
+      row_keys = None if keys.rows is None else keys.rows[index]
+      some_keys = keys._replace(rows=row_keys)
       return jax.tree.map(
         jnp.add, carry, gradient(trainable, some, some_keys)
       ), None
@@ -226,7 +261,15 @@ class Program:
     order = jnp.argsort(run_ids, stable=True)
     return order.reshape(self.num_runs, per_run)
 
-  def _dropout_keys(self, state: TrainState, batch: Batch) -> Array | None:
+  def _run_keys(self, state: TrainState) -> Array:
+    """Give the method of every run its key of this step: [K]."""
+
+    def key(run: Array) -> Array:
+      return jax.random.fold_in(jax.random.fold_in(run, state.step), _METHOD)
+
+    return jax.vmap(key)(jax.random.wrap_key_data(state.dropout_keys))
+
+  def _row_keys(self, state: TrainState, batch: Batch) -> Array | None:
     """Give every row the key it would have if its run trained alone."""
     if not self.dropout:
       return None
@@ -256,7 +299,7 @@ class AbstractStep(NamedTuple):
     batch: its features.
   """
 
-  program: Program
+  program: StepProgram
   state: TrainState
   frozen: Params
   batch: Mapping[str, jax.ShapeDtypeStruct]

@@ -83,9 +83,9 @@ class Setup:
       rates or [0.3] * runs,
       start_step=start_step,
     )
-    self.program = step.Program(
+    self.program = step.StepProgram(
       forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
-      produce=lambda p: bank.apply_bank(tuners[0], p) if p else None,
+      produce=lambda p, _: bank.apply_bank(tuners[0], p) if p else None,
       partition=self.partition,
       objective=objectives.CrossEntropy(),
       optimizer=self.optimizer,

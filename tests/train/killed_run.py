@@ -61,9 +61,9 @@ def main(folder, address=None, count="1", index="0"):
   optimizer = optimizers.bank_optimizer(
     optimizers.Adafactor(), [0.1, 0.03], start_step=0
   )
-  program = step.Program(
+  program = step.StepProgram(
     forward=forward,
-    produce=lambda p: Delta(virtual=p["rows"]),
+    produce=lambda p, _: Delta(virtual=p["rows"]),
     partition=partition.build(partition.TUNER_ONLY, trainable | frozen),
     objective=objectives.CrossEntropy(),
     optimizer=optimizer,

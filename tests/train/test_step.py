@@ -1,6 +1,7 @@
 """The step: only trainables move, banks equal solo runs, layouts agree."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,7 @@ def tune_models(setup, params, seeds, rates, **program):
     with_tuner=False,
     **program,
   )
-  s.program = dataclasses.replace(s.program, produce=lambda _: network.Delta())
+  s.program = dataclasses.replace(s.program, produce=lambda *_: network.Delta())
   return s
 
 
@@ -249,3 +250,95 @@ def test_training_lowers_the_loss(random_params, setup, counted_batches):
     state, last = s.step(state, s.frozen, fixed)
   assert np.all(last.sums["loss"] < 0.9 * np.asarray(first.sums["loss"]))
   assert jnp.all(last.norms["update"] > 0)
+
+
+def shaken(params, keys):
+  """A method that draws: some of its numbers are dropped while training."""
+  rows = params["encoder"]["prompt"]["prompt"]["prompt"]
+  if keys is not None:
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 0.5, rows.shape[1:]))
+    rows = jnp.where(keep(keys), rows / 0.5, 0.0)
+  return network.Delta(virtual=rows)
+
+
+@pytest.mark.parametrize("dropout", [False, True], ids=["method", "both"])
+@pytest.mark.parametrize("rules", ["tuner", "everything"])
+def test_what_a_method_draws_belongs_to_its_run(
+  rules, dropout, params, setup, counted_batches, tolerance
+):
+  """A bank equals solo runs, in one piece or in microbatches; no two alike."""
+  more = {"dropout": dropout}
+  if rules == "everything":
+    more["rules"] = partition.EVERYTHING
+    copies = jax.tree.map(lambda a: jnp.stack([a, a]), params)
+  seeds = (3, 5)
+
+  def trained(seeds, params, microbatches=1):
+    s = setup(
+      params,
+      seeds=seeds,
+      rates=[1e-2] * len(seeds),
+      num_microbatches=microbatches,
+      **more,
+    )
+    s.program = dataclasses.replace(s.program, produce=shaken)
+    s.step = jax.jit(s.program.step)
+    return run(s, counted_batches(seeds), 3)[0].trainable
+
+  bank = trained(seeds, copies if rules == "everything" else params)
+  pieces = trained(seeds, copies if rules == "everything" else params, 2)
+  assert_close(bank, pieces, **tolerance["same"])
+  for k, seed in enumerate(seeds):
+    alone = trained(
+      (seed,),
+      jax.tree.map(lambda a: a[None], params)
+      if rules == "everything"
+      else params,
+    )
+    own = jax.tree.map(lambda a, k=k: a[k : k + 1], bank)
+    assert_close(own, alone, **tolerance["same"])
+
+
+def test_a_methods_keys_change_with_run_and_step(
+  params, setup, counted_batches
+):
+  """And equal none that a row has."""
+  s = setup(params, seeds=(0, 1))
+  batch = next(counted_batches((0, 1)))
+  states = [dataclasses.replace(s.state, step=jnp.int32(n)) for n in (0, 1)]
+  runs = [s.program._run_keys(state) for state in states]
+  rows = [s.program._row_keys(state, batch) for state in states]
+  keys = np.concatenate([jax.random.key_data(k) for k in (*runs, *rows)])
+  assert len(np.unique(keys, axis=0)) == len(keys) == 2 * 2 + 2 * 8
+
+
+def test_a_method_draws_nothing_in_evaluation(params, setup, counted_batches):
+  s = setup(params)
+  drawn = []
+
+  def produce(params, keys):
+    drawn.append(keys)
+    return shaken(params, keys)
+
+  program = dataclasses.replace(s.program, produce=produce)
+  batch = next(counted_batches((0,)))
+  jax.eval_shape(program.losses, s.state.trainable, s.frozen, batch)
+  assert drawn == [None]
+
+
+def test_keys_that_a_method_leaves_alone_cost_nothing(
+  params, setup, counted_batches, monkeypatch
+):
+  """The compiled step is the one of a program that makes no such keys."""
+  batch = next(counted_batches((0,)))
+
+  def operations():
+    s = setup(params, dropout=False)
+    step = jax.jit(s.program.step)
+    text = step.lower(s.state, s.frozen, batch).compile().as_text()
+    return re.findall(r"[\w\]})] ([a-z-]+)\(", text)
+
+  ours = operations()
+  assert len(ours) > 100
+  monkeypatch.setattr(type(setup(params).program), "_run_keys", lambda *_: None)
+  assert operations() == ours
