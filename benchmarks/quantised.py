@@ -46,7 +46,7 @@ def held_out_loss(model: api.Model, count: int) -> float:
     for row in list(skills.examples(name, "test"))[:count]:
       texts.append(skills.instructed(row["inputs"], skill.instructions[0]))
       targets.append(row["targets"])
-  tokens = sum(len(model.predictor.codec.encode(t)) + 1 for t in targets)
+  tokens = sum(len(model.predictor.vocabulary.encode(t)) + 1 for t in targets)
   return -sum(model.score(texts, targets)) / tokens
 
 

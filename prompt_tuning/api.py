@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +23,8 @@ from prompt_tuning.core import axes, embedded, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import DType
-from prompt_tuning.data import spec, vocabulary
+from prompt_tuning.data import spec
+from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.infer import ensemble, rank
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.ensemble import Vote
@@ -87,7 +88,7 @@ def load_model(
   """
   if vocabulary_path is None and str(path).startswith(embedded.SCHEME):
     vocabulary_path = str(path)
-  codec = vocabulary.load(vocabulary_path)
+  vocabulary = vocabularies.load(vocabulary_path)
   checkpoint = restore.open_checkpoint(path, whole=False)
   if size is None:
     config = sizes.infer_config(checkpoint)
@@ -105,7 +106,7 @@ def load_model(
   predictor = Predictor(
     model.config,
     model.params,
-    codec,
+    vocabulary,
     input_length=input_length,
     batching=Batching(batch_size),
   )
@@ -397,7 +398,7 @@ class Model:
       {"inputs": predictor.input_length, "targets": None},
       batch_size or predictor.batching.batch_size,
       split=split,
-      vocabulary_file=cast(vocabulary.Vocabulary, predictor.codec).path,
+      vocabulary_file=predictor.vocabulary.path,
       cache_dir=cache_dir,
     )
 

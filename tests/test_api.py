@@ -525,7 +525,7 @@ class TestTraining:
     """Label words, then common tokens; a rate of almost 0 keeps them there."""
     still = {**quick, "steps": 1, "learning_rate": 1e-9}
     table = np.asarray(plain.backbone.params["token_embedder"]["embedding"])
-    encode = plain.predictor.codec.encode
+    encode = plain.predictor.vocabulary.encode
     words = [table[encode(word)].mean(0) for word in task.label_words]
     (start,) = plain.train(task, **still).prompts[task.name].delta.virtual
     np.testing.assert_allclose(start[:2], words, rtol=1e-4)

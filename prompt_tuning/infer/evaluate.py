@@ -273,4 +273,6 @@ def _longest_target(predictor: Predictor, jobs: Sequence[Job]) -> int:
   """Count the tokens of the longest gold answer, EOS included."""
   datasets = {id(job.dataset): job.dataset for job in jobs}.values()
   texts = {text for dataset in datasets for text in dataset.targets}
-  return max(len(row) for row in encode_targets(predictor.codec, list(texts)))
+  return max(
+    len(row) for row in encode_targets(predictor.vocabulary, list(texts))
+  )

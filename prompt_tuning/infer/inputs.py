@@ -2,12 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from prompt_tuning.core.types import EOS_ID
+from prompt_tuning.data.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -18,18 +19,6 @@ class Rows(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int, /) -> np.ndarray: ...
-
-
-class Codec(Protocol):
-  """Turns text into ids and back, as `data.vocabulary.Vocabulary` does."""
-
-  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of many texts, each without EOS."""
-    ...
-
-  def decode(self, ids: Iterable[int]) -> str:
-    """Return the text up to the first EOS."""
-    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +68,7 @@ class Chained:
 
 
 def encode(
-  codec: Codec,
+  vocabulary: Vocabulary,
   texts: Sequence[str],
   run_ids: int | Sequence[int] = 0,
   limit: int | None = None,
@@ -87,7 +76,7 @@ def encode(
   """Turn texts into token rows.
 
   Args:
-    codec: the vocabulary.
+    vocabulary: of the model.
     texts: n texts.
     run_ids: the run of every text, or of each.
     limit: most tokens of a row, EOS included, virtual tokens not. Longer ones
@@ -106,7 +95,7 @@ def encode(
       "TASK_FEATURE_LENGTHS to at least 1."
     )
   rows, truncated = [], 0
-  for ids in codec.encode_batch(texts):
+  for ids in vocabulary.encode_batch(texts):
     if limit is not None and len(ids) >= limit:
       truncated += len(ids) > limit - 1
       ids = ids[: limit - 1]
@@ -121,8 +110,11 @@ def encode(
   return Inputs(rows, np.asarray(run_ids, np.int32), truncated)
 
 
-def encode_targets(codec: Codec, texts: Sequence[str]) -> list[np.ndarray]:
+def encode_targets(
+  vocabulary: Vocabulary, texts: Sequence[str]
+) -> list[np.ndarray]:
   """Turn target texts into token rows with EOS, whatever their length."""
   return [
-    np.asarray([*ids, EOS_ID], np.int32) for ids in codec.encode_batch(texts)
+    np.asarray([*ids, EOS_ID], np.int32)
+    for ids in vocabulary.encode_batch(texts)
   ]

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 
 from prompt_tuning.core.axes import DATA
 from prompt_tuning.core.types import Params
+from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import batching, inputs, programs
 from prompt_tuning.infer.batching import Batching, Slots
-from prompt_tuning.infer.inputs import Codec, Inputs
+from prompt_tuning.infer.inputs import Inputs
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.decoding import Greedy, Method
@@ -59,7 +60,7 @@ class Predictor:
   Attributes:
     config: of the model.
     params: its frozen parameters.
-    codec: the vocabulary.
+    vocabulary: of the model.
     runs: deltas and placements; by default the plain model.
     input_length: most tokens of an input text, EOS included, virtual tokens
       not; None for no limit.
@@ -72,7 +73,7 @@ class Predictor:
 
   config: T5Config
   params: Params
-  codec: Codec
+  vocabulary: Vocabulary
   runs: Runs = dataclasses.field(default_factory=Runs)
   input_length: int | None = 512
   batching: Batching = dataclasses.field(default_factory=Batching)
@@ -94,7 +95,7 @@ class Predictor:
       texts: n texts.
       run_ids: the run of every text, or of each.
     """
-    return inputs.encode(self.codec, texts, run_ids, self.input_length)
+    return inputs.encode(self.vocabulary, texts, run_ids, self.input_length)
 
   def predict(
     self,
@@ -140,7 +141,7 @@ class Predictor:
         # Such beams stand last.
         count = max(1, int(np.sum(scores > _NOTHING)))
         tokens = result.tokens[row, :count]
-        texts = (self.codec.decode(_trim(ids)) for ids in tokens)
+        texts = (self.vocabulary.decode(_trim(ids)) for ids in tokens)
         decoded[example] = Prediction(
           tuple(texts), tuple(scores[:count].tolist())
         )

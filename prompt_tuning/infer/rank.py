@@ -51,7 +51,7 @@ def score(
     raise ValueError(
       f"{len(targets)} targets for {len(asked)} inputs; expected one each."
     )
-  rows = encode_targets(predictor.codec, targets)
+  rows = encode_targets(predictor.vocabulary, targets)
   scores = log_likelihoods(predictor, asked, [[row] for row in rows])
   return [float(values[0]) for values in scores]
 
@@ -126,7 +126,7 @@ def encode_candidates(
       )
     key = tuple(texts)
     if key not in known:
-      known[key] = encode_targets(predictor.codec, key)
+      known[key] = encode_targets(predictor.vocabulary, key)
   return [known[tuple(texts)] for texts in lists]
 
 

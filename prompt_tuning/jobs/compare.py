@@ -187,7 +187,7 @@ def _scorer(
     dataclasses.replace(outcome.job, evaluation=job.test),
     outcome.parts,
     outcome.model,
-    outcome.codec,
+    outcome.vocabulary,
     sets,
     outcome.mesh,
   )

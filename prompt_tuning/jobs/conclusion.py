@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     job: what was done.
     model: the backbone.
     parts: program, frozen part, tuners; the first state is gone.
-    codec: the vocabulary.
+    vocabulary: of the model.
     scorer: evaluates runs; None where nothing is evaluated.
     start_step: of the optimizer.
     mesh: where everything lies.
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
   job: TrainJob
   model: Backbone
   parts: Assembly
-  codec: Vocabulary
+  vocabulary: Vocabulary
   scorer: run_scores.Scorer | None
   start_step: int
   mesh: Mesh | None
@@ -194,7 +194,7 @@ def _parameters(outcome: Outcome) -> str:
 
 def _neighbours(outcome: Outcome, runs: Runs) -> str:
   """Read the prompts of the first run of every task."""
-  codec = outcome.codec
+  vocabulary = outcome.vocabulary
   embeddings = quantized.embedding_table(outcome.model.params)
   tasks = [run.task for run in outcome.job.runs]
   sections = []
@@ -205,8 +205,8 @@ def _neighbours(outcome: Outcome, runs: Runs) -> str:
       report = summary.nearest_tokens(
         vectors,
         embeddings,
-        lambda i: codec.pieces([i])[0],
-        min(codec.size, outcome.model.config.vocab_size),
+        lambda i: vocabulary.pieces([i])[0],
+        min(vocabulary.size, outcome.model.config.vocab_size),
         labels,
       )
       name = outcome.job.runs[run].name
@@ -218,11 +218,11 @@ def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
   """List the tokens of the words for classes: as given, or the task's own."""
   init = getattr(outcome.parts.tuners[run], f"{stack}_init", None)
   given = getattr(init, "labels", None)
-  codec = outcome.codec
+  vocabulary = outcome.vocabulary
   words = given or task_words(outcome.job.runs[run].task)
-  ids = {i for word in words for i in codec.encode(word)}
+  ids = {i for word in words for i in vocabulary.encode(word)}
   # A piece that only separates words is no part of a label.
-  return sorted(i for i in ids if codec.pieces([i])[0].strip("\u2581"))
+  return sorted(i for i in ids if vocabulary.pieces([i])[0].strip("\u2581"))
 
 
 def _export(outcome: Outcome, runs: Runs, folder: pathlib.Path) -> str:

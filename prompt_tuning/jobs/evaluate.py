@@ -30,7 +30,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
   """
   folders.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
   settings = job.evaluation
-  model, prompts, predictor, _ = inference.prepare(job, settings.dataset)
+  model, prompts, predictor = inference.prepare(job, settings.dataset)
   results = Evaluator(
     predictor,
     _jobs(settings, prompts, data_dir),

@@ -72,14 +72,14 @@ class HeldOut:
 
 
 def sentinel_share(
-  job: PretrainJob, model: Backbone, codec: Vocabulary, mesh: Mesh | None
+  job: PretrainJob, model: Backbone, vocabulary: Vocabulary, mesh: Mesh | None
 ) -> float | None:
   """Continue held-out texts; count the continuations that have a sentinel.
 
   Args:
     job: gives the texts.
     model: what continues them, greedily.
-    codec: the vocabulary.
+    vocabulary: of the model.
     mesh: where the model lies.
 
   Returns:
@@ -94,6 +94,6 @@ def sentinel_share(
   ]
   if not openings:
     return None
-  predictor = Predictor(model.config, model.params, codec, mesh=mesh)
+  predictor = Predictor(model.config, model.params, vocabulary, mesh=mesh)
   written = predictor.predict(predictor.encode(openings), length=_CONTINUATION)
   return sum(_SENTINEL in answer.text for answer in written) / len(written)

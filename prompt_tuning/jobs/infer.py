@@ -105,7 +105,7 @@ def _settings(job: InferJob, ready: Ready) -> dict[str, Any]:
   described = identity.describe(
     {
       "backbone": ready.model.fingerprint,
-      "vocabulary": ready.vocabulary,
+      "vocabulary": ready.predictor.vocabulary.sha256,
       "dtypes": [str(job.model.dtype), job.restore_dtype],
       "prompts": dict(zip(names, runs.placements, strict=True)),
       "delta": runs.delta,

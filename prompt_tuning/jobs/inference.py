@@ -20,13 +20,11 @@ class Ready(NamedTuple):
     model: the backbone, or the tuned model in its place.
     prompts: the runs.
     predictor: both together.
-    vocabulary: hash of the vocabulary.
   """
 
   model: Backbone
   prompts: Tuned
   predictor: Predictor
-  vocabulary: str
 
 
 def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
@@ -44,7 +42,7 @@ def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
     CheckpointError: something cannot be read.
   """
   mesh = job.mesh.build()
-  codec = feed.open_vocabulary(dataset)
+  vocabulary = feed.open_vocabulary(dataset)
   model = backbone.load(
     job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
   )
@@ -53,10 +51,10 @@ def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
   predictor = Predictor(
     model.config,
     model.params,
-    codec,
+    vocabulary,
     runs=prompts.runs,
     input_length=dataset.lengths["inputs"],
     batching=Batching(dataset.batch_size),
     mesh=mesh,
   )
-  return Ready(model, prompts, predictor, codec.sha256)
+  return Ready(model, prompts, predictor)

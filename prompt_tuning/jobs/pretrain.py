@@ -148,7 +148,7 @@ def _export(
   """Write the model in both layouts, and what is worth knowing of it."""
   params = jax.tree.map(lambda a: a[0], outcome.result.state.trainable["model"])
   model = outcome.model._replace(params=params)
-  share = sentinel_share(job, model, outcome.codec, outcome.mesh)
+  share = sentinel_share(job, model, outcome.vocabulary, outcome.mesh)
   report = pretrain_report.describe(job, stage, outcome.result, share)
   params = tree.unflatten(bundle.to_host(tree.flatten(params)))
   if jax.process_index() == 0:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from prompt_tuning.core import partition
-from prompt_tuning.data import cache, corpus, vocabulary
+from prompt_tuning.data import cache, corpus
+from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.jobs.settings import Dataset, MeshShape
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5.config import T5Config
@@ -114,12 +115,12 @@ class PretrainJob:
         f"STAGES are {', '.join(names) or 'none'}; expected at least one, each "
         "with a name of its own."
       )
-    codec = vocabulary.load(self.vocabulary_file)
-    if codec.size > self.model.vocab_size:
+    vocabulary = vocabularies.load(self.vocabulary_file)
+    if vocabulary.size > self.model.vocab_size:
       raise ValueError(
-        f"{codec.path} has {codec.size} ids, sentinels included, but the model "
-        f"has {self.model.vocab_size} rows; take a MODEL with as many rows, or "
-        "another VOCABULARY_FILE."
+        f"{vocabulary.path} has {vocabulary.size} ids, sentinels included, but "
+        f"the model has {self.model.vocab_size} rows; take a MODEL with as "
+        "many rows, or another VOCABULARY_FILE."
       )
 
   @property

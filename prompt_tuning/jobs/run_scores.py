@@ -34,7 +34,7 @@ class Scorer:
     job: TrainJob,
     assembly: Assembly,
     backbone: Backbone,
-    codec: Vocabulary,
+    vocabulary: Vocabulary,
     sets: Mapping[str, Sequence[EvalSet]],
     mesh: Mesh | None,
     loss: EvalLoss | None = None,
@@ -46,7 +46,7 @@ class Scorer:
       job: has the runs, and how to evaluate them.
       assembly: what trains.
       backbone: the model.
-      codec: the vocabulary.
+      vocabulary: of the model.
       sets: task or mixture -> its examples.
       mesh: where everything lies.
       loss: computes the training loss too.
@@ -60,7 +60,7 @@ class Scorer:
       raise ValueError("The job has no evaluation; set TrainJob.evaluation.")
     self._settings, self._runs = job.evaluation, job.runs
     self._assembly = assembly
-    self._backbone, self._codec, self._mesh = backbone, codec, mesh
+    self._backbone, self._vocabulary, self._mesh = backbone, vocabulary, mesh
     self.sets = sets
     # What cannot be done shows now, not when the first evaluation is due.
     everything = [Job(dataset) for own in sets.values() for dataset in own]
@@ -118,7 +118,7 @@ class Scorer:
     predictor = Predictor(
       self._backbone.config,
       params,
-      self._codec,
+      self._vocabulary,
       runs=runs,
       batching=Batching(self._settings.dataset.batch_size),
       mesh=self._mesh,

@@ -56,7 +56,7 @@ class Assembly(NamedTuple):
 def assemble(
   job: TrainJob,
   backbone: Backbone,
-  codec: Vocabulary,
+  vocabulary: Vocabulary,
   start_step: int,
   mesh: Mesh | None,
   program: StepProgram | None = None,
@@ -66,7 +66,7 @@ def assemble(
   Args:
     job: what to do.
     backbone: the frozen model; initialisers see its embedding table.
-    codec: the vocabulary.
+    vocabulary: of the model.
     start_step: that of the optimizer.
     mesh: where everything lies.
     program: of this job, if it is built already; see `abstract_assembly`.
@@ -82,7 +82,7 @@ def assemble(
   whole: dict[str, Params] = {"model": backbone.params}
   if tuners:
     table = _readable(quantized.embedding_table(backbone.params), mesh)
-    contexts = [_context(run, table, codec) for run in runs]
+    contexts = [_context(run, table, vocabulary) for run in runs]
     keys = [jax.random.key(run.seed) for run in runs]
     # A prompt sampled from a split table would come out split.
     made = bank.init_bank(tuners, keys, contexts).params
@@ -170,11 +170,11 @@ def with_places(
   return dataclasses.replace(program, places=places)
 
 
-def _context(run: Run, table: Array, codec: Vocabulary) -> Context:
+def _context(run: Run, table: Array, vocabulary: Vocabulary) -> Context:
   """Show a run's initialiser the model's table and the task's words."""
   return Context(
     embeddings=table,
-    tokenize=codec.encode,
+    tokenize=vocabulary.encode,
     label_words=task_words(run.task),
     load_prompt=load.encoder_prompt,
   )

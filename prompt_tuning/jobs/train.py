@@ -74,7 +74,7 @@ def train(
   # What can be wrong shows before gigabytes are read.
   folders.ensure_writable(job.model_dir, "MODEL_DIR")
   mesh, rules = job.mesh.build(), job.mesh.rules
-  codec = feed.open_vocabulary(job.dataset)
+  vocabulary = feed.open_vocabulary(job.dataset)
   source = model or _open(job.initial_checkpoint_path)
   start_step = _start_step(job, source.step)
   num_steps = job.num_steps(start_step)
@@ -94,7 +94,7 @@ def train(
   else:
     model = source
   program = compiling.program if compiling else None
-  parts = setup.assemble(job, model, codec, start_step, mesh, program)
+  parts = setup.assemble(job, model, vocabulary, start_step, mesh, program)
   say(parts.program.partition.report())
   checksum = fingerprint.checksum(parts.frozen) if job.controls else None
 
@@ -102,9 +102,9 @@ def train(
   if job.evaluation is not None:
     loss = _eval_loss(job, parts, data_dir, mesh)
     write = functools.partial(_write_reports, job)
-    scorer = Scorer(job, parts, model, codec, sets, mesh, loss, write)
+    scorer = Scorer(job, parts, model, vocabulary, sets, mesh, loss, write)
   manifest = identity.identity(
-    job, parts.tuners, model, codec.sha256, start_step
+    job, parts.tuners, model, vocabulary.sha256, start_step
   )
   _write_configuration(job.model_dir, manifest, configuration)
   result = loop.train(
@@ -121,7 +121,7 @@ def train(
     evaluate=evaluator(parts, mesh) if evaluator else scorer,
   )
   return conclusion.Outcome(
-    result, job, model, parts, codec, scorer, start_step, mesh, checksum
+    result, job, model, parts, vocabulary, scorer, start_step, mesh, checksum
   )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import embedded
-from prompt_tuning.data import vocabulary
+from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.models.t5 import config
 
 MEBIBYTE = 2**20
@@ -20,8 +20,8 @@ def test_it_is_a_checkpoint_like_any_other(name):
   assert checkpoint.step == 9_000
   found = sizes.infer_config(checkpoint)
   assert sizes.described(found) == sizes.described(config.get(name))
-  codec = vocabulary.load(path)
-  assert codec.size == found.vocab_size == 4_096
+  vocabulary = vocabularies.load(path)
+  assert vocabulary.size == found.vocab_size == 4_096
 
 
 def test_the_default_is_small():

@@ -40,7 +40,7 @@ PLACEMENTS = (
 LENGTHS = (2, 5, 4)
 
 
-class WordCodec:
+class WordVocabulary:
   """One id per word; `size` words are known."""
 
   def encode_batch(self, texts):
@@ -89,7 +89,7 @@ def predictor(random_params, solo_runs):
   return Predictor(
     CONFIG,
     attentive(random_params(CONFIG, seed=30)),
-    WordCodec(),
+    WordVocabulary(),
     join(solo_runs),
     batching=Batching(batch_size=4),
   )
@@ -137,7 +137,7 @@ def _teacher_forced(predictor, run, text, targets):
   V = CONFIG.vocab_size
   encoder = [
     *(V + row for row in placement.encoder_prefix),
-    *predictor.codec.encode_batch([text])[0],
+    *predictor.vocabulary.encode_batch([text])[0],
     *(V + row for row in placement.encoder_suffix),
     1,
   ]
@@ -167,7 +167,7 @@ def brute_score(teacher_forced):
   """Summed log-likelihood of one answer, softmax by numpy."""
 
   def score(predictor, run, text, answer):
-    ids = [*predictor.codec.encode_batch([answer])[0], 1]
+    ids = [*predictor.vocabulary.encode_batch([answer])[0], 1]
     logits = teacher_forced(predictor, run, text, ids).astype(np.float64)
     top = logits.max(-1, keepdims=True)
     log_z = top[:, 0] + np.log(np.exp(logits - top).sum(-1))

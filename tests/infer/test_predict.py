@@ -39,7 +39,7 @@ def test_predictions_are_greedy_for_each_example_alone(
   """Whatever the batch: no token is other than the most likely one."""
   finished = 0
   for text, run, prediction in zip(texts, RUN_IDS, mixed, strict=True):
-    ids = predictor.codec.encode_batch([prediction.text])[0]
+    ids = predictor.vocabulary.encode_batch([prediction.text])[0]
     ends = len(ids) < LENGTH
     # One position more than was decoded: there stands EOS.
     logits = teacher_forced(predictor, run, text, [*ids, 1])

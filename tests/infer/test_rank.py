@@ -48,7 +48,7 @@ def test_scores_equal_the_negative_training_loss(
   objective = CrossEntropy(z_loss=0.0)
   for number in (0, 1, 2):
     for label, found in zip(LABELS, rankings[number].scores, strict=True):
-      ids = [*predictor.codec.encode_batch([label])[0], EOS_ID]
+      ids = [*predictor.vocabulary.encode_batch([label])[0], EOS_ID]
       logits = teacher_forced(predictor, RUN_IDS[number], texts[number], ids)
       batch = {"decoder_target_tokens": jnp.array([ids])}
       loss = objective(jnp.asarray(logits)[None], batch)["loss"][0]
@@ -136,10 +136,12 @@ def test_other_mistakes(predictor):
 
 def test_real_label_words_do_not_tie(predictor, shared_data):
   """With T5's pieces, choice1 and choice2 differ in their second only."""
-  from prompt_tuning.data import vocabulary
+  from prompt_tuning.data import vocabulary as vocabularies
 
-  codec = vocabulary.load(str(shared_data / "t5_vocab/sentencepiece.model"))
-  real = dataclasses.replace(predictor, codec=codec)
+  vocabulary = vocabularies.load(
+    str(shared_data / "t5_vocab/sentencepiece.model")
+  )
+  real = dataclasses.replace(predictor, vocabulary=vocabulary)
   rows = rank.encode_candidates(real, ["choice1", "choice2", "entailment"], 1)
   assert [row.tolist() for row in rows[0]] == [
     [1160, 536, 1],

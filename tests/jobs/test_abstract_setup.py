@@ -105,8 +105,8 @@ def test_equals_what_training_assembles(job):
     target,
   )
   backbone = Backbone(job.model, params, 0, "")
-  codec = types.SimpleNamespace(encode=None)
-  real = setup.assemble(job, backbone, codec, 0, mesh)
+  vocabulary = types.SimpleNamespace(encode=None)
+  real = setup.assemble(job, backbone, vocabulary, 0, mesh)
   described = abstract_setup.describe(job, mesh)
   assert _signature(described.frozen) == _signature(real.frozen)
   assert _signature(described.state) == _signature(real.state)
@@ -120,9 +120,9 @@ def test_a_step_is_compiled_once_without_a_mesh():
   params = jax.device_put(
     network.init_params(planned.model, jax.random.key(0)), jax.devices()[0]
   )
-  codec = types.SimpleNamespace(encode=None)
+  vocabulary = types.SimpleNamespace(encode=None)
   parts = setup.assemble(
-    planned, Backbone(planned.model, params, 0, ""), codec, 0, None
+    planned, Backbone(planned.model, params, 0, ""), vocabulary, 0, None
   )
   ids = jnp.ones((8, 4), jnp.int32)
   names = ("encoder_input", "decoder_input", "decoder_target")

@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from prompt_tuning.data import vocabulary
+from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.jobs import conclusion
 from prompt_tuning.tuners.initializers import ClassLabels
 from prompt_tuning.tuners.prompt import Prompt
@@ -15,15 +15,15 @@ RTE, RECORD = "taskless_super_glue_rte_v102", "taskless_super_glue_record_v102"
 @pytest.fixture
 def pieces(vocabulary_file):
   """Name the label pieces of one run, per stack."""
-  codec = vocabulary.load(vocabulary_file)
+  vocabulary = vocabularies.load(vocabulary_file)
 
   def found(task, stack="encoder", **settings):
     outcome = types.SimpleNamespace(
-      codec=codec,
+      vocabulary=vocabulary,
       job=types.SimpleNamespace(runs=[types.SimpleNamespace(task=task)]),
       parts=types.SimpleNamespace(tuners=[Prompt(4, 3, 2, **settings)]),
     )
-    return set(codec.pieces(conclusion._label_ids(outcome, 0, stack)))
+    return set(vocabulary.pieces(conclusion._label_ids(outcome, 0, stack)))
 
   return found
 

@@ -69,9 +69,9 @@ def assembled(random_params):
       params,
       target,
     )
-    codec = types.SimpleNamespace(encode=None)
+    vocabulary = types.SimpleNamespace(encode=None)
     backbone = Backbone(job.model, params, 0, "")
-    return setup.assemble(job, backbone, codec, 0, mesh)
+    return setup.assemble(job, backbone, vocabulary, 0, mesh)
 
   return assemble
 

@@ -8,7 +8,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import corpus, denoising, ragged, spec, vocabulary
+from prompt_tuning.data import corpus, denoising, ragged, spec
+from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.tasks import registration
 
 # Documents and examples pass between Python and TensorFlow in batches: one by
@@ -109,11 +110,13 @@ def examples(
   Yields:
     Token rows of inputs and targets, without EOS.
   """
-  codec = vocabulary.load()
+  vocabulary = vocabularies.load()
   spans = how.objective == denoising.SPAN_CORRUPTION
   if len(answer):
     yield (
-      denoising.blank(text, answer, codec.sentinel) if spans else (text, answer)
+      denoising.blank(text, answer, vocabulary.sentinel)
+      if spans
+      else (text, answer)
     )
     return
   for index in range(how.passes):
@@ -121,7 +124,7 @@ def examples(
       key = (how.seed, index, number, piece)
       if spans:
         yield denoising.corrupt_spans(
-          tokens, codec.sentinel, how.noise_density, how.mean_span, *key
+          tokens, vocabulary.sentinel, how.noise_density, how.mean_span, *key
         )
       else:
         yield denoising.cut(tokens, *key)

@@ -43,24 +43,24 @@ def read(name, tmp_path, split="train"):
   return store, [(a.tolist(), b.tolist()) for a, b in pairs]
 
 
-def expected(how, codec):
+def expected(how, vocabulary):
   """Tokenise and corrupt every document, without TensorFlow."""
   pairs = []
   for number, words in enumerate([*TEXTS[:2], QUESTION, *TEXTS[2:]]):
     if words is QUESTION:
-      question, answer = (codec.encode(QUESTION[k]) for k in QUESTION)
+      question, answer = (vocabulary.encode(QUESTION[k]) for k in QUESTION)
       if how.objective == "span_corruption":
-        mark = codec.size - 1
+        mark = vocabulary.size - 1
         question, answer = [*question, mark], [mark, *answer]
       pairs.append((question, answer))
       continue
-    ids = np.asarray(codec.encode(words))
+    ids = np.asarray(vocabulary.encode(words))
     for index in range(how.passes):
       for piece, tokens in enumerate(denoising.chunks(ids, how.chunk_length)):
         key = (how.seed, index, number, piece)
         if how.objective == "span_corruption":
           pair = denoising.corrupt_spans(
-            tokens, codec.sentinel, how.noise_density, how.mean_span, *key
+            tokens, vocabulary.sentinel, how.noise_density, how.mean_span, *key
           )
         else:
           pair = denoising.cut(tokens, *key)
@@ -128,16 +128,16 @@ def test_a_mixture_is_registered_with_its_tasks(text, tmp_path):
 
 
 def test_questions_are_asked_and_answered(tmp_path, use_invented_vocabulary):
-  codec = use_invented_vocabulary
+  vocabulary = use_invented_vocabulary
   source = Skills(10)
   task = corpus.declare(source, Denoising())
   _, pairs = read(task.name, tmp_path)
   for document, (inputs, targets) in zip(
     source.documents("train"), pairs, strict=True
   ):
-    mark = codec.sentinel(0)
-    assert inputs == [*codec.encode(document.text), mark, EOS]
-    assert targets == [mark, *codec.encode(document.answer), EOS]
+    mark = vocabulary.sentinel(0)
+    assert inputs == [*vocabulary.encode(document.text), mark, EOS]
+    assert targets == [mark, *vocabulary.encode(document.answer), EOS]
 
 
 @pytest.mark.parametrize(
