@@ -1,13 +1,19 @@
-"""A task of the user's own, from JSONL, CSV or TSV files, in one call."""
+"""A task of the user's own, from JSONL, CSV or TSV files, in one call.
+
+A command names the task several times, and files may be large. So a file is
+hashed once per process, and its rows are read only where a token cache is made.
+"""
 
 import functools
 import hashlib
+import io
 import math
+import os
 import pathlib
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
 from prompt_tuning.data import postprocessors, spec, tables
@@ -49,7 +55,8 @@ def declare(
 ) -> spec.TaskSpec:
   """Declare a task on one's own files; its seqio task follows when needed.
 
-  The files are read through once, so that bad rows show here.
+  The first row of every file is checked here, the others by `rows`, before any
+  of them is trained on.
 
   Args:
     name: of the task: letters, digits, `_`, `.`, `:`.
@@ -75,8 +82,8 @@ def declare(
 
   Raises:
     FileNotFoundError: a file is missing.
-    ValueError: a bad argument, or a bad row: with file, line and what was
-      expected.
+    ValueError: a bad argument, an empty file, or a bad first row: with file,
+      line and what was expected.
   """
   word_of = _word_of_value(label_words)
   parse_template(template)
@@ -88,9 +95,9 @@ def declare(
     "columns": list(columns),
   }
   task = _task(name, files, tuple(metrics), content)
-  for split in files:
-    for _ in rows(task, split):
-      pass
+  for split, path in task.splits.items():
+    first = _head(path, columns).first
+    _example(task, split, parse_template(template), first, 0)
   spec.add(task)
   return task
 
@@ -128,13 +135,16 @@ def _task(
     eval_features=("idx", "answers"),
     content={
       **content,
-      "sha256": {split: _sha256(path) for split, path in files.items()},
+      "sha256": {
+        split: _head(str(path), content["columns"]).sha256
+        for split, path in files.items()
+      },
     },
   )
 
 
 def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
-  """Render the rows of one file.
+  """Read a file and render its rows.
 
   Args:
     task: made by `declare`.
@@ -145,34 +155,31 @@ def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
     text, -1 without a label), `answers` (all acceptable ones) and `idx` (text).
 
   Raises:
-    ValueError: see `declare`.
+    FileNotFoundError: the file is gone.
+    ValueError: a bad row: with file, line and what was expected; or the file
+      is another than when the task was declared.
   """
-  content = task.content
-  template = parse_template(content["template"])
-  seen: dict[str, str] = {}
-  table = tables.read(task.splits[split], content["columns"])
-  for number, row in enumerate(table):
-    inputs = "".join(
-      literal + (_text(row.value(column, "the template")) if column else "")
-      for literal, column in template
+  path, template = task.splits[split], parse_template(task.content["template"])
+  content = pathlib.Path(path).read_bytes()
+  # The token cache is named by this hash: it must hold these rows.
+  if hashlib.sha256(content).hexdigest() != task.content["sha256"][split]:
+    raise ValueError(
+      f"{path} has changed since {task.name!r} was declared; run the command "
+      "again, or declare the new content under another name."
     )
-    answers, label = _target(task, row, may_lack=split == "test")
-    key = str(number)
-    if content["id_column"]:
-      key = _text(row.value(content["id_column"], "id_column"))
-    if key in seen:
-      raise ValueError(
-        f"{row.place}: id {key!r} stands in {seen[key]} already; expected "
-        f"distinct values in column {content['id_column']!r}."
-      )
-    seen[key] = row.place
-    yield {
-      "inputs": inputs,
-      "targets": answers[0] if answers else spec.UNLABELLED,
-      "label": label,
-      "answers": answers,
-      "idx": key,
-    }
+  places: dict[str, str] = {}
+  table = tables.parse(path, io.BytesIO(content), task.content["columns"])
+  for number, row in enumerate(table):
+    example = _example(task, split, template, row, number)
+    if task.content["id_column"]:
+      key = example["idx"]
+      if key in places:
+        raise ValueError(
+          f"{row.place}: id {key!r} stands in {places[key]} already; expected "
+          f"distinct values in column {task.content['id_column']!r}."
+        )
+      places[key] = row.place
+    yield example
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:
@@ -202,6 +209,31 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
       "'premise: {premise}'."
     )
   return [(literal, name) for literal, name, _, _ in parsed]
+
+
+def _example(
+  task: spec.TaskSpec,
+  split: str,
+  template: Sequence[tuple[str, str | None]],
+  row: tables.Row,
+  number: int,
+) -> dict[str, Any]:
+  """Render one row, see `rows`."""
+  inputs = "".join(
+    literal + (_text(row.value(column, "the template")) if column else "")
+    for literal, column in template
+  )
+  answers, label = _target(task, row, may_lack=split == "test")
+  id_column = task.content["id_column"]
+  return {
+    "inputs": inputs,
+    "targets": answers[0] if answers else spec.UNLABELLED,
+    "label": label,
+    "answers": answers,
+    "idx": _text(row.value(id_column, "id_column"))
+    if id_column
+    else f"{number}",
+  }
 
 
 def _target(
@@ -312,8 +344,28 @@ def _text(value: Any) -> str:
   return str(value)
 
 
-def _sha256(path: str) -> str:
+class _Head(NamedTuple):
+  """What declaring a task needs of a file: its hash and its first row."""
+
+  sha256: str
+  first: tables.Row
+
+
+def _head(path: str, columns: Sequence[str]) -> _Head:
+  """Read a file's head; again only where the file was written since."""
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(f"No data file {path}.")
+  state = os.stat(path)
+  written = (state.st_ino, state.st_size, state.st_mtime_ns)
+  return _read_head(path, tuple(columns), written)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_head(
+  path: str, columns: tuple[str, ...], written: tuple[int, ...]
+) -> _Head:
+  del written  # part of the key
   with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    first = next(tables.parse(path, file, columns))
+    file.seek(0)
+    return _Head(hashlib.file_digest(file, "sha256").hexdigest(), first)

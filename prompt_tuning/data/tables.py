@@ -3,7 +3,7 @@
 import csv
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
@@ -69,6 +69,26 @@ def read(path: str, columns: Sequence[str] = ()) -> Iterator[Row]:
   """
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(f"No data file {path}.")
+  with open(path, "rb") as file:
+    yield from parse(path, file, columns)
+
+
+def parse(
+  path: str, content: Iterable[bytes], columns: Sequence[str] = ()
+) -> Iterator[Row]:
+  """Read the rows of a file whose content is here already.
+
+  Args:
+    path: of the file; its ending says what the content is.
+    content: its lines.
+    columns: see `read`.
+
+  Yields:
+    See `read`.
+
+  Raises:
+    ValueError: see `read`.
+  """
   ending = pathlib.Path(path).suffix
   if ending not in FORMATS:
     raise ValueError(
@@ -76,7 +96,11 @@ def read(path: str, columns: Sequence[str] = ()) -> Iterator[Row]:
       f"got {ending or 'no ending'!r}."
     )
   count = 0
-  rows = _json_rows(path) if ending == ".jsonl" else _cell_rows(path, columns)
+  texts = _decode(path, content)
+  if ending == ".jsonl":
+    rows = _json_rows(path, texts)
+  else:
+    rows = _cell_rows(path, texts, columns)
   for row in rows:
     count += 1
     yield row
@@ -91,20 +115,24 @@ def lines(path: str) -> Iterator[str]:
     ValueError: a line that is not UTF-8, with file and line.
   """
   with open(path, "rb") as file:
-    for number, line in enumerate(file, 1):
-      try:
-        # A byte-order mark is what spreadsheets put before UTF-8.
-        yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-      except UnicodeDecodeError as error:
-        raise ValueError(
-          f"{path}:{number}: not UTF-8: byte 0x{line[error.start]:02x} at "
-          f"position {error.start}. Convert the file, for instance with "
-          "`iconv -f latin1 -t utf-8`."
-        ) from error
+    yield from _decode(path, file)
 
 
-def _json_rows(path: str) -> Iterator[Row]:
-  for number, line in enumerate(lines(path), 1):
+def _decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
+  for number, line in enumerate(content, 1):
+    try:
+      # A byte-order mark is what spreadsheets put before UTF-8.
+      yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+      raise ValueError(
+        f"{path}:{number}: not UTF-8: byte 0x{line[error.start]:02x} at "
+        f"position {error.start}. Convert the file, for instance with "
+        "`iconv -f latin1 -t utf-8`."
+      ) from error
+
+
+def _json_rows(path: str, texts: Iterable[str]) -> Iterator[Row]:
+  for number, line in enumerate(texts, 1):
     if not line.strip():
       continue
     place = f"{path}:{number}"
@@ -123,13 +151,15 @@ def _json_rows(path: str) -> Iterator[Row]:
     yield Row(place, values)
 
 
-def _cell_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
+def _cell_rows(
+  path: str, texts: Iterable[str], columns: Sequence[str]
+) -> Iterator[Row]:
   csv.field_size_limit(_LONGEST_CELL)
   if path.endswith(".tsv"):
     # One line is one row: a stray quote must not swallow the next ones.
-    reader = csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    reader = csv.reader(texts, delimiter="\t", quoting=csv.QUOTE_NONE)
   else:
-    reader = csv.reader(lines(path), strict=True)
+    reader = csv.reader(texts, strict=True)
   names = list(columns)
   while True:
     # `line_num` is the last line read: a quoted cell may span several.

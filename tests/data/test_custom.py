@@ -231,11 +231,47 @@ def test_identity_follows_content_not_place(jsonl, tmp_path):
   ],
 )
 def test_bad_rows(jsonl, rows, changes, message):
+  """The first when the task is declared, the others when they are read."""
   path = jsonl(rows, "bad.jsonl")
-  with pytest.raises(ValueError, match=re.escape(path)) as error:
-    declare(jsonl, files={"train": path}, **changes)
+  files = {"train": path}
+  if len(rows) < 2 or message.startswith(":1:"):
+    with pytest.raises(ValueError, match=re.escape(path)) as error:
+      declare(jsonl, files=files, **changes)
+    assert "my_nli" not in spec.names()
+  else:
+    task = declare(jsonl, files=files, **changes)
+    with pytest.raises(ValueError, match=re.escape(path)) as error:
+      list(custom.rows(task, "train"))
   assert re.search(message, str(error.value)), error.value
-  assert "my_nli" not in spec.names()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_header_that_lacks_a_column_shows_at_once(tmp_path, ending):
+  path = tmp_path / f"rows.{ending}"
+  path.write_text(
+    "text\tgold\na\te\n" if ending == "tsv" else "text,gold\na,e\n"
+  )
+  with pytest.raises(ValueError, match=r":2: no column 'txt'.*mean 'text'"):
+    custom.declare("bad", {"train": str(path)}, "{txt}", "gold", WORDS)
+
+
+def test_a_file_that_changed_is_not_read_for_another(jsonl):
+  """Its cache is named by the hash of what was declared."""
+  path = jsonl(NLI, "changing.jsonl")
+  task = declare(jsonl, files={"train": path})
+  jsonl(NLI[:1], "changing.jsonl")
+  with pytest.raises(ValueError, match=r"changing\.jsonl has changed since"):
+    list(custom.rows(task, "train"))
+  again = declare(jsonl, name="again", files={"train": path})
+  assert len(list(custom.rows(again, "train"))) == 1
+
+
+def test_a_file_is_read_once_however_often_it_is_declared(jsonl, monkeypatch):
+  path = jsonl(NLI)
+  declare(jsonl, files={"train": path})
+  monkeypatch.setattr("builtins.open", None)
+  declare(jsonl, files={"train": path, "validation": path}, name="both")
+  monkeypatch.undo()
 
 
 @pytest.mark.parametrize(
