@@ -223,7 +223,7 @@ def saved_run(params, *tuners):
   made = bank.init_bank(tuners, keys, [context] * len(tuners))
   described = {
     "runs": [{"name": f"run {k}"} for k in range(len(tuners))],
-    "tuners": identity.describe(tuners),
+    "tuners": [identity.describe_method(t) for t in tuners],
     "placements": identity.describe([tuner.placement for tuner in tuners]),
     "backbone": {"fingerprint": fingerprint.fingerprint(params)},
     "start_step": 0,

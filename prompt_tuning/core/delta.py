@@ -16,7 +16,7 @@ and, inside a sublayer, by kernel: `enc_self/query`, `cross/out`,
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -34,10 +34,16 @@ class Prefix(NamedTuple):
   Attributes:
     key: [K, L, P, N, D].
     value: [K, L, P, N, D].
+    mask: [K, L, P] booleans, False where there is no key; None for all there.
+    positioned: [K, L] booleans, True where the prefix stands right before the
+      text, with T5's relative position bias; False, or None for all, where it
+      has no position and bias zero. Cross-attention has no positions.
   """
 
   key: Array
   value: Array
+  mask: Array | None = None
+  positioned: Array | None = None
 
 
 class Bottleneck(NamedTuple):
@@ -50,6 +56,8 @@ class Bottleneck(NamedTuple):
     up_bias: [K, L, H] or None.
     norm_scale: [K, L, H] or None; with it, a LayerNorm (eps 1e-6) follows `up`.
     norm_bias: [K, L, H] or None.
+    normed: [K, L] booleans, False where there is no LayerNorm after all; None
+      for one everywhere, if there is a `norm_scale`.
   """
 
   down: Array
@@ -58,6 +66,7 @@ class Bottleneck(NamedTuple):
   up_bias: Array | None = None
   norm_scale: Array | None = None
   norm_bias: Array | None = None
+  normed: Array | None = None
 
 
 class LowRank(NamedTuple):
@@ -72,20 +81,17 @@ class LowRank(NamedTuple):
   b: Array
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Hidden:
+class Hidden(NamedTuple):
   """Per-layer prompt vectors at the virtual tokens of one stack.
 
   Attributes:
     values: [K, L, P, H]; row p acts where the input holds virtual token p.
-    mode: `replace` the layer's input there (deep prompts), or `add` to it.
+    replace: [K, L, P] booleans: True to replace the layer's input there (deep
+      prompts), False to add to it.
   """
 
   values: Array
-  mode: Literal["replace", "add"] = dataclasses.field(
-    default="replace", metadata={"static": True}
-  )
+  replace: Array
 
 
 @jax.tree_util.register_dataclass
@@ -105,6 +111,8 @@ class Delta:
     head_rows: [K, C, H], output rows that give logits V, ..., V+C-1. Such an
       answer word ends its sequence: nothing is predicted behind it, because as
       an input the same id would be a virtual token.
+    head_mask: [K, C] booleans, False for words that a run has not; None for all
+      there.
   """
 
   virtual: Array | None = None
@@ -114,3 +122,4 @@ class Delta:
   lowrank: Mapping[str, LowRank] = dataclasses.field(default_factory=dict)
   scale: Mapping[str, Array] = dataclasses.field(default_factory=dict)
   head_rows: Array | None = None
+  head_mask: Array | None = None

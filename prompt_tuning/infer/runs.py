@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
+from prompt_tuning.core import algebra
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +54,14 @@ class Runs:
 
   def one(self, run: int) -> "Runs":
     """Take one run out."""
-    delta = jax.tree.map(lambda leaf: leaf[run : run + 1], self.delta)
+    delta = algebra.select(self.delta, slice(run, run + 1))
     return Runs(delta, (self.placements[run],))
 
 
 def join(parts: Sequence[Runs]) -> Runs:
   """Put runs that were tuned apart side by side.
 
-  Virtual tokens are padded with zero rows to the longest, which no placement
-  names; all other arrays must have equal shapes.
+  They may tune different things, see `core.algebra.join`.
 
   Args:
     parts: runs of one model, at least one.
@@ -72,47 +70,18 @@ def join(parts: Sequence[Runs]) -> Runs:
     All of them, in order.
 
   Raises:
-    ValueError: no parts, or they tune different things.
+    ValueError: no parts, or they belong to different models.
   """
   if not parts:
     raise ValueError("Nothing to join; expected the runs of at least one part.")
-  longest = _longest([part.delta.virtual for part in parts])
-  padded = [_pad(part, longest) for part in parts]
-  try:
-    delta = jax.tree.map(_concatenate, *padded)
-  except (ValueError, TypeError) as error:
+  delta = algebra.join([part.delta for part in parts], list(map(len, parts)))
+  placements = tuple(p for part in parts for p in part.placements)
+  site = delta.prefix.get("dec_self")
+  positioned = site is not None and site.positioned is not None
+  if positioned and any(p.decoder_length for p in placements):
     raise ValueError(
-      "Runs in one batch must tune the same arrays of the model, of equal "
-      f"shapes but for the number of virtual tokens: {error}"
-    ) from error
-  return Runs(delta, tuple(p for part in parts for p in part.placements))
-
-
-def _longest(virtual: Sequence[Array | None]) -> tuple[int, int] | None:
-  """Find the [P, H] that holds every part's virtual tokens."""
-  shapes = [v.shape[1:] for v in virtual if v is not None]
-  if not shapes:
-    return None
-  if len({width for _, width in shapes}) > 1:
-    raise ValueError(
-      "The virtual tokens of different parts have widths "
-      f"{[width for _, width in shapes]}; they belong to different models."
+      "A prefix with positions in the decoder cannot share a batch with "
+      "virtual tokens in the decoder's input, which would stand between the "
+      "prefix and the text of other rows; use them in batches of their own."
     )
-  return max(length for length, _ in shapes), shapes[0][1]
-
-
-def _pad(part: Runs, shape: tuple[int, int] | None) -> Delta:
-  if shape is None:
-    return part.delta
-  virtual = part.delta.virtual
-  if virtual is None:
-    virtual = jnp.zeros((len(part), 0, shape[1]), jnp.float32)
-  missing = shape[0] - virtual.shape[1]
-  virtual = jnp.pad(virtual, ((0, 0), (0, missing), (0, 0)))
-  return dataclasses.replace(part.delta, virtual=virtual)
-
-
-def _concatenate(*arrays: Array) -> Array:
-  if len({(a.shape[1:], a.dtype) for a in arrays}) > 1:
-    raise ValueError(", ".join(f"{a.dtype}{list(a.shape)}" for a in arrays))
-  return jnp.concatenate(arrays)
+  return Runs(delta, placements)

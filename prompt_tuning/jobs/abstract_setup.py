@@ -25,18 +25,8 @@ class MeshError(ValueError):
   """The mesh is at fault; with another one, the job might do."""
 
 
-def can_describe(job: TrainJob) -> bool:
-  """Whether the parameters of every tuning method follow from its settings.
-
-  Args:
-    job: what to do.
-
-  Returns:
-    False where one is not among `identity.METHODS`: its initialisers may read
-    files or look at values.
-  """
-  known = tuple(identity.METHODS.values())
-  return all(type(tuner) in known for tuner in job.tuners)
+class UnknownShapesError(ValueError):
+  """A method's parameters do not follow from its settings alone."""
 
 
 def describe(
@@ -100,7 +90,7 @@ def describe(
 
 def _tuner_params(job: TrainJob, table: jax.ShapeDtypeStruct) -> Params:
   """Describe the parameters of all runs, whatever they start from."""
-  tuners = [identity.rebuild(identity.describe(t)) for t in job.tuners]
+  tuners = list(map(identity.without_initialisers, job.tuners))
 
   def initialise(table: Array) -> Params:
     contexts = [Context(embeddings=table) for _ in tuners]
@@ -108,7 +98,13 @@ def _tuner_params(job: TrainJob, table: jax.ShapeDtypeStruct) -> Params:
     return bank.init_bank(tuners, keys, contexts).params
 
   bare = jax.ShapeDtypeStruct(table.shape, table.dtype)
-  described: Params = jax.eval_shape(initialise, bare)
+  try:
+    described: Params = jax.eval_shape(initialise, bare)
+  except Exception as error:
+    # A method of somebody else's may look at values, files or words.
+    raise UnknownShapesError(
+      f"Its parameters are not known before it is initialised: {error}"
+    ) from error
   return described
 
 

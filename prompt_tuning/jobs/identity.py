@@ -8,29 +8,28 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flax import linen as nn
 
 from prompt_tuning.checkpoints import sizes
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import tree
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.jobs.train_job import TrainJob
-from prompt_tuning.tuners import prompt
-
-# Name in a bundle -> tuning method.
-METHODS: Mapping[str, type[nn.Module]] = {"Prompt": prompt.Prompt}
+from prompt_tuning.tuners import discovery
+from prompt_tuning.tuners.method import Method, name_of
 
 _CLASS = "class"
 _FLAX_FIELDS = ("parent", "name")
+_INITIALISER = "_init"  # how fields end that only initialisation reads
 
 
 def identity(
   job: TrainJob,
-  tuners: Sequence[nn.Module],
+  tuners: Sequence[Method],
   backbone: Backbone,
   vocabulary: str,
   start_step: int,
@@ -59,8 +58,8 @@ def identity(
       }
       for run in job.runs
     ],
-    "tuners": tuners,
-    "placements": [placement_of(tuner) for tuner in tuners],
+    "tuners": [describe_method(tuner) for tuner in tuners],
+    "placements": [tuner.placement for tuner in tuners],
     "backbone": {
       "fingerprint": backbone.fingerprint,
       "shapes": sizes.described(backbone.config),
@@ -85,16 +84,55 @@ def identity(
   return json.loads(json.dumps(describe(found)))
 
 
-def placement_of(tuner: nn.Module) -> Placement:
-  """Return where a method's virtual tokens stand; nowhere, if it has none."""
-  return getattr(tuner, "placement", Placement())
-
-
 def placements_of(
-  tuners: Sequence[nn.Module], num_runs: int
+  tuners: Sequence[Method], num_runs: int
 ) -> tuple[Placement, ...]:
-  """Return `placement_of` every run; model tuning has no virtual tokens."""
-  return tuple(map(placement_of, tuners)) or (Placement(),) * num_runs
+  """Return every run's placement; model tuning has no virtual tokens."""
+  placements = tuple(tuner.placement for tuner in tuners)
+  return placements or (Placement(),) * num_runs
+
+
+def describe_method(method: Method) -> dict[str, Any]:
+  """Write a method as JSON values from which `rebuild` makes it again.
+
+  Args:
+    method: any.
+
+  Returns:
+    Its name in bundles under `class`, and its settings.
+
+  Raises:
+    ValueError: a setting that JSON cannot hold as it is.
+  """
+  settings = _parts(method)
+  for name, value in settings.items():
+    if not name.endswith(_INITIALISER):
+      _check_plain(f"{name_of(type(method))}.{name}", value)
+  described = {name: describe(value) for name, value in settings.items()}
+  return {_CLASS: discovery.bundle_name(type(method)), **described}
+
+
+def _check_plain(where: str, value: Any) -> None:
+  """Insist on a setting that comes back from JSON as it went in."""
+  if value is None or isinstance(value, bool | int | str | ModelShape):
+    return
+  if isinstance(value, float) and math.isfinite(value):
+    return
+  if isinstance(value, list | tuple):
+    for part in value:
+      _check_plain(where, part)
+    return
+  names = list(value) if isinstance(value, Mapping) else [None]
+  if all(isinstance(name, str) for name in names) and _CLASS not in names:
+    for name in names:
+      _check_plain(f"{where}[{name!r}]", value[name])
+    return
+  raise ValueError(
+    f"{where} is {value!r} ({type(value).__name__}), which a bundle cannot "
+    "hold. Settings of a method are numbers, text, lists, and mappings of text "
+    f"to these ({_CLASS!r} not among the names); initialisers go into fields "
+    f"that end in {_INITIALISER!r}."
+  )
 
 
 def describe(value: Any) -> Any:
@@ -133,27 +171,52 @@ def _parts(value: Any) -> dict[str, Any]:
   return {n: v for n, v in vars(value).items() if not n.startswith("_")}
 
 
-def rebuild(described: Mapping[str, Any]) -> nn.Module:
-  """Make the tuning method that `describe` wrote down, without initialisers.
+def without_initialisers(method: Method) -> Method:
+  """Make the same method with the initialisers that it has by default."""
+  settings = {
+    name: value
+    for name, value in _parts(method).items()
+    if not name.endswith(_INITIALISER)
+  }
+  return type(method)(**settings)
+
+
+def rebuild(described: Mapping[str, Any]) -> Method:
+  """Make the tuning method that `describe_method` wrote down.
 
   Args:
     described: of a method.
 
   Returns:
-    The method.
+    The method; fields that end in `_init` have their defaults.
 
   Raises:
-    ValueError: an unknown method, from a later version perhaps.
+    ValueError: an unknown method, or one that has no such setting: those of a
+      later version, perhaps.
   """
-  name = str(described.get(_CLASS))
-  if name not in METHODS:
-    raise ValueError(
-      f"The bundle was tuned with {name!r}, which is not known here."
-      f"{tree.nearest(name, METHODS)} Known: {', '.join(METHODS)}."
-    )
+  kind = discovery.from_bundle_name(str(described.get(_CLASS)))
+  known = {field.name for field in dataclasses.fields(kind)}
   settings = {
-    key: value
-    for key, value in described.items()
-    if key != _CLASS and not isinstance(value, Mapping)
+    name: _restored(value)
+    for name, value in described.items()
+    if name != _CLASS and not name.endswith(_INITIALISER)
   }
-  return METHODS[name](**settings)
+  unknown = sorted(settings.keys() - known)
+  if unknown:
+    raise ValueError(
+      f"The bundle's {name_of(kind)} has the settings {', '.join(unknown)}, "
+      f"which {kind.__module__} does not know: it was written by another "
+      "version."
+    )
+  method: Method = kind(**settings)
+  return method
+
+
+def _restored(value: Any) -> Any:
+  """Undo `describe` for plain settings; lists come back as tuples."""
+  if isinstance(value, list):
+    return tuple(map(_restored, value))
+  if isinstance(value, Mapping):
+    parts = {name: _restored(part) for name, part in value.items()}
+    return ModelShape(**parts) if parts.pop(_CLASS, None) else parts
+  return value

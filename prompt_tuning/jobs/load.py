@@ -17,7 +17,7 @@ from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs.identity import placement_of, rebuild
+from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized
 from prompt_tuning.train import loop
 from prompt_tuning.tuners import bank
@@ -137,7 +137,7 @@ def from_bundle(saved: Bundle) -> Tuned:
       }
     )
     delta = bank.apply_bank(tuners[0], params["tuner"])
-    runs = Runs(delta, tuple(map(placement_of, tuners)))
+    runs = Runs(delta, tuple(tuner.placement for tuner in tuners))
   return Tuned(
     runs,
     tuple(described["runs"][k]["name"] for k in chosen),

@@ -28,6 +28,7 @@ from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
 from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.method import Method
 
 _WORDS_OF_UNLABELLED = {
   "record": initializers.RECORD_LABELS,
@@ -49,7 +50,7 @@ class Assembly(NamedTuple):
   program: StepProgram
   state: TrainState
   frozen: Params
-  tuners: tuple[nn.Module, ...]
+  tuners: tuple[Method, ...]
   placements: tuple[Placement, ...]
 
 
@@ -248,10 +249,11 @@ def _forward(
   return forward
 
 
-def _produce(tuners: Sequence[nn.Module]) -> Produce:
+def _produce(tuners: Sequence[Method]) -> Produce:
   def produce(params: Params, keys: Array | None) -> Delta:
-    del keys  # no method draws anything yet
-    return bank.apply_bank(tuners[0], params) if tuners else Delta()
+    if not tuners:
+      return Delta()
+    return bank.apply_bank(tuners[0], params, keys)
 
   return produce
 

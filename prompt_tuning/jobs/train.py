@@ -145,8 +145,11 @@ def _restore(
   backbone.check(checkpoint, *where)
   first = _next_batch(job, job.num_steps(start_step), batches)
   compiling = None
-  if first is not None and abstract_setup.can_describe(job):
-    compiling = _compile_ahead(job, config, start_step, mesh, first)
+  if first is not None:
+    try:
+      compiling = _compile_ahead(job, config, start_step, mesh, first)
+    except abstract_setup.UnknownShapesError as error:
+      logger.info("The step is compiled when it runs. %s", error)
   return backbone.load(checkpoint, *where), compiling
 
 

@@ -9,8 +9,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from flax import linen as nn
-
 from prompt_tuning.core import partition
 from prompt_tuning.jobs.settings import (
   Dataset,
@@ -23,9 +21,10 @@ from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train.objectives import CrossEntropy, Objective
 from prompt_tuning.train.optimizers import Adafactor, OptimizerFactory
 from prompt_tuning.train.schedules import FactorSchedule, Schedule
+from prompt_tuning.tuners.method import Method
 
 # Called with those fields of the model that it has too; see `build_tuner`.
-TunerFactory = Callable[..., nn.Module]
+TunerFactory = Callable[..., Method]
 
 
 class Run(NamedTuple):
@@ -170,7 +169,7 @@ class TrainJob:
     return tuple(runs)
 
   @property
-  def tuners(self) -> tuple[nn.Module, ...]:
+  def tuners(self) -> tuple[Method, ...]:
     """The tuning method of every run; none for model tuning."""
     return tuple(
       build_tuner(run.tuner, self.model)
@@ -207,12 +206,12 @@ class TrainJob:
     return steps
 
 
-def build_tuner(factory: TunerFactory, model: T5Config) -> nn.Module:
+def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
   """Build a tuning method for a model.
 
   Args:
     factory: a class of `tuners`, or a partial of one.
-    model: gives the fields that have the same name, such as `emb_dim`.
+    model: gives the fields that the class lists in `from_model`.
 
   Returns:
     The method.
@@ -221,18 +220,12 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> nn.Module:
     ValueError: it is built already, or it is no tuning method.
   """
   kind = getattr(factory, "func", factory)
-  if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+  if not (isinstance(kind, type) and issubclass(kind, Method)):
     raise ValueError(
       "TUNER must be a tuning method without parentheses, such as "
       f"@tuners.Prompt; got {factory!r}."
     )
-  names = {field.name for field in dataclasses.fields(kind)}
-  shared = {
-    field.name: getattr(model, field.name)
-    for field in dataclasses.fields(model)
-    if field.name in names
-  }
-  return factory(**shared)
+  return factory(**{name: getattr(model, name) for name in kind.from_model})
 
 
 def _label(what: str, value: Any, values: Sequence[Any]) -> str:

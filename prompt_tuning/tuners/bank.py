@@ -14,6 +14,7 @@ from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array, Params
 from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.method import Inputs, Method, name_of
 
 RUN_AXIS = "run"
 
@@ -33,7 +34,7 @@ class Bank(NamedTuple):
 
 
 def init_bank(
-  tuners: Sequence[nn.Module],
+  tuners: Sequence[Method],
   rngs: Sequence[Array],
   contexts: Sequence[Context],
 ) -> Bank:
@@ -47,10 +48,11 @@ def init_bank(
 
   Returns:
     The stacked parameters; entry k of every leaf equals
-    `tuners[k].init(rngs[k], context=contexts[k])`, bit for bit.
+    `tuners[k].init(rngs[k], Inputs(contexts[k]))`, bit for bit.
 
   Raises:
-    ValueError: the arguments differ in number, or two runs in their parameters.
+    ValueError: the arguments differ in number, or two runs in their parameters;
+      a method has none, or one whose name has a slash.
   """
   counts = {len(tuners), len(rngs), len(contexts)}
   if len(counts) > 1 or not tuners:
@@ -59,9 +61,10 @@ def init_bank(
       f"tuners, {len(rngs)} keys and {len(contexts)} contexts."
     )
   boxed = [
-    tuner.init(rng, context=context).get("params", {})
+    tuner.init(rng, Inputs(context)).get("params", {})
     for tuner, rng, context in zip(tuners, rngs, contexts, strict=True)
   ]
+  _check_names(tuners[0], boxed[0])
   flat = [tree.flatten(meta.unbox(run)) for run in boxed]
   expected = _signature(flat[0])
   for k, run in enumerate(flat):
@@ -76,30 +79,48 @@ def init_bank(
   return Bank(tree.unflatten(stacked), tree.unflatten(axes))
 
 
-def apply_bank(tuner: nn.Module, params: Params, *args: Any) -> Delta:
+def apply_bank(
+  tuner: Method, params: Params, keys: Array | None = None
+) -> Delta:
   """Produce the delta of all runs at once.
 
   Args:
     tuner: any of the bank's modules.
     params: parameters with a leading run axis.
-    *args: further inputs of the tuner, with a leading run axis.
+    keys: [K] random keys of what the method drops while it trains; None where
+      it does not train.
 
   Returns:
     A delta whose arrays have a leading run axis of size K.
   """
 
-  def one(run: Params, *inputs: Any) -> Any:
-    return tuner.apply({"params": run}, *inputs)
+  def one(run: Params, key: Array | None) -> Any:
+    rngs = None if key is None else {"dropout": key}
+    inputs = Inputs(train=key is not None)
+    return tuner.apply({"params": run}, inputs, rngs=rngs)
 
-  delta: Delta = jax.vmap(one)(params, *args)
+  delta: Delta = jax.vmap(one)(params, keys)
   return delta
 
 
-def select_run(params: Params, index: int) -> Params:
-  """Take the parameters of one run out of a bank."""
-  return tree.unflatten(
-    {path: leaf[index] for path, leaf in tree.flatten(params).items()}
-  )
+def _check_names(tuner: Method, params: Params) -> None:
+  """Refuse what could not be told apart, or is not there."""
+  name = name_of(type(tuner))
+  if not jax.tree.leaves(params):
+    raise ValueError(f"{name} has no parameters: there is nothing to train.")
+  slashed = [key for key in _keys(params) if tree.SEPARATOR in key]
+  if slashed:
+    raise ValueError(
+      f"{name} has parameters whose names hold {tree.SEPARATOR!r}: "
+      f"{', '.join(slashed)}. Paths are joined with it; rename them."
+    )
+
+
+def _keys(params: Any) -> list[str]:
+  """List the names of all levels of a tree."""
+  if not isinstance(params, Mapping):
+    return []
+  return [*params, *(k for part in params.values() for k in _keys(part))]
 
 
 def _signature(flat: Mapping[str, Any]) -> dict[str, str]:

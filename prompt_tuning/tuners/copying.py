@@ -11,27 +11,6 @@ from prompt_tuning.core.types import Array, DType, Shape
 from prompt_tuning.tuners.initializers import Context
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FromArray:
-  """Copy a given array, such as the prompt of another bundle.
-
-  Attributes:
-    values: [P, H], or a function that returns it when it is needed.
-    origin: where the array comes from, for error messages.
-  """
-
-  values: Any
-  origin: str = "the array to initialise from"
-
-  def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
-  ) -> Array:
-    """Copy the array, see `Initializer`."""
-    del rng, context
-    values = self.values() if callable(self.values) else self.values
-    return _exact(values, shape, dtype, self.origin)
-
-
 @dataclasses.dataclass(frozen=True)
 class FromFile:
   """Copy a prompt file, such as those that prompt-tuning exports.

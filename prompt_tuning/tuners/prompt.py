@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,11 +11,13 @@ from flax.core import meta
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, DType, Shape
+from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.initializers import (
   Context,
   Initializer,
   SampledVocabulary,
 )
+from prompt_tuning.tuners.method import Inputs, Method, Recipe
 
 PROMPT_AXES = ("prompt", "prompt_embed")
 
@@ -23,7 +25,7 @@ PROMPT_AXES = ("prompt", "prompt_embed")
 _FOLDERS = ("prompt", "prompt")
 
 
-class Prompt(nn.Module):
+class Prompt(Method):
   """The vectors of one run's prompt, in the encoder, the decoder or both.
 
   Parameters: `encoder/prompt/prompt/prompt` [P, H] and, with a decoder prompt,
@@ -46,6 +48,14 @@ class Prompt(nn.Module):
   positions. A decoder prompt in an encoder-decoder model has no counterpart
   there.
   """
+
+  title: ClassVar[str] = "prompt tuning"
+  noun: ClassVar[str] = "prompt"
+  bundle_name: ClassVar[str] = "Prompt"
+  recipe: ClassVar[Recipe] = Recipe(
+    learning_rate=0.3,
+    settings={"multiply_by_parameter_scale": False, "weight_decay": 1e-5},
+  )
 
   emb_dim: int
   encoder_length: int = 100
@@ -75,21 +85,16 @@ class Prompt(nn.Module):
       )
 
   @nn.compact
-  def __call__(
-    self, task_ids: Array | None = None, *, context: Context | None = None
-  ) -> Delta:
+  def __call__(self, inputs: Inputs) -> Delta:
     """Return the prompt as virtual tokens.
 
     Args:
-      task_ids: ignored; a plain prompt does not depend on the example.
-      context: what initialisers may look at; needed by `init` only.
+      inputs: initialisers look at its context.
 
     Returns:
       A delta for one run, without the run axis: `virtual` [P, H], the encoder's
       rows first, then the decoder's.
     """
-    del task_ids
-    context = context or Context()
     plan = (
       ("encoder", self.encoder_init, self.encoder_length, self.encoder_rows),
       ("decoder", self.decoder_init, self.decoder_length, self.decoder_rows),
@@ -100,9 +105,17 @@ class Prompt(nn.Module):
       if shape[0]:
         padded = _Padded(init, length)
         parts.append(
-          _Vectors(_FOLDERS, shape, padded, name=stack)(context=context)
+          _Vectors(_FOLDERS, shape, padded, name=stack)(context=inputs.context)
         )
     return Delta(virtual=jnp.concatenate(parts))
+
+  @nn.nowrap
+  def control(self, delta: Delta, key: Array) -> Delta | None:
+    """Make vectors of random direction and the same norms."""
+    if delta.virtual is None:
+      return None
+    noise = interpret.random_control(key, delta.virtual[0])
+    return Delta(virtual=noise[None])
 
   @nn.nowrap
   def _lengths(self) -> tuple[int, int]:

@@ -1,13 +1,14 @@
 """The step is compiled while weights are read, once."""
 
-import dataclasses
+import functools
 import types
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
-from prompt_tuning.jobs import train
+from prompt_tuning.jobs import train, train_job
 from prompt_tuning.launch import main
 from prompt_tuning.machine import kernels
 from prompt_tuning.train.compiled_step import Compiling, Jitted
@@ -116,31 +117,28 @@ def test_a_checkpoint_of_another_size_is_refused_before(
   assert not compiled_first
 
 
-class Custom(Prompt):
-  """A tuning method that bundles do not know."""
+class Reader(Prompt):
+  """A tuning method that looks at words when it is initialised."""
+
+  @nn.compact
+  def __call__(self, inputs):
+    if self.is_initializing() and not inputs.context.tokenize("cat"):
+      raise ValueError("No words.")
+    return super().__call__(inputs)
 
 
-def test_a_method_of_ones_own_is_compiled_when_it_runs(
+def test_a_method_that_looks_at_words_is_compiled_when_it_runs(
   monkeypatch, train_flags, tmp_path, compiled, compiled_first
 ):
-  build = train.TrainJob.tuners.fget
+  build = train_job.build_tuner
+  reader = functools.partial(Reader, encoder_length=4)
   monkeypatch.setattr(
-    train.TrainJob,
-    "tuners",
-    property(lambda job: tuple(Custom(**_fields(t)) for t in build(job))),
+    train_job, "build_tuner", lambda _, model: build(reader, model)
   )
   flags = train_flags(tmp_path, "--gin.train.evaluation=None")
   assert main.main(["train", *flags]) == 0
   assert not compiled_first
   assert compiled.count("step") == 1
-
-
-def _fields(tuner):
-  return {
-    field.name: getattr(tuner, field.name)
-    for field in dataclasses.fields(tuner)
-    if field.name not in ("parent", "name")
-  }
 
 
 def _described(step):

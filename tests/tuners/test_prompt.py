@@ -8,18 +8,24 @@ from flax.core import meta
 
 from prompt_tuning.core import tree
 from prompt_tuning.tuners import bank
-from prompt_tuning.tuners.copying import FromArray
+from prompt_tuning.tuners.copying import FromFile
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
   Context,
   SampledVocabulary,
   Uniform,
 )
+from prompt_tuning.tuners.method import Inputs
 from prompt_tuning.tuners.prompt import Prompt, align
 
 H = 6
 TABLE = np.random.default_rng(0).normal(size=(40, H)).astype(np.float32)
-CONTEXT = Context(TABLE, lambda text: [5 + len(text)], ("no", "yes"))
+CONTEXT = Context(
+  TABLE,
+  lambda text: [5 + len(text)],
+  ("no", "yes"),
+  {"a bundle": TABLE[:4]}.__getitem__,
+)
 ENCODER = "encoder/prompt/prompt/prompt"
 DECODER = "decoder/prompt/prompt/prompt"
 
@@ -32,14 +38,14 @@ def _prompt(**kwargs):
 
 
 def _solo(module, seed=0):
-  boxed = module.init(jax.random.key(seed), context=CONTEXT)["params"]
+  boxed = module.init(jax.random.key(seed), Inputs(CONTEXT))["params"]
   return tree.flatten(meta.unbox(boxed))
 
 
 def test_parameter_path_shape_and_axes_are_those_of_t5x():
   module = _prompt(encoder_length=3)
 
-  variables = module.init(jax.random.key(0), context=CONTEXT)
+  variables = module.init(jax.random.key(0), Inputs(CONTEXT))
 
   (path, leaf), *others = tree.flatten(variables["params"]).items()
   assert (path, others) == (ENCODER, [])
@@ -53,7 +59,7 @@ def test_parameter_path_shape_and_axes_are_those_of_t5x():
 def test_parameter_count_is_length_times_width(width, length):
   module = _prompt(emb_dim=width, encoder_length=length)
 
-  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0)))
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), Inputs()))
 
   assert sum(x.size for x in jax.tree.leaves(shapes)) == length * width
 
@@ -62,7 +68,7 @@ def test_virtual_rows_are_encoder_then_decoder():
   module = _prompt(encoder_length=3, decoder_length=2)
   params = _solo(module)
 
-  delta = module.apply({"params": tree.unflatten(params)})
+  delta = module.apply({"params": tree.unflatten(params)}, Inputs())
 
   expected = np.concatenate([params[ENCODER], params[DECODER]])
   np.testing.assert_array_equal(delta.virtual, expected)
@@ -113,7 +119,7 @@ def test_the_gradient_of_a_row_is_the_gradient_of_its_virtual_token():
   params = tree.unflatten(_solo(module))
 
   def loss(params):
-    return jnp.sum(module.apply({"params": params}).virtual[1:] ** 2)
+    return jnp.sum(module.apply({"params": params}, Inputs()).virtual[1:] ** 2)
 
   grads = tree.flatten(jax.grad(loss)(params))
 
@@ -128,7 +134,7 @@ def test_bank_of_mixed_initialisers_equals_its_solo_runs_bitwise():
     Uniform(),
     SampledVocabulary(30),
     ClassLabels(("yes", "perhaps"), Uniform()),
-    FromArray(TABLE[:4], "a bundle"),
+    FromFile("a bundle"),
   ]
   modules = [_prompt(encoder_length=4, encoder_init=init) for init in inits]
   keys = list(jax.random.split(jax.random.key(1), len(modules)))
@@ -138,11 +144,8 @@ def test_bank_of_mixed_initialisers_equals_its_solo_runs_bitwise():
   (path, leaf), *_ = tree.flatten(stacked.params).items()
   assert leaf.shape == (4, 4, H)
   for k, module in enumerate(modules):
-    solo = meta.unbox(module.init(keys[k], context=CONTEXT)["params"])
+    solo = meta.unbox(module.init(keys[k], Inputs(CONTEXT))["params"])
     np.testing.assert_array_equal(leaf[k], tree.flatten(solo)[path])
-    np.testing.assert_array_equal(
-      tree.flatten(bank.select_run(stacked.params, k))[path], leaf[k]
-    )
   np.testing.assert_array_equal(leaf[3], TABLE[:4])
 
 
@@ -177,7 +180,8 @@ def test_bank_delta_stacks_the_solo_deltas(wrap):
 
   assert delta.virtual.shape == (3, 3, H)
   for k in range(3):
-    solo = module.apply({"params": bank.select_run(stacked.params, k)})
+    own = jax.tree.map(lambda a, k=k: a[k], stacked.params)
+    solo = module.apply({"params": own}, Inputs())
     np.testing.assert_array_equal(delta.virtual[k], solo.virtual)
 
 
@@ -194,8 +198,8 @@ def test_aligned_prompts_keep_their_vectors_and_placements(lengths):
   virtual = np.asarray(bank.apply_bank(aligned[0], stacked.params).virtual)
 
   for k, (before, after) in enumerate(zip(modules, aligned, strict=True)):
-    solo = meta.unbox(before.init(keys[k], context=CONTEXT)["params"])
-    alone = np.asarray(before.apply({"params": solo}).virtual)
+    solo = meta.unbox(before.init(keys[k], Inputs(CONTEXT))["params"])
+    alone = np.asarray(before.apply({"params": solo}, Inputs()).virtual)
     for field in ("encoder_prefix", "decoder_prefix"):
       mine = getattr(after.placement, field)
       theirs = getattr(before.placement, field)

@@ -163,6 +163,7 @@ class Attention(nn.Module):
     delta: Delta,
     run_ids: Array | None,
     keep: Array | None,
+    prefix_bias: Array | None = None,
   ) -> Array:
     """Attend from x to the given keys and values.
 
@@ -175,13 +176,15 @@ class Attention(nn.Module):
       delta: this layer's sites.
       run_ids: [B] or None.
       keep: [B, N, 1, S] booleans, weights that dropout keeps, or None.
+      prefix_bias: [1, N, Q, P] of a prefix with positions, or None.
 
     Returns:
       [B, Q, H].
     """
     query = self._split(self.query(x, delta, run_ids))
+    site = delta.prefix.get(self.site)
     key, value, mask, bias = sites.prefix(
-      key, value, mask, bias, delta.prefix.get(self.site), run_ids
+      key, value, mask, bias, site, run_ids, prefix_bias
     )
     query, key, value = (jnp.moveaxis(a, 1, 2) for a in (query, key, value))
     y = self._attend(
@@ -270,35 +273,39 @@ class Attention(nn.Module):
       equations: how queries meet keys and weights meet values, of one row.
       operands: queries [B, N, Q, .], keys, values, mask [B, 1, 1 or Q, S] and
         what dropout keeps [B, N, 1, S] or None.
-      bias: [1, N, Q, S] or None.
+      bias: [1, N, Q, S], or [B, ...] where rows differ, or None.
 
     Returns:
       [B, N, Q, .].
     """
+    by_row = bias is not None and len(bias) > 1
 
-    def one(row: tuple[Array, Array, Array, Array, Array | None]) -> Array:
-      query, key, value, mask, keep = row
+    def one(row: tuple[Any, ...]) -> Array:
+      (query, key, value, mask, keep), own_bias = row
       dtype = query.dtype
       if self.config.float32_attention_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
       logits = jnp.einsum(equations[0], query, key)
       # Added, as T5X does: a select of logits would be one of gradients too.
       masked = jnp.asarray(MASKED_LOGIT, logits.dtype)
-      shared = 0 if bias is None else bias[0].astype(logits.dtype)
-      logits += jnp.where(mask, shared, masked)
+      if bias is not None and not by_row:
+        own_bias = bias[0]
+      added = 0 if own_bias is None else own_bias.astype(logits.dtype)
+      logits += jnp.where(mask, added, masked)
       weights = jax.nn.softmax(logits, axis=-1).astype(dtype)
       weights = dropout(weights, self.config.dropout_rate, keep)
       return jnp.einsum(equations[1], weights, value)
 
     query, mask = operands[0], operands[3]
+    by_rows = (operands, bias if by_row else None)
     rows, limit = len(query), self.config.attention_bytes
     if limit is None:
-      return jax.vmap(one)(operands)
+      return jax.vmap(one)(by_rows)
     row_bytes = query[0, ..., 0].size * mask.shape[-1] * query.dtype.itemsize
     if rows * row_bytes <= limit:
-      return jax.vmap(one)(operands)
+      return jax.vmap(one)(by_rows)
     # What one turn holds is computed again in the backward pass, not kept.
     turn = max(1, limit // row_bytes)
     return jax.lax.map(
-      jax.checkpoint(one), operands, batch_size=turn if turn > 1 else None
+      jax.checkpoint(one), by_rows, batch_size=turn if turn > 1 else None
     )

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from prompt_tuning.core import tree
+from prompt_tuning.core.shape import ModelShape
 
 REMAT_POLICIES = ("none", "minimal", "full")
 # Not float16: masked logits are infinite in it, and padded rows become NaN.
@@ -85,6 +86,21 @@ class T5Config:
         f"REMAT is {self.remat_policy!r}; expected one of "
         f"{', '.join(REMAT_POLICIES)}."
       )
+
+  @property
+  def shape(self) -> ModelShape:
+    """What tuning methods may know of the model."""
+    gates = len(self.mlp_activations)
+    kernels = [f"wi_{i}" for i in range(gates)] if gates > 1 else ["wi"]
+    return ModelShape(
+      self.emb_dim,
+      self.num_heads,
+      self.head_dim,
+      self.mlp_dim,
+      self.num_encoder_layers,
+      self.num_decoder_layers,
+      tuple(kernels),
+    )
 
 
 def _t5_1_1(

@@ -291,7 +291,9 @@ class T5(nn.Module):
     )
     if logits is None:
       logits = self.token_embedder.attend(x)
-    return sites.head_rows(logits, x, delta.head_rows, run_ids), layers
+    return sites.head_rows(
+      logits, x, delta.head_rows, run_ids, delta.head_mask
+    ), layers
 
   def _virtual_index(
     self, ids: Array, delta: Delta, stack: str

@@ -14,36 +14,6 @@ from prompt_tuning.core.types import Shape
 from prompt_tuning.models.t5.config import T5Config
 
 
-def kernel_features(config: T5Config) -> dict[str, tuple[int, int]]:
-  """List every kernel that `Delta.lowrank` and `Delta.scale` may name.
-
-  Args:
-    config: model configuration.
-
-  Returns:
-    `<sublayer>/<kernel>` -> (inputs, outputs).
-  """
-  width, joined = config.emb_dim, config.num_heads * config.head_dim
-  inward = {"query": joined, "key": joined, "value": joined}
-  gates = range(len(config.mlp_activations))
-  names = [f"wi_{i}" for i in gates] if len(gates) > 1 else ["wi"]
-  kernels: dict[str, tuple[int, int]] = {}
-  for site in ATTENTION_SITES:
-    kernels |= {f"{site}/{name}": (width, out) for name, out in inward.items()}
-    kernels[f"{site}/out"] = (joined, width)
-  for site in MLP_SITES:
-    kernels |= {f"{site}/{name}": (width, config.mlp_dim) for name in names}
-    kernels[f"{site}/wo"] = (config.mlp_dim, width)
-  return kernels
-
-
-def num_layers(config: T5Config, site: str) -> int:
-  """Count the layers that have a site, named by sublayer, kernel or stack."""
-  if site.startswith("enc"):
-    return config.num_encoder_layers
-  return config.num_decoder_layers
-
-
 def check(delta: Delta, config: T5Config) -> int:
   """Check a delta's site names and shapes against a model.
 
@@ -68,6 +38,9 @@ def check(delta: Delta, config: T5Config) -> int:
     if not fits:
       want = ", ".join("any" if e is None else str(e) for e in expected)
       wrong.append(f"{name}: expected [runs, {want}], got {list(shape)}")
+  across = delta.prefix.get("cross")
+  if across is not None and across.positioned is not None:
+    wrong.append("prefix[cross].positioned: cross-attention has no positions")
   if len(set(runs.values())) > 1:
     wrong.append(f"arrays of different numbers of runs: {runs}")
   if wrong:
@@ -80,7 +53,7 @@ def check(delta: Delta, config: T5Config) -> int:
 
 
 def _known_sites(config: T5Config) -> dict[str, list[str]]:
-  kernels = list(kernel_features(config))
+  kernels = list(config.shape.kernels())
   return {
     "prefix": list(ATTENTION_SITES),
     "hidden": list(STACKS),
@@ -106,34 +79,42 @@ def _expectations(
   expected: tuple[int | None, ...]
   width = config.emb_dim
   heads = (config.num_heads, config.head_dim)
-  kernels = kernel_features(config)
+  kernels = config.shape.kernels()
   sizes = {site: out for site, (_, out) in kernels.items()}
   sizes |= {f"{site}/hidden": config.mlp_dim for site in MLP_SITES}
   if delta.virtual is not None:
     yield "virtual", delta.virtual.shape, (None, width)
   if delta.head_rows is not None:
     yield "head_rows", delta.head_rows.shape, (None, width)
+    if delta.head_mask is not None:
+      expected = (delta.head_rows.shape[1],)
+      yield "head_mask", delta.head_mask.shape, expected
   for site, prefix in delta.prefix.items():
+    layers, length = config.shape.num_layers(site), prefix.key.shape[2:3]
+    optional = {"mask": length, "positioned": ()}
     for part, array in prefix._asdict().items():
-      expected = (num_layers(config, site), None, *heads)
-      yield f"prefix[{site}].{part}", array.shape, expected
+      if array is not None:
+        expected = (layers, *optional.get(part, (*(length or (None,)), *heads)))
+        yield f"prefix[{site}].{part}", array.shape, expected
   for stack, hidden in delta.hidden.items():
-    expected = (num_layers(config, stack), None, width)
-    yield f"hidden[{stack}]", hidden.values.shape, expected
+    layers, length = config.shape.num_layers(stack), hidden.values.shape[2:3]
+    yield f"hidden[{stack}].values", hidden.values.shape, (layers, None, width)
+    expected = (layers, *length)
+    yield f"hidden[{stack}].replace", hidden.replace.shape, expected
   for site, adapter in delta.bottleneck.items():
     rank = adapter.down.shape[-1]
     shapes: dict[str, Shape] = {"down": (width, rank), "up": (rank, width)}
-    shapes |= {"down_bias": (rank,)}
+    shapes |= {"down_bias": (rank,), "normed": ()}
     for part, array in adapter._asdict().items():
       if array is not None:
-        expected = (num_layers(config, site), *shapes.get(part, (width,)))
+        expected = (config.shape.num_layers(site), *shapes.get(part, (width,)))
         yield f"bottleneck[{site}].{part}", array.shape, expected
   for site in set(delta.lowrank) & set(kernels):
-    layers, low = num_layers(config, site), delta.lowrank[site]
+    layers, low = config.shape.num_layers(site), delta.lowrank[site]
     inputs, outputs = kernels[site]
     yield f"lowrank[{site}].a", low.a.shape, (layers, inputs, None)
     expected = (layers, low.a.shape[-1], outputs)
     yield f"lowrank[{site}].b", low.b.shape, expected
   for site in set(delta.scale) & set(sizes):
-    expected = (num_layers(config, site), sizes[site])
+    expected = (config.shape.num_layers(site), sizes[site])
     yield f"scale[{site}]", delta.scale[site].shape, expected

@@ -43,6 +43,7 @@ def layer_sites(delta: Delta, stack: str) -> Delta:
     delta,
     virtual=None,
     head_rows=None,
+    head_mask=None,
     prefix=of_stack(delta.prefix),
     hidden={k: v for k, v in delta.hidden.items() if k == stack},
     bottleneck=of_stack(delta.bottleneck),
@@ -127,7 +128,8 @@ def hidden(
     return x
   inside = ((index >= 0) & (index < site.values.shape[1]))[..., None]
   rows = virtual_rows(site.values, index, run_ids).astype(x.dtype)
-  return jnp.where(inside, rows if site.mode == "replace" else x + rows, x)
+  replaces = _gather_tokens(site.replace, index, run_ids)[..., None]
+  return jnp.where(inside, jnp.where(replaces, rows, x + rows), x)
 
 
 def prefix(
@@ -137,11 +139,12 @@ def prefix(
   bias: Array | None,
   site: Prefix | None,
   run_ids: Array | None,
+  prefix_bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
   """Put extra keys and values in front of an attention's own.
 
-  A prefix has no position: it gets relative bias zero and is seen by every
-  query. (Prefix tuning for T5 leaves that choice open; zero is exact for
+  Every query sees the prefix. Unless it is `positioned`, it gets relative bias
+  zero. (Prefix tuning for T5 leaves that choice open; zero is exact for
   cross-attention, which has no bias at all.)
 
   Args:
@@ -151,9 +154,12 @@ def prefix(
     bias: [1, N, Q, S] or None.
     site: key and value [K, P, N, D] of this layer, or None.
     run_ids: [B] or None.
+    prefix_bias: [1, N, Q, P], the bias of a prefix that stands right before the
+      text; needed where the site says `positioned`.
 
   Returns:
-    (key, value, mask, bias), each P longer along S.
+    (key, value, mask, bias), each P longer along S; the bias has rows of its
+    own, [B, ...], where they may differ.
   """
   if site is None:
     return key, value, mask, bias
@@ -161,11 +167,24 @@ def prefix(
   extra_value = _per_row(site.value, run_ids, value)
   length = site.key.shape[1]
   pad = ((0, 0), (0, 0), (0, 0), (length, 0))
+  if site.mask is None:
+    mask = jnp.pad(mask, pad, constant_values=True)
+  else:
+    shown = _flags(site.mask, run_ids, len(key))[:, None, None, :]
+    shown = jnp.broadcast_to(shown, (*mask.shape[:3], length))
+    mask = jnp.concatenate([shown, mask], axis=-1)
+  if bias is not None:
+    before = jnp.zeros((*bias.shape[:3], length), bias.dtype)
+    if site.positioned is not None and prefix_bias is not None:
+      positioned = _flags(site.positioned, run_ids, len(key))
+      before = jnp.where(positioned[:, None, None, None], prefix_bias, before)
+      bias = jnp.broadcast_to(bias, (len(key), *bias.shape[1:]))
+    bias = jnp.concatenate([before, bias], axis=-1)
   return (
     jnp.concatenate([extra_key, key], axis=1),
     jnp.concatenate([extra_value, value], axis=1),
-    jnp.pad(mask, pad, constant_values=True),
-    None if bias is None else jnp.pad(bias, pad),
+    mask,
+    bias,
   )
 
 
@@ -192,9 +211,12 @@ def bottleneck(
   inner = jax.nn.gelu(_add(inner, site.down_bias, run_ids), approximate=True)
   outer = _add(_matmul(inner, site.up, run_ids), site.up_bias, run_ids)
   if site.norm_scale is not None:
-    outer = _layer_norm(outer)
-    outer = outer * _vector(site.norm_scale, run_ids, outer)
-    outer = _add(outer, site.norm_bias, run_ids)
+    normed = _layer_norm(outer) * _vector(site.norm_scale, run_ids, outer)
+    normed = _add(normed, site.norm_bias, run_ids)
+    if site.normed is not None:
+      where = _flags(site.normed, run_ids, len(x))[:, None, None]
+      normed = jnp.where(where, normed, outer)
+    outer = normed
   return x + outer
 
 
@@ -237,7 +259,11 @@ def scale(x: Array, site: Array | None, run_ids: Array | None) -> Array:
 
 
 def head_rows(
-  logits: Array, x: Array, rows: Array | None, run_ids: Array | None
+  logits: Array,
+  x: Array,
+  rows: Array | None,
+  run_ids: Array | None,
+  mask: Array | None = None,
 ) -> Array:
   """Append the logits of learned output rows.
 
@@ -246,13 +272,17 @@ def head_rows(
     x: [B, S, H], what the frozen head reads.
     rows: [K, C, H] or None.
     run_ids: [B] or None.
+    mask: [K, C] booleans, False for words that a run has not, or None.
 
   Returns:
-    [B, S, V + C].
+    [B, S, V + C]; minus infinity for what is masked.
   """
   if rows is None:
     return logits
   extra = _matmul(x.astype(logits.dtype), jnp.swapaxes(rows, 1, 2), run_ids)
+  if mask is not None:
+    there = _flags(mask, run_ids, len(x))[:, None, :]
+    extra = jnp.where(there, extra, -jnp.inf)
   return jnp.concatenate([logits, extra], axis=-1)
 
 
@@ -260,6 +290,22 @@ def _rows_or_nan(table: Array, index: Array) -> Array:
   """Gather rows; an index outside the table, also a negative one, gives NaN."""
   index = jnp.where(index < 0, table.shape[0], index)
   return table.at[index].get(mode="fill", fill_value=jnp.nan)
+
+
+def _gather_tokens(flags: Array, index: Array, run_ids: Array | None) -> Array:
+  """Look up [K, P] flags at each row's own virtual tokens [B, T]."""
+  rows = _flags(flags, run_ids, len(index))
+  index = jnp.where(index < 0, flags.shape[1], index)
+  return jax.vmap(lambda row, i: row.at[i].get(mode="fill", fill_value=False))(
+    rows, index
+  )
+
+
+def _flags(values: Array, run_ids: Array | None, rows: int) -> Array:
+  """Give every row of the batch its run's booleans: [K, ...] -> [B, ...]."""
+  if run_ids is None:
+    return jnp.broadcast_to(values, (rows, *values.shape[1:]))
+  return values.at[run_ids].get(mode="fill", fill_value=False)
 
 
 def _per_row(values: Array, run_ids: Array | None, like: Array) -> Array:

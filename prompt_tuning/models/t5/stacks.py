@@ -43,6 +43,8 @@ class Context(NamedTuple):
     dropout_keys: [B] PRNG keys of the stack, or None for no dropout.
     virtual_index: [B, T] virtual token of each position (negative: none), or
       None when no site asks.
+    prefix_bias: [1, N, Q, P] of a prefix right before the text; None when no
+      site asks.
   """
 
   mask: Array
@@ -50,6 +52,7 @@ class Context(NamedTuple):
   run_ids: Array | None = None
   dropout_keys: Array | None = None
   virtual_index: Array | None = None
+  prefix_bias: Array | None = None
 
 
 class Cross(NamedTuple):
@@ -101,6 +104,7 @@ class EncoderLayer(nn.Module):
       delta,
       run_ids,
       in_attention,
+      context.prefix_bias,
     )
     x = x + dropout(y, config.dropout_rate, attended)
 
@@ -166,6 +170,7 @@ class DecoderLayer(nn.Module):
       delta,
       run_ids,
       in_self,
+      context.prefix_bias,
     )
     x = x + dropout(y, config.dropout_rate, attended)
 
@@ -274,7 +279,7 @@ class Encoder(nn.Module):
     config = self.config
     count, keys = config.num_encoder_layers, context.dropout_keys
     bias = RelativePositionBias(config, True, name="relpos_bias")
-    context = context._replace(bias=bias(x.shape[1], x.shape[1]))
+    context = _with_bias(context, bias, delta, "enc_self", x.shape[1])
     per_layer = sites.layer_sites(delta, "encoder")
     rate, hidden = config.dropout_rate, (config.emb_dim,)
     # In the order in which a layer takes them apart.
@@ -334,8 +339,8 @@ class Decoder(nn.Module):
     config = self.config
     count, keys = config.num_decoder_layers, context.dropout_keys
     bias = RelativePositionBias(config, False, name="relpos_bias")
-    context = context._replace(
-      bias=bias(x.shape[1], context.mask.shape[-1], cross.start)
+    context = _with_bias(
+      context, bias, delta, "dec_self", x.shape[1], cross.start
     )
     per_layer = sites.layer_sites(delta, "decoder")
     rate, hidden = config.dropout_rate, (config.emb_dim,)
@@ -381,6 +386,25 @@ class Decoder(nn.Module):
       self.config,
       name="logits_dense",
     )(x.astype(jnp.float32), Delta())
+
+
+def _with_bias(
+  context: Context,
+  bias: RelativePositionBias,
+  delta: Delta,
+  site: str,
+  queries: int,
+  start: Array | int = 0,
+) -> Context:
+  """Compute a stack's relative position bias; a prefix may stand before 0."""
+  prefix, keys = delta.prefix.get(site), context.mask.shape[-1]
+  if prefix is None or prefix.positioned is None:
+    return context._replace(bias=bias(queries, keys, start))
+  length = prefix.key.shape[2]
+  whole = bias(queries, length + keys, start + length)
+  return context._replace(
+    bias=whole[..., length:], prefix_bias=whole[..., :length]
+  )
 
 
 def _at(per_layer: Any, i: int) -> Any:

@@ -155,7 +155,8 @@ class NumpyT5:
     for position, token in enumerate(ids):
       if V <= token < V + P:
         row = site.values[layer, token - V]
-        x[position] = row if site.mode == "replace" else x[position] + row
+        replaced = site.replace[layer, token - V]
+        x[position] = row if replaced else x[position] + row
     return x
 
   def stack(self, name, ids, encoded=None):
@@ -238,11 +239,15 @@ def make_delta(kind, rng, runs=1):
       }
     },
     "hidden_replace": {
-      "hidden": {s: Hidden(normal(rng, K, L, P, H)) for s in SIDES_STACKS}
+      "hidden": {
+        s: Hidden(normal(rng, K, L, P, H), jnp.ones((K, L, P), bool))
+        for s in SIDES_STACKS
+      }
     },
     "hidden_add": {
       "hidden": {
-        s: Hidden(normal(rng, K, L, P, H), "add") for s in SIDES_STACKS
+        s: Hidden(normal(rng, K, L, P, H), jnp.zeros((K, L, P), bool))
+        for s in SIDES_STACKS
       }
     },
     "bottleneck": {"bottleneck": {s: adapter(False) for s in ATTENTION + MLPS}},
@@ -352,7 +357,7 @@ def test_site_changes_the_logits(kind, params, apply):
   batch = make_batch()
   delta = make_delta(kind, np.random.default_rng(0))
   changed = apply({"params": params}, batch, delta)
-  other = jax.tree.map(lambda a: a + 0.3, delta)
+  other = jax.tree.map(lambda a: a if a.dtype == bool else a + 0.3, delta)
   assert not np.allclose(changed, apply({"params": params}, batch, other))
 
 

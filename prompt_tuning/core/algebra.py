@@ -1,0 +1,311 @@
+"""What every kind of site of a `Delta` knows about itself: identity and sizes.
+
+With it, runs that tune different things stand side by side in one delta: where
+a run has no such site, it gets the site's identity; where its prompt, rank or
+set of words is smaller, it is padded with what changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning.core.delta import (
+  Bottleneck,
+  Delta,
+  Hidden,
+  LowRank,
+  Prefix,
+)
+from prompt_tuning.core.types import Array
+
+
+class Leaf(NamedTuple):
+  """One array of a kind of site.
+
+  Attributes:
+    axes: a letter per dimension, see `core.types`; I and O are a kernel's
+      inputs and outputs, F any features.
+    identity: with it everywhere, or in what is padded, the site does nothing.
+    absent: value where a site has left it out; None where it may not.
+    marks: whether it only says which entries of the others count, so that it
+      is needed where runs differ, and nowhere else.
+  """
+
+  axes: str
+  identity: float | bool
+  absent: float | bool | None = None
+  marks: bool = False
+
+
+# Letters whose sizes may differ between the runs of one model.
+_FREE = "PRC"
+
+# Field of `Delta` -> arrays of its sites. `virtual` and `head_rows` are one
+# site each; the mask of the latter is a field beside it.
+KINDS: Mapping[str, Mapping[str, Leaf]] = {
+  "virtual": {"virtual": Leaf("KPH", 0.0)},
+  "prefix": {
+    "key": Leaf("KLPND", 0.0),
+    "value": Leaf("KLPND", 0.0),
+    "mask": Leaf("KLP", False, True, marks=True),
+    "positioned": Leaf("KL", False, False),
+  },
+  "hidden": {
+    "values": Leaf("KLPH", 0.0),
+    "replace": Leaf("KLP", False),
+  },
+  "bottleneck": {
+    "down": Leaf("KLHR", 0.0),
+    "up": Leaf("KLRH", 0.0),
+    "down_bias": Leaf("KLR", 0.0, 0.0),
+    "up_bias": Leaf("KLH", 0.0, 0.0),
+    "norm_scale": Leaf("KLH", 0.0, 0.0),
+    "norm_bias": Leaf("KLH", 0.0, 0.0),
+    "normed": Leaf("KL", False, True, marks=True),
+  },
+  "lowrank": {"a": Leaf("KLIR", 0.0), "b": Leaf("KLRO", 0.0)},
+  "scale": {"scale": Leaf("KLF", 1.0)},
+  "head_rows": {
+    "head_rows": Leaf("KCH", 0.0),
+    "head_mask": Leaf("KC", False, True, marks=True),
+  },
+}
+_STRUCTS = {
+  "prefix": Prefix,
+  "hidden": Hidden,
+  "bottleneck": Bottleneck,
+  "lowrank": LowRank,
+}
+# A prefix stands right before the text: what it lacks is missing in front.
+_PADDED_IN_FRONT = ("prefix",)
+
+# One site: {name of a leaf: array}; those that are None are left out.
+_Site = Mapping[str, Array]
+
+
+def join(deltas: Sequence[Delta], runs: Sequence[int]) -> Delta:
+  """Put the runs of several deltas side by side.
+
+  Args:
+    deltas: of one model; they may fill different fields, and have prompts,
+      ranks and answer words of different numbers.
+    runs: number of runs of each; an empty delta does not say.
+
+  Returns:
+    A delta of sum(runs) runs; each does what it does alone.
+
+  Raises:
+    ValueError: arrays that cannot belong to one model, or of several dtypes.
+  """
+  if len(deltas) == 1:
+    return deltas[0]
+  fields: dict[str, Any] = {}
+  tables = [_sites(delta) for delta in deltas]
+  for field, name in dict.fromkeys(key for table in tables for key in table):
+    parts = [table.get((field, name)) for table in tables]
+    site = _join_site(f"{field}[{name}]" if name else field, field, parts, runs)
+    fields |= _as_field(fields, field, name, site)
+  return Delta(**fields)
+
+
+def select(delta: Delta, runs: Sequence[int] | slice) -> Delta:
+  """Take some runs out of a delta."""
+  index = runs if isinstance(runs, slice) else jnp.asarray(runs)
+  selected: Delta = jax.tree.map(lambda leaf: leaf[index], delta)
+  return selected
+
+
+def named_leaves(delta: Delta) -> dict[str, Array]:
+  """Name every array of a delta.
+
+  Args:
+    delta: any.
+
+  Returns:
+    `virtual`, `lowrank/enc_self/query/a`, ... -> array.
+  """
+  named = {}
+  for (field, site), leaves in _sites(delta).items():
+    for leaf, array in leaves.items():
+      path = (field, site, leaf) if field in _STRUCTS else (field, site)
+      if field == leaf or leaf == "head_mask":
+        path = (leaf, site)
+      named["/".join(filter(None, path))] = array
+  return named
+
+
+def from_named_leaves(named: Mapping[str, Array]) -> Delta:
+  """Build the delta whose `named_leaves` these are.
+
+  Raises:
+    ValueError: a name that no delta has.
+  """
+  sites: dict[tuple[str, str], dict[str, Array]] = {}
+  for path, array in named.items():
+    field, *rest = path.split("/")
+    if field == "head_mask":
+      field, rest, leaf = "head_rows", [], "head_mask"
+    elif field in _STRUCTS:
+      *rest, leaf = rest or [""]
+    else:
+      leaf = field
+    known = KINDS.get(field, {})
+    mapped = field in _STRUCTS or field == "scale"
+    if leaf not in known or bool(rest) != mapped:
+      raise ValueError(f"{path!r} is no array of a delta.")
+    sites.setdefault((field, "/".join(rest)), {})[leaf] = array
+  fields: dict[str, Any] = {}
+  for (field, name), leaves in sites.items():
+    missing = [
+      leaf
+      for leaf, kind in KINDS[field].items()
+      if leaf not in leaves and kind.absent is None
+    ]
+    if missing:
+      where = "/".join(filter(None, (field, name)))
+      raise ValueError(f"{where} lacks its arrays {', '.join(missing)}.")
+    fields |= _as_field(fields, field, name, leaves)
+  return Delta(**fields)
+
+
+def identity_of(delta: Delta) -> Delta:
+  """Make a delta of the same arrays that changes nothing."""
+  fields: dict[str, Any] = {}
+  for (field, name), leaves in _sites(delta).items():
+    neutral = {
+      leaf: jnp.full_like(array, KINDS[field][leaf].identity)
+      for leaf, array in leaves.items()
+    }
+    fields |= _as_field(fields, field, name, neutral)
+  return Delta(**fields)
+
+
+def _sites(delta: Delta) -> dict[tuple[str, str], dict[str, Array]]:
+  """List the sites of a delta: (field, name of the site) -> its arrays."""
+  sites: dict[tuple[str, str], dict[str, Array]] = {}
+  for field in KINDS:
+    value = getattr(delta, field)
+    if field in _STRUCTS:
+      for name, site in value.items():
+        leaves = site._asdict().items()
+        sites[field, name] = {k: a for k, a in leaves if a is not None}
+    elif isinstance(value, Mapping):
+      sites |= {(field, name): {field: array} for name, array in value.items()}
+    elif value is not None:
+      sites[field, ""] = {field: value}
+  if delta.head_mask is not None:
+    sites["head_rows", ""]["head_mask"] = delta.head_mask
+  return sites
+
+
+def _as_field(
+  fields: Mapping[str, Any], field: str, name: str, site: _Site
+) -> dict[str, Any]:
+  """Write one site as arguments of `Delta`, beside those that are there."""
+  if field in _STRUCTS:
+    return {field: {**fields.get(field, {}), name: _STRUCTS[field](**site)}}
+  if name:
+    return {field: {**fields.get(field, {}), name: site[field]}}
+  return dict(site)
+
+
+def _join_site(
+  where: str,
+  field: str,
+  parts: Sequence[_Site | None],
+  runs: Sequence[int],
+) -> dict[str, Array]:
+  """Join one site of several deltas; None is a delta without it."""
+  present = [part for part in parts if part is not None]
+  sizes = _common_sizes(where, field, present)
+  have = {leaf for part in present for leaf in part}
+  alike = len(present) == len(parts) and all(
+    set(part) == have and _sizes(field, part) == sizes for part in present
+  )
+  joined = {}
+  for name, leaf in KINDS[field].items():
+    needed = leaf.marks and not alike and _marks_something(field, have)
+    if name not in have and not needed:
+      continue
+    dtypes = {str(part[name].dtype) for part in present if name in part}
+    if len(dtypes) > 1:
+      raise ValueError(
+        f"{where}.{name} has the dtypes {', '.join(sorted(dtypes))} in "
+        "different runs; expected one."
+      )
+    dtype = dtypes.pop() if dtypes else bool
+    joined[name] = jnp.concatenate(
+      [
+        _leaf_of(field, name, part, count, sizes, dtype)
+        for part, count in zip(parts, runs, strict=True)
+      ]
+    )
+  return joined
+
+
+def _marks_something(field: str, have: set[str]) -> bool:
+  """Whether there is anything that a mark could be needed for."""
+  return field != "bottleneck" or "norm_scale" in have
+
+
+def _leaf_of(
+  field: str,
+  name: str,
+  part: _Site | None,
+  runs: int,
+  sizes: Mapping[str, int],
+  dtype: Any,
+) -> Array:
+  """Give one part's array in the common sizes."""
+  leaf = KINDS[field][name]
+  if part is None:
+    shape = [runs, *(sizes[letter] for letter in leaf.axes[1:])]
+    return jnp.full(shape, leaf.identity, dtype)
+  array = part.get(name)
+  if array is None:
+    own = _sizes(field, part)
+    # There is a norm where there is a scale for it.
+    is_norm = name == "normed"
+    absent = "norm_scale" in part if is_norm else bool(leaf.absent)
+    shape = [runs, *(own[letter] for letter in leaf.axes[1:])]
+    array = jnp.full(shape, absent, dtype)
+  missing = [
+    sizes[letter] - size
+    for letter, size in zip(leaf.axes[1:], array.shape[1:], strict=True)
+  ]
+  if not any(missing):
+    return array
+  in_front = field in _PADDED_IN_FRONT
+  widths = [(more, 0) if in_front else (0, more) for more in missing]
+  return jnp.pad(array, [(0, 0), *widths], constant_values=leaf.identity)
+
+
+def _sizes(field: str, part: _Site) -> dict[str, int]:
+  """Read the size of every letter off one site."""
+  return {
+    letter: size
+    for name, array in part.items()
+    for letter, size in zip(
+      KINDS[field][name].axes[1:], array.shape[1:], strict=True
+    )
+  }
+
+
+def _common_sizes(
+  where: str, field: str, parts: Sequence[_Site]
+) -> dict[str, int]:
+  """Find the size of every letter that holds all parts."""
+  sizes: dict[str, int] = {}
+  for part in parts:
+    for letter, size in _sizes(field, part).items():
+      known = sizes.setdefault(letter, size)
+      if letter in _FREE:
+        sizes[letter] = max(known, size)
+      elif known != size:
+        raise ValueError(
+          f"{where} has {letter} = {known} in one run and {size} in another: "
+          "they belong to different models."
+        )
+  return sizes

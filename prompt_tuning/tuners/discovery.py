@@ -1,0 +1,147 @@
+"""Finding tuning methods: in the package, in given modules, and installed."""
+
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+from collections.abc import Iterable, Mapping
+
+from prompt_tuning import tuners
+from prompt_tuning.core import tree
+from prompt_tuning.tuners.method import Method
+
+ENTRY_POINTS = "prompt_tuning.methods"
+
+
+def methods(modules: Iterable[str] = ()) -> dict[str, type[Method]]:
+  """Find every tuning method.
+
+  Args:
+    modules: dotted names of modules that define more of them.
+
+  Returns:
+    Name of the class -> class: of this package's `tuners`, of `modules`, and
+    of the modules and classes behind the entry points `prompt_tuning.methods`.
+
+  Raises:
+    ValueError: a module that does not exist, fails, or defines no method; a
+      name that two classes have.
+  """
+  classes: list[type[Method]] = []
+  for module in pkgutil.iter_modules(tuners.__path__, f"{tuners.__name__}."):
+    classes += _defined_in(importlib.import_module(module.name))
+  for name in modules:
+    classes += _of_module(name, f"METHOD_MODULE {name!r}")
+  for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    where = f"The entry point {point.name!r} of {ENTRY_POINTS}"
+    if point.attr:
+      classes.append(_class(point.module, point.attr, where))
+    else:
+      classes += _of_module(point.module, where)
+  by_name: dict[str, type[Method]] = {}
+  for kind in classes:
+    other = by_name.setdefault(kind.__name__, kind)
+    if other is not kind:
+      raise ValueError(
+        f"Two tuning methods are called {kind.__name__}: those of "
+        f"{other.__module__} and {kind.__module__}. Rename one."
+      )
+  return by_name
+
+
+def bundle_name(kind: type[Method]) -> str:
+  """Return what a bundle calls a method.
+
+  Raises:
+    ValueError: no other process could find the class.
+  """
+  kept = vars(kind).get("bundle_name")
+  if kept is None and "<locals>" in kind.__qualname__:
+    raise ValueError(
+      f"The tuning method {kind.__name__} is defined inside a function, where "
+      "a bundle cannot name it; define it at the top of a module."
+    )
+  return kept or f"{kind.__module__}:{kind.__qualname__}"
+
+
+def from_bundle_name(name: str) -> type[Method]:
+  """Find the method that a bundle names.
+
+  Args:
+    name: `module:Class`, or a name that a method of this package keeps.
+
+  Returns:
+    The class.
+
+  Raises:
+    ValueError: there is none; the message names the module to import.
+  """
+  module, colon, attribute = name.partition(":")
+  if colon:
+    where = f"The bundle was tuned with {attribute} of {module}. It"
+    return _class(module, attribute, where)
+  known = {bundle_name(kind): kind for kind in methods().values()}
+  if name not in known:
+    names = [n for n in known if ":" not in n]
+    raise ValueError(
+      f"The bundle was tuned with {name!r}, which is not known here."
+      f"{tree.nearest(name, names)} Known: {', '.join(names)}, and "
+      "`module:Class` of any module that can be imported."
+    )
+  return known[name]
+
+
+def for_peft() -> Mapping[str, type[Method]]:
+  """List the methods that read adapters: PEFT's name -> class."""
+  return {
+    vars(kind)["peft_type"]: kind
+    for kind in methods().values()
+    if "peft_type" in vars(kind)
+  }
+
+
+def _defined_in(module: object) -> list[type[Method]]:
+  """List the methods that a module defines, not those that it imports."""
+  name = getattr(module, "__name__", None)
+  return [
+    kind
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, Method)
+    and kind is not Method
+    and kind.__module__ == name
+  ]
+
+
+def _of_module(name: str, where: str) -> list[type[Method]]:
+  found = _defined_in(_import(name, where))
+  if not found:
+    raise ValueError(
+      f"{where} defines no tuning method: no subclass of "
+      "prompt_tuning.tuners.method.Method."
+    )
+  return found
+
+
+def _class(module: str, attribute: str, where: str) -> type[Method]:
+  kind: object = _import(module, where)
+  for part in attribute.split("."):
+    kind = getattr(kind, part, None)
+  if not (isinstance(kind, type) and issubclass(kind, Method)):
+    raise ValueError(
+      f"{where} has no tuning method {attribute!r} in {module}; another "
+      "version of that module may have it."
+    )
+  return kind
+
+
+def _import(name: str, where: str) -> object:
+  """Import a module; whatever fails in it is one sentence."""
+  try:
+    return importlib.import_module(name)
+  except Exception as error:
+    # A module of somebody else's may raise anything.
+    raise ValueError(
+      f"{where} cannot be imported: {type(error).__name__}: {error}. Is the "
+      f"folder of {name.partition('.')[0]!r} on PYTHONPATH, or its package "
+      "installed?"
+    ) from error

@@ -1,0 +1,142 @@
+"""What a tuning method is: a small module that makes a `Delta`.
+
+A method never sees the backbone's internals. Everything but `__call__` has a
+default; nothing outside `tuners` knows a method by name.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from flax import linen as nn
+
+from prompt_tuning.core.adapter import Adapter
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.core.types import Array
+from prompt_tuning.tuners.initializers import Context
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How a method trains where the user does not say otherwise.
+
+  Attributes:
+    learning_rate: base rate; None where the user has to choose one.
+    optimizer: `adafactor`, as T5X ran it, or the name of one in optax.
+    settings: its other arguments.
+  """
+
+  learning_rate: float | None = None
+  optimizer: str = "adafactor"
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Inputs(NamedTuple):
+  """What a method is called with.
+
+  Attributes:
+    context: what initialisers may look at; there while parameters are made.
+    train: whether to drop activations; the random key `dropout` is there then.
+  """
+
+  context: Context = Context()
+  train: bool = False
+
+
+class Method(nn.Module):
+  """Base class of all tuning methods.
+
+  Its fields are settings that JSON can hold, values that the model gives, and
+  initialisers, whose names end in `_init`: a bundle describes those, but does
+  not bring them back, as nothing is initialised twice.
+
+  Attributes:
+    title: what reports and errors call the method; by default the class.
+    noun: what they call the thing that it learns; by default the title.
+    from_model: names of the fields that `models.t5.config.T5Config` gives.
+    recipe: how it trains by default.
+    bundle_name: what bundles call it; None for `module:Class`.
+    peft_type: PEFT's name of the adapters that `from_peft` reads; None where
+      PEFT has nothing like it.
+  """
+
+  title: ClassVar[str] = ""
+  noun: ClassVar[str] = ""
+  from_model: ClassVar[tuple[str, ...]] = ("emb_dim",)
+  recipe: ClassVar[Recipe] = Recipe()
+  bundle_name: ClassVar[str | None] = None
+  peft_type: ClassVar[str | None] = None
+
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Make the delta of one run, without the run axis.
+
+    Args:
+      inputs: see `Inputs`.
+
+    Returns:
+      What changes in the model; `bank` adds the run axis.
+    """
+    raise NotImplementedError
+
+  @property
+  def placement(self) -> Placement:
+    """Where virtual tokens stand; nowhere by default."""
+    return Placement()
+
+  @nn.nowrap
+  def control(self, delta: Delta, key: Array) -> Delta | None:
+    """Make a random delta to hold the trained one against.
+
+    Args:
+      delta: of one trained run, with a run axis of size 1.
+      key: random key.
+
+    Returns:
+      A delta of the same shapes; None where the method has no such control.
+    """
+    del delta, key
+    return None
+
+  @nn.nowrap
+  def to_peft(self, delta: Delta) -> Adapter | str:
+    """Write one run as PEFT would.
+
+    Args:
+      delta: of one trained run, with a run axis of size 1.
+
+    Returns:
+      The adapter, or why PEFT has none that says the same.
+    """
+    del delta
+    return f"PEFT has no adapter for {name_of(type(self))}"
+
+  @classmethod
+  def from_peft(
+    cls, adapter: Adapter, model: ModelShape | None
+  ) -> tuple[Delta, Placement]:
+    """Read an adapter of `peft_type`.
+
+    Args:
+      adapter: its configuration and arrays.
+      model: shape of the backbone; None where it is not known.
+
+    Returns:
+      The delta of one run, with a run axis of size 1, and where its virtual
+      tokens stand.
+
+    Raises:
+      ValueError: the adapter says what this project cannot.
+    """
+    raise NotImplementedError
+
+
+def name_of(kind: type[Method]) -> str:
+  """Return what reports call a method; a subclass has a name of its own."""
+  return vars(kind).get("title") or kind.__name__
+
+
+def noun_of(kind: type[Method]) -> str:
+  """Return what reports call that which a method learns."""
+  return vars(kind).get("noun") or name_of(kind)
