@@ -70,7 +70,7 @@ def ask(folder, paths):
 
   Returns:
     Per path one row per text: what is predicted, the log-likelihood of the last
-    word, and those of the first three as candidates, with the best one's number.
+    word, those of the first three as candidates, and the best one's number.
   """
   model = api.load_model("embedded:ladder_1", batch_size=len(paths) * 8)
   model = model.with_prompts({path: folder / path for path in paths})
