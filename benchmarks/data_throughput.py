@@ -66,7 +66,7 @@ def own_batches(tokens: cache.TokenCache, batching: str) -> Iterator[dict]:
   batches = TrainBatches(
     tokens, BATCH_SIZE, seed=0, layout=LAYOUT, batching=batching
   )
-  return iter(batches.prefetch(2))
+  return iter(batches.prefetch())
 
 
 def text_tokens(batch: dict) -> int:

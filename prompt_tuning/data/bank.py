@@ -38,9 +38,9 @@ class BankBatches(grain.IterDataset[NumpyBatch]):
   def __iter__(self) -> "BankIterator":
     return BankIterator([iter(run) for run in self.parents])
 
-  def prefetch(self, batches: int = 2) -> grain.IterDataset[NumpyBatch]:
+  def prefetch(self) -> grain.IterDataset[NumpyBatch]:
     """Make batches ahead in a thread; states remain exact."""
-    return pipeline.prefetch(self, batches)
+    return pipeline.prefetch(self)
 
 
 class BankIterator(grain.DatasetIterator[NumpyBatch]):

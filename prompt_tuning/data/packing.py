@@ -15,6 +15,8 @@ GOOD_DENSITY = 0.92
 # 8 H N D + 6 H F against 4 T N D operations per position.
 _ATTENTION_LENGTH = 3_000
 _SAMPLE = 1024
+# Encoder lengths of rows are multiples of this.
+_MULTIPLE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,7 @@ def best_fit(
 
 
 def choose_size(
-  encoder_lengths: np.ndarray, decoder_lengths: np.ndarray, multiple: int = 32
+  encoder_lengths: np.ndarray, decoder_lengths: np.ndarray
 ) -> tuple[int, int]:
   """Choose the row lengths from the lengths of a split.
 
@@ -100,7 +102,6 @@ def choose_size(
   Args:
     encoder_lengths: [n] encoder positions of each example, virtual ones too.
     decoder_lengths: [n] decoder positions.
-    multiple: candidates for T are multiples of this.
 
   Returns:
     (T, S). T makes an example cheapest, counting padding and the attention that
@@ -112,8 +113,8 @@ def choose_size(
   unlimited = int(decoder.sum())
   longest = int(encoder_lengths.max())
   options = []
-  smallest = round_up(longest, multiple)
-  for size in range(smallest, MAX_STRETCH * longest + multiple, multiple):
+  smallest = round_up(longest, _MULTIPLE)
+  for size in range(smallest, MAX_STRETCH * longest + _MULTIPLE, _MULTIPLE):
     rows = best_fit(encoder, decoder, size, unlimited)
     # The last row is rarely full, which in a small sample would count as waste.
     used = (

@@ -20,6 +20,8 @@ from prompt_tuning.data.ragged import Ragged, concatenate
 # Examples of so many batches are planned together: more give fuller rows and
 # buckets, fewer stay closer to a uniform shuffle.
 WINDOW_BATCHES = 64
+# Batches that are made while the device works on another.
+_AHEAD = 2
 
 
 class Tokens(Protocol):
@@ -144,9 +146,9 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
   def __iter__(self) -> "TrainIterator":
     return TrainIterator(self)
 
-  def prefetch(self, batches: int = 2) -> grain.IterDataset[NumpyBatch]:
+  def prefetch(self) -> grain.IterDataset[NumpyBatch]:
     """Make batches ahead in a thread; states remain exact."""
-    return prefetch(self, batches)
+    return prefetch(self)
 
   def plan(
     self, window: int, carried: np.ndarray
@@ -276,11 +278,11 @@ def join(
 
 
 def prefetch(
-  batches: grain.IterDataset[NumpyBatch], count: int
+  batches: grain.IterDataset[NumpyBatch],
 ) -> grain.IterDataset[NumpyBatch]:
-  """Make `count` batches ahead in a thread; states remain exact."""
+  """Make a few batches ahead in a thread; states remain exact."""
   return grain.experimental.ThreadPrefetchIterDataset(
-    batches, prefetch_buffer_size=count
+    batches, prefetch_buffer_size=_AHEAD
   )
 
 

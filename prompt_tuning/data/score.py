@@ -1,6 +1,5 @@
 """The SuperGLUE and GLUE scores of one model, from its tasks' metrics."""
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Mapping
@@ -33,24 +32,9 @@ GROUPS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-  """A benchmark's aggregate.
-
-  Attributes:
-    average: the mean over groups, in percent.
-    groups: each group's score, in percent.
-    parts: each group's metrics, in percent.
-  """
-
-  average: float
-  groups: Mapping[str, float]
-  parts: Mapping[str, Mapping[str, float]]
-
-
 def aggregate(
   results: Mapping[str, Mapping[str, float]], benchmark: str = "super_glue"
-) -> Score:
+) -> float:
   """Average a benchmark as published: within a group first, then over groups.
 
   Every result counts as it is given: whether all are of one step, or each of
@@ -63,7 +47,7 @@ def aggregate(
     benchmark: `super_glue` or `glue`.
 
   Returns:
-    The score.
+    The mean over groups, in percent.
 
   Raises:
     ValueError: a part is missing, is not finite, or is given by two variants of
@@ -76,27 +60,25 @@ def aggregate(
       f"Unknown benchmark {benchmark!r}; known: {', '.join(GROUPS)}."
     )
   metrics = _by_dataset(results, benchmark)
-  parts: dict[str, dict[str, float]] = {}
+  scores = []
   missing = []
-  for group, needed in GROUPS[benchmark].items():
-    parts[group] = {}
-    one_dataset = len({dataset for dataset, _ in needed}) == 1
-    for dataset, metric in needed:
-      name = metric if one_dataset else f"{dataset}/{metric}"
+  for group, parts in GROUPS[benchmark].items():
+    values = []
+    for dataset, metric in parts:
       value = metrics.get(dataset, {}).get(metric)
       if value is None:
         missing.append(f"{group}: {metric} of {benchmark}_{dataset}")
       elif not math.isfinite(value):
         missing.append(f"{group}: {metric} of {dataset} is {value}")
       else:
-        parts[group][name] = value
+        values.append(value)
+    scores.append(values)
   if missing:
     raise ValueError(
       f"No {benchmark} score: {len(missing)} of its parts are missing:\n  "
       + "\n  ".join(missing)
     )
-  groups = {g: statistics.fmean(values.values()) for g, values in parts.items()}
-  return Score(statistics.fmean(groups.values()), groups, parts)
+  return statistics.fmean(map(statistics.fmean, scores))
 
 
 def _by_dataset(

@@ -14,13 +14,14 @@ from prompt_tuning.data import atomic, vocabulary
 # SentencePiece leaves longer lines out; documents have no line breaks to keep.
 _LONGEST_LINE = 4_000
 _MAX_LINES = 1_000_000
+# Share of the characters of the texts that get a piece.
+_COVERAGE = 0.9999
 
 
 def train(
   texts: Iterable[str],
   path: str | os.PathLike[str],
   size: int,
-  coverage: float = 0.9999,
 ) -> vocabulary.Vocabulary:
   """Train a unigram vocabulary and write it.
 
@@ -28,7 +29,6 @@ def train(
     texts: what to learn from.
     path: the file to write; it appears complete or not at all.
     size: ids in all: pieces, then 100 sentinels.
-    coverage: share of the characters of the texts that get a piece.
 
   Returns:
     The vocabulary.
@@ -63,7 +63,7 @@ def train(
       model_writer=model,
       model_type="unigram",
       vocab_size=pieces,
-      character_coverage=coverage,
+      character_coverage=_COVERAGE,
       pad_id=types.PAD_ID,
       eos_id=types.EOS_ID,
       unk_id=types.UNK_ID,

@@ -1,5 +1,6 @@
 """The training loss on examples held out, teacher-forced: T5X's train_eval."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -17,8 +18,6 @@ from prompt_tuning.jobs import feed
 from prompt_tuning.jobs.settings import Dataset
 from prompt_tuning.jobs.setup import Assembly
 from prompt_tuning.jobs.train_job import Run
-
-_NOT_FEATURES = ("example_index", "example_mask")
 
 
 class EvalLoss:
@@ -60,8 +59,6 @@ class EvalLoss:
             cast(Any, tokens),
             dataset.batch_size,
             layout=layout,
-            # Sorted by length, the first batches would be no fair sample.
-            batching="fixed",
             shard=shard,
           )
           for tokens, _ in parts
@@ -94,7 +91,7 @@ class EvalLoss:
 
   def _stacked(self) -> Iterator[NumpyBatch]:
     """Put a batch of every run side by side; runs that are through, rest."""
-    streams = [_chain(parts) for parts in self._batches]
+    streams = [itertools.chain(*parts) for parts in self._batches]
     for _ in range(self._num_steps):
       found = [next(stream, None) for stream in streams]
       present = [batch for batch in found if batch is not None]
@@ -102,9 +99,3 @@ class EvalLoss:
         return
       empty = {name: np.zeros_like(a) for name, a in present[0].items()}
       yield stack_runs([empty if b is None else b for b in found])
-
-
-def _chain(parts: Sequence[EvaluationBatches]) -> Iterator[NumpyBatch]:
-  for part in parts:
-    for batch in part:
-      yield {k: v for k, v in batch.items() if k not in _NOT_FEATURES}

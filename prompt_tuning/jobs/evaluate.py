@@ -99,7 +99,7 @@ def _benchmarks(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
   lines = []
   for benchmark in score.GROUPS:
     try:
-      average = score.aggregate(metrics, benchmark).average
+      average = score.aggregate(metrics, benchmark)
     except ValueError:  # incomplete, as most evaluations are
       continue
     lines.append(f"{benchmark} score: {average:.2f}")

@@ -80,7 +80,7 @@ def test_continuing_equals_never_having_stopped(batching):
 @pytest.mark.parametrize("batching", ["buckets", "packed"])
 def test_prefetching_changes_neither_batches_nor_states(batching):
   batches = TrainBatches(make_store(50), 4, seed=3, batching=batching)
-  plain, ahead = iter(batches), iter(batches.prefetch(3))
+  plain, ahead = iter(batches), iter(batches.prefetch())
   for _ in range(9):
     assert_same([next(plain)], [next(ahead)])
     assert plain.get_state() == ahead.get_state()

@@ -48,17 +48,14 @@ def results(table, prefix="taskless_super_glue_", suffix=""):
 )
 def test_published_averages(table, published, printed_within):
   got = score.aggregate(results(table))
-  assert got.average == pytest.approx(published, abs=printed_within + 1e-9)
-  assert set(got.groups) == {
-    *("BoolQ", "CB", "COPA", "MultiRC", "ReCoRD", "RTE", "WiC", "WSC")
-  }
+  assert got == pytest.approx(published, abs=printed_within + 1e-9)
 
 
 def test_parts_of_a_group_are_averaged_first():
+  groups = [91.7, 100, 100, (67.1 + 89.4) / 2, (93.2 + 93.9) / 2]
+  groups += [93.5, 77.4, 96.2]
   got = score.aggregate(results(ENSEMBLE))
-  assert got.groups["MultiRC"] == pytest.approx((67.1 + 89.4) / 2)
-  assert got.parts["MultiRC"] == {"f1": 89.4, "exact_match": 67.1}
-  assert got.average == pytest.approx(sum(got.groups.values()) / 8)
+  assert got == pytest.approx(sum(groups) / 8)
 
 
 @pytest.mark.parametrize("prefix", ["super_glue_", "taskless_super_glue_"])
@@ -71,7 +68,7 @@ def test_any_variant_of_a_name_will_do(prefix, suffix):
     got[f"{prefix}wsc_v102_simple_eval"] = {"accuracy": 96.2}
   else:
     got = results(table, prefix, suffix)
-  assert score.aggregate(got).average == pytest.approx(91.3, abs=0.05)
+  assert score.aggregate(got) == pytest.approx(91.3, abs=0.05)
 
 
 def test_what_does_not_count_is_ignored():
@@ -131,8 +128,4 @@ def test_glue():
   given = {f"taskless_glue_{name}_v200": m for name, m in table.items()}
   got = score.aggregate(given, "glue")
   groups = [60, 95, 89, 89, 90, 86.5, 93, 77.5]
-  assert got.average == pytest.approx(sum(groups) / 8)
-  assert got.parts["MNLI"] == {
-    "mnli_matched/accuracy": 87.0,
-    "mnli_mismatched/accuracy": 86.0,
-  }
+  assert got == pytest.approx(sum(groups) / 8)

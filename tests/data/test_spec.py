@@ -303,7 +303,6 @@ def test_specs_and_evaluation_import_no_tensorflow():
 import sys
 from prompt_tuning.data import (
   custom, kshot, score, spec, submission, vocabulary)
-from prompt_tuning.data.metrics import samples
 for name in spec.names():
   spec.get(name).components("train")
 task = spec.task("taskless_super_glue_boolq_v102_k4_seed0")

@@ -23,14 +23,12 @@ class Prepared:
     source: TFDS name with version.
     rows: split -> examples.
     official: split -> examples of the complete split, where known.
-    partial: splits that are not known to be complete.
     is_new: False if it was there already, from the same files.
   """
 
   source: str
   rows: dict[str, int]
   official: dict[str, int]
-  partial: tuple[str, ...]
   is_new: bool
 
 
@@ -122,7 +120,6 @@ def _prepare_one(
       name,
       installed.splits(data_dir, name),
       dict(source.official),
-      tuple(origin["partial"]),
       name in stale,
     )
     for name in names
