@@ -51,6 +51,10 @@ STANDARD_RULES: AxisRules = (
 FULLY_SHARDED_RULES: AxisRules = (("embed", DATA), *STANDARD_RULES)
 
 
+class UnevenError(ValueError):
+  """Devices cannot share a dimension equally; with another mesh, they might."""
+
+
 def partition_spec(axes: LogicalAxes, rules: AxisRules) -> PartitionSpec:
   """Map the logical axes of one array to mesh axes.
 
@@ -88,22 +92,34 @@ def sharding(mesh: Mesh, axes: LogicalAxes, rules: AxisRules) -> NamedSharding:
   return NamedSharding(mesh, partition_spec(axes, rules))
 
 
-def stacked(where: Sharding) -> Sharding:
+def stacked(of_one: Sharding) -> Sharding:
   """Split an array of copies as one of them is, with all on every device.
 
   Args:
-    where: of one copy.
+    of_one: the sharding of one copy.
 
   Returns:
-    The sharding with a dimension in front, written as JAX returns it from a
-    compiled function; one written otherwise would not be equal.
+    The sharding with a dimension in front, see `trimmed`.
   """
-  if not isinstance(where, NamedSharding):
-    return where
-  spec = [None, *where.spec]
+  if not isinstance(of_one, NamedSharding):
+    return of_one
+  return trimmed(NamedSharding(of_one.mesh, PartitionSpec(None, *of_one.spec)))
+
+
+def trimmed(untrimmed: NamedSharding) -> NamedSharding:
+  """Write a sharding as JAX returns it from a compiled function.
+
+  Args:
+    untrimmed: one entry per dimension.
+
+  Returns:
+    The same without entries at the end that split nothing; one written
+    otherwise would not be equal, and a step be compiled twice.
+  """
+  spec = list(untrimmed.spec)
   while spec and spec[-1] is None:
     spec.pop()
-  return NamedSharding(where.mesh, PartitionSpec(*spec))
+  return NamedSharding(untrimmed.mesh, PartitionSpec(*spec))
 
 
 def make_mesh(data: int, model: int) -> Mesh:
@@ -129,6 +145,66 @@ def make_mesh(data: int, model: int) -> Mesh:
   return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(auto, auto))
 
 
+def shardings(
+  shapes: Params, axes: Params, mesh: Mesh, rules: AxisRules
+) -> Params:
+  """Build the shardings of many arrays.
+
+  Args:
+    shapes: tree of arrays, or of what describes them.
+    axes: the same tree of logical axis tuples.
+    mesh: the mesh.
+    rules: axis rules.
+
+  Returns:
+    The tree of `NamedSharding`, one entry per dimension each.
+
+  Raises:
+    UnevenError: dimensions that the mesh cannot split evenly, all of them.
+    ValueError: a logical name that no rule mentions.
+  """
+  names = tree.flatten(axes)
+  made, uneven = {}, []
+  for path, leaf in tree.flatten(shapes).items():
+    made[path] = sharding(mesh, names[path], rules)
+    uneven += _uneven(path, leaf.shape, names[path], made[path])
+  if uneven:
+    raise UnevenError(
+      "The mesh cannot split these parameters evenly; change the mesh or its "
+      "axis rules:\n  " + "\n  ".join(uneven)
+    )
+  return tree.unflatten(made)
+
+
+def method_shardings(
+  shapes: Params, axes: Params, mesh: Mesh, rules: AxisRules
+) -> Params:
+  """Build the shardings of a tuning method's arrays.
+
+  A method's axis that no rule mentions is on every device: rules of meshes that
+  were written before the method know nothing of it.
+
+  Args:
+    shapes: tree of arrays, or of what describes them.
+    axes: the same tree of logical axis tuples.
+    mesh: the mesh.
+    rules: axis rules.
+
+  Returns:
+    The tree of `NamedSharding`, see `trimmed`.
+
+  Raises:
+    UnevenError: dimensions that the mesh cannot split evenly, all of them.
+  """
+  known = {name for name, _ in rules}
+  names = {
+    path: tuple(name if name in known else None for name in of_leaf)
+    for path, of_leaf in tree.flatten(axes).items()
+  }
+  made = shardings(shapes, tree.unflatten(names), mesh, rules)
+  return jax.tree.map(trimmed, made)
+
+
 def restore_target(
   shapes: Params,
   axes: Params,
@@ -149,31 +225,83 @@ def restore_target(
     The tree of `jax.ShapeDtypeStruct` with dtype and sharding.
 
   Raises:
-    ValueError: lists every dimension that the mesh cannot split evenly.
+    UnevenError: see `shardings`.
+    ValueError: see `shardings`.
   """
-  names = tree.flatten(axes)
-  target, uneven = {}, []
-  for path, struct in tree.flatten(shapes).items():
-    where = None if mesh is None else sharding(mesh, names[path], rules)
-    if where is not None:
-      uneven += _uneven(path, struct.shape, where)
-    target[path] = jax.ShapeDtypeStruct(
-      struct.shape, dtype or struct.dtype, sharding=where
-    )
-  if uneven:
-    raise ValueError(
-      "The mesh cannot split these parameters evenly; change the mesh or its "
-      "axis rules:\n  " + "\n  ".join(uneven)
-    )
-  return tree.unflatten(target)
+
+  def target(
+    leaf: jax.ShapeDtypeStruct, split: NamedSharding | None = None
+  ) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, dtype or leaf.dtype, sharding=split)
+
+  if mesh is None:
+    return jax.tree.map(target, shapes)
+  return jax.tree.map(target, shapes, shardings(shapes, axes, mesh, rules))
 
 
-def _uneven(path: str, shape: Sequence[int], where: NamedSharding) -> list[str]:
+def _uneven(
+  path: str,
+  shape: Sequence[int],
+  names: LogicalAxes,
+  split: NamedSharding,
+) -> list[str]:
+  """Describe the dimensions that the devices cannot share equally."""
   return [
-    f"{path}: dimension {size} over {where.mesh.shape[axis]} ways of {axis!r}"
-    for size, axis in zip(shape, where.spec, strict=True)
-    if axis is not None and size % where.mesh.shape[axis]
+    f"{path}: dimension {size} over {split.mesh.shape[axis]} ways of {axis!r}, "
+    f"by the rule {(name, axis)}"
+    for size, name, axis in zip(shape, names, split.spec, strict=True)
+    if axis is not None and size % split.mesh.shape[axis]
   ]
+
+
+def put(leaves: Any, to: Any) -> Any:
+  """Put arrays where they shall lie, or describe them as lying there.
+
+  Args:
+    leaves: tree of arrays or of `jax.ShapeDtypeStruct`.
+    to: a sharding for all, or a tree of shardings.
+
+  Returns:
+    The tree of the same kind of leaves.
+  """
+  if not _is_description(leaves):
+    return jax.device_put(leaves, to)
+  return jax.tree.map(_described, leaves, _spread(to, leaves))
+
+
+def compute(function: Callable[..., Any], to: Any, *arguments: Any) -> Any:
+  """Compute arrays right where they shall lie, or describe what would be there.
+
+  No device ever has the whole of what is split.
+
+  Args:
+    function: of arrays.
+    to: a sharding for all its results, or a tree of shardings; for arrays also
+      None, which leaves it to JAX.
+    *arguments: trees of arrays, or of `jax.ShapeDtypeStruct`.
+
+  Returns:
+    The function's results, of the same kind of leaves as the arguments.
+  """
+  if not _is_description(arguments):
+    return jax.jit(function, out_shardings=to)(*arguments)
+  shapes = jax.eval_shape(function, *arguments)
+  return jax.tree.map(_described, shapes, _spread(to, shapes))
+
+
+def _is_description(leaves: Any) -> bool:
+  return any(
+    isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(leaves)
+  )
+
+
+def _spread(to: Any, leaves: Any) -> Any:
+  """Repeat one sharding for every leaf."""
+  return jax.tree.map(lambda _: to, leaves) if isinstance(to, Sharding) else to
+
+
+def _described(leaf: Any, to: Sharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to)
 
 
 def data_shard(mesh: Mesh | None) -> tuple[int, int]:
@@ -194,24 +322,24 @@ def data_shard(mesh: Mesh | None) -> tuple[int, int]:
   if mesh is None:
     return 0, 1
   axis = mesh.axis_names.index(DATA)
-  own = jax.process_index()
-  places = sorted(
+  process = jax.process_index()
+  indices = sorted(
     {
-      place[axis]
-      for place, device in np.ndenumerate(mesh.devices)
-      if device.process_index == own
+      index[axis]
+      for index, device in np.ndenumerate(mesh.devices)
+      if device.process_index == process
     }
   )
-  first, size, ways = places[0], len(places), mesh.devices.shape[axis]
-  if places != list(range(first, first + size)) or first % size or ways % size:
+  first, size, ways = indices[0], len(indices), mesh.devices.shape[axis]
+  if indices != list(range(first, first + size)) or first % size or ways % size:
     raise ValueError(
-      f"The devices of process {own} stand at {places} of the data axis's "
+      f"The devices of process {process} stand at {indices} of the data axis's "
       f"{ways} ways; a host needs an equal, contiguous part. Change the mesh."
     )
   return first // size, ways // size
 
 
-def batch_placer(
+def batch_sharder(
   mesh: Mesh | None, rules: AxisRules
 ) -> Callable[[Mapping[str, np.ndarray]], Batch]:
   """Build what puts a host's rows of a batch on the devices.
@@ -230,8 +358,8 @@ def batch_placer(
     return jax.device_put
   ways = mesh.shape[DATA] // data_shard(mesh)[1]
 
-  def place(batch: Mapping[str, np.ndarray]) -> Batch:
-    placed = {}
+  def shard(batch: Mapping[str, np.ndarray]) -> Batch:
+    global_arrays = {}
     for name, array in batch.items():
       if array.shape[0] % ways:
         raise ValueError(
@@ -239,11 +367,12 @@ def batch_placer(
           "data-parallel ways; change BATCH_SIZE or the mesh."
         )
       axes = ("batch", *(None,) * (array.ndim - 1))
-      where = sharding(mesh, axes, rules)
-      placed[name] = jax.make_array_from_process_local_data(where, array)
-    return placed
+      global_arrays[name] = jax.make_array_from_process_local_data(
+        sharding(mesh, axes, rules), array
+      )
+    return global_arrays
 
-  return place
+  return shard
 
 
 def describe_batch(
@@ -252,7 +381,7 @@ def describe_batch(
   batch: Mapping[str, np.ndarray],
   hosts: int = 1,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Describe what `batch_placer` makes of a batch.
+  """Describe what `batch_sharder` makes of a batch.
 
   Args:
     mesh: the mesh; None for the default device.
@@ -261,22 +390,30 @@ def describe_batch(
     hosts: parts that its rows are brought in, see `data_shard`.
 
   Returns:
-    Shapes, dtypes and places of the global arrays.
+    Shapes, dtypes and shardings of the global arrays.
   """
 
   def describe(array: np.ndarray) -> jax.ShapeDtypeStruct:
     names = ("batch", *(None,) * (array.ndim - 1))
-    where = None if mesh is None else sharding(mesh, names, rules)
     rows, *rest = array.shape
     return jax.ShapeDtypeStruct(
-      (rows * hosts, *rest), array.dtype, sharding=where
+      (rows * hosts, *rest),
+      array.dtype,
+      sharding=None if mesh is None else sharding(mesh, names, rules),
     )
 
   return {name: describe(array) for name, array in batch.items()}
 
 
 def everywhere(mesh: Mesh | None) -> Sharding:
-  """Say that every device of a mesh, or the default device, has all of it."""
+  """Return the sharding by which every device has all of an array.
+
+  Args:
+    mesh: whose devices; None for the default device alone.
+
+  Returns:
+    The sharding.
+  """
   if mesh is None:
     return SingleDeviceSharding(jax.local_devices()[0])
   return NamedSharding(mesh, PartitionSpec())
@@ -284,6 +421,4 @@ def everywhere(mesh: Mesh | None) -> Sharding:
 
 def replicated(mesh: Mesh | None, params: Any) -> Any:
   """Put a tree on every device of the mesh, or on the default device."""
-  if mesh is None:
-    return jax.device_put(params)
-  return jax.device_put(params, everywhere(mesh))
+  return jax.device_put(params, everywhere(mesh) if mesh else None)

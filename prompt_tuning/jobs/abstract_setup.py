@@ -1,11 +1,10 @@
 """What a step reads and writes, described without allocating it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh
 
 from prompt_tuning.core import axes
 from prompt_tuning.core.placement import Placement
@@ -15,9 +14,9 @@ from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.jobs import identity, setup
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5 import network, quantized
-from prompt_tuning.train import state
 from prompt_tuning.train.step import AbstractStep
 from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.bank import Bank
 from prompt_tuning.tuners.initializers import Context
 
 
@@ -51,81 +50,54 @@ def describe(
     MeshError: the mesh cannot split the model or the batch.
     ValueError: the longest batch is not known without the data.
   """
-  rules = job.mesh.rules
-  shapes, names = (
-    network.abstract_params(job.model),
-    network.logical_axes(job.model),
-  )
-  dtype = quantized.float_dtype(job.restore_dtype)
   try:
-    restored = axes.restore_target(shapes, names, mesh, rules, dtype)
+    restored = axes.restore_target(
+      network.abstract_params(job.model),
+      network.logical_axes(job.model),
+      mesh,
+      job.mesh.rules,
+      quantized.float_dtype(job.restore_dtype),
+    )
   except ValueError as error:
     raise MeshError(str(error)) from error
   if batch is None:
     batch = _longest_batch(job, mesh)
-  everywhere = axes.everywhere(mesh)
   model = quantized.target(restored, job.restore_dtype)
   if mesh is None:  # restored arrays are bound to the device
-    model = _placed(model, everywhere)
-  whole: dict[str, Params] = {"model": model}
+    model = axes.put(model, axes.everywhere(mesh))
+  methods = None
   if job.tuners:
-    tuner = _tuner_params(job, restored["token_embedder"]["embedding"])
-    whole["tuner"] = _placed(tuner, everywhere)
-  program = setup.build_program(job, job.model, whole, start_step, mesh)
-  trainable, frozen = program.partition.split(whole)
-  if "model" in trainable:
-    copies = jax.tree.map(
-      lambda leaf: _copies(leaf, len(job.runs)), trainable["model"]
-    )
-    trainable = {**trainable, "model": copies}
-  program = setup.with_places(program, trainable, mesh)
-  seeds = [run.seed for run in job.runs]
-  fresh = jax.eval_shape(
-    lambda params: state.create(params, program.optimizer, seeds), trainable
-  )
+    methods = _initialise(job, restored["token_embedder"]["embedding"])
+  try:
+    described = setup.build(job, job.model, model, methods, start_step, mesh)
+  except axes.UnevenError as error:
+    raise MeshError(str(error)) from error
   return AbstractStep(
-    program, _placed(fresh, program.places or everywhere), frozen, batch
+    described.program, described.state, described.frozen, batch
   )
 
 
-def _tuner_params(job: TrainJob, table: jax.ShapeDtypeStruct) -> Params:
+def _initialise(job: TrainJob, table: jax.ShapeDtypeStruct) -> Bank:
   """Describe the parameters of all runs, whatever they start from."""
   tuners = list(map(identity.without_initialisers, job.tuners))
+  names: dict[str, Params] = {}
 
   def initialise(table: Array) -> Params:
     contexts = [Context(embeddings=table) for _ in tuners]
     keys = [jax.random.key(run.seed) for run in job.runs]
-    return bank.init_bank(tuners, keys, contexts).params
+    made = bank.init_bank(tuners, keys, contexts)
+    names["axes"] = made.axes  # no arrays, which is all that may be returned
+    return made.params
 
   bare = jax.ShapeDtypeStruct(table.shape, table.dtype)
   try:
-    described: Params = jax.eval_shape(initialise, bare)
+    shapes = jax.eval_shape(initialise, bare)
   except Exception as error:
     # A method of somebody else's may look at values, files or words.
     raise UnknownShapesError(
       f"Its parameters are not known before it is initialised: {error}"
     ) from error
-  return described
-
-
-def _copies(leaf: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
-  """Describe every run's own copy."""
-  return jax.ShapeDtypeStruct(
-    (count, *leaf.shape), leaf.dtype, sharding=axes.stacked(leaf.sharding)
-  )
-
-
-def _placed(described: Any, where: Any) -> Any:
-  """Say where arrays lie: a sharding, or a tree of them."""
-  if isinstance(where, Sharding):
-    where = jax.tree.map(lambda _: where, described)
-  return jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=place
-    ),
-    described,
-    where,
-  )
+  return Bank(shapes, names["axes"])
 
 
 def _longest_batch(

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import axes, tree
+from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Params
@@ -20,10 +19,10 @@ from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import export, load, run_scores, summary
-from prompt_tuning.jobs.setup import Assembly, task_words
+from prompt_tuning.jobs.setup import Setup, task_words
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5 import quantized
-from prompt_tuning.train import logs, loop
+from prompt_tuning.train import logs, loop, optimizers
 from prompt_tuning.tuners import interpret
 
 SUMMARY, CURVE, EXPORTS = "summary.txt", "learning_curve.png", "exports"
@@ -48,7 +47,7 @@ class Outcome(NamedTuple):
   result: loop.Result
   job: TrainJob
   model: Backbone
-  parts: Assembly
+  parts: Setup
   vocabulary: Vocabulary
   scorer: run_scores.Scorer | None
   start_step: int
@@ -102,7 +101,8 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices("best bundles are written")
-  last = bundle.to_host(tree.flatten(outcome.result.state.trainable))
+  on_devices = tree.flatten(outcome.result.state.trainable)
+  last = bundle.to_host(on_devices)
   last_step = int(outcome.result.state.step)
   steps, parts = [], []
   for k, record in enumerate(outcome.result.best):
@@ -115,10 +115,10 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
     steps.append(step + outcome.start_step)
     parts.append(own)
   whole = {
-    path: jnp.asarray(np.concatenate([part[path] for part in parts]))
-    for path in last
+    path: optimizers.put_like(np.concatenate([p[path] for p in parts]), like)
+    for path, like in on_devices.items()
   }
-  return steps, axes.replicated(outcome.mesh, tree.unflatten(whole))
+  return steps, tree.unflatten(whole)
 
 
 def runs_of(outcome: Outcome, trainable: Params) -> Runs:

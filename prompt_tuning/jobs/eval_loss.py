@@ -16,7 +16,7 @@ from prompt_tuning.data.evaluation import EvaluationBatches
 from prompt_tuning.data.pipeline import Layout
 from prompt_tuning.jobs import feed
 from prompt_tuning.jobs.settings import Dataset
-from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.jobs.train_job import Run
 
 
@@ -27,7 +27,7 @@ class EvalLoss:
     self,
     dataset: Dataset,
     runs: Sequence[Run],
-    assembly: Assembly,
+    setup: Setup,
     num_steps: int,
     vocab_rows: int,
     data_dir: str | None,
@@ -39,18 +39,18 @@ class EvalLoss:
     Args:
       dataset: where and how to read.
       runs: the runs.
-      assembly: what trains.
+      setup: what trains.
       num_steps: batches to look at; fewer where there are fewer.
       vocab_rows: rows of the embedding table.
       data_dir: TFDS's data directory.
       mesh: where everything lies.
       rules: logical axis -> mesh axis.
     """
-    self._assembly, self._place = assembly, axes.batch_placer(mesh, rules)
+    self._setup, self._shard = setup, axes.batch_sharder(mesh, rules)
     self._runs, self._num_steps = runs, num_steps
     shard = axes.data_shard(mesh)
     self._batches: list[list[EvaluationBatches]] = []
-    for run, placement in zip(runs, assembly.placements, strict=True):
+    for run, placement in zip(runs, setup.placements, strict=True):
       layout = Layout(placement, vocab_rows)
       parts = feed.load(dataset, run.task, data_dir)
       self._batches.append(
@@ -64,7 +64,7 @@ class EvalLoss:
           for tokens, _ in parts
         ]
       )
-    self._losses = jax.jit(assembly.program.losses)
+    self._losses = jax.jit(setup.program.losses)
 
   def __call__(self, trainable: Params) -> list[dict[str, float]]:
     """Compute the metrics of every run.
@@ -78,11 +78,11 @@ class EvalLoss:
     totals: dict[str, Any] = {}
     steps = 0
     for batch in self._stacked():
-      sums = self._losses(trainable, self._assembly.frozen, self._place(batch))
+      sums = self._losses(trainable, self._setup.frozen, self._shard(batch))
       for name, values in jax.device_get(sums).items():
         totals[name] = totals.get(name, 0) + np.asarray(values, np.float64)
       steps += 1
-    objective = self._assembly.program.objective
+    objective = self._setup.program.objective
     found = objective.summarise(totals, steps)
     return [
       {f"{run.task}/{tag}": float(values[k]) for tag, values in found.items()}

@@ -12,7 +12,7 @@ from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.jobs.eval_loss import EvalLoss
 from prompt_tuning.jobs.pretrain_job import PretrainJob, Stage
-from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.train import loop
 
@@ -29,7 +29,7 @@ class HeldOut:
     job: PretrainJob,
     stage: Stage,
     train_job: TrainJob,
-    parts: Assembly,
+    parts: Setup,
     mesh: Mesh | None,
   ):
     """Read the documents.

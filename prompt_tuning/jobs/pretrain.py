@@ -38,7 +38,7 @@ from prompt_tuning.jobs.pretrain_job import (
   Stage,
   check_fills_a_batch,
 )
-from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.train import loop
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _run(
     model = backbone.load(path, job.model, mesh, rules, "float32")
   say(f"{stage.name}: {stage.steps:,} steps")
 
-  def evaluator(parts: Assembly, mesh: Mesh | None) -> loop.Evaluator:
+  def evaluator(parts: Setup, mesh: Mesh | None) -> loop.Evaluator:
     return HeldOut(job, stage, train_job, parts, mesh)
 
   outcome = train.train(

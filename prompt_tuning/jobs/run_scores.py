@@ -15,7 +15,7 @@ from prompt_tuning.infer.evaluate import EvalSet, Evaluator, Job, Result
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs.eval_loss import EvalLoss
-from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.jobs.train_job import Run, TrainJob
 from prompt_tuning.train import loop
 
@@ -32,7 +32,7 @@ class Scorer:
   def __init__(
     self,
     job: TrainJob,
-    assembly: Assembly,
+    setup: Setup,
     backbone: Backbone,
     vocabulary: Vocabulary,
     sets: Mapping[str, Sequence[EvalSet]],
@@ -44,7 +44,7 @@ class Scorer:
 
     Args:
       job: has the runs, and how to evaluate them.
-      assembly: what trains.
+      setup: what trains.
       backbone: the model.
       vocabulary: of the model.
       sets: task or mixture -> its examples.
@@ -59,7 +59,7 @@ class Scorer:
     if job.evaluation is None:
       raise ValueError("The job has no evaluation; set TrainJob.evaluation.")
     self._settings, self._runs = job.evaluation, job.runs
-    self._assembly = assembly
+    self._setup = setup
     self._backbone, self._vocabulary, self._mesh = backbone, vocabulary, mesh
     self.sets = sets
     # What cannot be done shows now, not when the first evaluation is due.
@@ -92,12 +92,12 @@ class Scorer:
     Returns:
       For every run one result per task.
     """
-    if self._assembly.program.tunes_model:
+    if self._setup.program.tunes_model:
       return [self._one_run(trainable, k) for k in range(len(self._runs))]
-    program, frozen = self._assembly.program, self._assembly.frozen
+    program, frozen = self._setup.program, self._setup.frozen
     params = program.partition.merge(trainable, frozen)
     delta = program.produce(params.get("tuner", {}), None)
-    runs = Runs(delta, self._assembly.placements)
+    runs = Runs(delta, self._setup.placements)
     jobs = [
       Job(dataset, run=k)
       for k, run in enumerate(self._runs)
@@ -133,14 +133,14 @@ class Scorer:
 
   def _one_run(self, trainable: Params, run: int) -> list[Result]:
     """Evaluate one run whose backbone is its own."""
-    program, frozen = self._assembly.program, self._assembly.frozen
+    program, frozen = self._setup.program, self._setup.frozen
     model = {"model": trainable["model"]}
     own = jax.tree.map(lambda a: a[run], model)
     rest = {k: v for k, v in trainable.items() if k != "model"}
     banked = jax.tree.map(lambda a: a[run : run + 1], rest)
     params = program.partition.merge({**own, **banked}, frozen)
     delta = program.produce(params.get("tuner", {}), None)
-    runs = Runs(delta, (self._assembly.placements[run],))
+    runs = Runs(delta, (self._setup.placements[run],))
     jobs = [Job(dataset) for dataset in self.sets[self._runs[run].task]]
     return self.evaluate(runs, params["model"], jobs)
 

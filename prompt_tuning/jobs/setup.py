@@ -13,7 +13,7 @@ from jax.sharding import Mesh, use_abstract_mesh
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import axes, partition
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.core.partition import TRAIN
+from prompt_tuning.core.partition import TRAIN, Partition
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.data import spec
@@ -27,6 +27,7 @@ from prompt_tuning.train import optimizers, state
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
+from prompt_tuning.tuners.bank import Bank
 from prompt_tuning.tuners.initializers import Context
 from prompt_tuning.tuners.method import Method
 
@@ -36,8 +37,8 @@ _WORDS_OF_UNLABELLED = {
 }
 
 
-class Assembly(NamedTuple):
-  """Everything that a step needs.
+class Setup(NamedTuple):
+  """Everything that a step needs; arrays, or descriptions of them.
 
   Attributes:
     program: what a step computes.
@@ -54,121 +55,136 @@ class Assembly(NamedTuple):
   placements: tuple[Placement, ...]
 
 
-def assemble(
-  job: TrainJob,
-  backbone: Backbone,
-  vocabulary: Vocabulary,
-  start_step: int,
-  mesh: Mesh | None,
-  program: StepProgram | None = None,
-) -> Assembly:
-  """Initialise what trains, divide it from what does not, build the step.
+def initialise(
+  job: TrainJob, backbone: Backbone, vocabulary: Vocabulary, mesh: Mesh | None
+) -> Bank | None:
+  """Make the first values of every run's tuning method.
 
   Args:
     job: what to do.
     backbone: the frozen model; initialisers see its embedding table.
     vocabulary: of the model.
+    mesh: where the model lies.
+
+  Returns:
+    The methods' parameters; None for model tuning.
+
+  Raises:
+    ValueError: the initialisers or the runs do not fit.
+  """
+  if not job.tuners:
+    return None
+  table = _readable(quantized.embedding_table(backbone.params), mesh)
+  contexts = [_context(run, table, vocabulary) for run in job.runs]
+  keys = [jax.random.key(run.seed) for run in job.runs]
+  return bank.init_bank(job.tuners, keys, contexts)
+
+
+def build(
+  job: TrainJob,
+  config: T5Config,
+  model: Params,
+  methods: Bank | None,
+  start_step: int,
+  mesh: Mesh | None,
+  program: StepProgram | None = None,
+) -> Setup:
+  """Divide what trains from what does not, and build the step.
+
+  Of arrays it makes what training begins with; of descriptions, which say where
+  the model's arrays lie, a description of the same. See `core.axes.compute`.
+
+  Args:
+    job: what to do.
+    config: of the model.
+    model: its parameters.
+    methods: the tuning methods', see `initialise`; None for model tuning.
     start_step: that of the optimizer.
-    mesh: where everything lies.
-    program: of this job, if it is built already; see `abstract_assembly`.
+    mesh: where everything lies; None for the default device.
+    program: of this job, if it is built already.
 
   Returns:
     The program and its state.
 
   Raises:
-    ValueError: the rules, the initialisers or the runs do not fit.
+    ValueError: the rules do not fit, train nothing, or train what is
+      quantised; or the mesh cannot split the method.
   """
-  runs = job.runs
-  tuners = job.tuners
-  whole: dict[str, Params] = {"model": backbone.params}
-  if tuners:
-    table = _readable(quantized.embedding_table(backbone.params), mesh)
-    contexts = [_context(run, table, vocabulary) for run in runs]
-    keys = [jax.random.key(run.seed) for run in runs]
-    # A prompt sampled from a split table would come out split.
-    made = bank.init_bank(tuners, keys, contexts).params
-    whole["tuner"] = axes.replicated(mesh, made)
+  whole: dict[str, Params] = {"model": model}
+  if methods is not None:
+    to = (
+      axes.everywhere(mesh)
+      if mesh is None
+      else axes.method_shardings(
+        methods.params, methods.axes, mesh, job.mesh.rules
+      )
+    )
+    # A prompt sampled from a split table would come out split as the table.
+    whole["tuner"] = axes.put(methods.params, to)
   if program is None:
-    program = build_program(job, backbone.config, whole, start_step, mesh)
+    program = _program(job, config, whole, start_step, mesh)
   trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
-    copies = jax.tree.map(lambda a: _copies(a, len(runs)), trainable["model"])
+    copies = _copies(trainable["model"], len(job.runs))
     trainable = {**trainable, "model": copies}
-  if program.places is None:
-    program = with_places(program, trainable, mesh)
-  seeds = [run.seed for run in runs]
-  fresh = state.create(trainable, program.optimizer, seeds, program.places)
-  if mesh is None:
-    # Bound to its device, as the step will return it: or the second step would
-    # be compiled again for what looks like another input.
-    fresh = jax.tree.map(lambda a: jax.device_put(a, a.sharding), fresh)
-  placements = placements_of(tuners, len(runs))
-  return Assembly(program, fresh, frozen, tuners, placements)
+  shardings = state.shardings(trainable, program.optimizer, mesh)
+  if mesh is not None:
+    program = dataclasses.replace(program, shardings=shardings)
+  seeds = [run.seed for run in job.runs]
+  return Setup(
+    program,
+    state.create(trainable, program.optimizer, seeds, shardings),
+    frozen,
+    job.tuners,
+    placements_of(job.tuners, len(seeds)),
+  )
 
 
-def build_program(
+def _program(
   job: TrainJob,
   config: T5Config,
   whole: Mapping[str, Params],
   start_step: int,
   mesh: Mesh | None,
 ) -> StepProgram:
-  """Build the step; nothing is computed.
-
-  Args:
-    job: what to do.
-    config: of the model.
-    whole: {"model": parameters, "tuner": those of all runs}; arrays, or what
-      only describes them.
-    start_step: that of the optimizer.
-    mesh: where rows and parameters lie.
-
-  Returns:
-    The program, without `places`: what trains is not known yet.
-
-  Raises:
-    ValueError: the rules do not fit, or train what is quantised.
-  """
-  runs = job.runs
-  parts = partition.build(job.rules, _shapes_of_one_run(whole))
+  """Build the step for {"model": ..., "tuner": those of all runs}."""
+  modes = partition.build(job.rules, _shapes_of_one_run(whole))
+  _insist_on_training(modes, "tuner" in whole)
   quantized.refuse_training(
-    (leaf.path, leaf.dtype) for leaf in parts.leaves if leaf.mode == TRAIN
+    (leaf.path, leaf.dtype) for leaf in modes.leaves if leaf.mode == TRAIN
   )
   optimizer = optimizers.bank_optimizer(
     job.optimizer,
-    [run.learning_rate for run in runs],
+    [run.learning_rate for run in job.runs],
     start_step=start_step,
     schedule=job.schedule,
   )
   return StepProgram(
     forward=_forward(config, mesh, job.mesh.rules),
     produce=_produce(job.tuners),
-    partition=parts,
+    partition=modes,
     objective=job.objective,
     optimizer=optimizer,
-    num_runs=len(runs),
+    num_runs=len(job.runs),
     num_microbatches=job.num_microbatches,
     dropout=config.dropout_rate > 0,
   )
 
 
-def with_places(
-  program: StepProgram, trainable: Params, mesh: Mesh | None
-) -> StepProgram:
-  """Say where the state of a program lies.
-
-  Args:
-    program: what a step computes.
-    trainable: its trainable part, on the mesh; arrays, or what describes them.
-    mesh: where everything lies; None for the default device.
-
-  Returns:
-    The program that keeps its state there.
-  """
-  if mesh is None:
-    return program
-  places = state.places(trainable, program.optimizer, mesh)
-  return dataclasses.replace(program, places=places)
+def _insist_on_training(modes: Partition, has_method: bool) -> None:
+  """Refuse rules under which training would change nothing that it should."""
+  if not modes.count(TRAIN):
+    raise ValueError(
+      "The rules freeze every parameter: nothing would train. Change "
+      "`train.rules`; %partition.TUNER_ONLY trains the tuning method, "
+      "%partition.EVERYTHING the model."
+    )
+  if has_method and not modes.trains("tuner"):
+    raise ValueError(
+      "The rules freeze every parameter of the tuning method (`tuner/...`). "
+      "Change `train.rules`, such as to %partition.TUNER_ONLY, or set "
+      "TUNER = None to train the model without a method."
+    )
 
 
 def _context(run: Run, table: Array, vocabulary: Vocabulary) -> Context:
@@ -211,13 +227,17 @@ def _shapes_of_one_run(whole: Mapping[str, Params]) -> Params:
   return shapes
 
 
-def _copies(leaf: Array, count: int) -> Array:
+def _copies(model: Params, count: int) -> Params:
   """Give every run its own copy, split over devices as the original is."""
-  where = axes.stacked(leaf.sharding)
-  shape = (count, *leaf.shape)
-  return jax.jit(jnp.broadcast_to, static_argnums=1, out_shardings=where)(
-    leaf, shape
-  )
+
+  def copies(model: Params) -> Params:
+    return jax.tree.map(
+      lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), model
+    )
+
+  to = jax.tree.map(lambda leaf: axes.stacked(leaf.sharding), model)
+  copied: Params = axes.compute(copies, to, model)
+  return copied
 
 
 def _forward(

@@ -32,7 +32,7 @@ from prompt_tuning.jobs import (
 )
 from prompt_tuning.jobs.eval_loss import EvalLoss
 from prompt_tuning.jobs.run_scores import Scorer
-from prompt_tuning.jobs.setup import Assembly
+from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.jobs.train_job import Run, TrainJob
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.models.t5.config import T5Config
@@ -48,7 +48,7 @@ def train(
   job: TrainJob,
   data_dir: str | None = None,
   model: Backbone | None = None,
-  evaluator: Callable[[Assembly, Mesh | None], loop.Evaluator] | None = None,
+  evaluator: Callable[[Setup, Mesh | None], loop.Evaluator] | None = None,
   *,
   configuration: Mapping[str, str] = NO_CONFIGURATION,
   say: Callable[[str], None] = logger.info,
@@ -94,7 +94,10 @@ def train(
   else:
     model = source
   program = compiling.program if compiling else None
-  parts = setup.assemble(job, model, vocabulary, start_step, mesh, program)
+  methods = setup.initialise(job, model, vocabulary, mesh)
+  parts = setup.build(
+    *(job, model.config, model.params, methods, start_step, mesh), program
+  )
   say(parts.program.partition.report())
   checksum = fingerprint.checksum(parts.frozen) if job.controls else None
 
@@ -117,7 +120,7 @@ def train(
     manifest=manifest,
     about=_about(configuration),
     summarise=cast(loop.Summarise, job.objective.summarise),
-    place=axes.batch_placer(mesh, rules),
+    place=axes.batch_sharder(mesh, rules),
     evaluate=evaluator(parts, mesh) if evaluator else scorer,
   )
   return conclusion.Outcome(
@@ -186,7 +189,7 @@ def _compile_ahead(
 
 
 def _eval_loss(
-  job: TrainJob, parts: Assembly, data_dir: str | None, mesh: Mesh | None
+  job: TrainJob, parts: Setup, data_dir: str | None, mesh: Mesh | None
 ) -> EvalLoss | None:
   """Prepare the training loss on the evaluation split, if it is wanted."""
   if not job.eval_steps or job.evaluation is None:

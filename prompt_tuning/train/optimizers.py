@@ -263,32 +263,32 @@ def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
       "or start it afresh in another MODEL_DIR."
     )
   return jax.tree_util.tree_unflatten(
-    structure, [placed(flat[_name(path)], leaf) for path, leaf in leaves]
+    structure, [put_like(flat[_name(path)], leaf) for path, leaf in leaves]
   )
 
 
-def placed(array: Any, like: Any) -> Array:
-  """Put a host's array where another one lies.
+def put_like(array: Any, template: Any) -> Array:
+  """Split a host's array among devices as another one is.
 
   Args:
     array: whole, the same on all hosts.
-    like: an array, or what describes one.
+    template: an array, or what describes one.
 
   Returns:
     The array; of one that is split, no device ever has the whole.
   """
-  where = getattr(like, "sharding", None)
-  if not isinstance(where, NamedSharding):
+  sharding = getattr(template, "sharding", None)
+  if not isinstance(sharding, NamedSharding):
     return jnp.asarray(array)
   return jax.make_array_from_callback(
-    array.shape, where, lambda part: array[part]
+    array.shape, sharding, lambda index: array[index]
   )
 
 
 def like_parameters(
   state: PyTree, trainable: Params, otherwise: Sharding
 ) -> PyTree:
-  """Say where the arrays of a state lie.
+  """Split the arrays of a state as the parameters that they are for.
 
   Args:
     state: an optimizer's, or its description.
@@ -299,18 +299,18 @@ def like_parameters(
   Returns:
     The tree of shardings.
   """
-  leaves = tree.flatten(trainable)
+  parameters = tree.flatten(trainable)
 
-  def place(path: tuple[Any, ...], leaf: Any) -> Sharding:
+  def sharding(path: tuple[Any, ...], leaf: Any) -> Sharding:
     # A state names its arrays by what they are, then by their parameter.
     words = _name(path).split(tree.SEPARATOR)
     for start in range(len(words)):
-      own = leaves.get(tree.SEPARATOR.join(words[start:]))
-      if own is not None and own.shape == leaf.shape:
-        return own.sharding
+      parameter = parameters.get(tree.SEPARATOR.join(words[start:]))
+      if parameter is not None and parameter.shape == leaf.shape:
+        return parameter.sharding
     return otherwise
 
-  return jax.tree_util.tree_map_with_path(place, state)
+  return jax.tree_util.tree_map_with_path(sharding, state)
 
 
 def _optax_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:

@@ -1,7 +1,7 @@
 """What training changes: nothing of the frozen model is in here."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from prompt_tuning.train.optimizers import (
   BankOptimizer,
   flatten_state,
   like_parameters,
-  placed,
+  put_like,
   restore_state,
 )
 
@@ -42,17 +42,20 @@ class TrainState:
   dropout_keys: Array
 
 
-def places(trainable: Params, optimizer: BankOptimizer, mesh: Mesh) -> Any:
-  """Say where a bank's state lies on a mesh.
+def shardings(
+  trainable: Params, optimizer: BankOptimizer, mesh: Mesh | None
+) -> Any:
+  """Say how a bank's state is split among devices.
 
   Args:
-    trainable: see `TrainState`; on the mesh, or described as lying there.
+    trainable: see `TrainState`; on the devices, or described as lying there.
     optimizer: of the bank.
-    mesh: the mesh.
+    mesh: whose devices; None for the default device.
 
   Returns:
     A `TrainState` of shardings. What the optimizer keeps for every number of a
-    parameter is split as the parameter is; the rest is on every device.
+    parameter is split as the parameter is; the rest, such as Adafactor's rows
+    and columns, is small and on every device.
   """
   everywhere: Any = axes.everywhere(mesh)
   return TrainState(
@@ -68,31 +71,30 @@ def places(trainable: Params, optimizer: BankOptimizer, mesh: Mesh) -> Any:
 def create(
   trainable: Params,
   optimizer: BankOptimizer,
-  seeds: list[int],
-  where: Any = None,
+  seeds: Sequence[int],
+  to: Any = None,
 ) -> TrainState:
   """Start a bank of runs.
 
   Args:
-    trainable: see `TrainState`.
+    trainable: see `TrainState`; arrays, or what describes them.
     optimizer: of the bank.
     seeds: K integers; run k drops activations as it would alone.
-    where: its `places`; None for where `trainable` lies.
+    to: the state's `shardings`, where `trainable` lies by its own already; None
+      leaves arrays where JAX makes them.
 
   Returns:
-    The state before the first step.
+    The state before the first step; of descriptions, a description.
   """
-  keys = [jax.random.key_data(jax.random.key(seed)) for seed in seeds]
-  init = optimizer.init
-  if where is not None:  # no device ever has the whole of what is split
-    init = jax.jit(init, out_shardings=where.opt_state)
-  fresh = TrainState(
-    step=jnp.zeros((), jnp.int32),
-    trainable=trainable,
-    opt_state=init(trainable),
-    dropout_keys=jnp.stack(keys),
-  )
-  return fresh if where is None else jax.device_put(fresh, where)
+
+  def start(trainable: Params) -> tuple[Array, PyTree, Array]:
+    keys = [jax.random.key_data(jax.random.key(seed)) for seed in seeds]
+    step = jnp.zeros((), jnp.int32)
+    return step, optimizer.init(trainable), jnp.stack(keys)
+
+  parts = None if to is None else (to.step, to.opt_state, to.dropout_keys)
+  step, opt_state, keys = axes.compute(start, parts, trainable)
+  return TrainState(step, trainable, opt_state, keys)
 
 
 def resume_arrays(state: TrainState) -> dict[str, Array]:
@@ -112,7 +114,7 @@ def from_arrays(
 
   Args:
     template: a fresh state of the same settings; gives structure, shapes,
-      dtypes and places.
+      dtypes and shardings.
     trainable: flat {path: array}.
     resume: what `resume_arrays` named.
 
@@ -136,9 +138,12 @@ def from_arrays(
     )
   prefix = f"{_OPTIMIZER}/"
   return TrainState(
-    step=placed(resume[_STEP], template.step),
+    step=put_like(resume[_STEP], template.step),
     trainable=tree.unflatten(
-      {path: placed(array, expected[path]) for path, array in trainable.items()}
+      {
+        path: put_like(array, expected[path])
+        for path, array in trainable.items()
+      }
     ),
     opt_state=restore_state(
       template.opt_state,
@@ -148,7 +153,7 @@ def from_arrays(
         if name.startswith(prefix)
       },
     ),
-    dropout_keys=placed(resume[_KEYS], template.dropout_keys),
+    dropout_keys=put_like(resume[_KEYS], template.dropout_keys),
   )
 
 

@@ -71,8 +71,8 @@ class StepProgram:
     num_microbatches: pieces of a batch whose gradients are added up; divides
       the rows of each run.
     dropout: drop activations of the frozen model while training.
-    places: a `TrainState` of shardings, where steps leave the state; None
-      leaves that to the compiler.
+    shardings: a `TrainState` of shardings, by which steps leave the state;
+      None leaves that to the compiler.
   """
 
   forward: Callable[[Params, Batch, Delta, Array | None], Array]
@@ -83,7 +83,7 @@ class StepProgram:
   num_runs: int = 1
   num_microbatches: int = 1
   dropout: bool = True
-  places: Any = None
+  shardings: Any = None
 
   def __post_init__(self) -> None:
     if self.num_runs < 1 or self.num_microbatches < 1:
@@ -135,8 +135,8 @@ class StepProgram:
     new_state = TrainState(
       state.step + 1, trainable, opt_state, state.dropout_keys
     )
-    if self.places is not None:  # the next step's input is like this one's
-      new_state = jax.lax.with_sharding_constraint(new_state, self.places)
+    if self.shardings is not None:  # the next step's input is like this one's
+      new_state = jax.lax.with_sharding_constraint(new_state, self.shardings)
     return new_state, Metrics(sums, norms)
 
   def losses(
@@ -290,7 +290,7 @@ class StepProgram:
 
 
 class AbstractStep(NamedTuple):
-  """A step and its arguments as shapes, dtypes and places.
+  """A step and its arguments as shapes, dtypes and shardings.
 
   Attributes:
     program: what a step computes.

@@ -106,7 +106,8 @@ def test_equals_what_training_assembles(job):
   )
   backbone = Backbone(job.model, params, 0, "")
   vocabulary = types.SimpleNamespace(encode=None)
-  real = setup.assemble(job, backbone, vocabulary, 0, mesh)
+  methods = setup.initialise(job, backbone, vocabulary, mesh)
+  real = setup.build(job, job.model, params, methods, 0, mesh)
   described = abstract_setup.describe(job, mesh)
   assert _signature(described.frozen) == _signature(real.frozen)
   assert _signature(described.state) == _signature(real.state)
@@ -121,9 +122,9 @@ def test_a_step_is_compiled_once_without_a_mesh():
     network.init_params(planned.model, jax.random.key(0)), jax.devices()[0]
   )
   vocabulary = types.SimpleNamespace(encode=None)
-  parts = setup.assemble(
-    planned, Backbone(planned.model, params, 0, ""), vocabulary, 0, None
-  )
+  backbone = Backbone(planned.model, params, 0, "")
+  methods = setup.initialise(planned, backbone, vocabulary, None)
+  parts = setup.build(planned, planned.model, params, methods, 0, None)
   ids = jnp.ones((8, 4), jnp.int32)
   names = ("encoder_input", "decoder_input", "decoder_target")
   batch = {f"{name}_tokens": ids for name in names}
@@ -172,7 +173,7 @@ def test_batch_is_what_the_pipeline_makes(batching):
     batching=batching,
     packed_size=planned.dataset.packed_size,
   )
-  real = axes.batch_placer(axes.make_mesh(4, 2), planned.mesh.rules)(
+  real = axes.batch_sharder(axes.make_mesh(4, 2), planned.mesh.rules)(
     next(iter(batches))
   )
   described = abstract_setup.describe(planned, axes.make_mesh(4, 2)).batch

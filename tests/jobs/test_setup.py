@@ -71,7 +71,8 @@ def assembled(random_params):
     )
     vocabulary = types.SimpleNamespace(encode=None)
     backbone = Backbone(job.model, params, 0, "")
-    return setup.assemble(job, backbone, vocabulary, 0, mesh)
+    methods = setup.initialise(job, backbone, vocabulary, mesh)
+    return setup.build(job, job.model, params, methods, 0, mesh)
 
   return assemble
 
@@ -85,7 +86,7 @@ def make_batch(step):
 
 def trained(job, parts, mesh, steps=3):
   """Take some steps: (the jitted step, the last state)."""
-  place = axes.batch_placer(mesh, job.mesh.rules)
+  place = axes.batch_sharder(mesh, job.mesh.rules)
   step, last = jax.jit(parts.program.step, donate_argnums=0), parts.state
   for number in range(steps):
     last, _ = step(last, parts.frozen, place(make_batch(number)))
@@ -209,7 +210,7 @@ def test_prompts_train_alike_however_few_rows_a_piece_has(
   found = []
   for where in (mesh, None):
     parts = assembled(job, where)
-    place = axes.batch_placer(where, job.mesh.rules)
+    place = axes.batch_sharder(where, job.mesh.rules)
     step = jax.jit(parts.program.step)
     last, metrics = step(parts.state, parts.frozen, place(prompted(0)))
     found.append((last.trainable, metrics))

@@ -186,7 +186,7 @@ def test_model_tuning_shares_rows_among_devices(
   one, _ = step(s.state, s.frozen, batch)
   mesh = axes.make_mesh(data=8, model=1)
   state = axes.replicated(mesh, s.state)
-  placed = axes.batch_placer(mesh, axes.STANDARD_RULES)(batch)
+  placed = axes.batch_sharder(mesh, axes.STANDARD_RULES)(batch)
   compiled = step.lower(state, s.frozen, placed).compile()
   text = compiled.as_text()
   assert "all-reduce" in text
@@ -210,7 +210,7 @@ def test_eight_devices_equal_one(params, setup, counted_batches, tolerance):
     )
   }
   state = axes.replicated(mesh, s.state)
-  place = axes.batch_placer(mesh, rules)
+  place = axes.batch_sharder(mesh, rules)
   batches = counted_batches(seeds, 4)
   for _ in range(5):
     state, _ = s.step(state, frozen, place(next(batches)))
@@ -230,7 +230,7 @@ def test_a_mesh_that_does_not_fit_is_refused():
   assert "token_embedder/embedding: dimension 60" in str(error.value)
   with pytest.raises(ValueError, match="this job has 8"):
     axes.make_mesh(data=3, model=2)
-  place = axes.batch_placer(axes.make_mesh(2, 4), axes.STANDARD_RULES)
+  place = axes.batch_sharder(axes.make_mesh(2, 4), axes.STANDARD_RULES)
   with pytest.raises(ValueError, match="BATCH_SIZE"):
     place({"x": np.zeros((3, 2))})
 

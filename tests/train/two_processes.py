@@ -47,7 +47,7 @@ def main(address, count, index, out):
     )
   }
   state = axes.replicated(mesh, jax.tree.map(np.asarray, run.state))
-  place, batches = axes.batch_placer(mesh, rules), tiny.CountedBatches((0, 1))
+  place, batches = axes.batch_sharder(mesh, rules), tiny.CountedBatches((0, 1))
   for _ in range(10):
     batch = next(batches)
     # Each process has its part of every run's rows, as the pipeline gives it.

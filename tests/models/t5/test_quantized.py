@@ -245,7 +245,7 @@ def test_eight_devices_equal_one(name, rules, params, tolerance):
     )
   scale = flat["encoder/layers_0/mlp/wi_0/kernel_scale"]
   assert scale.addressable_shards[0].data.shape[-1] == 128 // 4
-  placed = axes.batch_placer(mesh, rules)(
+  placed = axes.batch_sharder(mesh, rules)(
     {k: np.asarray(v) for k, v in _batch().items()}
   )
   alone = _logits_and_gradient(CONFIG, one, _batch())
