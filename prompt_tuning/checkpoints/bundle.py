@@ -15,13 +15,11 @@ names what the user named. No pickle is read or written.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
 import pathlib
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +35,7 @@ from prompt_tuning.checkpoints.errors import (
   describe,
   unreadable,
 )
+from prompt_tuning.core import files
 
 FORMAT = "prompt-tuning-bundle"
 VERSION = 1
@@ -106,17 +105,15 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
   with paths.replacing(path, True, _looks_like_one) as temporary:
     folder = pathlib.Path(temporary)
     folder.mkdir()
-    files = {_TRAINABLE: bundle.trainable}
+    arrays = {_TRAINABLE: bundle.trainable}
     if bundle.resume:
-      files[_RESUME] = bundle.resume
-    digests = {name: _save(folder / name, a) for name, a in files.items()}
+      arrays[_RESUME] = bundle.resume
+    digests = {name: _save(folder / name, a) for name, a in arrays.items()}
     manifest = dict(bundle.manifest)
     manifest |= {"format": FORMAT, "version": VERSION, "files": digests}
     manifest["digest"] = _manifest_digest(manifest)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    _write_flushed(folder / _MANIFEST, text.encode())
-    _flush_folder(folder)
-  _flush_folder(pathlib.Path(path).absolute().parent)
+    (folder / _MANIFEST).write_bytes(text.encode())
 
 
 def read(path: str | os.PathLike[str]) -> Bundle:
@@ -228,11 +225,8 @@ def keep_latest(folder: str | os.PathLike[str], count: int) -> None:
   """
   root = pathlib.Path(folder)
   for step in steps(root)[:-count]:
-    # Renamed first: a half-deleted bundle must not look like one.
-    doomed = step_path(root, step)
-    os.rename(doomed, doomed.with_name(f"{doomed.name}.tmp-old"))
-  for leftover in root.glob("*.tmp-*"):
-    shutil.rmtree(leftover)
+    files.remove(step_path(root, step))
+  files.remove_leftovers(root)
 
 
 def to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -264,8 +258,8 @@ def _save(path: pathlib.Path, arrays: Arrays) -> str:
     name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()
   }
   data = safetensors.numpy.save(contiguous)
-  _write_flushed(path, data)
-  return hashlib.sha256(data).hexdigest()
+  path.write_bytes(data)
+  return files.sha256(data)
 
 
 def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -296,26 +290,11 @@ def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 def _manifest_digest(manifest: Mapping[str, Any]) -> str:
   rest = {name: value for name, value in manifest.items() if name != "digest"}
-  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+  return files.sha256(json.dumps(rest, sort_keys=True).encode())
 
 
 def _digest(path: pathlib.Path) -> str | None:
   try:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return files.file_sha256(path)
   except OSError:
     return None
-
-
-def _write_flushed(path: pathlib.Path, data: bytes) -> None:
-  with path.open("wb") as file:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_folder(path: pathlib.Path) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

@@ -3,11 +3,10 @@
 import contextlib
 import os
 import pathlib
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 
 from prompt_tuning.checkpoints.errors import unreadable
+from prompt_tuning.core import files
 
 # What may be replaced: nothing (False), what the writer itself makes (True), or
 # whatever a function of the path says yes to.
@@ -52,7 +51,7 @@ def replacing(
   overwrite: Overwrite = False,
   own: Callable[[str], bool] = os.path.isfile,
 ) -> Iterator[str]:
-  """Write a file or a folder under a temporary name, then rename it.
+  """Write a file or a folder as `core.files` does, where one may be written.
 
   Args:
     path: where it shall be.
@@ -78,41 +77,13 @@ def replacing(
     if target.is_dir():
       found = f"a folder with {sorted(os.listdir(target))[:5]}"
     raise unreadable(target, "something to replace", found, hint)
-  unique = f".tmp-{uuid.uuid4().hex[:8]}"
-  temporary = target.with_name(target.name + unique)
   try:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    yield str(temporary)
-    _swap(temporary, target, unique)
+    files.make_folder(target.parent)
+    with files.replacing(target) as temporary:
+      yield temporary
   except OSError as error:
     raise unreadable(target, "a place to write to", str(error)) from error
-  finally:
-    _remove(temporary)
 
 
 def _is_empty(path: pathlib.Path) -> bool:
   return path.is_dir() and not any(path.iterdir())
-
-
-def _swap(new: pathlib.Path, target: pathlib.Path, unique: str) -> None:
-  """Put `new` where `target` is; folders cannot be replaced in one step."""
-  folders = new.is_dir() or (target.is_dir() and not target.is_symlink())
-  if not (folders and os.path.lexists(target)):
-    os.replace(new, target)
-    return
-  old = target.with_name(f"{target.name}.old{unique}")
-  os.rename(target, old)
-  try:
-    os.rename(new, target)
-  except OSError:
-    os.rename(old, target)
-    raise
-  _remove(old)
-
-
-def _remove(path: pathlib.Path) -> None:
-  """Remove a file or a folder, if it is there."""
-  if path.is_dir() and not path.is_symlink():
-    shutil.rmtree(path)
-  elif os.path.lexists(path):
-    path.unlink()

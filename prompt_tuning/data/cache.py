@@ -15,18 +15,16 @@ TensorFlow and seqio.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from prompt_tuning.core import files
 from prompt_tuning.data import installed, spec, vocabulary
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.data.token_rows import FEATURES, TokenRows
@@ -154,7 +152,7 @@ def load_task(
       return _open(path)
     except DamagedError as error:
       logger.warning("%s Making it again.", error)
-      _discard(path)
+      files.remove(path)
   from prompt_tuning.data import tokenise
 
   rows = tokenise.tokenise(task, split, lengths, data_dir)
@@ -210,7 +208,7 @@ def _fingerprint(
 
 def _key(fields: Mapping[str, Any]) -> str:
   text = json.dumps(fields, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:24]
+  return files.sha256(text.encode())[:24]
 
 
 def _made_elsewhere(
@@ -239,30 +237,26 @@ def _made_elsewhere(
 def _write(
   path: pathlib.Path, fields: Mapping[str, Any], rows: TokenRows
 ) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(
-    tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
-  )
-  try:
+  files.make_folder(path.parent)
+  # Where another process is first: the same key means the same content.
+  with (
+    contextlib.suppress(FileExistsError),
+    files.creating(path) as temporary,
+  ):
+    folder = pathlib.Path(temporary)
+    folder.mkdir()
     for name, array in rows.arrays.items():
-      np.save(temporary / f"{name}.values.npy", array.values)
-      np.save(temporary / f"{name}.offsets.npy", array.offsets)
+      np.save(folder / f"{name}.values.npy", array.values)
+      np.save(folder / f"{name}.offsets.npy", array.offsets)
     manifest = {
       "fields": fields,
       "key": path.name,
       "examples": rows.count,
       "truncated": rows.truncated,
-      "files": {p.name: _sha256(p) for p in sorted(temporary.iterdir())},
+      "files": {p.name: files.file_sha256(p) for p in folder.iterdir()},
     }
     text = json.dumps(manifest, indent=2, sort_keys=True)
-    (temporary / "manifest.json").write_text(text, encoding="utf-8")
-    temporary.rename(path)
-  except OSError:
-    # Another process was first: the same key means the same content.
-    if not (path / "manifest.json").is_file():
-      raise
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
 
 
 def _open_only(path: pathlib.Path) -> TokenCache:
@@ -300,7 +294,7 @@ def _open(path: pathlib.Path) -> TokenCache:
   manifest = _read_manifest(path)
   try:
     for name, expected in manifest["files"].items():
-      if _sha256(path / name) != expected:
+      if files.file_sha256(path / name) != expected:
         raise DamagedError(f"Cache {path}: {name} has changed.")
     rows = {name: _open_rows(path, name) for name in _PARTS}
   except (OSError, ValueError, KeyError) as error:
@@ -319,16 +313,3 @@ def _open(path: pathlib.Path) -> TokenCache:
 def _open_rows(path: pathlib.Path, name: str) -> Ragged:
   values = np.load(path / f"{name}.values.npy", mmap_mode="r")
   return Ragged(values, np.load(path / f"{name}.offsets.npy"))
-
-
-def _discard(path: pathlib.Path) -> None:
-  """Take a damaged cache away; another process may be doing the same."""
-  aside = pathlib.Path(tempfile.mkdtemp(prefix=".damaged-", dir=path.parent))
-  with contextlib.suppress(FileNotFoundError):
-    path.rename(aside / path.name)
-  shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ tokenised by seqio, cached, packed and mixed by rate.
 
 import dataclasses
 import gzip
-import hashlib
 import json
 import lzma
 import pathlib
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
+from prompt_tuning.core.files import file_sha256
 from prompt_tuning.data import denoising, skills, spec, vocabulary
 
 MODULE = "prompt_tuning.data.tasks.corpus"
@@ -358,5 +358,4 @@ def _document(row: Any) -> Document | None:
 def _sha256(path: str) -> str:
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(f"No corpus file {path}.")
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  return file_sha256(path)

@@ -5,7 +5,6 @@ hashed once per process, and its rows are read only where a token cache is made.
 """
 
 import functools
-import hashlib
 import io
 import math
 import os
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
+from prompt_tuning.core.files import file_sha256, sha256
 from prompt_tuning.data import postprocessors, spec, tables
 from prompt_tuning.data.metrics import classification, correlation, qa
 
@@ -162,7 +162,7 @@ def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
   path, template = task.splits[split], parse_template(task.content["template"])
   content = pathlib.Path(path).read_bytes()
   # The token cache is named by this hash: it must hold these rows.
-  if hashlib.sha256(content).hexdigest() != task.content["sha256"][split]:
+  if sha256(content) != task.content["sha256"][split]:
     raise ValueError(
       f"{path} has changed since {task.name!r} was declared; run the command "
       "again, or declare the new content under another name."
@@ -367,5 +367,4 @@ def _read_head(
   del written  # part of the key
   with open(path, "rb") as file:
     first = next(tables.parse(path, file, columns))
-    file.seek(0)
-    return _Head(hashlib.file_digest(file, "sha256").hexdigest(), first)
+  return _Head(file_sha256(path), first)

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.core import files
+
 # Beside TFDS's own files: where the rows came from.
 RECORD = "prepared.json"
 
@@ -72,6 +74,5 @@ def fingerprint(
   digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
   digest.update((root / "features.json").read_bytes())
   for path in sorted(root.glob(f"*-{name}.*")):
-    with path.open("rb") as file:
-      digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest.update(bytes.fromhex(files.file_sha256(path)))
   return digest.hexdigest()

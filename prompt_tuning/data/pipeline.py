@@ -4,7 +4,6 @@ Everything here is numpy and grain: neither TensorFlow nor seqio is imported.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import order, planning
 from prompt_tuning.data.assembly import Assembler, NumpyBatch, Slots
@@ -288,4 +288,4 @@ def prefetch(
 
 def _digest(description: Mapping[str, Any]) -> str:
   text = json.dumps(description, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
+  return files.sha256(text.encode())[:16]

@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.data import atomic, postprocessors, spec
+from prompt_tuning.core import files
+from prompt_tuning.data import postprocessors, spec
 
 Example = Mapping[str, Any]
 
@@ -91,7 +92,7 @@ def write(
   else:
     lines = _lines(task, answers, examples)
   path = pathlib.Path(directory) / file_name
-  atomic.write_text(path, "".join(f"{line}\n" for line in lines))
+  files.write_text(path, "".join(f"{line}\n" for line in lines))
   return path
 
 

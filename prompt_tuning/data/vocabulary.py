@@ -5,7 +5,6 @@ extra_ids=100)`, asserted by a test.
 """
 
 import functools
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ import sentencepiece
 from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 
-from prompt_tuning.core import embedded, types
+from prompt_tuning.core import embedded, files, types
 
 EXTRA_IDS = 100
 ENVIRONMENT_VARIABLE = "PROMPT_TUNING_VOCABULARY"
@@ -103,7 +102,7 @@ class Vocabulary:
       )
     self.path = path
     content = epath.Path(path).read_bytes()
-    self.sha256 = hashlib.sha256(content + b"%d" % EXTRA_IDS).hexdigest()
+    self.sha256 = files.sha256(content + b"%d" % EXTRA_IDS)
     self._processor = _with_sentinels(content, path)
     self.size = self._processor.GetPieceSize()
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import sentencepiece
 
-from prompt_tuning.core import types
-from prompt_tuning.data import atomic, vocabulary
+from prompt_tuning.core import files, types
+from prompt_tuning.data import vocabulary
 
 # SentencePiece leaves longer lines out; documents have no line breaks to keep.
 _LONGEST_LINE = 4_000
@@ -82,7 +82,7 @@ def train(
       f"{vocabulary.EXTRA_IDS} sentinels: {error} Choose another --size, or "
       "give more text."
     ) from error
-  atomic.write_bytes(path, model.getvalue())
+  files.write_bytes(path, model.getvalue())
   return vocabulary.Vocabulary(str(path))
 
 

@@ -15,12 +15,14 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from prompt_tuning.data import atomic
+from prompt_tuning.core import files
 
 Example = Mapping[str, Any]
+# Examples with their numbers in the whole input.
+Chunk = list[tuple[int, Example]]
 # (numbers of some examples in the whole input, these examples) -> for each one
 # what its line holds besides `inputs`.
 Compute = Callable[[Sequence[int], Sequence[Example]], Sequence[Example]]
@@ -103,7 +105,7 @@ class Output:
         input.
       OSError: it cannot be written; what was written stays.
     """
-    self.path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(self.path.parent)
     settings, partial = self._beside("settings"), self._beside("partial")
     if self.completed.exists():
       self._check_settings(self.completed)
@@ -113,41 +115,51 @@ class Output:
       self._check_settings(settings)
     else:
       self._check_absent(self.path, partial)
-      atomic.write_text(settings, self._describe())
+      files.write_text(settings, self._describe())
     # A kill may have come between the two renames.
     if not self.path.exists():
-      with partial.open("a+b") as file:
-        self._fill(file, examples, compute)
-      partial.replace(self.path)
-    settings.replace(self.completed)
+      self._fill(partial, examples, compute)
+      files.move(partial, self.path)
+    files.move(settings, self.completed)
     return self.path
 
   def _fill(
-    self, file: BinaryIO, examples: Iterable[Example], compute: Compute
+    self, partial: pathlib.Path, examples: Iterable[Example], compute: Compute
   ) -> None:
     """Skip the chunks that are whole, then compute the others."""
     own = itertools.islice(
       enumerate(examples), self.shard.index, None, self.shard.count
     )
-    file.seek(0)
-    continuing = True
-    while chunk := list(itertools.islice(own, self.chunk_size)):
-      start = file.tell()
-      if continuing and self._is_written(file, chunk):
-        continue
-      if continuing:
-        continuing = False
-        file.truncate(start)
-        logger.info("Continuing %s behind %d bytes.", self.path, start)
-      file.write(_lines(chunk, compute))
-      file.flush()
-      os.fsync(file.fileno())
-    if file.read(1):
-      raise self._refusal(f"{file.name} has more lines than the input")
+    chunks = iter(lambda: list(itertools.islice(own, self.chunk_size)), [])
+    size, chunk = self._skip_written(partial, chunks)
+    files.truncate(partial, size)
+    if chunk:
+      logger.info("Continuing %s behind %d bytes.", self.path, size)
+    while chunk:
+      files.append(partial, _lines(chunk, compute))
+      files.flush(partial)
+      chunk = next(chunks, [])
 
-  def _is_written(
-    self, file: BinaryIO, chunk: Sequence[tuple[int, Example]]
-  ) -> bool:
+  def _skip_written(
+    self, partial: pathlib.Path, chunks: Iterator[Chunk]
+  ) -> tuple[int, Chunk]:
+    """Read the chunks that are whole.
+
+    Returns:
+      Their bytes, and the first chunk that is not there, empty if all are.
+    """
+    if not partial.exists():
+      return 0, next(chunks, [])
+    with partial.open("rb") as file:
+      for chunk in chunks:
+        start = file.tell()
+        if not self._is_written(file, chunk):
+          return start, chunk
+      if file.read(1):
+        raise self._refusal(f"{partial} has more lines than the input")
+      return file.tell(), []
+
+  def _is_written(self, file: BinaryIO, chunk: Chunk) -> bool:
     """Read a chunk's lines; False if one is missing or damaged."""
     for number, example in chunk:
       line = file.readline()
@@ -200,7 +212,7 @@ class Output:
     )
 
 
-def _lines(chunk: Sequence[tuple[int, Example]], compute: Compute) -> bytes:
+def _lines(chunk: Chunk, compute: Compute) -> bytes:
   """Compute one chunk's lines."""
   numbers, examples = zip(*chunk, strict=True)
   made = compute(numbers, examples)

@@ -13,7 +13,8 @@ import os
 import pathlib
 from typing import Any
 
-from prompt_tuning.data import atomic, spec
+from prompt_tuning.core import files
+from prompt_tuning.data import spec
 from prompt_tuning.infer.evaluate import Result
 
 
@@ -35,12 +36,12 @@ def write(
     limit: most examples to write; None for all.
   """
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
+  files.make_folder(folder)
   name = result.job.dataset.task.name
   line = json.dumps({"step": step, **result.metrics})
   _replace_step(folder / f"{name}-metrics.jsonl", step, line)
   lines = _example_lines(result, limit)
-  atomic.write_text(folder / f"{name}-{step:06d}.jsonl", "".join(lines))
+  files.write_text(folder / f"{name}-{step:06d}.jsonl", "".join(lines))
 
 
 def _replace_step(path: pathlib.Path, step: int, line: str) -> None:
@@ -52,7 +53,7 @@ def _replace_step(path: pathlib.Path, step: int, line: str) -> None:
     lines[same[0]] = line
   else:
     lines.append(line)
-  atomic.write_text(path, "".join(f"{line}\n" for line in lines))
+  files.write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _step_of(line: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from prompt_tuning.data import atomic
+from prompt_tuning.core import files
 from prompt_tuning.jobs import summary
 
 FILE = "comparison.json"
@@ -94,7 +94,7 @@ def write(folder: str | os.PathLike[str], found: Comparison) -> pathlib.Path:
   path = pathlib.Path(folder) / FILE
   content: dict[str, Any] = found._asdict()
   content["scores"] = [score._asdict() for score in found.scores]
-  atomic.write_text(path, json.dumps(content, indent=2) + "\n")
+  files.write_text(path, json.dumps(content, indent=2) + "\n")
   return path
 
 

@@ -10,11 +10,10 @@ from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import tree
+from prompt_tuning.core import files, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Params
-from prompt_tuning.data import atomic
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
@@ -84,7 +83,7 @@ def finish(outcome: Outcome) -> str:
   sections.append(f"learning curve: {folder / CURVE}")
   text = "\n\n".join(filter(None, sections))
   if jax.process_index() == 0:
-    atomic.write_text(folder / SUMMARY, text + "\n")
+    files.write_text(folder / SUMMARY, text + "\n")
   return text
 
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
+from prompt_tuning.core import files
 from prompt_tuning.data import score
 from prompt_tuning.infer import ensemble, reports
 from prompt_tuning.infer.evaluate import Evaluator, Job, Result
-from prompt_tuning.jobs import feed, folders, inference, summary
+from prompt_tuning.jobs import feed, inference, summary
 from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.jobs.load import Tuned
 from prompt_tuning.jobs.settings import Evaluation
@@ -28,7 +29,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
     ValueError: the job cannot be done.
     CheckpointError: something cannot be read or written.
   """
-  folders.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
+  files.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
   settings = job.evaluation
   model, prompts, predictor = inference.prepare(job, settings.dataset)
   results = Evaluator(

@@ -5,7 +5,6 @@ loads a bundle rebuilds the tuning method from them.
 """
 
 import dataclasses
-import hashlib
 import inspect
 import json
 import math
@@ -16,6 +15,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import sizes
 from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.jobs.train_job import TrainJob
@@ -152,7 +152,7 @@ def describe(value: Any) -> Any:
     return [describe(part) for part in value]
   if hasattr(value, "__array__"):
     array = np.asarray(value)
-    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    digest = files.sha256(np.ascontiguousarray(array).tobytes())
     return {_CLASS: f"{array.dtype}{list(array.shape)}", "sha256": digest}
   if isinstance(value, np.dtype):
     return value.name

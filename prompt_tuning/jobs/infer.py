@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 
+from prompt_tuning.core import files
 from prompt_tuning.infer import modes, outputs, sources
-from prompt_tuning.jobs import feed, folders, identity, inference
+from prompt_tuning.jobs import feed, identity, inference
 from prompt_tuning.jobs.infer_job import InferJob
 from prompt_tuning.jobs.inference import Ready
 from prompt_tuning.jobs.load import Tuned
@@ -42,7 +43,7 @@ def infer(
       "Several processes cannot write one file: divide the work by NUM_SHARDS "
       "and --shard_id instead, one process each."
     )
-  folders.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
+  files.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
   ready = inference.prepare(job, job.dataset)
   decoding: dict[str, Any] = {
     "length": job.max_decode_length,

@@ -6,7 +6,6 @@ as everywhere, so a run that is killed goes on to the bit.
 
 import logging
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,16 +17,14 @@ from prompt_tuning.checkpoints import (
   backbone,
   bundle,
   hf,
-  paths,
   restore,
   t5x_writer,
 )
-from prompt_tuning.core import tree
+from prompt_tuning.core import files, tree
 from prompt_tuning.data import vocabulary
 from prompt_tuning.jobs import (
   conclusion,
   feed,
-  folders,
   identity,
   pretrain_report,
   train,
@@ -67,7 +64,7 @@ def pretrain(
     ValueError: the job cannot be done, or MODEL_DIR holds another run.
     CheckpointError: something cannot be read or written.
   """
-  folders.ensure_writable(job.model_dir, "MODEL_DIR")
+  files.ensure_writable(job.model_dir, "MODEL_DIR")
   for stage in job.stages:
     _check(job, stage)
   reports = []
@@ -83,8 +80,7 @@ def pretrain(
   if jax.process_index() == 0:
     source = vocabulary.load(job.vocabulary_file).path
     target = pathlib.Path(job.model_dir) / VOCABULARY
-    with paths.replacing(target, overwrite=True) as temporary:
-      shutil.copyfile(source, temporary)
+    files.write_bytes(target, pathlib.Path(source).read_bytes())
   return reports
 
 
@@ -135,7 +131,7 @@ def _run(
     return None
   report = _export(job, stage, outcome)
   if jax.process_index() == 0:
-    folders.write_texts(job.model_dir, configuration)
+    files.write_texts(job.model_dir, configuration)
     # The report comes last: a stage that has one is done.
     pretrain_report.write(job.folder(stage), report)
   _wait(f"{stage.name} is written")

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from prompt_tuning.checkpoints import bundle, sizes
+from prompt_tuning.core import files
 from prompt_tuning.data import corpus, spec, vocabulary
-from prompt_tuning.jobs import folders, identity
+from prompt_tuning.jobs import identity
 from prompt_tuning.jobs.pretrain_job import PretrainJob, Stage
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.train import logs, loop
@@ -96,7 +97,7 @@ def settings(job: PretrainJob, stage: Stage) -> dict[str, Any]:
 
 def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
   """Write a stage's report; it says that the stage is done."""
-  folders.write_texts(folder, {FILE: json.dumps(report, indent=2) + "\n"})
+  files.write_texts(folder, {FILE: json.dumps(report, indent=2) + "\n"})
 
 
 def read(job: PretrainJob, stage: Stage) -> dict[str, Any] | None:

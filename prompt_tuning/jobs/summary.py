@@ -6,7 +6,6 @@ Everything here turns finished numbers into text or a picture.
 import collections
 import io
 import os
-import pathlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prompt_tuning.core import files
 from prompt_tuning.core.types import Array
 from prompt_tuning.tuners import interpret
 
@@ -182,10 +182,8 @@ def learning_curve(
     axes.grid(alpha=0.3)
   if 1 < len(names) <= _IN_LEGEND:
     plots[0].legend(fontsize="small")
-  path = pathlib.Path(path)
-  temporary = path.with_name(f".{path.name}.tmp")
-  canvas.print_png(str(temporary))
-  temporary.replace(path)
+  with files.replacing(path) as temporary:
+    canvas.print_png(temporary)
 
 
 def _is_share(name: str) -> bool:

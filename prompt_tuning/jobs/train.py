@@ -18,7 +18,7 @@ import prompt_tuning
 from prompt_tuning.checkpoints import backbone, bundle, fingerprint, restore
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.source import Checkpoint
-from prompt_tuning.core import axes
+from prompt_tuning.core import axes, files
 from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.infer import reports
 from prompt_tuning.infer.evaluate import Result
@@ -26,7 +26,6 @@ from prompt_tuning.jobs import (
   abstract_setup,
   conclusion,
   feed,
-  folders,
   identity,
   setup,
 )
@@ -72,7 +71,7 @@ def train(
     CheckpointError: something cannot be read or written.
   """
   # What can be wrong shows before gigabytes are read.
-  folders.ensure_writable(job.model_dir, "MODEL_DIR")
+  files.ensure_writable(job.model_dir, "MODEL_DIR")
   mesh, rules = job.mesh.build(), job.mesh.rules
   vocabulary = feed.open_vocabulary(job.dataset)
   source = model or _open(job.initial_checkpoint_path)
@@ -259,4 +258,4 @@ def _write_configuration(
   latest = bundle.read_latest(pathlib.Path(folder) / loop.BUNDLES)
   is_ours = latest is None or latest[1].manifest["run"] == manifest
   if is_ours and jax.process_index() == 0:
-    folders.write_texts(folder, texts)
+    files.write_texts(folder, texts)

@@ -13,8 +13,7 @@ from typing import Any
 
 import gin
 
-from prompt_tuning.core import tree
-from prompt_tuning.jobs import folders
+from prompt_tuning.core import files, tree
 from prompt_tuning.launch import gin_statements, t5x_names
 from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
@@ -100,9 +99,9 @@ def write(folder: str | os.PathLike[str]) -> None:
     folder: is made where it is missing.
 
   Raises:
-    CheckpointError: it cannot be written to.
+    OSError: it cannot be written to.
   """
-  folders.write_texts(folder, texts())
+  files.write_texts(folder, texts())
 
 
 def _ending_once(text: str) -> str:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.core import files
 from prompt_tuning.core.types import PyTree
 
 FILE = "metrics.jsonl"
@@ -30,7 +31,7 @@ class MetricsLog:
       tensorboard: whether to write event files too.
     """
     self._path = pathlib.Path(folder) / FILE
-    self._path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(self._path.parent)
     self._writers: list[Any] = []
     if tensorboard:
       # Not at the top: it imports torch where torch is installed.
@@ -53,9 +54,7 @@ class MetricsLog:
         continue  # the last line of a killed process
       if entry["step"] <= step:
         kept.append(line)
-    temporary = self._path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), "utf-8")
-    temporary.replace(self._path)
+    files.write_text(self._path, "".join(f"{line}\n" for line in kept))
 
   def write(
     self, step: int, run: int, metrics: Mapping[str, float], prefix: str
@@ -71,11 +70,7 @@ class MetricsLog:
     tagged = {f"{prefix}/{tag}": float(v) for tag, v in metrics.items()}
     entry: dict[str, float | None] = {"step": step, "run": run}
     entry |= {t: v if math.isfinite(v) else None for t, v in tagged.items()}
-    try:
-      with self._path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-    except OSError as error:  # a full disk names no file
-      raise OSError(error.errno, error.strerror, str(self._path)) from error
+    files.append(self._path, f"{json.dumps(entry)}\n".encode())
     if self._writers:
       for tag, value in tagged.items():
         self._writers[run].add_scalar(tag, value, step)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from prompt_tuning.checkpoints import bundle
 from prompt_tuning.checkpoints.errors import CheckpointError
+from tests.failing_files import Disk, full_disk
 
 
 def make(seed=0):
@@ -78,11 +79,7 @@ def test_overwriting_leaves_one_whole_bundle(tmp_path):
 def test_a_failing_write_keeps_the_old_bundle(tmp_path, monkeypatch):
   """As when no space is left on the device."""
   bundle.write(tmp_path / "b", make(0))
-
-  def full(*_):
-    raise OSError(28, "No space left on device")
-
-  monkeypatch.setattr(bundle, "_write_flushed", full)
+  Disk(monkeypatch, lambda _, name, path: name == "_flush" and full_disk())
   with pytest.raises(CheckpointError, match="No space left"):
     bundle.write(tmp_path / "b", make(1))
   assert_same(bundle.read(tmp_path / "b"), make(0))

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 
 import pytest
 from hypothesis import given
@@ -83,29 +82,6 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     paths.replacing(tmp_path / "file" / "target"),
   ):
     raise AssertionError("not reached")
-
-
-@pytest.mark.parametrize("new", ["file", "folder"])
-@pytest.mark.parametrize("old", ["file", "folder", "link"])
-def test_files_and_folders_take_each_others_place(tmp_path, old, new):
-  target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
-  elsewhere.mkdir()
-  (elsewhere / "thesis.tex").write_text("years of work")
-  if old == "file":
-    target.write_text("old")
-  elif old == "folder":
-    shutil.copytree(elsewhere, target)
-  else:
-    target.symlink_to(elsewhere)
-  with paths.replacing(target, True, os.path.exists) as name:
-    if new == "folder":
-      os.mkdir(name)
-    else:
-      pathlib.Path(name).write_text("new")
-  assert not target.is_symlink()
-  assert target.is_dir() == (new == "folder")
-  assert (elsewhere / "thesis.tex").read_text() == "years of work"
-  assert sorted(os.listdir(tmp_path)) == ["elsewhere", "target"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Vocabularies of one's own: T5's ids, the same every time, whole or not."""
 
-import errno
 import os
 
 import pytest
 from sentencepiece import sentencepiece_model_pb2 as pb2
 
 from prompt_tuning.data import vocabulary, vocabulary_training
+from tests.failing_files import Disk, full_disk
 from tests.invented_corpus import VOCABULARY_SIZE, documents
 
 TEXTS = documents(60, seed=2)
@@ -116,10 +116,7 @@ def test_no_folder(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-  def full(descriptor):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-  monkeypatch.setattr(os, "fsync", full)
+  Disk(monkeypatch, lambda _, name, path: name == "_flush" and full_disk())
   with pytest.raises(OSError, match="No space left"):
     train(tmp_path / "a.model")
   assert os.listdir(tmp_path) == []

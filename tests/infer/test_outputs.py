@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_tuning.infer.outputs import Output, Shard
+from tests.failing_files import Disk, full_disk
 
 SETTINGS = {"model": "m", "run": "r", "seed": 0}
 
@@ -165,6 +166,7 @@ def test_kills_between_the_steps(moment, tmp_path, undisturbed):
 _SCRIPT = """
 import os, signal, sys
 from prompt_tuning.infer.outputs import Output
+from tests.failing_files import Disk, full_disk
 
 def compute(numbers, examples):
   if 6 in numbers and sys.argv[2] == "die":
@@ -263,12 +265,9 @@ def test_t5xs_empty_marker_is_not_ours(tmp_path):
 
 
 def test_no_space_left_loses_nothing(tmp_path, undisturbed, monkeypatch):
-  def full(descriptor):
-    raise OSError(28, "No space left on device")
-
   begun(tmp_path / "b")
   with monkeypatch.context() as patch:
-    patch.setattr(os, "fsync", full)
+    Disk(patch, lambda _, name, path: name == "_flush" and full_disk())
     with pytest.raises(OSError, match="No space"):
       output(tmp_path / "b").write(examples(10), Compute())
   path = output(tmp_path / "b").write(examples(10), Compute())

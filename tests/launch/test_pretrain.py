@@ -1,7 +1,6 @@
 """`prompt-tuning pretrain` on a tiny model, from text to what others load."""
 
 import contextlib
-import errno
 import functools
 import json
 import math
@@ -16,14 +15,15 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import backbone, bundle, hf, restore
+from prompt_tuning.checkpoints import backbone, bundle, restore
 from prompt_tuning.core import axes, tree
 from prompt_tuning.data import corpus, spec
-from prompt_tuning.jobs import folders, pretrain_job, pretrain_report
+from prompt_tuning.jobs import pretrain_job, pretrain_report
 from prompt_tuning.launch import main, train
 from prompt_tuning.models.t5 import cost, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import logs, loop
+from tests.failing_files import Disk, full_disk
 from tests.invented_corpus import ROWS, VOCABULARY_SIZE
 
 MODEL = T5Config(
@@ -330,10 +330,6 @@ def at_call(number, function, action):
   return wrapped
 
 
-def full_disk():
-  raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def ask_to_stop():
   os.kill(os.getpid(), signal.SIGTERM)
 
@@ -346,28 +342,43 @@ def test_full_disks_and_preemptions_lose_nothing(
   folder = tmp_path / "run"
   spans, adaptation = (folder / stage for stage in STAGES)
 
-  def ends(module, name, number, action, status, message):
+  def ends(prepare, status, message):
     with monkeypatch.context() as patch:
-      function = getattr(module, name)
-      patch.setattr(module, name, at_call(number, function, action))
+      prepare(patch)
       assert run(flags()) == status
     output = capsys.readouterr()
     assert message in output.err + output.out
     assert not [p for p in folder.rglob("*") if ".tmp" in p.name]
 
-  # A bundle is three files; the second bundle's second one does not fit.
-  ends(bundle, "_write_flushed", 5, full_disk, 2, "No space left")
+  def full_at(part):
+    def fails(_, name, path):
+      return name == "_flush" and part in str(path) and full_disk()
+
+    ends(lambda patch: Disk(patch, fails), 2, "No space left")
+
+  def stopped_in(step):
+    stopping = at_call(step, loop._add_tokens, ask_to_stop)
+    ends(
+      lambda patch: patch.setattr(loop, "_add_tokens", stopping),
+      0,
+      "Preempted. The same command continues it.",
+    )
+
+  full_at("resume.safetensors")
+  assert bundle.steps(spans / "bundles") == []
+  stopped_in(3)
   assert bundle.steps(spans / "bundles") == [3]
-  stopped = "Preempted. The same command continues it."
-  ends(loop, "_add_tokens", 2, ask_to_stop, 0, stopped)
+  full_at("trainable.safetensors")
+  assert bundle.steps(spans / "bundles") == [3]
+  stopped_in(2)
   assert bundle.steps(spans / "bundles") == [5]
-  ends(hf, "save_tensors", 1, full_disk, 2, "No space left")
+  full_at("/hf.tmp-")
   assert (spans / "checkpoint_6").is_dir()
   assert not (spans / "hf").exists()
-  ends(folders, "write_texts", 3, full_disk, 2, "No space left")
+  full_at("stage.json")
   assert (spans / "hf").is_dir()
   assert not (spans / "stage.json").exists()
-  ends(loop, "_add_tokens", 1, ask_to_stop, 0, stopped)
+  stopped_in(1)
   assert (spans / "stage.json").is_file()
   assert bundle.steps(adaptation / "bundles") == [1]
   assert not (folder / "sentencepiece.model").exists()

@@ -8,6 +8,7 @@ import pytest
 
 from prompt_tuning.data import skills, vocabulary
 from prompt_tuning.launch import main
+from tests.failing_files import Disk, full_disk
 from tests.invented_corpus import VOCABULARY_SIZE, documents
 
 
@@ -98,10 +99,7 @@ def test_bad_input_is_one_line_and_no_file(argv, message, folder, capsys):
 
 
 def test_a_full_disk(folder, capsys, monkeypatch):
-  def full(descriptor):
-    raise OSError(28, "No space left on device")
-
-  monkeypatch.setattr(os, "fsync", full)
+  Disk(monkeypatch, lambda _, name, path: name == "_flush" and full_disk())
   before = sorted(os.listdir(folder))
   assert run("--input", *FILES, "--output", "v.model", "--size", SIZE) == 2
   assert "No space left on device" in capsys.readouterr().err

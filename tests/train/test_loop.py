@@ -1,6 +1,8 @@
 """The loop: exact resumption, best and last, stopping, bad endings."""
 
+import contextlib
 import functools
+import itertools
 import json
 import logging
 import os
@@ -15,6 +17,7 @@ from prompt_tuning.checkpoints import bundle
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import tree
 from prompt_tuning.train import logs, loop
+from tests.failing_files import Disk, Killed, full_disk
 
 SEEDS = (0, 1)
 RUN = {"method": "prompt", "backbone": "abc"}
@@ -92,47 +95,35 @@ def undisturbed(bank, counted_batches, tmp_path_factory):
   return bytes_below(folder, "bundles", "best")
 
 
-class Killed(BaseException):
-  """Stands for SIGKILL: nothing may catch it."""
-
-
-@pytest.mark.parametrize("moment", range(0, 40, 3))
+@pytest.mark.parametrize("moment", range(0, 76, 4))
 def test_killed_anywhere_continues_bit_for_bit(
   moment, bank, counted_batches, undisturbed, tmp_path, monkeypatch
 ):
   """Die at every kind of moment: steps, evaluations, and inside of writes."""
-  countdown = [moment]
+  moments = itertools.count()
 
-  def tick():
-    countdown[0] -= 1
-    if countdown[0] == 0:
-      raise Killed
+  def killed(*_):
+    return next(moments) == moment and Killed()
 
   def dying(function):
     def wrapped(*args, **kwargs):
-      tick()
-      result = function(*args, **kwargs)
-      tick()
-      return result
+      if error := killed():
+        raise error
+      return function(*args, **kwargs)
 
     return wrapped
 
-  for module, name in [
-    (bundle, "_write_flushed"),
-    (bundle, "_flush_folder"),
-    (bundle, "keep_latest"),
-    (os, "rename"),
-    (os, "replace"),
-  ]:
-    monkeypatch.setattr(module, name, dying(getattr(module, name)))
-  step, evaluate = dying(bank.step), dying(scores_from)
-  for _ in range(3):
-    try:
-      train(bank, tmp_path, counted_batches(SEEDS), evaluate, step)
-    except Killed:
-      continue
-    break
-  assert bytes_below(tmp_path, "bundles", "best") == undisturbed
+  with monkeypatch.context() as patch, contextlib.suppress(Killed):
+    Disk(patch, killed)
+    step, evaluate = dying(bank.step), dying(scores_from)
+    train(bank, tmp_path, counted_batches(SEEDS), evaluate, step)
+  assert next(moments) == moment + 1, "it was not killed"
+  train(bank, tmp_path, counted_batches(SEEDS), scores_from)
+  found = bytes_below(tmp_path, "bundles", "best")
+  assert {name: found.get(name) for name in undisturbed} == undisturbed
+  # A kill while the last old bundle is deleted may leave it there.
+  surplus = {name.split("/")[1] for name in found.keys() - undisturbed.keys()}
+  assert all(name.startswith("step_00000004") for name in surplus)
 
 
 def test_a_finished_run_does_nothing_more(
@@ -396,19 +387,14 @@ def test_a_prompt_of_another_length_is_refused(
 def test_a_full_disk_loses_nothing(
   bank, counted_batches, undisturbed, tmp_path, monkeypatch
 ):
-  writes, real = [0], bundle._write_flushed
+  def full(number, name, path):
+    return number > 40 and name == "_flush" and full_disk()
 
-  def full(path, data):
-    writes[0] += 1
-    if writes[0] > 12:
-      raise OSError(28, "No space left on device")
-    real(path, data)
-
-  monkeypatch.setattr(bundle, "_write_flushed", full)
-  with pytest.raises(CheckpointError, match="No space left"):
-    train(bank, tmp_path, counted_batches(SEEDS), scores_from)
+  with monkeypatch.context() as patch:
+    Disk(patch, full)
+    with pytest.raises(CheckpointError, match="No space left"):
+      train(bank, tmp_path, counted_batches(SEEDS), scores_from)
   assert bundle.read_latest(tmp_path / "bundles") is not None
-  monkeypatch.setattr(bundle, "_write_flushed", real)
   train(bank, tmp_path, counted_batches(SEEDS), scores_from)
   assert bytes_below(tmp_path, "bundles", "best") == undisturbed
 

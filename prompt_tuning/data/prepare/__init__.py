@@ -6,11 +6,9 @@ orders, keys and file formats are TFDS's own, since its builders write them.
 
 import dataclasses
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 
-from prompt_tuning.core import tree
+from prompt_tuning.core import files, tree
 from prompt_tuning.data import installed
 from prompt_tuning.data.prepare import sources
 
@@ -114,7 +112,8 @@ def _prepare_one(
       writing.write(source, sound, builder)
       for name in stale:
         target = installed.directory(data_dir, name)
-        _move(installed.directory(stage, name), target)
+        files.make_folder(target.parent)
+        files.move(installed.directory(stage, name), target)
   return [
     Prepared(
       name,
@@ -124,15 +123,3 @@ def _prepare_one(
     )
     for name in names
   ]
-
-
-def _move(made: pathlib.Path, target: pathlib.Path) -> None:
-  """Put a finished version in its place, replacing an old one."""
-  target.parent.mkdir(parents=True, exist_ok=True)
-  if not target.exists():
-    made.rename(target)
-    return
-  old = pathlib.Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent))
-  target.rename(old / target.name)
-  made.rename(target)
-  shutil.rmtree(old)

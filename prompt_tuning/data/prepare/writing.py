@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from prompt_tuning.core.files import file_sha256, replacing
 from prompt_tuning.data import installed
 from prompt_tuning.data.catalog import text_classification
 from prompt_tuning.data.prepare import layouts
@@ -133,8 +133,7 @@ def check(
         seen[example.key] = example.place
       if not seen:
         raise ValueError(f"{file.path}: no rows; expected at least one.")
-      with file.path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+      digest = file_sha256(file.path)
       part = Sound(file, plain, seen.keys(), digest)
       sound.setdefault(split, []).append(part)
   return sound
@@ -241,15 +240,11 @@ def add_version(newest: pathlib.Path, version: str) -> pathlib.Path:
     Its directory, which appears complete or not at all.
   """
   older = newest.parent / version
-  made = newest.parent / f".{version}-{os.getpid()}"
-  try:
-    shutil.copytree(newest, made, copy_function=os.link)
-    info = made / "dataset_info.json"
+  with replacing(older) as temporary:
+    shutil.copytree(newest, temporary, copy_function=os.link)
+    info = pathlib.Path(temporary, "dataset_info.json")
     content = json.loads(info.read_text(encoding="utf-8"))
     content["version"] = version
     info.unlink()  # a link, too
     info.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    made.rename(older)
-  finally:
-    shutil.rmtree(made, ignore_errors=True)
   return older

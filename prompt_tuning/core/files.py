@@ -1,0 +1,289 @@
+"""Files and folders that appear whole or not at all, and their hashes.
+
+What the project keeps is written, named and deleted here and nowhere else:
+under a temporary name first, flushed to the disk, then renamed. So a name that
+can be seen is whole, whenever the process was killed. A folder takes another's
+place in two renames; between them the old one is beside it, called `.old`.
+
+Each function is made of the few operations at the end of this module, which a
+test can let fail one by one.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+
+Path = str | os.PathLike[str]
+
+# Part of every temporary name.
+_TEMPORARY = ".tmp-"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[str]:
+  """Let the body write a file or a folder, then give it its name.
+
+  Args:
+    path: where it shall be, in a folder that exists; what is there is replaced.
+
+  Yields:
+    A free name in the same folder, for the body to create.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    OSError: it cannot be written to; names `path`. What was there stays.
+  """
+  with _temporary(path) as temporary:
+    yield str(temporary)
+    move(temporary, path)
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[str]:
+  """Let the body write a folder that replaces nothing, see `replacing`.
+
+  Raises:
+    FileExistsError: another process was first.
+  """
+  with _temporary(path) as temporary:
+    yield str(temporary)
+    _flush_all(temporary)
+    try:
+      _rename(temporary, pathlib.Path(path))
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        raise
+      raise FileExistsError(errno.EEXIST, "exists", os.fspath(path)) from error
+    _flush(temporary.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+  """Write a file, see `replacing`."""
+  with replacing(path) as temporary:
+    _write(pathlib.Path(temporary), data)
+
+
+def write_text(path: Path, text: str) -> None:
+  """Write a file of UTF-8 text, see `replacing`."""
+  write_bytes(path, text.encode("utf-8"))
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+  """Write files of UTF-8 text, each whole or not at all.
+
+  Args:
+    folder: is made where it is missing.
+    texts: name of a file -> what shall be in it.
+
+  Raises:
+    OSError: a file cannot be written; those before it are.
+  """
+  make_folder(folder)
+  for name, text in texts.items():
+    write_text(pathlib.Path(folder, name), text)
+
+
+def append(path: Path, data: bytes) -> None:
+  """Write behind the end of a file, which is made where it is missing.
+
+  A kill may leave a part of the data there; it is not on the disk for sure
+  before `flush`.
+
+  Raises:
+    OSError: it cannot be written; names `path`.
+  """
+  with _naming(path):
+    _append(pathlib.Path(path), data)
+
+
+def truncate(path: Path, size: int) -> None:
+  """Cut a file off behind `size` bytes; it is made where it is missing."""
+  with _naming(path):
+    _truncate(pathlib.Path(path), size)
+
+
+def flush(path: Path) -> None:
+  """Wait until a file is on the disk.
+
+  Raises:
+    OSError: it does not fit; names `path`.
+  """
+  with _naming(path):
+    _flush(pathlib.Path(path))
+
+
+def move(source: Path, target: Path) -> None:
+  """Flush a finished file or folder, and put it where `target` is or shall be.
+
+  Args:
+    source: on the same disk.
+    target: what is there is replaced, a link itself and not what it points to.
+
+  Raises:
+    OSError: it cannot be renamed; what was there stays.
+  """
+  source, target = pathlib.Path(source), pathlib.Path(target)
+  _flush_all(source)
+  folders = source.is_dir() or (target.is_dir() and not target.is_symlink())
+  if folders and os.path.lexists(target):
+    old = _beside(target, ".old")
+    _rename(target, old)
+    try:
+      _rename(source, target)
+    except OSError:
+      _rename(old, target)
+      raise
+    _flush(target.parent)
+    _delete(old)
+  else:
+    _rename(source, target)
+    _flush(target.parent)
+
+
+def remove(path: Path) -> None:
+  """Delete a file or a folder, if it is there.
+
+  A folder is renamed first: a half-deleted one must not look whole.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir() and not path.is_symlink():
+    doomed = _beside(path, ".old")
+    try:
+      _rename(path, doomed)
+    except FileNotFoundError:  # another process is deleting it
+      return
+    path = doomed
+  _delete(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+  """Delete what processes that were killed left under temporary names.
+
+  Args:
+    folder: of a single writer, which is the caller.
+  """
+  for leftover in sorted(pathlib.Path(folder).glob(f"*{_TEMPORARY}*")):
+    _delete(leftover)
+
+
+def make_folder(path: Path) -> None:
+  """Make a folder and those above it, where they are missing."""
+  _make(pathlib.Path(path))
+
+
+def ensure_writable(folder: Path, setting: str) -> None:
+  """Make a folder, and refuse one that cannot be written to, before any work.
+
+  Args:
+    folder: where a command is going to write.
+    setting: what names it, for the message.
+
+  Raises:
+    ValueError: it cannot be made, or nothing can be written there.
+  """
+  try:
+    make_folder(folder)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise ValueError(f"{setting} cannot be written to: {error}.") from error
+
+
+def sha256(data: bytes) -> str:
+  """Hash bytes, as 64 hexadecimal digits."""
+  return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+  """Hash the bytes of a file, as 64 hexadecimal digits."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _beside(path: pathlib.Path, kind: str = "") -> pathlib.Path:
+  """Choose a temporary name in the same folder."""
+  return path.with_name(f"{path.name}{kind}{_TEMPORARY}{uuid.uuid4().hex[:8]}")
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[pathlib.Path]:
+  """Name a file or folder beside `path` that does not outlive the body."""
+  path = pathlib.Path(os.path.abspath(path))
+  if not path.parent.is_dir():
+    raise FileNotFoundError(f"No directory {path.parent} to write {path.name}.")
+  temporary = _beside(path)
+  with _naming(path, temporary):
+    try:
+      yield temporary
+    finally:
+      _delete(temporary)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+  """Let an error name a file: a full disk names none, or the temporary one."""
+  try:
+    yield
+  except OSError as error:
+    named = str(error.filename or "")
+    ours = not named or (temporary and named.startswith(str(temporary)))
+    if error.errno is None or not ours:
+      raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _flush_all(path: pathlib.Path) -> None:
+  """Flush a file, or a folder with everything in it."""
+  if path.is_symlink():
+    return
+  if path.is_dir():
+    for child in sorted(path.iterdir()):
+      _flush_all(child)
+  _flush(path)
+
+
+# The operations on the disk.
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+  with path.open("xb") as file:
+    file.write(data)
+
+
+def _append(path: pathlib.Path, data: bytes) -> None:
+  with path.open("ab") as file:
+    file.write(data)
+
+
+def _truncate(path: pathlib.Path, size: int) -> None:
+  with path.open("ab") as file:
+    file.truncate(size)
+
+
+def _flush(path: pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _rename(old: pathlib.Path, new: pathlib.Path) -> None:
+  os.replace(old, new)
+
+
+def _delete(path: pathlib.Path) -> None:
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  elif os.path.lexists(path):
+    path.unlink(missing_ok=True)
+
+
+def _make(path: pathlib.Path) -> None:
+  path.mkdir(parents=True, exist_ok=True)
