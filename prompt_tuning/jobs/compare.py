@@ -64,7 +64,8 @@ def compare(
 
   Raises:
     ValueError: the job cannot be done.
-    CheckpointError: something cannot be read or written.
+    CheckpointError: a checkpoint cannot be read or written.
+    OSError: another file cannot.
   """
   fit = functools.partial(
     _train, data_dir=data_dir, configuration=configuration, say=say

@@ -64,7 +64,8 @@ def finish(outcome: Outcome) -> str:
     The summary, which is also in MODEL_DIR.
 
   Raises:
-    CheckpointError: something cannot be written.
+    CheckpointError: an export cannot be written.
+    OSError: another file cannot.
   """
   steps, trainable = best(outcome)
   folder = pathlib.Path(outcome.job.model_dir)

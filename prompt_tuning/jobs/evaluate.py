@@ -27,7 +27,8 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
 
   Raises:
     ValueError: the job cannot be done.
-    CheckpointError: something cannot be read or written.
+    CheckpointError: a checkpoint cannot be read or written.
+    OSError: another file cannot.
   """
   files.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
   settings = job.evaluation

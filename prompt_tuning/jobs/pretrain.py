@@ -62,7 +62,8 @@ def pretrain(
 
   Raises:
     ValueError: the job cannot be done, or MODEL_DIR holds another run.
-    CheckpointError: something cannot be read or written.
+    CheckpointError: a checkpoint cannot be read or written.
+    OSError: another file cannot.
   """
   files.ensure_writable(job.model_dir, "MODEL_DIR")
   for stage in job.stages:

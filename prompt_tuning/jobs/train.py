@@ -68,7 +68,8 @@ def train(
 
   Raises:
     ValueError: the job cannot be done, or MODEL_DIR holds another run.
-    CheckpointError: something cannot be read or written.
+    CheckpointError: a checkpoint cannot be read or written.
+    OSError: another file cannot.
   """
   # What can be wrong shows before gigabytes are read.
   files.ensure_writable(job.model_dir, "MODEL_DIR")

@@ -6,7 +6,6 @@ import textwrap
 import gin
 import pytest
 
-from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.launch import gin_config
 from prompt_tuning.launch.gin_config import ConfigError
 
@@ -250,5 +249,5 @@ def test_the_operative_config_has_defaults_and_only_what_was_used(
 def test_a_folder_that_cannot_be_written_to(load, tmp_path):
   load(a=SHIP)
   (tmp_path / "file").touch()
-  with pytest.raises(CheckpointError, match="a place to write to"):
+  with pytest.raises(NotADirectoryError):
     gin_config.write(tmp_path / "file" / "run")
