@@ -1,3 +1,55 @@
-"""Soft prompts for a frozen T5, at every scale, in JAX."""
+"""Soft prompts for a frozen T5, at every scale, in JAX.
+
+import prompt_tuning as pt
+
+model = pt.load_model("checkpoint_1100000", "sentencepiece.model")
+trained = model.train("taskless_super_glue_rte_v102", steps=1_000)
+
+Importing the package costs nothing: JAX comes with the first name that is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from prompt_tuning.api import Model as Model
+  from prompt_tuning.api import from_vectors as from_vectors
+  from prompt_tuning.api import load_model as load_model
+  from prompt_tuning.api import load_prompt as load_prompt
+  from prompt_tuning.data import custom as custom
+  from prompt_tuning.tuners import initializers as initializers
 
 __version__ = "0.1.0"
+
+# What `import prompt_tuning as pt` offers: name -> where it is. A line more
+# here is one more above, for type checkers.
+_NAMES = {
+  "Model": "prompt_tuning.api:Model",
+  "custom": "prompt_tuning.data.custom",
+  "from_vectors": "prompt_tuning.api:from_vectors",
+  "initializers": "prompt_tuning.tuners.initializers",
+  "load_model": "prompt_tuning.api:load_model",
+  "load_prompt": "prompt_tuning.api:load_prompt",
+}
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+  """Import what a name stands for when it is first used (PEP 562)."""
+  if name not in _NAMES:
+    from prompt_tuning.core import tree
+
+    raise AttributeError(
+      f"module {__name__!r} has no attribute {name!r}."
+      f"{tree.nearest(name, _NAMES)} It has: {', '.join(__all__)}."
+    )
+  module, _, attribute = _NAMES[name].partition(":")
+  value = importlib.import_module(module)
+  if attribute:
+    value = getattr(value, attribute)
+  globals()[name] = value
+  return value
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

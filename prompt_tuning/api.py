@@ -1,6 +1,8 @@
 """A frozen model and its prompts in a notebook; no gin.
 
-model = api.load_model("checkpoint_1100000", "sentencepiece.model")
+import prompt_tuning as pt
+
+model = pt.load_model("checkpoint_1100000", "sentencepiece.model")
 trained = model.train("taskless_super_glue_rte_v102", steps=1_000)
 model = model.with_prompts({"rte": trained, "boolq": "boolq.npy"})
 model.predict(["passage: ... question: ..."], prompt="boolq")
@@ -46,7 +48,7 @@ from prompt_tuning.tuners.initializers import Initializer
 PromptLike = str | os.PathLike[str] | np.ndarray | Runs | Trained | None
 # A name for all texts, or one for each; None where there is only one prompt.
 Prompts = str | Sequence[str] | None
-# A task by its name, or as `custom.declare` returned it.
+# A task by its name, or as `pt.custom.declare` returned it.
 Task = str | spec.TaskSpec
 
 logger = logging.getLogger(__name__)
