@@ -50,14 +50,14 @@ class Slots:
   def take(self, rows: slice) -> "Slots":
     """Restrict to some batch rows: one host's part of a global batch."""
     start, stop, _ = rows.indices(self.shape[0])
-    kept = (self.rows >= start) & (self.rows < stop)
+    inside = (self.rows >= start) & (self.rows < stop)
     return Slots(
       (stop - start, *self.shape[1:]),
-      self.examples[kept],
-      self.rows[kept] - start,
-      self.encoder_starts[kept],
-      self.decoder_starts[kept],
-      self.segments[kept],
+      self.examples[inside],
+      self.rows[inside] - start,
+      self.encoder_starts[inside],
+      self.decoder_starts[inside],
+      self.segments[inside],
     )
 
 
@@ -165,8 +165,8 @@ class Assembler:
     batch["decoder_target_tokens"].reshape(-1)[positions] = values
     batch["decoder_loss_weights"].reshape(-1)[positions] = 1.0
     inputs = batch["decoder_input_tokens"].reshape(-1)
-    shifted = within < np.repeat(lengths, lengths) - 1
-    inputs[positions[shifted] + 1] = values[shifted]
+    has_next = within < np.repeat(lengths, lengths) - 1
+    inputs[positions[has_next] + 1] = values[has_next]
     inputs[bases[:, None] + np.arange(len(prefix))] = prefix
 
   def _virtual(self, rows: tuple[int, ...]) -> np.ndarray:

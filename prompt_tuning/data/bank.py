@@ -65,8 +65,8 @@ class BankIterator(grain.DatasetIterator[NumpyBatch]):
         f"This iterator state has {len(states)} runs, this bank "
         f"{len(self._parents)}; restore with the bank of the saved run."
       )
-    for run, own in zip(self._parents, states, strict=True):
-      run.set_state(own)
+    for run, run_state in zip(self._parents, states, strict=True):
+      run.set_state(run_state)
 
 
 def stack_runs(batches: Sequence[NumpyBatch]) -> NumpyBatch:

@@ -87,8 +87,8 @@ def cut(
     first; every position occurs exactly once.
   """
   order = np.argsort(lengths, kind="stable")
-  held = np.searchsorted(lengths[order], boundaries, side="right")
-  stops = held // batch_size * batch_size
+  ends = np.searchsorted(lengths[order], boundaries, side="right")
+  stops = ends // batch_size * batch_size
   batches = []
   start = 0
   for boundary, stop in zip(boundaries, stops, strict=True):

@@ -31,7 +31,7 @@ from prompt_tuning.data.token_rows import FEATURES, TokenRows
 
 # Raised when the format or the trimming changes.
 FORMAT = 1
-_PARTS = (*FEATURES, "columns")
+_ARRAYS = (*FEATURES, "columns")
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def load_task(
     "rows": _fingerprint(task, split, data_dir),
   }
   if fields["rows"] is None:
-    elsewhere = _made_elsewhere(root, fields)
+    elsewhere = _find_copy(root, fields)
     if elsewhere is not None:
       return _open_only(elsewhere)
     from prompt_tuning.data import tokenise
@@ -211,27 +211,29 @@ def _key(fields: Mapping[str, Any]) -> str:
   return files.sha256(text.encode())[:24]
 
 
-def _made_elsewhere(
+def _find_copy(
   root: pathlib.Path, fields: Mapping[str, Any]
 ) -> pathlib.Path | None:
   """Find the cache to use where only caches were copied, not the data."""
-  wanted = {name: value for name, value in fields.items() if name != "rows"}
-  found = []
+  description = {
+    name: value for name, value in fields.items() if name != "rows"
+  }
+  paths = []
   for path in sorted(root.glob("*/manifest.json")):
     try:
-      made_of = _read_manifest(path.parent)["fields"]
+      stored_fields = _read_manifest(path.parent)["fields"]
     except DamagedError as error:
       logger.warning("Passing over a cache. %s", error)
       continue
-    if {name: made_of.get(name) for name in wanted} == wanted:
-      found.append(path.parent)
-  if len(found) > 1:
+    if {name: stored_fields.get(name) for name in description} == description:
+      paths.append(path.parent)
+  if len(paths) > 1:
     raise ValueError(
-      f"{root} has {len(found)} caches of different versions of the data, and "
+      f"{root} has {len(paths)} caches of different versions of the data, and "
       "the data is not here to tell which is meant; give --tfds_data_dir, or "
       "delete the caches that are not meant."
     )
-  return found[0] if found else None
+  return paths[0] if paths else None
 
 
 def _write(
@@ -277,14 +279,14 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     manifest = json.loads(text)
   except (OSError, ValueError) as error:
     raise DamagedError(f"Cache {path} cannot be read: {error!r}.") from error
-  files = {
-    f"{part}.{kind}.npy" for part in _PARTS for kind in ("values", "offsets")
+  names = {
+    f"{name}.{kind}.npy" for name in _ARRAYS for kind in ("values", "offsets")
   }
   if not (
     isinstance(manifest, dict)
     and isinstance(manifest.get("fields"), dict)
     and isinstance(manifest.get("files"), dict)
-    and manifest["files"].keys() == files
+    and manifest["files"].keys() == names
   ):
     raise DamagedError(f"Cache {path}: manifest.json is not one of a cache.")
   return manifest
@@ -296,7 +298,7 @@ def _open(path: pathlib.Path) -> TokenCache:
     for name, expected in manifest["files"].items():
       if files.file_sha256(path / name) != expected:
         raise DamagedError(f"Cache {path}: {name} has changed.")
-    rows = {name: _open_rows(path, name) for name in _PARTS}
+    rows = {name: _open_rows(path, name) for name in _ARRAYS}
   except (OSError, ValueError, KeyError) as error:
     raise DamagedError(f"Cache {path} cannot be read: {error!r}.") from error
   fields = manifest["fields"]

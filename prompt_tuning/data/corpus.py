@@ -97,8 +97,8 @@ class Text:
     return {"sha256": hashes, "every": self.every}
 
   def _paths(self, split: str) -> tuple[str, ...]:
-    found = self.files[split]
-    return (found,) if isinstance(found, str) else tuple(found)
+    paths = self.files[split]
+    return (paths,) if isinstance(paths, str) else tuple(paths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,8 +279,10 @@ def read(path: str) -> Iterator[Document]:
       f"with {' or '.join(_OPENERS)} behind it."
     )
   lines = _lines(path)
-  parts = _json_documents(path, lines) if ending == ".jsonl" else _blocks(lines)
-  for document in parts:
+  documents = (
+    _json_documents(path, lines) if ending == ".jsonl" else _blocks(lines)
+  )
+  for document in documents:
     if document.text.strip():
       count += 1
       yield document
@@ -334,13 +336,13 @@ def _json_documents(path: str, lines: Iterator[str]) -> Iterator[Document]:
       row = json.loads(line)
     except json.JSONDecodeError as error:
       raise ValueError(f"{path}:{number}: not JSON: {error}.") from error
-    found = _document(row)
-    if found is None:
+    document = _document(row)
+    if document is None:
       raise ValueError(
         f"{path}:{number}: expected an object with the text 'text', or with "
         "the texts 'inputs' and 'targets'."
       )
-    yield found
+    yield document
 
 
 def _document(row: Any) -> Document | None:

@@ -5,6 +5,7 @@ hashed once per process, and its rows are read only where a token cache is made.
 """
 
 import functools
+import hashlib
 import io
 import math
 import os
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
-from prompt_tuning.core.files import file_sha256, sha256
+from prompt_tuning.core.files import sha256
 from prompt_tuning.data import postprocessors, spec, tables
 from prompt_tuning.data.metrics import classification, correlation, qa
 
@@ -195,20 +196,20 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
     ValueError: no column, or more than a column's name in braces.
   """
   try:
-    parsed = list(string.Formatter().parse(template))
+    fields = list(string.Formatter().parse(template))
   except ValueError as error:
     raise ValueError(f"Template {template!r}: {error}.") from error
-  if any(name == "" or form or conv for _, name, form, conv in parsed):
+  if any(name == "" or form or conv for _, name, form, conv in fields):
     raise ValueError(
       f"Template {template!r}: expected nothing but a column's name in braces; "
       "write {{ for a brace."
     )
-  if all(name is None for _, name, _, _ in parsed):
+  if all(name is None for _, name, _, _ in fields):
     raise ValueError(
       f"Template {template!r} names no column; expected for instance "
       "'premise: {premise}'."
     )
-  return [(literal, name) for literal, name, _, _ in parsed]
+  return [(literal, name) for literal, name, _, _ in fields]
 
 
 def _example(
@@ -267,33 +268,34 @@ def _target(
 def _word(
   word_of: Mapping[str, str], value: Any, row: tables.Row, column: str
 ) -> str:
-  found = word_of.get(_text(value))
-  if found is None:
+  word = word_of.get(_text(value))
+  if word is None:
     raise ValueError(
       f"{row.place}: unknown label {value!r} in column {column!r}."
       f"{tree.nearest(_text(value), word_of)} Expected one of: "
       f"{', '.join(word_of)}."
     )
-  return found
+  return word
 
 
 def _word_of_value(
-  given: Mapping[str, str] | Sequence[str],
+  label_words: Mapping[str, str] | Sequence[str],
 ) -> dict[str, str]:
   """Return the column's values, as text, with their words in class-id order."""
-  if isinstance(given, str):
+  if isinstance(label_words, str):
     raise ValueError(
-      f"label_words: expected a list or a mapping, got the text {given!r}."
+      "label_words: expected a list or a mapping, got the text "
+      f"{label_words!r}."
     )
-  if isinstance(given, Mapping):
-    return {_text(value): word for value, word in given.items()}
-  if len(set(given)) < len(given):
-    raise ValueError(f"label_words repeat a word: {', '.join(given)}.")
+  if isinstance(label_words, Mapping):
+    return {_text(value): word for value, word in label_words.items()}
+  if len(set(label_words)) < len(label_words):
+    raise ValueError(f"label_words repeat a word: {', '.join(label_words)}.")
   # Words win: if they are "1" and "0", a column holding 1 means the word "1".
-  word_of = {word: word for word in given}
-  for position, word in enumerate(given):
+  word_of = {word: word for word in label_words}
+  for position, word in enumerate(label_words):
     word_of.setdefault(str(position), word)
-    if len(given) == 2:
+    if len(label_words) == 2:
       word_of.setdefault(("false", "true")[position], word)
   return word_of
 
@@ -311,23 +313,23 @@ def _metrics(
       )
   kinds: list[tuple[dict[str, spec.Metric], spec.Postprocess]]
   if words:
-    known = {**_LABEL_METRICS, "mean_f1": classification.mean_f1(len(words))}
+    by_name = {**_LABEL_METRICS, "mean_f1": classification.mean_f1(len(words))}
     if len(words) != 2:
-      del known["f1"]
-    kinds = [(known, postprocessors.LabelId(words))]
+      del by_name["f1"]
+    kinds = [(by_name, postprocessors.LabelId(words))]
   else:
     kinds = [
       (_NUMBER_METRICS, postprocessors.to_float),
       (_TEXT_METRICS, spec.keep_text),
       (_ANSWER_METRICS, postprocessors.qa),
     ]
-  for known, postprocess in kinds:
-    if all(name in known for name in names):
-      found = tuple(known[name] for name in names)
+  for by_name, postprocess in kinds:
+    if all(name in by_name for name in names):
+      functions = tuple(by_name[name] for name in names)
       if words:
         statistics = classification.label_statistics
-        found = (*found, functools.partial(statistics, words))
-      return found, postprocess
+        functions = (*functions, functools.partial(statistics, words))
+      return functions, postprocess
   raise ValueError(
     f"Metrics {', '.join(names)} do not fit "
     + (f"the label words {', '.join(words)}" if words else "free text")
@@ -355,16 +357,17 @@ def _head(path: str, columns: Sequence[str]) -> _Head:
   """Read a file's head; again only where the file was written since."""
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(f"No data file {path}.")
-  state = os.stat(path)
-  written = (state.st_ino, state.st_size, state.st_mtime_ns)
-  return _read_head(path, tuple(columns), written)
+  stat = os.stat(path)
+  state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+  return _read_head(path, tuple(columns), state)
 
 
 @functools.lru_cache(maxsize=64)
 def _read_head(
-  path: str, columns: tuple[str, ...], written: tuple[int, ...]
+  path: str, columns: tuple[str, ...], state: tuple[int, ...]
 ) -> _Head:
-  del written  # part of the key
+  del state  # part of the key
   with open(path, "rb") as file:
     first = next(tables.parse(path, file, columns))
-  return _Head(file_sha256(path), first)
+    file.seek(0)
+    return _Head(hashlib.file_digest(file, "sha256").hexdigest(), first)

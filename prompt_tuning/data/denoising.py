@@ -69,14 +69,14 @@ def corrupt_spans(
   if len(tokens) < 2:
     raise ValueError(f"A text of {len(tokens)} tokens cannot be corrupted.")
   noise, spans = span_lengths(len(tokens), density, mean_span)
-  kept_lengths = _segments(len(tokens) - noise, spans, *key, 0)
+  text_lengths = _segments(len(tokens) - noise, spans, *key, 0)
   noise_lengths = _segments(noise, spans, *key, 1)
-  ends = np.cumsum(np.stack([kept_lengths, noise_lengths], axis=1).reshape(-1))
+  ends = np.cumsum(np.stack([text_lengths, noise_lengths], axis=1).reshape(-1))
   pieces = np.split(tokens, ends[:-1])
   marks = [np.asarray([sentinel(i)], tokens.dtype) for i in range(spans)]
-  kept, noisy = pieces[::2], pieces[1::2]
-  inputs = itertools.chain(*zip(kept, marks, strict=True))
-  targets = itertools.chain(*zip(marks, noisy, strict=True))
+  texts, noises = pieces[::2], pieces[1::2]
+  inputs = itertools.chain(*zip(texts, marks, strict=True))
+  targets = itertools.chain(*zip(marks, noises, strict=True))
   return np.concatenate(list(inputs)), np.concatenate(list(targets))
 
 

@@ -70,8 +70,8 @@ def fingerprint(
     return None
   root = directory(data_dir, source)
   info = json.loads((root / "dataset_info.json").read_text(encoding="utf-8"))
-  described = [part for part in info["splits"] if part["name"] == name]
-  digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+  sizes = [split for split in info["splits"] if split["name"] == name]
+  digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
   digest.update((root / "features.json").read_bytes())
   for path in sorted(root.glob(f"*-{name}.*")):
     digest.update(bytes.fromhex(files.file_sha256(path)))

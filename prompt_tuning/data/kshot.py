@@ -30,7 +30,7 @@ def choose(
   for row, label in enumerate(labels):
     if label is not None:
       rows_of.setdefault(label, []).append(row)
-  chosen: list[int] = []
+  draw: list[int] = []
   # A generator per class: the rows of one do not depend on the size of others.
   for position, label in enumerate(sorted(rows_of, key=str)):
     rows = rows_of[label]
@@ -40,5 +40,5 @@ def choose(
         "Use a smaller k."
       )
     order = np.random.default_rng([seed, position]).permutation(len(rows))
-    chosen.extend(rows[i] for i in order[:shots])
-  return sorted(chosen)
+    draw.extend(rows[i] for i in order[:shots])
+  return sorted(draw)

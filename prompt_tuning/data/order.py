@@ -26,7 +26,7 @@ def permutation(n: int, *key: int) -> np.ndarray:
   return np.argsort(raw, kind="stable")
 
 
-class Shuffled(grain.MapDataset[int]):
+class ShuffledSet(grain.MapDataset[int]):
   """One set, shuffled anew in every epoch, without end.
 
   Position k is computed from k alone, so reading can start anywhere, and every
@@ -87,15 +87,15 @@ class Order:
       seed: equal seeds give equal orders.
     """
     firsts = np.cumsum([0, *sizes[:-1]]).tolist()
-    self._parts = [
-      Shuffled(first, size, seed, index)
+    self._sets = [
+      ShuffledSet(first, size, seed, index)
       for index, (first, size) in enumerate(zip(firsts, sizes, strict=True))
     ]
-    self._mixed = grain.MapDataset.mix(self._parts, rates)
+    self._mixture = grain.MapDataset.mix(self._sets, rates)
 
   def read(self, start: int, count: int) -> np.ndarray:
     """Return the example numbers at `count` positions, [count] int64."""
-    if len(self._parts) == 1:
-      return self._parts[0].read(start, count)
+    if len(self._sets) == 1:
+      return self._sets[0].read(start, count)
     positions = range(start, start + count)
-    return np.asarray([self._mixed[k] for k in positions], np.int64)
+    return np.asarray([self._mixture[k] for k in positions], np.int64)

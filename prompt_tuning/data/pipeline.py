@@ -116,20 +116,20 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
         hosts cannot share.
     """
     super().__init__()
-    parts = [(tokens, 1.0)] if not isinstance(tokens, Sequence) else tokens
-    self._assembler, lengths = join([part for part, _ in parts], layout)
+    stores = [(tokens, 1.0)] if not isinstance(tokens, Sequence) else tokens
+    self._assembler, lengths = join([store for store, _ in stores], layout)
     self._planner = planning.make_planner(
       batching, batch_size, lengths, max_shapes, packed_size
     )
-    sizes = [len(part.inputs) for part, _ in parts]
-    self._order = order.Order(sizes, [rate for _, rate in parts], seed)
+    sizes = [len(store.inputs) for store, _ in stores]
+    self._order = order.Order(sizes, [rate for _, rate in stores], seed)
     self.packed = batching == "packed"
     whole = min(sum(sizes) // batch_size, WINDOW_BATCHES)
     self._window = batch_size * max(1, whole)
     self._rows = shard_rows(batch_size, shard)
     self.identity = _digest(
       {
-        "parts": [(part.key, rate) for part, rate in parts],
+        "parts": [(store.key, rate) for store, rate in stores],
         "layout": dataclasses.asdict(layout),
         "sequence": [batch_size, seed, batching, self._planner.shapes],
       }
@@ -239,12 +239,12 @@ def shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
 
 
 def join(
-  parts: Sequence[Tokens], layout: Layout
+  stores: Sequence[Tokens], layout: Layout
 ) -> tuple[Assembler, planning.Lengths]:
   """Number the examples of several stores in sequence; find their lengths.
 
   Args:
-    parts: the stores.
+    stores: their tokens.
     layout: virtual tokens.
 
   Returns:
@@ -255,8 +255,8 @@ def join(
     ValueError: no examples.
   """
   assembler = Assembler(
-    concatenate([part.inputs for part in parts]),
-    concatenate([part.targets for part in parts]),
+    concatenate([store.inputs for store in stores]),
+    concatenate([store.targets for store in stores]),
     layout.placement,
     layout.vocab_rows,
   )
@@ -268,11 +268,11 @@ def join(
     ("inputs", encoder, layout.placement.encoder_length),
     ("targets", decoder, layout.placement.decoder_length),
   ):
-    given = [part.lengths[name] for part in parts]
+    text_limits = [store.lengths[name] for store in stores]
     limits.append(
       int(lengths.max())
-      if None in given
-      else extra + max(limit for limit in given if limit is not None)
+      if None in text_limits
+      else extra + max(limit for limit in text_limits if limit is not None)
     )
   return assembler, planning.Lengths(encoder, decoder, *limits)
 

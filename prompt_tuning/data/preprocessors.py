@@ -44,11 +44,11 @@ def labelled_fields(
   Returns:
     `inputs`, `targets`, and `idx` if the row has one.
   """
-  parts: list[Any] = [name]
+  pieces: list[Any] = [name]
   for field in fields:
-    parts += [f"{field}:", row[field]]
+    pieces += [f"{field}:", row[field]]
   example = {
-    "inputs": tf.strings.join(parts, separator=" "),
+    "inputs": tf.strings.join(pieces, separator=" "),
     "targets": _label_word(row["label"], label_words),
   }
   if "idx" in row:
@@ -64,8 +64,8 @@ def rename(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
     row: any features.
     names: new name -> old name; the others keep theirs.
   """
-  kept = {k: v for k, v in row.items() if k not in names.values()}
-  return {**kept, **{new: row[old] for new, old in names.items()}}
+  others = {k: v for k, v in row.items() if k not in names.values()}
+  return {**others, **{new: row[old] for new, old in names.items()}}
 
 
 @seqio.map_over_dataset
@@ -75,10 +75,10 @@ def multirc(row: Row, label_words: Sequence[str]) -> dict[str, Any]:
   Returns:
     `inputs`, `targets`, and `idx/paragraph`, `idx/question`, `idx/answer`.
   """
-  parts = ["multirc"]
+  pieces = ["multirc"]
   for field in ("question", "answer", "paragraph"):
-    parts += [f"{field}:", row[field]]
-  text = tf.strings.join(parts, separator=" ")
+    pieces += [f"{field}:", row[field]]
+  text = tf.strings.join(pieces, separator=" ")
   text = tf.strings.regex_replace(text, "<br>", " ")
   return {
     "inputs": tf.strings.regex_replace(text, "</?b>", ""),
@@ -95,10 +95,10 @@ def stsb(row: Row) -> dict[str, Any]:
   Deviation: the test split's missing score, -1, is `<unk>`, as in every other
   task; the T5 library writes -1.0.
   """
-  parts = ["stsb sentence1:", row["sentence1"], "sentence2:", row["sentence2"]]
+  pieces = ["stsb sentence1:", row["sentence1"], "sentence2:", row["sentence2"]]
   score = tf.strings.as_string(tf.round(row["label"] * 5) / 5, precision=1)
   return {
-    "inputs": tf.strings.join(parts, separator=" "),
+    "inputs": tf.strings.join(pieces, separator=" "),
     "targets": tf.where(row["label"] < 0, spec.UNLABELLED, score),
     "idx": row["idx"],
   }
@@ -124,9 +124,9 @@ def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
     )
     passage = tf.strings.regex_replace(passage, r"\n@highlight\n", ". ")
     entities = tf.strings.reduce_join(row["entities"], separator=", ")
-    parts = ["record query:", row["query"], "entities:", entities]
+    pieces = ["record query:", row["query"], "entities:", entities]
     return {
-      "inputs": tf.strings.join([*parts, "passage:", passage], separator=" "),
+      "inputs": tf.strings.join([*pieces, "passage:", passage], separator=" "),
       "answers": row["answers"],
       "idx/passage": row["idx"]["passage"],
       "idx/query": row["idx"]["query"],
@@ -254,13 +254,13 @@ def _question_answering(
   question: tf.Tensor, context: tf.Tensor, answers: tf.Tensor, key: tf.Tensor
 ) -> dict[str, Any]:
   answers = _pad_punctuation(answers)
-  parts = [
+  pieces = [
     "question:",
     _pad_punctuation(question),
     "context:",
     _pad_punctuation(context),
   ]
-  inputs = tf.strings.join(parts, separator=" ")
+  inputs = tf.strings.join(pieces, separator=" ")
   return {
     "inputs": tf.strings.regex_replace(inputs, r"\s+", " "),
     "targets": answers[0],

@@ -75,15 +75,16 @@ def from_rows(rows: Iterable[np.ndarray], dtype: np.typing.DTypeLike) -> Ragged:
   return Ragged(values, offsets)
 
 
-def concatenate(parts: Sequence[Ragged]) -> Ragged:
+def concatenate(arrays: Sequence[Ragged]) -> Ragged:
   """Join ragged arrays; a single one is returned as it is (memory-mapped)."""
-  if len(parts) == 1:
-    return parts[0]
-  sizes = np.cumsum([0, *(len(part.values) for part in parts)])
+  if len(arrays) == 1:
+    return arrays[0]
+  sizes = np.cumsum([0, *(len(array.values) for array in arrays)])
   offsets = [
-    part.offsets[:-1] + size for part, size in zip(parts, sizes, strict=False)
+    array.offsets[:-1] + size
+    for array, size in zip(arrays, sizes, strict=False)
   ]
   return Ragged(
-    np.concatenate([part.values for part in parts]),
+    np.concatenate([array.values for array in arrays]),
     np.concatenate([*offsets, sizes[-1:]]),
   )

@@ -84,7 +84,7 @@ def aggregate(
 def _by_dataset(
   results: Mapping[str, Mapping[str, float]], benchmark: str
 ) -> dict[str, Mapping[str, float]]:
-  found: dict[str, Mapping[str, float]] = {}
+  by_dataset: dict[str, Mapping[str, float]] = {}
   names: dict[str, str] = {}
   for name, metrics in results.items():
     task = spec.task(name)
@@ -96,5 +96,5 @@ def _by_dataset(
         f"{name!r}; give one."
       )
     names[task.dataset] = name
-    found[task.dataset] = metrics
-  return found
+    by_dataset[task.dataset] = metrics
+  return by_dataset

@@ -285,17 +285,17 @@ def examples(skill: str, split: str) -> Iterator[dict[str, str]]:
   chosen = _lookup("skill", skill, SKILLS)
   count = _lookup("split", split, SPLITS)
   rng = random.Random(f"skills/{VERSION}/{skill}/{split}")
-  seen: set[str] = set()
-  while len(seen) < count:
+  texts: set[str] = set()
+  while len(texts) < count:
     words = _words(rng, chosen)
     text = " ".join(words)
-    if text not in seen and side(text) == split:
+    if text not in texts and side(text) == split:
       yield {
         "inputs": text,
         "targets": chosen.answer(words),
-        "idx": str(len(seen)),
+        "idx": str(len(texts)),
       }
-      seen.add(text)
+      texts.add(text)
 
 
 def pretraining(count: int, seed: int) -> Iterator[dict[str, str]]:
@@ -387,7 +387,7 @@ def _choice(rng: random.Random, items: Sequence[T]) -> T:
 
 def _draw(rng: random.Random, items: Sequence[T], count: int) -> list[T]:
   """Draw without replacement, in random order."""
-  left, drawn = list(items), []
+  pool, draw = list(items), []
   for _ in range(count):
-    drawn.append(left.pop(int(rng.random() * len(left))))
-  return drawn
+    draw.append(pool.pop(int(rng.random() * len(pool))))
+  return draw

@@ -164,7 +164,7 @@ class TaskSpec:
       for example in examples
     ]
     for row, target in enumerate(targets):
-      if _unlabelled(target):
+      if _lacks_label(target):
         raise ValueError(
           f"{self.name}: example {row} has no gold label; evaluate a split "
           "that has (validation), or write a submission file."
@@ -179,7 +179,7 @@ class TaskSpec:
     return result
 
 
-def _unlabelled(target: Any) -> bool:
+def _lacks_label(target: Any) -> bool:
   """Tell a target without a label: class id -1, no answers, or `<unk>`.
 
   A score of -1.0 is one.
@@ -238,8 +238,8 @@ def add(spec: TaskSpec | MixtureSpec) -> None:
   Raises:
     ValueError: the name is taken by another spec.
   """
-  known = _specs.get(spec.name)
-  if known and known.identity() != spec.identity():
+  other = _specs.get(spec.name)
+  if other and other.identity() != spec.identity():
     raise ValueError(
       f"A different task or mixture named {spec.name!r} is registered already; "
       "choose another name."
@@ -269,9 +269,9 @@ def get(name: str) -> TaskSpec | MixtureSpec:
     return _specs[name]
   subset = KShot.from_name(name)
   if subset is None or subset.base not in _specs:
-    wanted = subset.base if subset else name
+    unknown = subset.base if subset else name
     raise ValueError(
-      f"Unknown task or mixture {wanted!r}.{tree.nearest(wanted, _specs)} "
+      f"Unknown task or mixture {unknown!r}.{tree.nearest(unknown, _specs)} "
       "`prompt-tuning data list` prints all names; a task of your own is "
       "declared with `prompt_tuning.data.custom`."
     )
@@ -284,13 +284,13 @@ def task(name: str) -> TaskSpec:
   Raises:
     ValueError: an unknown name, or a mixture's.
   """
-  found = get(name)
-  if not isinstance(found, TaskSpec):
+  task_or_mixture = get(name)
+  if not isinstance(task_or_mixture, TaskSpec):
     raise ValueError(
-      f"{name!r} is a mixture of {', '.join(found.rates)}; a single task is "
-      "needed here."
+      f"{name!r} is a mixture of {', '.join(task_or_mixture.rates)}; a single "
+      "task is needed here."
     )
-  return found
+  return task_or_mixture
 
 
 def _shots_of(base: TaskSpec, subset: KShot) -> TaskSpec:

@@ -72,14 +72,14 @@ def tokenise(
   Raises:
     ValueError: no examples, or a split that the source does not have.
   """
-  registered = registry.get(task.name)
-  source = registered.source
+  seqio_task = registry.get(task.name)
+  source = seqio_task.source
   if task.kshot:
     source = registry.get(task.kshot.base).source
   if hasattr(source, "tfds_dataset"):
     source.tfds_dataset.override_data_dir(str(data_dir))
   # Without lengths seqio does not trim, so that what is cut can be counted.
-  dataset = registered.get_dataset(
+  dataset = seqio_task.get_dataset(
     sequence_length=None, split=split, shuffle=False, use_cached=False
   )
   dtype = np.uint16 if vocabulary.load().size < 2**16 else np.int32

@@ -165,10 +165,10 @@ def _with_sentinels(
     )
   processor = sentencepiece.SentencePieceProcessor()
   processor.LoadFromSerializedProto(model.SerializeToString())
-  found = (processor.pad_id(), processor.eos_id(), processor.unk_id())
-  expected = (types.PAD_ID, types.EOS_ID, types.UNK_ID)
-  if found != expected:
+  ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+  t5_ids = (types.PAD_ID, types.EOS_ID, types.UNK_ID)
+  if ids != t5_ids:
     raise ValueError(
-      f"{path}: pad, EOS and unknown have ids {found}; T5's have {expected}."
+      f"{path}: pad, EOS and unknown have ids {ids}; T5's have {t5_ids}."
     )
   return processor

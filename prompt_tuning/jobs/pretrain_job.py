@@ -9,6 +9,7 @@ import numpy as np
 from prompt_tuning.core import partition
 from prompt_tuning.data import cache, corpus
 from prompt_tuning.data import vocabulary as vocabularies
+from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.jobs.settings import Dataset, MeshShape
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5.config import T5Config
@@ -205,7 +206,7 @@ def check_fills_a_batch(
   Raises:
     ValueError: there are too few.
   """
-  for feature in cache.FEATURES:
+  for feature in FEATURES:
     room = stage.batch_size * stage.packed_lengths[feature]
     count = sum(
       int(np.sum(getattr(store, feature).lengths)) for store, _ in tokens

@@ -8,7 +8,8 @@ import jax
 from jax.sharding import Mesh
 
 from prompt_tuning.core import axes
-from prompt_tuning.data import cache, planning, spec
+from prompt_tuning.data import planning, spec
+from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.infer import evaluate
 from prompt_tuning.jobs import task_modules
 from prompt_tuning.models.t5.decoding import Greedy, Method
@@ -57,15 +58,15 @@ class Dataset:
           f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT, "
           "EVAL_SPLIT or INFER_SPLIT."
         )
-    if set(self.lengths) != set(cache.FEATURES):
+    if set(self.lengths) != set(FEATURES):
       raise ValueError(
         f"TASK_FEATURE_LENGTHS names {', '.join(self.lengths)}; expected "
-        f"{' and '.join(cache.FEATURES)}."
+        f"{' and '.join(FEATURES)}."
       )
-    if self.packed_lengths and set(self.packed_lengths) != set(cache.FEATURES):
+    if self.packed_lengths and set(self.packed_lengths) != set(FEATURES):
       raise ValueError(
         f"PACKED_LENGTHS names {', '.join(self.packed_lengths)}; expected "
-        f"{' and '.join(cache.FEATURES)}."
+        f"{' and '.join(FEATURES)}."
       )
     if self.batch_size < 1:
       raise ValueError(f"BATCH_SIZE must be positive; got {self.batch_size}.")
@@ -90,7 +91,7 @@ class Dataset:
   @property
   def lengths(self) -> Mapping[str, int | None]:
     """The limits, None where there is none."""
-    return self.task_feature_lengths or dict.fromkeys(cache.FEATURES)
+    return self.task_feature_lengths or dict.fromkeys(FEATURES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from prompt_tuning.data import cache, installed, spec, summary, vocabulary
-from prompt_tuning.data.prepare import Prepared, prepare, sources
+from prompt_tuning.data.prepare import DatasetVersion, prepare, sources
+from prompt_tuning.data.token_rows import FEATURES
 
 _DATA_DIR_HELP = "TFDS's data directory"
 
@@ -94,7 +95,7 @@ def _prepare(arguments: argparse.Namespace) -> Iterator[str]:
     yield f"{item.source:<{width}}  {_rows_of(item)}{state}"
 
 
-def _rows_of(item: Prepared) -> str:
+def _rows_of(item: DatasetVersion) -> str:
   return _describe(item.rows, item.official, sorted(item.rows))
 
 
@@ -166,7 +167,7 @@ def _example_lines(
 ) -> Iterator[str]:
   example = tokens.example(index)
   yield f"\nexample {index}"
-  for name in cache.FEATURES:
+  for name in FEATURES:
     ids = getattr(tokens, name)[index].tolist()
     yield f"  {name}: {example.pop(f'{name}_pretokenized')}"
     yield f"    ids:    {' '.join(map(str, ids))}"
@@ -180,7 +181,7 @@ def _summary_lines(tokens: cache.TokenCache) -> Iterator[str]:
   yield f"\n{found.count:,} examples"
   heads = "".join(f"{f'{p} %':>8}" for p in summary.PERCENTILES)
   yield f"  length{'mean':>10}{heads}  cut by the limit"
-  for name in cache.FEATURES:
+  for name in FEATURES:
     cells = "".join(f"{n:>8,}" for n in found.percentiles[name])
     limit = tokens.lengths[name]
     cut = f"{found.truncated[name]:,} (limit {limit})" if limit else "no limit"

@@ -62,12 +62,12 @@ def record(
   Returns:
     `em` and `f1`, in percent.
   """
-  seen: set[Any] = set()
+  groups: set[Any] = set()
   answers, outputs = [], []
   for target, prediction in zip(targets, predictions, strict=True):
-    if target["group"] in seen:
+    if target["group"] in groups:
       continue
-    seen.add(target["group"])
+    groups.add(target["group"])
     answers.append(target["value"])
     outputs.append(prediction["value"])
   return qa.squad(answers, outputs)

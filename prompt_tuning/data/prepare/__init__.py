@@ -14,7 +14,7 @@ from prompt_tuning.data.prepare import sources
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class DatasetVersion:
   """One dataset version in the TFDS directory.
 
   Attributes:
@@ -35,7 +35,7 @@ def prepare(
   data_dir: str | pathlib.Path,
   only: Sequence[str] = (),
   overwrite: bool = False,
-) -> list[Prepared]:
+) -> list[DatasetVersion]:
   """Turn official files into TFDS directories.
 
   Every file of a dataset is read through before anything is written, and each
@@ -56,30 +56,30 @@ def prepare(
     ValueError: a bad file, with file, line and what was expected; an unknown
       name in `only`; a version that exists already from other files.
   """
-  found = sources.discover([pathlib.Path(path) for path in directories])
-  wanted = _select([source.name for source, _ in found], only)
-  prepared: list[Prepared] = []
-  for source, splits in found:
-    if source.name in wanted:
-      prepared += _prepare_one(
+  datasets = sources.discover([pathlib.Path(path) for path in directories])
+  names = _select([source.name for source, _ in datasets], only)
+  versions: list[DatasetVersion] = []
+  for source, splits in datasets:
+    if source.name in names:
+      versions += _prepare_one(
         source, splits, pathlib.Path(data_dir), overwrite
       )
-  return prepared
+  return versions
 
 
 def _select(names: Sequence[str], only: Sequence[str]) -> set[str]:
   if not only:
     return set(names)
-  selected: set[str] = set()
+  subset: set[str] = set()
   for name in only:
-    matching = {n for n in names if n == name or n.startswith(f"{name}/")}
-    if not matching:
+    matches = {n for n in names if n == name or n.startswith(f"{name}/")}
+    if not matches:
       raise ValueError(
         f"No files of a dataset {name!r} found.{tree.nearest(name, names)} "
         f"Found: {', '.join(names)}."
       )
-    selected |= matching
-  return selected
+    subset |= matches
+  return subset
 
 
 def _prepare_one(
@@ -87,7 +87,7 @@ def _prepare_one(
   splits: dict[str, list[sources.File]],
   data_dir: pathlib.Path,
   overwrite: bool,
-) -> list[Prepared]:
+) -> list[DatasetVersion]:
   # TensorFlow is imported here, when there is something to write.
   from prompt_tuning.data.prepare import writing
 
@@ -115,7 +115,7 @@ def _prepare_one(
         files.make_folder(target.parent)
         files.move(installed.directory(stage, name), target)
   return [
-    Prepared(
+    DatasetVersion(
       name,
       installed.splits(data_dir, name),
       dict(source.official),

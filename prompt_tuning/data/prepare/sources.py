@@ -66,16 +66,16 @@ class Source:
     """
     text = (below.name / path.relative_to(below)).as_posix()
     for pattern, layout in self.files:
-      found = re.search(rf"(?:^|(?<=/)){pattern}$", text, re.IGNORECASE)
-      if not found:
+      match = re.search(rf"(?:^|(?<=/)){pattern}$", text, re.IGNORECASE)
+      if not match:
         continue
-      groups = found.groupdict()
+      groups = match.groupdict()
       split = (groups.get("split") or "test").lower()
       split = self.splits.get(split, _USUAL_SPLITS.get(split, split))
       part = groups.get("part")
       extent = FEW_SHOT if part == "32" else PART if part else COMPLETE
       split += groups.get("other") or ""
-      collection = str(below / text[: found.start()])
+      collection = str(below / text[: match.start()])
       return File(path, split, layout, extent, collection)
     return None
 
@@ -159,18 +159,18 @@ def _mnli() -> list[Source]:
     "mismatched": {"validation": 9_832, "test": 9_847},
   }
   every = {"train": 392_702}
-  spelled = {"val": "validation_matched", "dev": "validation_matched"}
+  spellings = {"val": "validation_matched", "dev": "validation_matched"}
   for genre, sizes in rows.items():
     every.update({f"{split}_{genre}": n for split, n in sizes.items()})
     files = {"val": "validation", "dev": "validation", "test": "test"}
-    spelled.update({f"{f}_{genre}": f"{s}_{genre}" for f, s in files.items()})
-  named = (
+    spellings.update({f"{f}_{genre}": f"{s}_{genre}" for f, s in files.items()})
+  pattern = (
     r"MNLI/(?P<split>train|val|dev|(?:val|dev|test)_(?:mismatched|matched))"
   )
   matched = rf"MNLI/(?P<split>val|dev|test(?=_))(?:_matched)?{_PART}"
   mismatched = rf"MNLI/(?P<split>val|dev|test)_mismatched{_PART}"
   return [
-    _glue_source("mnli", named + _PART, every, spelled),
+    _glue_source("mnli", pattern + _PART, every, spellings),
     _glue_source("mnli_matched", matched, rows["matched"]),
     _glue_source("mnli_mismatched", mismatched, rows["mismatched"]),
   ]
@@ -239,13 +239,13 @@ def _text_classification() -> list[Source]:
     for name, (folder, train, test) in folders.items()
   ]
   reviews = r"aclImdb/(?P<split>train|test)/(?:neg|pos)/\d+_\d+\.txt"
-  unlabelled = r"aclImdb/train/(?P<split>unsup)/\d+_\d+\.txt"
+  reviews_without_label = r"aclImdb/train/(?P<split>unsup)/\d+_\d+\.txt"
   imdb = Source(
     "imdb_reviews/plain_text",
     (
       (rf"imdb/{_STEM}\.jsonl", layouts.Labelled()),
       (reviews, layouts.ReviewFile()),
-      (unlabelled, layouts.ReviewFile()),
+      (reviews_without_label, layouts.ReviewFile()),
     ),
     splits={"unsup": "unsupervised"},
     official={"train": 25_000, "test": 25_000, "unsupervised": 50_000},
@@ -296,14 +296,14 @@ def discover(
       raise FileNotFoundError(f"No source directory {directory}.")
     root = directory.resolve()
     paths += [(path, root) for path in _files_below(root)]
-  found, unknown = [], {root for _, root in paths}
+  datasets, unknown = [], {root for _, root in paths}
   unknown |= {directory.resolve() for directory in directories}
   for source in all_sources():
     matches = [(source.match(path, root), root) for path, root in paths]
     unknown -= {root for file, root in matches if file}
     splits = _choose(source, [file for file, _ in matches if file])
     if splits:
-      found.append((source, splits))
+      datasets.append((source, splits))
   if unknown:
     raise FileNotFoundError(
       f"No known files below {', '.join(sorted(map(str, unknown)))}. Expected "
@@ -311,7 +311,7 @@ def discover(
       "train-v1.1.json, RACE.jsonl.gz or ag_news/train.csv; name the folder "
       "above those."
     )
-  return found
+  return datasets
 
 
 def _files_below(root: pathlib.Path) -> list[pathlib.Path]:
@@ -329,14 +329,14 @@ def _choose(source: Source, files: list[File]) -> dict[str, list[File]]:
     splits.setdefault(file.split, []).append(file)
   for split, claims in splits.items():
     best = min(file.extent for file in claims)
-    chosen = [file for file in claims if file.extent == best]
-    collections = sorted({file.collection for file in chosen})
+    best_files = [file for file in claims if file.extent == best]
+    collections = sorted({file.collection for file in best_files})
     if len(collections) > 1:
       raise ValueError(
         f"{source.name} {split}: files of several places claim this split: "
         f"{', '.join(collections)}. Give only one of them as --source."
       )
-    splits[split] = chosen
+    splits[split] = best_files
   return dict(sorted(splits.items(), key=lambda item: _rank(item[0])))
 
 

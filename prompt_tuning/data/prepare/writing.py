@@ -57,17 +57,17 @@ _OWN_BUILDERS = {b.name: b for b in (_Dbpedia, _Amazon)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Sound:
+class SoundFile:
   """A file that was read through.
 
   Attributes:
-    file: the file.
+    origin: the file.
     plain: the same, uncompressed.
     keys: of the TFDS examples it gives.
     sha256: of the file.
   """
 
-  file: File
+  origin: File
   plain: pathlib.Path
   keys: Set[int | str]
   sha256: str
@@ -91,9 +91,9 @@ def staging(data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def make_builder(source: Source, data_dir: pathlib.Path) -> layouts.Builder:
   """Make the TFDS builder of a dataset's newest version."""
-  own = _OWN_BUILDERS.get(source.name)
-  if own:
-    return own(data_dir=os.fspath(data_dir))
+  builder_class = _OWN_BUILDERS.get(source.name)
+  if builder_class:
+    return builder_class(data_dir=os.fspath(data_dir))
   name = f"{source.name}:{source.versions[0]}"
   return tfds.builder(name, data_dir=os.fspath(data_dir))
 
@@ -103,7 +103,7 @@ def check(
   splits: dict[str, list[File]],
   builder: layouts.Builder,
   stage: pathlib.Path,
-) -> dict[str, list[Sound]]:
+) -> dict[str, list[SoundFile]]:
   """Read every file of a dataset through.
 
   Args:
@@ -119,29 +119,29 @@ def check(
     ValueError: a bad row, or an id that occurs twice in a file, with file, line
       and what was expected.
   """
-  sound: dict[str, list[Sound]] = {}
+  sound_files: dict[str, list[SoundFile]] = {}
   for split, files in splits.items():
     for file in files:
       plain = _plain(file.path, stage)
-      seen: dict[Any, str] = {}
+      places: dict[Any, str] = {}
       for example in file.layout.check(plain, split, builder):
-        if example.key in seen:
+        if example.key in places:
           raise ValueError(
             f"{example.place}: id {example.key!r} stands in "
-            f"{seen[example.key]} already; expected ids to differ."
+            f"{places[example.key]} already; expected ids to differ."
           )
-        seen[example.key] = example.place
-      if not seen:
+        places[example.key] = example.place
+      if not places:
         raise ValueError(f"{file.path}: no rows; expected at least one.")
-      digest = file_sha256(file.path)
-      part = Sound(file, plain, seen.keys(), digest)
-      sound.setdefault(split, []).append(part)
-  return sound
+      sound_files.setdefault(split, []).append(
+        SoundFile(file, plain, places.keys(), file_sha256(file.path))
+      )
+  return sound_files
 
 
 def write(
   source: Source,
-  splits: dict[str, list[Sound]],
+  splits: dict[str, list[SoundFile]],
   builder: layouts.Builder,
 ) -> list[pathlib.Path]:
   """Write every version of a dataset below the builder's directory.
@@ -159,7 +159,7 @@ def write(
     downloaded_size=0
   )
   builder._split_generators = lambda dl_manager: {
-    split: _examples(parts, split, builder) for split, parts in splits.items()
+    split: _examples(files, split, builder) for split, files in splits.items()
   }
   config = tfds.download.DownloadConfig(try_download_gcs=False)
   tfds.disable_progress_bar()
@@ -186,18 +186,20 @@ def _plain(path: pathlib.Path, stage: pathlib.Path) -> pathlib.Path:
 
 
 def _examples(
-  parts: list[Sound], split: str, builder: layouts.Builder
+  files: list[SoundFile], split: str, builder: layouts.Builder
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
   # Parts of a split may count from 0 again; a key must be a split's only one.
-  distinct = set().union(*(part.keys for part in parts))
-  is_clear = len(distinct) == sum(part.rows for part in parts)
-  for part in parts:
-    examples = part.file.layout.examples(part.plain, split, builder)
+  distinct = set().union(*(file.keys for file in files))
+  is_clear = len(distinct) == sum(file.rows for file in files)
+  for file in files:
+    examples = file.origin.layout.examples(file.plain, split, builder)
     for key, example in examples:
-      yield (key if is_clear else f"{part.file.path.name}:{key}"), example
+      yield (key if is_clear else f"{file.origin.path.name}:{key}"), example
 
 
-def describe(source: Source, splits: dict[str, list[Sound]]) -> dict[str, Any]:
+def describe(
+  source: Source, splits: dict[str, list[SoundFile]]
+) -> dict[str, Any]:
   """Describe a dataset's origin, to be kept beside it.
 
   Args:
@@ -211,18 +213,22 @@ def describe(source: Source, splits: dict[str, list[Sound]]) -> dict[str, Any]:
   return {
     "files": {
       split: [
-        {"name": part.file.path.name, "rows": part.rows, "sha256": part.sha256}
-        for part in parts
+        {
+          "name": file.origin.path.name,
+          "rows": file.rows,
+          "sha256": file.sha256,
+        }
+        for file in files
       ]
-      for split, parts in splits.items()
+      for split, files in splits.items()
     },
-    "rows": {s: sum(part.rows for part in p) for s, p in splits.items()},
+    "rows": {s: sum(file.rows for file in f) for s, f in splits.items()},
     "official_rows": dict(source.official),
     "partial": sorted(
       split
-      for split, parts in splits.items()
-      if any(part.file.extent != COMPLETE for part in parts)
-      or sum(part.rows for part in parts) != source.official.get(split)
+      for split, files in splits.items()
+      if any(file.origin.extent != COMPLETE for file in files)
+      or sum(file.rows for file in files) != source.official.get(split)
     ),
   }
 

@@ -86,12 +86,12 @@ def denoise(how: corpus.Denoising) -> registration.Preprocessor:
           for pair in examples(how, text, answer, next(number))
         ]
         if pairs:
-          yield _joined(pairs)
+          yield _columns(pairs)
 
-    batched = tf.data.Dataset.from_generator(
+    example_batches = tf.data.Dataset.from_generator(
       generate, output_signature=_EXAMPLES
     )
-    return batched.unbatch()
+    return example_batches.unbatch()
 
   return preprocess
 
@@ -137,15 +137,15 @@ def _rows(values: Any) -> list[np.ndarray]:
   return np.split(values.values, values.row_splits[1:-1])
 
 
-def _joined(pairs: Sequence[denoising.Pair]) -> dict[str, Any]:
+def _columns(pairs: Sequence[denoising.Pair]) -> dict[str, Any]:
   """Put examples side by side, without their texts."""
-  found: dict[str, Any] = {}
+  features: dict[str, Any] = {}
   for name, rows in zip(
     ("inputs", "targets"), zip(*pairs, strict=True), strict=True
   ):
-    joined = ragged.from_rows(rows, np.int32)
-    found[name] = tf.RaggedTensor.from_row_splits(
-      joined.values, joined.offsets, validate=False
+    array = ragged.from_rows(rows, np.int32)
+    features[name] = tf.RaggedTensor.from_row_splits(
+      array.values, array.offsets, validate=False
     )
-    found[f"{name}_pretokenized"] = [""] * len(pairs)
-  return found
+    features[f"{name}_pretokenized"] = [""] * len(pairs)
+  return features

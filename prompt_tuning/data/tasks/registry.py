@@ -20,18 +20,18 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
   Raises:
     ValueError: an unknown name.
   """
-  wanted = spec.get(name)
-  importlib.import_module(wanted.module)
-  if isinstance(wanted, spec.MixtureSpec):
+  entry = spec.get(name)
+  importlib.import_module(entry.module)
+  if isinstance(entry, spec.MixtureSpec):
     if name not in seqio.MixtureRegistry.names():
-      for member in wanted.rates:
+      for member in entry.rates:
         get(member)
-      seqio.MixtureRegistry.add(name, list(wanted.rates.items()))
+      seqio.MixtureRegistry.add(name, list(entry.rates.items()))
   elif name not in seqio.TaskRegistry.names():
-    if wanted.kshot:
-      kshot.register(wanted, get(wanted.kshot.base))
-    elif wanted.benchmark == "custom":
-      custom.register(wanted)
-    elif wanted.benchmark == "pretraining":
-      corpus.register(wanted)
+    if entry.kshot:
+      kshot.register(entry, get(entry.kshot.base))
+    elif entry.benchmark == "custom":
+      custom.register(entry)
+    elif entry.benchmark == "pretraining":
+      corpus.register(entry)
   return seqio.get_mixture_or_task(name)
