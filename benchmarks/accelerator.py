@@ -34,7 +34,7 @@ WARM = 3  # steps that do not count, compilation among them
 RTOL = 0.02  # of losses, in bfloat16
 
 # Part of a device's name -> dense bfloat16 operations per second. TPUs' are
-# those of `launch.chips`; NVIDIA's are of its data sheets, without sparsity.
+# those of `plans.chips`; NVIDIA's are of its data sheets, without sparsity.
 PEAKS = {
   "H100 PCIe": 756e12,
   "H100": 989e12,

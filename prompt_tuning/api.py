@@ -323,7 +323,7 @@ class Model:
     All combinations of several tasks, learning rates and seeds train side by
     side on the one model, each as it would alone. This is `prompt-tuning train`
     on one device; what it does not offer (other methods, optimizers, several
-    devices) a `launch.job.TrainJob` and `launch.training.train` do.
+    devices) a `jobs.train_job.TrainJob` and `jobs.train.train` do.
 
     Args:
       task: a task or mixture, or several.

@@ -29,7 +29,7 @@ class Side:
   Args:
     folder: made by `making.write`.
     first: shape of the first step, which is then compiled while the model is
-      read, as `launch.training` does; None compiles it when it is taken.
+      read, as `jobs.train` does; None compiles it when it is taken.
     dtype: of weights and activations; the prompt is float32.
 
   Attributes:
@@ -68,7 +68,7 @@ class Side:
       {"model": params, "tuner": start}
     )
     fresh = state.create(trainable, self.program.optimizer, [0])
-    # Bound to the device, as `launch.assembly` does.
+    # Bound to the device, as `jobs.setup` does.
     self.state = jax.tree.map(lambda a: jax.device_put(a, a.sharding), fresh)
 
   def _described(

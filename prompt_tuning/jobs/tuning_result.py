@@ -84,7 +84,7 @@ def of(outcome: conclusion.Outcome, summary: str) -> Trained:
 
   Args:
     outcome: how it ended; its folder must still be there.
-    summary: what `finish.finish` said.
+    summary: what `conclusion.finish` said.
 
   Returns:
     The prompts.
