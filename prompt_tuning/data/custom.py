@@ -5,7 +5,6 @@ hashed once per process, and its rows are read only where a token cache is made.
 """
 
 import functools
-import hashlib
 import io
 import math
 import os
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
-from prompt_tuning.core.files import sha256
+from prompt_tuning.core.files import file_sha256, sha256
 from prompt_tuning.data import postprocessors, spec, tables
 from prompt_tuning.data.metrics import classification, correlation, qa
 
@@ -369,5 +368,4 @@ def _read_head(
   del state  # part of the key
   with open(path, "rb") as file:
     first = next(tables.parse(path, file, columns))
-    file.seek(0)
-    return _Head(hashlib.file_digest(file, "sha256").hexdigest(), first)
+  return _Head(file_sha256(path), first)

@@ -81,7 +81,7 @@ def test_named_leaves_are_all_leaves_and_come_back():
 @pytest.mark.parametrize(
   ("named", "message"),
   [
-    ({"vitual": jnp.zeros(1)}, "vitual"),
+    ({"virtuals": jnp.zeros(1)}, "virtuals"),
     ({"lowrank/enc_self/query/c": jnp.zeros(1)}, "no array of a delta"),
     ({"lowrank/enc_self/query/a": jnp.zeros(1)}, "lacks its arrays b"),
     ({"scale": jnp.zeros(1)}, "no array of a delta"),
