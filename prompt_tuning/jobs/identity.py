@@ -76,7 +76,7 @@ def identity(
       "num_microbatches": job.num_microbatches,
     },
     "rules": list(job.rules),
-    "optimizer": job.optimizer,
+    "optimizer": job.run_optimizer,
     "schedule": job.schedule,
     "objective": job.objective,
     "start_step": start_step,

@@ -154,7 +154,7 @@ def _program(
     (leaf.path, leaf.dtype) for leaf in modes.leaves if leaf.mode == TRAIN
   )
   optimizer = optimizers.bank_optimizer(
-    job.optimizer,
+    job.run_optimizer,
     [run.learning_rate for run in job.runs],
     start_step=start_step,
     schedule=job.schedule,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import partition
+from prompt_tuning.jobs import recipes
 from prompt_tuning.jobs.settings import (
   Dataset,
   Evaluation,
@@ -19,7 +20,7 @@ from prompt_tuning.jobs.settings import (
 from prompt_tuning.models.t5 import quantized
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train.objectives import CrossEntropy, Objective
-from prompt_tuning.train.optimizers import Adafactor, OptimizerFactory
+from prompt_tuning.train.optimizers import OptimizerFactory
 from prompt_tuning.train.schedules import FactorSchedule, Schedule
 from prompt_tuning.tuners.method import Method
 
@@ -68,10 +69,11 @@ class TrainJob:
       `total_steps`.
     restored_step: the step that the optimizer goes on from; None for the
       checkpoint's.
-    optimizer: builds each run's optimizer.
+    optimizer: builds each run's optimizer; None for that of the method's
+      recipe.
     schedule: (step, base rate) -> rate.
     objective: what is minimised.
-    learning_rates: base rates.
+    learning_rates: base rates; None among them for that of the recipe.
     seeds: seeds.
     num_microbatches: pieces of a batch whose gradients are added up.
     mesh: arrangement of the devices.
@@ -103,10 +105,10 @@ class TrainJob:
   total_steps: int | None = None
   relative_steps: int | None = None
   restored_step: int | None = None
-  optimizer: OptimizerFactory = dataclasses.field(default_factory=Adafactor)
+  optimizer: OptimizerFactory | None = None
   schedule: Schedule = dataclasses.field(default_factory=FactorSchedule)
   objective: Objective = dataclasses.field(default_factory=CrossEntropy)
-  learning_rates: Sequence[float] = (0.3,)
+  learning_rates: Sequence[float | None] = (None,)
   seeds: Sequence[int] = (0,)
   num_microbatches: int = 1
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
@@ -135,7 +137,7 @@ class TrainJob:
           "when it resumes: set RANDOM_SEED to a number."
         )
     quantized.scheme(self.restore_dtype)
-    _ = self.tuners  # what does not build, shows here
+    _ = self.tuners, self.run_optimizer  # what does not build, shows here
     names = collections.Counter(run.name for run in self.runs)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -156,6 +158,9 @@ class TrainJob:
     runs = []
     for values in itertools.product(*choices.values()):
       chosen = dict(zip(choices, values, strict=True))
+      chosen["learning_rate"] = recipes.learning_rate(
+        chosen["learning_rate"], method_class(chosen["tuner"])
+      )
       labels = {
         what: _label(what, value, choices[what])
         for what, value in chosen.items()
@@ -176,6 +181,11 @@ class TrainJob:
       for run in self.runs
       if run.tuner is not None
     )
+
+  @property
+  def run_optimizer(self) -> OptimizerFactory:
+    """The optimizer of every run: the given one, or the recipe's."""
+    return self.optimizer or recipes.shared_optimizer(self.tuners)
 
   def num_steps(self, restored_step: int) -> int:
     """Count the updates to do after a checkpoint.
@@ -219,13 +229,20 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
   Raises:
     ValueError: it is built already, or it is no tuning method.
   """
-  kind = getattr(factory, "func", factory)
-  if not (isinstance(kind, type) and issubclass(kind, Method)):
+  kind = method_class(factory)
+  if kind is None:
     raise ValueError(
       "TUNER must be a tuning method without parentheses, such as "
       f"@tuners.Prompt; got {factory!r}."
     )
   return factory(**{name: getattr(model, name) for name in kind.from_model})
+
+
+def method_class(factory: TunerFactory | None) -> type[Method] | None:
+  """Return the class that a factory builds; None where it is no method."""
+  kind: Any = getattr(factory, "func", factory)
+  is_method = isinstance(kind, type) and issubclass(kind, Method)
+  return kind if is_method else None
 
 
 def _label(what: str, value: Any, values: Sequence[Any]) -> str:

@@ -87,9 +87,10 @@ def configure(name: str, given: Flags) -> Any:
   gin_config.load(
     given.gin_files,
     given.gin_bindings,
-    configurables.KNOWN,
+    {**configurables.KNOWN, **configurables.register_methods()},
     given.gin_search_paths,
     configurables.CONSTANTS,
+    configurables.register_methods,
   )
   try:
     return gin.get_configurable(name)()

@@ -6,12 +6,11 @@ Library code never imports gin. A class is registered here once, and `@name`,
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
 import jax.numpy as jnp
-from flax import linen as nn
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
@@ -28,7 +27,8 @@ from prompt_tuning.jobs import (
 from prompt_tuning.launch import gin_config
 from prompt_tuning.models.t5 import config, decoding
 from prompt_tuning.train import objectives, optimizers, schedules
-from prompt_tuning.tuners import copying, initializers, prompt
+from prompt_tuning.tuners import copying, discovery, initializers
+from prompt_tuning.tuners.method import Method
 
 
 def t5(
@@ -124,7 +124,6 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "schedules.Factors": schedules.FactorSchedule,
   "tuners.ClassLabels": initializers.ClassLabels,
   "tuners.FromFile": copying.FromFile,
-  "tuners.Prompt": prompt.Prompt,
   "tuners.SampledVocabulary": initializers.SampledVocabulary,
   "tuners.Text": initializers.Text,
   "tuners.Uniform": initializers.Uniform,
@@ -136,6 +135,7 @@ CONSTANTS: Mapping[str, Any] = {
   "axes.STANDARD_RULES": axes.STANDARD_RULES,
   "labels.RECORD": initializers.RECORD_LABELS,
   "labels.WSC": initializers.WSC_LABELS,
+  "method.RECIPE": None,  # what a method's recipe says, or a user
   "partition.EVERYTHING": partition.EVERYTHING,
   "partition.TUNER_ONLY": partition.TUNER_ONLY,
   "tasks.SKILLS": skills.NAMES,
@@ -143,17 +143,66 @@ CONSTANTS: Mapping[str, Any] = {
 }
 
 
+# Methods that gin knows, by their full names.
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register_methods(
+  modules: Sequence[str] = (),
+) -> dict[str, Callable[..., Any]]:
+  """Tell gin about tuning methods, as `tuners.<class>`.
+
+  Args:
+    modules: more modules that define some, see `discovery.methods`.
+
+  Returns:
+    Full name in gin -> class, of all of them.
+
+  Raises:
+    ValueError: a module at fault, or a name that is taken.
+  """
+  methods = discovery.methods(modules)
+  known: dict[str, Callable[..., Any]] = {}
+  for name, kind in methods.items():
+    full_name = f"tuners.{name}"
+    if full_name in KNOWN:
+      raise ValueError(
+        f"The tuning method {name} of {kind.__module__} has the name of an "
+        "initialiser; rename it."
+      )
+    _register_method(full_name, kind)
+    known[full_name] = kind
+  return known
+
+
+def _register_method(full_name: str, kind: type[Method]) -> None:
+  """Register a class once; gin keeps what it has for the whole process."""
+  other = _METHODS.get(full_name)
+  if other is None:
+    _METHODS[full_name] = kind
+    _register(full_name, kind, gin_config.FLAX_FIELDS)
+  elif other is not kind:
+    raise ValueError(
+      f"{full_name} is the class of {other.__module__} in this process; start "
+      f"another one to use that of {kind.__module__}."
+    )
+
+
+def _register(
+  full_name: str,
+  build: Callable[..., Any],
+  denylist: Sequence[str] | None = None,
+) -> None:
+  module, _, name = full_name.rpartition(".")
+  gin.external_configurable(
+    build, name=name, module=module or None, denylist=denylist
+  )
+
+
 @functools.cache
 def register() -> None:
   """Tell gin about everything above, once per process."""
   for full_name, build in KNOWN.items():
-    module, _, name = full_name.rpartition(".")
-    is_module = isinstance(build, type) and issubclass(build, nn.Module)
-    gin.external_configurable(
-      build,
-      name=name,
-      module=module or None,
-      denylist=gin_config.FLAX_FIELDS if is_module else None,
-    )
+    _register(full_name, build)
   for name, value in CONSTANTS.items():
     gin.constant(name, value)

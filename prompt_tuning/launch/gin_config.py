@@ -18,6 +18,10 @@ from prompt_tuning.launch import gin_statements, t5x_names
 from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
 
+# Names of modules -> what they add to the table of what gin knows.
+Register = Callable[[Sequence[str]], Mapping[str, Callable[..., Any]]]
+
+METHOD_MODULE = "METHOD_MODULE"
 CONFIG, OPERATIVE = "config.gin", "operative_config.gin"
 FLAX_FIELDS = ("name", "parent")  # of every module; no settings
 _NAMED = 4  # files that one message names
@@ -44,6 +48,7 @@ def load(
   known: Mapping[str, Callable[..., Any]],
   search_paths: Sequence[str] = (".",),
   constants: Iterable[str] = (),
+  register: Register | None = None,
 ) -> None:
   """Make gin files and bindings this process's configuration.
 
@@ -54,6 +59,8 @@ def load(
     known: what can be configured, by its full name in gin.
     search_paths: folders for relative file names, before the package's own.
     constants: names of gin constants, for suggestions.
+    register: makes the tuning methods of the modules known that METHOD_MODULE
+      names.
 
   Raises:
     ConfigError: a file, macro, setting or reference that does not exist, a
@@ -64,6 +71,15 @@ def load(
   search = SearchPath(search_paths)
   statements = gin_statements.read(files, bindings, search)
   settings = statements.settings
+  more = _modules(settings) if register else ()
+  if register and more:
+    try:
+      known = {**known, **register(more)}
+    except ValueError as error:
+      raise ConfigError([str(error)]) from error
+    # What the first reading did not know, the second does.
+    statements = gin_statements.read(files, bindings, search)
+    settings = statements.settings
   faults = [
     *statements.faults,
     *_macro_faults(settings, search, constants),
@@ -75,6 +91,15 @@ def load(
     gin.clear_config()
     raise ConfigError(faults)
   gin.finalize()
+
+
+def _modules(settings: Sequence[Setting]) -> tuple[str, ...]:
+  """Take the last value of METHOD_MODULE: modules that define methods."""
+  values = [s.value for s in settings if s.macro == METHOD_MODULE]
+  value = values[-1] if values else None
+  if value is None or isinstance(value, str):
+    return (value,) if value else ()
+  return tuple(map(str, value))
 
 
 def config_text() -> str:
@@ -183,7 +208,7 @@ def _apply(
   given = set()
   for setting in settings:
     key = (setting.scope, setting.selector, setting.parameter)
-    if setting.is_required and key in given:
+    if setting.is_declaration and key in given:
       continue  # a declaration takes no value away, whatever the order
     given.add(key)
     try:

@@ -17,6 +17,7 @@ from gin import config_parser
 from prompt_tuning.launch.gin_files import SearchPath
 
 REQUIRED = "gin.REQUIRED"
+RECIPE = "method.RECIPE"
 _MACRO = "gin.macro"
 _DYNAMIC = "__gin__.dynamic_registration"
 
@@ -60,6 +61,11 @@ class Setting:
   def is_required(self) -> bool:
     """Whether this declares a value that somebody else must give."""
     return _name_of(self.value) == REQUIRED
+
+  @property
+  def is_declaration(self) -> bool:
+    """Whether it leaves the value to somebody: a user, or a method's recipe."""
+    return _name_of(self.value) in (REQUIRED, RECIPE)
 
   def references(self) -> Iterator[Any]:
     """Yield every reference inside the value."""
