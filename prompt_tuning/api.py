@@ -36,16 +36,23 @@ from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import conclusion, feed, load, train, tuning_result
 from prompt_tuning.jobs.settings import Dataset, Evaluation, MeshShape, listed
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.setup import task_words
+from prompt_tuning.jobs.train_job import TrainJob, TunerFactory
 from prompt_tuning.jobs.tuning_result import Trained
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
 from prompt_tuning.models.t5.decoding import Method
-from prompt_tuning.tuners.initializers import Initializer
+from prompt_tuning.tuners.initializers import (
+  ClassLabels,
+  Initializer,
+  SampledVocabulary,
+)
+from prompt_tuning.tuners.prompt import Prompt
 
-# A file or folder that holds a prompt, its vectors [P, H], anything else that
-# was tuned (of a training its best), or None for the model without a prompt.
-PromptLike = str | os.PathLike[str] | np.ndarray | Runs | Trained | None
+# A file or folder of what was tuned (a run, a bundle, an export, an adapter, a
+# prompt), the vectors [P, H] of a prompt, one run, a training (its best), or
+# None for the model itself.
+TunedLike = str | os.PathLike[str] | np.ndarray | Runs | Trained | None
 # A name for all texts, or one for each; None where there is only one prompt.
 Prompts = str | Sequence[str] | None
 # A task by its name, or as `pt.custom.declare` returned it.
@@ -160,21 +167,27 @@ class Model:
   backbone: Backbone = dataclasses.field(repr=False)
   names: tuple[str, ...] = ()
 
-  def with_prompts(self, named: Mapping[str, PromptLike]) -> "Model":
-    """Return the same model with other prompts, which any batch may mix.
+  def with_tuned(self, named: Mapping[str, TunedLike]) -> "Model":
+    """Return the same model with what was tuned for it, by any methods.
+
+    A batch may mix all of it.
 
     Args:
-      named: name -> prompt; None is the model without a prompt.
+      named: name -> what was tuned; None is the model itself.
 
     Raises:
-      CheckpointError: a file without a prompt, or one of another width.
-      ValueError: no prompts, several runs under one name, arrays that do not
-        fit the model, or a prompt that was tuned with another one.
+      CheckpointError: a file of nothing that was tuned.
+      ValueError: no names, several runs under one name, arrays that do not fit
+        the model, or what was tuned with another one.
     """
-    runs = join([self._as_runs(name, prompt) for name, prompt in named.items()])
+    runs = join([self._as_runs(name, tuned) for name, tuned in named.items()])
     site_shapes.check(runs.delta, self.predictor.config)
     predictor = dataclasses.replace(self.predictor, runs=runs)
     return Model(predictor, self.backbone, tuple(named))
+
+  def with_prompts(self, named: Mapping[str, TunedLike]) -> "Model":
+    """Return the same model with other prompts, see `with_tuned`."""
+    return self.with_tuned(named)
 
   def predict(
     self,
@@ -304,9 +317,10 @@ class Model:
     task: Task | Sequence[Task],
     *,
     steps: int = 50_000,
+    method: TunerFactory | None = None,
     prompt_length: int = 100,
     initializer: Initializer | None = None,
-    learning_rate: float | Sequence[float] = 0.3,
+    learning_rate: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] = 0,
     batch_size: int = 128,
     dropout_rate: float = 0.1,
@@ -318,20 +332,23 @@ class Model:
     data_dir: str | None = None,
     cache_dir: str | None = None,
   ) -> Trained:
-    """Train prompts; the model stays as it is. Defaults: the public code's.
+    """Tune for a task; the model stays as it is.
 
-    All combinations of several tasks, learning rates and seeds train side by
-    side on the one model, each as it would alone. This is `prompt-tuning train`
-    on one device; what it does not offer (other methods, optimizers, several
-    devices) a `jobs.train_job.TrainJob` and `jobs.train.train` do.
+    Without a method these are prompts, with the public code's settings. All
+    combinations of several tasks, learning rates and seeds train side by side
+    on the one model, each as it would alone. This is `prompt-tuning train` on
+    one device; what it does not offer (other optimizers, several devices) a
+    `jobs.train_job.TrainJob` and `jobs.train.train` do.
 
     Args:
       task: a task or mixture, or several.
       steps: updates.
-      prompt_length: P.
-      initializer: where prompts start from; None: the task's label words, then
-        sampled vocabulary.
-      learning_rate: of Adafactor; one or several.
+      method: a tuning method, such as `IA3()`; None for a prompt in front of
+        the text.
+      prompt_length: P, of that prompt.
+      initializer: where that prompt starts from; None: the task's label words,
+        then sampled vocabulary.
+      learning_rate: one or several; None for that of the method's recipe.
       seeds: one or several.
       batch_size: examples of each run's batches.
       dropout_rate: of the frozen model, while training.
@@ -347,7 +364,7 @@ class Model:
       cache_dir: where tokenised examples are; None for the usual place.
 
     Returns:
-      The prompts and their scores; give it to `with_prompts`.
+      What was trained, and its scores; give it to `with_tuned`.
 
     Raises:
       ValueError: an unknown task, a setting that makes no sense, or a folder
@@ -356,6 +373,8 @@ class Model:
       DivergedError: no run has a finite loss any more.
     """
     names = tuple(map(_name, listed(task)))
+    if method is None:
+      method = _default_prompt(names, prompt_length, initializer)
     config = dataclasses.replace(
       self.backbone.config, dropout_rate=dropout_rate
     )
@@ -365,7 +384,7 @@ class Model:
         config,
         None,
         self._dataset(names, "train", cache_dir, batch_size),
-        tuning_result.tuner(names, prompt_length, initializer),
+        method,
         relative_steps=steps,
         restored_step=restored_step,
         learning_rates=listed(learning_rate),
@@ -418,19 +437,19 @@ class Model:
     )
     return None
 
-  def _as_runs(self, name: str, prompt: PromptLike) -> Runs:
-    if prompt is None:
+  def _as_runs(self, name: str, tuned: TunedLike) -> Runs:
+    if tuned is None:
       return Runs()
-    if isinstance(prompt, Trained):
-      return prompt.prompts[prompt.best]
-    if isinstance(prompt, Runs):
-      if len(prompt) != 1:
-        raise ValueError(f"{name!r} names {len(prompt)} runs; expected one.")
-      return prompt
-    if isinstance(prompt, np.ndarray):
-      return from_vectors(prompt)
-    found = load.load_one(prompt)
-    return load.insist(found, self.backbone, os.fspath(prompt)).runs
+    if isinstance(tuned, Trained):
+      return tuned.runs[tuned.best]
+    if isinstance(tuned, Runs):
+      if len(tuned) != 1:
+        raise ValueError(f"{name!r} names {len(tuned)} runs; expected one.")
+      return tuned
+    if isinstance(tuned, np.ndarray):
+      return from_vectors(tuned)
+    loaded = load.load_one(tuned, self.backbone.config.shape)
+    return load.insist(loaded, self.backbone, os.fspath(tuned)).runs
 
   def _run_ids(self, texts: Sequence[str], prompt: Prompts) -> list[int]:
     if isinstance(texts, str):
@@ -448,6 +467,16 @@ class Model:
         f"model has: {', '.join(self.names) or 'none'}."
       )
     return self.names.index(name)
+
+
+def _default_prompt(
+  tasks: Sequence[str], length: int, initializer: Initializer | None
+) -> TunerFactory:
+  """Choose a prompt in front of the text, as the public demos have it."""
+  if initializer is None:
+    labelled = all(map(task_words, tasks))
+    initializer = ClassLabels() if labelled else SampledVocabulary()
+  return Prompt(encoder_length=length, encoder_init=initializer)
 
 
 def _name(task: Task) -> str:

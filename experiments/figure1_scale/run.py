@@ -24,11 +24,19 @@ from prompt_tuning.models.t5 import cost
 
 HERE = pathlib.Path(__file__).parent
 GROUPS = ("skills", "sst2", "ag_news", "dbpedia")
+RANDOM, PROMPT = "random prompt", "prompt tuning"
+METHODS = (
+  comparison.PLAIN,
+  RANDOM,
+  comparison.INSTRUCTION,
+  PROMPT,
+  comparison.MODEL,
+)
 SHOWN = (
   comparison.MODEL,
-  comparison.PROMPT,
+  PROMPT,
   comparison.INSTRUCTION,
-  comparison.NO_PROMPT,
+  comparison.PLAIN,
 )
 COLOURS = dict(
   zip(SHOWN, ("tab:red", "tab:green", "tab:blue", "tab:grey"), strict=True)
@@ -158,14 +166,14 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 def table(points: Sequence[Point]) -> str:
   """Format mean and standard deviation over seeds as Markdown."""
-  head = ["tasks", "rung", "parameters", *comparison.METHODS]
+  head = ["tasks", "rung", "parameters", *METHODS]
   lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
   for group in dict.fromkeys(point.group for point in points):
     for point in points:
       if point.group != group:
         continue
       cells = [group, point.rung, f"{point.found.parameters:,}"]
-      for method in comparison.METHODS:
+      for method in METHODS:
         values = by_seed(point.found, method)
         cells.append(
           "{:.1f} ± {:.1f}".format(*spread(values)) if values else ""

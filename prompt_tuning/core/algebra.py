@@ -136,11 +136,11 @@ def named_leaves(delta: Delta) -> dict[str, Array]:
   return named
 
 
-def from_named_leaves(named: Mapping[str, Array]) -> Delta:
+def from_named_leaves(named: Mapping[str, Any]) -> Delta:
   """Build the delta whose `named_leaves` these are.
 
   Raises:
-    ValueError: a name that no delta has.
+    ValueError: a name that no delta has, or a site that lacks an array.
   """
   sites: dict[tuple[str, str], dict[str, Array]] = {}
   for path, array in named.items():

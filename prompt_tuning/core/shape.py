@@ -7,7 +7,7 @@ from prompt_tuning.core.delta import ATTENTION_SITES, MLP_SITES
 
 @dataclasses.dataclass(frozen=True)
 class ModelShape:
-  """Sizes of a T5.
+  """Sizes of a T5; those of no model by default.
 
   Attributes:
     emb_dim: features of a token embedding (H).
@@ -19,13 +19,13 @@ class ModelShape:
     mlp_kernels: names of the MLP's kernels into F: `wi`, or `wi_0`, `wi_1`.
   """
 
-  emb_dim: int
-  num_heads: int
-  head_dim: int
-  mlp_dim: int
-  num_encoder_layers: int
-  num_decoder_layers: int
-  mlp_kernels: tuple[str, ...]
+  emb_dim: int = 0
+  num_heads: int = 0
+  head_dim: int = 0
+  mlp_dim: int = 0
+  num_encoder_layers: int = 0
+  num_decoder_layers: int = 0
+  mlp_kernels: tuple[str, ...] = ()
 
   def kernels(self) -> dict[str, tuple[int, int]]:
     """List every kernel: `<sublayer>/<kernel>` -> (inputs, outputs)."""

@@ -14,23 +14,22 @@ from typing import NamedTuple
 import jax
 
 from prompt_tuning.checkpoints import fingerprint
-from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.evaluate import EvalSet, Job, Result
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import comparison, conclusion, feed, run_scores, train
-from prompt_tuning.jobs.compare_job import CompareJob
+from prompt_tuning.jobs.compare_job import CompareJob, title_of
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.jobs.conclusion import Outcome
-from prompt_tuning.jobs.train_job import Run, TrainJob
+from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5 import cost
-from prompt_tuning.tuners import interpret
+from prompt_tuning.tuners.method import name_of
 
 logger = logging.getLogger(__name__)
 
 
 class _Trained(NamedTuple):
-  """One of the two trainings.
+  """One of the trainings.
 
   Attributes:
     outcome: how it ended.
@@ -70,39 +69,46 @@ def compare(
   fit = functools.partial(
     _train, data_dir=data_dir, configuration=configuration, say=say
   )
-  prompts = fit(job.part(job.prompts, "prompts"))
-  if prompts is None:
-    return None
-  conclusion.finish(prompts.outcome)
+  tuned: dict[str, _Trained] = {}
+  for training in job.trainings:
+    done = fit(job.placed(training))
+    if done is None:
+      return None
+    conclusion.finish(done.outcome)
+    tuned[title_of(training)] = done
   sets = {
     name: feed.eval_sets(
       job.test.dataset, name, data_dir, job.test.num_examples
     )
-    for task in dict.fromkeys(run.task for run in job.prompts.runs)
+    for task in job.trainings[0].dataset.names
     for name in (task, job.instructed.get(task, task))
   }
-  scores = _frozen_scores(job, prompts, sets)
-  trained = {comparison.PROMPT: prompts}
+  scores = _frozen_scores(job, tuned, sets)
+  first = next(iter(tuned.values())).outcome
+  trained = dict(tuned)
   if job.models is not None:
-    models = fit(job.part(job.models, "models"))
+    models = fit(job.placed(job.models))
     if models is None:
       return None
     trained[comparison.MODEL] = models
     scores += _model_scores(job, models, sets)
-  model = prompts.outcome.model
-  now = fingerprint.checksum(prompts.outcome.parts.frozen)
-  counts = cost.count_parameters(model.config)
-  found = Comparison(
+  now = fingerprint.checksum(first.parts.frozen)
+  checksums = {done.outcome.checksum for done in tuned.values()}
+  counts = cost.count_parameters(first.model.config)
+  compared = Comparison(
     scores=tuple(scores),
-    seconds={method: own.seconds for method, own in trained.items()},
-    steps={m: int(own.outcome.result.state.step) for m, own in trained.items()},
+    seconds={method: done.seconds for method, done in trained.items()},
+    steps={
+      method: int(done.outcome.result.state.step)
+      for method, done in trained.items()
+    },
     parameters=sum(counts.values()),
-    trained={m: _count_trained(own) for m, own in trained.items()},
-    frozen=now == prompts.outcome.checksum,
+    trained={method: _count_trained(done) for method, done in trained.items()},
+    frozen=checksums == {now},
   )
   if jax.process_index() == 0:
-    comparison.write(job.model_dir, found)
-  return found
+    comparison.write(job.model_dir, compared)
+  return compared
 
 
 def _train(
@@ -130,44 +136,75 @@ def _count_trained(own: _Trained) -> int:
   return sum(leaf.size // leaf.shape[0] for leaf in leaves)
 
 
+class _Asked(NamedTuple):
+  """One evaluation: whose score it is, and of which run in the batch."""
+
+  method: str
+  task: str
+  seed: int | None
+  run: int
+
+
 def _frozen_scores(
-  job: CompareJob, prompts: _Trained, sets: dict[str, list[EvalSet]]
+  job: CompareJob,
+  tuned: Mapping[str, _Trained],
+  sets: Mapping[str, Sequence[EvalSet]],
 ) -> list[Score]:
   """Score everything that leaves the model as it is, in one go."""
-  outcome = prompts.outcome
-  trained = conclusion.runs_of(outcome, prompts.trainable)
-  runs = outcome.job.runs
-  parts = [Runs(), trained]
-  asked: list[tuple[str, Run | None, str, int]] = []
-  for k, run in enumerate(runs):
-    asked.append((comparison.PROMPT, run, run.task, 1 + k))
-  if trained.delta.virtual is not None:
-    parts.append(_random_prompts(trained, [run.seed for run in runs]))
-    for k, run in enumerate(runs):
-      asked.append((comparison.RANDOM_PROMPT, run, run.task, 1 + len(runs) + k))
-  for task in dict.fromkeys(run.task for run in runs):
-    asked.append((comparison.NO_PROMPT, None, task, 0))
+  parts, asked = [Runs()], []
+  for task in job.trainings[0].dataset.names:
+    asked.append(_Asked(comparison.PLAIN, task, None, 0))
     if task in job.instructed:
-      asked.append((comparison.INSTRUCTION, None, task, 0))
+      asked.append(_Asked(comparison.INSTRUCTION, task, None, 0))
+  for done in tuned.values():
+    asked += _ask_method(done, parts)
 
   jobs, owners = [], []
-  for method, owner, task, number in asked:
-    is_asked = method == comparison.INSTRUCTION
-    for dataset in sets[job.instructed[task] if is_asked else task]:
-      jobs.append(Job(dataset, run=number))
-      owners.append((method, task, owner.seed if owner else None))
-  scorer = _scorer(job, outcome, {})
-  results = scorer.evaluate(join(parts), outcome.model.params, jobs)
+  for one in asked:
+    is_instructed = one.method == comparison.INSTRUCTION
+    name = job.instructed[one.task] if is_instructed else one.task
+    for dataset in sets[name]:
+      jobs.append(Job(dataset, run=one.run))
+      owners.append((one.method, one.task, one.seed))
+  outcome = next(iter(tuned.values())).outcome
+  results = _scorer(job, outcome, {}).evaluate(
+    join(parts), outcome.model.params, jobs
+  )
   by_owner: dict[tuple[str, str, int | None], list[Result]] = {}
   for key, result in zip(owners, results, strict=True):
     by_owner.setdefault(key, []).append(result)
   return [
-    Score(*key, run_scores.summary(own).score) for key, own in by_owner.items()
+    Score(*key, run_scores.summary(group).score)
+    for key, group in by_owner.items()
   ]
 
 
+def _ask_method(done: _Trained, parts: list[Runs]) -> list[_Asked]:
+  """Put a method's runs and their random controls into the batch."""
+  outcome = done.outcome
+  trained = conclusion.runs_of(outcome, done.trainable)
+  runs, methods = outcome.job.runs, outcome.parts.tuners
+  first = sum(map(len, parts))
+  parts.append(trained)
+  asked = []
+  for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
+    key = jax.random.key(run.seed)
+    random = conclusion.random_control(trained, k, method, key)
+    if random is not None:
+      number = sum(map(len, parts))
+      parts.append(random)
+      label = conclusion.random_label(method)
+      asked.append(_Asked(label, run.task, run.seed, number))
+  for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
+    title = name_of(type(method))
+    asked.append(_Asked(title, run.task, run.seed, first + k))
+  return asked
+
+
 def _model_scores(
-  job: CompareJob, models: _Trained, sets: dict[str, list[EvalSet]]
+  job: CompareJob,
+  models: _Trained,
+  sets: Mapping[str, Sequence[EvalSet]],
 ) -> list[Score]:
   """Score the tuned models, one after the other."""
   outcome = models.outcome
@@ -182,7 +219,7 @@ def _model_scores(
 def _scorer(
   job: CompareJob,
   outcome: Outcome,
-  sets: dict[str, list[EvalSet]],
+  sets: Mapping[str, Sequence[EvalSet]],
 ) -> run_scores.Scorer:
   return run_scores.Scorer(
     dataclasses.replace(outcome.job, evaluation=job.test),
@@ -192,13 +229,3 @@ def _scorer(
     sets,
     outcome.mesh,
   )
-
-
-def _random_prompts(trained: Runs, seeds: Sequence[int]) -> Runs:
-  """Replace the vectors of all runs by random ones of the same norms."""
-  assert trained.delta.virtual is not None
-  noise = [
-    interpret.random_control(jax.random.key(seed), own)
-    for seed, own in zip(seeds, trained.delta.virtual, strict=True)
-  ]
-  return Runs(Delta(virtual=jax.numpy.stack(noise)), trained.placements)

@@ -2,20 +2,22 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prompt_tuning.data import spec
-from prompt_tuning.jobs.settings import Evaluation
+from prompt_tuning.jobs.settings import Evaluation, listed
 from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.tuners.method import name_of
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareJob:
-  """Prompt tuning beside its baselines, on the same model and tasks.
+  """Tuning methods beside their baselines, on the same model and tasks.
 
   Attributes:
     model_dir: folder of everything.
-    prompts: the prompt tuning: a bank over tasks and seeds.
+    prompts: the tuning of a method, or of several: each a bank over the same
+      tasks, and over seeds.
     models: the model tuning; None leaves it out.
     test: what the final scores are of, and how they are made.
     instructed: task -> the same task with an instruction in words in front, to
@@ -23,13 +25,30 @@ class CompareJob:
   """
 
   model_dir: str
-  prompts: TrainJob
+  prompts: TrainJob | Sequence[TrainJob]
   test: Evaluation
   models: TrainJob | None = None
   instructed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
-    trained = {run.task for run in self.prompts.runs}
+    for job in self.trainings:
+      if not job.tuners:
+        raise ValueError("compare needs a TUNER to compare; it is None.")
+      if job.dataset.names != self.trainings[0].dataset.names:
+        raise ValueError(
+          "The methods to compare train on different tasks: "
+          f"{', '.join(self.trainings[0].dataset.names)} and "
+          f"{', '.join(job.dataset.names)}. Give all of them the same "
+          "MIXTURE_OR_TASK_NAME."
+        )
+    titles = [title_of(job) for job in self.trainings]
+    twice = {title for title in titles if titles.count(title) > 1}
+    if twice:
+      raise ValueError(
+        f"compare has {', '.join(sorted(twice))} twice; give each method once, "
+        "and several settings of one as a bank."
+      )
+    trained = set(self.trainings[0].dataset.names)
     for task, twin in self.instructed.items():
       if task not in trained:
         raise ValueError(
@@ -37,11 +56,26 @@ class CompareJob:
           f"{', '.join(sorted(trained))}."
         )
       spec.get(twin)
-    if not self.prompts.tuners:
-      raise ValueError("compare needs a TUNER for its prompts; it is None.")
 
-  def part(self, job: TrainJob, name: str) -> TrainJob:
+  @property
+  def trainings(self) -> tuple[TrainJob, ...]:
+    """The tuning of every method."""
+    jobs: tuple[TrainJob, ...] = listed(self.prompts)
+    return jobs
+
+  def folder(self, job: TrainJob) -> str:
+    """Name the folder of one of the trainings."""
+    if job is self.models:
+      return "models"
+    alone = len(self.trainings) == 1
+    return "prompts" if alone else title_of(job).replace(" ", "_")
+
+  def placed(self, job: TrainJob) -> TrainJob:
     """Give one of the trainings its folder."""
-    return dataclasses.replace(
-      job, model_dir=str(pathlib.Path(self.model_dir) / name)
-    )
+    folder = pathlib.Path(self.model_dir) / self.folder(job)
+    return dataclasses.replace(job, model_dir=str(folder))
+
+
+def title_of(job: TrainJob) -> str:
+  """Return what reports call the method of a training."""
+  return name_of(type(job.tuners[0]))

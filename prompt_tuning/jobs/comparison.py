@@ -14,20 +14,19 @@ from prompt_tuning.core import files
 from prompt_tuning.jobs import summary
 
 FILE = "comparison.json"
-# The ways to make a frozen model do a task, and the one that changes it.
-NO_PROMPT = "no prompt"
-RANDOM_PROMPT = "random prompt"
+# What stands beside the methods: the model as it is, told in words what to do,
+# and tuned as a whole.
+PLAIN = "frozen model"
 INSTRUCTION = "instruction"
-PROMPT = "prompt tuning"
 MODEL = "model tuning"
-METHODS = (NO_PROMPT, RANDOM_PROMPT, INSTRUCTION, PROMPT, MODEL)
 
 
 class Score(NamedTuple):
   """What one method, with one seed, scores on one task.
 
   Attributes:
-    method: one of `METHODS`.
+    method: `PLAIN`, `INSTRUCTION`, `MODEL`, the title of a tuning method, or
+      the name of its random control.
     task: its name.
     seed: of the training; None where nothing is drawn.
     score: the mean of the task's metrics, in percent.
@@ -71,9 +70,8 @@ class Comparison(NamedTuple):
 
   @property
   def methods(self) -> tuple[str, ...]:
-    """The methods that were compared."""
-    found = {s.method for s in self.scores}
-    return tuple(method for method in METHODS if method in found)
+    """What was compared, in the order of the scores."""
+    return tuple(dict.fromkeys(s.method for s in self.scores))
 
   def mean(self, method: str) -> float:
     """Average a method over tasks, of each the mean over seeds."""

@@ -1,4 +1,4 @@
-"""The end of a training run: the best prompts scored, exported, explained."""
+"""The end of a training run: the best of it scored, exported, explained."""
 
 import pathlib
 from collections.abc import Sequence
@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import files, tree
-from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.partition import FREEZE
-from prompt_tuning.core.types import Params
+from prompt_tuning.core.types import Array, Params
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
@@ -22,10 +21,10 @@ from prompt_tuning.jobs.setup import Setup, task_words
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5 import quantized
 from prompt_tuning.train import logs, loop, optimizers
-from prompt_tuning.tuners import interpret
+from prompt_tuning.tuners.method import Method, noun_of
 
 SUMMARY, CURVE, EXPORTS = "summary.txt", "learning_curve.png", "exports"
-NO_PROMPT, RANDOM_PROMPT = "no prompt", "random prompt"
+PLAIN = "frozen model"  # the control that nothing was learned for
 
 
 class Outcome(NamedTuple):
@@ -77,7 +76,8 @@ def finish(outcome: Outcome) -> str:
   sections.append(_parameters(outcome))
   if outcome.parts.tuners:
     runs = runs_of(outcome, trainable)
-    sections += [_neighbours(outcome, runs), _export(outcome, runs, folder)]
+    exported = _export(outcome, runs, steps, folder)
+    sections += [_neighbours(outcome, runs), exported]
   names = [run.name for run in outcome.job.runs]
   if jax.process_index() == 0:
     summary.learning_curve(logs.read(folder), names, folder / CURVE)
@@ -140,40 +140,57 @@ def _rows(
 
 
 def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
-  """Score the model without a prompt, and with a random one, on every task.
+  """Score the model alone, and with random numbers, on every task.
 
-  The random prompt has the norms of the task's first run.
+  The random ones are those of the task's first run, see `Method.control`.
   """
   scorer, parts = outcome.scorer, outcome.parts
   if not (outcome.job.controls and scorer and parts.tuners):
     return []
   trained = runs_of(outcome, trainable)
   tasks = [run.task for run in outcome.job.runs]
-  jobs, controls, metrics = [], [Runs()], {}
+  jobs, controls, labels = [], [Runs()], [PLAIN]
   for task, sets in scorer.sets.items():
     jobs += [Job(dataset, run=0) for dataset in sets]
-    random = _random(trained, tasks.index(task))
+    first = tasks.index(task)
+    method = outcome.parts.tuners[first]
+    random = random_control(trained, first, method, jax.random.key(first))
     if random is not None:
       jobs += [Job(dataset, run=len(controls)) for dataset in sets]
       controls.append(random)
+      labels.append(random_label(method))
   results = scorer.evaluate(join(controls), outcome.model.params, jobs)
-  for what, is_plain in ((NO_PROMPT, True), (RANDOM_PROMPT, False)):
-    own = [r for r in results if (r.job.run == 0) == is_plain]
-    if own:
-      metrics[what] = run_scores.summary(own).metrics
+  by_label: dict[str, list[Result]] = {}
+  for result in results:
+    by_label.setdefault(labels[result.job.run], []).append(result)
   return [
-    summary.Row(what, None, found, is_control=True)
-    for what, found in metrics.items()
+    summary.Row(label, None, run_scores.summary(group).metrics, is_control=True)
+    for label, group in by_label.items()
   ]
 
 
-def _random(trained: Runs, run: int) -> Runs | None:
-  """Replace the vectors of one run by random ones of the same norms."""
-  if trained.delta.virtual is None:
-    return None
-  virtual = trained.delta.virtual[run]
-  noise = interpret.random_control(jax.random.key(run), virtual)
-  return Runs(Delta(virtual=noise[None]), (trained.placements[run],))
+def random_control(
+  trained: Runs, run: int, method: Method, key: Array
+) -> Runs | None:
+  """Replace what one run learned by random numbers of the same norms.
+
+  Args:
+    trained: any runs.
+    run: number of the run.
+    method: of the run.
+    key: random key.
+
+  Returns:
+    One run; None where the method has no such control.
+  """
+  one = trained.one(run)
+  delta = method.control(one.delta, key)
+  return None if delta is None else Runs(delta, one.placements)
+
+
+def random_label(method: Method) -> str:
+  """Return what reports call a method's random control."""
+  return f"random {noun_of(type(method))}"
 
 
 def _parameters(outcome: Outcome) -> str:
@@ -193,14 +210,15 @@ def _parameters(outcome: Outcome) -> str:
 
 
 def _neighbours(outcome: Outcome, runs: Runs) -> str:
-  """Read the prompts of the first run of every task."""
+  """Read the virtual tokens of the first run of every task."""
   vocabulary = outcome.vocabulary
   embeddings = quantized.embedding_table(outcome.model.params)
   tasks = [run.task for run in outcome.job.runs]
   sections = []
   for task in dict.fromkeys(tasks):
     run = tasks.index(task)
-    for stack, vectors in load.prompt_vectors(runs, run).items():
+    noun = noun_of(type(outcome.parts.tuners[run]))
+    for stack, vectors in load.vectors(runs, run).items():
       labels = _label_ids(outcome, run, stack)
       report = summary.nearest_tokens(
         vectors,
@@ -210,7 +228,7 @@ def _neighbours(outcome: Outcome, runs: Runs) -> str:
         labels,
       )
       name = outcome.job.runs[run].name
-      sections.append(f"{stack} prompt {name}".rstrip() + f"\n{report}")
+      sections.append(f"{stack} {noun} {name}".rstrip() + f"\n{report}")
   return "\n\n".join(sections)
 
 
@@ -225,14 +243,19 @@ def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
   return sorted(i for i in ids if vocabulary.pieces([i])[0].strip("\u2581"))
 
 
-def _export(outcome: Outcome, runs: Runs, folder: pathlib.Path) -> str:
+def _export(
+  outcome: Outcome, runs: Runs, steps: Sequence[int], folder: pathlib.Path
+) -> str:
   """Export every run; say where to."""
   if jax.process_index():
     return ""
   lines = []
   for k, run in enumerate(outcome.job.runs):
     target = folder / EXPORTS / run.name
-    done = export.export(runs, k, target, outcome.model.config)
-    lines += [f"prompt: {path}" for path in done.paths]
+    origin = export.Origin(
+      outcome.parts.tuners[k], run.task, steps[k], outcome.model.fingerprint
+    )
+    done = export.export(runs, k, target, origin, outcome.model.config)
+    lines += [f"{origin.noun}: {path}" for path in done.paths]
     lines += [f"note, {target}: {note}" for note in done.notes]
   return "\n".join(lines)

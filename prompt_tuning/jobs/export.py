@@ -1,17 +1,26 @@
-"""Writing prompts where others can use them: NumPy files, PEFT adapters."""
+"""Writing what was tuned where others can use it.
+
+The delta is always written. A NumPy file, as T5X's prompt tuning has it, and a
+PEFT adapter are views, written where they can say the same.
+"""
 
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints import peft, prompts
+from prompt_tuning.checkpoints.delta import SavedDelta
+from prompt_tuning.core import algebra
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import load
-from prompt_tuning.jobs.load import prompt_vectors
+from prompt_tuning.jobs import identity, load
+from prompt_tuning.jobs.load import Tuned, vectors
 from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.tuners.method import Method, name_of, noun_of
 
 NPY, PEFT = "npy", "peft"
-FORMATS = (NPY, PEFT)
+VIEWS = (NPY, PEFT)
 
 
 class Exported(NamedTuple):
@@ -26,59 +35,110 @@ class Exported(NamedTuple):
   notes: tuple[str, ...]
 
 
+class Origin(NamedTuple):
+  """Where a run comes from, for what is written about it.
+
+  Attributes:
+    method: of the run; None where it is not known.
+    task: its task or mixture.
+    step: at which it was saved, as T5X counts.
+    backbone: fingerprint of the model that it was trained with.
+  """
+
+  method: Method | None = None
+  task: str | None = None
+  step: int | None = None
+  backbone: str | None = None
+
+  @property
+  def noun(self) -> str:
+    """What reports call that which was learned."""
+    return noun_of(type(self.method)) if self.method else "delta"
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """The same as JSON values."""
+    about: dict[str, Any] = {
+      "task": self.task,
+      "step": self.step,
+      "backbone": self.backbone,
+    }
+    if self.method is not None:
+      about["method"] = identity.describe_method(self.method)
+      about["title"] = name_of(type(self.method))
+    return {name: value for name, value in about.items() if value is not None}
+
+
 def export(
   runs: Runs,
   run: int,
   folder: str | os.PathLike[str],
+  origin: Origin,
   model: T5Config | None = None,
-  formats: tuple[str, ...] = FORMATS,
+  views: Sequence[str] = VIEWS,
 ) -> Exported:
-  """Export the prompt of one run.
+  """Export one run.
 
   Args:
     runs: any runs.
     run: number of the run.
-    folder: where files go: `prompt.npy` (`prompt_decoder.npy` for one in the
-      decoder), which T5X's prompt tuning loads, and the folder `peft`. What is
-      there is replaced.
+    folder: where to: the folder `delta`; `prompt.npy` (`prompt_decoder.npy` for
+      virtual tokens in the decoder), which T5X's prompt tuning loads; the
+      folder `peft`. What is there is replaced.
+    origin: where the run comes from.
     model: the backbone, for what PEFT records about it.
-    formats: which of `FORMATS` to write.
+    views: which of `VIEWS` to write.
 
   Returns:
     What was written.
 
   Raises:
-    CheckpointError: it cannot be written.
+    CheckpointError: the run changes nothing, or there is no place to write to.
   """
   folder = pathlib.Path(folder)
-  vectors = prompt_vectors(runs, run)
-  placement = runs.placements[run]
-  paths: list[pathlib.Path] = []
-  notes = []
-  if not vectors:
-    notes.append("no prompt to export")
-  if placement.encoder_suffix:
-    notes.append("the prompt stands after the input text")
-  for stack, values in vectors.items():
-    if NPY in formats:
-      name = "prompt.npy" if stack == "encoder" else f"prompt_{stack}.npy"
-      prompts.write_npy(folder / name, values, overwrite=True)
-      paths.append(folder / name)
-  if PEFT in formats and vectors:
-    if placement.encoder_suffix or "decoder" in vectors:
-      notes.append("PEFT has no prompt there: no adapter")
-    else:
-      peft.write_peft(
-        folder / PEFT, vectors["encoder"], model=model, overwrite=True
-      )
-      paths.append(folder / PEFT)
+  one = runs.one(run)
+  (placement,) = one.placements
+  deltas.write(
+    folder / deltas.FOLDER, SavedDelta(one.delta, placement, origin.about)
+  )
+  paths = [folder / deltas.FOLDER]
+  notes: list[str] = []
+  if NPY in views:
+    paths += _write_arrays(one, folder, notes)
+  if PEFT in views:
+    paths += _write_adapter(one, folder, model, notes)
   return Exported(tuple(paths), tuple(notes))
+
+
+def _write_arrays(
+  one: Runs, folder: pathlib.Path, notes: list[str]
+) -> list[pathlib.Path]:
+  """Write the vectors of virtual tokens, where they are everything."""
+  stacks = vectors(one, 0)
+  if not stacks:
+    return []
+  if not is_only_virtual(one):
+    notes.append("more than virtual tokens was learned: no NumPy file")
+    return []
+  if one.placements[0].encoder_suffix:
+    notes.append("the virtual tokens stand after the input text")
+  paths = []
+  for stack, values in stacks.items():
+    name = "prompt.npy" if stack == "encoder" else f"prompt_{stack}.npy"
+    prompts.write_npy(folder / name, values, overwrite=True)
+    paths.append(folder / name)
+  return paths
+
+
+def is_only_virtual(runs: Runs) -> bool:
+  """Say whether nothing but virtual tokens was learned."""
+  return set(algebra.named_leaves(runs.delta)) == {"virtual"}
 
 
 def export_all(
   src: str,
   dst: str,
-  formats: tuple[str, ...] = FORMATS,
+  views: Sequence[str] = VIEWS,
   model: T5Config | None = None,
 ) -> list[str]:
   """Export every run of a folder or bundle.
@@ -86,7 +146,7 @@ def export_all(
   Args:
     src: see `load.load`.
     dst: where to; runs that have names get a folder each.
-    formats: see `export`.
+    views: see `export`.
     model: the backbone.
 
   Returns:
@@ -94,17 +154,44 @@ def export_all(
 
   Raises:
     CheckpointError: nothing that was tuned, or no place to write to.
-    ValueError: a tuned model, or no prompt.
+    ValueError: a tuned model.
   """
-  found = load.load(src)
-  if found.weights:
+  tuned = load.load(src, model.shape if model else None)
+  if tuned.weights:
     raise ValueError(
-      f"{src} holds a tuned model: there is no prompt to export."
+      f"{src} holds a tuned model: there is no delta to export. Convert its "
+      "checkpoint instead."
     )
   lines = []
-  for run, name in enumerate(found.names):
+  for run, name in enumerate(tuned.names):
     folder = os.path.join(dst, name)
-    done = export(found.runs, run, folder, model, formats)
+    done = export(tuned.runs, run, folder, _origin(tuned, run), model, views)
     lines += [f"{path}: written" for path in done.paths]
     lines += [f"note, {folder}: {note}" for note in done.notes]
   return lines
+
+
+def _origin(tuned: Tuned, run: int) -> Origin:
+  return Origin(
+    tuned.methods[run] if tuned.methods else None,
+    tuned.tasks[run] if tuned.tasks else None,
+    tuned.step,
+    tuned.fingerprint,
+  )
+
+
+def _write_adapter(
+  one: Runs,
+  folder: pathlib.Path,
+  model: T5Config | None,
+  notes: list[str],
+) -> list[pathlib.Path]:
+  """Write a PEFT adapter, where PEFT has one that says the same."""
+  stacks = vectors(one, 0)
+  if not is_only_virtual(one):
+    return []
+  if one.placements[0].encoder_suffix or "decoder" in stacks:
+    notes.append("PEFT has no virtual tokens there: no adapter")
+    return []
+  peft.write_peft(folder / PEFT, stacks["encoder"], model=model, overwrite=True)
+  return [folder / PEFT]

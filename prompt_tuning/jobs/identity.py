@@ -20,11 +20,15 @@ from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.tuners import discovery
-from prompt_tuning.tuners.method import Method, name_of
+from prompt_tuning.tuners.method import (
+  FLAX_FIELDS,
+  INITIALISER,
+  Method,
+  name_of,
+  settings_of,
+)
 
 _CLASS = "class"
-_FLAX_FIELDS = ("parent", "name")
-_INITIALISER = "_init"  # how fields end that only initialisation reads
 
 
 def identity(
@@ -104,12 +108,11 @@ def describe_method(method: Method) -> dict[str, Any]:
   Raises:
     ValueError: a setting that JSON cannot hold as it is.
   """
-  settings = _parts(method)
+  kind, settings = settings_of(method)
   for name, value in settings.items():
-    if not name.endswith(_INITIALISER):
-      _check_plain(f"{name_of(type(method))}.{name}", value)
-  described = {name: describe(value) for name, value in settings.items()}
-  return {_CLASS: discovery.bundle_name(type(method)), **described}
+    _check_plain(f"{name_of(kind)}.{name}", value)
+  described = {n: describe(part) for n, part in _parts(method).items()}
+  return {_CLASS: discovery.bundle_name(kind), **described}
 
 
 def _check_plain(where: str, value: Any) -> None:
@@ -131,7 +134,7 @@ def _check_plain(where: str, value: Any) -> None:
     f"{where} is {value!r} ({type(value).__name__}), which a bundle cannot "
     "hold. Settings of a method are numbers, text, lists, and mappings of text "
     f"to these ({_CLASS!r} not among the names); initialisers go into fields "
-    f"that end in {_INITIALISER!r}."
+    f"that end in {INITIALISER!r}."
   )
 
 
@@ -167,18 +170,14 @@ def describe(value: Any) -> Any:
 def _parts(value: Any) -> dict[str, Any]:
   if dataclasses.is_dataclass(value):
     names = [field.name for field in dataclasses.fields(value)]
-    return {n: getattr(value, n) for n in names if n not in _FLAX_FIELDS}
+    return {n: getattr(value, n) for n in names if n not in FLAX_FIELDS}
   return {n: v for n, v in vars(value).items() if not n.startswith("_")}
 
 
 def without_initialisers(method: Method) -> Method:
   """Make the same method with the initialisers that it has by default."""
-  settings = {
-    name: value
-    for name, value in _parts(method).items()
-    if not name.endswith(_INITIALISER)
-  }
-  return type(method)(**settings)
+  kind, settings = settings_of(method)
+  return kind(**settings)
 
 
 def rebuild(described: Mapping[str, Any]) -> Method:
@@ -199,7 +198,7 @@ def rebuild(described: Mapping[str, Any]) -> Method:
   settings = {
     name: _restored(value)
     for name, value in described.items()
-    if name != _CLASS and not name.endswith(_INITIALISER)
+    if name != _CLASS and not name.endswith(INITIALISER)
   }
   unknown = sorted(settings.keys() - known)
   if unknown:

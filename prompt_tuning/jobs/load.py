@@ -7,20 +7,25 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.checkpoints import bundle, fingerprint, restore
+from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.bundle import Bundle
+from prompt_tuning.checkpoints.delta import SavedDelta
 from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs.identity import rebuild
-from prompt_tuning.models.t5 import quantized
+from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
-from prompt_tuning.tuners import bank
+from prompt_tuning.tuners import bank, discovery
+from prompt_tuning.tuners.method import Method
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +46,8 @@ class Tuned(NamedTuple):
       does not say.
     step: at which they were saved; None where the file does not say.
     weights: of a single run that tuned the backbone itself: path -> array.
+    methods: of the runs; None among them where it is not known.
+    tasks: of the runs; None among them where the file does not say.
   """
 
   runs: Runs
@@ -48,22 +55,28 @@ class Tuned(NamedTuple):
   fingerprint: str | None = None
   step: int | None = None
   weights: Mapping[str, np.ndarray] = types.MappingProxyType({})
+  methods: tuple[Method | None, ...] = (None,)
+  tasks: tuple[str | None, ...] = (None,)
 
 
-def load(path: str | os.PathLike[str]) -> Tuned:
+def load(
+  path: str | os.PathLike[str], model: ModelShape | None = None
+) -> Tuned:
   """Load runs.
 
   Args:
     path: MODEL_DIR of a run (the best of each run; the last where nothing was
-      evaluated), a bundle, a `.npy` prompt, a PEFT adapter, or a T5X
-      checkpoint with a prompt.
+      evaluated), a bundle, an export, a `.npy` prompt, a PEFT adapter, or a
+      T5X checkpoint with a prompt.
+    model: shape of the backbone, which some adapters need.
 
   Returns:
     The runs.
 
   Raises:
     CheckpointError: nothing that was tuned, or damaged.
-    ValueError: several tuned models, or an unknown method.
+    ValueError: several tuned models, an unknown method, or an adapter that says
+      what cannot be said here.
   """
   folder = pathlib.Path(path)
   if bundle.is_bundle(folder):
@@ -71,37 +84,68 @@ def load(path: str | os.PathLike[str]) -> Tuned:
   best = sorted(
     (folder / loop.BEST).glob("run_*"), key=lambda p: int(p.name[4:])
   )
-  found = [bundle.read_latest(run) for run in best]
-  if best and all(found):
-    parts = [from_bundle(one[1]) for one in found if one is not None]
+  bundles = [bundle.read_latest(run) for run in best]
+  if best and all(bundles):
+    parts = [from_bundle(one[1]) for one in bundles if one is not None]
     names = tuple(name for part in parts for name in part.names)
     return _side_by_side(parts)._replace(names=names, step=parts[0].step)
   latest = bundle.read_latest(folder / loop.BUNDLES)
   if latest is not None:
     return from_bundle(latest[1])
+  for candidate in (folder, folder / deltas.FOLDER):
+    if deltas.is_delta(candidate):
+      return _from_delta(deltas.read(candidate))
+  return _from_vectors(path)
+
+
+def _from_delta(saved: SavedDelta) -> Tuned:
+  """Take an export; its method's module need not be here."""
+  about = saved.about
+  method = None
+  if "method" in about:
+    try:
+      method = rebuild(about["method"])
+    except ValueError as error:
+      logger.info("Used as it is, without its method. %s", error)
+  delta = jax.tree.map(jnp.asarray, saved.delta)
+  return Tuned(
+    Runs(delta, (saved.placement,)),
+    ("",),
+    about.get("backbone"),
+    about.get("step"),
+    methods=(method,),
+    tasks=(about.get("task"),),
+  )
+
+
+def _from_vectors(path: str | os.PathLike[str]) -> Tuned:
+  """Read vectors that stand before the text."""
   loaded = restore.open_prompt(path)
   for note in loaded.notes:
     logger.info("%s: %s", path, note)
   values = jnp.asarray(loaded.values)
   placement = Placement(encoder_prefix=tuple(range(len(values))))
-  return Tuned(Runs(Delta(virtual=values[None]), (placement,)), ("",))
+  runs = Runs(Delta(virtual=values[None]), (placement,))
+  return Tuned(runs, ("",), methods=(discovery.of_vectors(*values.shape),))
 
 
-def load_one(path: str | os.PathLike[str]) -> Tuned:
-  """Load what was tuned, and insist that it is a single prompt, see `load`.
+def load_one(
+  path: str | os.PathLike[str], model: ModelShape | None = None
+) -> Tuned:
+  """Load what was tuned, and insist that it is a single run, see `load`.
 
   Raises:
     ValueError: it is several, or a tuned model.
   """
-  found = load(path)
-  if found.weights:
-    raise ValueError(f"{path} holds a tuned model, not a prompt.")
-  if len(found.runs) > 1:
+  tuned = load(path, model)
+  if tuned.weights:
+    raise ValueError(f"{path} holds a tuned model: its weights, not a delta.")
+  if len(tuned.runs) > 1:
     raise ValueError(
-      f"{path} holds {len(found.runs)} runs ({', '.join(found.names)}); name "
+      f"{path} holds {len(tuned.runs)} runs ({', '.join(tuned.names)}); name "
       f"the bundle of one of them: {loop.BEST}/run_<number>/step_<step>."
     )
-  return found
+  return tuned
 
 
 def from_bundle(saved: Bundle) -> Tuned:
@@ -126,9 +170,9 @@ def from_bundle(saved: Bundle) -> Tuned:
   }
   if weights and len(chosen) > 1:
     raise ValueError(_ONE_MODEL)
-  runs = Runs()
+  runs, methods = Runs(), []
   if described["tuners"]:
-    tuners = [rebuild(described["tuners"][k]) for k in chosen]
+    methods = [rebuild(described["tuners"][k]) for k in chosen]
     params = tree.unflatten(
       {
         path: jnp.asarray(array)
@@ -136,14 +180,16 @@ def from_bundle(saved: Bundle) -> Tuned:
         if not path.startswith(_MODEL)
       }
     )
-    delta = bank.apply_bank(tuners[0], params["tuner"])
-    runs = Runs(delta, tuple(tuner.placement for tuner in tuners))
+    delta = bank.apply_runs(methods, params["tuner"])
+    runs = Runs(delta, tuple(method.placement for method in methods))
   return Tuned(
     runs,
     tuple(described["runs"][k]["name"] for k in chosen),
     described["backbone"]["fingerprint"],
     saved.manifest["step"] + described["start_step"],
     {path: array[0] for path, array in weights.items()},
+    tuple(methods) or (None,) * len(chosen),
+    tuple(described["runs"][k]["task"] for k in chosen),
   )
 
 
@@ -153,8 +199,13 @@ def _side_by_side(parts: Sequence[Tuned]) -> Tuned:
     return parts[0]
   if any(part.weights for part in parts):
     raise ValueError(_ONE_MODEL)
-  runs = join([part.runs for part in parts])
-  return Tuned(runs, (), parts[0].fingerprint)
+  return Tuned(
+    join([part.runs for part in parts]),
+    (),
+    parts[0].fingerprint,
+    methods=tuple(m for part in parts for m in part.methods),
+    tasks=tuple(task for part in parts for task in part.tasks),
+  )
 
 
 def applied(tuned: Tuned, model: Backbone) -> Backbone:
@@ -203,13 +254,13 @@ def insist(tuned: Tuned, model: Backbone, path: str) -> Tuned:
   Raises:
     ValueError: they were tuned with another backbone, or have another width.
   """
-  virtual = tuned.runs.delta.virtual
-  width = model.config.emb_dim
-  if virtual is not None and virtual.shape[-1] != width:
+  try:
+    site_shapes.check(tuned.runs.delta, model.config)
+  except ValueError as error:
     raise ValueError(
-      f"The prompt of {path} has {virtual.shape[-1]} features, the model "
-      f"{width}; use the model that it was trained with."
-    )
+      f"{path} does not fit the model; use the one that it was trained with. "
+      f"{error}"
+    ) from error
   if tuned.fingerprint not in (None, model.fingerprint):
     raise ValueError(
       f"{path} was tuned with the backbone {tuned.fingerprint}, but the "
@@ -242,7 +293,8 @@ def load_several(
   elif not isinstance(paths, Mapping):
     paths = {str(number): path for number, path in enumerate(paths)}
   parts = {
-    name: insist(load(path), model, path) for name, path in paths.items()
+    name: insist(load(path, model.config.shape), model, path)
+    for name, path in paths.items()
   }
   names = [
     "_".join(filter(None, (name, own)))
@@ -257,8 +309,8 @@ def load_several(
   )
 
 
-def encoder_prompt(path: str) -> np.ndarray:
-  """Read the vectors of one prompt, to start another one from.
+def encoder_vectors(path: str) -> np.ndarray:
+  """Read the virtual tokens of one run, to start others from.
 
   Args:
     path: see `load`.
@@ -267,26 +319,27 @@ def encoder_prompt(path: str) -> np.ndarray:
     [P, H] float32.
 
   Raises:
-    ValueError: several runs, or none with a prompt in the encoder only.
+    ValueError: several runs, or none with virtual tokens in the encoder only.
   """
-  vectors = prompt_vectors(load_one(path).runs, 0)
-  if list(vectors) != ["encoder"]:
+  stacks = vectors(load_one(path).runs, 0)
+  if list(stacks) != ["encoder"]:
     raise ValueError(
-      f"PROMPT_FILE {path} has prompts in {sorted(vectors) or 'no place'}; "
-      "expected one in the encoder."
+      f"PROMPT_FILE {path} has virtual tokens in "
+      f"{' and '.join(sorted(stacks)) or 'no place'}; expected some in the "
+      "encoder, and there only."
     )
-  return vectors["encoder"]
+  return stacks["encoder"]
 
 
-def prompt_vectors(runs: Runs, run: int) -> dict[str, np.ndarray]:
-  """Take the vectors of one run's prompts.
+def vectors(runs: Runs, run: int) -> dict[str, np.ndarray]:
+  """Take the vectors of one run's virtual tokens.
 
   Args:
     runs: any runs.
     run: number of the run.
 
   Returns:
-    `encoder` and `decoder`, where there is such a prompt -> [P, H] float32.
+    `encoder` and `decoder`, where there are such tokens -> [P, H] float32.
   """
   placement, virtual = runs.placements[run], runs.delta.virtual
   rows = {

@@ -193,7 +193,7 @@ def _context(run: Run, table: Array, vocabulary: Vocabulary) -> Context:
     embeddings=table,
     tokenize=vocabulary.encode,
     label_words=task_words(run.task),
-    load_prompt=load.encoder_prompt,
+    load_prompt=load.encoder_vectors,
   )
 
 
@@ -273,7 +273,7 @@ def _produce(tuners: Sequence[Method]) -> Produce:
   def produce(params: Params, keys: Array | None) -> Delta:
     if not tuners:
       return Delta()
-    return bank.apply_bank(tuners[0], params, keys)
+    return bank.apply_runs(tuners, params, keys)
 
   return produce
 

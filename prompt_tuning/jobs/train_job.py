@@ -24,8 +24,9 @@ from prompt_tuning.train.optimizers import OptimizerFactory
 from prompt_tuning.train.schedules import FactorSchedule, Schedule
 from prompt_tuning.tuners.method import Method
 
-# Called with those fields of the model that it has too; see `build_tuner`.
-TunerFactory = Callable[..., Method]
+# A method; or a class or a partial of one, which is called with what the model
+# gives it. See `build_tuner`.
+TunerFactory = Method | Callable[..., Method]
 
 
 class Run(NamedTuple):
@@ -220,14 +221,14 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
   """Build a tuning method for a model.
 
   Args:
-    factory: a class of `tuners`, or a partial of one.
+    factory: a method, a class of `tuners`, or a partial of one.
     model: gives the fields that the class lists in `from_model`.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: it is built already, or it is no tuning method.
+    ValueError: it is no tuning method.
   """
   kind = method_class(factory)
   if kind is None:
@@ -235,11 +236,16 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
       "TUNER must be a tuning method without parentheses, such as "
       f"@tuners.Prompt; got {factory!r}."
     )
-  return factory(**{name: getattr(model, name) for name in kind.from_model})
+  given = {name: getattr(model, name) for name in kind.from_model}
+  if isinstance(factory, Method):
+    return factory.clone(**given)
+  return factory(**given)
 
 
 def method_class(factory: TunerFactory | None) -> type[Method] | None:
   """Return the class that a factory builds; None where it is no method."""
+  if isinstance(factory, Method):
+    return type(factory)
   kind: Any = getattr(factory, "func", factory)
   is_method = isinstance(kind, type) and issubclass(kind, Method)
   return kind if is_method else None

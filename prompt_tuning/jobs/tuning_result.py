@@ -1,107 +1,109 @@
-"""Prompts that were just trained, as a notebook holds them."""
+"""What was just trained, as a notebook holds it."""
 
 import dataclasses
-import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from prompt_tuning.checkpoints import prompts
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import conclusion, load
-from prompt_tuning.jobs.setup import task_words
-from prompt_tuning.jobs.train_job import TunerFactory
-from prompt_tuning.tuners.initializers import (
-  ClassLabels,
-  Initializer,
-  SampledVocabulary,
-)
-from prompt_tuning.tuners.prompt import Prompt
+from prompt_tuning.jobs import conclusion, export, load
+from prompt_tuning.jobs.export import Origin
+from prompt_tuning.models.t5.config import T5Config
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """Prompts that were trained side by side, each at its best evaluation.
+  """Runs that were trained side by side, each at its best evaluation.
 
   Attributes:
-    prompts: name -> prompt. Runs are named by what differs, such as `seed0`; a
+    runs: name -> one run. Runs are named by what differs, such as `seed0`; a
       single one by its task.
+    origins: name -> method, task, step and backbone of the run.
     scores: name -> {`<task>/<metric>`: number}; nothing where nothing was
       evaluated.
     best: name of the one with the highest score; else the first.
     steps: name -> the step it is from.
     reason: why training ended: `finished`, `early stopping` or `preempted`.
     summary: what `prompt-tuning train` prints at its end, if a folder was kept.
+    config: of the model that it was trained with.
   """
 
-  prompts: Mapping[str, Runs] = dataclasses.field(repr=False)
+  runs: Mapping[str, Runs] = dataclasses.field(repr=False)
+  origins: Mapping[str, Origin] = dataclasses.field(repr=False)
   scores: Mapping[str, Mapping[str, float]]
   best: str
   steps: Mapping[str, int]
   reason: str
   summary: str = dataclasses.field(default="", repr=False)
+  config: T5Config | None = dataclasses.field(default=None, repr=False)
+
+  @property
+  def prompts(self) -> Mapping[str, Runs]:
+    """The runs, by the name that they have in prompt tuning."""
+    return self.runs
 
   def save(self, path: str | os.PathLike[str], name: str | None = None) -> None:
-    """Write a prompt as a NumPy file, as T5X's prompt tuning does.
+    """Write one run.
 
     Args:
-      path: the file; must not be there yet.
-      name: of the prompt; the best by default.
+      path: `.npy` for the vectors of a prompt, as T5X's prompt tuning writes
+        them (it must not be there yet); any other name for a folder with the
+        delta, which every method has, and its views for other programs.
+      name: of the run; the best by default.
 
     Raises:
       CheckpointError: something is there, or it cannot be written to.
+      ValueError: a `.npy` file cannot hold what was learned.
     """
-    runs = self.prompts[self.best if name is None else name]
-    prompts.write_npy(path, load.prompt_vectors(runs, 0)["encoder"])
-
-
-def tuner(
-  tasks: Sequence[str], length: int, initializer: Initializer | None
-) -> TunerFactory:
-  """Choose a prompt in front of the text, as the public demos have it.
-
-  Args:
-    tasks: names of tasks or mixtures.
-    length: P.
-    initializer: None for the tasks' label words, where they have some, and
-      sampled vocabulary.
-
-  Returns:
-    What makes the tuning method.
-  """
-  if initializer is None:
-    labelled = all(map(task_words, tasks))
-    initializer = ClassLabels() if labelled else SampledVocabulary()
-  return functools.partial(
-    Prompt, encoder_length=length, encoder_init=initializer
-  )
+    name = self.best if name is None else name
+    runs = self.runs[name]
+    if not os.fspath(path).endswith(".npy"):
+      export.export(runs, 0, path, self.origins[name], self.config)
+      return
+    vectors = load.vectors(runs, 0)
+    if not export.is_only_virtual(runs) or "encoder" not in vectors:
+      raise ValueError(
+        f"A NumPy file holds vectors in the encoder's input, and the "
+        f"{self.origins[name].noun} has more, or none; give a path without "
+        ".npy, for a folder."
+      )
+    prompts.write_npy(path, vectors["encoder"])
 
 
 def of(outcome: conclusion.Outcome, summary: str) -> Trained:
-  """Take the best prompts out of a training.
+  """Take the best of every run out of a training.
 
   Args:
     outcome: how it ended; its folder must still be there.
     summary: what `conclusion.finish` said.
 
   Returns:
-    The prompts.
+    What was trained.
   """
   steps, trainable = conclusion.best(outcome)
   together = conclusion.runs_of(outcome, trainable)
   names = [run.name or run.task for run in outcome.job.runs]
-  found = outcome.result.best
-  scores = [-math.inf if one is None else one["score"] for one in found]
+  records = outcome.result.best
+  scores = [-math.inf if one is None else one["score"] for one in records]
+  fingerprint = outcome.model.fingerprint
   return Trained(
     {name: together.one(k) for k, name in enumerate(names)},
     {
+      name: Origin(method, run.task, step, fingerprint)
+      for name, method, run, step in zip(
+        names, outcome.parts.tuners, outcome.job.runs, steps, strict=True
+      )
+    },
+    {
       name: {} if one is None else one["metrics"]
-      for name, one in zip(names, found, strict=True)
+      for name, one in zip(names, records, strict=True)
     },
     names[int(np.argmax(scores))],
     dict(zip(names, steps, strict=True)),
     outcome.result.reason,
     summary,
+    outcome.model.config,
   )

@@ -40,9 +40,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--to",
     nargs="+",
-    choices=export.FORMATS,
-    default=list(export.FORMATS),
-    help="npy: T5X's prompt tuning loads it; peft: an adapter",
+    choices=export.VIEWS,
+    default=list(export.VIEWS),
+    help="beside the delta: npy, as T5X loads it; peft, an adapter",
   )
   parser.add_argument(
     "--config",

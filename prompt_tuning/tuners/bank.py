@@ -9,12 +9,12 @@ import numpy as np
 from flax import linen as nn
 from flax.core import meta
 
-from prompt_tuning.core import tree
+from prompt_tuning.core import algebra, tree
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array, Params
 from prompt_tuning.tuners.initializers import Context
-from prompt_tuning.tuners.method import Inputs, Method, name_of
+from prompt_tuning.tuners.method import Inputs, Method, name_of, settings_of
 
 RUN_AXIS = "run"
 
@@ -79,13 +79,37 @@ def init_bank(
   return Bank(tree.unflatten(stacked), tree.unflatten(axes))
 
 
+def apply_runs(
+  tuners: Sequence[Method], params: Params, keys: Array | None = None
+) -> Delta:
+  """Produce the delta of runs whose methods may have different settings.
+
+  Args:
+    tuners: one per run.
+    params: see `apply_bank`.
+    keys: see `apply_bank`.
+
+  Returns:
+    See `apply_bank`.
+  """
+  first = settings_of(tuners[0])
+  if all(settings_of(tuner) == first for tuner in tuners):
+    return apply_bank(tuners[0], params, keys)
+  deltas = []
+  for k, tuner in enumerate(tuners):
+    own = jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], params)
+    own_keys = None if keys is None else keys[k : k + 1]
+    deltas.append(apply_bank(tuner, own, own_keys))
+  return algebra.join(deltas, [1] * len(deltas))
+
+
 def apply_bank(
   tuner: Method, params: Params, keys: Array | None = None
 ) -> Delta:
   """Produce the delta of all runs at once.
 
   Args:
-    tuner: any of the bank's modules.
+    tuner: any of the bank's modules, which have equal settings.
     params: parameters with a leading run axis.
     keys: [K] random keys of what the method drops while it trains; None where
       it does not train.

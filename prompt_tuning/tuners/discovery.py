@@ -91,6 +91,20 @@ def from_bundle_name(name: str) -> type[Method]:
   return known[name]
 
 
+def of_vectors(length: int, width: int) -> Method | None:
+  """Find the method whose runs are [P, H] vectors before the text.
+
+  Args:
+    length: P.
+    width: H.
+
+  Returns:
+    The method; None where none of this package is.
+  """
+  made = (kind.of_vectors(length, width) for kind in methods().values())
+  return next((method for method in made if method is not None), None)
+
+
 def for_peft() -> Mapping[str, type[Method]]:
   """List the methods that read adapters: PEFT's name -> class."""
   return {

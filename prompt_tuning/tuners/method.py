@@ -17,6 +17,9 @@ from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array
 from prompt_tuning.tuners.initializers import Context
 
+INITIALISER = "_init"  # how fields end that only initialisation reads
+FLAX_FIELDS = ("parent", "name")  # of every module; no settings
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -113,9 +116,20 @@ class Method(nn.Module):
     return f"PEFT has no adapter for {name_of(type(self))}"
 
   @classmethod
+  def of_vectors(cls, length: int, width: int) -> "Method | None":
+    """Return the method whose run is [P, H] vectors before the text, if it is.
+
+    Args:
+      length: P.
+      width: H.
+    """
+    del length, width
+    return None
+
+  @classmethod
   def from_peft(
     cls, adapter: Adapter, model: ModelShape | None
-  ) -> tuple[Delta, Placement]:
+  ) -> tuple["Method", Delta]:
     """Read an adapter of `peft_type`.
 
     Args:
@@ -123,8 +137,8 @@ class Method(nn.Module):
       model: shape of the backbone; None where it is not known.
 
     Returns:
-      The delta of one run, with a run axis of size 1, and where its virtual
-      tokens stand.
+      The method with the adapter's settings, and the delta of one run, with a
+      run axis of size 1.
 
     Raises:
       ValueError: the adapter says what this project cannot.
@@ -140,3 +154,13 @@ def name_of(kind: type[Method]) -> str:
 def noun_of(kind: type[Method]) -> str:
   """Return what reports call that which a method learns."""
   return vars(kind).get("noun") or name_of(kind)
+
+
+def settings_of(method: Method) -> tuple[type[Method], dict[str, Any]]:
+  """Return what decides the delta that a method makes of its parameters."""
+  names = [field.name for field in dataclasses.fields(method)]
+  return type(method), {
+    name: getattr(method, name)
+    for name in names
+    if name not in FLAX_FIELDS and not name.endswith(INITIALISER)
+  }

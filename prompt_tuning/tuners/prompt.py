@@ -57,7 +57,7 @@ class Prompt(Method):
     settings={"multiply_by_parameter_scale": False, "weight_decay": 1e-5},
   )
 
-  emb_dim: int
+  emb_dim: int = 0
   encoder_length: int = 100
   decoder_length: int = 0
   encoder_position: Literal["before", "after"] = "before"
@@ -108,6 +108,11 @@ class Prompt(Method):
           _Vectors(_FOLDERS, shape, padded, name=stack)(context=inputs.context)
         )
     return Delta(virtual=jnp.concatenate(parts))
+
+  @classmethod
+  def of_vectors(cls, length: int, width: int) -> "Prompt":
+    """Return the prompt that such vectors are."""
+    return cls(emb_dim=width, encoder_length=length)
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta | None:

@@ -9,6 +9,7 @@ from prompt_tuning.jobs import comparison
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import main
 
+RANDOM, PROMPT = "random prompt", "prompt tuning"
 TASK = "speaks_of_a_cat"
 
 
@@ -52,21 +53,27 @@ def compared(tmp_path_factory, flags):
 def test_every_method_has_a_score_per_seed(compared):
   found = comparison.read(compared)
   assert found.tasks == (TASK,)
-  assert found.methods == comparison.METHODS
+  assert found.methods == (
+    comparison.PLAIN,
+    comparison.INSTRUCTION,
+    RANDOM,
+    PROMPT,
+    comparison.MODEL,
+  )
   seeds = {
     method: [s.seed for s in found.scores if s.method == method]
     for method in found.methods
   }
   assert seeds == {
-    comparison.NO_PROMPT: [None],
-    comparison.RANDOM_PROMPT: [0, 1],
+    comparison.PLAIN: [None],
+    RANDOM: [0, 1],
     comparison.INSTRUCTION: [None],
-    comparison.PROMPT: [0, 1],
+    PROMPT: [0, 1],
     comparison.MODEL: [0],
   }
   plain, asked = (
     found.of(method, TASK)
-    for method in (comparison.NO_PROMPT, comparison.INSTRUCTION)
+    for method in (comparison.PLAIN, comparison.INSTRUCTION)
   )
   assert plain == asked
 
@@ -75,8 +82,8 @@ def test_costs_and_frozen_weights_are_reported(compared):
   found = comparison.read(compared)
   assert found.frozen
   assert found.parameters == 257_856
-  assert found.trained == {comparison.PROMPT: 400, comparison.MODEL: 257_856}
-  assert found.steps == {comparison.PROMPT: 4, comparison.MODEL: 2}
+  assert found.trained == {PROMPT: 400, comparison.MODEL: 257_856}
+  assert found.steps == {PROMPT: 4, comparison.MODEL: 2}
   assert all(seconds > 0 for seconds in found.seconds.values())
 
 
@@ -97,7 +104,7 @@ def test_the_prompts_are_those_that_eval_scores(
   for seed in (0, 1):
     path = out / "inference_eval" / f"seed{seed}" / f"{TASK}-metrics.jsonl"
     scores.append(json.loads(path.read_text().splitlines()[-1])["accuracy"])
-  assert scores == comparison.read(compared).of(comparison.PROMPT, TASK)
+  assert scores == comparison.read(compared).of(PROMPT, TASK)
 
 
 def test_the_same_command_again_trains_nothing(compared, flags, capsys):
@@ -122,18 +129,18 @@ def test_an_instruction_for_a_task_that_is_not_trained(flags, tmp_path, capsys):
 
 def test_the_table_averages_seeds_and_tasks():
   scores = [
-    Score(comparison.PROMPT, "a", 0, 90.0),
-    Score(comparison.PROMPT, "a", 1, 100.0),
-    Score(comparison.PROMPT, "b", 0, 50.0),
-    Score(comparison.PROMPT, "b", 1, 50.0),
-    Score(comparison.NO_PROMPT, "a", None, 0.0),
-    Score(comparison.NO_PROMPT, "b", None, 10.0),
+    Score(PROMPT, "a", 0, 90.0),
+    Score(PROMPT, "a", 1, 100.0),
+    Score(PROMPT, "b", 0, 50.0),
+    Score(PROMPT, "b", 1, 50.0),
+    Score(comparison.PLAIN, "a", None, 0.0),
+    Score(comparison.PLAIN, "b", None, 10.0),
   ]
   found = Comparison(
-    tuple(scores), {comparison.PROMPT: 12.0}, {comparison.PROMPT: 200}, 1_000,
-    {comparison.PROMPT: 10}, True,
+    tuple(scores), {PROMPT: 12.0}, {PROMPT: 200}, 1_000,
+    {PROMPT: 10}, True,
   )  # fmt: skip
-  np.testing.assert_allclose(found.mean(comparison.PROMPT), 72.5)
+  np.testing.assert_allclose(found.mean(PROMPT), 72.5)
   lines = comparison.table(found).splitlines()
   assert lines[2].split() == ["a", "0.0", "95.0", "±", "7.1"]
   assert lines[3].split() == ["b", "10.0", "50.0", "±", "0.0"]

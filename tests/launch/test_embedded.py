@@ -42,13 +42,13 @@ def compared(tmp_path_factory):
 
 def test_prompts_recover_the_skills(compared):
   for task in compared.tasks:
-    (found,) = compared.of(comparison.PROMPT, task)
+    (found,) = compared.of("prompt tuning", task)
     assert found >= RECOVERED, (task, found)
   assert compared.frozen
 
 
 def test_neither_the_model_nor_noise_has_them(compared):
-  for method in (comparison.NO_PROMPT, comparison.RANDOM_PROMPT):
+  for method in (comparison.PLAIN, "random prompt"):
     for task in compared.tasks:
       (found,) = compared.of(method, task)
       assert found <= CONTROL, (method, task, found)

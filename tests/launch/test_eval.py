@@ -176,7 +176,7 @@ def test_every_task_has_a_table():
 
 def test_a_table_folds_seeds_and_puts_controls_last():
   rows = [
-    Row("no prompt", None, {"t/accuracy": 1.0}, is_control=True),
+    Row("frozen model", None, {"t/accuracy": 1.0}, is_control=True),
     Row("seed0", 10, {"t/accuracy": 50.0, "t/gold_share/no": 3.0}, ""),
     Row("seed1", 1_100_020, {"t/accuracy": 70.0}, ""),
   ]

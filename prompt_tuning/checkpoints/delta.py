@@ -1,0 +1,184 @@
+"""What a method learned, for use without the method: one run's delta on disk.
+
+A folder:
+
+  delta.json          what it is; where virtual tokens stand; the backbone that
+                      it belongs to; sha256 of the arrays
+  delta.safetensors   {name: array}, see `core.algebra.named_leaves`
+  README.md           the same for people
+
+What a method needs for training only, such as a reparameterisation, is gone by
+construction.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints.errors import (
+  CheckpointError,
+  Mismatch,
+  describe,
+  unreadable,
+)
+from prompt_tuning.core import algebra
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
+
+FORMAT, VERSION = "prompt-tuning-delta", 1
+FOLDER = "delta"  # its name inside a run's export
+_MANIFEST, _ARRAYS, _CARD = "delta.json", "delta.safetensors", "README.md"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedDelta:
+  """One run.
+
+  Attributes:
+    delta: with a run axis of size 1.
+    placement: where its virtual tokens stand.
+    about: JSON values: `method` (as bundles describe it), `title`, `task`,
+      `step`, `backbone` (its fingerprint); each may be missing.
+  """
+
+  delta: Delta
+  placement: Placement
+  about: Mapping[str, Any]
+
+
+def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
+  """Write a folder, replacing such a one.
+
+  Args:
+    path: the folder.
+    saved: what to write.
+
+  Raises:
+    CheckpointError: the delta is empty, or there is no place to write to.
+  """
+  arrays = {
+    name: np.ascontiguousarray(array)
+    for name, array in algebra.named_leaves(saved.delta).items()
+  }
+  if not arrays:
+    raise unreadable(path, "a delta to write", "one that changes nothing")
+  data = safetensors.numpy.save(arrays)
+  manifest = {
+    "format": FORMAT,
+    "version": VERSION,
+    "placement": dataclasses.asdict(saved.placement),
+    "about": dict(saved.about),
+    "sha256": hashlib.sha256(data).hexdigest(),
+  }
+  with paths.replacing(path, True, is_delta) as temporary:
+    folder = pathlib.Path(temporary)
+    folder.mkdir()
+    (folder / _ARRAYS).write_bytes(data)
+    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    (folder / _MANIFEST).write_text(text, encoding="utf-8")
+    (folder / _CARD).write_text(_card(saved, arrays), encoding="utf-8")
+
+
+def read(path: str | os.PathLike[str]) -> SavedDelta:
+  """Read a folder that `write` made.
+
+  Args:
+    path: the folder.
+
+  Returns:
+    What is in it.
+
+  Raises:
+    CheckpointError: no such folder, a later version, or a damaged one.
+  """
+  folder = pathlib.Path(path)
+  manifest = _manifest(folder)
+  try:
+    data = (folder / _ARRAYS).read_bytes()
+  except OSError as error:
+    raise unreadable(folder, _ARRAYS, describe(error)) from error
+  digest = hashlib.sha256(data).hexdigest()
+  if digest != manifest.get("sha256"):
+    wrong = Mismatch(_ARRAYS, f"sha256 {manifest.get('sha256')}", digest)
+    raise CheckpointError(folder, [wrong], "The delta is damaged.")
+  try:
+    arrays = safetensors.numpy.load(data)
+    delta = algebra.from_named_leaves(arrays)
+    rows = {
+      name: tuple(map(int, r)) for name, r in manifest["placement"].items()
+    }
+    return SavedDelta(delta, Placement(**rows), manifest["about"])
+  except (
+    safetensors.SafetensorError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+  ) as error:
+    raise unreadable(folder, "a delta", describe(error)) from error
+
+
+def is_delta(path: str | os.PathLike[str]) -> bool:
+  """Say whether a folder calls itself a delta."""
+  try:
+    _manifest(pathlib.Path(path))
+  except CheckpointError:
+    return False
+  return True
+
+
+def _manifest(folder: pathlib.Path) -> dict[str, Any]:
+  try:
+    manifest = json.loads((folder / _MANIFEST).read_bytes())
+  except (OSError, ValueError) as error:
+    raise unreadable(folder, "a delta", describe(error)) from error
+  if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    raise unreadable(folder / _MANIFEST, f"format {FORMAT!r}", "something else")
+  if manifest.get("version") != VERSION:
+    found = f"version {manifest.get('version')}"
+    raise unreadable(folder / _MANIFEST, f"version {VERSION}", found)
+  if not isinstance(manifest.get("about"), dict):
+    raise unreadable(folder / _MANIFEST, "a mapping `about`", "something else")
+  return manifest
+
+
+def _card(saved: SavedDelta, arrays: Mapping[str, np.ndarray]) -> str:
+  """Say for people what this is and how to use it."""
+  about = saved.about
+  count = sum(array.size for array in arrays.values())
+  facts = {
+    "method": about.get("title"),
+    "task": about.get("task"),
+    "step": about.get("step"),
+    "backbone": about.get("backbone"),
+    "numbers": f"{count:,} in {len(arrays)} arrays",
+  }
+  lines = [f"- {name}: {fact}" for name, fact in facts.items() if fact]
+  return "\n".join(
+    [
+      f"# {about.get('title') or 'A delta'}, trained for a frozen T5",
+      "",
+      *lines,
+      "",
+      "Use it with the checkpoint that it was trained with, which is told by",
+      "its fingerprint:",
+      "",
+      "```python",
+      "import prompt_tuning as pt",
+      "",
+      'model = pt.load_model("CHECKPOINT", "sentencepiece.model")',
+      'model = model.with_tuned({"name": "THIS FOLDER"})',
+      'model.predict(["..."], "name")',
+      "```",
+      "",
+    ]
+  )
