@@ -189,7 +189,7 @@ def from_bundle(saved: Bundle) -> Tuned:
     saved.manifest["step"] + described["start_step"],
     {path: array[0] for path, array in weights.items()},
     tuple(methods) or (None,) * len(chosen),
-    tuple(described["runs"][k]["task"] for k in chosen),
+    tuple(described["runs"][k].get("task") for k in chosen),
   )
 
 

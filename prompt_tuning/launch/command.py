@@ -23,6 +23,7 @@ def run(
   work: Callable[[Any, Flags], None],
   configurable: str | None = None,
   keep_programs: bool = True,
+  notes: Callable[[Any], Sequence[str]] = lambda job: (),
 ) -> int:
   """Read flags and gin, build the job, and do it.
 
@@ -33,6 +34,7 @@ def run(
     work: does a job.
     configurable: what gin calls the job; by default as the command.
     keep_programs: whether a later command may find compiled programs.
+    notes: what a dry run also says about a job.
 
   Returns:
     0; 1 where training diverged; 2 where the command line, the configuration,
@@ -51,6 +53,8 @@ def run(
     job = configure(configurable or name, given)
     if given.dry_run:
       print(gin_config.operative_text(), end="")
+      for line in notes(job):
+        print(f"# {line}")
       return 0
     if keep_programs:
       compiled_programs.keep()

@@ -21,7 +21,8 @@ from prompt_tuning.launch.gin_statements import Setting, Unknown
 # Names of modules -> what they add to the table of what gin knows.
 Register = Callable[[Sequence[str]], Mapping[str, Callable[..., Any]]]
 
-METHOD_MODULE = "METHOD_MODULE"
+METHOD_MODULE, OPTIMIZER = "METHOD_MODULE", "OPTIMIZER"
+OPTIMIZERS = ("Adafactor", "ClipByGlobalNorm", "Optax")
 CONFIG, OPERATIVE = "config.gin", "operative_config.gin"
 FLAX_FIELDS = ("name", "parent")  # of every module; no settings
 _NAMED = 4  # files that one message names
@@ -86,11 +87,28 @@ def load(
     *_reference_faults(settings, known),
     *_apply(settings, known),
     *_missing(settings),
+    *_idle_optimizers(settings),
   ]
   if faults:
     gin.clear_config()
     raise ConfigError(faults)
   gin.finalize()
+
+
+def _idle_optimizers(settings: Sequence[Setting]) -> Iterator[str]:
+  """Find settings of an optimizer where a method's recipe chooses it."""
+  values = [s for s in settings if s.macro == OPTIMIZER]
+  if not values or not all(setting.is_declaration for setting in values):
+    return
+  for setting in settings:
+    module, _, name = setting.selector.rpartition(".")
+    is_ours = module in ("", "optimizers") and name in OPTIMIZERS
+    if is_ours and not setting.scope and not setting.is_packaged:
+      yield (
+        f"{setting.origin}: {name}.{setting.parameter} would have no effect: "
+        "the method's recipe chooses the optimizer. To choose it yourself, "
+        f"give --gin.{OPTIMIZER}=@optimizers.{name}() too."
+      )
 
 
 def _modules(settings: Sequence[Setting]) -> tuple[str, ...]:

@@ -129,12 +129,12 @@ def test_an_instruction_for_a_task_that_is_not_trained(flags, tmp_path, capsys):
 
 def test_the_table_averages_seeds_and_tasks():
   scores = [
+    Score(comparison.PLAIN, "a", None, 0.0),
+    Score(comparison.PLAIN, "b", None, 10.0),
     Score(PROMPT, "a", 0, 90.0),
     Score(PROMPT, "a", 1, 100.0),
     Score(PROMPT, "b", 0, 50.0),
     Score(PROMPT, "b", 1, 50.0),
-    Score(comparison.PLAIN, "a", None, 0.0),
-    Score(comparison.PLAIN, "b", None, 10.0),
   ]
   found = Comparison(
     tuple(scores), {PROMPT: 12.0}, {PROMPT: 200}, 1_000,

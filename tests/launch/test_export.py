@@ -5,7 +5,7 @@ import pytest
 
 from prompt_tuning.checkpoints import bundle, restore
 from prompt_tuning.jobs import load
-from prompt_tuning.jobs.identity import describe, rebuild
+from prompt_tuning.jobs.identity import describe_method, rebuild
 from prompt_tuning.launch import main
 from prompt_tuning.tuners.initializers import ClassLabels
 from prompt_tuning.tuners.prompt import Prompt
@@ -24,12 +24,12 @@ def test_every_run_of_a_folder(finished, tmp_path, capsys):
     assert f"{ours}/prompt.npy: written" in out
 
 
-def test_one_bundle_in_one_format(finished, tmp_path):
+def test_one_bundle_in_one_view(finished, tmp_path):
   (path,) = (finished / "best" / "run_1").iterdir()
   argv = ["export", str(path), str(tmp_path), "--to", "npy"]
   assert main.main(argv) == 0
   written = {p.name for p in (tmp_path / "seed1").iterdir()}
-  assert written == {"prompt.npy"}
+  assert written == {"delta", "prompt.npy"}
 
 
 def test_nothing_to_export(tmp_path, capsys):
@@ -53,7 +53,7 @@ def test_a_method_survives_its_description():
     encoder_position="after",
     encoder_init=ClassLabels(["a"]),
   )
-  again = rebuild(describe(prompt))
+  again = rebuild(describe_method(prompt))
   assert again.placement == prompt.placement
   assert again.encoder_length == 3
 
@@ -73,10 +73,10 @@ def test_a_tuned_model_is_no_prompt(tmp_path, capsys):
   }
   manifest = {"run": described, "step": 1}
   bundle.write(tmp_path / "b", bundle.Bundle(manifest, arrays))
-  with pytest.raises(ValueError, match="holds a tuned model, not a prompt"):
+  with pytest.raises(ValueError, match="holds a tuned model: its weights"):
     load.load_one(tmp_path / "b")
   assert main.main(["export", str(tmp_path / "b"), str(tmp_path / "x")]) == 2
-  assert "there is no prompt to export" in capsys.readouterr().err
+  assert "there is no delta to export" in capsys.readouterr().err
   assert not (tmp_path / "x").exists()
 
 

@@ -270,7 +270,7 @@ def test_the_demo_means_what_it_meant():
   assert job.objective.z_loss == 1e-4
   assert job.objective.label_smoothing == 0
   assert job.objective.loss_normalizing_factor is None
-  optimizer = job.optimizer
+  optimizer = job.run_optimizer
   assert (optimizer.decay_rate, optimizer.weight_decay) == (0.8, 1e-5)
   assert not optimizer.multiply_by_parameter_scale
   assert job.evaluation.decoder.num_decodes == 1
