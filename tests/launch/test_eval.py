@@ -185,4 +185,4 @@ def test_a_table_folds_seeds_and_puts_controls_last():
   assert lines[2].split() == ["seed0", "10", "50.00"]
   assert lines[3].split() == ["seed1", "1,100,020", "70.00"]
   assert lines[4].split() == ["mean", "±", "sd", "60.00", "±", "14.14"]
-  assert lines[5].split() == ["no", "prompt", "1.00"]
+  assert lines[5].split() == ["frozen", "model", "1.00"]

@@ -45,7 +45,7 @@ def test_the_summary_shows_runs_controls_and_frozen_weights(finished):
   table = text.split("\n\n")[0].splitlines()
   assert table[0] == "speaks_of_a_cat"
   first = [line.split()[0] for line in table[3:]]
-  assert first == ["seed0", "seed1", "mean", "no", "random"]
+  assert first == ["seed0", "seed1", "mean", "frozen", "random"]
   assert f"{STEP:,}"[:6] in table[3]
   assert re.search(
     r"^train +tuner/encoder/prompt/prompt/prompt +100x4", text, re.M
