@@ -62,6 +62,22 @@ def test_k_shots_of_it(own_task):
   assert ids == [f"r{row}" for row in chosen]
 
 
+def test_k_shots_read_the_file_once(own_task, monkeypatch):
+  """The draw needs every label, the training only its rows."""
+  readings = []
+  real = custom.rows
+
+  def rows(task, split):
+    readings.append(split)
+    return real(task, split)
+
+  monkeypatch.setattr(custom, "rows", rows)
+  task = registry.get(f"{own_task.name}_k3_seed1")
+  train = task.get_dataset(LENGTHS, split="train", shuffle=False)
+  assert len(list(train)) == 6
+  assert readings == ["train"]
+
+
 def test_a_misspelt_name_finds_it(own_task):
   with pytest.raises(ValueError, match="Did you mean 'own_rooms'"):
     registry.get("own_room")
