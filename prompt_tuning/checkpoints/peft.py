@@ -1,76 +1,155 @@
-"""PEFT prompt adapters: `adapter_config.json`, `adapter_model.safetensors`.
+"""PEFT's adapters: `adapter_config.json` and `adapter_model.safetensors`.
+
+What stands in an adapter is for tuning methods to say and to read, see
+`core.adapter`; here are the files, and PEFT's names of a T5's modules.
 
 Source: PEFT 0.21.2, what it writes and what it needs in order to load.
 """
 
 import json
 import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import hf, paths
+from prompt_tuning.checkpoints import hf, paths, peft_names
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
   parsing,
+  unreadable,
 )
 from prompt_tuning.checkpoints.prompts import Prompt, as_prompt
+from prompt_tuning.checkpoints.source import missing
+from prompt_tuning.core import algebra
+from prompt_tuning.core.adapter import Adapter
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.tuners import discovery
+from prompt_tuning.tuners.method import Method
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-TENSOR = "prompt_embeddings"
-# Adapters of these types are nothing but prompt vectors when saved: whatever
-# produced them in training is not kept.
-_TYPES = ("PROMPT_TUNING", "P_TUNING")
 _TASKS = ("SEQ_2_SEQ_LM", None)
 _VERSION = "0.21.2"
 
 
-def read_peft(path: str) -> Prompt:
-  """Read the prompt of an adapter.
-
-  PEFT allocates one prompt for the encoder and one for the decoder of a
-  sequence-to-sequence model, and then only ever uses the first: of the [2P, H]
-  it saves by default, rows P and above were never trained or read.
+def read(
+  path: str | os.PathLike[str], model: ModelShape | None = None
+) -> tuple[Method, Delta]:
+  """Read an adapter with the tuning method that knows its kind.
 
   Args:
     path: the adapter's folder.
+    model: sizes of the T5; None where they are not known.
 
   Returns:
-    The encoder's prompt, [P, H].
+    The method, with the adapter's settings, and the delta of one run.
 
   Raises:
-    CheckpointError: not such an adapter, or one whose tensor does not have the
-      size that its configuration says.
+    CheckpointError: not an adapter, a damaged one, or one that says what cannot
+      be said here.
   """
+  path = os.fspath(path)
+  adapter = read_adapter(path, model)
+  kind = discovery.for_peft()[adapter.config["peft_type"]]
+  try:
+    return kind.from_peft(adapter, model)
+  except ValueError as error:
+    expected = "an adapter that says what can be said here"
+    raise unreadable(path, expected, str(error).rstrip(".")) from error
+
+
+def read_adapter(
+  path: str | os.PathLike[str], model: ModelShape | None = None
+) -> Adapter:
+  """Read the files of an adapter.
+
+  Args:
+    path: the adapter's folder.
+    model: sizes of the T5, so that missing arrays show; None where they are not
+      known: then there are as many layers as there are arrays of.
+
+  Returns:
+    Its configuration as it stands, and its arrays, float32.
+
+  Raises:
+    CheckpointError: lists everything that is missing, not finite, or of no
+      kernel of a T5; or a file is damaged.
+  """
+  path = os.fspath(path)
   config = _read_config(path)
-  tensors = hf.file_tensors(os.path.join(path, WEIGHTS))
-  length, width = config["num_virtual_tokens"], config["token_dim"]
-  sizes = [(length, width), (2 * length, width)]
-  wrong = [
-    Mismatch(name, f"only {TENSOR}", str(leaf))
-    for name, leaf in tensors.items()
-    if name != TENSOR
-  ]
-  leaf = tensors.get(TENSOR)
-  if leaf is None or leaf.shape not in sizes:
-    expected = " or ".join(str(list(size)) for size in sizes)
-    wrong.append(Mismatch(TENSOR, expected, str(leaf or "nothing")))
-  if wrong or leaf is None:
+  arrays: dict[str, np.ndarray] = {}
+  kernels: dict[tuple[str, int, str], np.ndarray] = {}
+  wrong = []
+  for name, leaf in hf.file_tensors(os.path.join(path, WEIGHTS)).items():
+    array = leaf.read(np.dtype(np.float32))
+    place = peft_names.parse(name)
+    if not np.isfinite(array).all():
+      wrong.append(Mismatch(name, "finite numbers", "NaN or infinite ones"))
+    if place is not None:
+      kernels[place] = array
+    elif name.startswith(peft_names.PREFIX):
+      wrong.append(Mismatch(name, "an array of a kernel of a T5", str(leaf)))
+    else:
+      arrays[name] = array
+  there = {(site, layer) for site, layer, _ in kernels}
+  wrong += _absent(config, there, model)
+  if wrong:
     raise CheckpointError(path, wrong)
-  notes: tuple[str, ...] = ()
-  if leaf.shape[0] == 2 * length:
-    notes = (
-      f"kept the first {length} of {2 * length} rows: PEFT saves a decoder "
-      "half that it never uses",
-    )
-  return as_prompt(leaf.read()[:length], "peft", path, notes)
+  return Adapter(config, arrays, kernels)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+  """Read a configuration, and check what all adapters have in it."""
+  file = os.path.join(path, CONFIG)
+  with parsing(file, "PEFT's adapter_config.json"):
+    with open(file, encoding="utf-8") as stream:
+      config = json.load(stream)
+    if not isinstance(config, dict):
+      raise ValueError(f"a {type(config).__name__}")
+  allowed = {"peft_type": tuple(discovery.for_peft()), "task_type": _TASKS}
+  wrong = [
+    Mismatch(f"{CONFIG}:{key}", f"one of {values}", repr(config.get(key)))
+    for key, values in allowed.items()
+    if config.get(key) not in values
+  ]
+  if wrong:
+    raise CheckpointError(path, wrong)
+  return config
+
+
+def _absent(
+  config: Mapping[str, Any],
+  there: Collection[tuple[str, int]],
+  model: ModelShape | None,
+) -> list[Mismatch]:
+  """List the modules that a configuration names, and no array is of.
+
+  One that names them by a pattern, or by their layers, says nothing that could
+  be held against the arrays.
+  """
+  names = config.get("target_modules")
+  excluded = config.get("exclude_modules") or []
+  if not isinstance(names, list) or not isinstance(excluded, list):
+    return []
+  if config.get("layers_to_transform") is not None:
+    return []
+  model = model or peft_names.smallest(there)
+  return [
+    missing(name, "its arrays, as target_modules says")
+    for place, name in peft_names.modules(model).items()
+    if place not in there
+    and peft_names.matches(names, name)
+    and not peft_names.matches(excluded, name)
+  ]
 
 
 def is_peft(path: str) -> bool:
-  """Say whether a folder has the configuration of a prompt adapter."""
+  """Say whether a folder has the configuration of an adapter that we read."""
   try:
     _read_config(path)
   except CheckpointError:
@@ -78,31 +157,87 @@ def is_peft(path: str) -> bool:
   return True
 
 
-def _read_config(path: str) -> dict[str, Any]:
-  """Read and check an adapter's configuration."""
-  file = os.path.join(path, CONFIG)
-  with parsing(file, "PEFT's adapter_config.json"):
-    with open(file, encoding="utf-8") as stream:
-      config = json.load(stream)
-    if not isinstance(config, dict):
-      raise ValueError(f"a {type(config).__name__}")
-  allowed = {"peft_type": _TYPES, "task_type": _TASKS}
-  wrong = [
-    Mismatch(f"{CONFIG}:{key}", f"one of {values}", repr(config.get(key)))
-    for key, values in allowed.items()
-    if config.get(key) not in values
-  ]
-  wrong += [
-    Mismatch(f"{CONFIG}:{key}", "a positive integer", repr(config.get(key)))
-    for key in ("num_virtual_tokens", "token_dim")
-    if type(config.get(key)) is not int or config[key] < 1
-  ]
-  if wrong:
-    raise CheckpointError(path, wrong)
-  return config
+def write_adapter(
+  path: str | os.PathLike[str],
+  adapter: Adapter,
+  *,
+  model: T5Config | None = None,
+  base_model: str | None = None,
+  overwrite: paths.Overwrite = False,
+) -> None:
+  """Write an adapter that PEFT loads.
+
+  Args:
+    path: the folder to make.
+    adapter: what a method says.
+    model: the backbone, for the fields that PEFT records about it.
+    base_model: name or path of the Hugging Face backbone, which PEFT records
+      too; not needed for loading.
+    overwrite: whether an adapter may be replaced, or what else.
+
+  Raises:
+    CheckpointError: no place to write.
+  """
+  config: dict[str, Any] = {
+    "auto_mapping": None,
+    "base_model_name_or_path": base_model,
+    "inference_mode": True,
+    "modules_to_save": None,
+    "peft_version": _VERSION,
+    "revision": None,
+    "task_type": "SEQ_2_SEQ_LM",
+  }
+  if "num_virtual_tokens" in adapter.config:
+    config["num_attention_heads"] = model.num_heads if model else None
+    config["num_layers"] = model.num_decoder_layers if model else None
+  places = {(site, layer) for site, layer, _ in adapter.kernels}
+  config |= {
+    name: peft_names.targets(value, places) if type(value) is tuple else value
+    for name, value in adapter.config.items()
+  }
+  tensors = {
+    f"{peft_names.PREFIX}{peft_names.module(site, layer)}.{name}": array
+    for (site, layer, name), array in adapter.kernels.items()
+  }
+  tensors |= adapter.tensors
+  with paths.replacing(path, overwrite, is_peft) as folder:
+    os.mkdir(folder)
+    contiguous = {n: np.ascontiguousarray(a) for n, a in tensors.items()}
+    hf.save_tensors(os.path.join(folder, WEIGHTS), contiguous)
+    with open(os.path.join(folder, CONFIG), "w", encoding="utf-8") as stream:
+      json.dump(config, stream, indent=2, sort_keys=True)
+      stream.write("\n")
 
 
-def write_peft(
+def read_vectors(path: str) -> Prompt:
+  """Read an adapter that is nothing but vectors before the text.
+
+  Args:
+    path: the adapter's folder.
+
+  Returns:
+    The vectors, [P, H].
+
+  Raises:
+    CheckpointError: not such an adapter.
+  """
+  method, delta = read(path)
+  if set(algebra.named_leaves(delta)) != {"virtual"}:
+    found = f"a {read_adapter(path).config['peft_type']} adapter"
+    raise unreadable(path, "vectors before the text", found)
+  assert delta.virtual is not None
+  values = np.asarray(delta.virtual[0])[list(method.placement.encoder_prefix)]
+  rows = max(len(a) for a in read_adapter(path).tensors.values())
+  notes: tuple[str, ...] = ()
+  if rows > len(values):
+    notes = (
+      f"kept the first {len(values)} of {rows} rows: PEFT saves a decoder half "
+      "that it never uses",
+    )
+  return as_prompt(values, "peft", path, notes)
+
+
+def write_vectors(
   path: str | os.PathLike[str],
   values: np.ndarray,
   *,
@@ -110,19 +245,18 @@ def write_peft(
   base_model: str | None = None,
   overwrite: paths.Overwrite = False,
 ) -> None:
-  """Write a prompt as an adapter that PEFT loads.
+  """Write vectors before the text as an adapter.
 
   Args:
     path: the folder to make.
-    values: [P, H]; saved as float32, with one submodule (the encoder).
-    model: the backbone, for the fields that PEFT records about it.
-    base_model: name or path of the Hugging Face backbone, which PEFT records
-      too; not needed for loading.
-    overwrite: whether an adapter may be replaced, or what else.
+    values: [P, H]; saved as float32.
+    model: see `write_adapter`.
+    base_model: see `write_adapter`.
+    overwrite: see `write_adapter`.
 
   Raises:
-    CheckpointError: not a prompt, of another width than the model, or no place
-      to write.
+    CheckpointError: not such vectors, of another width than the model, or no
+      place to write.
   """
   prompt = as_prompt(np.asarray(values), "peft", os.fspath(path))
   length, width = prompt.values.shape
@@ -131,29 +265,10 @@ def write_peft(
       path,
       [Mismatch("prompt", f"[P, {model.emb_dim}]", f"[{length}, {width}]")],
     )
-  config = {
-    "auto_mapping": None,
-    "base_model_name_or_path": base_model,
-    "inference_mode": True,
-    "modules_to_save": None,
-    "num_attention_heads": model.num_heads if model else None,
-    "num_layers": model.num_decoder_layers if model else None,
-    "num_transformer_submodules": 1,
-    "num_virtual_tokens": length,
-    "peft_type": "PROMPT_TUNING",
-    "peft_version": _VERSION,
-    "prompt_tuning_init": "RANDOM",
-    "prompt_tuning_init_text": None,
-    "revision": None,
-    "task_type": "SEQ_2_SEQ_LM",
-    "token_dim": width,
-    "tokenizer_kwargs": None,
-    "tokenizer_name_or_path": None,
-  }
-  with paths.replacing(path, overwrite, is_peft) as folder:
-    os.mkdir(folder)
-    tensors = {TENSOR: np.ascontiguousarray(prompt.values)}
-    hf.save_tensors(os.path.join(folder, WEIGHTS), tensors)
-    with open(os.path.join(folder, CONFIG), "w", encoding="utf-8") as stream:
-      json.dump(config, stream, indent=2, sort_keys=True)
-      stream.write("\n")
+  method = discovery.of_vectors(length, width)
+  assert method is not None
+  adapter = method.to_peft(Delta(virtual=jnp.asarray(prompt.values)[None]))
+  assert isinstance(adapter, Adapter)
+  write_adapter(
+    path, adapter, model=model, base_model=base_model, overwrite=overwrite
+  )

@@ -102,7 +102,7 @@ def _open_folder(path: str) -> Checkpoint:
   if any(pickle in names for pickle in hf.PICKLES):
     hint = "A .bin file is a pickle and never opened; save it as safetensors."
   if peft.CONFIG in names:
-    hint = "This is a PEFT adapter: a prompt, not a model."
+    hint = "This is a PEFT adapter, not a model."
   raise unreadable(path, _EXPECTED, found, hint)
 
 
@@ -205,7 +205,7 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
   name = _local(path)
   with parsing(name, "a prompt: a NumPy file, a PEFT adapter, a checkpoint"):
     if os.path.isfile(os.path.join(name, peft.CONFIG)):
-      return peft.read_peft(name)
+      return peft.read_vectors(name)
     if prompts.is_npy(name) or name.endswith(".npy"):
       return prompts.read_npy(name)
     arrays = npy_files(name)

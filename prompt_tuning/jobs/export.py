@@ -106,7 +106,7 @@ def export(
   if NPY in views:
     paths += _write_arrays(one, folder, notes)
   if PEFT in views:
-    paths += _write_adapter(one, folder, model, notes)
+    paths += _write_adapter(one, folder, origin.method, model, notes)
   return Exported(tuple(paths), tuple(notes))
 
 
@@ -183,15 +183,14 @@ def _origin(tuned: Tuned, run: int) -> Origin:
 def _write_adapter(
   one: Runs,
   folder: pathlib.Path,
+  method: Method | None,
   model: T5Config | None,
   notes: list[str],
 ) -> list[pathlib.Path]:
   """Write a PEFT adapter, where PEFT has one that says the same."""
-  stacks = vectors(one, 0)
-  if not is_only_virtual(one):
+  adapter = method.to_peft(one.delta) if method else "its method is not known"
+  if isinstance(adapter, str):
+    notes.append(f"no adapter: {adapter}")
     return []
-  if one.placements[0].encoder_suffix or "decoder" in stacks:
-    notes.append("PEFT has no virtual tokens there: no adapter")
-    return []
-  peft.write_peft(folder / PEFT, stacks["encoder"], model=model, overwrite=True)
+  peft.write_adapter(folder / PEFT, adapter, model=model, overwrite=True)
   return [folder / PEFT]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import bundle, fingerprint, restore
+from prompt_tuning.checkpoints import bundle, fingerprint, peft, restore
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.bundle import Bundle
@@ -95,6 +95,10 @@ def load(
   for candidate in (folder, folder / deltas.FOLDER):
     if deltas.is_delta(candidate):
       return _from_delta(deltas.read(candidate))
+  if (folder / peft.CONFIG).is_file():
+    method, delta = peft.read(folder, model)
+    runs = Runs(delta, (method.placement,))
+    return Tuned(runs, ("",), methods=(method,))
   return _from_vectors(path)
 
 

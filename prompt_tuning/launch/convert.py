@@ -196,7 +196,7 @@ def _convert_prompt(
   if args.to == "npy":
     prompts.write_npy(args.dst, values, overwrite=overwrite)
   else:
-    peft.write_peft(
+    peft.write_vectors(
       args.dst,
       values,
       model=model,

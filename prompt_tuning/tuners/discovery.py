@@ -108,9 +108,9 @@ def of_vectors(length: int, width: int) -> Method | None:
 def for_peft() -> Mapping[str, type[Method]]:
   """List the methods that read adapters: PEFT's name -> class."""
   return {
-    vars(kind)["peft_type"]: kind
+    name: kind
     for kind in methods().values()
-    if "peft_type" in vars(kind)
+    for name in vars(kind).get("peft_types", ())
   }
 
 

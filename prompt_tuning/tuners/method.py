@@ -61,7 +61,7 @@ class Method(nn.Module):
     from_model: names of the fields that `models.t5.config.T5Config` gives.
     recipe: how it trains by default.
     bundle_name: what bundles call it; None for `module:Class`.
-    peft_type: PEFT's name of the adapters that `from_peft` reads; None where
+    peft_types: PEFT's names of the adapters that `from_peft` reads; none where
       PEFT has nothing like it.
   """
 
@@ -70,7 +70,7 @@ class Method(nn.Module):
   from_model: ClassVar[tuple[str, ...]] = ("emb_dim",)
   recipe: ClassVar[Recipe] = Recipe()
   bundle_name: ClassVar[str | None] = None
-  peft_type: ClassVar[str | None] = None
+  peft_types: ClassVar[tuple[str, ...]] = ()
 
   def __call__(self, inputs: Inputs) -> Delta:
     """Make the delta of one run, without the run axis.
@@ -130,7 +130,7 @@ class Method(nn.Module):
   def from_peft(
     cls, adapter: Adapter, model: ModelShape | None
   ) -> tuple["Method", Delta]:
-    """Read an adapter of `peft_type`.
+    """Read an adapter of `peft_types`.
 
     Args:
       adapter: its configuration and arrays.

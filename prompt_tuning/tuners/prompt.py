@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.core import meta
 
+from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array, DType, Shape
 from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.initializers import (
@@ -20,6 +23,16 @@ from prompt_tuning.tuners.initializers import (
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
 
 PROMPT_AXES = ("prompt", "prompt_embed")
+
+_PEFT_TENSOR = "prompt_embeddings"
+# Settings of PEFT's that say how a prompt was made, or are read below.
+_PEFT_HARMLESS = (
+  *("encoder_dropout", "encoder_hidden_size", "encoder_num_layers"),
+  *("encoder_reparameterization_type", "num_attention_heads", "num_layers"),
+  *("num_transformer_submodules", "num_virtual_tokens", "prompt_tuning_init"),
+  *("prompt_tuning_init_text", "token_dim", "tokenizer_kwargs"),
+  "tokenizer_name_or_path",
+)
 
 # T5X's path of the prompt inside each stack: encoder/prompt/prompt/prompt.
 _FOLDERS = ("prompt", "prompt")
@@ -51,6 +64,7 @@ class Prompt(Method):
 
   title: ClassVar[str] = "prompt tuning"
   noun: ClassVar[str] = "prompt"
+  peft_types: ClassVar[tuple[str, ...]] = ("PROMPT_TUNING", "P_TUNING")
   bundle_name: ClassVar[str] = "Prompt"
   recipe: ClassVar[Recipe] = Recipe(
     learning_rate=0.3,
@@ -113,6 +127,51 @@ class Prompt(Method):
   def of_vectors(cls, length: int, width: int) -> "Prompt":
     """Return the prompt that such vectors are."""
     return cls(emb_dim=width, encoder_length=length)
+
+  @nn.nowrap
+  def to_peft(self, delta: Delta) -> Adapter | str:
+    """Write PEFT's PROMPT_TUNING, see `Method`."""
+    rows, placement = list(self.placement.encoder_prefix), self.placement
+    if placement.encoder_suffix or placement.decoder_prefix:
+      return "PEFT has virtual tokens before the encoder's input only"
+    assert delta.virtual is not None
+    values = np.asarray(delta.virtual[0], np.float32)[rows]
+    config = {
+      "num_transformer_submodules": 1,
+      "num_virtual_tokens": len(values),
+      "peft_type": self.peft_types[0],
+      "prompt_tuning_init": "RANDOM",
+      "prompt_tuning_init_text": None,
+      "token_dim": values.shape[1],
+      "tokenizer_kwargs": None,
+      "tokenizer_name_or_path": None,
+    }
+    return Adapter(config, {_PEFT_TENSOR: values})
+
+  @classmethod
+  def from_peft(
+    cls, adapter: Adapter, model: ModelShape | None
+  ) -> tuple["Prompt", Delta]:
+    """Read PEFT's PROMPT_TUNING and P_TUNING, see `Method`.
+
+    Whatever made the vectors in training, an adapter has none but them. PEFT
+    allocates one prompt for the encoder and one for the decoder, and only ever
+    uses the first: of the [2P, H] that it saves by default, rows P and above
+    were never trained or read.
+    """
+    del model
+    adapter.insist(_PEFT_HARMLESS, tensors=(_PEFT_TENSOR,))
+    length = adapter.positive("num_virtual_tokens")
+    width = adapter.positive("token_dim")
+    values = adapter.tensors.get(_PEFT_TENSOR, np.zeros(()))
+    if values.shape not in ((length, width), (2 * length, width)):
+      raise ValueError(
+        f"{_PEFT_TENSOR}: expected [{length}, {width}] or "
+        f"[{2 * length}, {width}]; found {list(values.shape) or 'nothing'}."
+      )
+    return cls.of_vectors(length, width), Delta(
+      virtual=jnp.asarray(values[None, :length])
+    )
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from prompt_tuning.checkpoints import peft, restore
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.models.t5 import config as t5_config
 
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 VALUES = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
 
 
@@ -18,7 +20,7 @@ VALUES = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
 def folder(tmp_path):
   """An adapter that a test may damage."""
   path = tmp_path / "adapter"
-  peft.write_peft(path, VALUES)
+  peft.write_vectors(path, VALUES)
   return path
 
 
@@ -43,7 +45,7 @@ def test_there_and_back(folder):
 
 def test_what_is_recorded_about_the_backbone(tmp_path):
   model = t5_config.get("t5_1_1_tiny", emb_dim=8)
-  peft.write_peft(
+  peft.write_vectors(
     tmp_path / "a", VALUES, model=model, base_model="google/t5-v1_1-base"
   )
   config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
@@ -52,7 +54,9 @@ def test_what_is_recorded_about_the_backbone(tmp_path):
   assert config["base_model_name_or_path"] == "google/t5-v1_1-base"
   assert config["num_transformer_submodules"] == 1
   with pytest.raises(CheckpointError, match=r"\[P, 512\]; found \[5, 8\]"):
-    peft.write_peft(tmp_path / "b", VALUES, model=t5_config.get("t5_1_1_small"))
+    peft.write_vectors(
+      tmp_path / "b", VALUES, model=t5_config.get("t5_1_1_small")
+    )
   assert os.listdir(tmp_path) == ["a"]
 
 
@@ -67,13 +71,15 @@ def test_the_dead_half_is_left_out_and_said_so(folder):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"peft_type": "LORA"}, "peft_type: expected one of .*found 'LORA'"),
+    ({"peft_type": "OFT"}, "peft_type: expected one of .*found 'OFT'"),
+    ({"peft_type": "LORA"}, "LORA with .*an array prompt_embeddings"),
     ({"peft_type": ["LORA"]}, "peft_type"),
+    ({"modules_to_save": ["lm_head"]}, r"modules_to_save = \['lm_head'\]"),
     ({"task_type": "CAUSAL_LM"}, "task_type"),
     ({"num_virtual_tokens": 0}, "num_virtual_tokens: expected a positive int"),
     ({"num_virtual_tokens": "5"}, "found '5'"),
     ({"token_dim": None}, "token_dim"),
-    ({"num_virtual_tokens": 4}, r"\[4, 8\] or \[8, 8\]; found float32\[5, 8\]"),
+    ({"num_virtual_tokens": 4}, r"\[4, 8\] or \[8, 8\]; found \[5, 8\]"),
     ({"token_dim": 16}, r"\[5, 16\] or \[10, 16\]"),
   ],
 )
@@ -85,12 +91,11 @@ def test_refused_configurations(folder, changes, message):
 
 def test_refused_tensors(folder):
   save(folder, prompt_embeddings=VALUES, prefix_task_rows=VALUES)
-  with pytest.raises(CheckpointError, match="prefix_task_rows: expected only"):
+  with pytest.raises(CheckpointError, match="an array prefix_task_rows"):
     restore.open_prompt(folder)
   save(folder, something=VALUES)
-  with pytest.raises(CheckpointError) as caught:
+  with pytest.raises(CheckpointError, match="an array something"):
     restore.open_prompt(folder)
-  assert len(caught.value.mismatches) == 2
   save(folder, prompt_embeddings=np.ones((5, 8), np.int32))
   with pytest.raises(CheckpointError, match="floating point"):
     restore.open_prompt(folder)
@@ -104,6 +109,18 @@ def test_a_pickled_adapter_is_never_opened(folder):
   file.rename(folder / "adapter_model.bin")
   with pytest.raises(CheckpointError, match="a safetensors file"):
     restore.open_prompt(folder)
+
+
+@pytest.mark.parametrize("seed", ["seed0", "seed1"])
+def test_the_bytes_are_those_of_earlier_versions(seed, tmp_path):
+  before = GOLDEN / "before_methods" / "before_text" / "exports" / seed
+  model = t5_config.get("ladder_1")
+  peft.write_vectors(
+    tmp_path / "a", np.load(before / "prompt.npy"), model=model
+  )
+  for name in (peft.CONFIG, peft.WEIGHTS):
+    old, new = before / "peft" / name, tmp_path / "a" / name
+    assert new.read_bytes() == old.read_bytes()
 
 
 @pytest.mark.parity
@@ -158,7 +175,7 @@ class TestPeft:
     assert saved["prompt_embeddings"].shape == (5 * submodules, 8)
     prompt = restore.open_prompt(tmp_path / "theirs")
     np.testing.assert_array_equal(prompt.values, saved["prompt_embeddings"][:5])
-    peft.write_peft(tmp_path / "ours", prompt.values)
+    peft.write_vectors(tmp_path / "ours", prompt.values)
     ours = PeftModel.from_pretrained(backbone, tmp_path / "ours").eval()
     np.testing.assert_array_equal(self.logits(ours), self.logits(theirs))
 
@@ -172,7 +189,7 @@ class TestPeft:
     )
     get_peft_model(backbone, config).save_pretrained(tmp_path / "theirs")
     model = t5_config.T5Config(emb_dim=8, num_heads=4, num_decoder_layers=2)
-    peft.write_peft(tmp_path / "ours", VALUES, model=model)
+    peft.write_vectors(tmp_path / "ours", VALUES, model=model)
     theirs, ours = (
       json.loads((tmp_path / name / "adapter_config.json").read_text())
       for name in ("theirs", "ours")

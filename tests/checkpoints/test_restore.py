@@ -29,7 +29,7 @@ def test_models_are_ours_even_with_damaged_arrays(checkpoint, tmp_path):
 
 
 def test_prompts_are_ours(prompt, tmp_path):
-  peft.write_peft(tmp_path / "adapter", VALUES)
+  peft.write_vectors(tmp_path / "adapter", VALUES)
   (tmp_path / "folder").mkdir()
   shutil.copy(prompt, tmp_path / "folder" / prompts.FILE_NAME)
   for path in (prompt, tmp_path / "adapter", tmp_path / "folder"):
@@ -62,7 +62,7 @@ def test_prompts_as_users_write_them(
   kind, spelling, prompt, tmp_path, monkeypatch
 ):
   name = {"npy": "p.npy", "peft": "adapter", "folder": "folder"}[kind]
-  peft.write_peft(tmp_path / "adapter", VALUES)
+  peft.write_vectors(tmp_path / "adapter", VALUES)
   (tmp_path / "folder").mkdir()
   shutil.copy(prompt, tmp_path / "folder")
   monkeypatch.chdir(tmp_path)

@@ -82,7 +82,7 @@ def test_signed_zeros_differ_in_bits(run):
 
 def test_prompts_of_different_formats(tmp_path, capsys):
   prompts.write_npy(tmp_path / "p.npy", A["a"])
-  peft.write_peft(tmp_path / "adapter", A["a"])
+  peft.write_vectors(tmp_path / "adapter", A["a"])
   paths = [str(tmp_path / name) for name in ("p.npy", "adapter")]
   assert diff.main(paths) == 0
   assert capsys.readouterr().out == "1 equal, 0 different\n"

@@ -22,6 +22,7 @@ from tests.invented_corpus import VOCABULARY_SIZE, documents
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gin"
 NAMES = [name for name, _ in SearchPath().packaged()]
 LONGEST_METHOD_FILE = 15
+SHORT = ("methods", "prompts", "optimizers", "meshes")
 
 # Whatever any file requires, for those that declare it.
 VALUES = {
@@ -156,15 +157,16 @@ def configure(name, argv):
 def whole(files, needed=()):
   """Load files with a value for every macro that they require."""
   configurables.register()
+  known = {**configurables.KNOWN, **configurables.register_methods()}
   needed = list(needed)
   try:
-    gin_config.load(files, needed, configurables.KNOWN)
+    gin_config.load(files, needed, known)
   except gin_config.ConfigError as error:
     for fault in error.faults:
       name, _, rest = fault.partition(" needs a value")
       assert rest, fault
       needed.append(f"{name} = {VALUES[name]}")
-    gin_config.load(files, needed, configurables.KNOWN)
+    gin_config.load(files, needed, known)
 
 
 def context_of(name):
@@ -185,6 +187,8 @@ def context_of(name):
   if family == "runs":
     prompt = [] if "model_tuning" in name else ["prompts/uniform_paper.gin"]
     return ["models/t5_1_1_small.gin", *prompt, name]
+  if family == "methods":
+    return ["models/t5_1_1_small.gin", name, "runs/finetune.gin"]
   if name == "prompts/prompt.gin":  # its init is what the others add
     return ["models/t5_1_1_small.gin", "prompts/from_text.gin", RUN]
   return [BASE, name, RUN]
@@ -217,7 +221,7 @@ def test_every_file_resolves(name, tmp_path, tiny_checkpoint, monkeypatch):
 
 @pytest.mark.parametrize(
   "name",
-  [n for n in NAMES if n.startswith(("prompts/", "optimizers/", "meshes/"))],
+  [n for n in NAMES if n.split("/")[0] in SHORT],
 )
 def test_method_files_are_short(name):
   lines = (packaged_root() / name).read_text().splitlines()

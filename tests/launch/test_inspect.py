@@ -78,7 +78,7 @@ def test_what_is_no_t5_is_still_shown(tmp_path, capsys):
 def test_prompts(tmp_path, capsys):
   values = np.full((3, 4), 2, np.float32)
   prompts.write_npy(tmp_path / "p.npy", values)
-  peft.write_peft(tmp_path / "adapter", values)
+  peft.write_vectors(tmp_path / "adapter", values)
   for name, kind in (("p.npy", "npy"), ("adapter", "peft")):
     assert inspect.main([str(tmp_path / name)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -200,7 +200,7 @@ def test_a_prompt_in_both_stacks(tmp_path, train_flags, capsys):
   )
   assert run(flags) == 0
   out = capsys.readouterr().out
-  assert "PEFT has no virtual tokens there: no adapter" in out
+  assert "no adapter: PEFT has virtual tokens before the encoder" in out
   assert "decoder prompt\nposition" in out
   for name in ("prompt.npy", "prompt_decoder.npy"):
     assert np.load(folder / "exports" / name).shape == (3, 4)
