@@ -9,6 +9,7 @@ Importing the package costs nothing: JAX comes with the first name that is used.
 """
 
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,18 +38,36 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
   """Import what a name stands for when it is first used (PEP 562)."""
   if name not in _NAMES:
-    from prompt_tuning.core import tree
-
-    raise AttributeError(
-      f"module {__name__!r} has no attribute {name!r}."
-      f"{tree.nearest(name, _NAMES)} It has: {', '.join(__all__)}."
-    )
+    return _method(name)
   module, _, attribute = _NAMES[name].partition(":")
   value = importlib.import_module(module)
   if attribute:
     value = getattr(value, attribute)
   globals()[name] = value
   return value
+
+
+def _method(name: str) -> Any:
+  """Return a tuning method of this package, such as `pt.LoRA`."""
+  if not name[:1].isupper():  # no class: nothing to import for
+    raise AttributeError(_unknown(name, []))
+  from prompt_tuning.tuners import discovery
+
+  methods = discovery.methods()
+  if name not in methods:
+    raise AttributeError(_unknown(name, methods))
+  return methods[name]
+
+
+def _unknown(name: str, methods: Iterable[str]) -> str:
+  """Say that there is no such name, and which there are."""
+  from prompt_tuning.core import tree
+
+  known = [*__all__, *methods]
+  return (
+    f"module {__name__!r} has no attribute {name!r}."
+    f"{tree.nearest(name, known)} It has: {', '.join(known)}."
+  )
 
 
 def __dir__() -> list[str]:
