@@ -115,7 +115,7 @@ class Project:
     marks: list[float] = []
 
     # It evaluates right before the first step and right after the last.
-    def mark(trainable: Any) -> list[loop.Evaluation]:
+    def mark(trainable: Any) -> list[loop.RunEvaluation]:
       jax.block_until_ready(trainable)
       marks.append(time.perf_counter())
       return []

@@ -35,9 +35,22 @@ from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import conclusion, feed, load, train, tuning_result
-from prompt_tuning.jobs.settings import Dataset, Evaluation, MeshShape, listed
+from prompt_tuning.jobs.settings import (
+  Dataset,
+  EvaluationSettings,
+  MeshShape,
+  listed,
+)
 from prompt_tuning.jobs.setup import task_words
-from prompt_tuning.jobs.train_job import TrainJob, TunerFactory
+from prompt_tuning.jobs.train_job import (
+  Duration,
+  EvaluationPlan,
+  Experiment,
+  ModelSource,
+  Output,
+  TrainJob,
+  TunerFactory,
+)
 from prompt_tuning.jobs.tuning_result import Trained
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
@@ -380,23 +393,26 @@ class Model:
     )
     with tempfile.TemporaryDirectory() as temporary:
       job = TrainJob(
-        os.fspath(folder or temporary),
-        config,
-        None,
-        self._dataset(names, "train", cache_dir, batch_size),
-        method,
-        relative_steps=steps,
-        restored_step=restored_step,
-        learning_rates=listed(learning_rate),
-        seeds=listed(seeds),
-        mesh=MeshShape(data=1),
-        restore_dtype=self.backbone.weights,
-        evaluation=self._evaluation(names, by, cache_dir),
-        eval_period=eval_period,
-        eval_steps=20 if folder else 0,
-        checkpoint_period=1_000 if folder else 0,
-        patience=patience,
-        tensorboard=folder is not None,
+        Experiment(
+          config,
+          self._dataset(names, "train", cache_dir, batch_size),
+          method,
+          learning_rates=listed(learning_rate),
+          seeds=listed(seeds),
+        ),
+        ModelSource(None, self.backbone.weights_dtype, MeshShape(data=1)),
+        Duration(relative_steps=steps, restored_step=restored_step),
+        EvaluationPlan(
+          self._evaluation(names, by, cache_dir),
+          eval_period,
+          eval_steps=20 if folder else 0,
+          patience=patience,
+        ),
+        Output(
+          os.fspath(folder or temporary),
+          checkpoint_period=1_000 if folder else 0,
+          tensorboard=folder is not None,
+        ),
       )
       model = self.backbone._replace(config=config)
       outcome = train.train(job, data_dir, model)
@@ -425,12 +441,12 @@ class Model:
 
   def _evaluation(
     self, names: Sequence[str], by: str | Sequence[str], cache_dir: str | None
-  ) -> Evaluation | None:
+  ) -> EvaluationSettings | None:
     """Evaluate on the validation split, if every task has one."""
     split = "validation"
     lacking = [n for n in names if not spec.get(n).components(split)]
     if not lacking:
-      return Evaluation(self._dataset(names, split, cache_dir), by)
+      return EvaluationSettings(self._dataset(names, split, cache_dir), by)
     logger.warning(
       "%s: no validation split, so the last prompts are kept, not the best.",
       ", ".join(lacking),

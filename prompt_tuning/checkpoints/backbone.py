@@ -32,7 +32,7 @@ class Backbone(NamedTuple):
     params: its parameters.
     step: training step of the checkpoint; None where it does not say.
     fingerprint: tells it from other models.
-    weights: in which dtype they were asked for; `int8` and `int4` are those of
+    weights_dtype: in which they were asked for; `int8` and `int4` are those of
       kernels and embeddings, beside float32 for the rest.
   """
 
@@ -40,7 +40,7 @@ class Backbone(NamedTuple):
   params: Params
   step: int | None
   fingerprint: str
-  weights: str = "float32"
+  weights_dtype: str = "float32"
 
 
 def load(

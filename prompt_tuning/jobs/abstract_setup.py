@@ -12,7 +12,8 @@ from prompt_tuning.core.types import Array, Params
 from prompt_tuning.data import assembly as data_assembly
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.jobs import identity, setup
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.settings import Dataset
+from prompt_tuning.jobs.train_job import Experiment, ModelSource
 from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.train.step import AbstractStep
 from prompt_tuning.tuners import bank
@@ -29,7 +30,8 @@ class UnknownShapesError(ValueError):
 
 
 def describe(
-  job: TrainJob,
+  experiment: Experiment,
+  source: ModelSource,
   mesh: Mesh | None,
   start_step: int = 0,
   batch: Mapping[str, jax.ShapeDtypeStruct] | None = None,
@@ -37,7 +39,9 @@ def describe(
   """Describe the step that training would run on a mesh.
 
   Args:
-    job: what to do; neither its checkpoint nor its data are read.
+    experiment: what is trained; its data are not read.
+    source: of the model; its checkpoint is not read. Of its mesh only the axis
+      rules count.
     mesh: of any devices, also of some that are not here; None for the default
       device.
     start_step: that of the optimizer.
@@ -50,26 +54,27 @@ def describe(
     MeshError: the mesh cannot split the model or the batch.
     ValueError: the longest batch is not known without the data.
   """
+  rules = source.mesh.rules
   try:
     restored = axes.restore_target(
-      network.abstract_params(job.model),
-      network.logical_axes(job.model),
+      network.abstract_params(experiment.model),
+      network.logical_axes(experiment.model),
       mesh,
-      job.mesh.rules,
-      quantized.float_dtype(job.restore_dtype),
+      rules,
+      quantized.float_dtype(source.restore_dtype),
     )
   except ValueError as error:
     raise MeshError(str(error)) from error
   if batch is None:
-    batch = _longest_batch(job, mesh)
-  model = quantized.target(restored, job.restore_dtype)
+    batch = _longest_batch(experiment, mesh, rules)
+  model = quantized.target(restored, source.restore_dtype)
   if mesh is None:  # restored arrays are bound to the device
     model = axes.put(model, axes.everywhere(mesh))
   methods = None
-  if job.tuners:
-    methods = _initialise(job, restored["token_embedder"]["embedding"])
+  if experiment.tuners:
+    methods = _initialise(experiment, restored["token_embedder"]["embedding"])
   try:
-    described = setup.build(job, job.model, model, methods, start_step, mesh)
+    described = setup.build(experiment, model, methods, start_step, mesh, rules)
   except axes.UnevenError as error:
     raise MeshError(str(error)) from error
   return AbstractStep(
@@ -77,14 +82,14 @@ def describe(
   )
 
 
-def _initialise(job: TrainJob, table: jax.ShapeDtypeStruct) -> Bank:
+def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
   """Describe the parameters of all runs, whatever they start from."""
-  tuners = list(map(identity.without_initialisers, job.tuners))
+  tuners = list(map(identity.without_initialisers, experiment.tuners))
   names: dict[str, Params] = {}
 
   def initialise(table: Array) -> Params:
     contexts = [Context(embeddings=table) for _ in tuners]
-    keys = [jax.random.key(run.seed) for run in job.runs]
+    keys = [jax.random.key(run.seed) for run in experiment.runs]
     made = bank.init_bank(tuners, keys, contexts)
     names["axes"] = made.axes  # no arrays, which is all that may be returned
     return made.params
@@ -101,12 +106,12 @@ def _initialise(job: TrainJob, table: jax.ShapeDtypeStruct) -> Bank:
 
 
 def _longest_batch(
-  job: TrainJob, mesh: Mesh | None
+  experiment: Experiment, mesh: Mesh | None, rules: axes.AxisRules
 ) -> Mapping[str, jax.ShapeDtypeStruct]:
   """Describe the longest batch that training can meet."""
-  runs = len(job.runs)
-  placements = identity.placements_of(job.tuners, runs)
-  rows = job.dataset.batch_size * runs
+  runs = len(experiment.runs)
+  placements = identity.placements_of(experiment.tuners, runs)
+  rows = experiment.dataset.batch_size * runs
   ways = mesh.shape[axes.DATA] if mesh else 1
   if rows % ways:
     raise MeshError(
@@ -116,19 +121,18 @@ def _longest_batch(
   nothing = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
   writer = data_assembly.Assembler(nothing, nothing, Placement(), 0)
   slots = data_assembly.one_per_row(
-    np.zeros(0, np.int64), (rows, *_lengths(job, placements))
+    np.zeros(0, np.int64), (rows, *_lengths(experiment.dataset, placements))
   )
-  arrays = writer(slots, packed=job.dataset.batching == "packed")
+  arrays = writer(slots, packed=experiment.dataset.batching == "packed")
   if runs > 1:
     arrays["run_ids"] = np.zeros(rows, np.int32)
-  return axes.describe_batch(mesh, job.mesh.rules, arrays)
+  return axes.describe_batch(mesh, rules, arrays)
 
 
 def _lengths(
-  job: TrainJob, placements: tuple[Placement, ...]
+  dataset: Dataset, placements: tuple[Placement, ...]
 ) -> tuple[int, int]:
   """Return encoder and decoder positions of the longest batch."""
-  dataset = job.dataset
   if dataset.batching == "packed":
     if dataset.packed_size is None:
       raise ValueError(

@@ -4,7 +4,6 @@ Prompts and models train as `train` trains them; the last word has a split that
 neither saw.
 """
 
-import dataclasses
 import functools
 import logging
 import time
@@ -80,7 +79,7 @@ def compare(
     name: feed.eval_sets(
       job.test.dataset, name, data_dir, job.test.num_examples
     )
-    for task in job.trainings[0].dataset.names
+    for task in job.trainings[0].experiment.dataset.names
     for name in (task, job.instructed.get(task, task))
   }
   scores = _frozen_scores(job, tuned, sets)
@@ -92,7 +91,7 @@ def compare(
       return None
     trained[comparison.MODEL] = models
     scores += _model_scores(job, models, sets)
-  now = fingerprint.checksum(first.parts.frozen)
+  now = fingerprint.checksum(first.setup.frozen)
   checksums = {done.outcome.checksum for done in tuned.values()}
   counts = cost.count_parameters(first.model.config)
   compared = Comparison(
@@ -119,7 +118,7 @@ def _train(
 ) -> _Trained | None:
   started = time.perf_counter()
   outcome = train.train(
-    dataclasses.replace(job, controls=True),
+    job,
     data_dir,
     configuration=configuration,
     say=say,
@@ -152,7 +151,7 @@ def _frozen_scores(
 ) -> list[Score]:
   """Score everything that leaves the model as it is, in one go."""
   parts, asked = [Runs()], []
-  for task in job.trainings[0].dataset.names:
+  for task in job.trainings[0].experiment.dataset.names:
     asked.append(_Asked(comparison.PLAIN, task, None, 0))
     if task in job.instructed:
       asked.append(_Asked(comparison.INSTRUCTION, task, None, 0))
@@ -183,7 +182,7 @@ def _ask_method(done: _Trained, parts: list[Runs]) -> list[_Asked]:
   """Put a method's runs and their random controls into the batch."""
   outcome = done.outcome
   trained = conclusion.runs_of(outcome, done.trainable)
-  runs, methods = outcome.job.runs, outcome.parts.tuners
+  runs, methods = outcome.runs, outcome.setup.tuners
   first = sum(map(len, parts))
   parts.append(trained)
   asked = []
@@ -212,7 +211,7 @@ def _model_scores(
   results = scorer.results(models.trainable)
   return [
     Score(comparison.MODEL, run.task, run.seed, run_scores.summary(own).score)
-    for run, own in zip(outcome.job.runs, results, strict=True)
+    for run, own in zip(outcome.runs, results, strict=True)
   ]
 
 
@@ -222,8 +221,9 @@ def _scorer(
   sets: Mapping[str, Sequence[EvalSet]],
 ) -> run_scores.Scorer:
   return run_scores.Scorer(
-    dataclasses.replace(outcome.job, evaluation=job.test),
-    outcome.parts,
+    job.test,
+    outcome.runs,
+    outcome.setup,
     outcome.model,
     outcome.vocabulary,
     sets,

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from prompt_tuning.data import spec
-from prompt_tuning.jobs.settings import Evaluation, listed
+from prompt_tuning.jobs.settings import EvaluationSettings, listed
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.tuners.method import name_of
 
@@ -26,20 +26,21 @@ class CompareJob:
 
   model_dir: str
   prompts: TrainJob | Sequence[TrainJob]
-  test: Evaluation
+  test: EvaluationSettings
   models: TrainJob | None = None
   instructed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
+    tasks = self.trainings[0].experiment.dataset.names
     for job in self.trainings:
-      if not job.tuners:
+      names = job.experiment.dataset.names
+      if not job.experiment.tuners:
         raise ValueError("compare needs a TUNER to compare; it is None.")
-      if job.dataset.names != self.trainings[0].dataset.names:
+      if names != tasks:
         raise ValueError(
           "The methods to compare train on different tasks: "
-          f"{', '.join(self.trainings[0].dataset.names)} and "
-          f"{', '.join(job.dataset.names)}. Give all of them the same "
-          "MIXTURE_OR_TASK_NAME."
+          f"{', '.join(tasks)} and {', '.join(names)}. Give all of them the "
+          "same MIXTURE_OR_TASK_NAME."
         )
     titles = [title_of(job) for job in self.trainings]
     twice = {title for title in titles if titles.count(title) > 1}
@@ -48,12 +49,11 @@ class CompareJob:
         f"compare has {', '.join(sorted(twice))} twice; give each method once, "
         "and several settings of one as a bank."
       )
-    trained = set(self.trainings[0].dataset.names)
     for task, twin in self.instructed.items():
-      if task not in trained:
+      if task not in tasks:
         raise ValueError(
           f"INSTRUCTED names {task!r}, which is not trained; expected some of "
-          f"{', '.join(sorted(trained))}."
+          f"{', '.join(sorted(tasks))}."
         )
       spec.get(twin)
 
@@ -71,11 +71,12 @@ class CompareJob:
     return "prompts" if alone else title_of(job).replace(" ", "_")
 
   def placed(self, job: TrainJob) -> TrainJob:
-    """Give one of the trainings its folder."""
-    folder = pathlib.Path(self.model_dir) / self.folder(job)
-    return dataclasses.replace(job, model_dir=str(folder))
+    """Give one of the trainings its folder, and let it show what is frozen."""
+    folder = str(pathlib.Path(self.model_dir) / self.folder(job))
+    output = dataclasses.replace(job.output, model_dir=folder, controls=True)
+    return dataclasses.replace(job, output=output)
 
 
 def title_of(job: TrainJob) -> str:
   """Return what reports call the method of a training."""
-  return name_of(type(job.tuners[0]))
+  return name_of(type(job.experiment.tuners[0]))

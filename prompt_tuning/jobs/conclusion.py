@@ -18,7 +18,7 @@ from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import export, load, run_scores, summary
 from prompt_tuning.jobs.setup import Setup, task_words
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import Output, Run
 from prompt_tuning.models.t5 import quantized
 from prompt_tuning.train import logs, loop, optimizers
 from prompt_tuning.tuners.method import Method, noun_of
@@ -32,9 +32,10 @@ class Outcome(NamedTuple):
 
   Attributes:
     result: how.
-    job: what was done.
+    runs: that were trained.
+    output: where it was written, and whether controls are wanted.
     model: the backbone.
-    parts: program, frozen part, tuners; the first state is gone.
+    setup: program, frozen part, tuners; the first state is gone.
     vocabulary: of the model.
     scorer: evaluates runs; None where nothing is evaluated.
     start_step: of the optimizer.
@@ -43,9 +44,10 @@ class Outcome(NamedTuple):
   """
 
   result: loop.Result
-  job: TrainJob
+  runs: tuple[Run, ...]
+  output: Output
   model: Backbone
-  parts: Setup
+  setup: Setup
   vocabulary: Vocabulary
   scorer: run_scores.Scorer | None
   start_step: int
@@ -67,18 +69,18 @@ def finish(outcome: Outcome) -> str:
     OSError: another file cannot.
   """
   steps, trainable = best(outcome)
-  folder = pathlib.Path(outcome.job.model_dir)
+  folder = pathlib.Path(outcome.output.model_dir)
   sections = []
   if outcome.scorer is not None:
     results = outcome.scorer.results(trainable)
     rows = [*_rows(outcome, steps, results), *_controls(outcome, trainable)]
     sections.append(summary.scores_by_task(rows))
   sections.append(_parameters(outcome))
-  if outcome.parts.tuners:
+  if outcome.setup.tuners:
     runs = runs_of(outcome, trainable)
     exported = _export(outcome, runs, steps, folder)
     sections += [_neighbours(outcome, runs), exported]
-  names = [run.name for run in outcome.job.runs]
+  names = [run.name for run in outcome.runs]
   if jax.process_index() == 0:
     summary.learning_curve(logs.read(folder), names, folder / CURVE)
   sections.append(f"learning curve: {folder / CURVE}")
@@ -109,7 +111,7 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
     own = {path: a[k : k + 1] for path, a in last.items()}
     step = last_step
     if record is not None:
-      folder = pathlib.Path(outcome.job.model_dir, loop.BEST, f"run_{k}")
+      folder = pathlib.Path(outcome.output.model_dir, loop.BEST, f"run_{k}")
       step = record["step"]
       own = dict(bundle.read(bundle.step_path(folder, step)).trainable)
     steps.append(step + outcome.start_step)
@@ -123,9 +125,10 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
 
 def runs_of(outcome: Outcome, trainable: Params) -> Runs:
   """Let the tuning methods make their runs of what was trained."""
-  program, parts = outcome.parts.program, outcome.parts
-  params = program.partition.merge(trainable, parts.frozen)
-  return Runs(program.produce(params["tuner"], None), parts.placements)
+  program = outcome.setup.program
+  params = program.partition.merge(trainable, outcome.setup.frozen)
+  delta = program.produce(params["tuner"], None)
+  return Runs(delta, outcome.setup.placements)
 
 
 def _rows(
@@ -135,7 +138,7 @@ def _rows(
     summary.Row(
       run.name or "trained", step, run_scores.summary(own).metrics, run.group
     )
-    for run, step, own in zip(outcome.job.runs, steps, results, strict=True)
+    for run, step, own in zip(outcome.runs, steps, results, strict=True)
   ]
 
 
@@ -144,16 +147,16 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
 
   The random ones are those of the task's first run, see `Method.control`.
   """
-  scorer, parts = outcome.scorer, outcome.parts
-  if not (outcome.job.controls and scorer and parts.tuners):
+  scorer, tuners = outcome.scorer, outcome.setup.tuners
+  if not (outcome.output.controls and scorer and tuners):
     return []
   trained = runs_of(outcome, trainable)
-  tasks = [run.task for run in outcome.job.runs]
+  tasks = [run.task for run in outcome.runs]
   jobs, controls, labels = [], [Runs()], [PLAIN]
   for task, sets in scorer.sets.items():
     jobs += [Job(dataset, run=0) for dataset in sets]
     first = tasks.index(task)
-    method = outcome.parts.tuners[first]
+    method = outcome.setup.tuners[first]
     random = random_control(trained, first, method, jax.random.key(first))
     if random is not None:
       jobs += [Job(dataset, run=len(controls)) for dataset in sets]
@@ -195,12 +198,12 @@ def random_label(method: Method) -> str:
 
 def _parameters(outcome: Outcome) -> str:
   """Say what trained and, where it was asked for, prove what did not."""
-  report = outcome.parts.program.partition.report()
+  report = outcome.setup.program.partition.report()
   lines = [
     line for line in report.splitlines() if not line.startswith(f"{FREEZE} ")
   ]
   if outcome.checksum is not None:
-    now = fingerprint.checksum(outcome.parts.frozen)
+    now = fingerprint.checksum(outcome.setup.frozen)
     same = "unchanged" if now == outcome.checksum else "CHANGED"
     lines.append(
       f"frozen weights: {same} (sha256 {now[:16]}, before training "
@@ -213,11 +216,11 @@ def _neighbours(outcome: Outcome, runs: Runs) -> str:
   """Read the virtual tokens of the first run of every task."""
   vocabulary = outcome.vocabulary
   embeddings = quantized.embedding_table(outcome.model.params)
-  tasks = [run.task for run in outcome.job.runs]
+  tasks = [run.task for run in outcome.runs]
   sections = []
   for task in dict.fromkeys(tasks):
     run = tasks.index(task)
-    noun = noun_of(type(outcome.parts.tuners[run]))
+    noun = noun_of(type(outcome.setup.tuners[run]))
     for stack, vectors in load.vectors(runs, run).items():
       labels = _label_ids(outcome, run, stack)
       report = summary.nearest_tokens(
@@ -227,17 +230,17 @@ def _neighbours(outcome: Outcome, runs: Runs) -> str:
         min(vocabulary.size, outcome.model.config.vocab_size),
         labels,
       )
-      name = outcome.job.runs[run].name
+      name = outcome.runs[run].name
       sections.append(f"{stack} {noun} {name}".rstrip() + f"\n{report}")
   return "\n\n".join(sections)
 
 
 def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
   """List the tokens of the words for classes: as given, or the task's own."""
-  init = getattr(outcome.parts.tuners[run], f"{stack}_init", None)
+  init = getattr(outcome.setup.tuners[run], f"{stack}_init", None)
   given = getattr(init, "labels", None)
   vocabulary = outcome.vocabulary
-  words = given or task_words(outcome.job.runs[run].task)
+  words = given or task_words(outcome.runs[run].task)
   ids = {i for word in words for i in vocabulary.encode(word)}
   # A piece that only separates words is no part of a label.
   return sorted(i for i in ids if vocabulary.pieces([i])[0].strip("\u2581"))
@@ -250,10 +253,10 @@ def _export(
   if jax.process_index():
     return ""
   lines = []
-  for k, run in enumerate(outcome.job.runs):
+  for k, run in enumerate(outcome.runs):
     target = folder / EXPORTS / run.name
     origin = export.Origin(
-      outcome.parts.tuners[k], run.task, steps[k], outcome.model.fingerprint
+      outcome.setup.tuners[k], run.task, steps[k], outcome.model.fingerprint
     )
     done = export.export(runs, k, target, origin, outcome.model.config)
     lines += [f"{origin.noun}: {path}" for path in done.paths]

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from prompt_tuning.jobs.settings import Evaluation, MeshShape
+from prompt_tuning.jobs.settings import EvaluationSettings, MeshShape
 from prompt_tuning.models.t5.config import T5Config
 
 
@@ -26,7 +26,7 @@ class EvalJob:
 
   model: T5Config
   checkpoint_path: str
-  evaluation: Evaluation
+  evaluation: EvaluationSettings
   output_dir: str
   prompt_file: str | Sequence[str] | Mapping[str, str] | None = None
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)

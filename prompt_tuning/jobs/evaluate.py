@@ -12,7 +12,7 @@ from prompt_tuning.infer.evaluate import Evaluator, Job, Result
 from prompt_tuning.jobs import feed, inference, summary
 from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.jobs.load import Tuned
-from prompt_tuning.jobs.settings import Evaluation
+from prompt_tuning.jobs.settings import EvaluationSettings
 
 
 def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
@@ -50,7 +50,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
 
 
 def _jobs(
-  settings: Evaluation, prompts: Tuned, data_dir: str | None
+  settings: EvaluationSettings, prompts: Tuned, data_dir: str | None
 ) -> list[Job]:
   """Pair tasks and prompts: by name if the names are tasks, else all."""
   tasks = settings.dataset.names

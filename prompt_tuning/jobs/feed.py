@@ -15,7 +15,7 @@ from prompt_tuning.data.cache import TokenCache
 from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
-from prompt_tuning.jobs.settings import Dataset, Evaluation
+from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import Run
 
 
@@ -115,7 +115,7 @@ def eval_sets(
 
 
 def sets_by_task(
-  settings: Evaluation | None, runs: Sequence[Run], data_dir: str | None
+  settings: EvaluationSettings | None, runs: Sequence[Run], data_dir: str | None
 ) -> dict[str, list[EvalSet]]:
   """Read what the runs are scored on; none where they are not.
 

@@ -13,7 +13,6 @@ from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.jobs.eval_loss import EvalLoss
 from prompt_tuning.jobs.pretrain_job import PretrainJob, Stage
 from prompt_tuning.jobs.setup import Setup
-from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.train import loop
 
 # What is read of a held-out text, in words, and written behind it, in tokens.
@@ -28,8 +27,7 @@ class HeldOut:
     self,
     job: PretrainJob,
     stage: Stage,
-    train_job: TrainJob,
-    parts: Setup,
+    setup: Setup,
     mesh: Mesh | None,
   ):
     """Read the documents.
@@ -37,22 +35,21 @@ class HeldOut:
     Args:
       job: the whole job.
       stage: how texts become examples.
-      train_job: of the stage.
-      parts: what trains.
+      setup: what trains.
       mesh: where everything lies.
     """
+    (run,) = job.train_job(stage).experiment.runs
     self._losses = []
     for source in job.corpora:
       if corpus.VALIDATION not in source.splits:
         continue
       task = corpus.declare(source, stage.denoising)
       dataset = job.dataset(stage, task.name, corpus.VALIDATION)
-      (run,) = train_job.runs
       self._losses.append(
         EvalLoss(
           dataset,
           [run._replace(task=task.name)],
-          parts,
+          setup,
           job.eval_steps,
           job.model.vocab_size,
           None,
@@ -61,14 +58,14 @@ class HeldOut:
         )
       )
 
-  def __call__(self, trainable: Params) -> list[loop.Evaluation]:
+  def __call__(self, trainable: Params) -> list[loop.RunEvaluation]:
     """Compute the losses, see `loop.Evaluator`; their mean, negated, scores."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for loss in self._losses:
-      found |= loss(trainable)[0]
-    values = [v for tag, v in found.items() if tag.endswith("/loss")]
+      metrics |= loss(trainable)[0]
+    values = [v for tag, v in metrics.items() if tag.endswith("/loss")]
     score = -float(np.mean(values)) if values else 0.0
-    return [loop.Evaluation(score, {}, found)]
+    return [loop.RunEvaluation(score, {}, metrics)]
 
 
 def sentinel_share(

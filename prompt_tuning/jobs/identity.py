@@ -18,7 +18,7 @@ from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import Experiment
 from prompt_tuning.tuners import discovery
 from prompt_tuning.tuners.method import (
   FLAX_FIELDS,
@@ -32,7 +32,7 @@ _CLASS = "class"
 
 
 def identity(
-  job: TrainJob,
+  experiment: Experiment,
   tuners: Sequence[Method],
   backbone: Backbone,
   vocabulary: str,
@@ -41,8 +41,8 @@ def identity(
   """Describe a run by everything that decides its numbers.
 
   Args:
-    job: what to do; how long, how often and where are left out, so that a run
-      may be continued for longer, or elsewhere.
+    experiment: what decides the numbers. How long, how often and where to are
+      left out, so that a run may be continued for longer, or elsewhere.
     tuners: the tuning method of every run; none for model tuning.
     backbone: the frozen model.
     vocabulary: hash of the vocabulary.
@@ -51,7 +51,7 @@ def identity(
   Returns:
     JSON values.
   """
-  dataset = job.dataset
+  dataset = experiment.dataset
   found = {
     "runs": [
       {
@@ -60,7 +60,7 @@ def identity(
         "learning_rate": run.learning_rate,
         "task": run.task,
       }
-      for run in job.runs
+      for run in experiment.runs
     ],
     "tuners": [describe_method(tuner) for tuner in tuners],
     "placements": [tuner.placement for tuner in tuners],
@@ -69,7 +69,7 @@ def identity(
       "shapes": sizes.described(backbone.config),
       "dtype": str(np.dtype(backbone.config.dtype)),
       "dropout_rate": backbone.config.dropout_rate,
-      "weights": job.restore_dtype,
+      "weights": backbone.weights_dtype,
     },
     "vocabulary": vocabulary,
     "data": {
@@ -77,12 +77,12 @@ def identity(
       "batch_size": dataset.batch_size,
       "batching": [dataset.batching, dataset.max_shapes],
       "split": dataset.split,
-      "num_microbatches": job.num_microbatches,
+      "num_microbatches": experiment.num_microbatches,
     },
-    "rules": list(job.rules),
-    "optimizer": job.run_optimizer,
-    "schedule": job.schedule,
-    "objective": job.objective,
+    "rules": list(experiment.rules),
+    "optimizer": experiment.run_optimizer,
+    "schedule": experiment.schedule,
+    "objective": experiment.objective,
     "start_step": start_step,
   }
   return json.loads(json.dumps(describe(found)))

@@ -92,14 +92,14 @@ def checkpoint_path(job: PretrainJob, stage: Stage) -> pathlib.Path:
 
 def _check(job: PretrainJob, stage: Stage) -> None:
   """Tokenise a stage's text; refuse what could not be trained on."""
-  train_job = job.train_job(stage)
-  dataset = train_job.dataset
+  experiment = job.train_job(stage).experiment
+  dataset = experiment.dataset
   feed.open_vocabulary(dataset)
   check_fills_a_batch(stage, feed.load(dataset, dataset.names[0], None))
   # What does not fit into rows, or rows not onto the devices, shows here.
   nowhere = identity.placements_of((), 1)
   rows, mesh = job.model.vocab_size, job.mesh.build()
-  feed.train_batches(dataset, train_job.runs, nowhere, rows, None, mesh)
+  feed.train_batches(dataset, experiment.runs, nowhere, rows, None, mesh)
 
 
 def _run(
@@ -110,7 +110,6 @@ def _run(
   say: Callable[[str], None],
 ) -> dict[str, Any] | None:
   """Run one stage and write its model; None if it was told to stop."""
-  train_job = job.train_job(stage)
   mesh, rules = job.mesh.build(), job.mesh.rules
   if path is None:
     model = backbone.fresh(job.model, mesh, rules, job.seed, job.relpos_scale)
@@ -118,11 +117,11 @@ def _run(
     model = backbone.load(path, job.model, mesh, rules, "float32")
   say(f"{stage.name}: {stage.steps:,} steps")
 
-  def evaluator(parts: Setup, mesh: Mesh | None) -> loop.Evaluator:
-    return HeldOut(job, stage, train_job, parts, mesh)
+  def evaluator(built: Setup, mesh: Mesh | None) -> loop.Evaluator:
+    return HeldOut(job, stage, built, mesh)
 
   outcome = train.train(
-    train_job,
+    job.train_job(stage),
     model=model,
     evaluator=evaluator,
     configuration=configuration,

@@ -11,7 +11,14 @@ from prompt_tuning.data import cache, corpus
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.jobs.settings import Dataset, MeshShape
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import (
+  Duration,
+  EvaluationPlan,
+  Experiment,
+  ModelSource,
+  Output,
+  TrainJob,
+)
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train.objectives import CrossEntropy, Objective
 from prompt_tuning.train.optimizers import Optax, OptimizerFactory
@@ -157,28 +164,29 @@ class PretrainJob:
     """
     mixture = corpus.declare_mixture(self.corpora, stage.denoising)
     return TrainJob(
-      model_dir=str(self.folder(stage)),
-      model=self.model,
-      initial_checkpoint_path=None,
-      dataset=self.dataset(stage, mixture.name),
-      rules=partition.EVERYTHING,
-      relative_steps=stage.steps,
-      restored_step=0,
-      optimizer=stage.optimizer,
-      schedule=stage.schedule,
-      objective=self.objective,
-      learning_rates=(stage.learning_rate,),
-      seeds=(self.seed,),
-      num_microbatches=self.num_microbatches,
-      mesh=self.mesh,
-      eval_period=self.eval_period,
-      eval_at_start=True,
-      checkpoint_period=self.checkpoint_period,
-      keep_checkpoints=self.keep_checkpoints,
-      keep_best=False,
-      log_period=self.log_period,
-      progress_bar=self.progress_bar,
-      tensorboard=self.tensorboard,
+      Experiment(
+        self.model,
+        self.dataset(stage, mixture.name),
+        rules=partition.EVERYTHING,
+        optimizer=stage.optimizer,
+        schedule=stage.schedule,
+        objective=self.objective,
+        learning_rates=(stage.learning_rate,),
+        seeds=(self.seed,),
+        num_microbatches=self.num_microbatches,
+      ),
+      ModelSource(None, mesh=self.mesh),
+      Duration(relative_steps=stage.steps, restored_step=0),
+      EvaluationPlan(eval_period=self.eval_period, eval_at_start=True),
+      Output(
+        str(self.folder(stage)),
+        checkpoint_period=self.checkpoint_period,
+        keep_checkpoints=self.keep_checkpoints,
+        keep_best=False,
+        log_period=self.log_period,
+        progress_bar=self.progress_bar,
+        tensorboard=self.tensorboard,
+      ),
     )
 
   def dataset(self, stage: Stage, name: str, split: str = "train") -> Dataset:

@@ -77,7 +77,7 @@ def settings(job: PretrainJob, stage: Stage) -> dict[str, Any]:
   Returns:
     The settings; of files, what is in them.
   """
-  (name,) = job.train_job(stage).dataset.names
+  (name,) = job.train_job(stage).experiment.dataset.names
   tasks = spec.get(name).components(corpus.TRAIN)
   found = identity.describe(stage) | {
     "tasks": [(task.identity(), rate) for task, rate in tasks],

@@ -81,22 +81,23 @@ def notes(job: Any) -> list[str]:
   """Say what the methods of a job get from their recipes.
 
   Args:
-    job: a training.
+    job: a `TrainJob`.
 
   Returns:
     A line for each method.
   """
   lines = {}
-  for method in job.tuners:
+  experiment = job.experiment
+  for method in experiment.tuners:
     recipe, title = method.recipe, name_of(type(method))
     settings = [f"{name}={value!r}" for name, value in recipe.settings.items()]
     chosen = {
       "OPTIMIZER": f"{recipe.optimizer}({', '.join(settings)})",
       "LEARNING_RATE": str(recipe.learning_rate),
     }
-    if job.optimizer is not None:
+    if experiment.optimizer is not None:
       del chosen["OPTIMIZER"]
-    if None not in listed(job.learning_rates):
+    if None not in listed(experiment.learning_rates):
       del chosen["LEARNING_RATE"]
     if chosen:
       parts = [f"{name} = {value}" for name, value in chosen.items()]

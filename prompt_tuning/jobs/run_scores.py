@@ -15,8 +15,9 @@ from prompt_tuning.infer.evaluate import EvalSet, Evaluator, Job, Result
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs.eval_loss import EvalLoss
+from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.setup import Setup
-from prompt_tuning.jobs.train_job import Run, TrainJob
+from prompt_tuning.jobs.train_job import Run
 from prompt_tuning.train import loop
 
 
@@ -31,7 +32,8 @@ class Scorer:
 
   def __init__(
     self,
-    job: TrainJob,
+    settings: EvaluationSettings,
+    runs: Sequence[Run],
     setup: Setup,
     backbone: Backbone,
     vocabulary: Vocabulary,
@@ -43,7 +45,8 @@ class Scorer:
     """Prepare.
 
     Args:
-      job: has the runs, and how to evaluate them.
+      settings: how to evaluate.
+      runs: that are evaluated.
       setup: what trains.
       backbone: the model.
       vocabulary: of the model.
@@ -56,31 +59,31 @@ class Scorer:
       ValueError: the sets cannot be evaluated in that way.
     """
     self._loss, self._write = loss, write
-    if job.evaluation is None:
-      raise ValueError("The job has no evaluation; set TrainJob.evaluation.")
-    self._settings, self._runs = job.evaluation, job.runs
+    self._settings, self._runs = settings, runs
     self._setup = setup
     self._backbone, self._vocabulary, self._mesh = backbone, vocabulary, mesh
     self.sets = sets
     # What cannot be done shows now, not when the first evaluation is due.
-    everything = [Job(dataset) for own in sets.values() for dataset in own]
-    if everything:
-      self._evaluator(Runs(), backbone.params, everything)
+    jobs = [Job(dataset) for of_task in sets.values() for dataset in of_task]
+    if jobs:
+      self._evaluator(Runs(), backbone.params, jobs)
 
-  def __call__(self, trainable: Params) -> list[loop.Evaluation]:
+  def __call__(self, trainable: Params) -> list[loop.RunEvaluation]:
     """Score all runs, see `loop.Evaluator`."""
     results = self.results(trainable)
-    found = list(map(summary, results))
+    evaluations = list(map(summary, results))
     if self._write is not None:
-      found = [
-        evaluation._replace(write=functools.partial(self._write, run, own))
-        for evaluation, run, own in zip(found, self._runs, results, strict=True)
+      evaluations = [
+        one._replace(write=functools.partial(self._write, run, of_run))
+        for one, run, of_run in zip(
+          evaluations, self._runs, results, strict=True
+        )
       ]
     if self._loss is None:
-      return found
+      return evaluations
     return [
-      evaluation._replace(losses=losses)
-      for evaluation, losses in zip(found, self._loss(trainable), strict=True)
+      one._replace(losses=losses)
+      for one, losses in zip(evaluations, self._loss(trainable), strict=True)
     ]
 
   def results(self, trainable: Params) -> list[list[Result]]:
@@ -134,20 +137,19 @@ class Scorer:
   def _one_run(self, trainable: Params, run: int) -> list[Result]:
     """Evaluate one run whose backbone is its own."""
     program, frozen = self._setup.program, self._setup.frozen
-    model = {"model": trainable["model"]}
-    own = jax.tree.map(lambda a: a[run], model)
+    model = jax.tree.map(lambda a: a[run], trainable["model"])
     rest = {k: v for k, v in trainable.items() if k != "model"}
     banked = jax.tree.map(lambda a: a[run : run + 1], rest)
-    params = program.partition.merge({**own, **banked}, frozen)
+    params = program.partition.merge({"model": model, **banked}, frozen)
     delta = program.produce(params.get("tuner", {}), None)
     runs = Runs(delta, (self._setup.placements[run],))
     jobs = [Job(dataset) for dataset in self.sets[self._runs[run].task]]
     return self.evaluate(runs, params["model"], jobs)
 
 
-def summary(results: Sequence[Result]) -> loop.Evaluation:
+def summary(results: Sequence[Result]) -> loop.RunEvaluation:
   """Condense a run's results: the mean of its tasks' scores selects."""
-  return loop.Evaluation(
+  return loop.RunEvaluation(
     statistics.fmean(result.score for result in results),
     {
       f"{result.job.dataset.task.name}/{name}": value

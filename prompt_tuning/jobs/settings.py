@@ -95,7 +95,7 @@ class Dataset:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class EvaluationSettings:
   """How a run is scored while it trains, and by `eval`.
 
   Attributes:

@@ -20,7 +20,7 @@ from prompt_tuning.data import spec
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.jobs import load
 from prompt_tuning.jobs.identity import placements_of
-from prompt_tuning.jobs.train_job import Run, TrainJob
+from prompt_tuning.jobs.train_job import Experiment, Run
 from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, state
@@ -56,12 +56,15 @@ class Setup(NamedTuple):
 
 
 def initialise(
-  job: TrainJob, backbone: Backbone, vocabulary: Vocabulary, mesh: Mesh | None
+  experiment: Experiment,
+  backbone: Backbone,
+  vocabulary: Vocabulary,
+  mesh: Mesh | None,
 ) -> Bank | None:
   """Make the first values of every run's tuning method.
 
   Args:
-    job: what to do.
+    experiment: what is trained.
     backbone: the frozen model; initialisers see its embedding table.
     vocabulary: of the model.
     mesh: where the model lies.
@@ -72,21 +75,21 @@ def initialise(
   Raises:
     ValueError: the initialisers or the runs do not fit.
   """
-  if not job.tuners:
+  if not experiment.tuners:
     return None
   table = _readable(quantized.embedding_table(backbone.params), mesh)
-  contexts = [_context(run, table, vocabulary) for run in job.runs]
-  keys = [jax.random.key(run.seed) for run in job.runs]
-  return bank.init_bank(job.tuners, keys, contexts)
+  contexts = [_context(run, table, vocabulary) for run in experiment.runs]
+  keys = [jax.random.key(run.seed) for run in experiment.runs]
+  return bank.init_bank(experiment.tuners, keys, contexts)
 
 
 def build(
-  job: TrainJob,
-  config: T5Config,
+  experiment: Experiment,
   model: Params,
   methods: Bank | None,
   start_step: int,
   mesh: Mesh | None,
+  rules: axes.AxisRules,
   program: StepProgram | None = None,
 ) -> Setup:
   """Divide what trains from what does not, and build the step.
@@ -95,13 +98,13 @@ def build(
   the model's arrays lie, a description of the same. See `core.axes.compute`.
 
   Args:
-    job: what to do.
-    config: of the model.
-    model: its parameters.
+    experiment: what is trained.
+    model: the model's parameters.
     methods: the tuning methods', see `initialise`; None for model tuning.
     start_step: that of the optimizer.
     mesh: where everything lies; None for the default device.
-    program: of this job, if it is built already.
+    rules: logical axis -> mesh axis.
+    program: of this experiment, if it is built already.
 
   Returns:
     The program and its state.
@@ -115,59 +118,57 @@ def build(
     to = (
       axes.everywhere(mesh)
       if mesh is None
-      else axes.method_shardings(
-        methods.params, methods.axes, mesh, job.mesh.rules
-      )
+      else axes.method_shardings(methods.params, methods.axes, mesh, rules)
     )
     # A prompt sampled from a split table would come out split as the table.
     whole["tuner"] = axes.put(methods.params, to)
   if program is None:
-    program = _program(job, config, whole, start_step, mesh)
+    program = _program(experiment, whole, start_step, mesh, rules)
   trainable, frozen = program.partition.split(whole)
   if "model" in trainable:
-    copies = _copies(trainable["model"], len(job.runs))
+    copies = _copies(trainable["model"], len(experiment.runs))
     trainable = {**trainable, "model": copies}
   shardings = state.shardings(trainable, program.optimizer, mesh)
   if mesh is not None:
     program = dataclasses.replace(program, shardings=shardings)
-  seeds = [run.seed for run in job.runs]
+  seeds = [run.seed for run in experiment.runs]
   return Setup(
     program,
     state.create(trainable, program.optimizer, seeds, shardings),
     frozen,
-    job.tuners,
-    placements_of(job.tuners, len(seeds)),
+    experiment.tuners,
+    placements_of(experiment.tuners, len(seeds)),
   )
 
 
 def _program(
-  job: TrainJob,
-  config: T5Config,
+  experiment: Experiment,
   whole: Mapping[str, Params],
   start_step: int,
   mesh: Mesh | None,
+  rules: axes.AxisRules,
 ) -> StepProgram:
   """Build the step for {"model": ..., "tuner": those of all runs}."""
-  modes = partition.build(job.rules, _shapes_of_one_run(whole))
+  modes = partition.build(experiment.rules, _shapes_of_one_run(whole))
   _insist_on_training(modes, "tuner" in whole)
   quantized.refuse_training(
     (leaf.path, leaf.dtype) for leaf in modes.leaves if leaf.mode == TRAIN
   )
   optimizer = optimizers.bank_optimizer(
-    job.run_optimizer,
-    [run.learning_rate for run in job.runs],
+    experiment.run_optimizer,
+    [run.learning_rate for run in experiment.runs],
     start_step=start_step,
-    schedule=job.schedule,
+    schedule=experiment.schedule,
   )
   return StepProgram(
-    forward=_forward(config, mesh, job.mesh.rules),
-    produce=_produce(job.tuners),
+    forward=_forward(experiment.model, mesh, rules),
+    produce=_produce(experiment.tuners),
     partition=modes,
-    objective=job.objective,
+    objective=experiment.objective,
     optimizer=optimizer,
-    num_runs=len(job.runs),
-    num_microbatches=job.num_microbatches,
-    dropout=config.dropout_rate > 0,
+    num_runs=len(experiment.runs),
+    num_microbatches=experiment.num_microbatches,
+    dropout=experiment.model.dropout_rate > 0,
   )
 
 

@@ -32,9 +32,16 @@ from prompt_tuning.jobs import (
 from prompt_tuning.jobs.eval_loss import EvalLoss
 from prompt_tuning.jobs.run_scores import Scorer
 from prompt_tuning.jobs.setup import Setup
-from prompt_tuning.jobs.train_job import Run, TrainJob
+from prompt_tuning.jobs.train_job import (
+  Duration,
+  EvaluationPlan,
+  Experiment,
+  ModelSource,
+  Output,
+  Run,
+  TrainJob,
+)
 from prompt_tuning.models.t5 import cost
-from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import loop
 from prompt_tuning.train.compiled_step import Compiling, Jitted
 
@@ -72,59 +79,94 @@ def train(
     OSError: another file cannot.
   """
   # What can be wrong shows before gigabytes are read.
-  files.ensure_writable(job.model_dir, "MODEL_DIR")
-  mesh, rules = job.mesh.build(), job.mesh.rules
-  vocabulary = feed.open_vocabulary(job.dataset)
-  source = model or _open(job.initial_checkpoint_path)
-  start_step = _start_step(job, source.step)
-  num_steps = job.num_steps(start_step)
+  experiment, output = job.experiment, job.output
+  runs, tuners = experiment.runs, experiment.tuners
+  files.ensure_writable(output.model_dir, "MODEL_DIR")
+  mesh, rules = job.source.mesh.build(), job.source.mesh.rules
+  vocabulary = feed.open_vocabulary(experiment.dataset)
+  source = model or _open(job.source.initial_checkpoint_path)
+  start_step = _start_step(job.duration, source)
+  num_steps = job.duration.num_steps(start_step)
   batches = feed.train_batches(
-    job.dataset,
-    job.runs,
-    identity.placements_of(job.tuners, len(job.runs)),
-    job.model.vocab_size,
+    experiment.dataset,
+    runs,
+    identity.placements_of(tuners, len(runs)),
+    experiment.model.vocab_size,
     data_dir,
     mesh,
   )
-  sets = feed.sets_by_task(job.evaluation, job.runs, data_dir)
+  sets = feed.sets_by_task(job.evaluations.evaluation, runs, data_dir)
 
   compiling = None
   if isinstance(source, Checkpoint):
-    model, compiling = _restore(job, source, start_step, mesh, batches)
+    next_batch = functools.partial(
+      _next_batch, output.model_dir, num_steps, batches
+    )
+    model, compiling = _restore(
+      experiment, job.source, source, start_step, mesh, next_batch
+    )
   else:
     model = source
-  program = compiling.program if compiling else None
-  methods = setup.initialise(job, model, vocabulary, mesh)
-  parts = setup.build(
-    *(job, model.config, model.params, methods, start_step, mesh), program
+  experiment = dataclasses.replace(experiment, model=model.config)
+  built = setup.build(
+    experiment,
+    model.params,
+    setup.initialise(experiment, model, vocabulary, mesh),
+    start_step,
+    mesh,
+    rules,
+    compiling.program if compiling else None,
   )
-  say(parts.program.partition.report())
-  checksum = fingerprint.checksum(parts.frozen) if job.controls else None
+  say(built.program.partition.report())
+  checksum = fingerprint.checksum(built.frozen) if output.controls else None
 
   scorer = None
-  if job.evaluation is not None:
-    loss = _eval_loss(job, parts, data_dir, mesh)
-    write = functools.partial(_write_reports, job)
-    scorer = Scorer(job, parts, model, vocabulary, sets, mesh, loss, write)
+  if job.evaluations.evaluation is not None:
+    scorer = Scorer(
+      job.evaluations.evaluation,
+      runs,
+      built,
+      model,
+      vocabulary,
+      sets,
+      mesh,
+      _eval_loss(job.evaluations, experiment, built, data_dir, mesh, rules),
+      functools.partial(_write_reports, output),
+    )
   manifest = identity.identity(
-    job, parts.tuners, model, vocabulary.sha256, start_step
+    experiment, built.tuners, model, vocabulary.sha256, start_step
   )
-  _write_configuration(job.model_dir, manifest, configuration)
+  _write_configuration(output.model_dir, manifest, configuration)
   result = loop.train(
-    compiling or Jitted(parts.program),
-    parts.state,
-    parts.frozen,
+    compiling or Jitted(built.program),
+    built.state,
+    built.frozen,
     batches,
-    settings=_settings(job, num_steps, start_step),
-    folder=job.model_dir,
+    settings=_settings(
+      job.evaluations,
+      output,
+      num_steps,
+      start_step,
+      cost.flops_per_token(experiment.model, bool(tuners)),
+    ),
+    folder=output.model_dir,
     manifest=manifest,
     about=_about(configuration),
-    summarise=cast(loop.Summarise, job.objective.summarise),
-    place=axes.batch_sharder(mesh, rules),
-    evaluate=evaluator(parts, mesh) if evaluator else scorer,
+    summarise=cast(loop.Summarise, experiment.objective.summarise),
+    shard=axes.batch_sharder(mesh, rules),
+    evaluate=evaluator(built, mesh) if evaluator else scorer,
   )
   return conclusion.Outcome(
-    result, job, model, parts, vocabulary, scorer, start_step, mesh, checksum
+    result,
+    runs,
+    output,
+    model,
+    built,
+    vocabulary,
+    scorer,
+    start_step,
+    mesh,
+    checksum,
   )
 
 
@@ -136,33 +178,40 @@ def _open(path: str | None) -> Checkpoint:
 
 
 def _restore(
-  job: TrainJob,
+  experiment: Experiment,
+  source: ModelSource,
   checkpoint: Checkpoint,
   start_step: int,
   mesh: Mesh | None,
-  batches: grain.DatasetIterator[NumpyBatch],
+  next_batch: Callable[[], NumpyBatch | None],
 ) -> tuple[Backbone, Compiling | None]:
   """Read the model; meanwhile, if there is one to take, compile the step."""
-  config = backbone.for_machine(job.model, mesh)
-  where = (config, mesh, job.mesh.rules, job.restore_dtype)
-  backbone.check(checkpoint, *where)
-  first = _next_batch(job, job.num_steps(start_step), batches)
+  config = backbone.for_machine(experiment.model, mesh)
+  target = (config, mesh, source.mesh.rules, source.restore_dtype)
+  backbone.check(checkpoint, *target)
+  first = next_batch()
   compiling = None
   if first is not None:
+    batch = axes.describe_batch(
+      mesh, source.mesh.rules, first, axes.data_shard(mesh)[1]
+    )
+    suited = dataclasses.replace(experiment, model=config)
     try:
-      compiling = _compile_ahead(job, config, start_step, mesh, first)
+      compiling = Compiling(
+        abstract_setup.describe(suited, source, mesh, start_step, batch)
+      )
     except abstract_setup.UnknownShapesError as error:
       logger.info("The step is compiled when it runs. %s", error)
-  return backbone.load(checkpoint, *where), compiling
+  return backbone.load(checkpoint, *target), compiling
 
 
 def _next_batch(
-  job: TrainJob,
+  model_dir: str,
   num_steps: int,
   batches: grain.DatasetIterator[NumpyBatch],
 ) -> NumpyBatch | None:
   """Look at what training begins or goes on with; None if nothing is to do."""
-  saved = bundle.latest_manifest(pathlib.Path(job.model_dir) / loop.BUNDLES)
+  saved = bundle.latest_manifest(pathlib.Path(model_dir) / loop.BUNDLES)
   if saved is not None:
     if saved["step"] >= num_steps:
       return None
@@ -173,75 +222,72 @@ def _next_batch(
   return feed.peek(batches)
 
 
-def _compile_ahead(
-  job: TrainJob,
-  config: T5Config,
-  start_step: int,
-  mesh: Mesh | None,
-  first: NumpyBatch,
-) -> Compiling:
-  """Compile the step for a batch while the model is read."""
-  batch = axes.describe_batch(
-    mesh, job.mesh.rules, first, axes.data_shard(mesh)[1]
-  )
-  suited = dataclasses.replace(job, model=config)
-  return Compiling(abstract_setup.describe(suited, mesh, start_step, batch))
-
-
 def _eval_loss(
-  job: TrainJob, parts: Setup, data_dir: str | None, mesh: Mesh | None
+  plan: EvaluationPlan,
+  experiment: Experiment,
+  built: Setup,
+  data_dir: str | None,
+  mesh: Mesh | None,
+  rules: axes.AxisRules,
 ) -> EvalLoss | None:
   """Prepare the training loss on the evaluation split, if it is wanted."""
-  if not job.eval_steps or job.evaluation is None:
+  if not plan.eval_steps or plan.evaluation is None:
     return None
+  split = plan.evaluation.dataset.split
   return EvalLoss(
-    dataclasses.replace(job.dataset, split=job.evaluation.dataset.split),
-    job.runs,
-    parts,
-    job.eval_steps,
-    job.model.vocab_size,
+    dataclasses.replace(experiment.dataset, split=split),
+    experiment.runs,
+    built,
+    plan.eval_steps,
+    experiment.model.vocab_size,
     data_dir,
     mesh,
-    job.mesh.rules,
+    rules,
   )
 
 
 def _write_reports(
-  job: TrainJob, run: Run, results: Sequence[Result], step: int
+  output: Output, run: Run, results: Sequence[Result], step: int
 ) -> None:
   """Write T5X's files of metrics and predictions."""
-  folder = pathlib.Path(job.model_dir, "inference_eval", run.name)
+  folder = pathlib.Path(output.model_dir, "inference_eval", run.name)
   for result in results:
-    reports.write(folder, step, result, job.json_write_n_results)
+    reports.write(folder, step, result, output.json_write_n_results)
 
 
-def _start_step(job: TrainJob, restored: int | None) -> int:
+def _start_step(duration: Duration, source: Backbone | Checkpoint) -> int:
   """Find the step that the optimizer goes on from, as T5X restores it."""
-  if job.restored_step is not None:
-    return job.restored_step
-  if restored is None:
+  if duration.restored_step is not None:
+    return duration.restored_step
+  if source.step is None:
     logger.warning(
       "%s does not say at which step it is; Adafactor starts at 0. The public "
       "runs started at 1,100,000: set RESTORED_STEP for that.",
-      job.initial_checkpoint_path or "The model",
+      source.path if isinstance(source, Checkpoint) else "The model",
     )
-  return restored or 0
+  return source.step or 0
 
 
-def _settings(job: TrainJob, num_steps: int, start_step: int) -> loop.Settings:
+def _settings(
+  plan: EvaluationPlan,
+  output: Output,
+  num_steps: int,
+  start_step: int,
+  flops_per_token: tuple[float, float],
+) -> loop.Settings:
   return loop.Settings(
     num_steps=num_steps,
     start_step=start_step,
-    log_period=job.log_period,
-    eval_period=job.eval_period,
-    save_period=job.checkpoint_period,
-    keep=job.keep_checkpoints,
-    keep_best=job.keep_best,
-    eval_at_start=job.eval_at_start,
-    flops_per_token=cost.flops_per_token(job.model, bool(job.tuners)),
-    patience=job.patience,
-    progress_bar=job.progress_bar,
-    tensorboard=job.tensorboard,
+    log_period=output.log_period,
+    eval_period=plan.eval_period,
+    save_period=output.checkpoint_period,
+    keep=output.keep_checkpoints,
+    keep_best=output.keep_best,
+    eval_at_start=plan.eval_at_start,
+    flops_per_token=flops_per_token,
+    patience=plan.patience,
+    progress_bar=output.progress_bar,
+    tensorboard=output.tensorboard,
   )
 
 

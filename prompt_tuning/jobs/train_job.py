@@ -5,6 +5,7 @@ A job is checked as far as it can be before anything large is read.
 
 import collections
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from prompt_tuning.core import partition
 from prompt_tuning.jobs import recipes
 from prompt_tuning.jobs.settings import (
   Dataset,
-  Evaluation,
+  EvaluationSettings,
   MeshShape,
   listed,
 )
@@ -51,25 +52,17 @@ class Run(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainJob:
-  """Everything that `train` needs to know.
+class Experiment:
+  """What is trained, on what, and how: all that decides a run's numbers.
 
   The runs are all combinations of seeds, learning rates, tasks and tuners.
   They train side by side in one program, each as it would alone.
 
   Attributes:
-    model_dir: folder of the run.
     model: the backbone.
-    initial_checkpoint_path: its weights; None where a model is handed in.
     dataset: what to train on.
     tuner: makes the tuning method, or several; None for model tuning.
     rules: what trains, see `core.partition`.
-    total_steps: the step to stop at, counted as T5X does: the steps of the
-      checkpoint included.
-    relative_steps: steps to train, the checkpoint's not counted; wins over
-      `total_steps`.
-    restored_step: the step that the optimizer goes on from; None for the
-      checkpoint's.
     optimizer: builds each run's optimizer; None for that of the method's
       recipe.
     schedule: (step, base rate) -> rate.
@@ -77,67 +70,26 @@ class TrainJob:
     learning_rates: base rates; None among them for that of the recipe.
     seeds: seeds.
     num_microbatches: pieces of a batch whose gradients are added up.
-    mesh: arrangement of the devices.
-    restore_dtype: of the frozen weights; `int8` and `int4` quantise what is
-      multiplied, see `models.t5.quantized`.
-    evaluation: how runs are scored; None for not at all.
-    eval_period: steps between evaluations.
-    eval_at_start: whether to evaluate before the first step too.
-    eval_steps: batches of the evaluation split on which the training loss is
-      computed too; 0 for none.
-    checkpoint_period: steps between bundles.
-    keep_checkpoints: bundles kept besides the best.
-    keep_best: whether the best ones are kept.
-    log_period: steps between lines of the log.
-    patience: evaluations without improvement after which training stops.
-    controls: at the end, also score the model without a prompt and with a
-      random one, and hash the frozen weights to show that they are unchanged.
-    json_write_n_results: predictions written at the end; None for all.
-    progress_bar: whether to draw one.
-    tensorboard: whether to write event files.
   """
 
-  model_dir: str
   model: T5Config
-  initial_checkpoint_path: str | None
   dataset: Dataset
   tuner: TunerFactory | Sequence[TunerFactory] | None = None
   rules: Sequence[partition.RuleLike] = partition.TUNER_ONLY
-  total_steps: int | None = None
-  relative_steps: int | None = None
-  restored_step: int | None = None
   optimizer: OptimizerFactory | None = None
   schedule: Schedule = dataclasses.field(default_factory=FactorSchedule)
   objective: Objective = dataclasses.field(default_factory=CrossEntropy)
   learning_rates: Sequence[float | None] = (None,)
   seeds: Sequence[int] = (0,)
   num_microbatches: int = 1
-  mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
-  restore_dtype: str = "float32"
-  evaluation: Evaluation | None = None
-  eval_period: int = 1_000
-  eval_at_start: bool = False
-  eval_steps: int = 20
-  checkpoint_period: int = 1_000
-  keep_checkpoints: int = 2
-  keep_best: bool = True
-  log_period: int = 100
-  patience: int | None = None
-  controls: bool = False
-  json_write_n_results: int | None = None
-  progress_bar: bool = True
-  tensorboard: bool = True
 
   def __post_init__(self) -> None:
-    if self.total_steps is None and self.relative_steps is None:
-      raise ValueError("Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE.")
     for seed in listed(self.seeds):
       if not isinstance(seed, int):
         raise ValueError(
           f"Seeds are integers; got {seed!r}. A run must be repeatable, also "
           "when it resumes: set RANDOM_SEED to a number."
         )
-    quantized.scheme(self.restore_dtype)
     _ = self.tuners, self.run_optimizer  # what does not build, shows here
     names = collections.Counter(run.name for run in self.runs)
     twice = [name for name, count in names.items() if count > 1]
@@ -188,6 +140,47 @@ class TrainJob:
     """The optimizer of every run: the given one, or the recipe's."""
     return self.optimizer or recipes.shared_optimizer(self.tuners)
 
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+  """Where the model's weights come from, and how they lie in memory.
+
+  Attributes:
+    initial_checkpoint_path: the checkpoint; None where a model is handed in.
+    restore_dtype: of the frozen weights; `int8` and `int4` quantise what is
+      multiplied, see `models.t5.quantized`.
+    mesh: arrangement of the devices.
+  """
+
+  initial_checkpoint_path: str | None
+  restore_dtype: str = "float32"
+  mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+
+  def __post_init__(self) -> None:
+    quantized.scheme(self.restore_dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+  """How long to train.
+
+  Attributes:
+    total_steps: the step to stop at, counted as T5X does: the steps of the
+      checkpoint included.
+    relative_steps: steps to train, the checkpoint's not counted; wins over
+      `total_steps`.
+    restored_step: the step that the optimizer goes on from; None for the
+      checkpoint's.
+  """
+
+  total_steps: int | None = None
+  relative_steps: int | None = None
+  restored_step: int | None = None
+
+  def __post_init__(self) -> None:
+    if self.total_steps is None and self.relative_steps is None:
+      raise ValueError("Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE.")
+
   def num_steps(self, restored_step: int) -> int:
     """Count the updates to do after a checkpoint.
 
@@ -215,6 +208,123 @@ class TrainJob:
         "TRAIN_STEPS_RELATIVE."
       )
     return steps
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationPlan:
+  """When and how runs are scored while they train.
+
+  Attributes:
+    evaluation: how; None for not at all.
+    eval_period: steps between evaluations.
+    eval_at_start: whether to evaluate before the first step too.
+    eval_steps: batches of the evaluation split on which the training loss is
+      computed too; 0 for none.
+    patience: evaluations without improvement after which training stops.
+  """
+
+  evaluation: EvaluationSettings | None = None
+  eval_period: int = 1_000
+  eval_at_start: bool = False
+  eval_steps: int = 20
+  patience: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+  """What is written, where to, and how often.
+
+  Attributes:
+    model_dir: folder of the run.
+    checkpoint_period: steps between bundles.
+    keep_checkpoints: bundles kept besides the best.
+    keep_best: whether the best ones are kept.
+    log_period: steps between lines of the log.
+    controls: at the end, also score the model without a prompt and with a
+      random one, and hash the frozen weights to show that they are unchanged.
+    json_write_n_results: predictions written at the end; None for all.
+    progress_bar: whether to draw one.
+    tensorboard: whether to write event files.
+  """
+
+  model_dir: str
+  checkpoint_period: int = 1_000
+  keep_checkpoints: int = 2
+  keep_best: bool = True
+  log_period: int = 100
+  controls: bool = False
+  json_write_n_results: int | None = None
+  progress_bar: bool = True
+  tensorboard: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+  """Everything that `train` needs to know; functions take the part they read.
+
+  Attributes:
+    experiment: what decides the numbers.
+    source: where the model comes from.
+    duration: how long to train.
+    evaluations: when to score the runs.
+    output: what to write.
+  """
+
+  experiment: Experiment
+  source: ModelSource
+  duration: Duration
+  evaluations: EvaluationPlan
+  output: Output
+
+
+# Part of a job -> its class; setting, as gin names it -> the part that has it.
+_PARTS: dict[str, Any] = {
+  part.name: part.type for part in dataclasses.fields(TrainJob)
+}
+_PART_OF = {
+  setting.name: (part, setting)
+  for part, kind in _PARTS.items()
+  for setting in dataclasses.fields(kind)
+}
+
+
+def from_settings(**settings: Any) -> TrainJob:
+  """Build a job from all its settings side by side, as gin files name them.
+
+  Args:
+    **settings: fields of the parts of `TrainJob`.
+
+  Returns:
+    The job.
+
+  Raises:
+    TypeError: a setting is unknown, or one without a default is missing.
+    ValueError: the job cannot be done.
+  """
+  _SIGNATURE.bind(**settings)
+  values: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+  for name, value in settings.items():
+    values[_PART_OF[name][0]][name] = value
+  return TrainJob(**{p: kind(**values[p]) for p, kind in _PARTS.items()})
+
+
+def _parameter(setting: dataclasses.Field[Any]) -> inspect.Parameter:
+  """Describe a setting as a keyword argument."""
+  default = setting.default
+  if setting.default_factory is not dataclasses.MISSING:
+    default = setting.default_factory
+  if default is dataclasses.MISSING:
+    default = inspect.Parameter.empty
+  return inspect.Parameter(
+    setting.name, inspect.Parameter.KEYWORD_ONLY, default=default
+  )
+
+
+# Gin reads off it which settings there are.
+_SIGNATURE = inspect.Signature(
+  [_parameter(setting) for _, setting in _PART_OF.values()]
+)
+from_settings.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
 
 
 def build_tuner(factory: TunerFactory, model: T5Config) -> Method:

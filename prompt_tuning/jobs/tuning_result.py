@@ -85,7 +85,7 @@ def of(outcome: conclusion.Outcome, summary: str) -> Trained:
   """
   steps, trainable = conclusion.best(outcome)
   together = conclusion.runs_of(outcome, trainable)
-  names = [run.name or run.task for run in outcome.job.runs]
+  names = [run.name or run.task for run in outcome.runs]
   records = outcome.result.best
   scores = [-math.inf if one is None else one["score"] for one in records]
   fingerprint = outcome.model.fingerprint
@@ -94,7 +94,7 @@ def of(outcome: conclusion.Outcome, summary: str) -> Trained:
     {
       name: Origin(method, run.task, step, fingerprint)
       for name, method, run, step in zip(
-        names, outcome.parts.tuners, outcome.job.runs, steps, strict=True
+        names, outcome.setup.tuners, outcome.runs, steps, strict=True
       )
     },
     {

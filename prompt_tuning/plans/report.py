@@ -124,39 +124,41 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
   Returns:
     One sentence or more; what costs least comes first.
   """
+  experiment, source = job.experiment, job.source
   if not any(p.weights for p in plans):  # none was held against the memory
     return (
       "No mesh tried can split the step over "
       f"{_counted(where.count, 'chip')}. Try a smaller slice, or a BATCH_SIZE "
       "that more chips divide "
-      f"(it is {job.dataset.batch_size})."
+      f"(it is {experiment.dataset.batch_size})."
     )
   least = min(p.weights for p in plans if p.weights)
   is_frozen = not any(p.trains_model for p in plans)
   steps = []
   if least > where.chip.memory / 2:
-    if is_frozen and job.restore_dtype == "float32":
+    if is_frozen and source.restore_dtype == "float32":
       steps.append(
         "frozen weights of half the size: RESTORE_DTYPE = 'bfloat16'"
       )
-    is_split = tuple(job.mesh.rules) == tuple(FULLY_SHARDED_RULES)
+    is_split = tuple(source.mesh.rules) == tuple(FULLY_SHARDED_RULES)
     if where.count > 1 and not is_split:
       steps.append(
         "weights split over all chips: meshes/fully_sharded.gin, "
         "MODEL_PARALLEL = 1"
       )
-    if is_frozen and quantized.scheme(job.restore_dtype) is None:
+    if is_frozen and quantized.scheme(source.restore_dtype) is None:
       steps.append("frozen weights of one byte: RESTORE_DTYPE = 'int8'")
   if least <= where.chip.memory:
-    model = job.model
+    model = experiment.model
     if not (model.remat_policy == "full" and model.scan_layers):
       steps.append(
         "activations computed again in the backward pass: SCAN_LAYERS = True, "
         "REMAT = 'full'"
       )
     steps.append(
-      f"fewer rows at a time: NUM_MICROBATCHES above {job.num_microbatches}, "
-      f"or BATCH_SIZE below {job.dataset.batch_size}"
+      "fewer rows at a time: NUM_MICROBATCHES above "
+      f"{experiment.num_microbatches}, or BATCH_SIZE below "
+      f"{experiment.dataset.batch_size}"
     )
     if len(plans) < len(tpu.candidates(where)):
       steps.append("more model parallelism: a larger MODEL_PARALLEL")

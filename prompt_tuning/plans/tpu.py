@@ -126,7 +126,7 @@ def plan(job: TrainJob, where: Slice, model: int) -> Plan:
   data = where.count // model
   try:
     mesh = make_mesh(where, data, model)
-    step = abstract_setup.describe(job, mesh)
+    step = abstract_setup.describe(job.experiment, job.source, mesh)
   except abstract_setup.MeshError as error:
     return Plan(where, data, model, failure=str(error))
   made = Plan(
@@ -322,12 +322,13 @@ def plan_slice(job: TrainJob, where: Slice, meshes: str = "all") -> list[Plan]:
   """
   ways = candidates(where)
   if meshes == "given":
-    if job.mesh.model not in ways:
+    given = job.source.mesh.model
+    if given not in ways:
       raise ValueError(
-        f"MODEL_PARALLEL = {job.mesh.model} does not divide the number of "
-        f"chips of {where}, {where.count}."
+        f"MODEL_PARALLEL = {given} does not divide the number of chips of "
+        f"{where}, {where.count}."
       )
-    ways = [job.mesh.model]
+    ways = [given]
   plans: list[Plan] = []
   for model in ways:
     plans.append(plan(job, where, model))

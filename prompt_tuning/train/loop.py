@@ -35,7 +35,7 @@ BEST = "best"
 logger = logging.getLogger(__name__)
 
 
-class Evaluation(NamedTuple):
+class RunEvaluation(NamedTuple):
   """What an evaluation found out about one run.
 
   Attributes:
@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 # The trainable part of all runs -> one evaluation per run.
-Evaluator = Callable[[Params], Sequence[Evaluation]]
+Evaluator = Callable[[Params], Sequence[RunEvaluation]]
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
 # Sums over some steps, how many -> T5X's tags -> [K].
 Summarise = Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]]
@@ -150,14 +150,14 @@ def train(
   manifest: Mapping[str, Any],
   about: Mapping[str, Any] = types.MappingProxyType({}),
   summarise: Summarise,
-  place: Callable[[Mapping[str, np.ndarray]], Batch] = jax.device_put,
+  shard: Callable[[Mapping[str, np.ndarray]], Batch] = jax.device_put,
   evaluate: Evaluator | None = None,
 ) -> Result:
   """Train from the newest bundle in a folder, or from the start.
 
   Args:
     step_fn: the (jitted) step; may donate the state.
-    state: of a run that starts; also says where arrays live.
+    state: of a run that starts; also says how arrays are split.
     frozen: the frozen part of the parameters.
     batches: what to train on.
     settings: see `Settings`.
@@ -166,7 +166,7 @@ def train(
       must have the same ones.
     about: more JSON values for bundles; may change when a run resumes.
     summarise: the objective's `summarise`.
-    place: puts a host batch on the devices.
+    shard: puts a host batch on the devices.
     evaluate: scores every run; None never evaluates.
 
   Returns:
@@ -177,226 +177,316 @@ def train(
     CheckpointError: a bundle cannot be written, or all of them are damaged.
     DivergedError: no run has a finite loss any more.
   """
-  loop = _Loop(
-    step_fn, frozen, batches, settings, pathlib.Path(folder), dict(manifest)
-  )
-  loop.about = about
-  loop.summarise, loop.place, loop.evaluate = summarise, place, evaluate
-  with Preemption() as preemption:
-    return loop.run(state, preemption)
-
-
-class _Loop:
-  """The parts of `train` as named steps."""
-
-  about: Mapping[str, Any]
-  summarise: Summarise
-  place: Callable[[Mapping[str, np.ndarray]], Batch]
-  evaluate: Evaluator | None
-
-  def __init__(
-    self,
-    step_fn: StepFn,
-    frozen: Params,
-    batches: Batches,
-    settings: Settings,
-    folder: pathlib.Path,
-    manifest: dict[str, Any],
-  ):
-    self.step_fn, self.frozen, self.batches = step_fn, frozen, batches
-    self.settings, self.folder, self.manifest = settings, folder, manifest
-    self.main = jax.process_index() == 0
-    self.window: list[Metrics] = []
-    self.warned: set[int] = set()
-    self.shown: dict[str, str] = {}
-
-  def run(self, state: TrainState, preemption: Preemption) -> Result:
-    settings = self.settings
-    state, self.progress = self._resume(state)
+  bundles = _Bundles(pathlib.Path(folder), dict(manifest), about, settings.keep)
+  with contextlib.ExitStack() as around:
+    preemption = around.enter_context(Preemption())
+    state, progress = bundles.resume(state, batches)
     step = int(state.step)
-    num_runs = len(self.progress["best"])
-    self.log = MetricsLog(
-      self.folder, num_runs, settings.tensorboard and self.main
+    log = MetricsLog(
+      bundles.folder, len(progress.best), settings.tensorboard and _is_main()
     )
+    around.callback(log.close)
     # Before the first step there may be an evaluation, which is done again.
-    self.log.forget_after(settings.start_step + step - (step == 0))
-    reason = "finished"
-    with self._bar(step) as bar:
-      self._start_clock()
-      if step == 0 and settings.eval_at_start:
-        with self._clock_stopped(state):
-          self._evaluate(state, step, bar)
-      while step < settings.num_steps and not self._out_of_patience():
-        rows = next(self.batches)
-        self.progress["tokens"] = _add_tokens(self.progress["tokens"], rows)
-        batch = self.place(rows)
-        state, metrics = self.step_fn(state, self.frozen, batch)
-        self.window.append(metrics)
-        step += 1
-        bar.update()
-        last = step == settings.num_steps
-        stop = preemption.reached(step)
-        if step % settings.log_period == 0 or last or stop:
-          self._write_window(step, bar)
-        evaluates = _due(step, settings.eval_period, last)
-        saves = stop or _due(step, settings.save_period, last)
-        if evaluates or saves:
-          with self._clock_stopped(state):
-            if evaluates:
-              self._evaluate(state, step, bar)
-            if saves:
-              self._save(state, step)
-        if stop and not last:
-          reason = "preempted"
-          break
-    if reason == "finished" and self._out_of_patience():
-      reason = "early stopping"
-      self._save(state, step)
-    self.log.close()
-    tokens = self.progress["tokens"]
-    return Result(state, self.progress["best"], reason, tuple(tokens))
+    log.forget_after(settings.start_step + step - (step == 0))
+    loop = _Loop(
+      step_fn=step_fn,
+      frozen=frozen,
+      batches=batches,
+      settings=settings,
+      summarise=summarise,
+      shard=shard,
+      evaluate=evaluate,
+      preemption=preemption,
+      bundles=bundles,
+      log=log,
+      bar=around.enter_context(_bar(settings, step)),
+      progress=progress,
+      clock=_Clock(progress.tokens),
+    )
+    return loop.run(state)
 
-  def _start_clock(self) -> None:
-    """Measure time and tokens from here."""
-    self.started = time.perf_counter()
-    self.tokens_before = np.asarray(self.progress["tokens"])
+
+@dataclasses.dataclass
+class _Progress:
+  """What decides how training goes on, beside the state.
+
+  Attributes:
+    best: see `Result`.
+    stale: evaluations since any run improved.
+    tokens: encoder and decoder tokens trained on.
+  """
+
+  best: list[dict[str, Any] | None]
+  stale: int
+  tokens: list[int]
+
+
+class _Clock:
+  """Time and tokens since the last line of the log.
+
+  Args:
+    tokens: trained on before.
+  """
+
+  def __init__(self, tokens: Sequence[int]):
+    self.restart(tokens)
+
+  def restart(self, tokens: Sequence[int]) -> None:
+    """Measure from here."""
+    self._started = time.perf_counter()
+    self._tokens = np.asarray(tokens)
+
+  @property
+  def seconds(self) -> float:
+    """Seconds that training took."""
+    return time.perf_counter() - self._started
+
+  def tokens(self, now: Sequence[int]) -> np.ndarray:
+    """Count encoder and decoder tokens."""
+    return np.asarray(now) - self._tokens
 
   @contextlib.contextmanager
-  def _clock_stopped(self, state: TrainState) -> Iterator[None]:
-    """Leave the body's time out of the training speed."""
+  def stopped(self, state: TrainState) -> Iterator[None]:
+    """Leave the body's time out; steps that are under way still count."""
     jax.block_until_ready(state.step)
     stopped = time.perf_counter()
     yield
-    self.started += time.perf_counter() - stopped
+    self._started += time.perf_counter() - stopped
 
-  def _bar(self, step: int) -> bars.tqdm:
-    return bars.tqdm(
-      total=self.settings.num_steps,
-      initial=step,
-      unit="step",
-      disable=not (self.settings.progress_bar and self.main),
-    )
 
-  def _show(self, bar: bars.tqdm, **values: list[str]) -> None:
-    """Show the first runs' newest numbers beside the bar."""
-    self.shown |= {name: "/".join(own[:4]) for name, own in values.items()}
-    bar.set_postfix(self.shown)
+@dataclasses.dataclass(frozen=True)
+class _Bundles:
+  """The bundles of a run.
 
-  def _resume(self, fresh: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """Read the newest bundle, or start."""
-    num_runs = fresh.dropout_keys.shape[0]
-    found = bundle.read_latest(self.folder / BUNDLES)
-    if found is None:
-      return fresh, {"best": [None] * num_runs, "stale": 0, "tokens": [0, 0]}
-    step, saved = found
+  Attributes:
+    folder: of the run.
+    manifest: identifies the run.
+    about: more JSON values.
+    keep: how many are kept besides the best.
+  """
+
+  folder: pathlib.Path
+  manifest: dict[str, Any]
+  about: Mapping[str, Any]
+  keep: int
+
+  def resume(
+    self, fresh: TrainState, batches: Batches
+  ) -> tuple[TrainState, _Progress]:
+    """Go on from the newest one, or start."""
+    latest = bundle.read_latest(self.folder / BUNDLES)
+    if latest is None:
+      num_runs = fresh.dropout_keys.shape[0]
+      return fresh, _Progress([None] * num_runs, 0, [0, 0])
+    step, saved = latest
     saved.insist_run(self.manifest, self.folder)
     state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     # As the fresh state: on the same devices, split in the same way.
     state = jax.tree.map(
       lambda new, old: jax.device_put(new, old.sharding), state, fresh
     )
-    self.batches.set_state(saved.manifest["data"])
+    batches.set_state(saved.manifest["data"])
     logger.info("Continuing from step %d of %s.", step, self.folder)
-    return state, dict(saved.manifest["progress"])
+    return state, _Progress(**saved.manifest["progress"])
+
+  def save(
+    self, state: TrainState, step: int, batches: Batches, progress: _Progress
+  ) -> None:
+    """Write one from which training can go on exactly."""
+    self._write(
+      self.folder / BUNDLES,
+      step,
+      self.keep,
+      bundle.Bundle(
+        manifest={
+          **self.about,
+          "run": self.manifest,
+          "step": step,
+          "data": batches.get_state(),
+          "progress": dataclasses.asdict(progress),
+        },
+        trainable=bundle.to_host(tree.flatten(state.trainable)),
+        resume=bundle.to_host(train_state.resume_arrays(state)),
+      ),
+    )
+
+  def save_best(
+    self, state: TrainState, step: int, run: int, record: Mapping[str, Any]
+  ) -> None:
+    """Write the trainable part of one run, in place of its best before."""
+    flat = bundle.to_host(tree.flatten(state.trainable))
+    self._write(
+      self.folder / BEST / f"run_{run}",
+      step,
+      1,
+      bundle.Bundle(
+        manifest={
+          **self.about,
+          "run": self.manifest,
+          "step": step,
+          "run_index": run,
+          "best": record,
+        },
+        trainable={path: a[run : run + 1] for path, a in flat.items()},
+      ),
+    )
+
+  def _write(
+    self, folder: pathlib.Path, step: int, keep: int, contents: bundle.Bundle
+  ) -> None:
+    if _is_main():
+      bundle.write(bundle.step_path(folder, step), contents)
+      bundle.keep_latest(folder, keep)
+
+
+@dataclasses.dataclass
+class _Loop:
+  """All that the steps of `train` work with; see its arguments.
+
+  Attributes:
+    preemption: says when to stop.
+    bundles: where to save.
+    log: where to log.
+    bar: shows how far training is.
+    progress: changes with every step.
+    clock: measures speed.
+    window: metrics since the last line of the log.
+    diverged: runs of which it was said that they are lost.
+    postfix: what stands beside the bar.
+  """
+
+  step_fn: StepFn
+  frozen: Params
+  batches: Batches
+  settings: Settings
+  summarise: Summarise
+  shard: Callable[[Mapping[str, np.ndarray]], Batch]
+  evaluate: Evaluator | None
+  preemption: Preemption
+  bundles: _Bundles
+  log: MetricsLog
+  bar: bars.tqdm
+  progress: _Progress
+  clock: _Clock
+  window: list[Metrics] = dataclasses.field(default_factory=list)
+  diverged: set[int] = dataclasses.field(default_factory=set)
+  postfix: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def run(self, state: TrainState) -> Result:
+    """Train until the end, or until it is told to stop."""
+    settings = self.settings
+    step, reason = int(state.step), "finished"
+    if step == 0 and settings.eval_at_start:
+      with self.clock.stopped(state):
+        self._evaluate(state, step)
+    while step < settings.num_steps and not self._is_out_of_patience():
+      state = self._step(state)
+      step += 1
+      self.bar.update()
+      last = step == settings.num_steps
+      stop = self.preemption.reached(step)
+      if step % settings.log_period == 0 or last or stop:
+        self._write_window(step)
+      evaluates = _due(step, settings.eval_period, last)
+      saves = stop or _due(step, settings.save_period, last)
+      if evaluates or saves:
+        with self.clock.stopped(state):
+          if evaluates:
+            self._evaluate(state, step)
+          if saves:
+            self._save(state, step)
+      if stop and not last:
+        reason = "preempted"
+        break
+    if reason == "finished" and self._is_out_of_patience():
+      reason = "early stopping"
+      self._save(state, step)
+    encoder, decoder = self.progress.tokens
+    return Result(state, self.progress.best, reason, (encoder, decoder))
+
+  def _step(self, state: TrainState) -> TrainState:
+    rows = next(self.batches)
+    self.progress.tokens = _add_tokens(self.progress.tokens, rows)
+    state, metrics = self.step_fn(state, self.frozen, self.shard(rows))
+    self.window.append(metrics)
+    return state
 
   def _save(self, state: TrainState, step: int) -> None:
-    """Write a bundle from which training can go on exactly."""
     self._check_finite(step)
-    path = bundle.step_path(self.folder / BUNDLES, step)
-    contents = bundle.Bundle(
-      manifest={
-        **self.about,
-        "run": self.manifest,
-        "step": step,
-        "data": self.batches.get_state(),
-        "progress": self.progress,
-      },
-      trainable=bundle.to_host(tree.flatten(state.trainable)),
-      resume=bundle.to_host(train_state.resume_arrays(state)),
-    )
-    if self.main:
-      bundle.write(path, contents)
-      bundle.keep_latest(path.parent, self.settings.keep)
+    self.bundles.save(state, step, self.batches, self.progress)
 
-  def _evaluate(self, state: TrainState, step: int, bar: bars.tqdm) -> None:
+  def _evaluate(self, state: TrainState, step: int) -> None:
     """Score every run; keep the bundles of those that improved."""
     if self.evaluate is None:
       return
-    results = self.evaluate(state.trainable)
+    evaluations = self.evaluate(state.trainable)
     improved = False
-    for run, result in enumerate(results):
-      if self.main:
-        shown = self.settings.start_step + step
-        if result.metrics:
-          self.log.write(shown, run, result.metrics, "inference_eval")
-        if result.losses:
-          self.log.write(shown, run, result.losses, "training_eval")
-        self.log.write(shown, run, {"score": result.score}, "selection")
-        if result.write is not None:
-          result.write(shown)
-      best = self.progress["best"][run]
+    for run, evaluation in enumerate(evaluations):
+      self._log_evaluation(step, run, evaluation)
+      best = self.progress.best[run]
       bar_to_beat = -math.inf if best is None else best["score"]
-      if not result.score > bar_to_beat + self.settings.min_delta:
+      if not evaluation.score > bar_to_beat + self.settings.min_delta:
         continue
       improved = True
-      self.progress["best"][run] = {
+      record = {
         "step": step,
-        "score": float(result.score),
-        "metrics": {k: float(v) for k, v in result.metrics.items()},
+        "score": float(evaluation.score),
+        "metrics": {k: float(v) for k, v in evaluation.metrics.items()},
       }
+      self.progress.best[run] = record
       if self.settings.keep_best:
-        self._save_best(state, step, run)
-    self.progress["stale"] = 0 if improved else self.progress["stale"] + 1
-    self._show(bar, score=[f"{result.score:.2f}" for result in results])
+        self.bundles.save_best(state, step, run, record)
+    self.progress.stale = 0 if improved else self.progress.stale + 1
+    self._show(score=[f"{evaluation.score:.2f}" for evaluation in evaluations])
 
-  def _save_best(self, state: TrainState, step: int, run: int) -> None:
-    flat = bundle.to_host(tree.flatten(state.trainable))
-    contents = bundle.Bundle(
-      manifest={
-        **self.about,
-        "run": self.manifest,
-        "step": step,
-        "run_index": run,
-        "best": self.progress["best"][run],
-      },
-      trainable={path: a[run : run + 1] for path, a in flat.items()},
-    )
-    if self.main:
-      path = bundle.step_path(self.folder / BEST / f"run_{run}", step)
-      bundle.write(path, contents)
-      bundle.keep_latest(path.parent, 1)
+  def _log_evaluation(
+    self, step: int, run: int, evaluation: RunEvaluation
+  ) -> None:
+    if not _is_main():
+      return
+    number = self.settings.start_step + step
+    if evaluation.metrics:
+      self.log.write(number, run, evaluation.metrics, "inference_eval")
+    if evaluation.losses:
+      self.log.write(number, run, evaluation.losses, "training_eval")
+    self.log.write(number, run, {"score": evaluation.score}, "selection")
+    if evaluation.write is not None:
+      evaluation.write(number)
 
-  def _out_of_patience(self) -> bool:
+  def _is_out_of_patience(self) -> bool:
     patience = self.settings.patience
-    return patience is not None and self.progress["stale"] >= patience
+    return patience is not None and self.progress.stale >= patience
 
-  def _write_window(self, step: int, bar: bars.tqdm) -> None:
+  def _show(self, **values: list[str]) -> None:
+    """Show the first runs' newest numbers beside the bar."""
+    self.postfix |= {name: "/".join(v[:4]) for name, v in values.items()}
+    self.bar.set_postfix(self.postfix)
+
+  def _write_window(self, step: int) -> None:
     """Log what happened since the last line."""
     count = len(self.window)
     sums, norms = self._fetch_window(step)
-    seconds = time.perf_counter() - self.started
+    seconds = self.clock.seconds
     metrics = dict(self.summarise(sums, count))
     metrics |= {f"{name}_rms": value for name, value in norms.items()}
     metrics["timing/seconds"] = np.asarray(seconds)
     metrics["timing/steps_per_second"] = np.asarray(count / seconds)
     metrics["timing/seqs_per_second"] = sums["sequences"] / seconds
     metrics["timing/target_tokens_per_second"] = sums["weights"] / seconds
-    tokens = np.asarray(self.progress["tokens"]) - self.tokens_before
+    tokens = self.clock.tokens(self.progress.tokens)
     metrics["timing/tokens_per_second"] = np.asarray(tokens.sum() / seconds)
     if self.settings.flops_per_token is not None:
       flops = tokens @ np.asarray(self.settings.flops_per_token)
       metrics["timing/flops_per_second"] = np.asarray(flops / seconds)
-    if self.main:
-      for run in range(len(self.progress["best"])):
-        own = {
-          tag: float(np.broadcast_to(value, (run + 1,))[run])
-          if value.ndim == 0
-          else float(value[run])
+    if _is_main():
+      for run in range(len(self.progress.best)):
+        of_run = {
+          tag: float(value if value.ndim == 0 else value[run])
           for tag, value in metrics.items()
         }
-        self.log.write(self.settings.start_step + step, run, own, "train")
-    self._show(bar, loss=[f"{loss:.3g}" for loss in metrics["loss"]])
-    self._start_clock()
+        self.log.write(self.settings.start_step + step, run, of_run, "train")
+    self._show(loss=[f"{loss:.3g}" for loss in metrics["loss"]])
+    self.clock.restart(self.progress.tokens)
 
   def _fetch_window(
     self, step: int
@@ -423,13 +513,27 @@ class _Loop:
     if not finite.any():
       raise DivergedError(
         f"The loss is not finite at step {step} (all {len(finite)} runs). The "
-        f"last bundle in {self.folder / BUNDLES} is from before; lower the "
-        "learning rate, or continue from there with other settings."
+        f"last bundle in {self.bundles.folder / BUNDLES} is from before; lower "
+        "the learning rate, or continue from there with other settings."
       )
     for run in np.flatnonzero(~finite):
-      if run not in self.warned:
-        self.warned.add(int(run))
+      if run not in self.diverged:
+        self.diverged.add(int(run))
         logger.warning("Run %d: the loss is not finite, step %d.", run, step)
+
+
+def _is_main() -> bool:
+  """Whether this host writes files and shows a bar."""
+  return jax.process_index() == 0
+
+
+def _bar(settings: Settings, step: int) -> bars.tqdm:
+  return bars.tqdm(
+    total=settings.num_steps,
+    initial=step,
+    unit="step",
+    disable=not (settings.progress_bar and _is_main()),
+  )
 
 
 def _add_tokens(seen: Sequence[int], batch: Mapping[str, Any]) -> list[int]:

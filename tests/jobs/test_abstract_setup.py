@@ -16,7 +16,7 @@ from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.jobs import abstract_setup, setup
 from prompt_tuning.jobs.identity import placements_of
 from prompt_tuning.jobs.settings import Dataset, MeshShape
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import from_settings
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.train.optimizers import Adafactor, Optax
@@ -38,11 +38,15 @@ def job(**changes):
     "restore_dtype": "bfloat16",
     "mesh": MeshShape(None, 2),
   }
-  return TrainJob(**settings | changes)
+  return from_settings(**settings | changes)
 
 
 def tuned_model(**changes):
   return job(tuner=None, rules=partition.EVERYTHING, **changes)
+
+
+def describe(job, mesh):
+  return abstract_setup.describe(job.experiment, job.source, mesh)
 
 
 def _shard(leaf):
@@ -91,24 +95,26 @@ def _signature(described):
 def test_equals_what_training_assembles(job):
   mesh = axes.make_mesh(4, 2)
   target = axes.restore_target(
-    network.abstract_params(job.model),
-    network.logical_axes(job.model),
+    network.abstract_params(job.experiment.model),
+    network.logical_axes(job.experiment.model),
     mesh,
-    job.mesh.rules,
-    quantized.float_dtype(job.restore_dtype),
+    job.source.mesh.rules,
+    quantized.float_dtype(job.source.restore_dtype),
   )
-  target = quantized.target(target, job.restore_dtype)
+  target = quantized.target(target, job.source.restore_dtype)
   params = jax.tree.map(
     lambda leaf: jax.device_put(
       np.zeros(leaf.shape, leaf.dtype), leaf.sharding
     ),
     target,
   )
-  backbone = Backbone(job.model, params, 0, "")
+  backbone = Backbone(job.experiment.model, params, 0, "")
   vocabulary = types.SimpleNamespace(encode=None)
-  methods = setup.initialise(job, backbone, vocabulary, mesh)
-  real = setup.build(job, job.model, params, methods, 0, mesh)
-  described = abstract_setup.describe(job, mesh)
+  methods = setup.initialise(job.experiment, backbone, vocabulary, mesh)
+  real = setup.build(
+    job.experiment, params, methods, 0, mesh, job.source.mesh.rules
+  )
+  described = describe(job, mesh)
   assert _signature(described.frozen) == _signature(real.frozen)
   assert _signature(described.state) == _signature(real.state)
   assert described.program.partition == real.program.partition
@@ -119,16 +125,21 @@ def test_a_step_is_compiled_once_without_a_mesh():
   planned = job()
   # A restored model is bound to its device.
   params = jax.device_put(
-    network.init_params(planned.model, jax.random.key(0)), jax.devices()[0]
+    network.init_params(planned.experiment.model, jax.random.key(0)),
+    jax.devices()[0],
   )
   vocabulary = types.SimpleNamespace(encode=None)
-  backbone = Backbone(planned.model, params, 0, "")
-  methods = setup.initialise(planned, backbone, vocabulary, None)
-  parts = setup.build(planned, planned.model, params, methods, 0, None)
+  backbone = Backbone(planned.experiment.model, params, 0, "")
+  methods = setup.initialise(planned.experiment, backbone, vocabulary, None)
+  parts = setup.build(
+    planned.experiment, params, methods, 0, None, planned.source.mesh.rules
+  )
   ids = jnp.ones((8, 4), jnp.int32)
   names = ("encoder_input", "decoder_input", "decoder_target")
   batch = {f"{name}_tokens": ids for name in names}
-  batch["run_ids"] = jnp.arange(8, dtype=jnp.int32) % len(planned.runs)
+  batch["run_ids"] = jnp.arange(8, dtype=jnp.int32) % len(
+    planned.experiment.runs
+  )
   step = jax.jit(parts.program.step)
   after, _ = step(parts.state, parts.frozen, batch)
   step(after, parts.frozen, batch)
@@ -139,7 +150,7 @@ def test_the_largest_model_has_a_step_of_its_own():
   """A count of its parameters is beyond int32."""
   xxl = t5_config.get("t5_1_1_xxl", scan_layers=True)
   planned = tuned_model(model=xxl, restore_dtype="float32")
-  described = abstract_setup.describe(planned, axes.make_mesh(4, 2))
+  described = describe(planned, axes.make_mesh(4, 2))
   after, _ = jax.eval_shape(
     described.program.step, described.state, described.frozen, described.batch
   )
@@ -164,33 +175,31 @@ def test_batch_is_what_the_pipeline_makes(batching):
     )
   )
   rows = Ragged(np.ones(4 * 32, np.int32), np.arange(0, 4 * 33, 4))
-  (placement,) = placements_of(planned.tuners, 1)
+  (placement,) = placements_of(planned.experiment.tuners, 1)
   batches = pipeline.TrainBatches(
     Tokens(rows, rows, LENGTHS),
     8,
     seed=0,
-    layout=pipeline.Layout(placement, planned.model.vocab_size),
+    layout=pipeline.Layout(placement, planned.experiment.model.vocab_size),
     batching=batching,
-    packed_size=planned.dataset.packed_size,
+    packed_size=planned.experiment.dataset.packed_size,
   )
-  real = axes.batch_sharder(axes.make_mesh(4, 2), planned.mesh.rules)(
+  real = axes.batch_sharder(axes.make_mesh(4, 2), planned.source.mesh.rules)(
     next(iter(batches))
   )
-  described = abstract_setup.describe(planned, axes.make_mesh(4, 2)).batch
+  described = describe(planned, axes.make_mesh(4, 2)).batch
   assert _signature(dict(described)) == _signature(dict(real))
 
 
 def test_runs_of_a_bank_have_rows_of_their_own():
-  batch = abstract_setup.describe(
-    job(seeds=(0, 1, 2)), axes.make_mesh(8, 1)
-  ).batch
+  batch = describe(job(seeds=(0, 1, 2)), axes.make_mesh(8, 1)).batch
   assert batch["run_ids"].shape == (24,)
   assert batch["encoder_input_tokens"].shape == (24, 112)
 
 
 def test_initial_values_need_neither_vocabulary_nor_labels():
   labelled = functools.partial(Prompt, encoder_init=ClassLabels())
-  described = abstract_setup.describe(job(tuner=labelled), axes.make_mesh(8, 1))
+  described = describe(job(tuner=labelled), axes.make_mesh(8, 1))
   (leaf,) = jax.tree.leaves(described.state.trainable)
   assert leaf.shape == (1, 100, 4)
 
@@ -208,7 +217,7 @@ def test_initial_values_need_neither_vocabulary_nor_labels():
 )
 def test_a_mesh_at_fault_says_so(changes, mesh, says):
   with pytest.raises(abstract_setup.MeshError, match=says):
-    abstract_setup.describe(job(**changes), axes.make_mesh(*mesh))
+    describe(job(**changes), axes.make_mesh(*mesh))
 
 
 @pytest.mark.parametrize(
@@ -220,4 +229,4 @@ def test_a_mesh_at_fault_says_so(changes, mesh, says):
 )
 def test_lengths_that_only_the_data_know_are_asked_for(dataset, says):
   with pytest.raises(ValueError, match=says):
-    abstract_setup.describe(job(dataset=dataset), axes.make_mesh(8, 1))
+    describe(job(dataset=dataset), axes.make_mesh(8, 1))

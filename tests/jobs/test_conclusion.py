@@ -20,8 +20,8 @@ def pieces(vocabulary_file):
   def found(task, stack="encoder", **settings):
     outcome = types.SimpleNamespace(
       vocabulary=vocabulary,
-      job=types.SimpleNamespace(runs=[types.SimpleNamespace(task=task)]),
-      parts=types.SimpleNamespace(tuners=[Prompt(4, 3, 2, **settings)]),
+      runs=[types.SimpleNamespace(task=task)],
+      setup=types.SimpleNamespace(tuners=[Prompt(4, 3, 2, **settings)]),
     )
     return set(vocabulary.pieces(conclusion._label_ids(outcome, 0, stack)))
 

@@ -12,7 +12,7 @@ from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.jobs import setup
 from prompt_tuning.jobs.settings import Dataset, MeshShape
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import from_settings
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
 from prompt_tuning.train import state
@@ -47,7 +47,7 @@ def make_job(**changes):
     "learning_rates": 1e-3,
     "mesh": FULL,
   }
-  return TrainJob(**settings | changes)
+  return from_settings(**settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def assembled(random_params):
   """Assemble a job on a mesh (4 data x 2 model) or without one."""
 
   def assemble(job, mesh):
-    params = random_params(job.model)
+    params = random_params(job.experiment.model)
     target = axes.restore_target(
-      network.abstract_params(job.model),
-      network.logical_axes(job.model),
+      network.abstract_params(job.experiment.model),
+      network.logical_axes(job.experiment.model),
       mesh,
-      job.mesh.rules,
+      job.source.mesh.rules,
     )
     params = jax.tree.map(
       lambda array, leaf: jax.device_put(
@@ -70,9 +70,11 @@ def assembled(random_params):
       target,
     )
     vocabulary = types.SimpleNamespace(encode=None)
-    backbone = Backbone(job.model, params, 0, "")
-    methods = setup.initialise(job, backbone, vocabulary, mesh)
-    return setup.build(job, job.model, params, methods, 0, mesh)
+    backbone = Backbone(job.experiment.model, params, 0, "")
+    methods = setup.initialise(job.experiment, backbone, vocabulary, mesh)
+    return setup.build(
+      job.experiment, params, methods, 0, mesh, job.source.mesh.rules
+    )
 
   return assemble
 
@@ -86,7 +88,7 @@ def make_batch(step):
 
 def trained(job, parts, mesh, steps=3):
   """Take some steps: (the jitted step, the last state)."""
-  place = axes.batch_sharder(mesh, job.mesh.rules)
+  place = axes.batch_sharder(mesh, job.source.mesh.rules)
   step, last = jax.jit(parts.program.step, donate_argnums=0), parts.state
   for number in range(steps):
     last, _ = step(last, parts.frozen, place(make_batch(number)))
@@ -165,8 +167,9 @@ def test_a_split_state_trains_as_one_device_does(
   assembled, optimizer, scan, microbatches, tolerance
 ):
   job = make_job(optimizer=optimizer, num_microbatches=microbatches)
-  model = dataclasses.replace(job.model, scan_layers=scan)
-  job = dataclasses.replace(job, model=model)
+  model = dataclasses.replace(job.experiment.model, scan_layers=scan)
+  experiment = dataclasses.replace(job.experiment, model=model)
+  job = dataclasses.replace(job, experiment=experiment)
   mesh = axes.make_mesh(4, 2)
   _, split = trained(job, assembled(job, mesh), mesh)
   _, alone = trained(job, assembled(job, None), None)
@@ -204,13 +207,14 @@ def test_prompts_train_alike_however_few_rows_a_piece_has(
     mesh=MeshShape(None, 2, getattr(axes, rules)),
     num_microbatches=microbatches,
   )
-  model = dataclasses.replace(job.model, scan_layers=True)
-  job = dataclasses.replace(job, model=model)
+  model = dataclasses.replace(job.experiment.model, scan_layers=True)
+  experiment = dataclasses.replace(job.experiment, model=model)
+  job = dataclasses.replace(job, experiment=experiment)
   mesh = axes.make_mesh(4, 2)
   found = []
   for where in (mesh, None):
     parts = assembled(job, where)
-    place = axes.batch_sharder(where, job.mesh.rules)
+    place = axes.batch_sharder(where, job.source.mesh.rules)
     step = jax.jit(parts.program.step)
     last, metrics = step(parts.state, parts.frozen, place(prompted(0)))
     found.append((last.trainable, metrics))

@@ -18,7 +18,7 @@ from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import abstract_setup, setup
 from prompt_tuning.jobs.settings import Dataset, MeshShape
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import from_settings
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
 from prompt_tuning.train import state
@@ -127,7 +127,7 @@ def make_job(tuner, mesh_rules=(), **changes):
     "seeds": (0, 1),
     "mesh": MeshShape(2, 4, (*mesh_rules, *axes.STANDARD_RULES)),
   }
-  return TrainJob(**settings | changes)
+  return from_settings(**settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def built(random_params):
       network.abstract_params(MODEL),
       network.logical_axes(MODEL),
       mesh,
-      job.mesh.rules,
+      job.source.mesh.rules,
     )
     params = jax.tree.map(
       lambda array, leaf: jax.device_put(
@@ -150,9 +150,11 @@ def built(random_params):
     )
     vocabulary = types.SimpleNamespace(encode=None)
     methods = setup.initialise(
-      job, Backbone(MODEL, params, 0, ""), vocabulary, mesh
+      job.experiment, Backbone(MODEL, params, 0, ""), vocabulary, mesh
     )
-    return setup.build(job, MODEL, params, methods, 0, mesh)
+    return setup.build(
+      job.experiment, params, methods, 0, mesh, job.source.mesh.rules
+    )
 
   return build
 
@@ -178,8 +180,8 @@ def without_virtual(batch):
 
 def batches(job, mesh):
   """Three batches on the devices."""
-  shard = axes.batch_sharder(mesh, job.mesh.rules)
-  suited = dict if job.tuner is PROMPT else without_virtual
+  shard = axes.batch_sharder(mesh, job.source.mesh.rules)
+  suited = dict if job.experiment.tuner is PROMPT else without_virtual
   return [shard(suited(make_batch(step))) for step in range(3)]
 
 
@@ -254,7 +256,9 @@ def test_it_trains_as_one_device_does(case, built, tolerance):
 
 
 def test_its_description_is_the_same(case):
-  described = abstract_setup.describe(case.job, case.mesh)
+  described = abstract_setup.describe(
+    case.job.experiment, case.job.source, case.mesh
+  )
   assert jax.tree.map(_layout, described.state) == jax.tree.map(
     _layout, case.made.state
   )
@@ -400,7 +404,7 @@ def test_a_dimension_that_ways_cannot_share_is_refused(built):
   with pytest.raises(ValueError, match="evenly") as error:
     built(job, axes.make_mesh(2, 4))
   with pytest.raises(abstract_setup.MeshError, match="dimension 6 over 4"):
-    abstract_setup.describe(job, axes.make_mesh(2, 4))
+    abstract_setup.describe(job.experiment, job.source, axes.make_mesh(2, 4))
   assert (
     "a: dimension 6 over 4 ways of 'model', by the rule ('lora_rank', 'model')"
     in str(error.value)

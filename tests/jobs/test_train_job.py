@@ -6,8 +6,16 @@ import functools
 import pytest
 
 from prompt_tuning.jobs import identity, summary, task_modules
-from prompt_tuning.jobs.settings import Dataset, Evaluation
-from prompt_tuning.jobs.train_job import TrainJob, build_tuner
+from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
+from prompt_tuning.jobs.train_job import (
+  Duration,
+  EvaluationPlan,
+  Experiment,
+  ModelSource,
+  Output,
+  build_tuner,
+  from_settings,
+)
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.tuners.prompt import Prompt
 
@@ -24,11 +32,11 @@ def job(**changes):
     "tuner": Prompt,
     "relative_steps": 5,
   }
-  return TrainJob(**{**settings, **changes})
+  return from_settings(**{**settings, **changes})
 
 
 def test_one_run_needs_no_name():
-  (run,) = job().runs
+  (run,) = job().experiment.runs
   assert (run.name, run.group, run.task) == ("", None, RTE)
 
 
@@ -38,7 +46,7 @@ def test_a_bank_has_all_combinations():
     tuner=(Prompt, functools.partial(Prompt, encoder_position="after")),
     learning_rates=(0.3, 0.1),
     seeds=(0, 1, 2),
-  ).runs
+  ).experiment.runs
   assert len(runs) == 24
   assert len({run.name for run in runs}) == 24
   assert runs[0].name == f"{RTE}_tuner0_lr0.3_seed0"
@@ -47,17 +55,31 @@ def test_a_bank_has_all_combinations():
 
 
 def test_steps_are_counted_as_t5x_does():
-  assert (
-    job(relative_steps=None, total_steps=1_150_000).num_steps(1_100_000)
-    == 50_000
-  )
-  assert job(total_steps=7).num_steps(1_100_000) == 5, "relative steps win"
+  assert Duration(total_steps=1_150_000).num_steps(1_100_000) == 50_000
+  both = Duration(total_steps=7, relative_steps=5)
+  assert both.num_steps(1_100_000) == 5, "relative steps win"
 
 
 def test_a_tuner_gets_the_models_width():
   assert build_tuner(Prompt, MODEL).emb_dim == MODEL.emb_dim
   partial = functools.partial(Prompt, encoder_length=7)
   assert build_tuner(partial, MODEL).encoder_length == 7
+
+
+def test_settings_side_by_side_are_those_of_the_parts():
+  made = job(keep_best=False, patience=3, restore_dtype="int8")
+  assert made.output == Output("run", keep_best=False)
+  assert made.evaluations == EvaluationPlan(patience=3)
+  assert made.source == ModelSource("checkpoint", "int8")
+  assert made.duration == Duration(relative_steps=5)
+  assert made.experiment == Experiment(MODEL, Dataset(RTE), Prompt)
+
+
+def test_a_setting_that_is_none_or_missing_is_named():
+  with pytest.raises(TypeError, match="seedz"):
+    job(seedz=(0,))
+  with pytest.raises(TypeError, match="dataset"):
+    from_settings(model=MODEL)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +121,7 @@ def test_datasets_that_are_none(changes, message):
 
 def test_an_unknown_way_to_evaluate():
   with pytest.raises(ValueError, match="expected 'generation' or 'rank'"):
-    Evaluation(Dataset(RTE), by=("rank", "guess"))
+    EvaluationSettings(Dataset(RTE), by=("rank", "guess"))
 
 
 def test_modules_of_the_original_need_no_import():

@@ -233,10 +233,14 @@ def test_every_published_size_has_its_files():
     for name in (f"models/{size}.gin", f"models/{size}_prompt.gin"):
       whole([name, "prompts/from_sampled_vocab.gin", RUN])
       job = gin.get_configurable("train")()
-      shape = t5_config.get(size, dropout_rate=0.1, dtype=job.model.dtype)
-      assert job.model == shape
+      shape = t5_config.get(
+        size, dropout_rate=0.1, dtype=job.experiment.model.dtype
+      )
+      assert job.experiment.model == shape
       is_small = size.startswith("ladder")
-      assert job.model.dtype == ("float32" if is_small else "bfloat16")
+      assert job.experiment.model.dtype == (
+        "float32" if is_small else "bfloat16"
+      )
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -258,28 +262,32 @@ def test_golden_configs_can_be_given_as_gin_files(name):
 def test_the_demo_means_what_it_meant():
   """features.md 2.7: the settings in force when the original's demo runs."""
   job = configure("train", DEMO)
-  (run,) = job.runs
+  (run,) = job.experiment.runs
   assert run.learning_rate == 0.3
-  assert job.num_steps(1_100_000) == 50_000
-  assert job.dataset.batch_size == 128
-  assert job.dataset.lengths == {"inputs": 512, "targets": 8}
-  assert job.model == t5_config.get(
-    "t5_1_1_base", dropout_rate=0.1, dtype=job.model.dtype
+  assert job.duration.num_steps(1_100_000) == 50_000
+  assert job.experiment.dataset.batch_size == 128
+  assert job.experiment.dataset.lengths == {"inputs": 512, "targets": 8}
+  assert job.experiment.model == t5_config.get(
+    "t5_1_1_base", dropout_rate=0.1, dtype=job.experiment.model.dtype
   )
   tuner = run.tuner(emb_dim=768)
   assert (tuner.encoder_length, tuner.encoder_position) == (100, "before")
   assert tuner.encoder_init.labels == ("positive", "negative")
   assert tuner.encoder_init.fallback.population == 5_000
-  assert (job.eval_period, job.checkpoint_period) == (1_000, 1_000)
-  assert job.objective.z_loss == 1e-4
-  assert job.objective.label_smoothing == 0
-  assert job.objective.loss_normalizing_factor is None
-  optimizer = job.run_optimizer
+  assert job.evaluations.eval_period == 1_000
+  assert job.output.checkpoint_period == 1_000
+  assert job.experiment.objective.z_loss == 1e-4
+  assert job.experiment.objective.label_smoothing == 0
+  assert job.experiment.objective.loss_normalizing_factor is None
+  optimizer = job.experiment.run_optimizer
   assert (optimizer.decay_rate, optimizer.weight_decay) == (0.8, 1e-5)
   assert not optimizer.multiply_by_parameter_scale
-  assert job.evaluation.decoder.num_decodes == 1
-  assert job.evaluation.dataset.lengths == {"inputs": None, "targets": None}
-  assert job.restore_dtype == "float32"
+  assert job.evaluations.evaluation.decoder.num_decodes == 1
+  assert job.evaluations.evaluation.dataset.lengths == {
+    "inputs": None,
+    "targets": None,
+  }
+  assert job.source.restore_dtype == "float32"
 
 
 def test_pretraining_is_the_papers_recipe():
@@ -306,11 +314,12 @@ def test_pretraining_is_the_papers_recipe():
 def test_the_paper_run_is_the_papers():
   """numbers.md 8 and 13."""
   job = configure(*MAIN["paper"])
-  assert job.num_steps(1_100_000) == job.num_steps(0) == 30_000
-  assert job.dataset.batch_size == 32
-  assert [run.seed for run in job.runs] == [0, 1, 2]
-  assert {run.learning_rate for run in job.runs} == {0.3}
-  init = job.runs[0].tuner(emb_dim=8).encoder_init
+  for restored_step in (0, 1_100_000):
+    assert job.duration.num_steps(restored_step) == 30_000
+  assert job.experiment.dataset.batch_size == 32
+  assert [run.seed for run in job.experiment.runs] == [0, 1, 2]
+  assert {run.learning_rate for run in job.experiment.runs} == {0.3}
+  init = job.experiment.runs[0].tuner(emb_dim=8).encoder_init
   assert init.labels is None, "the task's own label words"
 
 
@@ -323,7 +332,7 @@ def test_where_a_prompt_stands():
   }
   for name, (encoder, decoder, position) in expected.items():
     whole([*files, name, RUN])
-    prompt = gin.get_configurable("train")().runs[0].tuner(emb_dim=4)
+    prompt = gin.get_configurable("train")().experiment.runs[0].tuner(emb_dim=4)
     assert (prompt.encoder_length, prompt.decoder_length) == (encoder, decoder)
     assert prompt.encoder_position == position
     if decoder:
@@ -342,10 +351,10 @@ def test_a_bank_of_initialisers_and_tasks():
   ]
   whole([BASE, "prompts/from_class_labels.gin", RUN], text)
   job = gin.get_configurable("train")()
-  assert len(job.runs) == 8
-  inits = [type(tuner.encoder_init).__name__ for tuner in job.tuners]
+  assert len(job.experiment.runs) == 8
+  inits = [type(tuner.encoder_init).__name__ for tuner in job.experiment.tuners]
   assert inits == ["ClassLabels"] * 2 + ["Uniform"] * 2 + inits[:4]
-  assert {tuner.encoder_length for tuner in job.tuners} == {100}
+  assert {tuner.encoder_length for tuner in job.experiment.tuners} == {100}
 
 
 def write_golden():

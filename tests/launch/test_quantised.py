@@ -1,7 +1,5 @@
 """Commands and the notebook API on int8 and int4 weights."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from prompt_tuning.checkpoints import backbone, bundle, fingerprint, restore
 from prompt_tuning.core import axes, tree
 from prompt_tuning.jobs import abstract_setup
 from prompt_tuning.jobs.settings import Dataset
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import Experiment, ModelSource
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import quantized
@@ -48,7 +46,7 @@ def test_weights_of_one_checkpoint_have_one_fingerprint(dtype, tiny_checkpoint):
   held, floats = load(dtype), load("float32")
   assert held.fingerprint == floats.fingerprint
   assert floats.fingerprint == fingerprint.fingerprint(floats.params)
-  assert held.weights == dtype
+  assert held.weights_dtype == dtype
   if dtype in quantized.SCHEMES:
     assert fingerprint.fingerprint(held.params) != held.fingerprint
 
@@ -144,18 +142,17 @@ def test_restoring_converts_each_leaf_as_it_comes(tiny_checkpoint):
   ("dtype", "share"), [("bfloat16", 1 / 2), ("int8", 1 / 4), ("int4", 5 / 32)]
 )
 def test_plans_count_the_bytes_that_are_held(dtype, share):
-  job = TrainJob(
-    "unused",
+  experiment = Experiment(
     t5_config.get("t5_1_1_small"),
-    None,
     Dataset("skill_first", {"inputs": 16, "targets": 8}, 8, batching="fixed"),
     Prompt,
-    relative_steps=1,
   )
   mesh = axes.make_mesh(4, 2)
   held, whole = (
-    tpu.model_bytes(abstract_setup.describe(one, mesh))
-    for one in (dataclasses.replace(job, restore_dtype=dtype), job)
+    tpu.model_bytes(
+      abstract_setup.describe(experiment, ModelSource(None, form), mesh)
+    )
+    for form in (dtype, "float32")
   )
   assert held / whole == pytest.approx(share, rel=0.02)
 

@@ -14,7 +14,7 @@ import pytest
 from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.jobs import abstract_setup
 from prompt_tuning.jobs.settings import Dataset, MeshShape
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import ModelSource, from_settings
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.plans import chips, compiled_cost, report, tpu
 from prompt_tuning.tuners.prompt import Prompt
@@ -50,7 +50,7 @@ def make_job(mesh, **changes):
     "restore_dtype": "float32",
     "mesh": MeshShape(None, ways, rules),
   }
-  return TrainJob(**settings | changes)
+  return from_settings(**settings | changes)
 
 
 def tuned_model(mesh, **changes):
@@ -60,7 +60,9 @@ def tuned_model(mesh, **changes):
 def compiled_plan(mesh, job):
   """Plan as `plan` does, with this machine's compiler."""
   data, model, _ = MESHES[mesh]
-  step = abstract_setup.describe(job, axes.make_mesh(data, model))
+  step = abstract_setup.describe(
+    job.experiment, job.source, axes.make_mesh(data, model)
+  )
   lowered = jax.jit(step.program.step, donate_argnums=0).lower(*step.arguments)
   cost = compiled_cost.read(lowered.compile().as_text(), data * model)
   assert not cost.unknown_loops
@@ -101,8 +103,8 @@ def test_what_layers_exchange_does_not_grow_with_the_rows(method):
   exchanged = []
   for rows in (8, 32):
     job = method(mesh)
-    dataset = dataclasses.replace(job.dataset, batch_size=rows)
-    found = compiled_plan(mesh, dataclasses.replace(job, dataset=dataset))
+    dataset = dataclasses.replace(job.experiment.dataset, batch_size=rows)
+    found = compiled_plan(mesh, method(mesh, dataset=dataset))
     shape = found.data, found.model
     exchanged.append(
       total(
@@ -126,8 +128,11 @@ def kernel_bytes(mesh):
   """Bytes that every kernel has on a chip but for a split over rows."""
   data, model, _ = MESHES[mesh]
   unsplit = MeshShape(None, model, axes.STANDARD_RULES)
-  job = dataclasses.replace(tuned_model(mesh), mesh=unsplit)
-  step = abstract_setup.describe(job, axes.make_mesh(data, model))
+  step = abstract_setup.describe(
+    tuned_model(mesh).experiment,
+    ModelSource(None, mesh=unsplit),
+    axes.make_mesh(data, model),
+  )
   return sum(
     leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
     for path, leaf in tree.flatten(step.state.trainable).items()

@@ -10,7 +10,7 @@ import pytest
 
 from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.jobs.settings import Dataset, MeshShape
-from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.jobs.train_job import from_settings
 from prompt_tuning.launch import main, plan
 from prompt_tuning.machine import compiled_programs
 from prompt_tuning.models.t5 import config as t5_config
@@ -35,7 +35,7 @@ def make_job(**changes):
     "restore_dtype": "bfloat16",
     "mesh": MeshShape(None, 2),
   }
-  return TrainJob(**settings | changes)
+  return from_settings(**settings | changes)
 
 
 def fake_plan(data, model, seconds=1.0, **changes):
@@ -147,7 +147,7 @@ def test_weights_that_train_are_not_to_be_rounded():
 
 
 def test_advice_names_nothing_that_is_done_already():
-  model = dataclasses.replace(make_job().model, remat_policy="full")
+  model = dataclasses.replace(make_job().experiment.model, remat_policy="full")
   job = make_job(
     model=model,
     mesh=MeshShape(None, 2, axes.FULLY_SHARDED_RULES),
@@ -173,7 +173,7 @@ def test_advice_where_no_mesh_can_be_is_not_about_memory():
 def _cannot_split(ways):
   """What the axis rules say of a mesh that does not divide the tiny model."""
   mesh = jax.sharding.AbstractMesh((1, ways), (axes.DATA, axes.MODEL))
-  model = make_job().model
+  model = make_job().experiment.model
   with pytest.raises(ValueError, match="evenly") as caught:
     axes.restore_target(
       network.abstract_params(model),
@@ -372,7 +372,7 @@ def test_bytes_of_a_program_add_up(libtpu):
   held = found.footprint
   assert found.weights + held.trained <= held.arguments
   # Attention's logits of a chip's rows, with the prompt before 20 tokens.
-  logits = 2 * (8 // 4) * make_job().model.num_heads * 120 * 120
+  logits = 2 * (8 // 4) * make_job().experiment.model.num_heads * 120 * 120
   assert logits < held.temporaries
   assert held.arguments + held.temporaries <= held.total
   assert held.total < SLICE.chip.memory
@@ -385,7 +385,7 @@ def test_weight_gradients_cross_chips_in_model_tuning(libtpu):
   reduced = report.data_reductions(found)
   # Kernels are split over two chips, and every one has a gradient.
   nbytes = sum(one.times * one.nbytes for one in reduced)
-  assert nbytes > 0.9 * _model_bytes(tuned.model, 2)
+  assert nbytes > 0.9 * _model_bytes(tuned.experiment.model, 2)
 
 
 def test_what_does_not_fit_is_a_verdict(libtpu):
@@ -399,7 +399,7 @@ def test_weights_that_cannot_fit_are_not_compiled(libtpu):
   job = make_job(model=t5_config.get("t5_1_1_xxl", scan_layers=True))
   found = tpu.plan(job, SLICE, 1)
   assert found.failure == "weights alone do not fit"
-  assert found.weights == pytest.approx(_model_bytes(job.model, 1))
+  assert found.weights == pytest.approx(_model_bytes(job.experiment.model, 1))
   assert not found.trains_model
 
 

@@ -81,7 +81,7 @@ def main(folder, address=None, count="1", index="0"):
 
   def evaluate(trainable):
     values = np.asarray(flatten(trainable)["tuner/rows"])
-    return [loop.Evaluation(float(np.sin(v.sum() * 9)), {}) for v in values]
+    return [loop.RunEvaluation(float(np.sin(v.sum() * 9)), {}) for v in values]
 
   loop.train(
     reporting,

@@ -70,7 +70,7 @@ def scores_from(trainable):
   """A score that depends on the prompts, different for every run."""
   values = np.asarray(next(iter(tree.flatten(trainable).values())))
   return [
-    loop.Evaluation(
+    loop.RunEvaluation(
       float(np.sin(v.sum() * 10)), {"t/accuracy": float(v.mean())}
     )
     for v in values
@@ -298,7 +298,7 @@ def test_early_stopping_counts_evaluations(bank, counted_batches, tmp_path):
 
   def evaluate(_):
     score = next(results)
-    return [loop.Evaluation(score, {}), loop.Evaluation(0.0, {})]
+    return [loop.RunEvaluation(score, {}), loop.RunEvaluation(0.0, {})]
 
   result = train(
     bank, tmp_path, counted_batches(SEEDS), evaluate, eval_period=1, patience=3
