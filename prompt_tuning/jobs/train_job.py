@@ -90,7 +90,11 @@ class Experiment:
           f"Seeds are integers; got {seed!r}. A run must be repeatable, also "
           "when it resumes: set RANDOM_SEED to a number."
         )
-    _ = self.tuners, self.run_optimizer  # what does not build, shows here
+    # What does not build, shows here.
+    for factory in listed(self.tuner):
+      if factory is not None:
+        build_tuner(factory, self.model)
+    _ = self.run_optimizer
     names = collections.Counter(run.name for run in self.runs)
     twice = [name for name, count in names.items() if count > 1]
     if twice:

@@ -87,7 +87,6 @@ def test_a_setting_that_is_none_or_missing_is_named():
   [
     ({"relative_steps": None}, "Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE"),
     ({"seeds": (None,)}, "set RANDOM_SEED to a number"),
-    ({"tuner": Prompt(4)}, "without parentheses, such as @tuners.Prompt"),
     ({"tuner": len}, "TUNER must be a tuning method"),
   ],
 )
