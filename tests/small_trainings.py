@@ -7,6 +7,7 @@ import gin
 import pytest
 
 from prompt_tuning.checkpoints import restore, t5x_writer
+from prompt_tuning.core import embedded
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import config as t5_config
 
@@ -21,7 +22,14 @@ def clean_gin():
 
 
 @pytest.fixture(scope="session")
-def vocabulary_file(shared_data):
+def vocabulary_file():
+  """The vocabulary of the embedded models, which any clone has."""
+  return embedded.vocabulary(embedded.DEFAULT)
+
+
+@pytest.fixture(scope="session")
+def published_vocabulary_file(shared_data):
+  """T5's own."""
   return str(shared_data / "t5_vocab" / "sentencepiece.model")
 
 

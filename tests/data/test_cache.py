@@ -65,8 +65,8 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def words(shared_data):
-  vocabulary.configure(str(shared_data / "t5_vocab" / "sentencepiece.model"))
+def words(vocabulary_file):
+  vocabulary.configure(vocabulary_file)
   yield vocabulary.load()
   vocabulary.configure(None)
 

@@ -74,8 +74,8 @@ ROWS = {
 
 
 @pytest.fixture(autouse=True)
-def words(shared_data):
-  vocabulary.configure(str(shared_data / "t5_vocab" / "sentencepiece.model"))
+def words(published_vocabulary_file):
+  vocabulary.configure(published_vocabulary_file)
   yield
   vocabulary.configure(None)
 

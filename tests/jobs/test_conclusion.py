@@ -12,10 +12,8 @@ from prompt_tuning.tuners.prompt import Prompt
 RTE, RECORD = "taskless_super_glue_rte_v102", "taskless_super_glue_record_v102"
 
 
-@pytest.fixture
-def pieces(vocabulary_file):
-  """Name the label pieces of one run, per stack."""
-  vocabulary = vocabularies.load(vocabulary_file)
+def label_pieces(vocabulary):
+  """Make what names the label pieces of one run, per stack."""
 
   def found(task, stack="encoder", **settings):
     outcome = types.SimpleNamespace(
@@ -28,8 +26,18 @@ def pieces(vocabulary_file):
   return found
 
 
-def test_the_tasks_own_words_but_no_bare_space(pieces):
-  expected = {"en", "tail", "ment", "\u2581not", "_"}
+@pytest.fixture
+def pieces(vocabulary_file):
+  return label_pieces(vocabularies.load(vocabulary_file))
+
+
+def test_the_tasks_own_words_in_published_pieces(published_vocabulary_file):
+  pieces = label_pieces(vocabularies.load(published_vocabulary_file))
+  assert pieces(RTE) == {"en", "tail", "ment", "\u2581not", "_"}
+
+
+def test_the_tasks_own_words(pieces):
+  expected = {"\u2581en", "ta", "il", "ment", "\u2581not", "_", "ent", "a"}
   assert pieces(RTE) == expected
   assert pieces(RTE, encoder_init=ClassLabels()) == expected
 
@@ -37,7 +45,13 @@ def test_the_tasks_own_words_but_no_bare_space(pieces):
 def test_words_that_were_given(pieces):
   given = {"encoder_init": ClassLabels(("yes", "no"))}
   assert pieces(RTE, **given) == {"\u2581yes", "\u2581no"}
-  assert "tail" in pieces(RTE, "decoder", **given)
+  assert "ment" in pieces(RTE, "decoder", **given)
+
+
+def test_a_bare_space_is_no_label(pieces, vocabulary_file):
+  words = vocabularies.load(vocabulary_file)
+  assert words.pieces(words.encode("True")) == ["\u2581", "True"]
+  assert pieces(RTE, encoder_init=ClassLabels(("True",))) == {"True"}
 
 
 def test_the_papers_words_for_a_task_without_labels(pieces):

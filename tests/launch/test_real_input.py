@@ -30,7 +30,9 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, shared_data, vocabulary_file, random_params):
+def finished(
+  tmp_path_factory, shared_data, published_vocabulary_file, random_params
+):
   root = tmp_path_factory.mktemp("real")
   source = shared_data / "superglue"
   data = str(root / "tfds")
@@ -51,7 +53,7 @@ def finished(tmp_path_factory, shared_data, vocabulary_file, random_params):
     f"--gin.MIXTURE_OR_TASK_NAME={tuple(TASKS)}",
     f"--gin.TASK_FEATURE_LENGTHS={lengths}",
     f"--gin.EVAL_FEATURE_LENGTHS={lengths}",
-    f"--gin.VOCABULARY_FILE='{vocabulary_file}'",
+    f"--gin.VOCABULARY_FILE='{published_vocabulary_file}'",
     f"--gin.TOKEN_CACHE_DIR='{root / 'tokens'}'",
     f"--gin.TRAIN_STEPS={STEP + 2}",
     "--gin.ACTIVATION_DTYPE='float32'",
@@ -84,10 +86,10 @@ def test_every_task_trains_and_is_scored_by_its_own_metric(finished):
 
 @pytest.mark.slow
 def test_exported_prompts_predict_what_evaluation_saw(
-  finished, vocabulary_file
+  finished, published_vocabulary_file
 ):
   model = api.load_model(
-    finished / f"checkpoint_{STEP}", vocabulary_file, input_length=64
+    finished / f"checkpoint_{STEP}", published_vocabulary_file, input_length=64
   )
   exports = sorted((finished / "run" / "exports").iterdir())
   assert len(exports) == len(TASKS)

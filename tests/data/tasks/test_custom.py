@@ -12,12 +12,12 @@ LENGTHS = {"inputs": 64, "targets": 8}
 
 
 @pytest.fixture
-def own_task(tmp_path, monkeypatch, shared_data):
+def own_task(tmp_path, monkeypatch, vocabulary_file):
   """A declared task of ten rows; every registry is as before afterwards."""
   monkeypatch.setattr(spec, "_specs", dict(spec._specs))
   registry = dict(seqio.TaskRegistry._REGISTRY)
   monkeypatch.setattr(seqio.TaskRegistry, "_REGISTRY", registry)
-  vocabulary.configure(str(shared_data / "t5_vocab" / "sentencepiece.model"))
+  vocabulary.configure(vocabulary_file)
   path = tmp_path / "rows.jsonl"
   rows = [
     {"text": f"room {i}", "kind": i % 2, "id": f"r{i}"} for i in range(10)

@@ -12,8 +12,8 @@ SIZE = 20
 
 
 @pytest.fixture
-def _t5(shared_data):
-  vocabulary.configure(str(shared_data / "t5_vocab" / "sentencepiece.model"))
+def _words(vocabulary_file):
+  vocabulary.configure(vocabulary_file)
   yield
   vocabulary.configure(None)
 
@@ -62,7 +62,7 @@ def test_selection_is_the_draw_of_the_labels(derived):
   assert select(derived) == draw.choose(labels, 3, 7)
 
 
-@pytest.mark.usefixtures("_t5")
+@pytest.mark.usefixtures("_words")
 def test_training_sees_the_chosen_rows_and_evaluation_all(derived):
   task = registry.get(derived)
   lengths = {"inputs": 32, "targets": 8}
