@@ -65,5 +65,5 @@ def test_type_checkers_see_the_same_names():
 def test_a_misspelt_name_names_the_nearest():
   with pytest.raises(AttributeError, match="Did you mean 'load_model'"):
     prompt_tuning.load_modle  # noqa: B018
-  with pytest.raises(ImportError, match="cannot import name 'Modell'"):
-    exec("from prompt_tuning import Modell")
+  with pytest.raises(ImportError, match="cannot import name 'NoSuchName'"):
+    exec("from prompt_tuning import NoSuchName")
