@@ -12,6 +12,7 @@ test can let fail one by one.
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import pathlib
 import shutil
@@ -203,7 +204,13 @@ def sha256(data: bytes) -> str:
 def file_sha256(path: Path) -> str:
   """Hash the bytes of a file, as 64 hexadecimal digits."""
   with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    return open_file_sha256(file)
+
+
+def open_file_sha256(file: io.BufferedReader) -> str:
+  """Hash all bytes of a file that is open already, wherever it stands."""
+  file.seek(0)
+  return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _beside(path: pathlib.Path, kind: str = "") -> pathlib.Path:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
-from prompt_tuning.core.files import file_sha256, sha256
+from prompt_tuning.core.files import open_file_sha256, sha256
 from prompt_tuning.data import postprocessors, spec, tables
 from prompt_tuning.data.metrics import classification, correlation, qa
 
@@ -368,4 +368,4 @@ def _read_head(
   del state  # part of the key
   with open(path, "rb") as file:
     first = next(tables.parse(path, file, columns))
-  return _Head(file_sha256(path), first)
+    return _Head(open_file_sha256(file), first)
