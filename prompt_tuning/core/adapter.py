@@ -104,6 +104,8 @@ class Adapter:
       raise ValueError("The adapter has no arrays of any kernel.")
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for (site, layer, name), array in self.kernels.items():
+      if array.ndim != 2:
+        raise ValueError(f"{name} of {site} is no matrix: {array.shape}.")
       found.setdefault(site, {}).setdefault(layer, {})[name] = array
     counts: dict[bool, int] = {}
     for site, layer, _ in self.kernels:
