@@ -37,7 +37,7 @@ class IA3(Method):
   title: ClassVar[str] = "(IA)3"
   noun: ClassVar[str] = "factors"
   from_model: ClassVar[tuple[str, ...]] = ("shape",)
-  recipe: ClassVar[Recipe] = Recipe(learning_rate=3e-3)
+  recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-2)
   peft_types: ClassVar[tuple[str, ...]] = ("IA3",)
 
   shape: ModelShape = ModelShape()
