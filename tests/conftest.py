@@ -2,22 +2,33 @@
 
 # ruff: noqa: E402 - flags have to be set before jax is imported.
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 # Before jax starts: eight simulated devices for the sharding tests, and a
-# compiler in a hurry, since tests compile far more than they compute. Parity
-# runs a second time through the compiler that users have (`make test`).
+# compiler in a hurry, since tests compile far more than they compute: without
+# its newer way to make loops it needs half the time. Parity runs a second time
+# through the compiler that users have (`make check`).
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if "TEST_WITH_FULL_COMPILER" not in os.environ:
-  _FLAGS += [
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-  ]
+  _FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Nothing of one test run is left for the next, or for a user's commands.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+# All processes of one test run share what they compile: pytest's workers get
+# the folder from the first process, commands get it from either. Nothing is
+# left for the next test run, or for a user's commands.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  _PROGRAMS = tempfile.mkdtemp(prefix="compiled-for-tests-")
+  atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+  os.environ |= {
+    "JAX_ENABLE_COMPILATION_CACHE": "1",
+    "JAX_COMPILATION_CACHE_DIR": _PROGRAMS,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+  }
 
 import hypothesis
 import jax
@@ -80,22 +91,6 @@ def _random_params(config, seed=0):
 def random_params():
   """Draw a model with numpy, `(config, seed=0) -> params`; compiles nothing."""
   return _random_params
-
-
-@pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory):
-  """Share compiled programs among the tests that ask for this."""
-  settings = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-    "jax_persistent_cache_min_compile_time_secs": 0,
-    "jax_persistent_cache_min_entry_size_bytes": 0,
-  }
-  before = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")

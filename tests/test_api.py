@@ -402,7 +402,6 @@ def same_flags(files, quick):
   gin.clear_config()
 
 
-@pytest.mark.usefixtures("compiled_once")
 class TestTraining:
   def test_five_lines(self, files, task, quick):
     """As in the module's docstring."""

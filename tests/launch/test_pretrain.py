@@ -299,11 +299,6 @@ def test_sigkill_in_the_middle_changes_no_byte(
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     cwd=tmp_path,
-    env=os.environ
-    | {
-      "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    },
   )
   folder = tmp_path / "run"
   while process.poll() is None and not list(folder.glob("*/bundles/step_*")):
