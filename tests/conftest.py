@@ -9,12 +9,17 @@ import shutil
 import tempfile
 
 # Before jax starts: eight simulated devices for the sharding tests, and a
-# compiler in a hurry, since tests compile far more than they compute: without
-# its newer way to make loops it needs half the time. Parity runs a second time
-# through the compiler that users have (`make check`).
+# compiler in a hurry, since tests compile far more than they compute. LLVM's
+# work counts for large programs, and for small ones XLA's newer way to write
+# loops, without which it needs half the time. Parity runs a second time through
+# the compiler that users have (`make check`).
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if "TEST_WITH_FULL_COMPILER" not in os.environ:
-  _FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
+  _FLAGS += [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+  ]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # All processes of one test run share what they compile: pytest's workers get
