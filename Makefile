@@ -1,4 +1,5 @@
-# `make check` is the whole of CI; every target makes its own environment.
+# `make test` is all of the tests, `make check` the whole of CI; every target
+# makes its own environment.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,10 +7,13 @@ PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments setup.py
 
-.PHONY: check env quickstart format lint types imports test plan-test bench \
-	bench-short clean
+.PHONY: check rest env quickstart format lint types imports test parity \
+	plan-test bench bench-short clean
 
-check: lint types imports test plan-test bench-short
+check: test rest
+
+# What `check` has beside the tests.
+rest: lint types imports parity plan-test bench-short
 
 # What README's first command runs; it needs the package only.
 quickstart: $(PACKAGE)
@@ -44,6 +48,9 @@ imports: env
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Through the compiler that users have; `test` uses a quick one.
+parity: env
 	TEST_WITH_FULL_COMPILER=1 $(BIN)/python -m pytest -n 2 -m parity \
 		tests/models tests/train
 
