@@ -2,8 +2,11 @@
 
 import types
 
+import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints import fingerprint
+from prompt_tuning.core import partition
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.jobs import conclusion
 from prompt_tuning.tuners.initializers import ClassLabels
@@ -56,3 +59,23 @@ def test_a_bare_space_is_no_label(pieces, vocabulary_file):
 
 def test_the_papers_words_for_a_task_without_labels(pieces):
   assert "\u2581reading" in pieces(RECORD)
+
+
+def test_a_frozen_weight_that_changed_is_reported():
+  """One bit of one number suffices."""
+  frozen = {"model": {"a": np.zeros(3, np.float32), "b": np.ones(2)}}
+  modes = partition.build(
+    partition.TUNER_ONLY, {**frozen, "tuner": {"prompt": np.zeros((2, 4))}}
+  )
+  outcome = types.SimpleNamespace(
+    setup=types.SimpleNamespace(
+      program=types.SimpleNamespace(partition=modes), frozen=frozen
+    ),
+    checksum=fingerprint.checksum(frozen),
+  )
+  assert "frozen weights: unchanged (" in conclusion._parameters(outcome)
+  frozen["model"]["a"][1] = -0.0
+  text = conclusion._parameters(outcome)
+  assert "frozen weights: CHANGED (sha256 " in text
+  assert "unchanged" not in text
+  assert outcome.checksum[:16] in text

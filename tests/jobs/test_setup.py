@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import pathlib
+import traceback
 import types
 
 import jax
@@ -14,7 +16,7 @@ from prompt_tuning.jobs import setup
 from prompt_tuning.jobs.settings import Dataset, MeshShape
 from prompt_tuning.jobs.train_job import from_settings
 from prompt_tuning.models.t5 import config as t5_config
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import network, sites
 from prompt_tuning.train import state
 from prompt_tuning.train.optimizers import Adafactor, Optax
 from prompt_tuning.tuners.prompt import Prompt
@@ -22,6 +24,12 @@ from prompt_tuning.tuners.prompt import Prompt
 VOCABULARY = 64
 ADAMW = Optax("adamw")
 FACTORED = Adafactor(min_dim_size_to_factor=8)
+DESIGN = pathlib.Path(__file__).parents[2] / "docs" / "design.md"
+# What the step calls, and that calls, up to the site of virtual tokens.
+FRAMES = [
+  *("_gradients", "total", "losses", "forward"),  # train, jobs
+  *("__call__", "encode", "__call__"),  # T5, its table
+]
 FULL = MeshShape(None, 2, axes.FULLY_SHARDED_RULES)
 
 
@@ -228,3 +236,29 @@ def prompted(step):
   virtual = np.tile(VOCABULARY + np.arange(2, dtype=np.int32), (8, 1))
   inputs = np.concatenate([virtual, batch["encoder_input_tokens"]], axis=1)
   return batch | {"encoder_input_tokens": inputs}
+
+
+def test_frames_between_the_step_and_the_site(assembled, monkeypatch):
+  """docs/design.md, section 4: our own frames; JAX's and Flax's do not count.
+
+  As many as a traceback of an error in a site shows between the two.
+  """
+  job = make_job(
+    tuner=functools.partial(Prompt, encoder_length=2),
+    rules=partition.TUNER_ONLY,
+  )
+  built = assembled(job, None)
+  embed, stacks = sites.embed, []
+
+  def noting(*arguments):
+    stacks.append(traceback.extract_stack())
+    return embed(*arguments)
+
+  monkeypatch.setattr(sites, "embed", noting)
+  jax.eval_shape(built.program.step, built.state, built.frozen, prompted(0))
+  package = str(pathlib.Path(network.__file__).parents[2])
+  ours = [f for f in stacks[0][:-1] if f.filename.startswith(package)]
+  names = [frame.name for frame in ours]
+  assert names[0] == "step"
+  assert names[1:] == FRAMES
+  assert f"{len(FRAMES)} frames of our own" in DESIGN.read_text()
