@@ -164,16 +164,16 @@ def shardings(
     ValueError: a logical name that no rule mentions.
   """
   names = tree.flatten(axes)
-  made, uneven = {}, []
+  by_path, uneven = {}, []
   for path, leaf in tree.flatten(shapes).items():
-    made[path] = sharding(mesh, names[path], rules)
-    uneven += _uneven(path, leaf.shape, names[path], made[path])
+    by_path[path] = sharding(mesh, names[path], rules)
+    uneven += _uneven(path, leaf.shape, names[path], by_path[path])
   if uneven:
     raise UnevenError(
       "The mesh cannot split these parameters evenly; change the mesh or its "
       "axis rules:\n  " + "\n  ".join(uneven)
     )
-  return tree.unflatten(made)
+  return tree.unflatten(by_path)
 
 
 def method_shardings(
@@ -201,8 +201,8 @@ def method_shardings(
     path: tuple(name if name in known else None for name in of_leaf)
     for path, of_leaf in tree.flatten(axes).items()
   }
-  made = shardings(shapes, tree.unflatten(names), mesh, rules)
-  return jax.tree.map(trimmed, made)
+  untrimmed = shardings(shapes, tree.unflatten(names), mesh, rules)
+  return jax.tree.map(trimmed, untrimmed)
 
 
 def restore_target(

@@ -103,10 +103,10 @@ class Partition:
     """
     flat = tree.flatten(params)
     _check_paths(flat, self.modes, "tree to split")
-    parts: dict[str, dict[str, object]] = {TRAIN: {}, FREEZE: {}}
+    by_mode: dict[str, dict[str, object]] = {TRAIN: {}, FREEZE: {}}
     for path, leaf in flat.items():
-      parts[self.modes[path]][path] = leaf
-    return tree.unflatten(parts[TRAIN]), tree.unflatten(parts[FREEZE])
+      by_mode[self.modes[path]][path] = leaf
+    return tree.unflatten(by_mode[TRAIN]), tree.unflatten(by_mode[FREEZE])
 
   def merge(self, trainable: Params, frozen: Params) -> Params:
     """Put the two parts that `split` made together again.

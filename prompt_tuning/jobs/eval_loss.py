@@ -52,7 +52,7 @@ class EvalLoss:
     self._batches: list[list[EvaluationBatches]] = []
     for run, placement in zip(runs, setup.placements, strict=True):
       layout = Layout(placement, vocab_rows)
-      parts = feed.load(dataset, run.task, data_dir)
+      caches = feed.load(dataset, run.task, data_dir)
       self._batches.append(
         [
           EvaluationBatches(
@@ -61,7 +61,7 @@ class EvalLoss:
             layout=layout,
             shard=shard,
           )
-          for tokens, _ in parts
+          for tokens, _ in caches
         ]
       )
     self._losses = jax.jit(setup.program.losses)
@@ -83,19 +83,19 @@ class EvalLoss:
         totals[name] = totals.get(name, 0) + np.asarray(values, np.float64)
       steps += 1
     objective = self._setup.program.objective
-    found = objective.summarise(totals, steps)
+    metrics = objective.summarise(totals, steps)
     return [
-      {f"{run.task}/{tag}": float(values[k]) for tag, values in found.items()}
+      {f"{run.task}/{tag}": float(values[k]) for tag, values in metrics.items()}
       for k, run in enumerate(self._runs)
     ]
 
   def _stacked(self) -> Iterator[NumpyBatch]:
     """Put a batch of every run side by side; runs that are through, rest."""
-    streams = [itertools.chain(*parts) for parts in self._batches]
+    streams = [itertools.chain(*of_run) for of_run in self._batches]
     for _ in range(self._num_steps):
-      found = [next(stream, None) for stream in streams]
-      present = [batch for batch in found if batch is not None]
+      batches = [next(stream, None) for stream in streams]
+      present = [batch for batch in batches if batch is not None]
       if not present:
         return
       empty = {name: np.zeros_like(a) for name, a in present[0].items()}
-      yield stack_runs([empty if b is None else b for b in found])
+      yield stack_runs([empty if b is None else b for b in batches])

@@ -60,7 +60,7 @@ def train_batches(
   tokens = {
     name: load(dataset, name, data_dir) for name in dict.fromkeys(_tasks(runs))
   }
-  parts = [
+  streams = [
     TrainBatches(
       cast(Sequence[tuple[Tokens, float]], tokens[run.task]),
       dataset.batch_size,
@@ -73,7 +73,7 @@ def train_batches(
     )
     for run, placement in zip(runs, placements, strict=True)
   ]
-  batches = parts[0] if len(parts) == 1 else BankBatches(parts)
+  batches = streams[0] if len(streams) == 1 else BankBatches(streams)
   return iter(batches.prefetch())
 
 

@@ -79,7 +79,7 @@ def settings(job: PretrainJob, stage: Stage) -> dict[str, Any]:
   """
   (name,) = job.train_job(stage).experiment.dataset.names
   tasks = spec.get(name).components(corpus.TRAIN)
-  found = identity.describe(stage) | {
+  described = identity.describe(stage) | {
     "tasks": [(task.identity(), rate) for task, rate in tasks],
     "vocabulary": vocabulary.load(job.vocabulary_file).sha256,
     "model": sizes.described(job.model),
@@ -92,7 +92,7 @@ def settings(job: PretrainJob, stage: Stage) -> dict[str, Any]:
     "num_microbatches": job.num_microbatches,
     "save_dtype": job.save_dtype,
   }
-  return dict(json.loads(json.dumps(found)))
+  return dict(json.loads(json.dumps(described)))
 
 
 def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
@@ -159,13 +159,13 @@ def _held_out(
   lines: Sequence[Mapping[str, Any]],
 ) -> dict[str, list[tuple[int, float]]]:
   """Collect the losses per target token that the loop logged."""
-  found: dict[str, list[tuple[int, float]]] = {}
+  losses: dict[str, list[tuple[int, float]]] = {}
   for line in lines:
     for tag, value in line.items():
       if tag.startswith(_EVAL) and tag.endswith(_PER_TOKEN):
         name = tag.removeprefix(_EVAL).removesuffix(_PER_TOKEN)
-        found.setdefault(name, []).append((line["step"], value))
-  return found
+        losses.setdefault(name, []).append((line["step"], value))
+  return losses
 
 
 def _hardware() -> str:

@@ -259,8 +259,8 @@ def product_flops(instruction: Instruction, computation: Computation) -> float:
 
 def _window(attributes: str) -> dict[str, list[str]]:
   """Read `window={size=16x4 stride=15x1 ...}`: name -> one per dimension."""
-  found = re.search(r"window=\{([^}]*)\}", attributes)
-  fields = (found[1] if found else "").split()
+  match = re.search(r"window=\{([^}]*)\}", attributes)
+  fields = (match[1] if match else "").split()
   pairs = (field.split("=") for field in fields)
   return {name: values.split("x") for name, values in pairs}
 
@@ -288,12 +288,12 @@ def _collective(
   count: int,
 ) -> Collective:
   """Describe a collective in the computation of a name."""
-  found = instruction.arrays
+  arrays = instruction.arrays
   if instruction.opcode.endswith("-start") and kind in (ALL_GATHER, PERMUTE):
     # What is sent, what is received, tokens.
     several = len(instruction.operands)
-    found = found[several : 2 * several]
-  nbytes = sum(array.nbytes for array in found)
+    arrays = arrays[several : 2 * several]
+  nbytes = sum(array.nbytes for array in arrays)
   if kind == PERMUTE:
     groups: list[list[int]] = [
       [int(n) for n in pair.split(",")]

@@ -63,13 +63,13 @@ class Instruction:
 
   def attribute(self, name: str) -> str | None:
     """Return an attribute's text up to the next comma or blank."""
-    found = re.search(rf"\b{name}=([^,\s]+)", self.attributes)
-    return found[1] if found else None
+    match = re.search(rf"\b{name}=([^,\s]+)", self.attributes)
+    return match[1] if match else None
 
   def called(self, name: str) -> str | None:
     """Return the computation that an attribute names."""
-    found = self.attribute(name)
-    return found.removeprefix("%") if found else None
+    match = self.attribute(name)
+    return match.removeprefix("%") if match else None
 
 
 Computation = Mapping[str, Instruction]

@@ -24,23 +24,23 @@ _HEADER = (
 )
 
 
-def lines(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> list[str]:
+def lines(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> list[str]:
   """Describe the plans of one slice.
 
   Args:
     job: what was planned.
-    where: the slice.
+    tpu_slice: the slice.
     plans: one per mesh.
 
   Returns:
     Lines of text; bytes, operations and seconds are of one chip and one step.
   """
-  chip = where.chip
+  chip = tpu_slice.chip
   rows = [_HEADER, *map(_row, plans)]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   text = [
-    f"{where}: {_counted(where.count, 'chip')}, {_gib(chip.memory)} of memory "
-    "for each",
+    f"{tpu_slice}: {_counted(tpu_slice.count, 'chip')}, {_gib(chip.memory)} of "
+    "memory for each",
     *("  " + "  ".join(map(str.rjust, row, widths)).rstrip() for row in rows),
   ]
   text += [
@@ -50,7 +50,7 @@ def lines(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> list[str]:
   ]
   best = tpu.best(plans)
   if best is None or best.cost is None:
-    return [*text, f"  Does not fit. {advice(job, where, plans)}"]
+    return [*text, f"  Does not fit. {advice(job, tpu_slice, plans)}"]
   text += _best_lines(best, best.cost)
   return [*text, f"  Rates of the chip: {chip.source}"]
 
@@ -113,12 +113,12 @@ def data_reductions(one: Plan) -> list[Collective]:
   ]
 
 
-def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
+def advice(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> str:
   """Say what to try next where no mesh fits.
 
   Args:
     job: what was planned.
-    where: the slice.
+    tpu_slice: the slice.
     plans: one per mesh that was tried.
 
   Returns:
@@ -128,27 +128,27 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
   if not any(p.weights for p in plans):  # none was held against the memory
     return (
       "No mesh tried can split the step over "
-      f"{_counted(where.count, 'chip')}. Try a smaller slice, or a BATCH_SIZE "
-      "that more chips divide "
+      f"{_counted(tpu_slice.count, 'chip')}. Try a smaller slice, or a "
+      "BATCH_SIZE that more chips divide "
       f"(it is {experiment.dataset.batch_size})."
     )
   least = min(p.weights for p in plans if p.weights)
   is_frozen = not any(p.trains_model for p in plans)
   steps = []
-  if least > where.chip.memory / 2:
+  if least > tpu_slice.chip.memory / 2:
     if is_frozen and source.restore_dtype == "float32":
       steps.append(
         "frozen weights of half the size: RESTORE_DTYPE = 'bfloat16'"
       )
     is_split = tuple(source.mesh.rules) == tuple(FULLY_SHARDED_RULES)
-    if where.count > 1 and not is_split:
+    if tpu_slice.count > 1 and not is_split:
       steps.append(
         "weights split over all chips: meshes/fully_sharded.gin, "
         "MODEL_PARALLEL = 1"
       )
     if is_frozen and quantized.scheme(source.restore_dtype) is None:
       steps.append("frozen weights of one byte: RESTORE_DTYPE = 'int8'")
-  if least <= where.chip.memory:
+  if least <= tpu_slice.chip.memory:
     model = experiment.model
     if not (model.remat_policy == "full" and model.scan_layers):
       steps.append(
@@ -160,18 +160,18 @@ def advice(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> str:
       f"{experiment.num_microbatches}, or BATCH_SIZE below "
       f"{experiment.dataset.batch_size}"
     )
-    if len(plans) < len(tpu.candidates(where)):
+    if len(plans) < len(tpu.candidates(tpu_slice)):
       steps.append("more model parallelism: a larger MODEL_PARALLEL")
   steps.append("a larger slice, or chips with more memory")
   return "Try, in this order: " + "; ".join(steps) + "."
 
 
-def as_json(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> dict:
+def as_json(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> dict:
   """Describe the plans of one slice in JSON's types; bytes and seconds.
 
   Args:
     job: what was planned.
-    where: the slice.
+    tpu_slice: the slice.
     plans: one per mesh.
 
   Returns:
@@ -179,18 +179,18 @@ def as_json(job: TrainJob, where: Slice, plans: Sequence[Plan]) -> dict:
   """
   best = tpu.best(plans)
   return {
-    "topology": str(where),
-    "chips": where.count,
-    "memory": where.chip.memory,
-    "source": where.chip.source,
+    "topology": str(tpu_slice),
+    "chips": tpu_slice.count,
+    "memory": tpu_slice.chip.memory,
+    "source": tpu_slice.chip.source,
     "best": None if best is None else [best.data, best.model],
-    "advice": None if best else advice(job, where, plans),
+    "advice": None if best else advice(job, tpu_slice, plans),
     "plans": [_plan_json(one) for one in plans],
   }
 
 
 def _plan_json(one: Plan) -> dict[str, Any]:
-  found: dict[str, Any] = {
+  values: dict[str, Any] = {
     "data": one.data,
     "model": one.model,
     "fits": one.fits,
@@ -200,9 +200,9 @@ def _plan_json(one: Plan) -> dict[str, Any]:
     "compile_seconds": one.seconds,
   }
   if one.footprint is None or one.cost is None:
-    return found
+    return values
   footprint = one.footprint
-  return found | {
+  return values | {
     "trained": footprint.trained,
     "arguments": footprint.arguments,
     "temporaries": footprint.temporaries,

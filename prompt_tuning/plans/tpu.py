@@ -108,12 +108,12 @@ class Plan:
     return max(self.times.values(), default=math.inf)
 
 
-def plan(job: TrainJob, where: Slice, model: int) -> Plan:
+def plan(job: TrainJob, tpu_slice: Slice, model: int) -> Plan:
   """Compile the step for one mesh.
 
   Args:
     job: what to do; its own mesh gives the axis rules only.
-    where: the chips.
+    tpu_slice: the chips.
     model: model-parallel ways; the rest of the chips share the batch.
 
   Returns:
@@ -123,19 +123,19 @@ def plan(job: TrainJob, where: Slice, model: int) -> Plan:
     ValueError: `libtpu` is missing or does not know the slice, or the job
       cannot be planned on any mesh.
   """
-  data = where.count // model
+  data = tpu_slice.count // model
   try:
-    mesh = make_mesh(where, data, model)
+    mesh = make_mesh(tpu_slice, data, model)
     step = abstract_setup.describe(job.experiment, job.source, mesh)
   except abstract_setup.MeshError as error:
-    return Plan(where, data, model, failure=str(error))
-  made = Plan(
-    *(where, data, model),
+    return Plan(tpu_slice, data, model, failure=str(error))
+  unfinished = Plan(
+    *(tpu_slice, data, model),
     weights=model_bytes(step),
     trains_model=step.program.partition.trains("model"),
   )
-  if made.weights > where.chip.memory:
-    return dataclasses.replace(made, failure="weights alone do not fit")
+  if unfinished.weights > tpu_slice.chip.memory:
+    return dataclasses.replace(unfinished, failure="weights alone do not fit")
   started = time.perf_counter()
   lowered = jax.jit(step.program.step, donate_argnums=0).lower(*step.arguments)
   try:
@@ -144,23 +144,25 @@ def plan(job: TrainJob, where: Slice, model: int) -> Plan:
     needed = needed_memory(str(error))
     if needed is None:
       raise ValueError(
-        f"The TPU compiler failed for {where}: {str(error)[:2_000]}"
+        f"The TPU compiler failed for {tpu_slice}: {str(error)[:2_000]}"
       ) from error
-    return dataclasses.replace(made, failure="out of memory", needed=needed)
+    return dataclasses.replace(
+      unfinished, failure="out of memory", needed=needed
+    )
   return dataclasses.replace(
-    made,
+    unfinished,
     footprint=_footprint(compiled, step),
-    cost=compiled_cost.read(compiled.as_text() or "", where.count),
+    cost=compiled_cost.read(compiled.as_text() or "", tpu_slice.count),
     moved=_moved(compiled, step),
     seconds=time.perf_counter() - started,
   )
 
 
-def make_mesh(where: Slice, data: int, model: int) -> Mesh:
+def make_mesh(tpu_slice: Slice, data: int, model: int) -> Mesh:
   """Arrange the chips of a slice as training would.
 
   Args:
-    where: the chips.
+    tpu_slice: the chips.
     data: data-parallel ways.
     model: model-parallel ways.
 
@@ -177,7 +179,7 @@ def make_mesh(where: Slice, data: int, model: int) -> Mesh:
       (data, model),
       (axes.DATA, axes.MODEL),
       axis_types=(auto, auto),
-      devices=_devices(where),
+      devices=_devices(tpu_slice),
     )
   except NotImplementedError as error:
     raise abstract_setup.MeshError(
@@ -185,7 +187,7 @@ def make_mesh(where: Slice, data: int, model: int) -> Mesh:
     ) from error
 
 
-def _devices(where: Slice) -> Any:
+def _devices(tpu_slice: Slice) -> Any:
   """Ask libtpu for the chips of a slice."""
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError(
@@ -199,17 +201,17 @@ def _devices(where: Slice) -> Any:
   from jax.experimental import topologies
 
   options: dict[str, Any] = {}
-  if where.generation == "v4":
+  if tpu_slice.generation == "v4":
     options["chip_config_name"] = "megacore"  # a chip's two cores as one device
-  if where.count < 4:
-    depth = (1,) * (3 - len(where.shape))
-    options["chips_per_host_bounds"] = [*where.shape, *depth]
+  if tpu_slice.count < 4:
+    depth = (1,) * (3 - len(tpu_slice.shape))
+    options["chips_per_host_bounds"] = [*tpu_slice.shape, *depth]
   try:
     described = topologies.get_topology_desc(
-      platform="tpu", topology_name=str(where), **options
+      platform="tpu", topology_name=str(tpu_slice), **options
     )
   except jax.errors.JaxRuntimeError as error:
-    raise ValueError(f"--topology {where}: {error}") from error
+    raise ValueError(f"--topology {tpu_slice}: {error}") from error
   return described.devices
 
 
@@ -224,12 +226,12 @@ def needed_memory(message: str) -> float | None:
   """
   if "RESOURCE_EXHAUSTED" not in message:
     return None
-  found = re.search(r"Used ([\d.]+)([KMGT]) of", message) or re.search(
+  match = re.search(r"Used ([\d.]+)([KMGT]) of", message) or re.search(
     r"required [^(]*\(([\d.]+)([KMGT])\)", message
   )
-  if found is None:
+  if match is None:
     return None
-  return float(found[1]) * GIB * 1024.0 ** ("KMGT".index(found[2]) - 2)
+  return float(match[1]) * GIB * 1024.0 ** ("KMGT".index(match[2]) - 2)
 
 
 def _bytes(leaves: Iterable[Any]) -> float:
@@ -279,9 +281,10 @@ def _moved(compiled: Any, step: AbstractStep) -> float:
   return float(max(moved, 0.0))
 
 
-def candidates(where: Slice) -> list[int]:
+def candidates(tpu_slice: Slice) -> list[int]:
   """List model-parallel ways to try, the fewest first."""
-  return [ways for ways in range(1, where.count + 1) if not where.count % ways]
+  count = tpu_slice.count
+  return [ways for ways in range(1, count + 1) if not count % ways]
 
 
 def best(plans: Iterable[Plan]) -> Plan | None:
@@ -306,12 +309,14 @@ def best(plans: Iterable[Plan]) -> Plan | None:
   )
 
 
-def plan_slice(job: TrainJob, where: Slice, meshes: str = "all") -> list[Plan]:
+def plan_slice(
+  job: TrainJob, tpu_slice: Slice, meshes: str = "all"
+) -> list[Plan]:
   """Compile a job's step for the meshes of one slice.
 
   Args:
     job: what to do.
-    where: the chips.
+    tpu_slice: the chips.
     meshes: `all`, `first` (that fits) or `given` (the job's).
 
   Returns:
@@ -320,18 +325,18 @@ def plan_slice(job: TrainJob, where: Slice, meshes: str = "all") -> list[Plan]:
   Raises:
     ValueError: the slice or the job cannot be planned at all.
   """
-  ways = candidates(where)
+  ways = candidates(tpu_slice)
   if meshes == "given":
     given = job.source.mesh.model
     if given not in ways:
       raise ValueError(
         f"MODEL_PARALLEL = {given} does not divide the number of chips of "
-        f"{where}, {where.count}."
+        f"{tpu_slice}, {tpu_slice.count}."
       )
     ways = [given]
   plans: list[Plan] = []
   for model in ways:
-    plans.append(plan(job, where, model))
+    plans.append(plan(job, tpu_slice, model))
     if meshes == "first" and plans[-1].fits:
       break
   return plans

@@ -46,15 +46,15 @@ class MetricsLog:
     """Drop the lines of steps that a resumed run will do again."""
     if not self._path.exists():
       return
-    kept = []
+    lines = []
     for line in self._path.read_text(encoding="utf-8").splitlines():
       try:
         entry = json.loads(line)
       except ValueError:
         continue  # the last line of a killed process
       if entry["step"] <= step:
-        kept.append(line)
-    files.write_text(self._path, "".join(f"{line}\n" for line in kept))
+        lines.append(line)
+    files.write_text(self._path, "".join(f"{line}\n" for line in lines))
 
   def write(
     self, step: int, run: int, metrics: Mapping[str, float], prefix: str

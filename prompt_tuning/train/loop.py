@@ -88,7 +88,6 @@ class Settings:
     keep: bundles to keep besides the best.
     patience: evaluations without improvement of any run after which training
       stops; None never stops early.
-    min_delta: improvement that counts.
     keep_best: whether to keep a bundle of every run's best evaluation too.
     flops_per_token: floating-point operations that training on one encoder
       token and on one decoder token takes; to log them per second.
@@ -104,7 +103,6 @@ class Settings:
   save_period: int = 1_000
   keep: int = 2
   patience: int | None = None
-  min_delta: float = 0.0
   keep_best: bool = True
   flops_per_token: tuple[float, float] | None = None
   progress_bar: bool = True
@@ -425,7 +423,7 @@ class _Loop:
       self._log_evaluation(step, run, evaluation)
       best = self.progress.best[run]
       bar_to_beat = -math.inf if best is None else best["score"]
-      if not evaluation.score > bar_to_beat + self.settings.min_delta:
+      if not evaluation.score > bar_to_beat:  # nor is NaN
         continue
       improved = True
       record = {

@@ -269,19 +269,21 @@ def _is_argmax(logits: Array, targets: Array, target_logits: Array) -> Array:
   Comparisons with the target's logit, which XLA turns into faster code than a
   reduction of (value, index) pairs. Of equal logits the first one wins.
   """
-  own, target = target_logits[..., None], targets[..., None]
+  of_target, target = target_logits[..., None], targets[..., None]
   ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
-  return ((logits < own) | ((logits == own) & (ids >= target))).all(-1)
+  return ((logits < of_target) | ((logits == of_target) & (ids >= target))).all(
+    -1
+  )
 
 
 def _per_sequence(
-  weights: Array, wrong: Array, segment_ids: Array | None
+  weights: Array, is_wrong: Array, segment_ids: Array | None
 ) -> tuple[Array, Array]:
   """Relate every token to the sequence it belongs to.
 
   Args:
     weights: [B, S] float32.
-    wrong: [B, S] booleans, whether the prediction misses.
+    is_wrong: [B, S] booleans, whether the prediction misses.
     segment_ids: [B, S] of packed rows; None when a row is one sequence.
 
   Returns:
@@ -291,11 +293,11 @@ def _per_sequence(
   """
   if segment_ids is None:
     total = jnp.broadcast_to(weights.sum(-1, keepdims=True), weights.shape)
-    misses = jnp.where(weights != 0, wrong, False).any(-1, keepdims=True)
+    misses = jnp.where(weights != 0, is_wrong, False).any(-1, keepdims=True)
   else:
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     total = jnp.where(same, weights[:, None, :], 0).sum(-1)
-    misses = (same & (wrong & (weights != 0))[:, None, :]).any(-1)
+    misses = (same & (is_wrong & (weights != 0))[:, None, :]).any(-1)
   share = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
   return share, jnp.broadcast_to(misses, weights.shape)
 

@@ -159,12 +159,10 @@ class BankOptimizer(NamedTuple):
   Attributes:
     init: trainable -> state; every array of the state has the run axis too.
     update: (gradients, state, trainable) -> (updates to add, state).
-    learning_rates: updates done -> [K] rates, for logging.
   """
 
   init: Callable[[Params], PyTree]
   update: Callable[[Params, PyTree, Params], tuple[Params, PyTree]]
-  learning_rates: Callable[[Array | int], Array]
 
 
 def bank_optimizer(
@@ -216,10 +214,7 @@ def bank_optimizer(
         bases, gradients, state, trainable
       )
 
-  def rates(count: Array | int) -> Array:
-    return jax.vmap(rate, (None, 0))(jnp.asarray(count), bases)
-
-  return BankOptimizer(init, update, rates)
+  return BankOptimizer(init, update)
 
 
 def flatten_state(state: PyTree) -> dict[str, Array]:

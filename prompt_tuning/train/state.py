@@ -92,8 +92,8 @@ def create(
     step = jnp.zeros((), jnp.int32)
     return step, optimizer.init(trainable), jnp.stack(keys)
 
-  parts = None if to is None else (to.step, to.opt_state, to.dropout_keys)
-  step, opt_state, keys = axes.compute(start, parts, trainable)
+  rest = None if to is None else (to.step, to.opt_state, to.dropout_keys)
+  step, opt_state, keys = axes.compute(start, rest, trainable)
   return TrainState(step, trainable, opt_state, keys)
 
 

@@ -42,7 +42,12 @@ def job(**changes):
 
 
 def tuned_model(**changes):
-  return job(tuner=None, rules=partition.EVERYTHING, **changes)
+  return job(
+    tuner=None,
+    rules=partition.EVERYTHING,
+    learning_rates=1e-3,
+    **changes,
+  )
 
 
 def describe(job, mesh):

@@ -54,7 +54,13 @@ def make_job(mesh, **changes):
 
 
 def tuned_model(mesh, **changes):
-  return make_job(mesh, tuner=None, rules=partition.EVERYTHING, **changes)
+  return make_job(
+    mesh,
+    tuner=None,
+    rules=partition.EVERYTHING,
+    learning_rates=1e-3,
+    **changes,
+  )
 
 
 def compiled_plan(mesh, job):

@@ -379,7 +379,7 @@ def test_bytes_of_a_program_add_up(libtpu):
 
 
 def test_weight_gradients_cross_chips_in_model_tuning(libtpu):
-  tuned = make_job(tuner=None, rules=partition.EVERYTHING)
+  tuned = make_job(tuner=None, rules=partition.EVERYTHING, learning_rates=1e-3)
   found = tpu.plan(tuned, SLICE, 2)
   assert found.trains_model
   reduced = report.data_reductions(found)
