@@ -273,8 +273,11 @@ def put_like(array: Any, template: Any) -> Array:
     The array; of one that is split, no device ever has the whole.
   """
   sharding = getattr(template, "sharding", None)
-  if not isinstance(sharding, NamedSharding):
+  if sharding is None:
     return jnp.asarray(array)
+  if not isinstance(sharding, NamedSharding):
+    # Bound to its device as what a step returns: one program takes both.
+    return jax.device_put(array, sharding)
   return jax.make_array_from_callback(
     array.shape, sharding, lambda index: array[index]
   )

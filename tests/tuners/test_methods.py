@@ -1,0 +1,533 @@
+"""Every tuning method passes the same checks; each is a row of `METHODS`.
+
+A method has three programs: a bank of two runs; the same with scanned layers on
+eight devices; one run alone, on packed rows. Two steps of each are compared, so
+that a program serves several checks.
+"""
+
+import dataclasses
+import functools
+import json
+import types
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.core import algebra, axes, tree
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.partition import TRAIN
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.data.assembly import Assembler, Slots, one_per_row
+from prompt_tuning.data.ragged import from_rows
+from prompt_tuning.infer import runs as infer_runs
+from prompt_tuning.infer.runs import Runs
+from prompt_tuning.jobs import export, identity, load, setup
+from prompt_tuning.jobs.settings import Dataset, MeshShape
+from prompt_tuning.jobs.setup import Setup
+from prompt_tuning.jobs.train_job import TrainJob, TunerFactory
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.models.t5 import network, site_shapes
+from prompt_tuning.train import state
+from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
+from prompt_tuning.tuners.prompt import Prompt
+
+# All sizes differ, so that none can stand for another.
+MODEL = t5_config.get(
+  "t5_1_1_tiny",
+  vocab_size=64,
+  emb_dim=16,
+  num_heads=4,
+  head_dim=6,
+  mlp_dim=40,
+  num_encoder_layers=2,
+  num_decoder_layers=3,
+  dropout_rate=0.0,
+)
+SIZES = ("small", "base", "large", "xl", "xxl")
+SEEDS = (0, 1)
+EXAMPLES = 4  # of each run, in a batch
+LONGEST = (7, 3)  # tokens of an example
+SHAPE = (12, 5)  # positions of a row, with room for virtual tokens
+WAYS = (2, 4)  # data, model
+
+
+class Factors(Method):
+  """Factors on two activations, some of which it drops while it trains."""
+
+  from_model: ClassVar[tuple[str, ...]] = ("shape",)
+  recipe: ClassVar[Recipe] = Recipe(learning_rate=0.1, optimizer="adamw")
+
+  shape: ModelShape = ModelShape()
+  drop: float = 0.0
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    shape, zeros = self.shape, nn.initializers.zeros
+    encoder = (shape.num_encoder_layers, shape.emb_dim)
+    decoder = (shape.num_decoder_layers, shape.mlp_dim)
+    split = nn.with_logical_partitioning(zeros, ("layers", "mlp"))
+    out = self.param("out", zeros, encoder)
+    hidden = self.param("hidden", split, decoder)
+    drop = nn.Dropout(self.drop, deterministic=not inputs.train)
+    return Delta(
+      scale={"enc_self/out": 1 + drop(out), "dec_mlp/hidden": 1 + drop(hidden)}
+    )
+
+
+class Row(NamedTuple):
+  """One method.
+
+  Attributes:
+    factory: what TUNER would be.
+    count: numbers that it trains, of d_model H, all heads together J, d_ff F,
+      and the layers of the encoder E and the decoder D.
+    starts_frozen: whether it changes nothing before it is trained.
+    drops: whether it draws random numbers while it trains.
+  """
+
+  factory: TunerFactory
+  count: Callable[[int, int, int, int, int], int]
+  starts_frozen: bool = False
+  drops: bool = False
+
+
+METHODS: dict[str, Row] = {
+  "prompt": Row(
+    functools.partial(Prompt, encoder_length=3),
+    lambda H, J, F, E, D: 3 * H,
+  ),
+  "prompts around": Row(
+    functools.partial(
+      Prompt, encoder_length=2, decoder_length=2, encoder_position="after"
+    ),
+    lambda H, J, F, E, D: 4 * H,
+  ),
+  "defined here": Row(
+    functools.partial(Factors, drop=0.5),
+    lambda H, J, F, E, D: E * H + D * F,
+    starts_frozen=True,
+    drops=True,
+  ),
+}
+
+
+class Text(NamedTuple):
+  """Examples as token rows: their inputs and targets."""
+
+  inputs: Any
+  targets: Any
+
+
+def make_text(seed, count):
+  rng = np.random.default_rng(seed)
+
+  def rows(longest):
+    lengths = rng.integers(1, longest, count)
+    return from_rows(
+      [np.append(rng.integers(2, MODEL.vocab_size, n), 1) for n in lengths],
+      np.uint16,
+    )
+
+  return Text(*map(rows, LONGEST))
+
+
+def assembler(text, placement):
+  return Assembler(text.inputs, text.targets, placement, MODEL.vocab_size)
+
+
+def unpacked(text, placement, runs):
+  """Give every example a row; `runs` says whose it is."""
+  count = len(runs)
+  slots = one_per_row(np.arange(count), (count, *SHAPE))
+  batch = assembler(text, placement)(slots, packed=False)
+  return batch | {"run_ids": np.asarray(runs, np.int32)}
+
+
+def packed(text, placement, examples):
+  """Put two examples into every row."""
+  write, numbers = assembler(text, placement), np.arange(len(examples))
+  second = numbers % 2
+  lengths = write.encoder_lengths(), write.decoder_lengths()
+  starts = [second * own[np.asarray(examples) - second] for own in lengths]
+  shape = (len(examples) // 2, 2 * SHAPE[0], 2 * SHAPE[1])
+  slots = Slots(
+    shape, np.asarray(examples), numbers // 2, *starts, segments=second + 1
+  )
+  return write(slots, packed=True)
+
+
+def make_job(factory, model=MODEL, seeds=SEEDS):
+  return TrainJob(
+    model_dir="unused",
+    model=model,
+    initial_checkpoint_path=None,
+    dataset=Dataset("taskless_super_glue_rte_v102", batch_size=EXAMPLES),
+    relative_steps=1,
+    tuner=factory,
+    seeds=seeds,
+    mesh=MeshShape(*WAYS),
+  )
+
+
+class Training(NamedTuple):
+  """A program and two steps of it.
+
+  Attributes:
+    built: the program, and what it began with.
+    step: the program, compiled.
+    states: before the first step, and after each.
+    sums: of every step.
+  """
+
+  built: Setup
+  step: Callable[..., Any]
+  states: list
+  sums: list
+
+
+def advance(built, step, first, batches):
+  states, sums = [first], []
+  for batch in batches:
+    after, metrics = step(states[-1], built.frozen, batch)
+    states.append(after)
+    sums.append(metrics.sums)
+  return Training(built, step, states, sums)
+
+
+class Case:
+  """The programs of one row, each made when a test asks for it."""
+
+  def __init__(self, name, row, backbones):
+    self.name, self.row, self._backbones = name, row, backbones
+    self.job = make_job(row.factory)
+    self.method, *_ = self.job.tuners
+    self.placement = self.method.placement
+    count = EXAMPLES * len(SEEDS)
+    self.texts = [make_text(step, count) for step in range(2)]
+
+  def initialised(self, seeds):
+    job = make_job(self.row.factory, seeds=seeds)
+    backbone = Backbone(MODEL, self._backbones["plain"], 0, "")
+    vocabulary = types.SimpleNamespace(encode=None)
+    return job, setup.initialise(job, backbone, vocabulary, None)
+
+  @functools.cached_property
+  def methods(self):
+    return self.initialised(SEEDS)[1]
+
+  def batches(self):
+    """Make the batches of both steps, an example in every row."""
+    runs = np.repeat(np.arange(len(SEEDS)), EXAMPLES)
+    return [unpacked(text, self.placement, runs) for text in self.texts]
+
+  @functools.cached_property
+  def bank(self):
+    """Two runs on one device."""
+    params = self._backbones["plain"]
+    built = setup.build(self.job, MODEL, params, self.methods, 0, None)
+    step = jax.jit(built.program.step)
+    return advance(built, step, built.state, self.batches())
+
+  @functools.cached_property
+  def elsewhere(self):
+    """The same, with scanned layers on eight devices."""
+    mesh, model = axes.make_mesh(*WAYS), self._backbones["scanned"]
+    config = dataclasses.replace(MODEL, scan_layers=True)
+    job = make_job(self.row.factory, config)
+    built = setup.build(job, config, model, self.methods, 0, mesh)
+    shard = axes.batch_sharder(mesh, job.mesh.rules)
+    batches = map(shard, self.batches())
+    return advance(built, jax.jit(built.program.step), built.state, batches)
+
+  @functools.cached_property
+  def alone(self):
+    """Every run by itself, with packed rows; they share a program."""
+    trainings = []
+    for run, seed in enumerate(SEEDS):
+      job, methods = self.initialised((seed,))
+      params = self._backbones["plain"]
+      built = setup.build(job, MODEL, params, methods, 0, None)
+      step = trainings[0].step if trainings else jax.jit(built.program.step)
+      examples = run * EXAMPLES + np.arange(EXAMPLES)
+      batches = [packed(t, self.placement, examples) for t in self.texts]
+      trainings.append(advance(built, step, built.state, batches))
+    return trainings
+
+  @functools.cached_property
+  def produce(self):
+    """(parameters, keys) -> delta, compiled; of any number of runs."""
+    return jax.jit(self.bank.built.program.produce)
+
+  @property
+  def trained(self):
+    """What the bank has learned."""
+    return self.bank.states[-1].trainable["tuner"]
+
+  @functools.cached_property
+  def runs(self):
+    """The same as whoever loads it has it."""
+    delta = bank.apply_runs(self.job.tuners, self.trained)
+    return Runs(delta, (self.placement,) * len(SEEDS))
+
+
+@pytest.fixture(scope="module")
+def backbones(random_params):
+  """The frozen model on one device, and scanned on a mesh."""
+  params = random_params(MODEL)
+  mesh = axes.make_mesh(*WAYS)
+  config = dataclasses.replace(MODEL, scan_layers=True)
+  target = axes.restore_target(
+    network.abstract_params(config),
+    network.logical_axes(config),
+    mesh,
+    axes.STANDARD_RULES,
+  )
+  scanned = jax.tree.map(
+    lambda array, leaf: jax.device_put(array, leaf.sharding),
+    stacked(params),
+    target,
+  )
+  return {
+    "plain": jax.device_put(params, jax.devices()[0]),
+    "scanned": scanned,
+  }
+
+
+def stacked(params):
+  """Put the layers of both stacks under one `layers`."""
+  model = dict(params)
+  for stack in ("encoder", "decoder"):
+    layers = [v for k, v in params[stack].items() if k.startswith("layers_")]
+    rest = {k: v for k, v in params[stack].items() if k[:7] != "layers_"}
+    together = jax.tree.map(lambda *leaves: np.stack(leaves), *layers)
+    model[stack] = rest | {"layers": together}
+  return model
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def case(request, backbones):
+  return Case(request.param, METHODS[request.param], backbones)
+
+
+def assert_close(ours, theirs, tolerance):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerance["same"]),
+    ours,
+    theirs,
+  )
+
+
+def assert_equal(ours, theirs):
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def differs(ours, theirs):
+  pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+  return any(np.any(np.asarray(a) != np.asarray(b)) for a, b in pairs)
+
+
+# Counts and shapes.
+
+
+def count(row, model):
+  return row.count(
+    model.emb_dim,
+    model.num_heads * model.head_dim,
+    model.mlp_dim,
+    model.num_encoder_layers,
+    model.num_decoder_layers,
+  )
+
+
+@pytest.mark.parametrize("size", [None, *SIZES])
+def test_it_trains_as_many_numbers_as_the_formula_says(case, size):
+  model = t5_config.get(f"t5_1_1_{size}") if size else MODEL
+  (method, _) = make_job(case.row.factory, model).tuners
+  method = identity.without_initialisers(method)
+
+  def make(table):
+    inputs = Inputs(Context(embeddings=table))
+    key = jax.random.key(0)
+    delta, variables = method.init_with_output(key, inputs)
+    return nn.meta.unbox(variables["params"]), delta
+
+  table = jax.ShapeDtypeStruct((model.vocab_size, model.emb_dim), jnp.float32)
+  params, delta = jax.eval_shape(make, table)
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count(
+    case.row, model
+  )
+  one = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), delta
+  )
+  assert site_shapes.check(one, model) == 1
+
+
+# Training.
+
+
+def test_only_its_own_numbers_train(case, random_params):
+  (built, *_), states = case.bank, case.bank.states
+  assert built.program.partition.count(TRAIN) == count(case.row, MODEL)
+  before, _, after = (tree.flatten(s.trainable) for s in states)
+  assert all(path.startswith("tuner/") for path in after)
+  for path in after:
+    changed = np.asarray(after[path] != before[path])
+    assert changed.reshape(len(SEEDS), -1).any(axis=1).all(), path
+  assert_equal(built.frozen["model"], random_params(MODEL))
+  kept = state.resume_arrays(states[-1])
+  numbers = sum(leaf.size for leaf in after.values())
+  assert sum(array.size for array in kept.values()) < 3 * numbers + 20
+
+
+def test_every_run_begins_as_it_would_alone(case):
+  for run, training in enumerate(case.alone):
+    own = jax.tree.map(lambda a, run=run: a[run : run + 1], case.methods.params)
+    assert_equal(training.states[0].trainable["tuner"], own)
+  first, second = case.alone
+  if not case.row.starts_frozen:
+    assert differs(first.states[0].trainable, second.states[0].trainable)
+
+
+def test_a_bank_equals_its_runs_alone_with_packed_rows(case, tolerance):
+  for run, training in enumerate(case.alone):
+    own = jax.tree.map(lambda a, run=run: a[run : run + 1], case.trained)
+    assert_close(training.states[-1].trainable["tuner"], own, tolerance)
+    for ours, bank_sums in zip(training.sums, case.bank.sums, strict=True):
+      theirs = {name: sums[run : run + 1] for name, sums in bank_sums.items()}
+      # Rows of other lengths have other numbers of padding.
+      for name in ours.keys() - {"target_tokens", "sequences", "exact"}:
+        assert_close(ours[name], theirs[name], tolerance)
+
+
+def test_eight_devices_and_scanned_layers_equal_one(case, tolerance):
+  ours, theirs = case.elsewhere, case.bank
+  assert len(jax.tree.leaves(ours.built.frozen)[0].sharding.device_set) == 8
+  assert_close(ours.sums, theirs.sums, tolerance)
+  assert_close(ours.states[-1], theirs.states[-1], tolerance)
+
+
+def test_it_resumes_to_the_bit(case):
+  fresh, saved, last = case.bank.states
+  resumed = state.from_arrays(
+    fresh,
+    bundle.to_host(tree.flatten(saved.trainable)),
+    bundle.to_host(state.resume_arrays(saved)),
+  )
+  again = advance(case.bank.built, case.bank.step, resumed, case.batches()[1:])
+  assert case.bank.step._cache_size() == 1
+  assert_equal(again.states[-1], last)
+  assert_equal(again.sums[-1], case.bank.sums[-1])
+
+
+# Dropping inside the method.
+
+
+def test_it_draws_by_the_key_and_not_in_evaluation(case):
+  keys = jax.random.split(jax.random.key(7), len(SEEDS))
+  draw = functools.partial(case.produce, case.trained)
+  drawn = draw(keys)
+  assert_equal(drawn, draw(keys))
+  assert differs(drawn, draw(keys[::-1])) == case.row.drops
+  assert differs(drawn, case.runs.delta) == case.row.drops
+
+
+def test_a_run_draws_in_a_bank_as_alone(case):
+  keys = jax.random.split(jax.random.key(7), len(SEEDS))
+  own = jax.tree.map(lambda a: a[1:], case.trained)
+  drawn = algebra.select(case.produce(case.trained, keys), slice(1, 2))
+  assert_equal(case.produce(own, keys[1:]), drawn)
+
+
+# Use.
+
+OTHER = Runs(
+  Delta(virtual=jnp.asarray(np.eye(2, MODEL.emb_dim)[None], jnp.float32)),
+  (Placement(encoder_prefix=(0, 1)),),
+)
+
+
+@pytest.fixture(scope="module")
+def forward(backbones):
+  """(rows, delta) -> logits of the frozen model."""
+  apply = jax.jit(network.T5(MODEL).apply)
+  return lambda batch, delta: apply(
+    {"params": backbones["plain"]}, batch, delta
+  )
+
+
+def test_a_mixed_batch_equals_its_rows_alone(case, forward, tolerance):
+  """Rows of both runs, of a prompt, and of the model alone."""
+  text = make_text(5, 2)
+  parts = [(case.runs, (0, 1)), (OTHER, (0, 0)), (Runs(), (0, 0))]
+  rows = [unpacked(text, runs.placements[0], ids) for runs, ids in parts]
+  alone = [
+    forward(batch, runs.delta)
+    for batch, (runs, _) in zip(rows, parts, strict=True)
+  ]
+  mixed = {name: np.concatenate([b[name] for b in rows]) for name in rows[0]}
+  mixed["run_ids"] = np.asarray([0, 1, 2, 2, 3, 3], np.int32)
+  joined = infer_runs.join([runs for runs, _ in parts])
+  logits = forward(mixed, joined.delta)
+  # Behind its end, a row may say anything.
+  real = mixed["decoder_loss_weights"] > 0
+  assert_close(logits[real], np.concatenate(alone)[real], tolerance)
+  assert differs(alone[0][real[:2]], alone[2][real[4:]])
+
+
+def test_some_start_at_the_frozen_model(case, forward, tolerance):
+  """Others are not at it even before they are trained."""
+  text = make_text(5, 2)
+  fresh = case.produce(case.methods.params, None)
+  batch = unpacked(text, case.placement, (0, 1))
+  real = batch["decoder_loss_weights"] > 0
+  ours = forward(batch, fresh)[real]
+  plain = unpacked(text, Placement(), (0, 0))
+  theirs = forward(plain, Delta())[plain["decoder_loss_weights"] > 0]
+  if case.row.starts_frozen:
+    assert_close(ours, theirs, tolerance)
+  else:
+    assert np.abs(ours - theirs).max() > 1e-3
+
+
+def test_a_bundle_has_the_method_and_its_delta(case, tmp_path):
+  tuners = case.bank.built.tuners
+  manifest = {
+    "step": 2,
+    "run": {
+      "runs": [{"name": f"seed{seed}"} for seed in SEEDS],
+      "tuners": [identity.describe_method(tuner) for tuner in tuners],
+      "backbone": {"fingerprint": "abc"},
+      "start_step": 0,
+    },
+  }
+  trainable = tree.flatten({"tuner": case.trained})
+  saved = bundle.Bundle(manifest, bundle.to_host(trainable))
+  bundle.write(tmp_path / "bundle", saved)
+  loaded = load.load(tmp_path / "bundle")
+  assert list(map(settings_of, loaded.methods)) == list(
+    map(settings_of, tuners)
+  )
+  assert loaded.runs.placements == case.runs.placements
+  assert_equal(loaded.runs.delta, case.runs.delta)
+
+
+def test_an_export_has_its_delta_without_it(case, tmp_path):
+  origin = export.Origin(case.method, "a_task", 2, "abc")
+  done = export.export(case.runs, 1, tmp_path, origin, MODEL)
+  assert tmp_path / "delta" in done.paths
+  loaded = load.load(tmp_path)
+  assert_equal(loaded.runs.delta, case.runs.one(1).delta)
+  assert loaded.runs.placements == (case.placement,)
+  assert settings_of(loaded.methods[0]) == settings_of(case.method)
+  about = json.loads((tmp_path / "delta" / "delta.json").read_text())["about"]
+  assert about["method"] == identity.describe_method(case.method)
