@@ -30,14 +30,15 @@ from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.infer import runs as infer_runs
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import export, identity, load, setup
-from prompt_tuning.jobs.settings import Dataset, MeshShape
+from prompt_tuning.jobs.settings import Dataset
 from prompt_tuning.jobs.setup import Setup
-from prompt_tuning.jobs.train_job import TrainJob, TunerFactory
+from prompt_tuning.jobs.train_job import Experiment, TunerFactory
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
 from prompt_tuning.tuners.prompt import Prompt
 
@@ -58,7 +59,7 @@ SEEDS = (0, 1)
 EXAMPLES = 4  # of each run, in a batch
 LONGEST = (7, 3)  # tokens of an example
 SHAPE = (12, 5)  # positions of a row, with room for virtual tokens
-WAYS = (2, 4)  # data, model
+WAYS, RULES = (2, 4), axes.STANDARD_RULES  # data, model
 
 
 class Factors(Method):
@@ -111,6 +112,13 @@ METHODS: dict[str, Row] = {
       Prompt, encoder_length=2, decoder_length=2, encoder_position="after"
     ),
     lambda H, J, F, E, D: 4 * H,
+  ),
+  "LoRA": Row(
+    functools.partial(LoRA, rank=2, kernels=("query", "enc_mlp/wi_0", "wo")),
+    lambda H, J, F, E, D: (
+      2 * ((H + J) * (E + 2 * D) + (H + F) * E + (F + H) * (E + D))
+    ),
+    starts_frozen=True,
   ),
   "defined here": Row(
     functools.partial(Factors, drop=0.5),
@@ -166,17 +174,9 @@ def packed(text, placement, examples):
   return write(slots, packed=True)
 
 
-def make_job(factory, model=MODEL, seeds=SEEDS):
-  return TrainJob(
-    model_dir="unused",
-    model=model,
-    initial_checkpoint_path=None,
-    dataset=Dataset("taskless_super_glue_rte_v102", batch_size=EXAMPLES),
-    relative_steps=1,
-    tuner=factory,
-    seeds=seeds,
-    mesh=MeshShape(*WAYS),
-  )
+def make_experiment(factory, model=MODEL, seeds=SEEDS):
+  dataset = Dataset("taskless_super_glue_rte_v102", batch_size=EXAMPLES)
+  return Experiment(model=model, dataset=dataset, tuner=factory, seeds=seeds)
 
 
 class Training(NamedTuple):
@@ -209,17 +209,21 @@ class Case:
 
   def __init__(self, name, row, backbones):
     self.name, self.row, self._backbones = name, row, backbones
-    self.job = make_job(row.factory)
-    self.method, *_ = self.job.tuners
+    self.experiment = make_experiment(row.factory)
+    self.method, *_ = self.experiment.tuners
     self.placement = self.method.placement
     count = EXAMPLES * len(SEEDS)
     self.texts = [make_text(step, count) for step in range(2)]
 
   def initialised(self, seeds):
-    job = make_job(self.row.factory, seeds=seeds)
+    experiment = make_experiment(self.row.factory, seeds=seeds)
     backbone = Backbone(MODEL, self._backbones["plain"], 0, "")
     vocabulary = types.SimpleNamespace(encode=None)
-    return job, setup.initialise(job, backbone, vocabulary, None)
+    return experiment, setup.initialise(experiment, backbone, vocabulary, None)
+
+  def build(self, experiment, methods):
+    params = self._backbones["plain"]
+    return setup.build(experiment, params, methods, 0, None, RULES)
 
   @functools.cached_property
   def methods(self):
@@ -233,8 +237,7 @@ class Case:
   @functools.cached_property
   def bank(self):
     """Two runs on one device."""
-    params = self._backbones["plain"]
-    built = setup.build(self.job, MODEL, params, self.methods, 0, None)
+    built = self.build(self.experiment, self.methods)
     step = jax.jit(built.program.step)
     return advance(built, step, built.state, self.batches())
 
@@ -243,9 +246,9 @@ class Case:
     """The same, with scanned layers on eight devices."""
     mesh, model = axes.make_mesh(*WAYS), self._backbones["scanned"]
     config = dataclasses.replace(MODEL, scan_layers=True)
-    job = make_job(self.row.factory, config)
-    built = setup.build(job, config, model, self.methods, 0, mesh)
-    shard = axes.batch_sharder(mesh, job.mesh.rules)
+    experiment = make_experiment(self.row.factory, config)
+    built = setup.build(experiment, model, self.methods, 0, mesh, RULES)
+    shard = axes.batch_sharder(mesh, RULES)
     batches = map(shard, self.batches())
     return advance(built, jax.jit(built.program.step), built.state, batches)
 
@@ -254,9 +257,7 @@ class Case:
     """Every run by itself, with packed rows; they share a program."""
     trainings = []
     for run, seed in enumerate(SEEDS):
-      job, methods = self.initialised((seed,))
-      params = self._backbones["plain"]
-      built = setup.build(job, MODEL, params, methods, 0, None)
+      built = self.build(*self.initialised((seed,)))
       step = trainings[0].step if trainings else jax.jit(built.program.step)
       examples = run * EXAMPLES + np.arange(EXAMPLES)
       batches = [packed(t, self.placement, examples) for t in self.texts]
@@ -276,7 +277,7 @@ class Case:
   @functools.cached_property
   def runs(self):
     """The same as whoever loads it has it."""
-    delta = bank.apply_runs(self.job.tuners, self.trained)
+    delta = bank.apply_runs(self.experiment.tuners, self.trained)
     return Runs(delta, (self.placement,) * len(SEEDS))
 
 
@@ -290,7 +291,7 @@ def backbones(random_params):
     network.abstract_params(config),
     network.logical_axes(config),
     mesh,
-    axes.STANDARD_RULES,
+    RULES,
   )
   scanned = jax.tree.map(
     lambda array, leaf: jax.device_put(array, leaf.sharding),
@@ -352,7 +353,7 @@ def count(row, model):
 @pytest.mark.parametrize("size", [None, *SIZES])
 def test_it_trains_as_many_numbers_as_the_formula_says(case, size):
   model = t5_config.get(f"t5_1_1_{size}") if size else MODEL
-  (method, _) = make_job(case.row.factory, model).tuners
+  (method, _) = make_experiment(case.row.factory, model).tuners
   method = identity.without_initialisers(method)
 
   def make(table):
