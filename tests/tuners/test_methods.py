@@ -37,6 +37,7 @@ from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
 from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.ia3 import IA3
 from prompt_tuning.tuners.initializers import Context
 from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
@@ -118,6 +119,11 @@ METHODS: dict[str, Row] = {
     lambda H, J, F, E, D: (
       2 * ((H + J) * (E + 2 * D) + (H + F) * E + (F + H) * (E + D))
     ),
+    starts_frozen=True,
+  ),
+  "(IA)3": Row(
+    IA3,
+    lambda H, J, F, E, D: 2 * J * (E + 2 * D) + F * (E + D),
     starts_frozen=True,
   ),
   "defined here": Row(
