@@ -270,7 +270,9 @@ def test_bundles_that_do_not_fit(plain, tmp_path):
   with pytest.raises(ValueError, match="tuned with the backbone"):
     plain.with_prompts({"p": tmp_path / "other"})
   np.save(tmp_path / "wide.npy", np.zeros((2, 5), np.float32))
-  with pytest.raises(ValueError, match=r"(?s)does not fit the model.*any, 8\], got \[1, 2, 5\]"):
+  with pytest.raises(
+    ValueError, match=r"(?s)does not fit.*any, 8\], got \[1, 2, 5\]"
+  ):
     plain.with_prompts({"p": tmp_path / "wide.npy"})
   several = saved_run(params, prompt(), prompt())
   for k in (0, 1):
