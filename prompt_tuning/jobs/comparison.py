@@ -19,6 +19,9 @@ FILE = "comparison.json"
 PLAIN = "frozen model"
 INSTRUCTION = "instruction"
 MODEL = "model tuning"
+RANDOM = "random "  # how the name of a method's random control begins
+
+_COLUMNS = 6  # methods that a table has room for
 
 
 class Score(NamedTuple):
@@ -111,18 +114,25 @@ def table(found: Comparison) -> str:
     found: what.
 
   Returns:
-    The table, with the costs below it.
+    The table, with the costs below it. Where it has no room for them, random
+    controls stand below it too.
   """
-  grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-  grid.add_column("task")
-  for method in found.methods:
-    grid.add_column(method, justify="right")
+  shown = list(found.methods)
+  if len(shown) > _COLUMNS:
+    shown = [method for method in shown if not method.startswith(RANDOM)]
+  grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+  grid.add_column("task", no_wrap=True)
+  for method in shown:  # names of methods wrap, numbers do not
+    grid.add_column(method, justify="right", min_width=len("instruction"))
   for task in found.tasks:
-    cells = [_cell(found.of(method, task)) for method in found.methods]
+    cells = [_cell(found.of(method, task)) for method in shown]
     grid.add_row(task, *cells)
-  means = [f"{found.mean(method):.1f}" for method in found.methods]
+  means = [f"{found.mean(method):.1f}" for method in shown]
   grid.add_row("mean", *means)
   lines = [summary.render(grid), ""]
+  for method in found.methods:
+    if method not in shown:
+      lines.append(f"{method}: mean {found.mean(method):.1f}")
   for method, seconds in found.seconds.items():
     lines.append(
       f"{method}: {found.trained[method]:,} of {found.parameters:,} parameters "

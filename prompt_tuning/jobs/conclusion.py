@@ -17,6 +17,7 @@ from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import export, load, run_scores, summary
+from prompt_tuning.jobs.comparison import PLAIN, RANDOM
 from prompt_tuning.jobs.setup import Setup, task_words
 from prompt_tuning.jobs.train_job import Output, Run
 from prompt_tuning.models.t5 import quantized
@@ -24,7 +25,6 @@ from prompt_tuning.train import logs, loop, optimizers
 from prompt_tuning.tuners.method import Method, noun_of
 
 SUMMARY, CURVE, EXPORTS = "summary.txt", "learning_curve.png", "exports"
-PLAIN = "frozen model"  # the control that nothing was learned for
 
 
 class Outcome(NamedTuple):
@@ -193,7 +193,7 @@ def random_control(
 
 def random_label(method: Method) -> str:
   """Return what reports call a method's random control."""
-  return f"random {noun_of(type(method))}"
+  return f"{RANDOM}{noun_of(type(method))}"
 
 
 def _parameters(outcome: Outcome) -> str:
