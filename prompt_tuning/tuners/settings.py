@@ -1,7 +1,10 @@
 """Checks of settings that several methods have; each names what to change."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+from prompt_tuning.core import tree
 
 
 def positive_integer(name: str, value: Any) -> None:
@@ -32,3 +35,15 @@ def probability(name: str, value: Any) -> None:
 
 def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def among(name: str, values: Any, known: Sequence[str]) -> None:
+  """Insist on a list of known words, see `positive_integer`."""
+  if isinstance(values, str) or not values:
+    raise ValueError(f"{name} must be a list; got {values!r}.")
+  for value in values:
+    if value not in known:
+      raise ValueError(
+        f"{name} has {value!r}; expected some of {', '.join(known)}."
+        f"{tree.nearest(str(value), known)}"
+      )

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from prompt_tuning.core import algebra
-from prompt_tuning.core.delta import MLP_SITES, Delta, LowRank
+from prompt_tuning.core.delta import MLP_SITES, Delta, LowRank, Prefix
 from prompt_tuning.models.t5 import network
 from prompt_tuning.tuners.method import Inputs
 from tests.hugging_face_twins import Twins, ragged_batch
 
-RANK = 3
+RANK, LENGTH = 3, 4
 FAMILIES = ("t5_1_1", "t5_1_0", "mt5")
 
 
@@ -70,9 +70,14 @@ class Family:
     """Load an adapter onto a copy of the backbone, with PEFT."""
     import peft
 
-    return peft.PeftModel.from_pretrained(
-      copy.deepcopy(self.backbone), folder, is_trainable=True
+    model = peft.PeftModel.from_pretrained(
+      copy.deepcopy(self.backbone), folder
     ).eval()
+    # PEFT does not load virtual tokens as what trains.
+    for name, parameter in model.named_parameters():
+      own = ("lora_", "ia3_", "prompt_encoder")
+      parameter.requires_grad_(any(word in name for word in own))
+    return model
 
   def adapted(self, config):
     """Make a random adapter with PEFT: nothing in it is zero."""
@@ -99,12 +104,20 @@ def _program(config):
     tokens = jnp.sum(batch["decoder_target_tokens"] != 0)
     return -jnp.sum(score) / tokens.astype(jnp.float32), logits
 
-  return jax.jit(jax.value_and_grad(loss, has_aux=True))
+  return jax.jit(jax.value_and_grad(loss, has_aux=True, allow_int=True))
 
 
 def fill(delta, shape):
-  """Give every kernel a low-rank update and a factor: identities elsewhere."""
+  """Fill all sites of these tests, so that they share one program.
+
+  Where a delta has none there is the identity; a prefix is masked.
+  """
   lowrank, scale = {}, {}
+  layers = shape.num_decoder_layers
+  zeros = jnp.zeros((1, layers, LENGTH, shape.num_heads, shape.head_dim))
+  positioned = jnp.ones((1, layers), bool)
+  prefix = delta.prefix.get("dec_self", Prefix(zeros, zeros, None, positioned))
+  mask = jnp.full((1, layers, LENGTH), bool(delta.prefix))
   for site, (inputs, outputs) in shape.kernels().items():
     layers = shape.num_layers(site)
     a, b = (1, layers, inputs, RANK), (1, layers, RANK, outputs)
@@ -114,7 +127,9 @@ def fill(delta, shape):
     layers = shape.num_layers(site)
     scale[f"{site}/hidden"] = jnp.ones((1, layers, shape.mlp_dim))
   return Delta(
-    lowrank=lowrank | dict(delta.lowrank), scale=scale | dict(delta.scale)
+    lowrank=lowrank | dict(delta.lowrank),
+    scale=scale | dict(delta.scale),
+    prefix={"dec_self": prefix._replace(mask=mask)},
   )
 
 

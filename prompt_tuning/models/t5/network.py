@@ -120,7 +120,8 @@ class T5(nn.Module):
 
     Raises:
       ValueError: the delta does not fit the model, or it has several runs and
-        the batch has no `run_ids`.
+        the batch has no `run_ids`, or a prefix with positions meets a packed
+        batch.
     """
     delta = Delta() if delta is None else delta
     ids, run_ids = batch["encoder_input_tokens"], batch.get("run_ids")
@@ -132,6 +133,7 @@ class T5(nn.Module):
       )
     valid = ids != PAD_ID
     segments = batch.get("encoder_segment_ids")
+    _check_packed(segments, delta, "enc_self")
     context = Context(
       mask=_key_mask(valid) & _same_segment(segments, segments),
       run_ids=run_ids,
@@ -165,6 +167,7 @@ class T5(nn.Module):
     # A start token is 0 like padding, but only it has a target.
     valid = (ids != PAD_ID) | (batch["decoder_target_tokens"] != PAD_ID)
     own = batch.get("decoder_segment_ids")
+    _check_packed(own, delta, "dec_self")
     across = _same_segment(own, batch.get("encoder_segment_ids"))
     positions = jnp.arange(ids.shape[1])
     context = Context(
@@ -323,6 +326,22 @@ def _same_segment(
     return True
   same = query_segments[:, :, None] == key_segments[:, None, :]
   return same[:, None]
+
+
+def _check_packed(segments: Array | None, delta: Delta, site: str) -> None:
+  """Refuse distances to a prefix where a row holds several texts.
+
+  Raises:
+    ValueError: there would be some.
+  """
+  prefix = delta.prefix.get(site)
+  if segments is None or prefix is None or prefix.positioned is None:
+    return
+  raise ValueError(
+    f"A prefix with positions ({site}) stands right before one text, and a "
+    "packed row holds several: set BATCHING to 'buckets', or give it no "
+    "positions."
+  )
 
 
 def shift_right(targets: Array) -> Array:

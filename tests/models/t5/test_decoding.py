@@ -31,14 +31,15 @@ def params(random_params):
 
 @pytest.fixture(scope="module")
 def delta():
-  """Two runs with virtual tokens and a self-attention prefix."""
+  """Two runs with virtual tokens and a prefix; the first's has positions."""
   keys = jax.random.split(jax.random.key(1), 3)
   prefix = Prefix(
     jax.random.normal(keys[0], (K, 2, 2, 3, 4)),
     jax.random.normal(keys[1], (K, 2, 2, 3, 4)),
   )
   virtual = jax.random.normal(keys[2], (K, P, 16))
-  return Delta(virtual=virtual, prefix={"dec_self": prefix, "cross": prefix})
+  placed = prefix._replace(positioned=jnp.array([[True, True], [False, False]]))
+  return Delta(virtual=virtual, prefix={"dec_self": placed, "cross": prefix})
 
 
 @pytest.fixture(scope="module")

@@ -109,15 +109,23 @@ class NumpyT5:
       return y.reshape(len(inputs), N, D)
 
     q, k, v = heads("query", x), heads("key", source), heads("value", source)
-    extra = 0
+    extra, placed = 0, False
     if site in self.delta.prefix:
-      extra = P
-      k = np.concatenate([self.delta.prefix[site].key[layer], k])
-      v = np.concatenate([self.delta.prefix[site].value[layer], v])
+      prefix = self.delta.prefix[site]
+      there = np.ones(P, bool)
+      if prefix.mask is not None:
+        there = prefix.mask[layer].astype(bool)
+      k = np.concatenate([prefix.key[layer][there], k])
+      v = np.concatenate([prefix.value[layer][there], v])
+      extra = int(there.sum())
+      placed = prefix.positioned is not None and prefix.positioned[layer]
     y = np.zeros((len(x), N, D))
     for head in range(N):
       logits = q[:, head] @ k[:, head].T
       for i in range(len(x)):
+        for j in range(extra if placed else 0):
+          b = bucket(j - extra - i, bidirectional=not causal)
+          logits[i, j] += bias[head, b]
         for j in range(len(source)):
           if bias is not None:
             b = bucket(j - i, bidirectional=not causal)
@@ -238,6 +246,18 @@ def make_delta(kind, rng, runs=1):
         for s in ATTENTION
       }
     },
+    "prefix_marked": {
+      "prefix": {
+        s: Prefix(
+          normal(rng, K, L, P, N, D),
+          normal(rng, K, L, P, N, D),
+          # Absent where others are longer: in front. A layer may differ.
+          jnp.asarray(np.arange(P) >= np.array([[[1], [2]]] * K)),
+          None if s == "cross" else jnp.asarray([[True, False]] * K),
+        )
+        for s in ATTENTION
+      }
+    },
     "hidden_replace": {
       "hidden": {
         s: Hidden(normal(rng, K, L, P, H), jnp.ones((K, L, P), bool))
@@ -284,6 +304,7 @@ SIDES_STACKS = ("encoder", "decoder")
 KINDS = [
   "virtual",
   "prefix",
+  "prefix_marked",
   "hidden_replace",
   "hidden_add",
   "bottleneck",

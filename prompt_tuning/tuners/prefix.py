@@ -1,0 +1,152 @@
+"""Prefix tuning (Li and Liang 2021): learned keys and values."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.core.adapter import Adapter
+from prompt_tuning.core.delta import ATTENTION_SITES, Delta, Prefix
+from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.core.types import Array
+from prompt_tuning.tuners import controls, peft_prefix, settings
+from prompt_tuning.tuners.method import Inputs, Method, Recipe
+from prompt_tuning.tuners.parameters import declare, per_layer
+
+_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class PrefixTuning(Method):
+  """P keys and values in front of those of an attention, in every layer.
+
+  Parameters, float32: `<site>/key` and `value` [L, P, N, D]. With `hidden`, the
+  paper's reparameterisation instead: `<site>/embedding` [P, H], `inner`
+  [H, hidden] with `inner_bias`, tanh, `outer` [hidden, L 2 N D] with
+  `outer_bias`, of which the delta keeps the product only.
+
+  Attributes:
+    shape: sizes of the model.
+    length: P.
+    sites: attentions that get a prefix, of `enc_self`, `dec_self`, `cross`.
+    positions: whether it stands at positions right before the text, so that T5
+      sees distances to it (not in cross-attention, which has none); otherwise
+      it is equally near everywhere: relative bias zero.
+    hidden: width of the reparameterisation; None for none.
+    dropout: share of a prefix's numbers that a training step leaves out; the
+      same of all rows of a run, where the paper's code draws for every row.
+    prefix_init: first value without `hidden`.
+
+  Source: Li and Liang 2021, section 4.3, and the authors' code for
+  encoder-decoders: a prefix and an MLP per kind of attention. T5's relative
+  bias is not in the paper; OpenPrompt's is `positions`. Keys are N x D wide,
+  which PEFT takes for H.
+  """
+
+  title: ClassVar[str] = "prefix tuning"
+  noun: ClassVar[str] = "prefix"
+  from_model: ClassVar[tuple[str, ...]] = ("shape",)
+  recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-2)
+  peft_types: ClassVar[tuple[str, ...]] = ("PREFIX_TUNING",)
+
+  shape: ModelShape = ModelShape()
+  length: int = 10
+  sites: Sequence[str] = ATTENTION_SITES
+  positions: bool = False
+  hidden: int | None = None
+  dropout: float = 0.0
+  prefix_init: nn.initializers.Initializer = nn.initializers.normal(1.0)
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    settings.positive_integer("PREFIX_LENGTH", self.length)
+    settings.probability("PREFIX_DROPOUT", self.dropout)
+    if self.hidden is not None:
+      settings.positive_integer("PREFIX_HIDDEN", self.hidden)
+    settings.among("PREFIX_SITES", self.sites, ATTENTION_SITES)
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Return the prefixes, see `Method`."""
+    drop = nn.Dropout(self.dropout, deterministic=not inputs.train)
+    prefix = {}
+    for site in self.sites:
+      layers = self.shape.num_layers(site)
+      key, value = map(drop, self._pair(site, layers))
+      placed = self.positions and site != "cross"
+      here = jnp.ones(layers, bool) if placed else None
+      prefix[site] = Prefix(key, value, positioned=here)
+    return Delta(prefix=prefix)
+
+  def _pair(self, site: str, layers: int) -> tuple[Array, Array]:
+    """Make a site's keys and values, [L, P, N, D] each."""
+    size = (self.length, self.shape.num_heads, self.shape.head_dim)
+    if self.hidden is not None:
+      width = self.shape.emb_dim
+      return _Reparameterised(width, self.hidden, layers, size, name=site)()
+    axes = ("prompt", "heads", "kv")
+    made = declare(
+      self,
+      {
+        f"{site}/{name}": per_layer(
+          self.shape, site, self.prefix_init, size, axes
+        )
+        for name in ("key", "value")
+      },
+    )
+    return made[f"{site}/key"], made[f"{site}/value"]
+
+  @nn.nowrap
+  def control(self, delta: Delta, key: Array) -> Delta:
+    """Draw keys and values with the same norms at every position."""
+    return controls.of_same_norms(delta, key)
+
+  @nn.nowrap
+  def to_peft(self, delta: Delta) -> Adapter | str:
+    """Write PEFT's PREFIX_TUNING where it says the same, see `Method`."""
+    if tuple(self.sites) != ("dec_self",) or not self.positions:
+      return (
+        "PEFT's prefix of a T5 is one of the decoder's self-attention alone, "
+        "before its text: PREFIX_SITES = ('dec_self',), PREFIX_POSITIONS = True"
+      )
+    return peft_prefix.adapter(delta.prefix["dec_self"])
+
+  @classmethod
+  def from_peft(
+    cls, adapter: Adapter, model: ModelShape | None
+  ) -> tuple["PrefixTuning", Delta]:
+    """Read PEFT's PREFIX_TUNING as PEFT uses it, see `Method`."""
+    prefix = peft_prefix.read(adapter, model)
+    length = prefix.key.shape[2]
+    method = cls(model or ModelShape(), length, ("dec_self",), positions=True)
+    return method, Delta(prefix={"dec_self": prefix})
+
+
+class _Reparameterised(nn.Module):
+  """The paper's MLP behind the prefix of one attention.
+
+  Attributes:
+    emb_dim: width of the embedding that it starts from.
+    hidden: width behind the first kernel.
+    layers: L.
+    size: (P, N, D).
+  """
+
+  emb_dim: int
+  hidden: int
+  layers: int
+  size: tuple[int, int, int]
+
+  @nn.compact
+  def __call__(self) -> tuple[Array, Array]:
+    """Make keys and values, [L, P, N, D] each."""
+    length, heads, width = self.size
+    unit = nn.initializers.normal(1.0)
+    x = self.param("embedding", unit, (length, self.emb_dim))
+    x = nn.tanh(nn.Dense(self.hidden, name="inner")(x))
+    split = nn.with_logical_partitioning(_LINEAR, (None, "joined_kv"))
+    features = self.layers * 2 * heads * width
+    x = nn.Dense(features, kernel_init=split, name="outer")(x)
+    pairs = x.reshape(length, self.layers, 2, heads, width)
+    key, value = jnp.moveaxis(pairs, (2, 1), (0, 1))
+    return key, value
