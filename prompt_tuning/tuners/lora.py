@@ -51,12 +51,14 @@ class LoRA(Method):
   title: ClassVar[str] = "LoRA"
   noun: ClassVar[str] = "low-rank update"
   from_model: ClassVar[tuple[str, ...]] = ("shape",)
-  recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-3, optimizer="adamw")
+  recipe: ClassVar[Recipe] = Recipe(
+    learning_rate=3e-3, optimizer="adamw", settings={"weight_decay": 0.01}
+  )
   peft_types: ClassVar[tuple[str, ...]] = ("LORA",)
 
   shape: ModelShape = ModelShape()
   rank: int = 8
-  alpha: float = 16.0
+  alpha: float = 8.0
   kernels: Sequence[str] = ("query", "value")
   a_init: nn.initializers.Initializer = A_INIT
 

@@ -1,5 +1,6 @@
 """Prefix tuning (Li and Liang 2021): learned keys and values."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from flax import linen as nn
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.core.delta import ATTENTION_SITES, Delta, Prefix
 from prompt_tuning.core.shape import ModelShape
-from prompt_tuning.core.types import Array
+from prompt_tuning.core.types import Array, Shape
 from prompt_tuning.tuners import controls, peft_prefix, settings
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
 from prompt_tuning.tuners.parameters import declare, per_layer
@@ -20,10 +21,7 @@ _LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class PrefixTuning(Method):
   """P keys and values in front of those of an attention, in every layer.
 
-  Parameters, float32: `<site>/key` and `value` [L, P, N, D]. With `hidden`, the
-  paper's reparameterisation instead: `<site>/embedding` [P, H], `inner`
-  [H, hidden] with `inner_bias`, tanh, `outer` [hidden, L 2 N D] with
-  `outer_bias`, of which the delta keeps the product only.
+  Parameters: `<site>/key` and `<site>/value` [L, P, N, D], float32.
 
   Attributes:
     shape: sizes of the model.
@@ -32,28 +30,25 @@ class PrefixTuning(Method):
     positions: whether it stands at positions right before the text, so that T5
       sees distances to it (not in cross-attention, which has none); otherwise
       it is equally near everywhere: relative bias zero.
-    hidden: width of the reparameterisation; None for none.
     dropout: share of a prefix's numbers that a training step leaves out; the
       same of all rows of a run, where the paper's code draws for every row.
-    prefix_init: first value without `hidden`.
+    prefix_init: first value, as flax's initialisers.
 
-  Source: Li and Liang 2021, section 4.3, and the authors' code for
-  encoder-decoders: a prefix and an MLP per kind of attention. T5's relative
-  bias is not in the paper; OpenPrompt's is `positions`. Keys are N x D wide,
-  which PEFT takes for H.
+  Source: Li and Liang 2021, section 4; the authors' code for encoder-decoders
+  has these three sites. What T5's relative bias is to a prefix, the paper does
+  not say; OpenPrompt has `positions`. Keys are N D wide, which is not always H.
   """
 
   title: ClassVar[str] = "prefix tuning"
   noun: ClassVar[str] = "prefix"
   from_model: ClassVar[tuple[str, ...]] = ("shape",)
-  recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-2)
+  recipe: ClassVar[Recipe] = Recipe(learning_rate=3e-2)
   peft_types: ClassVar[tuple[str, ...]] = ("PREFIX_TUNING",)
 
   shape: ModelShape = ModelShape()
   length: int = 10
   sites: Sequence[str] = ATTENTION_SITES
   positions: bool = False
-  hidden: int | None = None
   dropout: float = 0.0
   prefix_init: nn.initializers.Initializer = nn.initializers.normal(1.0)
 
@@ -61,8 +56,6 @@ class PrefixTuning(Method):
     super().__post_init__()
     settings.positive_integer("PREFIX_LENGTH", self.length)
     settings.probability("PREFIX_DROPOUT", self.dropout)
-    if self.hidden is not None:
-      settings.positive_integer("PREFIX_HIDDEN", self.hidden)
     settings.among("PREFIX_SITES", self.sites, ATTENTION_SITES)
 
   @nn.compact
@@ -80,10 +73,8 @@ class PrefixTuning(Method):
 
   def _pair(self, site: str, layers: int) -> tuple[Array, Array]:
     """Make a site's keys and values, [L, P, N, D] each."""
+    del layers
     size = (self.length, self.shape.num_heads, self.shape.head_dim)
-    if self.hidden is not None:
-      width = self.shape.emb_dim
-      return _Reparameterised(width, self.hidden, layers, size, name=site)()
     axes = ("prompt", "heads", "kv")
     made = declare(
       self,
@@ -122,31 +113,60 @@ class PrefixTuning(Method):
     return method, Delta(prefix={"dec_self": prefix})
 
 
-class _Reparameterised(nn.Module):
-  """The paper's MLP behind the prefix of one attention.
+class PrefixMLP(PrefixTuning):
+  """Prefix tuning with the paper's reparameterisation.
+
+  An MLP per kind of attention makes the prefix in training; a delta, and so an
+  export, has nothing of it. Parameters, float32: `<site>/embedding` [P, H],
+  `<site>/inner` to `hidden`, tanh, `<site>/outer` to L 2 N D, with biases.
 
   Attributes:
-    emb_dim: width of the embedding that it starts from.
+    hidden: width of the MLP; the authors' is 512, or 800.
+
+  Source: Li and Liang 2021, section 4.3, and the authors' code, whose rate of
+  5e-5 is meant for many more steps. First values are those of torch there.
+  """
+
+  title: ClassVar[str] = "prefix tuning by an MLP"
+  noun: ClassVar[str] = "prefix"
+  recipe: ClassVar[Recipe] = Recipe(
+    learning_rate=3e-4, optimizer="adamw", settings={"weight_decay": 0.0}
+  )
+
+  hidden: int = 512
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    settings.positive_integer("PREFIX_HIDDEN", self.hidden)
+
+  def _pair(self, site: str, layers: int) -> tuple[Array, Array]:
+    heads = (self.shape.num_heads, self.shape.head_dim)
+    size = (self.length, layers, 2, *heads)
+    made = _MLP(self.shape.emb_dim, self.hidden, size, name=site)()
+    key, value = jnp.moveaxis(made, (2, 1), (0, 1))
+    return key, value
+
+
+class _MLP(nn.Module):
+  """Embedding, kernel, tanh, kernel.
+
+  Attributes:
+    emb_dim: width of the embedding (H).
     hidden: width behind the first kernel.
-    layers: L.
-    size: (P, N, D).
+    size: (P, L, 2, N, D).
   """
 
   emb_dim: int
   hidden: int
-  layers: int
-  size: tuple[int, int, int]
+  size: Shape
 
   @nn.compact
-  def __call__(self) -> tuple[Array, Array]:
-    """Make keys and values, [L, P, N, D] each."""
-    length, heads, width = self.size
-    unit = nn.initializers.normal(1.0)
-    x = self.param("embedding", unit, (length, self.emb_dim))
-    x = nn.tanh(nn.Dense(self.hidden, name="inner")(x))
+  def __call__(self) -> Array:
+    """Make [P, L, 2, N, D]."""
+    length, *inside = self.size
+    shape = (length, self.emb_dim)
+    x = self.param("embedding", nn.initializers.normal(1.0), shape)
+    x = nn.tanh(nn.Dense(self.hidden, kernel_init=_LINEAR, name="inner")(x))
     split = nn.with_logical_partitioning(_LINEAR, (None, "joined_kv"))
-    features = self.layers * 2 * heads * width
-    x = nn.Dense(features, kernel_init=split, name="outer")(x)
-    pairs = x.reshape(length, self.layers, 2, heads, width)
-    key, value = jnp.moveaxis(pairs, (2, 1), (0, 1))
-    return key, value
+    outer = nn.Dense(math.prod(inside), kernel_init=split, name="outer")
+    return outer(x).reshape(self.size)

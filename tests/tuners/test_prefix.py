@@ -16,7 +16,7 @@ from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.method import Inputs
-from prompt_tuning.tuners.prefix import PrefixTuning
+from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
 from tests.tuners import peft_twins
 
 SMALL = t5_config.get("t5_1_1_small")  # N D is 384, H 512
@@ -26,11 +26,9 @@ LOADING = pytest.mark.filterwarnings(
 )
 
 
-def decoders(shape, **settings):
+def decoders(shape):
   """The one prefix that PEFT has too."""
-  return PrefixTuning(
-    shape, peft_twins.LENGTH, ("dec_self",), positions=True, **settings
-  )
+  return PrefixTuning(shape, peft_twins.LENGTH, ("dec_self",), positions=True)
 
 
 @pytest.mark.parametrize("name", ["t5_1_1_small", "t5_1_0_11b", "ladder_3"])
@@ -40,7 +38,7 @@ def test_parameter_count(name, sites):
   joined = config.num_heads * config.head_dim
   outputs = 2 * config.num_decoder_layers * joined
   free = PrefixTuning(config.shape, 5, sites)
-  mlp = free.clone(hidden=7)
+  mlp = PrefixMLP(config.shape, 5, sites, hidden=7)
   per_site = 5 * config.emb_dim + (config.emb_dim + 1) * 7 + 8 * outputs
   for method, expected in ((free, 5 * outputs), (mlp, per_site)):
     shapes = jax.eval_shape(
@@ -59,14 +57,12 @@ def test_axes():
   method = PrefixTuning(SMALL.shape, 2, ("cross",))
   heads = ("layers", "prompt", "heads", "kv")
   assert axes(method) == {"cross/key": heads, "cross/value": heads}
-  assert axes(method.clone(hidden=3))["cross/outer/kernel"] == (
-    None,
-    "joined_kv",
-  )
+  made = axes(PrefixMLP(SMALL.shape, 2, ("cross",)))
+  assert made["cross/outer/kernel"] == (None, "joined_kv")
 
 
 def test_the_delta_is_the_mlp_in_numpy_and_holds_nothing_of_it():
-  method = PrefixTuning(SMALL.shape, 5, hidden=6)
+  method = PrefixMLP(SMALL.shape, 5, hidden=6)
   params = peft_twins.random_params(method)
   delta = method.apply({"params": params}, Inputs())
   assert set(delta.prefix) == set(ATTENTION_SITES)
@@ -82,13 +78,14 @@ def test_the_delta_is_the_mlp_in_numpy_and_holds_nothing_of_it():
 
 
 def test_a_collapsed_prefix_is_the_free_one():
-  mlp = PrefixTuning(TINY.shape, 3, positions=True, hidden=5)
+  mlp = PrefixMLP(TINY.shape, 3, positions=True, hidden=5)
   delta = mlp.apply({"params": peft_twins.random_params(mlp)}, Inputs())
   collapsed = {
     site: {"key": prefix.key, "value": prefix.value}
     for site, prefix in delta.prefix.items()
   }
-  free = mlp.clone(hidden=None).apply({"params": collapsed}, Inputs())
+  method = PrefixTuning(TINY.shape, 3, positions=True)
+  free = method.apply({"params": collapsed}, Inputs())
   for ours, theirs in zip(
     jax.tree.leaves(free), jax.tree.leaves(delta), strict=True
   ):
@@ -106,23 +103,23 @@ def test_positions_are_those_of_self_attentions():
   assert delta.prefix["cross"].positioned is None
 
 
-@pytest.mark.parametrize("hidden", [None, 4])
-def test_dropout_is_of_training_steps_only(hidden):
-  method = PrefixTuning(TINY.shape, 200, dropout=0.25, hidden=hidden)
+@pytest.mark.parametrize("kind", [PrefixTuning, PrefixMLP])
+def test_dropout_is_of_training_steps_only(kind):
+  method = kind(TINY.shape, 200, dropout=0.25)
   params = jax.tree.map(lambda a: a[None], peft_twins.random_params(method))
   whole = bank.apply_bank(method, params)
   keys = jax.random.split(jax.random.key(0), 3)
   dropped = [bank.apply_bank(method, params, key[None]) for key in keys[:2]]
   again = bank.apply_bank(method, params, keys[:1])
   for site, prefix in whole.prefix.items():
-    for kind in ("key", "value"):
-      array = np.asarray(getattr(prefix, kind))
-      one, two = (np.asarray(getattr(d.prefix[site], kind)) for d in dropped)
+    for part in ("key", "value"):
+      array = np.asarray(getattr(prefix, part))
+      one, two = (np.asarray(getattr(d.prefix[site], part)) for d in dropped)
       kept = one != 0
       assert kept.mean() == pytest.approx(0.75, abs=0.05)
       np.testing.assert_allclose(one[kept], array[kept] / 0.75, rtol=1e-6)
       assert ((two != 0) != kept).any()
-      np.testing.assert_array_equal(getattr(again.prefix[site], kind), one)
+      np.testing.assert_array_equal(getattr(again.prefix[site], part), one)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,7 @@ def test_dropout_is_of_training_steps_only(hidden):
 )
 def test_refused_settings(settings, message):
   with pytest.raises(ValueError, match=message):
-    PrefixTuning(SMALL.shape, **settings)
+    PrefixMLP(SMALL.shape, **settings)
 
 
 def test_a_control_has_the_norms_of_keys_and_values():
