@@ -41,6 +41,7 @@ from prompt_tuning.tuners.ia3 import IA3
 from prompt_tuning.tuners.initializers import Context
 from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
+from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
 from prompt_tuning.tuners.prompt import Prompt
 
 # All sizes differ, so that none can stand for another.
@@ -125,6 +126,17 @@ METHODS: dict[str, Row] = {
     IA3,
     lambda H, J, F, E, D: 2 * J * (E + 2 * D) + F * (E + D),
     starts_frozen=True,
+  ),
+  "prefix tuning": Row(
+    functools.partial(PrefixTuning, length=2),
+    lambda H, J, F, E, D: 2 * 2 * J * (E + 2 * D),
+  ),
+  "prefix tuning by an MLP": Row(
+    functools.partial(
+      PrefixMLP, length=2, sites=("dec_self", "cross"), hidden=4, dropout=0.5
+    ),
+    lambda H, J, F, E, D: 2 * (2 * H + (H + 1) * 4 + (4 + 1) * D * 2 * J),
+    drops=True,
   ),
   "defined here": Row(
     functools.partial(Factors, drop=0.5),

@@ -91,10 +91,11 @@ def _expectations(
       yield "head_mask", delta.head_mask.shape, expected
   for site, prefix in delta.prefix.items():
     layers, length = config.shape.num_layers(site), prefix.key.shape[2:3]
-    optional = {"mask": length, "positioned": ()}
+    own = {"key": (None, *heads), "value": (*(length or (None,)), *heads)}
+    own |= {"mask": length, "positioned": ()}
     for part, array in prefix._asdict().items():
       if array is not None:
-        expected = (layers, *optional.get(part, (*(length or (None,)), *heads)))
+        expected = (layers, *own[part])
         yield f"prefix[{site}].{part}", array.shape, expected
   for stack, hidden in delta.hidden.items():
     layers, length = config.shape.num_layers(stack), hidden.values.shape[2:3]
