@@ -20,7 +20,7 @@ from prompt_tuning.core import files
 from prompt_tuning.core.types import Array
 from prompt_tuning.tuners import interpret
 
-_WIDTH = 100  # columns of a table
+_WIDTH = 106  # columns of a table
 _IN_LEGEND = 16  # runs that a legend has room for
 _LOSS, _SCORE = "train/loss", "selection/score"
 
