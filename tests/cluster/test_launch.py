@@ -241,7 +241,7 @@ def test_the_readme_s_examples_are_command_lines(capsys):
     assert launch.main([engine, *argv]) == 0
     _, args = program.split(argv)
     job = command.configure("train", flags.parse("train", args, ""))
-    assert job.num_steps(1_100_000) == 30_000
+    assert job.duration.num_steps(1_100_000) == 30_000
   assert seen == list(launch.ENGINES)
   assert "boolq" in capsys.readouterr().out
 
