@@ -65,6 +65,19 @@ TOLERANCES = {
   "parity": {"rtol": 1e-4, "atol": 1e-4},  # against torch, PEFT, T5X
   "oracle": {"rtol": 1e-5, "atol": 1e-5},  # against numpy in these tests
   "same": {"rtol": 1e-5, "atol": 1e-5},  # two ways to run the same program
+  "order": {"rtol": 1e-4, "atol": 1e-4},  # the same steps, sums in other orders
+  "layout": {"rtol": 2e-5, "atol": 1e-6},  # the same model, otherwise laid out
+  "sum": {"rtol": 1e-5, "atol": 0},  # a loss, score or norm over many terms
+  "arithmetic": {"rtol": 1e-6, "atol": 0},  # a few roundings of float32
+  "formula": {"rtol": 2e-6, "atol": 1e-7},  # float32 against float64
+  "mean": {"rtol": 0, "atol": 1e-6},  # of a few rows
+  "beam": {"rtol": 1e-4, "atol": 1e-5},  # scores of sequences, step by step
+  "trajectory": {"rtol": 1e-3, "atol": 0},  # many steps against torch
+  "still": {"rtol": 1e-4, "atol": 0},  # what hardly moves
+  "metric": {"rtol": 0, "atol": 1e-6},  # against scipy and scikit-learn
+  "bfloat16": {"rtol": 0.05, "atol": 0},  # against float32
+  "float16": {"rtol": 5e-3, "atol": 0},  # against float32
+  "size": {"rtol": 0.02, "atol": 0},  # bytes, next to which few are not counted
 }
 
 

@@ -64,13 +64,13 @@ def test_every_kernel_has_a_name_and_back():
     assert peft_names.parse(key) is None
 
 
-def test_there_and_back(folder):
+def test_there_and_back(folder, tolerance):
   method, delta = peft.read(folder, SHAPE)
   ours, theirs = lora()
   assert method == ours.clone(kernels=tuple(sorted(theirs.lowrank)))
   for site, update in theirs.lowrank.items():
     for array, other in zip(update, delta.lowrank[site], strict=True):
-      np.testing.assert_allclose(array, other, rtol=1e-6)
+      np.testing.assert_allclose(array, other, **tolerance["arithmetic"])
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,14 @@ def test_outputs_are_what_each_run_says(
     said = predictor.predict(predictor.encode(own, run), length=4)
     assert result.outputs["prediction"] == [p.text for p in said]
     assert result.outputs["score"] == pytest.approx(
-      [p.score for p in said], rel=1e-5
+      [p.score for p in said], rel=tolerance["sum"]["rtol"]
     )
   found = results[1].outputs
   for number, text in enumerate(texts[5:]):
     scores = [brute_score(predictor, 2, text, label) for label in LABELS]
-    assert found["rank_scores"][number] == pytest.approx(scores, rel=1e-5)
+    assert found["rank_scores"][number] == pytest.approx(
+      scores, rel=tolerance["sum"]["rtol"]
+    )
     chosen = LABELS[scores.index(max(scores))]
     assert found["rank_prediction"][number] == chosen
 

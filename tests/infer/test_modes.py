@@ -44,13 +44,15 @@ def test_predict_with_aux(predictor, texts, examples):
   ]
 
 
-def test_score(predictor, examples, brute_score):
+def test_score(predictor, examples, brute_score, tolerance):
   compute = modes.compute("score", predictor, run_of)
   for line, example in zip(compute(range(4), examples), examples, strict=True):
     expected = brute_score(
       predictor, example["run"], example["inputs_pretokenized"], "cat dog"
     )
-    assert line == {"score": pytest.approx(expected, rel=1e-5)}
+    assert line == {
+      "score": pytest.approx(expected, rel=tolerance["sum"]["rtol"])
+    }
 
 
 def test_samples_survive_a_restart(predictor, examples, tmp_path):

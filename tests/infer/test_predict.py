@@ -126,7 +126,9 @@ def test_samples_do_not_depend_on_the_batch(predictor, texts):
   assert len({p.texts for p in predictor.predict(twice, **settings)}) > 1
 
 
-def test_beam_search_returns_its_beams(predictor, texts, brute_score):
+def test_beam_search_returns_its_beams(
+  predictor, texts, brute_score, tolerance
+):
   alpha = 0.6
   asked = predictor.encode(texts[:4], RUN_IDS[:4])
   found = predictor.predict(asked, length=LENGTH, method=BeamSearch(3, alpha))
@@ -138,7 +140,9 @@ def test_beam_search_returns_its_beams(predictor, texts, brute_score):
     expected = brute_score(predictor, run, text, prediction.text)
     expected /= ((5 + length) / 6) ** alpha
     if length <= LENGTH:
-      assert prediction.score == pytest.approx(expected, rel=1e-5)
+      assert prediction.score == pytest.approx(
+        expected, rel=tolerance["sum"]["rtol"]
+      )
   assert max(len(prediction.texts) for prediction in found) == 3
 
 

@@ -85,7 +85,7 @@ def test_every_example_gets_the_prompt_it_names(
       line["score"] for line in lines(tmp_path / name, "questions")
     ]
   expected = [alone[name][i] for i, name in enumerate(["one", "two"] * 2)]
-  assert mixed == pytest.approx(expected, rel=1e-5)
+  assert mixed == pytest.approx(expected, rel=tolerance["sum"]["rtol"])
   assert mixed[0] != mixed[1]
 
 

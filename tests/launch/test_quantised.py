@@ -141,7 +141,7 @@ def test_restoring_converts_each_leaf_as_it_comes(tiny_checkpoint):
 @pytest.mark.parametrize(
   ("dtype", "share"), [("bfloat16", 1 / 2), ("int8", 1 / 4), ("int4", 5 / 32)]
 )
-def test_plans_count_the_bytes_that_are_held(dtype, share):
+def test_plans_count_the_bytes_that_are_held(dtype, share, tolerance):
   experiment = Experiment(
     t5_config.get("t5_1_1_small"),
     Dataset("skill_first", {"inputs": 16, "targets": 8}, 8, batching="fixed"),
@@ -154,7 +154,7 @@ def test_plans_count_the_bytes_that_are_held(dtype, share):
     )
     for form in (dtype, "float32")
   )
-  assert held / whole == pytest.approx(share, rel=0.02)
+  assert held / whole == pytest.approx(share, rel=tolerance["size"]["rtol"])
 
 
 def test_the_notebook_api():

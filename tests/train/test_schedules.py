@@ -44,14 +44,14 @@ def _rates(factors, steps=STEPS, **settings):
     "constant * decay_every * linear_warmup",
   ],
 )
-def test_factors(factors):
+def test_factors(factors, tolerance):
   names = [name.strip() for name in factors.split("*")]
 
   rates = _rates(factors)
 
   expected = [np.prod([ORACLES[n](s) for n in names]) for s in STEPS]
   np.testing.assert_allclose(
-    rates, np.maximum(expected, 1e-8), rtol=2e-6, atol=1e-7
+    rates, np.maximum(expected, 1e-8), **tolerance["formula"]
   )
 
 

@@ -122,7 +122,7 @@ def test_uniform_of_the_paper_is_centred():
   assert abs(values.mean()) < 0.004
 
 
-def test_class_labels_average_pieces_then_sample():
+def test_class_labels_average_pieces_then_sample(tolerance):
   labels = ("positive", "entailment")
   initializer = ClassLabels(labels, SampledVocabulary(40))
 
@@ -130,7 +130,7 @@ def test_class_labels_average_pieces_then_sample():
 
   np.testing.assert_array_equal(rows[0], TABLE[10])
   np.testing.assert_allclose(
-    rows[1], TABLE[[3, 20, 21, 22]].mean(0), rtol=0, atol=1e-6
+    rows[1], TABLE[[3, 20, 21, 22]].mean(0), **tolerance["mean"]
   )
   # As in the public code, the fallback draws for every position.
   np.testing.assert_array_equal(
@@ -138,12 +138,14 @@ def test_class_labels_average_pieces_then_sample():
   )
 
 
-def test_class_labels_default_to_those_of_the_task():
+def test_class_labels_default_to_those_of_the_task(tolerance):
   context = _context(label_words=("negative", "positive"))
 
   rows = _make(ClassLabels(), 2, context)
 
-  np.testing.assert_allclose(rows[0], TABLE[[11, 12]].mean(0), atol=1e-6)
+  np.testing.assert_allclose(
+    rows[0], TABLE[[11, 12]].mean(0), **tolerance["mean"]
+  )
   np.testing.assert_array_equal(rows[1], TABLE[10])
 
 
@@ -170,7 +172,7 @@ def test_the_papers_words_for_tasks_without_labels():
   assert initializers.WSC_LABELS == ("commonsense", "pronoun", "resolution")
 
 
-def test_class_labels_with_the_real_vocabulary(shared_data):
+def test_class_labels_with_the_real_vocabulary(shared_data, tolerance):
   # numbers.md section 10: pieces of label words, a bare space piece included.
   pieces = {
     "True": [10998],
@@ -186,7 +188,7 @@ def test_class_labels_with_the_real_vocabulary(shared_data):
   rows = _make(ClassLabels(), 100, context)
 
   for row, ids in zip(rows, pieces.values(), strict=False):
-    np.testing.assert_allclose(row, table[ids].mean(0), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(row, table[ids].mean(0), **tolerance["mean"])
 
 
 def test_text_fills_one_row_per_token():
@@ -201,14 +203,14 @@ def test_text_is_cut_with_a_warning(caplog):
   assert "has 3 tokens; PROMPT_LENGTH 2 cuts it: 'a b c'" in caplog.text
 
 
-def test_bfloat16_table_gives_float32_rows():
+def test_bfloat16_table_gives_float32_rows(tolerance):
   table = jnp.asarray(TABLE, jnp.bfloat16)
   context = Context(embeddings=table, tokenize=_tokenize)
 
   rows = _make(ClassLabels(("negative",)), 1, context)
 
   expected = np.asarray(table, np.float32)[[11, 12]].mean(0)
-  np.testing.assert_allclose(rows[0], expected, rtol=0, atol=1e-6)
+  np.testing.assert_allclose(rows[0], expected, **tolerance["mean"])
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ def ranks(values):
   return [(values < v).sum() + ((values == v).sum() + 1) / 2 for v in values]
 
 
-@given(scores)
-def test_pearson_equals_numpy(pairs):
+@given(pairs=scores)
+def test_pearson_equals_numpy(pairs, tolerance):
   targets, predictions = (
     [x / 5 for x in side] for side in zip(*pairs, strict=True)
   )
@@ -28,11 +28,11 @@ def test_pearson_equals_numpy(pairs):
     assert got == 0.0
   else:
     expected = 100 * np.corrcoef(targets, predictions)[0, 1]
-    assert got == pytest.approx(expected, abs=1e-6)
+    assert got == pytest.approx(expected, abs=tolerance["metric"]["atol"])
 
 
-@given(scores)
-def test_spearman_is_pearson_of_the_ranks(pairs):
+@given(pairs=scores)
+def test_spearman_is_pearson_of_the_ranks(pairs, tolerance):
   targets, predictions = (
     [x / 5 for x in side] for side in zip(*pairs, strict=True)
   )
@@ -41,7 +41,7 @@ def test_spearman_is_pearson_of_the_ranks(pairs):
     assert got == 0.0
   else:
     expected = np.corrcoef(ranks(targets), ranks(predictions))[0, 1]
-    assert got == pytest.approx(100 * expected, abs=1e-6)
+    assert got == pytest.approx(100 * expected, abs=tolerance["metric"]["atol"])
 
 
 @pytest.mark.parametrize("metric", [correlation.pearson, correlation.spearman])

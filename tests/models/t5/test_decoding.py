@@ -211,7 +211,9 @@ def test_greedy_score_is_the_log_likelihood(params, batch, delta, tolerance):
   )
 
 
-def test_wide_beam_finds_the_best_of_all_sequences(params, batch, delta):
+def test_wide_beam_finds_the_best_of_all_sequences(
+  params, batch, delta, tolerance
+):
   """Two positions can be searched exhaustively: V^2 sequences."""
   alpha, one = 0.6, jax.tree.map(lambda a: a[:1], batch)
   sequences = np.array(
@@ -226,7 +228,9 @@ def test_wide_beam_finds_the_best_of_all_sequences(params, batch, delta):
   best = np.argmax(np.where(usable, penalised, -np.inf))
   decoded = run(params, one, delta, decoding.BeamSearch(V, alpha), length=2)
   np.testing.assert_array_equal(decoded.tokens[0, 0], sequences[best])
-  np.testing.assert_allclose(decoded.scores[0, 0], penalised[best], rtol=1e-5)
+  np.testing.assert_allclose(
+    decoded.scores[0, 0], penalised[best], **tolerance["sum"]
+  )
 
 
 def reference_beam_search(next_log_probs, beams, alpha, length):
@@ -251,7 +255,9 @@ def reference_beam_search(next_log_probs, beams, alpha, length):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_beam_search_equals_a_plain_one(beams, alpha, params, batch, delta):
+def test_beam_search_equals_a_plain_one(
+  beams, alpha, params, batch, delta, tolerance
+):
   decoded = run(params, batch, delta, decoding.BeamSearch(beams, alpha), 5)
   for row in range(4):
     one = jax.tree.map(lambda a, row=row: a[row : row + 1], batch)
@@ -268,7 +274,7 @@ def test_beam_search_equals_a_plain_one(beams, alpha, params, batch, delta):
       np.testing.assert_array_equal(ours[: len(tokens)], tokens)
       assert not ours[len(tokens) :].any()
       np.testing.assert_allclose(
-        decoded.scores[row, place], score, rtol=1e-4, atol=1e-5
+        decoded.scores[row, place], score, **tolerance["beam"]
       )
 
 

@@ -127,7 +127,7 @@ def test_an_unknown_remat_policy_is_refused():
 
 @pytest.mark.parametrize("with_dropout", [False, True])
 def test_few_queries_attend_to_states_as_many_do_to_projections(
-  with_dropout, params, delta
+  with_dropout, params, delta, tolerance
 ):
   """Targets shorter than a head: kernels are taken to the queries."""
   keys = jax.random.split(jax.random.key(3), 4) if with_dropout else None
@@ -142,7 +142,7 @@ def test_few_queries_attend_to_states_as_many_do_to_projections(
     loss_and_gradient(config, params, batch, delta, keys)
     for batch in (cut, long)
   )
-  assert_trees_close(one, other, rtol=2e-5, atol=1e-6)
+  assert_trees_close(one, other, **tolerance["layout"])
 
 
 @pytest.mark.parametrize("weights", [jnp.float32, jnp.bfloat16])
@@ -286,15 +286,17 @@ def test_eight_devices_equal_one(rules, scan, params, delta, tolerance):
   assert_trees_close(many, one, **tolerance["same"])
 
 
-def test_score_is_the_summed_log_likelihood():
+def test_score_is_the_summed_log_likelihood(tolerance):
   logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]]))
   np.testing.assert_allclose(
     network.score(logits, jnp.array([[1, 2]])),
     [np.log(0.25) + np.log(0.7)],
-    rtol=1e-6,
+    **tolerance["arithmetic"],
   )
   np.testing.assert_allclose(
-    network.score(logits, jnp.array([[2, 0]])), [np.log(0.25)], rtol=1e-6
+    network.score(logits, jnp.array([[2, 0]])),
+    [np.log(0.25)],
+    **tolerance["arithmetic"],
   )
 
 
