@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.core.delta import Delta, LowRank
+from prompt_tuning.core.delta import Delta, LowRank, Prefix
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.infer.runs import Runs, join
 
@@ -51,9 +51,27 @@ def test_plain_models_need_no_arrays():
   assert len(joined) == 1
 
 
-def low_rank(rank):
-  a, b = jnp.zeros((1, 2, 3, rank)), jnp.zeros((1, 2, rank, 3))
+def low_rank(rank, width=3):
+  a, b = jnp.zeros((1, 2, width, rank)), jnp.zeros((1, 2, rank, width))
   return Runs(Delta(lowrank={"enc_self/query": LowRank(a, b)}))
+
+
+def positioned_prefix():
+  keys = jnp.zeros((1, 2, 3, 1, 3))
+  prefix = Prefix(keys, keys, positioned=jnp.ones((1, 2), bool))
+  return Runs(Delta(prefix={"dec_self": prefix}))
+
+
+def decoder_prompt():
+  vectors = Delta(virtual=jnp.zeros((1, 1, 3)))
+  return Runs(vectors, (Placement(decoder_prefix=(0,)),))
+
+
+def test_runs_of_different_kinds_and_ranks_are_joined():
+  joined = join([low_rank(2), prompt(2), low_rank(3), Runs()])
+  assert len(joined) == 4
+  assert joined.delta.lowrank["enc_self/query"].a.shape == (4, 2, 3, 3)
+  assert joined.delta.virtual.shape == (4, 2, 3)
 
 
 def test_other_sites_are_joined_where_they_agree():
@@ -66,8 +84,8 @@ def test_other_sites_are_joined_where_they_agree():
   [
     ([], "Nothing to join"),
     ([prompt(2), prompt(2, width=4)], "different models"),
-    ([low_rank(2), low_rank(3)], "must tune the same arrays"),
-    ([low_rank(2), prompt(2)], "must tune the same arrays"),
+    ([low_rank(2), low_rank(2, width=4)], "different models"),
+    ([positioned_prefix(), decoder_prompt()], "in batches of their own"),
   ],
 )
 def test_what_cannot_be_joined(parts, message):
