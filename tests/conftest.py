@@ -3,6 +3,7 @@
 # ruff: noqa: E402 - flags have to be set before jax is imported.
 
 import atexit
+import fcntl
 import os
 import pathlib
 import shutil
@@ -118,6 +119,25 @@ def shared_data():
   if not path.is_dir():
     pytest.skip(f"real data not found: no folder {path}")
   return path
+
+
+@pytest.fixture(scope="session")
+def prepared_superglue(shared_data, tmp_path_factory):
+  """TFDS's folder of official SuperGLUE, prepared once for all workers."""
+  from prompt_tuning.launch import main
+
+  root = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    root = root.parent  # what the workers of one run have in common
+  folder, done = root / "superglue", root / "superglue.done"
+  with open(root / "superglue.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not done.exists():
+      source = str(shared_data / "superglue")
+      arguments = ["--source", source, "--tfds_data_dir", str(folder)]
+      assert main.main(["data", "prepare", *arguments]) == 0
+      done.touch()
+  return folder
 
 
 @pytest.fixture

@@ -126,9 +126,12 @@ def check_batches(tokens):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", list(ROWS))
-def test_every_row_arrives(folder, shared_data, tmp_path, imdb_other):
-  tfds_dir = tmp_path / "tfds"
-  prepare([shared_data / folder], tfds_dir)
+def test_every_row_arrives(folder, shared_data, tmp_path, imdb_other, request):
+  if folder == "superglue":
+    tfds_dir = request.getfixturevalue("prepared_superglue")
+  else:
+    tfds_dir = tmp_path / "tfds"
+    prepare([shared_data / folder], tfds_dir)
   expected = dict(ROWS[folder])
   if folder == "superglue":
     name = "taskless_super_glue_record_v102"

@@ -31,14 +31,9 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def finished(
-  tmp_path_factory, shared_data, published_vocabulary_file, random_params
+  tmp_path_factory, prepared_superglue, published_vocabulary_file, random_params
 ):
   root = tmp_path_factory.mktemp("real")
-  source = shared_data / "superglue"
-  data = str(root / "tfds")
-  arguments = ["--source", str(source), "--tfds_data_dir", data]
-  assert main.main(["data", "prepare", *arguments]) == 0
-
   params = random_params(t5_config.get("t5_1_1_small"))
   checkpoint = root / f"checkpoint_{STEP}"
   t5x_writer.write_t5x(checkpoint, restore.leaves_of(params), step=STEP)
@@ -66,7 +61,7 @@ def finished(
     "--gin.MAX_DECODE_LENGTH=4",
     "--gin.LOG_PERIOD=1",
     "--gin.train.progress_bar=False",
-    f"--tfds_data_dir={data}",
+    f"--tfds_data_dir={prepared_superglue}",
   ]
   assert main.main(["train", *flags]) == 0
   return root
