@@ -52,7 +52,7 @@ test: env
 # Through the compiler that users have; `test` uses a quick one.
 parity: env
 	TEST_WITH_FULL_COMPILER=1 $(BIN)/python -m pytest -n 2 -m parity \
-		tests/models tests/train
+		tests/models tests/train tests/tuners
 
 # With the TPU compiler, which exists for Linux. It is kept beside the
 # environment, not in it: JAX would look for a TPU in every process.
