@@ -97,6 +97,8 @@ def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
   bare = jax.ShapeDtypeStruct(table.shape, table.dtype)
   try:
     shapes = jax.eval_shape(initialise, bare)
+  except bank.BankError:
+    raise
   except Exception as error:
     # A method of somebody else's may look at values, files or words.
     raise UnknownShapesError(

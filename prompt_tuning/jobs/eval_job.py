@@ -16,7 +16,7 @@ class EvalJob:
     checkpoint_path: its weights.
     prompt_file: a prompt, several, or name -> prompt; each is scored on every
       task, unless the names are those of the tasks. Also the bundle of one run
-      that tuned the model. None: the plain model.
+      that tuned the model. None, also as one of several: the plain model.
     evaluation: on what, and how.
     output_dir: where T5X's files go.
     mesh: arrangement of the devices.
@@ -28,7 +28,9 @@ class EvalJob:
   checkpoint_path: str
   evaluation: EvaluationSettings
   output_dir: str
-  prompt_file: str | Sequence[str] | Mapping[str, str] | None = None
+  prompt_file: str | Sequence[str | None] | Mapping[str, str | None] | None = (
+    None
+  )
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
   restore_dtype: str = "float32"
   json_write_n_results: int | None = None

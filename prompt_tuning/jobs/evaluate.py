@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from prompt_tuning.core import files
+from prompt_tuning.core import algebra, files
 from prompt_tuning.data import score
 from prompt_tuning.infer import ensemble, reports
 from prompt_tuning.infer.evaluate import Evaluator, Job, Result
@@ -13,6 +13,7 @@ from prompt_tuning.jobs import feed, inference, summary
 from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.jobs.load import Tuned
 from prompt_tuning.jobs.settings import EvaluationSettings
+from prompt_tuning.tuners.method import noun_of
 
 
 def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
@@ -46,7 +47,19 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
       folder = pathlib.Path(job.output_dir, "inference_eval")
       name = prompts.names[result.job.run]
       reports.write(folder / name, step, result, job.json_write_n_results)
-  return table(results, prompts.names)
+  return table(results, [label(prompts, k) for k in range(len(prompts.names))])
+
+
+def label(prompts: Tuned, run: int) -> str:
+  """Say what a table calls a run: its name, or what it is."""
+  if prompts.names[run]:
+    return prompts.names[run]
+  method = prompts.methods[run]
+  if method is not None:
+    return noun_of(type(method))
+  if prompts.weights:
+    return "tuned model"
+  return "delta" if algebra.named_leaves(prompts.runs.delta) else "frozen model"
 
 
 def _jobs(
@@ -71,7 +84,7 @@ def table(results: Sequence[Result], names: Sequence[str]) -> str:
 
   Args:
     results: of every task and prompt.
-    names: of the prompts.
+    names: what to call the runs.
 
   Returns:
     A table.
@@ -81,9 +94,7 @@ def table(results: Sequence[Result], names: Sequence[str]) -> str:
     by_task.setdefault(result.job.dataset.task.name, []).append(result)
   lines = []
   for task, own in by_task.items():
-    rows = [
-      summary.Row(names[r.job.run] or "prompt", None, r.metrics) for r in own
-    ]
+    rows = [summary.Row(names[r.job.run], None, r.metrics) for r in own]
     if len(own) > 1:
       compared = ensemble.compare(own)
       rows += [

@@ -7,7 +7,6 @@ loads a bundle rebuilds the tuning method from them.
 import dataclasses
 import inspect
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,14 +20,14 @@ from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.jobs.train_job import Experiment
 from prompt_tuning.tuners import discovery
 from prompt_tuning.tuners.method import (
+  CLASS,
   FLAX_FIELDS,
   INITIALISER,
   Method,
+  check_settings,
   name_of,
   settings_of,
 )
-
-_CLASS = "class"
 
 
 def identity(
@@ -108,34 +107,9 @@ def describe_method(method: Method) -> dict[str, Any]:
   Raises:
     ValueError: a setting that JSON cannot hold as it is.
   """
-  kind, settings = settings_of(method)
-  for name, value in settings.items():
-    _check_plain(f"{name_of(kind)}.{name}", value)
+  check_settings(method)
   described = {n: describe(part) for n, part in _parts(method).items()}
-  return {_CLASS: discovery.bundle_name(kind), **described}
-
-
-def _check_plain(where: str, value: Any) -> None:
-  """Insist on a setting that comes back from JSON as it went in."""
-  if value is None or isinstance(value, bool | int | str | ModelShape):
-    return
-  if isinstance(value, float) and math.isfinite(value):
-    return
-  if isinstance(value, list | tuple):
-    for part in value:
-      _check_plain(where, part)
-    return
-  names = list(value) if isinstance(value, Mapping) else [None]
-  if all(isinstance(name, str) for name in names) and _CLASS not in names:
-    for name in names:
-      _check_plain(f"{where}[{name!r}]", value[name])
-    return
-  raise ValueError(
-    f"{where} is {value!r} ({type(value).__name__}), which a bundle cannot "
-    "hold. Settings of a method are numbers, text, lists, and mappings of text "
-    f"to these ({_CLASS!r} not among the names); initialisers go into fields "
-    f"that end in {INITIALISER!r}."
-  )
+  return {CLASS: discovery.bundle_name(type(method)), **described}
 
 
 def describe(value: Any) -> Any:
@@ -156,13 +130,13 @@ def describe(value: Any) -> Any:
   if hasattr(value, "__array__"):
     array = np.asarray(value)
     digest = files.sha256(np.ascontiguousarray(array).tobytes())
-    return {_CLASS: f"{array.dtype}{list(array.shape)}", "sha256": digest}
+    return {CLASS: f"{array.dtype}{list(array.shape)}", "sha256": digest}
   if isinstance(value, np.dtype):
     return value.name
   if inspect.isroutine(value) or isinstance(value, type):
-    return {_CLASS: f"{value.__module__}.{value.__qualname__}"}
+    return {CLASS: f"{value.__module__}.{value.__qualname__}"}
   return {
-    _CLASS: type(value).__name__,
+    CLASS: type(value).__name__,
     **{name: describe(part) for name, part in _parts(value).items()},
   }
 
@@ -193,12 +167,12 @@ def rebuild(described: Mapping[str, Any]) -> Method:
     ValueError: an unknown method, or one that has no such setting: those of a
       later version, perhaps.
   """
-  kind = discovery.from_bundle_name(str(described.get(_CLASS)))
+  kind = discovery.from_bundle_name(str(described.get(CLASS)))
   known = {field.name for field in dataclasses.fields(kind)}
   settings = {
     name: _restored(value)
     for name, value in described.items()
-    if name != _CLASS and not name.endswith(INITIALISER)
+    if name != CLASS and not name.endswith(INITIALISER)
   }
   unknown = sorted(settings.keys() - known)
   if unknown:
@@ -217,5 +191,5 @@ def _restored(value: Any) -> Any:
     return tuple(map(_restored, value))
   if isinstance(value, Mapping):
     parts = {name: _restored(part) for name, part in value.items()}
-    return ModelShape(**parts) if parts.pop(_CLASS, None) else parts
+    return ModelShape(**parts) if parts.pop(CLASS, None) else parts
   return value

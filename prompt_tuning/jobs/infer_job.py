@@ -22,7 +22,7 @@ class InferJob:
     dataset: the task to answer; its lengths also limit the texts of a file.
     input_file: a text or `.jsonl` file to answer instead of the task.
     prompt_file: a prompt; or name -> prompt, of which every example names one
-      in its field `prompt`. None: the plain model.
+      in its field `prompt`. None, also as one of them: the plain model.
     max_decode_length: positions to decode.
     checkpoint_period: batches between writes, at which a killed job continues.
     num_shards: jobs that share the work; --shard_id says which this one is.
@@ -38,7 +38,7 @@ class InferJob:
   decoder: Method
   dataset: Dataset
   input_file: str | None = None
-  prompt_file: str | Mapping[str, str] | None = None
+  prompt_file: str | Mapping[str, str | None] | None = None
   max_decode_length: int = DECODE_LENGTH
   checkpoint_period: int = 100
   num_shards: int = 1

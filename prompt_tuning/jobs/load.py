@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from prompt_tuning.checkpoints import bundle, fingerprint, peft, restore
 from prompt_tuning.checkpoints import delta as deltas
@@ -20,12 +21,13 @@ from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.core.types import Params
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
 from prompt_tuning.tuners import bank, discovery
-from prompt_tuning.tuners.method import Method
+from prompt_tuning.tuners.method import Method, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ class Tuned(NamedTuple):
   weights: Mapping[str, np.ndarray] = types.MappingProxyType({})
   methods: tuple[Method | None, ...] = (None,)
   tasks: tuple[str | None, ...] = (None,)
+
+
+PLAIN = Tuned(Runs(), ("",))  # the model alone
 
 
 def load(
@@ -162,7 +167,8 @@ def from_bundle(saved: Bundle) -> Tuned:
     The runs.
 
   Raises:
-    ValueError: several tuned models, or an unknown method.
+    ValueError: several tuned models, an unknown method, or parameters that are
+      not its.
   """
   described = saved.manifest["run"]
   number = saved.manifest.get("run_index")
@@ -184,7 +190,7 @@ def from_bundle(saved: Bundle) -> Tuned:
         if not path.startswith(_MODEL)
       }
     )
-    delta = bank.apply_runs(methods, params["tuner"])
+    delta = _delta(methods, params["tuner"])
     runs = Runs(delta, tuple(method.placement for method in methods))
   return Tuned(
     runs,
@@ -195,6 +201,18 @@ def from_bundle(saved: Bundle) -> Tuned:
     tuple(methods) or (None,) * len(chosen),
     tuple(described["runs"][k].get("task") for k in chosen),
   )
+
+
+def _delta(methods: Sequence[Method], params: Params) -> Delta:
+  """Let the methods of a bundle make what they learned."""
+  try:
+    return bank.apply_runs(methods, params)
+  except FlaxError as error:
+    names = dict.fromkeys(name_of(type(method)) for method in methods)
+    raise ValueError(
+      f"The bundle's parameters are not those of {' and '.join(names)} here: "
+      f"it was written by another version. {error}"
+    ) from error
 
 
 def _side_by_side(parts: Sequence[Tuned]) -> Tuned:
@@ -275,12 +293,14 @@ def insist(tuned: Tuned, model: Backbone, path: str) -> Tuned:
 
 
 def load_several(
-  paths: str | Sequence[str] | Mapping[str, str] | None, model: Backbone
+  paths: str | Sequence[str | None] | Mapping[str, str | None] | None,
+  model: Backbone,
 ) -> Tuned:
-  """Load any number of prompts side by side, of any lengths.
+  """Load any number of runs side by side, whatever they tuned.
 
   Args:
-    paths: one, several, or name -> path; None for the model without a prompt.
+    paths: one, several, or name -> path; None, also as one of several, is the
+      model alone.
     model: the backbone they shall be used with.
 
   Returns:
@@ -291,13 +311,15 @@ def load_several(
     CheckpointError: see `load`.
   """
   if paths is None:
-    return Tuned(Runs(), ("",))
+    return PLAIN
   if isinstance(paths, str):
     paths = {"": paths}
   elif not isinstance(paths, Mapping):
     paths = {str(number): path for number, path in enumerate(paths)}
   parts = {
-    name: insist(load(path, model.config.shape), model, path)
+    name: PLAIN
+    if path is None
+    else insist(load(path, model.config.shape), model, path)
     for name, path in paths.items()
   }
   names = [

@@ -21,7 +21,7 @@ from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.jobs import load
 from prompt_tuning.jobs.identity import placements_of
 from prompt_tuning.jobs.train_job import Experiment, Run
-from prompt_tuning.models.t5 import network, quantized
+from prompt_tuning.models.t5 import network, quantized, site_shapes
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, state
 from prompt_tuning.train.state import TrainState
@@ -29,7 +29,7 @@ from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
 from prompt_tuning.tuners.bank import Bank
 from prompt_tuning.tuners.initializers import Context
-from prompt_tuning.tuners.method import Method
+from prompt_tuning.tuners.method import Method, name_of
 
 _WORDS_OF_UNLABELLED = {
   "record": initializers.RECORD_LABELS,
@@ -111,7 +111,8 @@ def build(
 
   Raises:
     ValueError: the rules do not fit, train nothing, or train what is
-      quantised; or the mesh cannot split the method.
+      quantised; the mesh cannot split the method, or its delta does not fit
+      the model.
   """
   whole: dict[str, Params] = {"model": model}
   if methods is not None:
@@ -160,9 +161,12 @@ def _program(
     start_step=start_step,
     schedule=experiment.schedule,
   )
+  produce = _produce(experiment.tuners)
+  if "tuner" in whole:
+    _insist_on_fitting(experiment, produce, whole["tuner"])
   return StepProgram(
     forward=_forward(experiment.model, mesh, rules),
-    produce=_produce(experiment.tuners),
+    produce=produce,
     partition=modes,
     objective=experiment.objective,
     optimizer=optimizer,
@@ -186,6 +190,28 @@ def _insist_on_training(modes: Partition, has_method: bool) -> None:
       "Change `train.rules`, such as to %partition.TUNER_ONLY, or set "
       "TUNER = None to train the model without a method."
     )
+
+
+def _insist_on_fitting(
+  experiment: Experiment, produce: Produce, params: Params
+) -> None:
+  """Refuse a method whose delta does not fit the model, or changes nothing."""
+  names = dict.fromkeys(name_of(type(m)) for m in experiment.tuners)
+  refused = (
+    f"{' and '.join(names)} cannot train this model; change TUNER, or its "
+    "settings."
+  )
+  keys = jax.eval_shape(
+    lambda: jax.random.split(jax.random.key(0), len(experiment.tuners))
+  )
+  for given in (keys, None):  # while it trains, and in evaluation
+    delta = jax.eval_shape(produce, params, given)
+    if not jax.tree.leaves(delta):
+      raise ValueError(f"{refused} The delta is empty: nothing would change.")
+    try:
+      site_shapes.check(delta, experiment.model)
+    except ValueError as error:
+      raise ValueError(f"{refused} {error}") from error
 
 
 def _context(run: Run, table: Array, vocabulary: Vocabulary) -> Context:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.core import partition
+from prompt_tuning.core import partition, tree
 from prompt_tuning.jobs import recipes
 from prompt_tuning.jobs.settings import (
   Dataset,
@@ -23,7 +23,12 @@ from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train.objectives import CrossEntropy, Objective
 from prompt_tuning.train.optimizers import OptimizerFactory
 from prompt_tuning.train.schedules import FactorSchedule, Schedule
-from prompt_tuning.tuners.method import Method
+from prompt_tuning.tuners.method import (
+  FLAX_FIELDS,
+  Method,
+  check_settings,
+  name_of,
+)
 
 # A method; or a class or a partial of one, which is called with what the model
 # gives it. See `build_tuner`.
@@ -342,7 +347,8 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
     The method.
 
   Raises:
-    ValueError: it is no tuning method.
+    ValueError: it is no tuning method, one that asks the model for what it has
+      not, or has a setting that a bundle cannot hold.
   """
   kind = method_class(factory)
   if kind is None:
@@ -350,10 +356,31 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
       "TUNER must be a tuning method without parentheses, such as "
       f"@tuners.Prompt; got {factory!r}."
     )
+  _check_from_model(kind, model)
   given = {name: getattr(model, name) for name in kind.from_model}
   if isinstance(factory, Method):
-    return factory.clone(**given)
-  return factory(**given)
+    method = factory.clone(**given)
+  else:
+    method = factory(**given)
+  check_settings(method)
+  return method
+
+
+def _check_from_model(kind: type[Method], model: T5Config) -> None:
+  """Insist that a method's `from_model` names what there is on both sides."""
+  fields = {field.name for field in dataclasses.fields(kind)}
+  sizes = [*(field.name for field in dataclasses.fields(model)), "shape"]
+  for name in kind.from_model:
+    if name not in sizes:
+      raise ValueError(
+        f"{name_of(kind)}.from_model names {name!r}, which a T5Config has not."
+        f"{tree.nearest(name, sizes)}"
+      )
+    if name not in fields:
+      raise ValueError(
+        f"{name_of(kind)}.from_model names {name!r}, and the class has no such "
+        f"field; expected some of {', '.join(sorted(fields - {*FLAX_FIELDS}))}."
+      )
 
 
 def method_class(factory: TunerFactory | None) -> type[Method] | None:

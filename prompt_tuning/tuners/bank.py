@@ -19,6 +19,10 @@ from prompt_tuning.tuners.method import Inputs, Method, name_of, settings_of
 RUN_AXIS = "run"
 
 
+class BankError(ValueError):
+  """A method of which there can be no bank, whatever it is initialised from."""
+
+
 class Bank(NamedTuple):
   """Parameters of K runs.
 
@@ -51,12 +55,12 @@ def init_bank(
     `tuners[k].init(rngs[k], Inputs(contexts[k]))`, bit for bit.
 
   Raises:
-    ValueError: the arguments differ in number, or two runs in their parameters;
+    BankError: the arguments differ in number, or two runs in their parameters;
       a method has none, or one whose name has a slash.
   """
   counts = {len(tuners), len(rngs), len(contexts)}
   if len(counts) > 1 or not tuners:
-    raise ValueError(
+    raise BankError(
       f"A bank needs one tuner, key and context per run; got {len(tuners)} "
       f"tuners, {len(rngs)} keys and {len(contexts)} contexts."
     )
@@ -69,7 +73,7 @@ def init_bank(
   expected = _signature(flat[0])
   for k, run in enumerate(flat):
     if _signature(run) != expected:
-      raise ValueError(
+      raise BankError(
         f"Runs of one bank must have equal parameters; run 0 has {expected}, "
         f"run {k} has {_signature(run)}. Train different lengths as separate "
         "banks."
@@ -116,12 +120,19 @@ def apply_bank(
 
   Returns:
     A delta whose arrays have a leading run axis of size K.
+
+  Raises:
+    BankError: the method returns something else.
   """
 
   def one(run: Params, key: Array | None) -> Any:
     rngs = None if key is None else {"dropout": key}
     inputs = Inputs(train=key is not None)
-    return tuner.apply({"params": run}, inputs, rngs=rngs)
+    made = tuner.apply({"params": run}, inputs, rngs=rngs)
+    if not isinstance(made, Delta):
+      name = name_of(type(tuner))
+      raise BankError(f"{name} returns {made!r}; expected a Delta.")
+    return made
 
   delta: Delta = jax.vmap(one)(params, keys)
   return delta
@@ -131,10 +142,10 @@ def _check_names(tuner: Method, params: Params) -> None:
   """Refuse what could not be told apart, or is not there."""
   name = name_of(type(tuner))
   if not jax.tree.leaves(params):
-    raise ValueError(f"{name} has no parameters: there is nothing to train.")
+    raise BankError(f"{name} has no parameters: there is nothing to train.")
   slashed = [key for key in _keys(params) if tree.SEPARATOR in key]
   if slashed:
-    raise ValueError(
+    raise BankError(
       f"{name} has parameters whose names hold {tree.SEPARATOR!r}: "
       f"{', '.join(slashed)}. Paths are joined with it; rename them."
     )

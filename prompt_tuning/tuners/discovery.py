@@ -154,8 +154,9 @@ def _import(name: str, where: str) -> object:
     return importlib.import_module(name)
   except Exception as error:
     # A module of somebody else's may raise anything.
+    why = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
     raise ValueError(
-      f"{where} cannot be imported: {type(error).__name__}: {error}. Is the "
+      f"{where} cannot be imported: {why}. Is the "
       f"folder of {name.partition('.')[0]!r} on PYTHONPATH, or its package "
       "installed?"
     ) from error

@@ -5,6 +5,7 @@ default; nothing outside `tuners` knows a method by name.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,6 +20,7 @@ from prompt_tuning.tuners.initializers import Context
 
 INITIALISER = "_init"  # how fields end that only initialisation reads
 FLAX_FIELDS = ("parent", "name")  # of every module; no settings
+CLASS = "class"  # under which descriptions say what an object is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,3 +166,39 @@ def settings_of(method: Method) -> tuple[type[Method], dict[str, Any]]:
     for name in names
     if name not in FLAX_FIELDS and not name.endswith(INITIALISER)
   }
+
+
+def check_settings(method: Method) -> None:
+  """Insist on settings that come back from JSON as they went in.
+
+  Args:
+    method: any.
+
+  Raises:
+    ValueError: names one that does not.
+  """
+  kind, settings = settings_of(method)
+  for name, value in settings.items():
+    _check_plain(f"{name_of(kind)}.{name}", value)
+
+
+def _check_plain(where: str, value: Any) -> None:
+  if value is None or isinstance(value, bool | int | str | ModelShape):
+    return
+  if isinstance(value, float) and math.isfinite(value):
+    return
+  if isinstance(value, list | tuple):
+    for part in value:
+      _check_plain(where, part)
+    return
+  names = list(value) if isinstance(value, Mapping) else [None]
+  if all(isinstance(name, str) for name in names) and CLASS not in names:
+    for name in names:
+      _check_plain(f"{where}[{name!r}]", value[name])
+    return
+  raise ValueError(
+    f"{where} is {value!r} ({type(value).__name__}), which a bundle cannot "
+    "hold. Settings of a method are numbers, text, lists, and mappings of text "
+    f"to these ({CLASS!r} not among the names); initialisers go into fields "
+    f"that end in {INITIALISER!r}."
+  )

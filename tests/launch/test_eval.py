@@ -124,7 +124,9 @@ def test_a_tuned_model_of_other_layers_is_refused(run, tuned_model, capsys):
 
 def test_the_plain_model(run, tmp_path, capsys):
   assert run("None") == 0
-  assert "vote" not in capsys.readouterr().out
+  table = capsys.readouterr().out
+  assert re.search(r"^ frozen model ", table, re.MULTILINE), table
+  assert "vote" not in table
   (metrics,) = (tmp_path / "out").rglob(f"{TASK}-metrics.jsonl")
   assert json.loads(metrics.read_text())["step"] == 1_100_000
 
