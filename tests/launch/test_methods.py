@@ -27,6 +27,12 @@ METHODS = {
   "prompt": ("prompts/from_sampled_vocab", "--gin.PROMPT_LENGTH=8"),
   "LoRA": ("methods/lora",),
   "(IA)3": ("methods/ia3",),
+  "prefix": ("methods/prefix",),
+  "prefix by MLP": (
+    "methods/prefix_mlp",
+    "--gin.PREFIX_HIDDEN=16",
+    "--gin.PREFIX_DROPOUT=0.1",
+  ),
   OUTSIDE: (
     None,
     f"--gin.METHOD_MODULE='{MODULE}'",
