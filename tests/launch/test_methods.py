@@ -420,7 +420,7 @@ def refused(bad_modules, train, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
   ("method", "says"),
   [
-    ("WithoutParameters", "WithoutParameters has no parameters: there is noth"),
+    ("WithoutParameters", "WithoutParameters has no parameters: there is"),
     ("Slashed", "Slashed has parameters whose names hold '/': a/b. Paths are"),
     (
       "TooWide",
@@ -494,9 +494,9 @@ def test_settings_that_name_no_method(refused, flag, says):
   ("described", "width", "says"),
   [
     (
-      "Promtp",
+      "Promt",
       0,
-      "was tuned with 'Promtp', which is not known here. Did you mean",
+      "was tuned with 'Promt', which is not known here. Did you mean",
     ),
     ("bad_methods:Sized", 96, "parameters are not those of Sized here: it was"),
     ("bad_methods:Idle", 0, "a delta to write; found one that changes nothing"),
