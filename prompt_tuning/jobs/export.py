@@ -1,6 +1,6 @@
 """Writing what was tuned where others can use it.
 
-The delta is always written. A NumPy file, as T5X's prompt tuning has it, and a
+The delta is always written. A NumPy file, as T5X's prompt-tuning has it, and a
 PEFT adapter are views, written where they can say the same.
 """
 
@@ -83,7 +83,7 @@ def export(
     runs: any runs.
     run: number of the run.
     folder: where to: the folder `delta`; `prompt.npy` (`prompt_decoder.npy` for
-      virtual tokens in the decoder), which T5X's prompt tuning loads; the
+      virtual tokens in the decoder), which T5X's prompt-tuning loads; the
       folder `peft`. What is there is replaced.
     origin: where the run comes from.
     model: the backbone, for what PEFT records about it.

@@ -42,14 +42,14 @@ class Trained:
 
   @property
   def prompts(self) -> Mapping[str, Runs]:
-    """The runs, by the name that they have in prompt tuning."""
+    """The runs, as they were called when all of them were prompts."""
     return self.runs
 
   def save(self, path: str | os.PathLike[str], name: str | None = None) -> None:
     """Write one run.
 
     Args:
-      path: `.npy` for the vectors of a prompt, as T5X's prompt tuning writes
+      path: `.npy` for the vectors of a prompt, as T5X's prompt-tuning writes
         them (it must not be there yet); any other name for a folder with the
         delta, which every method has, and its views for other programs.
       name: of the run; the best by default.

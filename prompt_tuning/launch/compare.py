@@ -11,7 +11,7 @@ from prompt_tuning.jobs.compare_job import CompareJob
 from prompt_tuning.launch import command, gin_config
 from prompt_tuning.launch.flags import Flags
 
-ABOUT = "Compare prompt tuning with no prompt, an instruction, model tuning."
+ABOUT = "Compare methods with the model alone, an instruction, model tuning."
 
 
 def main(argv: Sequence[str]) -> int:

@@ -77,7 +77,7 @@ class CrossEntropy:
     label_smoothing: probability spread over the other classes; the loss of a
       perfect prediction is subtracted, so that the minimum stays at 0.
     loss_normalizing_factor: None sums over tokens (the default of T5 and of
-      prompt tuning), a number divides that sum, and three names divide it by
+      the public code), a number divides that sum, and three names divide it by
       something of the run's batch: `NUM_REAL_TARGET_TOKENS` by its weights,
       `NUM_TOTAL_TARGET_TOKENS` by its positions with padding, and
       `AVERAGE_PER_SEQUENCE` averages over the tokens of a sequence first and

@@ -48,7 +48,7 @@ class OptimizerFactory(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Adafactor:
-  """T5X's Adafactor as prompt tuning configures it.
+  """T5X's Adafactor as the public code configures it.
 
   With t = start_step + updates done, g the gradient and all in float32:
 
@@ -71,7 +71,7 @@ class Adafactor:
     min_dim_size_to_factor: factor a matrix when its second-largest dimension
       is at least this. A prompt of 150 is factored, one of 100 is not.
     multiply_by_parameter_scale: take steps relative to a parameter's size; off
-      in prompt tuning, on in T5 pre-training.
+      in the public code, on in T5 pre-training.
 
   Source: T5X `adafactor.py` at cc342d4 with the settings of prompt-tuning's
   `t5_1_1_prompt.gin`. optax clips a stacked [L, ...] parameter as one array

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-# Without its name in front of the text ("taskless"), the published choice for
-# prompt tuning; and with sample texts logged ("_examples").
+# Without its name in front of the text ("taskless"), the published choice; and
+# with sample texts logged ("_examples").
 PREFIXES = ("", "taskless_")
 SUFFIXES = ("", "_examples")
 
