@@ -70,16 +70,19 @@ $(LIBTPU)/.installed: constraints.txt | env
 		-c constraints.txt libtpu
 	touch $@
 
-# A part of `bench`; fails where a ratio is out of bounds.
+# A part of `bench` with fewer turns and wider limits.
 bench-short: env
 	$(BIN)/python -m benchmarks.run --short --out build/benchmarks
 
-# The tables of docs/performance.md. Sections that read SuperGLUE are left out,
-# loudly, where the folder of its official files and T5's vocabulary is absent.
+# The tables of docs/performance.md; fails where a ratio is out of bounds.
+# Sections that read SuperGLUE are left out, loudly, where the folder of its
+# official files and T5's vocabulary is absent.
 SHARED ?= ../shared/data
 ROUNDS ?= 3
 TFDS := build/tfds
 bench: env
+	$(BIN)/python -m benchmarks.layer_layout
+	$(BIN)/python benchmarks/restore_memory.py
 ifneq ($(wildcard $(SHARED)),)
 	$(BIN)/prompt-tuning data prepare --source $(SHARED) \
 		--tfds_data_dir $(TFDS) --only super_glue glue/sst2
@@ -88,8 +91,6 @@ ifneq ($(wildcard $(SHARED)),)
 else
 	$(BIN)/python -m benchmarks.run --rounds $(ROUNDS)
 endif
-	$(BIN)/python -m benchmarks.layer_layout
-	$(BIN)/python benchmarks/restore_memory.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

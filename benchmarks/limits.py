@@ -1,4 +1,4 @@
-"""What CI insists on: ratios that tell whether the speed work is still there.
+"""Ratios that tell whether the speed work is still there, and their limits.
 
 Measured values are in docs/performance.md. A step's limits stand between those
 and what the straightforward program (`bare_t5`) has, whose ratio to itself is
@@ -8,6 +8,10 @@ the median of the turns' ratios: on a shared machine, neighbours come and go in
 minutes, and now and then a side has a quick moment that it never has again, so
 that the least of a few times says little. Where a ratio is out of bounds, its
 section is measured twice more, and the median of the three counts.
+
+`make bench` holds the limits themselves. CI measures fewer turns beside other
+work: there times may be `SLACK` times worse, which a program shows that became
+1.5 times slower, and a neighbour's load does not. Memory has no slack.
 
 Against PEFT there are closer limits on processors of AMD: how XLA's products
 compare with torch's is the processor's matter. A step of 512 tokens had 0.86 of
@@ -27,6 +31,8 @@ from benchmarks.steps import BARE, PEFT, PROJECT
 Results = dict[str, Any]
 # Times that what is out of bounds is measured again.
 MORE = 2
+# How many times worse than its limit a ratio of times may be in CI.
+SLACK = 1.2
 
 
 class Limit(NamedTuple):
@@ -39,6 +45,7 @@ class Limit(NamedTuple):
     least: that it may be.
     most: that it may be.
     processor: part of the name of those that it holds on.
+    slack: whether neighbours disturb it, as they do times.
   """
 
   section: str
@@ -47,6 +54,13 @@ class Limit(NamedTuple):
   least: float = 0.0
   most: float = float("inf")
   processor: str = ""
+  slack: bool = True
+
+  def wider(self, factor: float) -> "Limit":
+    """Allow so many times worse, where neighbours disturb it."""
+    if not self.slack:
+      return self
+    return self._replace(least=self.least / factor, most=self.most * factor)
 
 
 def _row(rows: list[dict[str, Any]], inputs: int) -> dict[str, Any]:
@@ -106,12 +120,14 @@ LIMITS = (
     "peak memory at 64 tokens, project / PEFT",
     _memory(64),
     most=0.94,
+    slack=False,
   ),
   Limit(
     "steps",
     "peak memory at 512 tokens, project / PEFT",
     _memory(512),
     most=0.85,
+    slack=False,
   ),
   Limit(
     "steps",
@@ -137,13 +153,15 @@ LIMITS = (
     "pretraining",
     "pre-training, project / bare loop",
     lambda rows: float(rows[0]["ratios"]["median"]),
-    least=0.8,
+    least=0.85,
   ),
 )
 
 
 def judge(
-  found: Results, again: Callable[[Sequence[str], int], Results]
+  found: Results,
+  again: Callable[[Sequence[str], int], Results],
+  slack: float = 1.0,
 ) -> list[str]:
   """Say which ratios are worse than they may be; print all of them.
 
@@ -151,40 +169,41 @@ def judge(
     found: what was measured.
     again: measures some sections once more; given their names and how often
       it was asked before.
+    slack: how many times worse than its limit a ratio of times may be.
 
   Returns:
     A line for each: the ratio, its values and limits.
   """
   print("Times are compared turn by turn here; the tables divide medians.")
-  for limit in held([found]):
+  for limit in held([found], slack):
     print(describe(limit, [found]))
-  doubtful = broken([found])
+  doubtful = broken([found], slack)
   if not doubtful:
     return []
   sections = list(dict.fromkeys(limit.section for limit in doubtful))
   tries = [found]
   tries += [again(sections, turn) for turn in range(MORE)]
-  for limit in held(tries):
+  for limit in held(tries, slack):
     print(describe(limit, tries))
-  return [describe(limit, tries) for limit in broken(tries)]
+  return [describe(limit, tries) for limit in broken(tries, slack)]
 
 
-def held(tries: Sequence[Results]) -> list[Limit]:
+def held(tries: Sequence[Results], slack: float) -> list[Limit]:
   """Find the limits that hold here and whose section every try measured."""
   processor = tries[0].get("machine", {}).get("cpu", "")
   return [
-    limit
+    limit.wider(slack)
     for limit in LIMITS
     if limit.processor in processor
     and all(limit.section in found for found in tries)
   ]
 
 
-def broken(tries: Sequence[Results]) -> list[Limit]:
+def broken(tries: Sequence[Results], slack: float) -> list[Limit]:
   """Find the limits out of which the median of the tries is."""
   return [
     limit
-    for limit in held(tries)
+    for limit in held(tries, slack)
     if not limit.least <= _median(limit, tries) <= limit.most
   ]
 
@@ -193,7 +212,7 @@ def describe(limit: Limit, tries: Sequence[Results]) -> str:
   """Say what was measured of a ratio, and how bad it may be."""
   values = [f"{limit.read(found[limit.section]):.2f}" for found in tries]
   of = f", median of {', '.join(values)}" if len(values) > 1 else ""
-  bounds = f"({limit.least} to {limit.most})"
+  bounds = f"({limit.least:.3g} to {limit.most:.3g})"
   return f"{limit.name}: {_median(limit, tries):.2f}{of} {bounds}"
 
 
