@@ -21,7 +21,7 @@ from flax import linen as nn
 from prompt_tuning.checkpoints import bundle
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import algebra, axes, tree
-from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.delta import Delta, LowRank, Prefix
 from prompt_tuning.core.partition import TRAIN
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
@@ -54,6 +54,8 @@ MODEL = t5_config.get(
   mlp_dim=40,
   num_encoder_layers=2,
   num_decoder_layers=3,
+  relpos_buckets=16,
+  relpos_max_distance=32,
   dropout_rate=0.0,
 )
 SIZES = ("small", "base", "large", "xl", "xxl")
@@ -469,10 +471,29 @@ def test_a_run_draws_in_a_bank_as_alone(case):
 
 # Use.
 
-OTHER = Runs(
-  Delta(virtual=jnp.asarray(np.eye(2, MODEL.emb_dim)[None], jnp.float32)),
-  (Placement(encoder_prefix=(0, 1)),),
-)
+
+def normal(*shape):
+  rng = np.random.default_rng(list(shape))
+  return jnp.asarray(rng.normal(size=(1, *shape)) / 4, jnp.float32)
+
+
+def other():
+  """Make a run that fills many sites, in sizes that no method has."""
+  H, N, D = MODEL.emb_dim, MODEL.num_heads, MODEL.head_dim
+  layers = {"enc_self": 2, "dec_self": 3, "cross": 3}
+  prefix = {
+    site: Prefix(normal(L, 1, N, D), -normal(L, 1, N, D))
+    for site, L in layers.items()
+  }
+  here = jnp.ones((1, 2), bool)
+  prefix["enc_self"] = prefix["enc_self"]._replace(positioned=here)
+  delta = Delta(
+    virtual=normal(2, H),
+    prefix=prefix,
+    lowrank={"enc_self/query": LowRank(normal(2, H, 3), normal(2, 3, N * D))},
+    scale={"dec_mlp/hidden": 1 + normal(3, MODEL.mlp_dim)},
+  )
+  return Runs(delta, (Placement(encoder_prefix=(0, 1)),))
 
 
 @pytest.fixture(scope="module")
@@ -485,9 +506,9 @@ def forward(backbones):
 
 
 def test_a_mixed_batch_equals_its_rows_alone(case, forward, tolerance):
-  """Rows of both runs, of a prompt, and of the model alone."""
+  """Rows of both runs, of another method, and of the model alone."""
   text = make_text(5, 2)
-  parts = [(case.runs, (0, 1)), (OTHER, (0, 0)), (Runs(), (0, 0))]
+  parts = [(case.runs, (0, 1)), (other(), (0, 0)), (Runs(), (0, 0))]
   rows = [unpacked(text, runs.placements[0], ids) for runs, ids in parts]
   alone = [
     forward(batch, runs.delta)
