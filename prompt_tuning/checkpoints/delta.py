@@ -12,7 +12,6 @@ construction.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -30,7 +29,7 @@ from prompt_tuning.checkpoints.errors import (
   describe,
   unreadable,
 )
-from prompt_tuning.core import algebra
+from prompt_tuning.core import algebra, files
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 
@@ -77,7 +76,7 @@ def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
     "version": VERSION,
     "placement": dataclasses.asdict(saved.placement),
     "about": dict(saved.about),
-    "sha256": hashlib.sha256(data).hexdigest(),
+    "sha256": files.sha256(data),
   }
   with paths.replacing(path, True, is_delta) as temporary:
     folder = pathlib.Path(temporary)
@@ -106,7 +105,7 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
     data = (folder / _ARRAYS).read_bytes()
   except OSError as error:
     raise unreadable(folder, _ARRAYS, describe(error)) from error
-  digest = hashlib.sha256(data).hexdigest()
+  digest = files.sha256(data)
   if digest != manifest.get("sha256"):
     wrong = Mismatch(_ARRAYS, f"sha256 {manifest.get('sha256')}", digest)
     raise CheckpointError(folder, [wrong], "The delta is damaged.")

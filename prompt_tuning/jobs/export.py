@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints import peft, prompts
 from prompt_tuning.checkpoints.delta import SavedDelta
-from prompt_tuning.core import algebra
+from prompt_tuning.core import algebra, files
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import identity, load
 from prompt_tuning.jobs.load import Tuned, vectors
@@ -83,8 +83,9 @@ def export(
     runs: any runs.
     run: number of the run.
     folder: where to: the folder `delta`; `prompt.npy` (`prompt_decoder.npy` for
-      virtual tokens in the decoder), which T5X's prompt-tuning loads; the
-      folder `peft`. What is there is replaced.
+      virtual tokens in the decoder), which T5X's prompt tuning loads; the
+      folder `peft`. What is there is replaced; views that are not written
+      again are removed.
     origin: where the run comes from.
     model: the backbone, for what PEFT records about it.
     views: which of `VIEWS` to write.
@@ -107,7 +108,21 @@ def export(
     paths += _write_arrays(one, folder, notes)
   if PEFT in views:
     paths += _write_adapter(one, folder, origin.method, model, notes)
+  _remove_others(folder, paths)
   return Exported(tuple(paths), tuple(notes))
+
+
+def _remove_others(
+  folder: pathlib.Path, written: Sequence[pathlib.Path]
+) -> None:
+  """Remove the views that an earlier export left: they show something else."""
+  arrays = [folder / "prompt.npy", folder / "prompt_decoder.npy"]
+  stale = [path for path in arrays if prompts.is_npy(str(path))]
+  if peft.is_peft(str(folder / PEFT)):
+    stale.append(folder / PEFT)
+  for path in stale:
+    if path not in written:
+      files.remove(path)
 
 
 def _write_arrays(

@@ -181,7 +181,13 @@ def rebuild(described: Mapping[str, Any]) -> Method:
       f"which {kind.__module__} does not know: it was written by another "
       "version."
     )
-  method: Method = kind(**settings)
+  try:
+    method: Method = kind(**settings)
+  except TypeError as error:  # a setting that this version requires
+    raise ValueError(
+      f"The bundle's {name_of(kind)} does not have every setting that "
+      f"{kind.__module__} needs: it was written by another version. {error}"
+    ) from error
   return method
 
 

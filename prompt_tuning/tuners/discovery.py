@@ -27,9 +27,7 @@ def methods(modules: Iterable[str] = ()) -> dict[str, type[Method]]:
     ValueError: a module that does not exist, fails, or defines no method; a
       name that two classes have.
   """
-  classes: list[type[Method]] = []
-  for module in pkgutil.iter_modules(tuners.__path__, f"{tuners.__name__}."):
-    classes += _defined_in(importlib.import_module(module.name))
+  classes = _of_this_package()
   for name in modules:
     classes += _of_module(name, f"METHOD_MODULE {name!r}")
   for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
@@ -80,7 +78,7 @@ def from_bundle_name(name: str) -> type[Method]:
   if colon:
     where = f"The bundle was tuned with {attribute} of {module}. It"
     return _class(module, attribute, where)
-  known = {bundle_name(kind): kind for kind in methods().values()}
+  known = {bundle_name(kind): kind for kind in _of_this_package()}
   if name not in known:
     names = [n for n in known if ":" not in n]
     raise ValueError(
@@ -101,17 +99,27 @@ def of_vectors(length: int, width: int) -> Method | None:
   Returns:
     The method; None where none of this package is.
   """
-  made = (kind.of_vectors(length, width) for kind in methods().values())
+  made = (kind.of_vectors(length, width) for kind in _of_this_package())
   return next((method for method in made if method is not None), None)
 
 
 def for_peft() -> Mapping[str, type[Method]]:
-  """List the methods that read adapters: PEFT's name -> class."""
+  """List the package's methods that read adapters: PEFT's name -> class."""
   return {
     name: kind
-    for kind in methods().values()
+    for kind in _of_this_package()
     for name in vars(kind).get("peft_types", ())
   }
+
+
+def _of_this_package() -> list[type[Method]]:
+  """List what needs nobody else's module, which may fail to import."""
+  names = pkgutil.iter_modules(tuners.__path__, f"{tuners.__name__}.")
+  return [
+    kind
+    for module in names
+    for kind in _defined_in(importlib.import_module(module.name))
+  ]
 
 
 def _defined_in(module: object) -> list[type[Method]]:
@@ -152,7 +160,7 @@ def _import(name: str, where: str) -> object:
   """Import a module; whatever fails in it is one sentence."""
   try:
     return importlib.import_module(name)
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     # A module of somebody else's may raise anything.
     why = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
     raise ValueError(

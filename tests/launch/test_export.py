@@ -89,3 +89,12 @@ def test_where_nothing_was_scored_the_last_bundle_counts(finished, tmp_path):
   assert found.step == 1_100_004
   (weights,) = last.trainable.values()
   np.testing.assert_array_equal(found.runs.delta.virtual, weights)
+
+
+def test_views_of_an_earlier_export_are_removed(finished, tmp_path):
+  """They would show something else than the delta beside them."""
+  assert main.main(["export", str(finished), str(tmp_path)]) == 0
+  argv = ["export", str(finished), str(tmp_path), "--to", "npy"]
+  assert main.main(argv) == 0
+  written = {path.name for path in (tmp_path / "seed0").iterdir()}
+  assert written == {"delta", "prompt.npy"}
