@@ -83,7 +83,7 @@ def export(
     runs: any runs.
     run: number of the run.
     folder: where to: the folder `delta`; `prompt.npy` (`prompt_decoder.npy` for
-      virtual tokens in the decoder), which T5X's prompt tuning loads; the
+      virtual tokens in the decoder), which T5X's prompt-tuning loads; the
       folder `peft`. What is there is replaced; views that are not written
       again are removed.
     origin: where the run comes from.
