@@ -52,7 +52,7 @@ def outside(tmp_path_factory):
   (code,) = re.findall(rf"```python\n(# {MODULE}\.py\n.*?)```", text, re.S)
   (folder / f"{MODULE}.py").write_text(code)
   sys.path.insert(0, str(folder))
-  yield
+  yield str(folder)
   sys.path.remove(str(folder))
   sys.modules.pop(MODULE, None)
 
@@ -273,11 +273,11 @@ def test_a_mixed_evaluation_scores_as_each_alone(side_by_side, use, tmp_path):
 
 
 def test_where_its_module_is_not_its_bundle_names_it_and_its_export_works(
-  trained, exported, use, tmp_path, monkeypatch, capsys
+  outside, trained, exported, use, tmp_path, monkeypatch, capsys
 ):
   run, export = trained(OUTSIDE), str(exported(OUTSIDE) / "skill_first")
   assert use("infer", tmp_path / "a", export, **asked(tmp_path)) == 0
-  monkeypatch.setattr(sys, "path", sys.path[1:])
+  monkeypatch.setattr(sys, "path", [p for p in sys.path if p != outside])
   monkeypatch.delitem(sys.modules, MODULE)
   importlib.invalidate_caches()
   capsys.readouterr()
@@ -417,77 +417,63 @@ def refused(bad_modules, train, tmp_path, monkeypatch, capsys):
   return run
 
 
-@pytest.mark.parametrize(
-  ("method", "says"),
-  [
-    ("WithoutParameters", "WithoutParameters has no parameters: there is"),
-    ("Slashed", "Slashed has parameters whose names hold '/': a/b. Paths are"),
-    (
-      "TooWide",
-      "TooWide cannot train this model; change TUNER, or its settings. .*"
-      r"scale\[enc_self/out\]: expected \[runs, 2, 96\], got \[2, 2, 97\]",
-    ),
-    (
-      "Misplaced",
-      r"Misplaced cannot .*scale\['enc_self/outt'\]: no such site. Did you "
-      "mean 'enc_self/out'",
-    ),
-    ("WideWhileItTrains", r"expected \[runs, 2, 96\], got \[2, 2, 1\]"),
-    ("Idle", "change TUNER, or its settings. The delta is empty"),
-    ("Silent", "Silent returns None; expected a Delta"),
-    (
-      "Unrated",
-      "The recipe of Unrated has no learning rate of its own: set LE",
-    ),
-    (
-      "Unheld",
-      r"Unheld.table is frozenset\(\{1\}\) \(frozenset\), which a bundle "
-      "cannot hold. Settings of a method are numbers, text",
-    ),
-    ("Asking", "from_model names 'emb_dims', which .*Did you mean 'emb_dim'"),
-    (
-      "Fieldless",
-      "from_model names 'emb_dim', and the class has no such field",
-    ),
-  ],
-)
-def test_methods_that_cannot_train(refused, method, says):
+# Class of the module above -> what a training with it is refused with.
+REFUSED = {
+  "WithoutParameters": "WithoutParameters has no parameters: there is",
+  "Slashed": "Slashed has parameters whose names hold '/': a/b. Paths are",
+  "TooWide": (
+    "TooWide cannot train this model; change TUNER, or its settings. .*"
+    r"scale\[enc_self/out\]: expected \[runs, 2, 96\], got \[2, 2, 97\]"
+  ),
+  "Misplaced": (
+    r"Misplaced cannot .*scale\['enc_self/outt'\]: no such site. Did you mean "
+    "'enc_self/out'"
+  ),
+  "WideWhileItTrains": r"expected \[runs, 2, 96\], got \[2, 2, 1\]",
+  "Idle": "change TUNER, or its settings. The delta is empty",
+  "Silent": "Silent returns None; expected a Delta",
+  "Unrated": "The recipe of Unrated has no learning rate of its own: set LEARN",
+  "Unheld": (
+    r"Unheld.table is frozenset\(\{1\}\) \(frozenset\), which a bundle cannot "
+    "hold. Settings of a method are numbers, text"
+  ),
+  "Asking": "from_model names 'emb_dims', which .*Did you mean 'emb_dim'",
+  "Fieldless": "from_model names 'emb_dim', and the class has no such field",
+}
+# Setting -> the same.
+MISNAMED = {
+  "TUNER=@tuners.Lora": "nothing is called @tuners.Lora. Did you mean '.*LoRA'",
+  "tuners.LoRA.rnak=3": "LoRA has no parameter rnak. Did you mean 'rank'",
+  "tuners.IA4.rank=3": "nothing is called tuners.IA4. Did you mean '.*IA3'",
+  "PARTITION_RULES=(('.*', 'freeze'),)": (
+    "The rules freeze every parameter: .* Change `train.rules`"
+  ),
+  "METHOD_MODULE='bad_syntax'": (
+    "METHOD_MODULE 'bad_syntax' cannot be imported: SyntaxError: .*line 1"
+  ),
+  "METHOD_MODULE='bad_import'": (
+    "'bad_import' cannot be imported: ModuleNotFoundError: .*no_such_package"
+  ),
+  "METHOD_MODULE='nowhere'": "Is the folder of 'nowhere' on PYTHONPATH",
+  "METHOD_MODULE='no_methods'": "'no_methods' defines no tuning method",
+  "METHOD_MODULE='second_lora'": (
+    "Two tuning methods are called LoRA: those of prompt_tuning.tuners.lora "
+    "and second_lora. Rename one"
+  ),
+}
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_methods_that_cannot_train(refused, method):
   module = "--gin.METHOD_MODULE='bad_methods'"
-  assert re.search(says, refused(module, f"--gin.TUNER=@tuners.{method}"))
+  message = refused(module, f"--gin.TUNER=@tuners.{method}")
+  assert re.search(REFUSED[method], message), message
 
 
-@pytest.mark.parametrize(
-  ("flag", "says"),
-  [
-    (
-      "TUNER=@tuners.Lora",
-      "nothing is called @tuners.Lora. Did you mean '.*LoRA'",
-    ),
-    ("tuners.LoRA.rnak=3", "LoRA has no parameter rnak. Did you mean 'rank'"),
-    ("tuners.IA4.rank=3", "nothing is called tuners.IA4. Did you mean '.*IA3'"),
-    (
-      "PARTITION_RULES=(('.*', 'freeze'),)",
-      "The rules freeze every parameter: .* Change `train.rules`",
-    ),
-    (
-      "METHOD_MODULE='bad_syntax'",
-      "METHOD_MODULE 'bad_syntax' cannot be imported: SyntaxError: .*line 1",
-    ),
-    (
-      "METHOD_MODULE='bad_import'",
-      "'bad_import' cannot be imported: ModuleNotFoundError: .*no_such_package",
-    ),
-    ("METHOD_MODULE='nowhere'", "Is the folder of 'nowhere' on PYTHONPATH"),
-    ("METHOD_MODULE='no_methods'", "'no_methods' defines no tuning method"),
-    (
-      "METHOD_MODULE='second_lora'",
-      "Two tuning methods are called LoRA: those of prompt_tuning.tuners.lora "
-      "and second_lora. Rename one",
-    ),
-  ],
-)
-def test_settings_that_name_no_method(refused, flag, says):
-  assert re.search(says, refused(f"--gin.{flag}"))
+@pytest.mark.parametrize("setting", MISNAMED)
+def test_settings_that_name_no_method(refused, setting):
+  message = refused(f"--gin.{setting}")
+  assert re.search(MISNAMED[setting], message), message
 
 
 @pytest.mark.parametrize(
