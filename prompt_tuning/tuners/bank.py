@@ -167,7 +167,7 @@ def _signature(flat: Mapping[str, Any]) -> dict[str, str]:
 def _axes(leaf: Any) -> LogicalAxes:
   if isinstance(leaf, nn.Partitioned):
     if len(leaf.names) != leaf.value.ndim:
-      raise ValueError(
+      raise BankError(
         f"A parameter of shape {list(leaf.value.shape)} has the logical axes "
         f"{leaf.names}; expected a name, or None, per dimension."
       )
