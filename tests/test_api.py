@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+import prompt_tuning as pt
 from prompt_tuning import api
 from prompt_tuning.checkpoints import (
   bundle,
@@ -416,6 +417,27 @@ class TestTraining:
     assert len(model.score(TEXTS[:1], ["waits"], prompt="cat")) == 1
     assert repr(trained).startswith("Trained(scores={'speaks_of_a_cat_api'")
     assert repr(model) == "Model(names=('cat', 'two'))"
+
+  @pytest.mark.parametrize(
+    "method", [pt.LoRA(rank=2), pt.IA3(), pt.PrefixTuning(length=2)]
+  )
+  def test_other_methods_in_a_few_lines(
+    self, plain, task, quick, method, tmp_path
+  ):
+    """As in docs/methods.md."""
+    trained = plain.train(task, **quick, method=method)
+    assert trained.origins[task.name].method.shape == CONFIG.shape
+    with pytest.raises(ValueError, match=r"without \.npy, for a folder"):
+      trained.save(tmp_path / "vectors.npy")
+    trained.save(tmp_path / "export")
+    names = {"trained": trained, "export": tmp_path / "export", "plain": None}
+    model = plain.with_tuned(names)
+    by_name = {
+      name: model.score(TEXTS, ["waits"] * len(TEXTS), prompt=name)
+      for name in names
+    }
+    np.testing.assert_array_equal(by_name["trained"], by_name["export"])
+    assert not np.allclose(by_name["trained"], by_name["plain"])
 
   def test_scores_are_those_of_the_prompts(self, plain, task, quick):
     trained = plain.train(task.name, **quick)

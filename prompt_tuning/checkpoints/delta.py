@@ -135,6 +135,14 @@ def is_delta(path: str | os.PathLike[str]) -> bool:
   return True
 
 
+def digest(path: str | os.PathLike[str]) -> str | None:
+  """Return the sha256 of a delta's arrays; None where there is no delta."""
+  if not is_delta(path):
+    return None
+  sha256: str | None = _manifest(pathlib.Path(path)).get("sha256")
+  return sha256
+
+
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:
   try:
     manifest = json.loads((folder / _MANIFEST).read_bytes())

@@ -170,18 +170,6 @@ def from_named_leaves(named: Mapping[str, Any]) -> Delta:
   return Delta(**fields)
 
 
-def identity_of(delta: Delta) -> Delta:
-  """Make a delta of the same arrays that changes nothing."""
-  fields: dict[str, Any] = {}
-  for (field, name), leaves in _sites(delta).items():
-    neutral = {
-      leaf: jnp.full_like(array, KINDS[field][leaf].identity)
-      for leaf, array in leaves.items()
-    }
-    fields |= _as_field(fields, field, name, neutral)
-  return Delta(**fields)
-
-
 def _sites(delta: Delta) -> dict[tuple[str, str], dict[str, Array]]:
   """List the sites of a delta: (field, name of the site) -> its arrays."""
   sites: dict[tuple[str, str], dict[str, Array]] = {}

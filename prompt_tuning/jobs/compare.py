@@ -1,7 +1,7 @@
-"""A tuning method beside no prompt, words, and model tuning.
+"""Tuning methods beside the model alone, words, and model tuning.
 
-Prompts and models train as `train` trains them; the last word has a split that
-neither saw.
+Each trains as `train` trains it, on one model that is read once; the last word
+has a split that none of them saw.
 """
 
 import functools
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 
 from prompt_tuning.checkpoints import fingerprint
+from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.evaluate import EvalSet, Job, Result
 from prompt_tuning.infer.runs import Runs, join
@@ -69,12 +70,14 @@ def compare(
     _train, data_dir=data_dir, configuration=configuration, say=say
   )
   tuned: dict[str, _Trained] = {}
+  model: Backbone | None = None
   for training in job.trainings:
-    done = fit(job.placed(training))
+    done = fit(job.placed(training), model=_shared(job, training, model))
     if done is None:
       return None
     conclusion.finish(done.outcome)
     tuned[title_of(training)] = done
+    model = model or done.outcome.model
   sets = {
     name: feed.eval_sets(
       job.test.dataset, name, data_dir, job.test.num_examples
@@ -86,13 +89,11 @@ def compare(
   first = next(iter(tuned.values())).outcome
   trained = dict(tuned)
   if job.models is not None:
-    models = fit(job.placed(job.models))
+    models = fit(job.placed(job.models), model=_shared(job, job.models, model))
     if models is None:
       return None
     trained[comparison.MODEL] = models
     scores += _model_scores(job, models, sets)
-  now = fingerprint.checksum(first.setup.frozen)
-  checksums = {done.outcome.checksum for done in tuned.values()}
   counts = cost.count_parameters(first.model.config)
   compared = Comparison(
     scores=tuple(scores),
@@ -103,16 +104,31 @@ def compare(
     },
     parameters=sum(counts.values()),
     trained={method: _count_trained(done) for method, done in trained.items()},
-    frozen=checksums == {now},
+    frozen=all(_is_frozen(done.outcome) for done in tuned.values()),
   )
   if jax.process_index() == 0:
     comparison.write(job.model_dir, compared)
   return compared
 
 
+def _shared(
+  job: CompareJob, training: TrainJob, model: Backbone | None
+) -> Backbone | None:
+  """Give the first training's model to one that would read the same."""
+  first = job.trainings[0]
+  wanted = (training.source, training.experiment.model)
+  return model if wanted == (first.source, first.experiment.model) else None
+
+
+def _is_frozen(outcome: Outcome) -> bool:
+  """Whether what should not train is what it was, bit for bit."""
+  return fingerprint.checksum(outcome.setup.frozen) == outcome.checksum
+
+
 def _train(
   job: TrainJob,
   data_dir: str | None,
+  model: Backbone | None,
   configuration: Mapping[str, str],
   say: Callable[[str], None],
 ) -> _Trained | None:
@@ -120,6 +136,7 @@ def _train(
   outcome = train.train(
     job,
     data_dir,
+    model,
     configuration=configuration,
     say=say,
   )

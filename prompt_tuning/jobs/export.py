@@ -84,8 +84,8 @@ def export(
     run: number of the run.
     folder: where to: the folder `delta`; `prompt.npy` (`prompt_decoder.npy` for
       virtual tokens in the decoder), which T5X's prompt-tuning loads; the
-      folder `peft`. What is there is replaced; views that are not written
-      again are removed.
+      folder `peft`. What is there is replaced; views of another delta that
+      stood there are removed.
     origin: where the run comes from.
     model: the backbone, for what PEFT records about it.
     views: which of `VIEWS` to write.
@@ -99,23 +99,24 @@ def export(
   folder = pathlib.Path(folder)
   one = runs.one(run)
   (placement,) = one.placements
-  deltas.write(
-    folder / deltas.FOLDER, SavedDelta(one.delta, placement, origin.about)
-  )
-  paths = [folder / deltas.FOLDER]
+  target = folder / deltas.FOLDER
+  before = deltas.digest(target)
+  deltas.write(target, SavedDelta(one.delta, placement, origin.about))
+  paths = [target]
   notes: list[str] = []
   if NPY in views:
     paths += _write_arrays(one, folder, notes)
   if PEFT in views:
     paths += _write_adapter(one, folder, origin.method, model, notes)
-  _remove_others(folder, paths)
+  if before not in (None, deltas.digest(target)):
+    _remove_others(folder, paths)
   return Exported(tuple(paths), tuple(notes))
 
 
 def _remove_others(
   folder: pathlib.Path, written: Sequence[pathlib.Path]
 ) -> None:
-  """Remove the views that an earlier export left: they show something else."""
+  """Remove views of the delta that was here: they show something else."""
   arrays = [folder / "prompt.npy", folder / "prompt_decoder.npy"]
   stale = [path for path in arrays if prompts.is_npy(str(path))]
   if peft.is_peft(str(folder / PEFT)):

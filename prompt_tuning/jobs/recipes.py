@@ -1,9 +1,7 @@
 """From a method's recipe to the optimizer and rates of its runs."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from prompt_tuning.jobs.settings import listed
 from prompt_tuning.train.optimizers import Adafactor, Optax, OptimizerFactory
 from prompt_tuning.tuners.method import Method, Recipe, name_of
 
@@ -75,31 +73,3 @@ def learning_rate(given: float | None, method: type[Method] | None) -> float:
       f"{what} has no learning rate of its own: set LEARNING_RATE."
     )
   return rate
-
-
-def notes(job: Any) -> list[str]:
-  """Say what the methods of a job get from their recipes.
-
-  Args:
-    job: a `TrainJob`.
-
-  Returns:
-    A line for each method.
-  """
-  lines = {}
-  experiment = job.experiment
-  for method in experiment.tuners:
-    recipe, title = method.recipe, name_of(type(method))
-    settings = [f"{name}={value!r}" for name, value in recipe.settings.items()]
-    chosen = {
-      "OPTIMIZER": f"{recipe.optimizer}({', '.join(settings)})",
-      "LEARNING_RATE": str(recipe.learning_rate),
-    }
-    if experiment.optimizer is not None:
-      del chosen["OPTIMIZER"]
-    if None not in listed(experiment.learning_rates):
-      del chosen["LEARNING_RATE"]
-    if chosen:
-      parts = [f"{name} = {value}" for name, value in chosen.items()]
-      lines[title] = f"By the recipe of {title}: {', '.join(parts)}."
-  return list(lines.values())

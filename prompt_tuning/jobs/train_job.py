@@ -149,6 +149,23 @@ class Experiment:
     """The optimizer of every run: the given one, or the recipe's."""
     return self.optimizer or recipes.shared_optimizer(self.tuners)
 
+  @property
+  def notes(self) -> list[str]:
+    """What every method gets from its recipe, one line each."""
+    lines = {}
+    for method in self.tuners:
+      recipe, title = method.recipe, name_of(type(method))
+      settings = [f"{n}={value!r}" for n, value in recipe.settings.items()]
+      chosen = []
+      if self.optimizer is None:
+        arguments = ", ".join(settings)
+        chosen.append(f"OPTIMIZER = {recipe.optimizer}({arguments})")
+      if None in listed(self.learning_rates):
+        chosen.append(f"LEARNING_RATE = {recipe.learning_rate}")
+      if chosen:
+        lines[title] = f"By the recipe of {title}: {', '.join(chosen)}."
+    return list(lines.values())
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
@@ -249,8 +266,8 @@ class Output:
     keep_checkpoints: bundles kept besides the best.
     keep_best: whether the best ones are kept.
     log_period: steps between lines of the log.
-    controls: at the end, also score the model without a prompt and with a
-      random one, and hash the frozen weights to show that they are unchanged.
+    controls: at the end, also score the model alone and with random
+      numbers, and hash the frozen weights to show that they are unchanged.
     json_write_n_results: predictions written at the end; None for all.
     progress_bar: whether to draw one.
     tensorboard: whether to write event files.

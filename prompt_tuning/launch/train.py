@@ -6,7 +6,7 @@ Also `python -m prompt_tuning.launch.train`, with T5X's flags.
 import sys
 from collections.abc import Sequence
 
-from prompt_tuning.jobs import conclusion, recipes, train
+from prompt_tuning.jobs import conclusion, train
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.launch import command, gin_config
 from prompt_tuning.launch.flags import Flags
@@ -23,7 +23,9 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  return command.run("train", argv, ABOUT, _work, notes=recipes.notes)
+  return command.run(
+    "train", argv, ABOUT, _work, notes=lambda job: job.experiment.notes
+  )
 
 
 def _work(job: TrainJob, given: Flags) -> None:

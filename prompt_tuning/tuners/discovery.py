@@ -1,5 +1,6 @@
 """Finding tuning methods: in the package, in given modules, and installed."""
 
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -27,7 +28,7 @@ def methods(modules: Iterable[str] = ()) -> dict[str, type[Method]]:
     ValueError: a module that does not exist, fails, or defines no method; a
       name that two classes have.
   """
-  classes = _of_this_package()
+  classes = list(_of_this_package())
   for name in modules:
     classes += _of_module(name, f"METHOD_MODULE {name!r}")
   for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
@@ -112,14 +113,15 @@ def for_peft() -> Mapping[str, type[Method]]:
   }
 
 
-def _of_this_package() -> list[type[Method]]:
+@functools.cache
+def _of_this_package() -> tuple[type[Method], ...]:
   """List what needs nobody else's module, which may fail to import."""
   names = pkgutil.iter_modules(tuners.__path__, f"{tuners.__name__}.")
-  return [
+  return tuple(
     kind
     for module in names
     for kind in _defined_in(importlib.import_module(module.name))
-  ]
+  )
 
 
 def _defined_in(module: object) -> list[type[Method]]:

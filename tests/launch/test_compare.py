@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from prompt_tuning.jobs import comparison
+from prompt_tuning.jobs import compare, comparison, train
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import main
 
@@ -146,3 +146,33 @@ def test_the_table_averages_seeds_and_tasks():
   assert lines[3].split() == ["b", "10.0", "50.0", "±", "0.0"]
   assert lines[4].split() == ["mean", "5.0", "72.5"]
   assert lines[-1] == "frozen weights: unchanged"
+
+
+def test_the_model_is_read_once_for_all_trainings(flags, tmp_path, monkeypatch):
+  """Also for the tuning of the model itself, which has copies."""
+  read, load = [], train.backbone.load
+
+  def counted(*args):
+    read.append(args)
+    return load(*args)
+
+  monkeypatch.setattr(train.backbone, "load", counted)
+  assert main.main(["compare", *flags(tmp_path / "run")]) == 0
+  assert len(read) == 1
+
+
+def test_a_frozen_weight_that_changes_in_any_training_is_said(
+  flags, tmp_path, monkeypatch
+):
+  results = iter([True, False])
+  monkeypatch.setattr(compare, "_is_frozen", lambda outcome: next(results))
+  other = (
+    "--gin.compare.prompts=(@train(), @other/train())",
+    "--gin.other/train.tuner=@tuners.IA3",
+    "--gin.MODEL_TUNING=None",
+  )
+  folder = tmp_path / "run"
+  assert main.main(["compare", *flags(folder, *other)]) == 0
+  assert not comparison.read(folder).frozen
+  folders = {path.name for path in folder.iterdir() if path.is_dir()}
+  assert folders == {"prompt_tuning", "(IA)3"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle, restore
-from prompt_tuning.jobs import load
+from prompt_tuning.jobs import export, load
 from prompt_tuning.jobs.identity import describe_method, rebuild
 from prompt_tuning.launch import main
 from prompt_tuning.tuners.initializers import ClassLabels
@@ -91,10 +91,30 @@ def test_where_nothing_was_scored_the_last_bundle_counts(finished, tmp_path):
   np.testing.assert_array_equal(found.runs.delta.virtual, weights)
 
 
-def test_views_of_an_earlier_export_are_removed(finished, tmp_path):
+def test_views_of_another_delta_are_removed(finished, tmp_path):
   """They would show something else than the delta beside them."""
-  assert main.main(["export", str(finished), str(tmp_path)]) == 0
-  argv = ["export", str(finished), str(tmp_path), "--to", "npy"]
-  assert main.main(argv) == 0
-  written = {path.name for path in (tmp_path / "seed0").iterdir()}
-  assert written == {"delta", "prompt.npy"}
+  first, second = ((finished / "best" / f"run_{k}") for k in (0, 1))
+  out = tmp_path / "out"
+  for run in (first, second):
+    (path,) = run.iterdir()
+    tuned = load.load(path)
+    export.export(tuned.runs, 0, out, export.Origin(tuned.methods[0]))
+    # Views can be added one after the other.
+    for views in (["npy"], ["peft"]):
+      origin = export.Origin(tuned.methods[0])
+      export.export(tuned.runs, 0, out, origin, views=views)
+      written = {path.name for path in out.iterdir()}
+      assert written == {"delta", "prompt.npy", "peft"}
+  (path,) = first.iterdir()
+  tuned = load.load(path)
+  export.export(tuned.runs, 0, out, export.Origin(tuned.methods[0]), views=())
+  assert {path.name for path in out.iterdir()} == {"delta"}
+
+
+def test_a_folder_of_somebody_elses_views_is_left(finished, tmp_path):
+  np.save(tmp_path / "prompt.npy", np.zeros((2, 4), np.float32))
+  (path,) = (finished / "best" / "run_0").iterdir()
+  tuned = load.load(path)
+  origin = export.Origin(tuned.methods[0])
+  export.export(tuned.runs, 0, tmp_path, origin, views=())
+  assert {path.name for path in tmp_path.iterdir()} == {"delta", "prompt.npy"}

@@ -14,9 +14,11 @@ import gin
 import pytest
 
 from prompt_tuning.data import vocabulary, vocabulary_training
+from prompt_tuning.jobs import compare_job
 from prompt_tuning.launch import command, configurables, flags, gin_config
 from prompt_tuning.launch.gin_files import SearchPath, packaged_root
 from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.tuners import discovery
 from tests.invented_corpus import VOCABULARY_SIZE, documents
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gin"
@@ -375,3 +377,62 @@ def write_texts():
 
 if __name__ == "__main__":
   write_golden()
+
+
+COMMON = (
+  "--gin.MODEL_DIR='runs/1'",
+  "--gin.MIXTURE_OR_TASK_NAME='skill_first'",
+  "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 16}",
+  "--gin.TRAIN_STEPS=None",
+  "--gin.TRAIN_STEPS_RELATIVE=10",
+)
+LORA = (
+  "--gin_file=models/embedded.gin",
+  "--gin_file=methods/lora.gin",
+  "--gin_file=runs/finetune.gin",
+  "--gin_file=meshes/single.gin",
+  *COMMON,
+)
+RATE = "LEARNING_RATE = 0.25\nOPTIMIZER = @optimizers.Optax()\n"
+RATE += "optimizers.Optax.name = 'sgd'\n"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_user_sets_wins_over_a_recipe_in_any_order(tmp_path, first):
+  path = tmp_path / "mine.gin"
+  path.write_text(RATE)
+  mine, ours = [f"--gin_file={path}"], list(LORA)
+  job = configure("train", [*mine, *ours] if first else [*ours, *mine])
+  (run,) = job.experiment.runs
+  assert run.learning_rate == 0.25
+  assert job.experiment.run_optimizer.name == "sgd"
+  assert job.experiment.notes == []
+
+
+def test_a_recipe_counts_where_a_user_says_nothing():
+  experiment = configure("train", LORA).experiment
+  (run,) = experiment.runs
+  recipe = discovery.methods()["LoRA"].recipe
+  assert run.learning_rate == recipe.learning_rate
+  assert experiment.run_optimizer.name == recipe.optimizer
+  (note,) = experiment.notes
+  assert f"LEARNING_RATE = {recipe.learning_rate}" in note
+
+
+def test_a_setting_of_an_optimizer_that_is_not_used_is_an_error():
+  with pytest.raises(ValueError, match="would have no effect: the method's"):
+    configure("train", [*LORA, "--gin.optimizers.Adafactor.decay_rate=0.5"])
+
+
+def test_methods_are_compared_each_by_its_recipe():
+  flags = [
+    *("--gin_file=models/embedded.gin", "--gin_file=runs/compare_methods.gin"),
+    *COMMON,
+  ]
+  job = configure("compare", flags)
+  titles = [compare_job.title_of(training) for training in job.trainings]
+  assert titles == ["prompt tuning", "LoRA", "(IA)3", "prefix tuning"]
+  rates = [t.experiment.runs[0].learning_rate for t in job.trainings]
+  assert rates == [
+    type(t.experiment.tuners[0]).recipe.learning_rate for t in job.trainings
+  ]
