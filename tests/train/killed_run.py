@@ -89,7 +89,7 @@ def main(folder, address=None, count="1", index="0"):
     frozen,
     Batches(),
     settings=loop.Settings(
-      num_steps=400,
+      num_steps=1000,  # more than 20 kills let it take on a fast machine
       log_period=7,
       eval_period=5,
       save_period=3,

@@ -45,7 +45,7 @@ def test_twenty_kills_change_no_byte(tmp_path):
     if kills < 20:
       # Some steps after the start, and then at any moment within one: steps,
       # evaluations and writes follow each other within milliseconds.
-      for _ in range(chance.randint(1, 25)):
+      for _ in range(chance.randint(1, 15)):
         process.stdout.readline()
       time.sleep(chance.uniform(0, 0.03))
       process.kill()
