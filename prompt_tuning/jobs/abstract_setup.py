@@ -1,5 +1,6 @@
 """What a step reads and writes, described without allocating it."""
 
+import contextlib
 from collections.abc import Mapping
 
 import jax
@@ -80,6 +81,23 @@ def describe(
   return AbstractStep(
     described.program, described.state, described.frozen, batch
   )
+
+
+def check_methods(experiment: Experiment, source: ModelSource) -> None:
+  """Refuse tuning methods that cannot train the model, before it is read.
+
+  Args:
+    experiment: what is trained; its data are not read.
+    source: of the model; its checkpoint is not read.
+
+  Raises:
+    ValueError: as training would. A method whose parameters do not follow from
+      its settings alone passes, and is looked at when the model is there.
+  """
+  if not experiment.tuners:
+    return
+  with contextlib.suppress(UnknownShapesError):
+    describe(experiment, source, mesh=None, batch={})
 
 
 def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:

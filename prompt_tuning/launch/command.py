@@ -23,7 +23,7 @@ def run(
   work: Callable[[Any, Flags], None],
   configurable: str | None = None,
   keep_programs: bool = True,
-  notes: Callable[[Any], Sequence[str]] = lambda job: (),
+  look: Callable[[Any], Sequence[str]] = lambda job: (),
 ) -> int:
   """Read flags and gin, build the job, and do it.
 
@@ -34,7 +34,8 @@ def run(
     work: does a job.
     configurable: what gin calls the job; by default as the command.
     keep_programs: whether a later command may find compiled programs.
-    notes: what a dry run also says about a job.
+    look: what a dry run does with a job: refuses what would be refused before
+      anything large is read, and returns what there is to say.
 
   Returns:
     0; 1 where training diverged; 2 where the command line, the configuration,
@@ -52,8 +53,9 @@ def run(
       processes.join(given.distributed)
     job = configure(configurable or name, given)
     if given.dry_run:
+      notes = look(job)
       print(gin_config.operative_text(), end="")
-      for line in notes(job):
+      for line in notes:
         print(f"# {line}")
       return 0
     if keep_programs:

@@ -6,7 +6,7 @@ neither saw.
 
 from collections.abc import Sequence
 
-from prompt_tuning.jobs import compare, comparison
+from prompt_tuning.jobs import abstract_setup, compare, comparison
 from prompt_tuning.jobs.compare_job import CompareJob
 from prompt_tuning.launch import command, gin_config
 from prompt_tuning.launch.flags import Flags
@@ -23,7 +23,13 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  return command.run("compare", argv, ABOUT, _work)
+  return command.run("compare", argv, ABOUT, _work, look=_look)
+
+
+def _look(job: CompareJob) -> Sequence[str]:
+  for training in job.trainings:
+    abstract_setup.check_methods(training.experiment, training.source)
+  return ()
 
 
 def _work(job: CompareJob, given: Flags) -> None:

@@ -6,7 +6,7 @@ Also `python -m prompt_tuning.launch.train`, with T5X's flags.
 import sys
 from collections.abc import Sequence
 
-from prompt_tuning.jobs import conclusion, train
+from prompt_tuning.jobs import abstract_setup, conclusion, train
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.launch import command, gin_config
 from prompt_tuning.launch.flags import Flags
@@ -23,9 +23,12 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  return command.run(
-    "train", argv, ABOUT, _work, notes=lambda job: job.experiment.notes
-  )
+  return command.run("train", argv, ABOUT, _work, look=_look)
+
+
+def _look(job: TrainJob) -> Sequence[str]:
+  abstract_setup.check_methods(job.experiment, job.source)
+  return job.experiment.notes
 
 
 def _work(job: TrainJob, given: Flags) -> None:

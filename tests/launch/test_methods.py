@@ -466,13 +466,15 @@ MISNAMED = {
 @pytest.mark.parametrize("method", REFUSED)
 def test_methods_that_cannot_train(refused, method):
   module = "--gin.METHOD_MODULE='bad_methods'"
-  message = refused(module, f"--gin.TUNER=@tuners.{method}")
+  tuner = f"--gin.TUNER=@tuners.{method}"
+  message = refused(module, tuner, "--dry_run")
   assert re.search(REFUSED[method], message), message
+  assert refused(module, tuner) == message
 
 
 @pytest.mark.parametrize("setting", MISNAMED)
 def test_settings_that_name_no_method(refused, setting):
-  message = refused(f"--gin.{setting}")
+  message = refused(f"--gin.{setting}", "--dry_run")
   assert re.search(MISNAMED[setting], message), message
 
 
