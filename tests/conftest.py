@@ -74,10 +74,18 @@ TOLERANCES = {
   "mean": {"rtol": 0, "atol": 1e-6},  # of a few rows
   "beam": {"rtol": 1e-4, "atol": 1e-5},  # scores of sequences, step by step
   "trajectory": {"rtol": 1e-3, "atol": 0},  # many steps against torch
+  "steps": {"rtol": 1e-3, "atol": 1e-3},  # the same, of arrays up to 1
+  "alone": {"rtol": 0, "atol": 1e-6},  # a run in a bank, of arrays up to 1
   "still": {"rtol": 1e-4, "atol": 0},  # what hardly moves
   "metric": {"rtol": 0, "atol": 1e-6},  # against scipy and scikit-learn
   "bfloat16": {"rtol": 0.05, "atol": 0},  # against float32
   "float16": {"rtol": 5e-3, "atol": 0},  # against float32
+  "int8": {"rtol": 0.1, "atol": 0},  # scores, against float32
+  "grain": {"rtol": 2.1e-3, "atol": 0},  # half a step of float32, of 1 - 1.5e-5
+  "double": {"rtol": 0, "atol": 1e-9},  # float64
+  "draws": {"rtol": 0, "atol": 0.05},  # a share of hundreds of draws
+  "spread": {"rtol": 0.01, "atol": 0},  # of many draws
+  "epochs": {"rtol": 0.03, "atol": 0},  # a mean over hundreds of rows
   "size": {"rtol": 0.02, "atol": 0},  # bytes, next to which few are not counted
 }
 

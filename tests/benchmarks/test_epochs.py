@@ -52,7 +52,7 @@ def test_an_epoch_padded_to_the_limits_has_one_shape(tokens):
   assert epoch.counts == [EXAMPLES / 8]
 
 
-def test_sampled_widths_have_the_mean_of_all(tokens):
+def test_sampled_widths_have_the_mean_of_all(tokens, tolerance):
   epoch = epochs.longest(tokens, 8)
   everything = epochs.longest(tokens, EXAMPLES // 8)  # every batch a sample
   assert everything.counts == [1] * (EXAMPLES // 8)
@@ -62,7 +62,9 @@ def test_sampled_widths_have_the_mean_of_all(tokens):
     return np.average(widths, weights=found.counts)
 
   assert sum(epoch.counts) == sum(everything.counts)
-  assert mean(epoch) == pytest.approx(mean(everything), rel=0.03)
+  assert mean(epoch) == pytest.approx(
+    mean(everything), rel=tolerance["epochs"]["rtol"]
+  )
   widest = max(batch["inputs"].shape[1] for batch in everything.batches)
   assert epoch.widest["inputs"].shape[1] == widest
 

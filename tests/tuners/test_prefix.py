@@ -61,7 +61,7 @@ def test_axes():
   assert made["cross/outer/kernel"] == (None, "joined_kv")
 
 
-def test_the_delta_is_the_mlp_in_numpy_and_holds_nothing_of_it():
+def test_the_delta_is_the_mlp_in_numpy_and_holds_nothing_of_it(tolerance):
   method = PrefixMLP(SMALL.shape, 5, hidden=6)
   params = peft_twins.random_params(method)
   delta = method.apply({"params": params}, Inputs())
@@ -73,7 +73,7 @@ def test_the_delta_is_the_mlp_in_numpy_and_holds_nothing_of_it():
     pairs = outer.reshape(5, SMALL.num_decoder_layers, 2, 6, 64)
     for i, array in enumerate((prefix.key, prefix.value)):
       expected = np.moveaxis(pairs[:, :, i], 1, 0)
-      np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-5)
+      np.testing.assert_allclose(array, expected, **tolerance["oracle"])
     assert (prefix.mask, prefix.positioned) == (None, None)
 
 
@@ -104,7 +104,7 @@ def test_positions_are_those_of_self_attentions():
 
 
 @pytest.mark.parametrize("kind", [PrefixTuning, PrefixMLP])
-def test_dropout_is_of_training_steps_only(kind):
+def test_dropout_is_of_training_steps_only(kind, tolerance):
   method = kind(TINY.shape, 200, dropout=0.25)
   params = jax.tree.map(lambda a: a[None], peft_twins.random_params(method))
   whole = bank.apply_bank(method, params)
@@ -116,8 +116,10 @@ def test_dropout_is_of_training_steps_only(kind):
       array = np.asarray(getattr(prefix, part))
       one, two = (np.asarray(getattr(d.prefix[site], part)) for d in dropped)
       kept = one != 0
-      assert kept.mean() == pytest.approx(0.75, abs=0.05)
-      np.testing.assert_allclose(one[kept], array[kept] / 0.75, rtol=1e-6)
+      assert kept.mean() == pytest.approx(0.75, abs=tolerance["draws"]["atol"])
+      np.testing.assert_allclose(
+        one[kept], array[kept] / 0.75, **tolerance["arithmetic"]
+      )
       assert ((two != 0) != kept).any()
       np.testing.assert_array_equal(getattr(again.prefix[site], part), one)
 
@@ -140,7 +142,7 @@ def test_refused_settings(settings, message):
     PrefixMLP(SMALL.shape, **settings)
 
 
-def test_a_control_has_the_norms_of_keys_and_values():
+def test_a_control_has_the_norms_of_keys_and_values(tolerance):
   method = decoders(TINY.shape)
   delta, _ = peft_twins.made(method, peft_twins.random_params(method))
   ours = delta.prefix["dec_self"]
@@ -149,7 +151,7 @@ def test_a_control_has_the_norms_of_keys_and_values():
   for a, b in ((ours.key, theirs.key), (ours.value, theirs.value)):
     assert not np.allclose(a, b, atol=0.1)
     norms = [np.linalg.norm(x, axis=(3, 4)) for x in (a, b)]
-    np.testing.assert_allclose(*norms, rtol=1e-5)
+    np.testing.assert_allclose(*norms, **tolerance["sum"])
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])

@@ -95,8 +95,8 @@ def test_mean_f1_by_hand_counts_an_absent_class_as_zero():
   assert got["mean_3class_f1"] == pytest.approx(100 * (class_0 + 2 / 3) / 3)
 
 
-@given(binary)
-def test_matthews_equals_the_correlation_of_the_indicators(pairs):
+@given(pairs=binary)
+def test_matthews_equals_the_correlation_of_the_indicators(pairs, tolerance):
   """For two legal classes it is Pearson's correlation of the 0/1 labels."""
   targets, predictions = map(list, zip(*pairs, strict=True))
   got = classification.matthews(targets, predictions)["matthews_corrcoef"]
@@ -107,7 +107,7 @@ def test_matthews_equals_the_correlation_of_the_indicators(pairs):
     assert got == 0.0
     return
   expected = 100 * np.corrcoef(targets, predictions)[0, 1]
-  assert got == pytest.approx(expected, abs=1e-9)
+  assert got == pytest.approx(expected, abs=tolerance["double"]["atol"])
 
 
 def test_label_statistics_by_hand():
