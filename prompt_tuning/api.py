@@ -106,7 +106,7 @@ def load_model(
 
   Raises:
     CheckpointError: no checkpoint, a damaged one, or one of another size.
-    ValueError: an unknown size, or no vocabulary.
+    ValueError: an unknown size, no vocabulary, or another model's.
   """
   if vocabulary_path is None and str(path).startswith(embedded.SCHEME):
     vocabulary_path = str(path)
@@ -116,6 +116,7 @@ def load_model(
     config = sizes.infer_config(checkpoint)
   else:
     config = t5_config.get(size)
+  vocabulary.check_fits(config.vocab_size)
   config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
   if prompts.PARAMETER in checkpoint.params:
     logger.warning(
@@ -317,7 +318,7 @@ class Model:
     found = spec.task(_name(task))
     if examples is None:
       data = self._dataset(found.name, None, cache_dir)
-      feed.open_vocabulary(data)
+      feed.open_vocabulary(data, self.predictor.config.vocab_size)
       (dataset,) = feed.eval_sets(data, found.name, data_dir)
     else:
       asked = self.predictor.encode([str(e[spec.INPUTS]) for e in examples])

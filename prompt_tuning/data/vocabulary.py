@@ -5,7 +5,9 @@ extra_ids=100)`, asserted by a test.
 """
 
 import functools
+import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +22,10 @@ ENVIRONMENT_VARIABLE = "PROMPT_TUNING_VOCABULARY"
 _PUBLISHED = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
 
 _pb2: Any = sentencepiece_model_pb2  # generated code: no types
+# As seqio writes them, and as other tools do.
+_SENTINEL = re.compile("▁?<extra_id_([0-9]+)>")
+
+logger = logging.getLogger(__name__)
 
 _configured: str | None = None
 
@@ -85,9 +91,12 @@ class Vocabulary:
   Attributes:
     path: the SentencePiece model file.
     size: ids in all, 32,100 for T5: pieces, then sentinels. The embedding table
-      has more rows (32,128).
-    sha256: of the model file's bytes and the number of sentinels; part of every
-      cache key.
+      has more rows (32,128), see `check_fits`.
+    processor: SentencePiece's own.
+    model_proto: the SentencePiece model, serialised, with its sentinels: the
+      same for a file that holds them and for one that does not.
+    sha256: of the model file's bytes, or of what they are without sentinels,
+      and the number of sentinels; part of every cache key.
   """
 
   pad_id = types.PAD_ID
@@ -102,17 +111,21 @@ class Vocabulary:
       )
     self.path = path
     content = epath.Path(path).read_bytes()
+    model = _parse(content, path)
+    if _drop_sentinels(model, path):
+      content = model.SerializeToString()
     self.sha256 = files.sha256(content + b"%d" % EXTRA_IDS)
-    self._processor = _with_sentinels(content, path)
-    self.size = self._processor.GetPieceSize()
+    self.model_proto = _with_sentinels(model)
+    self.processor = _processor(self.model_proto, path)
+    self.size = self.processor.GetPieceSize()
 
   def encode(self, text: str) -> list[int]:
     """Return the ids of a text, without EOS."""
-    return list(self._processor.EncodeAsIds(text))
+    return list(self.processor.EncodeAsIds(text))
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of many texts, each without EOS, on all cores."""
-    return list(self._processor.EncodeAsIds(list(texts)))
+    return list(self.processor.EncodeAsIds(list(texts)))
 
   def decode(self, ids: Iterable[int]) -> str:
     """Return the text up to the first EOS.
@@ -129,7 +142,7 @@ class Vocabulary:
       if token == self.eos_id:
         break
       clean.append(int(token) if token < self.size else self.unk_id)
-    return str(self._processor.DecodeIds(clean))
+    return str(self.processor.DecodeIds(clean))
 
   def pieces(self, ids: Iterable[int]) -> list[str]:
     """Return the piece of every id, for people to read.
@@ -137,7 +150,7 @@ class Vocabulary:
     Args:
       ids: integers below `size`.
     """
-    return [self._processor.IdToPiece(int(token)) for token in ids]
+    return [self.processor.IdToPiece(int(token)) for token in ids]
 
   def sentinel(self, index: int) -> int:
     """Return the id of `<extra_id_index>`, counted down from the last id.
@@ -149,22 +162,124 @@ class Vocabulary:
       raise ValueError(f"Sentinels are 0 to {EXTRA_IDS - 1}, got {index}.")
     return self.size - 1 - index
 
+  def check_fits(self, rows: int) -> None:
+    """Insist that this can be the vocabulary of a model.
 
-def _with_sentinels(
-  content: bytes, path: str
-) -> sentencepiece.SentencePieceProcessor:
+    A table has a few rows more than there are ids (T5: 32,128 for 32,100). One
+    of twice as many is another model's, most likely: a warning says so.
+
+    Args:
+      rows: of the model's embedding table.
+
+    Raises:
+      ValueError: an id without a row.
+    """
+    sizes = (
+      f"{self.path} has {self.size:,} ids, sentinels included, and the model's "
+      f"embedding table has {rows:,} rows"
+    )
+    if self.size > rows:
+      raise ValueError(
+        f"{sizes}: every id needs one. This is another model's vocabulary, or "
+        "the table was pruned. Set VOCABULARY_FILE (vocabulary_path) to the "
+        "file that the model was trained with, or take a model with as many "
+        "rows."
+      )
+    if rows >= 2 * self.size:
+      _warn_once(
+        f"{sizes}. If the file is another model's, answers mean nothing: check "
+        "VOCABULARY_FILE (vocabulary_path)."
+      )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+  logger.warning("%s", text)
+
+
+def normal_form(model_proto: bytes, path: str) -> bytes:
+  """Give a model the sentinels that it lacks, and all of them seqio's form.
+
+  Args:
+    model_proto: a serialised SentencePiece model.
+    path: where it comes from, for errors.
+
+  Returns:
+    The model, serialised. Equal ones have the same pieces under the same ids.
+
+  Raises:
+    ValueError: not a model, or one with other sentinels than T5's.
+  """
+  model = _parse(model_proto, path)
+  _drop_sentinels(model, path)
+  return _with_sentinels(model)
+
+
+def _parse(content: bytes, path: str) -> Any:
+  if not content:
+    raise ValueError(
+      f"{path} is empty; expected a SentencePiece model, such as {_PUBLISHED}."
+    )
   try:
     model = _pb2.ModelProto.FromString(content)
   except Exception as error:  # protobuf's DecodeError, by whichever backend
     raise ValueError(f"{path} is not a SentencePiece model.") from error
+  if not model.pieces:
+    raise ValueError(f"{path} is not a SentencePiece model: it has no pieces.")
+  return model
+
+
+def _drop_sentinels(model: Any, path: str) -> bool:
+  """Take sentinels off a model, where it holds T5's; say whether it did.
+
+  Their type does not matter, nor the blank before them: as users' symbols or
+  as control symbols they have the same ids.
+  """
+  numbers = {
+    token: int(match[1])
+    for token, piece in enumerate(model.pieces)
+    if "<extra_id_" in piece.piece
+    and (match := _SENTINEL.fullmatch(piece.piece))
+  }
+  size = len(model.pieces)
+  expected = {size - 1 - k: k for k in range(EXTRA_IDS)}
+  if numbers and numbers != expected:
+    wrong = min(
+      token
+      for token in numbers.keys() | expected.keys()
+      if numbers.get(token) != expected.get(token)
+    )
+    raise ValueError(
+      f"{path}: {len(numbers)} of {size} pieces are sentinels, and id {wrong} "
+      f"is {model.pieces[wrong].piece}. Expected no sentinels, or "
+      f"{EXTRA_IDS} as the last pieces, <extra_id_{EXTRA_IDS - 1}> first and "
+      f"<extra_id_0> last, as in {_PUBLISHED}."
+    )
+  if numbers:
+    del model.pieces[-EXTRA_IDS:]
+  return bool(numbers)
+
+
+def _with_sentinels(model: Any) -> bytes:
   for index in reversed(range(EXTRA_IDS)):
     model.pieces.add(
       piece=f"▁<extra_id_{index}>",
       score=0.0,
       type=_pb2.ModelProto.SentencePiece.USER_DEFINED,
     )
+  return bytes(model.SerializeToString())
+
+
+def _processor(
+  model_proto: bytes, path: str
+) -> sentencepiece.SentencePieceProcessor:
   processor = sentencepiece.SentencePieceProcessor()
-  processor.LoadFromSerializedProto(model.SerializeToString())
+  try:
+    processor.LoadFromSerializedProto(model_proto)
+  except RuntimeError as error:
+    raise ValueError(
+      f"{path} is not a SentencePiece model that can be used: {error}"
+    ) from error
   ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
   t5_ids = (types.PAD_ID, types.EOS_ID, types.UNK_ID)
   if ids != t5_ids:

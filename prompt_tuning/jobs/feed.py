@@ -19,10 +19,24 @@ from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import Run
 
 
-def open_vocabulary(dataset: Dataset) -> Vocabulary:
-  """Load the vocabulary of a data set, and let token caches use it too."""
+def open_vocabulary(dataset: Dataset, rows: int) -> Vocabulary:
+  """Load the vocabulary of a data set, and let token caches use it too.
+
+  Args:
+    dataset: names its file.
+    rows: of the model's embedding table.
+
+  Returns:
+    The vocabulary.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: no vocabulary, or none of this model.
+  """
   vocabulary.configure(dataset.vocabulary_file)
-  return vocabulary.load()
+  opened = vocabulary.load()
+  opened.check_fits(rows)
+  return opened
 
 
 def train_batches(

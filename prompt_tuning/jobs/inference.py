@@ -42,7 +42,7 @@ def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
     CheckpointError: something cannot be read.
   """
   mesh = job.mesh.build()
-  vocabulary = feed.open_vocabulary(dataset)
+  vocabulary = feed.open_vocabulary(dataset, job.model.vocab_size)
   model = backbone.load(
     job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
   )

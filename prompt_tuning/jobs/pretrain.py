@@ -94,7 +94,7 @@ def _check(job: PretrainJob, stage: Stage) -> None:
   """Tokenise a stage's text; refuse what could not be trained on."""
   experiment = job.train_job(stage).experiment
   dataset = experiment.dataset
-  feed.open_vocabulary(dataset)
+  feed.open_vocabulary(dataset, job.model.vocab_size)
   check_fills_a_batch(stage, feed.load(dataset, dataset.names[0], None))
   # What does not fit into rows, or rows not onto the devices, shows here.
   nowhere = identity.placements_of((), 1)

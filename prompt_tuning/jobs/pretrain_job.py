@@ -124,12 +124,7 @@ class PretrainJob:
         "with a name of its own."
       )
     vocabulary = vocabularies.load(self.vocabulary_file)
-    if vocabulary.size > self.model.vocab_size:
-      raise ValueError(
-        f"{vocabulary.path} has {vocabulary.size} ids, sentinels included, but "
-        f"the model has {self.model.vocab_size} rows; take a MODEL with as "
-        "many rows, or another VOCABULARY_FILE."
-      )
+    vocabulary.check_fits(self.model.vocab_size)
 
   @property
   def texts(self) -> tuple[corpus.Text, ...]:

@@ -83,7 +83,9 @@ def train(
   runs, tuners = experiment.runs, experiment.tuners
   files.ensure_writable(output.model_dir, "MODEL_DIR")
   mesh, rules = job.source.mesh.build(), job.source.mesh.rules
-  vocabulary = feed.open_vocabulary(experiment.dataset)
+  vocabulary = feed.open_vocabulary(
+    experiment.dataset, experiment.model.vocab_size
+  )
   source = model or _open(job.source.initial_checkpoint_path)
   start_step = _start_step(job.duration, source)
   num_steps = job.duration.num_steps(start_step)

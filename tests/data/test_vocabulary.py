@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import pathlib
 import subprocess
 import sys
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2 as pb2
 
 from prompt_tuning.data import vocabulary
 
@@ -146,6 +148,10 @@ def test_where_the_path_comes_from(monkeypatch):
 def test_errors_name_the_file(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"absent\.model"):
     vocabulary.load(str(tmp_path / "absent.model"))
+  empty = tmp_path / "empty.model"
+  empty.touch()
+  with pytest.raises(ValueError, match=r"empty\.model is empty; expected"):
+    vocabulary.load(str(empty))
   broken = tmp_path / "broken.model"
   broken.write_text("not a model")
   with pytest.raises(ValueError, match=r"broken\.model is not a Sentence"):
@@ -153,8 +159,6 @@ def test_errors_name_the_file(tmp_path):
 
 
 def test_refuses_special_ids_other_than_t5s(tmp_path):
-  from sentencepiece import sentencepiece_model_pb2 as pb2
-
   model = pb2.ModelProto()
   kinds = pb2.ModelProto.SentencePiece
   for piece, kind in (
@@ -168,6 +172,82 @@ def test_refuses_special_ids_other_than_t5s(tmp_path):
   path.write_bytes(model.SerializeToString())
   with pytest.raises(ValueError, match=r"have ids \(-1, 2, 0\); T5's have"):
     vocabulary.load(str(path))
+
+
+def with_pieces(path, tmp_path, pieces, kind="USER_DEFINED"):
+  """Write a copy of a vocabulary that holds more pieces."""
+  model = pb2.ModelProto.FromString(pathlib.Path(path).read_bytes())
+  for piece in pieces:
+    code = getattr(pb2.ModelProto.SentencePiece, kind)
+    model.pieces.add(piece=piece, score=0.0, type=code)
+  copy = tmp_path / "with_sentinels.model"
+  copy.write_bytes(model.SerializeToString())
+  return str(copy)
+
+
+def sentinels(first, last, blank="▁"):
+  step = 1 if last > first else -1
+  return [f"{blank}<extra_id_{k}>" for k in range(first, last + step, step)]
+
+
+@pytest.mark.parametrize("kind", ["USER_DEFINED", "CONTROL", "NORMAL"])
+@pytest.mark.parametrize("blank", ["▁", ""])
+def test_sentinels_in_the_file_are_not_added_again(
+  vocabulary_file, tmp_path, kind, blank
+):
+  """T5's published `cc_all.32000.100extra` and mT5's hold them."""
+  plain = vocabulary.load(vocabulary_file)
+  path = with_pieces(vocabulary_file, tmp_path, sentinels(99, 0, blank), kind)
+  held = vocabulary.Vocabulary(path)
+  assert held.size == plain.size
+  assert held.model_proto == plain.model_proto
+  for text in HARD:
+    ids = plain.encode(text)
+    assert held.encode(text) == ids
+    assert held.decode(ids) == plain.decode(ids)
+  # What was cached or trained with the other file goes on with this one.
+  assert held.sha256 == plain.sha256
+
+
+def test_a_published_file_with_sentinels(
+  published_vocabulary_file, shared_data, real_texts
+):
+  plain = vocabulary.load(published_vocabulary_file)
+  folder = shared_data / "t5_vocab" / "with_sentinels"
+  held = vocabulary.load(str(folder / "sentencepiece.model"))
+  assert held.size == 32_100
+  assert held.sentinel(0) == 32_099
+  assert held.encode_batch(real_texts) == plain.encode_batch(real_texts)
+
+
+@pytest.mark.parametrize(
+  ("pieces", "message"),
+  [
+    (sentinels(0, 99), r"100 of 4096 pieces.*id 3996 is ▁<extra_id_0>"),
+    (sentinels(49, 0), r"50 of 4046 pieces are sentinels, and id 3946 is"),
+    (sentinels(199, 0), r"200 of 4196 pieces.*id 3996 is ▁<extra_id_199>"),
+    ([*sentinels(99, 0), "more"], r"100 of 4097 pieces.*id 3996 is"),
+    ([*sentinels(99, 1), "<extra_id_1>"], "as the last pieces"),
+  ],
+)
+def test_sentinels_under_other_ids_are_an_error(
+  vocabulary_file, tmp_path, pieces, message
+):
+  path = with_pieces(vocabulary_file, tmp_path, pieces)
+  with pytest.raises(ValueError, match=message):
+    vocabulary.Vocabulary(path)
+
+
+def test_a_vocabulary_that_does_not_fit_the_model(vocab, caplog):
+  vocab.check_fits(vocab.size)
+  vocab.check_fits(vocab.size + 28)
+  assert not caplog.text
+  sizes = f"{vocab.size:,} ids, .* {vocab.size - 1:,} rows: every id needs one"
+  with pytest.raises(ValueError, match=sizes):
+    vocab.check_fits(vocab.size - 1)
+  for _ in range(2):
+    vocab.check_fits(250_112)
+  assert caplog.text.count("250,112 rows. If the file is another model's") == 1
 
 
 def test_imports_no_tensorflow(path):

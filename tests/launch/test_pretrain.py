@@ -472,7 +472,8 @@ ADAPTATION = "--gin.lm_adaptation/pretraining.Stage"
     ),
     (
       ["--gin.models.T5Config.vocab_size=128"],
-      f"has {VOCABULARY_SIZE} ids, sentinels included, but the model has 128",
+      f"{VOCABULARY_SIZE} ids, sentinels included, and the model's embedding "
+      "table has 128 rows",
     ),
     (["--gin.VOCABULARY_FILE='nowhere.model'"], "No vocabulary file nowhere"),
     (

@@ -3,9 +3,15 @@
 import gzip
 import json
 import os
+import pathlib
+import re
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2 as pb2
 
+from prompt_tuning import api
+from prompt_tuning.checkpoints import backbone
+from prompt_tuning.core import embedded
 from prompt_tuning.data import skills, vocabulary
 from prompt_tuning.launch import main
 from tests.failing_files import Disk, full_disk
@@ -28,6 +34,19 @@ def folder(tmp_path, monkeypatch):
 
 FILES = ("a.txt", "b.jsonl", "c.txt.gz")
 SIZE = str(VOCABULARY_SIZE)
+
+
+SIZES = r"4,097 ids, sentinels included, .* has 4,096 rows: every id needs one"
+
+
+@pytest.fixture
+def larger(folder, vocabulary_file):
+  """The embedded model's vocabulary with one more piece."""
+  model = pb2.ModelProto.FromString(pathlib.Path(vocabulary_file).read_bytes())
+  model.pieces.add(piece="▁one_more_piece", score=-20.0)
+  path = folder / "larger.model"
+  path.write_bytes(model.SerializeToString())
+  return path
 
 
 def run(*argv):
@@ -110,3 +129,46 @@ def test_input_and_output_are_needed(capsys):
   with pytest.raises(SystemExit, match="2"):
     run("--input", "a.txt")
   assert "--output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("command", "run"),
+  [
+    ("train", "prompt_finetune"),
+    ("eval", "prompt_eval"),
+    ("infer", "prompt_infer"),
+    ("score", "prompt_score"),
+  ],
+)
+def test_another_models_vocabulary_is_refused_before_the_model_is_read(
+  command, run, larger, folder, task_gin, capsys, monkeypatch
+):
+  """Its ids have no rows: answers were empty, scores and losses NaN."""
+  monkeypatch.setattr(backbone, "load", None)
+  places = ["INFER_OUTPUT_DIR='out'", "PROMPT_FILE=None"]
+  if command == "train":
+    places = ["MODEL_DIR='run'", "TRAIN_STEPS=9001"]
+    places.append("TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 9}")
+  elif command == "eval":
+    places[0] = "EVAL_OUTPUT_DIR='out'"
+  else:
+    places.append("INFER_SPLIT='validation'")
+  if command != "train":
+    places.append("CHECKPOINT_PATH='embedded:ladder_1'")
+  argv = [
+    "--gin_file=models/embedded_prompt.gin",
+    "--gin_file=prompts/from_class_labels.gin",
+    f"--gin_file=runs/{run}.gin",
+    f"--gin_file={task_gin}",
+    f"--gin.TOKEN_CACHE_DIR='{folder / 'cache'}'",
+    f"--gin.VOCABULARY_FILE='{larger}'",
+    *(f"--gin.{place}" for place in places),
+  ]
+  assert main.main([command, *argv]) == 2
+  error = capsys.readouterr().err
+  assert re.search(SIZES, error), error
+
+
+def test_another_models_vocabulary_in_python(larger):
+  with pytest.raises(ValueError, match=SIZES):
+    api.load_model(embedded.DEFAULT, str(larger))

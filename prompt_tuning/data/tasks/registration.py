@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import seqio
+from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning.data import preprocessors, spec, vocabulary
 
 # tf.data.Dataset -> tf.data.Dataset
 Preprocessor = Callable[..., Any]
+
+_pb2: Any = sentencepiece_model_pb2  # generated code: no types
 
 
 class ConfiguredVocabulary(seqio.SentencePieceVocabulary):
@@ -18,17 +21,50 @@ class ConfiguredVocabulary(seqio.SentencePieceVocabulary):
   see `prompt_tuning.data.vocabulary.resolve`.
   """
 
+  _model: Any
+  _sentencepiece_model_file: str
+
   def __init__(self) -> None:
     super().__init__("", extra_ids=vocabulary.EXTRA_IDS)
-    self._resolved = ""
 
   def _model_context(self) -> Any:
     path = vocabulary.resolve()
-    if path != self._resolved:
-      vocabulary.load(path)  # its errors say more than TensorFlow's
-      self._resolved = self._sentencepiece_model_file = path
-      self._model = None
-    return super()._model_context()
+    if self._model is None or path != self._sentencepiece_model_file:
+      loaded = vocabulary.load(path)
+      self._model = seqio.vocabularies._ModelContext(
+        tokenizer=loaded.processor, sp_model=loaded.model_proto
+      )
+      self._sentencepiece_model_file = path
+    return self._model
+
+  def __eq__(self, other: object) -> bool:
+    """Say whether a vocabulary of seqio's gives every text the same ids.
+
+    T5X compares a task's with its model's, which reads a file that holds the
+    sentinels already, or lets seqio add them.
+    """
+    if self is other:
+      return True
+    if not isinstance(other, seqio.SentencePieceVocabulary):
+      return False
+    ours, theirs = self.sp_model, other.sp_model
+    if ours == theirs or self.vocab_size != other.vocab_size:
+      return ours == theirs
+    try:
+      form = vocabulary.normal_form(theirs, other.sentencepiece_model_file)
+    except ValueError:  # other sentinels
+      return False
+    return _decisive(ours) == _decisive(form)
+
+  # Two of them may become equal when the file is chosen.
+  __hash__ = None  # type: ignore[assignment]
+
+
+def _decisive(model_proto: bytes) -> tuple[Any, ...]:
+  """Take what decides ids from a model; how it was trained does not."""
+  model = _pb2.ModelProto.FromString(model_proto)
+  pieces = [(piece.piece, piece.type, piece.score) for piece in model.pieces]
+  return pieces, model.normalizer_spec, model.denormalizer_spec
 
 
 VOCABULARY = ConfiguredVocabulary()

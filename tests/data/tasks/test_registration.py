@@ -77,6 +77,30 @@ def test_without_a_vocabulary_the_error_says_so(monkeypatch):
     registration.ConfiguredVocabulary().encode("a")
 
 
+def test_vocabularies_are_equal_when_their_pieces_are(
+  words, vocabulary_file, tmp_path
+):
+  """T5X asks: "Model and Task vocabularies do not match"."""
+  ours, tasks = registration.ConfiguredVocabulary(), registration.VOCABULARY
+  assert ours == tasks
+  held = tmp_path / "with_sentinels.model"
+  held.write_bytes(words.model_proto)
+  t5x = seqio.SentencePieceVocabulary
+  for model in (t5x(str(held)), t5x(vocabulary_file, extra_ids=100)):
+    assert ours == model
+    assert model == ours
+  for model in (
+    t5x(vocabulary_file),
+    t5x(vocabulary_file, extra_ids=100, reverse_extra_ids=False),
+    seqio.ByteVocabulary(),
+  ):
+    assert ours != model
+    assert model != ours
+  # Every task's vocabulary follows the file that is chosen last.
+  vocabulary.configure(str(held))
+  assert ours == t5x(vocabulary_file, extra_ids=100)
+
+
 def dataset_of(name, rows, **lengths):
   """Run a task to the end on given rows."""
   task = registry.get(name)
