@@ -78,7 +78,9 @@ def build(
     encoder_length=PROMPT,
     encoder_init=initializers.UNIFORM_PAPER,
   )
-  context = initializers.Context(params["token_embedder"]["embedding"])
+  context = initializers.InitializerContext(
+    params["token_embedder"]["embedding"]
+  )
   tuned = bank.init_bank(
     [tuner] * len(runs),
     [jax.random.key(run) for run in runs],

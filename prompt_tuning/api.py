@@ -54,7 +54,7 @@ from prompt_tuning.jobs.train_job import (
 from prompt_tuning.jobs.tuning_result import Trained
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
-from prompt_tuning.models.t5.decoding import Method
+from prompt_tuning.models.t5.decoding import DecodingMethod
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
   Initializer,
@@ -209,7 +209,7 @@ class Model:
     prompt: Prompts = None,
     *,
     length: int = DECODE_LENGTH,
-    method: Method | None = None,
+    method: DecodingMethod | None = None,
     seed: int = 0,
   ) -> list[str]:
     """Answer every text.
@@ -315,14 +315,14 @@ class Model:
     Returns:
       Metrics in percent, see `infer.evaluate.Result`.
     """
-    found = spec.task(_name(task))
+    task_spec = spec.task(_name(task))
     if examples is None:
-      data = self._dataset(found.name, None, cache_dir)
+      data = self._dataset(task_spec.name, None, cache_dir)
       feed.open_vocabulary(data, self.predictor.config.vocab_size)
-      (dataset,) = feed.eval_sets(data, found.name, data_dir)
+      (dataset,) = feed.eval_sets(data, task_spec.name, data_dir)
     else:
       asked = self.predictor.encode([str(e[spec.INPUTS]) for e in examples])
-      dataset = EvalSet(found, asked.rows, examples)
+      dataset = EvalSet(task_spec, asked.rows, examples)
     jobs = [Job(dataset, self._run_id(prompt))]
     return dict(Evaluator(self.predictor, jobs, listed(by))()[0].metrics)
 

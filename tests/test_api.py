@@ -35,7 +35,7 @@ from prompt_tuning.jobs import identity, load, train
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.tuners import bank
-from prompt_tuning.tuners.initializers import Context, Uniform
+from prompt_tuning.tuners.initializers import InitializerContext, Uniform
 from prompt_tuning.tuners.prompt import Prompt
 
 CONFIG = T5Config(
@@ -219,7 +219,7 @@ def test_prompts_of_any_kind_and_place(plain, model, tolerance):
 
 def saved_run(params, *tuners):
   """Prompts as `train` saves them: placements and fingerprint beside them."""
-  context = Context(np.ones((4, CONFIG.emb_dim), np.float32))
+  context = InitializerContext(np.ones((4, CONFIG.emb_dim), np.float32))
   keys = [jax.random.key(seed) for seed in range(len(tuners))]
   made = bank.init_bank(tuners, keys, [context] * len(tuners))
   described = {

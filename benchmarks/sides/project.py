@@ -144,7 +144,7 @@ def _program(
   )
 
   def draw(table: Array) -> Params:
-    context = initializers.Context(table)
+    context = initializers.InitializerContext(table)
     return bank.init_bank([tuner], [jax.random.key(0)], [context]).params
 
   drawn = jax.eval_shape(draw, shapes["token_embedder"]["embedding"])

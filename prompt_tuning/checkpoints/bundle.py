@@ -131,11 +131,11 @@ def read(path: str | os.PathLike[str]) -> Bundle:
   folder = pathlib.Path(path)
   manifest = _read_manifest(folder)
   digests = manifest["files"]
-  found = {name: _digest(folder / name) for name in digests}
+  hashes = {name: _digest(folder / name) for name in digests}
   damaged = [
-    Mismatch(name, f"sha256 {digests[name]}", str(found[name]))
+    Mismatch(name, f"sha256 {digests[name]}", str(hashes[name]))
     for name in digests
-    if digests[name] != found[name]
+    if digests[name] != hashes[name]
   ]
   if damaged:
     raise CheckpointError(folder, damaged, "The bundle is damaged.")
@@ -278,8 +278,8 @@ def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   if not known or not isinstance(manifest.get("files"), dict):
     raise unreadable(folder / _MANIFEST, f"format {FORMAT!r}", "something else")
   if manifest.get("version") != VERSION:
-    found = f"version {manifest.get('version')}"
-    raise unreadable(folder / _MANIFEST, f"version {VERSION}", found)
+    version = f"version {manifest.get('version')}"
+    raise unreadable(folder / _MANIFEST, f"version {VERSION}", version)
   if manifest.get("digest") != _manifest_digest(manifest):
     raise unreadable(folder / _MANIFEST, "the digest it names", "another one")
   names = [n for n in manifest["files"] if n not in (_TRAINABLE, _RESUME)]

@@ -107,8 +107,8 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
     raise unreadable(folder, _ARRAYS, describe(error)) from error
   digest = files.sha256(data)
   if digest != manifest.get("sha256"):
-    wrong = Mismatch(_ARRAYS, f"sha256 {manifest.get('sha256')}", digest)
-    raise CheckpointError(folder, [wrong], "The delta is damaged.")
+    mismatch = Mismatch(_ARRAYS, f"sha256 {manifest.get('sha256')}", digest)
+    raise CheckpointError(folder, [mismatch], "The delta is damaged.")
   try:
     arrays = safetensors.numpy.load(data)
     delta = algebra.from_named_leaves(arrays)
@@ -151,8 +151,8 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
   if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
     raise unreadable(folder / _MANIFEST, f"format {FORMAT!r}", "something else")
   if manifest.get("version") != VERSION:
-    found = f"version {manifest.get('version')}"
-    raise unreadable(folder / _MANIFEST, f"version {VERSION}", found)
+    version = f"version {manifest.get('version')}"
+    raise unreadable(folder / _MANIFEST, f"version {VERSION}", version)
   if not isinstance(manifest.get("about"), dict):
     raise unreadable(folder / _MANIFEST, "a mapping `about`", "something else")
   return manifest

@@ -26,10 +26,10 @@ def fingerprint(params: Params) -> str:
   Returns:
     16 hexadecimal digits.
   """
-  parts: dict[str, bytes] = {}
+  samples_by_path: dict[str, bytes] = {}
   for path, leaf in tree.flatten(params).items():
-    parts |= samples(path, leaf)
-  return of_samples(parts)
+    samples_by_path |= samples(path, leaf)
+  return of_samples(samples_by_path)
 
 
 def samples(path: str, leaf: Array) -> dict[str, bytes]:
@@ -48,10 +48,10 @@ def samples(path: str, leaf: Array) -> dict[str, bytes]:
   }
 
 
-def of_samples(parts: Mapping[str, bytes]) -> str:
+def of_samples(samples_by_path: Mapping[str, bytes]) -> str:
   """Identify a backbone by the samples of all its arrays, see `samples`."""
   digest = hashlib.sha256()
-  for path, part in sorted(parts.items()):
+  for path, part in sorted(samples_by_path.items()):
     digest.update(path.encode() + part)
   return digest.hexdigest()[:16]
 
@@ -92,18 +92,18 @@ def _unstacked(path: str, leaf: Array) -> dict[str, Array]:
 def _sample(leaf: Array | np.ndarray) -> np.ndarray:
   """Take evenly spread values of an array of any size, [<= 256] float32."""
   index = np.linspace(0, leaf.size - 1, min(leaf.size, _SAMPLES)).astype(int)
-  places = np.unravel_index(index, leaf.shape)
+  indices = np.unravel_index(index, leaf.shape)
   if isinstance(leaf, jax.Array) and not _on_this_cpu(leaf):
-    picked = np.asarray(_pick(leaf, places))
+    picked = np.asarray(_pick(leaf, indices))
   else:
     # A view: nothing is copied, and nothing compiled for every shape.
-    picked = np.asarray(leaf)[places]
+    picked = np.asarray(leaf)[indices]
   return picked.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
 @jax.jit
-def _pick(leaf: Array, places: tuple[np.ndarray, ...]) -> Array:
-  return leaf[places]
+def _pick(leaf: Array, indices: tuple[np.ndarray, ...]) -> Array:
+  return leaf[indices]
 
 
 def _on_this_cpu(leaf: jax.Array) -> bool:

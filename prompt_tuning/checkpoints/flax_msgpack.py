@@ -123,10 +123,10 @@ class _Walker:
     self.end = os.fstat(file.fileno()).st_size
     self.nodes = 0
 
-  def node(self, where: tuple[str, ...]) -> Any:
-    """Read one node at the tree path `where`."""
+  def node(self, path: tuple[str, ...]) -> Any:
+    """Read one node at the tree path `path`."""
     self.nodes += 1
-    if self.nodes > _MAX_NODES or len(where) > _MAX_DEPTH:
+    if self.nodes > _MAX_NODES or len(path) > _MAX_DEPTH:
       raise ValueError(f"more than {_MAX_NODES} nodes or {_MAX_DEPTH} levels")
     kind, value = self.header()
     match kind:
@@ -135,12 +135,12 @@ class _Walker:
       case "str":
         return self.text(value)
       case "ext":
-        return self.extension(value, where)
+        return self.extension(value, path)
       case "map":
-        return self.map(value, where)
+        return self.map(value, path)
       case "array":
-        return [self.node((*where, str(i))) for i in range(value)]
-    raise ValueError(f"{kind} at {'/'.join(where)!r}")
+        return [self.node((*path, str(i))) for i in range(value)]
+    raise ValueError(f"{kind} at {'/'.join(path)!r}")
 
   def header(self) -> tuple[str, Any]:
     """Read a type byte, and the number or the length that follows it."""
@@ -182,35 +182,35 @@ class _Walker:
       raise ValueError(f"a string of {count} bytes")
     return self.take(count).decode("utf-8")
 
-  def map(self, count: int, where: tuple[str, ...]) -> Any:
+  def map(self, count: int, path: tuple[str, ...]) -> Any:
     """Read a map, or the array that a chunked one stands for."""
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for _ in range(count):
       kind, value = self.header()
       if kind != "str":
-        raise ValueError(f"a key that is no string below {'/'.join(where)!r}")
+        raise ValueError(f"a key that is no string below {'/'.join(path)!r}")
       key = self.text(value)
-      if key in found:
-        raise ValueError(f"{'/'.join((*where, key))!r} occurs twice")
-      found[key] = self.node((*where, key))
-    return self.unchunk(found, where) if CHUNKED in found else found
+      if key in mapping:
+        raise ValueError(f"{'/'.join((*path, key))!r} occurs twice")
+      mapping[key] = self.node((*path, key))
+    return self.unchunk(mapping, path) if CHUNKED in mapping else mapping
 
-  def extension(self, count: int, where: tuple[str, ...]) -> Any:
+  def extension(self, count: int, path: tuple[str, ...]) -> Any:
     """Read one of Flax's extension types, of `count` bytes."""
     code = self.number(">b")
     end = self.file.tell() + count
     if code == COMPLEX:
-      raise ValueError(f"a complex number at {'/'.join(where)!r}")
+      raise ValueError(f"a complex number at {'/'.join(path)!r}")
     if code not in (NDARRAY, NUMPY_SCALAR):
-      raise ValueError(f"extension type {code} at {'/'.join(where)!r}")
-    leaf = self.array(where)
+      raise ValueError(f"extension type {code} at {'/'.join(path)!r}")
+    leaf = self.array(path)
     if self.file.tell() != end:
-      raise ValueError(f"{'/'.join(where)!r} does not fill its {count} bytes")
+      raise ValueError(f"{'/'.join(path)!r} does not fill its {count} bytes")
     return leaf
 
-  def array(self, where: tuple[str, ...]) -> InlineLeaf:
+  def array(self, path: tuple[str, ...]) -> InlineLeaf:
     """Read an array's (shape, dtype, bytes), stepping over the bytes."""
-    name = ".".join(where)
+    name = ".".join(path)
     if self.header() != ("array", 3):
       raise ValueError(f"{name!r} is no (shape, dtype, bytes) triple")
     shape = self.shape(name)
@@ -239,11 +239,11 @@ class _Walker:
       raise ValueError(f"{name!r} has the shape {sizes}")
     return tuple(n for _, n in sizes)
 
-  def unchunk(self, found: Mapping[str, Any], where: tuple[str, ...]) -> Leaf:
+  def unchunk(self, mapping: Mapping[str, Any], path: tuple[str, ...]) -> Leaf:
     """Join the flat pieces of an array above Flax's 1 GiB limit."""
-    name = ".".join(where)
-    sizes = _counted(found.get("shape"))
-    leaves = _counted(found.get("chunks"))
+    name = ".".join(path)
+    sizes = _counted(mapping.get("shape"))
+    leaves = _counted(mapping.get("chunks"))
     if not leaves or not all(isinstance(x, InlineLeaf) for x in leaves):
       raise ValueError(f"{name!r} has chunks that are no arrays")
     if any(type(n) is not int or n < 0 for n in sizes):

@@ -55,7 +55,7 @@ def load(
   total = sum(leaf.nbytes for leaf in leaves.values())
   limit = max(int(total * _BUDGET_FRACTION), _BUDGET_FLOOR)
   arrays: dict[str, Array] = {}
-  wrong: list[Mismatch] = []
+  mismatches: list[Mismatch] = []
   in_flight: collections.deque[tuple[str, Future[Array]]] = collections.deque()
   free = limit
 
@@ -71,10 +71,10 @@ def load(
     except Exception as error:
       # Any library may have read it, and raise anything; the rest is still
       # read, so that one run of a damaged checkpoint tells all the damage.
-      wrong.append(damaged(name, leaves[name], error))
+      mismatches.append(damaged(name, leaves[name], error))
       arrays.clear()
     else:
-      if not wrong:
+      if not mismatches:
         arrays.update(convert(name, array) if convert else {name: array})
     free += share(name)
 
@@ -91,8 +91,8 @@ def load(
       )
     while in_flight:
       settle()
-  if wrong:
-    raise CheckpointError(path, sorted(wrong, key=lambda m: m.path))
+  if mismatches:
+    raise CheckpointError(path, sorted(mismatches, key=lambda m: m.path))
   return arrays if convert else {name: arrays[name] for name in leaves}
 
 

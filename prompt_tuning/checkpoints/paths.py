@@ -49,7 +49,7 @@ def inside(folder: str, name: str) -> str:
 def replacing(
   path: str | os.PathLike[str],
   overwrite: Overwrite = False,
-  own: Callable[[str], bool] = os.path.isfile,
+  is_ours: Callable[[str], bool] = os.path.isfile,
 ) -> Iterator[str]:
   """Write a file or a folder as `core.files` does, where one may be written.
 
@@ -57,7 +57,7 @@ def replacing(
     path: where it shall be.
     overwrite: what may be replaced of what is already there. An empty folder
       may, unless this is False.
-    own: recognises what the writer itself makes; by default any file.
+    is_ours: recognises what the writer itself makes; by default any file.
 
   Yields:
     A name in the same folder, free, for the body to create.
@@ -70,13 +70,13 @@ def replacing(
   if target.exists() and not overwrite:
     hint = "Choose another name, or allow overwriting it."
     raise unreadable(target, "a free name", "something already there", hint)
-  may_replace = overwrite if callable(overwrite) else own
+  may_replace = overwrite if callable(overwrite) else is_ours
   if target.exists() and not (_is_empty(target) or may_replace(str(target))):
     hint = "It is not replaced: delete it yourself, or choose another name."
-    found = "another file"
+    content = "another file"
     if target.is_dir():
-      found = f"a folder with {sorted(os.listdir(target))[:5]}"
-    raise unreadable(target, "something to replace", found, hint)
+      content = f"a folder with {sorted(os.listdir(target))[:5]}"
+    raise unreadable(target, "something to replace", content, hint)
   try:
     files.make_folder(target.parent)
     with files.replacing(target) as temporary:

@@ -61,23 +61,25 @@ def parse(key: str) -> tuple[str, int, str] | None:
 
 
 def targets(
-  sites: Iterable[str], places: Collection[tuple[str, int]]
+  sites: Iterable[str], site_layers: Collection[tuple[str, int]]
 ) -> list[str]:
   """Name modules as PEFT's `target_modules` does.
 
   Args:
     sites: `<sublayer>/<kernel>`s.
-    places: (site, layer) of all modules of an adapter.
+    site_layers: (site, layer) of all modules of an adapter.
 
   Returns:
     `q`, where every attention has it, and whole names of other modules.
   """
-  names, chosen = set(), set(sites)
-  for site in chosen:
+  names, all_sites = set(), set(sites)
+  for site in all_sites:
     sublayer, kernel = site.split("/")
     alike = MLP_SITES if sublayer in MLP_SITES else ATTENTION_SITES
-    whole = {module(site, layer) for other, layer in places if other == site}
-    is_everywhere = all(f"{other}/{kernel}" in chosen for other in alike)
+    whole = {
+      module(site, layer) for other, layer in site_layers if other == site
+    }
+    is_everywhere = all(f"{other}/{kernel}" in all_sites for other in alike)
     names |= {n.rpartition(".")[2] for n in whole} if is_everywhere else whole
   return sorted(names)
 
@@ -91,13 +93,13 @@ def modules(model: ModelShape) -> dict[tuple[str, int], str]:
   }
 
 
-def smallest(places: Collection[tuple[str, int]]) -> ModelShape:
+def smallest(site_layers: Collection[tuple[str, int]]) -> ModelShape:
   """Return the smallest model that has given (site, layer)s, without widths."""
   layers = {site[:3]: 0 for site in _SUBLAYERS}
-  for site, layer in places:
+  for site, layer in site_layers:
     layers[site[:3]] = max(layers[site[:3]], layer + 1)
   gates = ("wi_0", "wi_1")
-  gated = any(site.endswith(gates) for site, _ in places)
+  gated = any(site.endswith(gates) for site, _ in site_layers)
   return ModelShape(
     num_encoder_layers=layers["enc"],
     num_decoder_layers=max(layers["dec"], layers["cro"]),

@@ -45,7 +45,7 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
   params = checkpoint.params
   needed = (EMBEDDING, _BIAS, _QUERY, _MLP_OUT)
   broken = {mismatch.path for mismatch in checkpoint.broken}
-  wrong = [
+  mismatches = [
     missing(name, "a matrix")
     if leaf is None
     else Mismatch(name, "a matrix", str(leaf))
@@ -53,8 +53,8 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
     if name not in broken
     and ((leaf := params.get(name)) is None or not _is_matrix(leaf))
   ]
-  if wrong or broken.intersection(needed):
-    raise CheckpointError(checkpoint.path, [*checkpoint.broken, *wrong])
+  if mismatches or broken.intersection(needed):
+    raise CheckpointError(checkpoint.path, [*checkpoint.broken, *mismatches])
   config = _from_shapes(params, params.keys() | broken)
   for published in SIZES.values():
     if all(getattr(published, f) == getattr(config, f) for f in _SHAPE_FIELDS):
@@ -81,7 +81,7 @@ def contradictions(
     are as deep as encoders unless said otherwise), and nothing is told from a
     leaf that is absent or no matrix.
   """
-  found = {
+  sizes = {
     "num_layers": _layers(params, "encoder"),
     "num_decoder_layers": _layers(params, "decoder"),
   }
@@ -101,14 +101,14 @@ def contradictions(
     leaf = params.get(name)
     if leaf is not None and _is_matrix(leaf):
       pairs = zip(fields, leaf.shape, strict=True)
-      found |= {field: size for field, size in pairs if field not in found}
+      sizes |= {field: size for field, size in pairs if field not in sizes}
   return [
     Mismatch(
       f"{hf_config.FILE}:{field}",
       f"{size}, as the weights have",
       repr(claims[field]),
     )
-    for field, size in found.items()
+    for field, size in sizes.items()
     if claims.get(field) not in (None, size)
   ]
 

@@ -141,22 +141,22 @@ def all_damage(leaves: Mapping[str, Leaf]) -> list[Mismatch]:
   Returns:
     Every leaf whose bytes are damaged or missing, under its path.
   """
-  wrong: list[Mismatch] = []
+  mismatches: list[Mismatch] = []
   for path, leaf in leaves.items():
     try:
       leaf.read()
     except DamagedLeafError as error:
-      wrong += error.named(path)
-  return wrong
+      mismatches += error.named(path)
+  return mismatches
 
 
 def damaged(path: str, leaf: Leaf, error: BaseException) -> Mismatch:
   """Describe a leaf whose metadata is fine and whose bytes are not."""
   if isinstance(error, DamagedLeafError):
-    found = "; ".join(m.found for m in error.mismatches)
+    problem = "; ".join(m.found for m in error.mismatches)
   else:
-    found = describe(error)
-  return Mismatch(path, f"{leaf}, readable", found)
+    problem = describe(error)
+  return Mismatch(path, f"{leaf}, readable", problem)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,20 +114,20 @@ def open_leaves(
     for spec in specs.values()
   ]
   leaves: dict[str, Leaf] = {}
-  wrong = []
+  mismatches = []
   for name, future in zip(specs, opening, strict=True):
     if error := future.exception():
-      wrong.append(Mismatch(name, "an array", describe(error)))
+      mismatches.append(Mismatch(name, "an array", describe(error)))
       continue
     store = future.result()
     dtype = dtype_named(store.dtype.name)
     if dtype is None:
-      wrong.append(unsupported(name, store.dtype.name))
+      mismatches.append(unsupported(name, store.dtype.name))
     elif problem := _oversized_chunks(store) or _reversed_axes(store):
-      wrong.append(Mismatch(name, "an array", problem))
+      mismatches.append(Mismatch(name, "an array", problem))
     else:
       leaves[name] = _leaf(name, dtype, store)
-  return leaves, wrong
+  return leaves, mismatches
 
 
 def _leaf(name: str, dtype: np.dtype, store: Any) -> Leaf:

@@ -66,7 +66,7 @@ def match(
     CheckpointError: every missing, surplus, misnamed or misshapen leaf, and
       every pattern in `ignore` that no leaf has, and what is broken.
   """
-  found: dict[str, Leaf] = {}
+  matches: dict[str, Leaf] = {}
   wanted: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
   groups: dict[str, list[str]] = {}
   for name, struct in target.items():
@@ -79,30 +79,32 @@ def match(
   unwanted = [name for name in (*leaves, *bad) if name not in wanted]
   ignored = [n for n in unwanted if any(re.fullmatch(p, n) for p in ignore)]
   extra = [n for n in unwanted if n not in ignored and n not in bad]
-  wrong = _unused(ignore, unwanted)
-  wrong += [mismatch for mismatch in broken if mismatch.path not in ignored]
+  mismatches = _unused(ignore, unwanted)
+  mismatches += [
+    mismatch for mismatch in broken if mismatch.path not in ignored
+  ]
   absent = wanted.keys() - leaves.keys() - bad.keys()
   for name, (shape, dtype) in wanted.items():
     if name in bad:
       continue
     problem = _problem(name, shape, dtype, leaves.get(name), extra)
     if problem:
-      wrong.append(problem)
-  wrong += [
+      mismatches.append(problem)
+  mismatches += [
     surplus(n, str(leaves[n]), tree.nearest(n, absent).strip()) for n in extra
   ]
-  if wrong:
-    raise CheckpointError(path, sorted(wrong, key=lambda m: m.path), hint)
-  for name, parts in groups.items():
-    first = leaves[parts[0]] if parts else None
-    if parts == [name]:
-      found[name] = leaves[name]
+  if mismatches:
+    raise CheckpointError(path, sorted(mismatches, key=lambda m: m.path), hint)
+  for name, layers in groups.items():
+    first = leaves[layers[0]] if layers else None
+    if layers == [name]:
+      matches[name] = leaves[name]
     else:
-      shape = (len(parts), *target[name].shape[1:])
+      shape = (len(layers), *target[name].shape[1:])
       dtype = first.dtype if first else np.dtype(target[name].dtype)
-      stack = tuple(leaves[p] for p in parts)
-      found[name] = StackedLeaf(name, shape, dtype, stack)
-  return found
+      stack = tuple(leaves[p] for p in layers)
+      matches[name] = StackedLeaf(name, shape, dtype, stack)
+  return matches
 
 
 def _problem(

@@ -89,7 +89,7 @@ def _optimizer(file: str) -> Mapping[str, Any]:
 
 def _open_nodes(folder: str, nodes: Mapping[str, Any]) -> Opened:
   """Make a leaf of every node, which should stand for an array."""
-  wrong: list[Mismatch] = []
+  mismatches: list[Mismatch] = []
   leaves, specs = {}, {}
   for name, node in nodes.items():
     if isinstance(node, Leaf):
@@ -100,22 +100,22 @@ def _open_nodes(folder: str, nodes: Mapping[str, Any]) -> Opened:
       array = np.asarray(node)
       leaves[name] = ArrayLeaf(name, (), array.dtype, array)
     else:
-      wrong.append(Mismatch(name, "an array", repr(node)[:80]))
+      mismatches.append(Mismatch(name, "an array", repr(node)[:80]))
   located = {}
   for name, spec in specs.items():
     try:
       located[name] = stores.directory(_locate(folder, spec), spec["driver"])
     except CheckpointError as error:
-      wrong += error.named(name)
+      mismatches += error.named(name)
   opened, failed = stores.open_leaves(located)
-  wrong += failed
+  mismatches += failed
   for name, leaf in opened.items():
     contradiction = _contradiction(name, specs[name], leaf)
     if contradiction is None:
       leaves[name] = leaf
     else:
-      wrong.append(contradiction)
-  return dict(sorted(leaves.items())), wrong
+      mismatches.append(contradiction)
+  return dict(sorted(leaves.items())), mismatches
 
 
 def flat_nodes(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,8 +188,8 @@ def from_nodes(
   state = _below("state/", nodes)
   step = state.pop("step", None)
   if not target:
-    found = f"only {sorted(nodes)[:5]}" if nodes else "an empty tree"
-    raise unreadable(path, "model parameters under `target`", found)
+    content = f"only {sorted(nodes)[:5]}" if nodes else "an empty tree"
+    raise unreadable(path, "model parameters under `target`", content)
   known = ("target/", "state/")
   params, broken = opener(target)
   steps, no_step = opener({} if step is None else {_STEP: step})
@@ -197,9 +197,9 @@ def from_nodes(
   def open_state() -> Mapping[str, Leaf]:
     # None: a parameter that the optimizer did not touch.
     touched = {n: x for n, x in state.items() if x is not None}
-    leaves, wrong = opener(touched)
-    if wrong:
-      raise CheckpointError(path, wrong)
+    leaves, mismatches = opener(touched)
+    if mismatches:
+      raise CheckpointError(path, mismatches)
     return leaves
 
   return Checkpoint(

@@ -56,13 +56,13 @@ def write_t5x(
   Raises:
     CheckpointError: a leaf that T5X cannot read back, or no place to write.
   """
-  wrong = [
+  mismatches = [
     Mismatch(name, "floating point", str(leaf))
     for name, leaf in params.items()
     if not is_floating(leaf.dtype)
   ]
-  if wrong:
-    raise CheckpointError(path, wrong)
+  if mismatches:
+    raise CheckpointError(path, mismatches)
   if dtype is not None and dtype not in SAVE_DTYPES:
     raise CheckpointError(
       path, [Mismatch("dtype", "float32 or bfloat16", dtype.name)]

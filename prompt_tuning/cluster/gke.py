@@ -52,11 +52,11 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
+def plan(flags: argparse.Namespace, args: Sequence[str]) -> list[Command]:
   """Build the call of xpk.
 
   Args:
-    given: the launcher's flags.
+    flags: the launcher's flags.
     args: the program's.
 
   Returns:
@@ -65,17 +65,17 @@ def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
   Raises:
     ValueError: something that would not arrive as it is.
   """
-  words = program.joining(program.words(given.program, args))
+  words = program.joining(program.words(flags.program, args))
   options = {
-    "cluster": given.cluster,
-    "workload": given.workload,
-    "tpu-type": given.tpu_type,
-    "num-slices": given.num_slices,
-    "docker-image": given.docker_image,
-    "project": given.project,
-    "zone": given.zone,
-    "priority": given.priority,
-    "max-restarts": given.max_restarts,
+    "cluster": flags.cluster,
+    "workload": flags.workload,
+    "tpu-type": flags.tpu_type,
+    "num-slices": flags.num_slices,
+    "docker-image": flags.docker_image,
+    "project": flags.project,
+    "zone": flags.zone,
+    "priority": flags.priority,
+    "max-restarts": flags.max_restarts,
   }
   return [
     Command(
@@ -84,8 +84,8 @@ def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
         "workload",
         "create",
         *(f"--{k}={v}" for k, v in options.items() if v is not None),
-        *(f"--storage={storage}" for storage in given.storage),
-        *(f"--env={_env(variable)}" for variable in given.env),
+        *(f"--storage={storage}" for storage in flags.storage),
+        *(f"--env={_env(variable)}" for variable in flags.env),
         f"--command={_script(words)}",
       )
     )

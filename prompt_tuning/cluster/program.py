@@ -149,12 +149,12 @@ def launch(
     0; 2 where the command line is at fault, a tool is missing or a command
     fails.
   """
-  own, args = split(argv)
-  given = made.parse_args(own)
+  launcher_words, args = split(argv)
+  flags = made.parse_args(launcher_words)
   try:
     if args:
-      check(given.program, args)
-    execute(list(plan(given, args)), given.dry_run)
+      check(flags.program, args)
+    execute(list(plan(flags, args)), flags.dry_run)
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -46,15 +46,15 @@ def main(argv: Sequence[str], check: program.Check) -> int:
     The process's exit status: 2 where the command line is at fault or submitit
     or Slurm is missing.
   """
-  own, args = program.split(argv)
-  given = _parser().parse_args(own)
+  launcher_words, args = program.split(argv)
+  flags = _parser().parse_args(launcher_words)
   try:
-    script = task_script(given, program.words(given.program, args, check))
-    print(batch_file(given))
+    script = task_script(flags, program.words(flags.program, args, check))
+    print(batch_file(flags))
     print(f"# every task runs\n{script}", flush=True)
-    if not given.dry_run:
+    if not flags.dry_run:
       program.require(("sbatch", "srun"))
-      _submit(given, script)
+      _submit(flags, script)
   except (ValueError, OSError, ImportError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -93,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def parameters(given: argparse.Namespace) -> dict[str, Any]:
+def parameters(flags: argparse.Namespace) -> dict[str, Any]:
   """Translate flags for submitit's AutoExecutor.update_parameters.
 
   Args:
-    given: the launcher's flags.
+    flags: the launcher's flags.
 
   Returns:
     What is set, by submitit's names.
@@ -105,8 +105,8 @@ def parameters(given: argparse.Namespace) -> dict[str, Any]:
   Raises:
     ValueError: GPUs whose number the program would not know.
   """
-  more = dict(option.split("=", 1) for option in given.sbatch)
-  if not given.gpus_per_node:
+  more = dict(option.split("=", 1) for option in flags.sbatch)
+  if not flags.gpus_per_node:
     for option, value in more.items():
       if _asks_for_gpus(option, value):
         raise ValueError(
@@ -114,22 +114,22 @@ def parameters(given: argparse.Namespace) -> dict[str, Any]:
           "their number on each node, too; without it JAX would use one GPU of "
           "each node."
         )
-  found = {
-    "name": given.name,
-    "timeout_min": given.timeout_min,
-    "nodes": given.nodes,
+  settings = {
+    "name": flags.name,
+    "timeout_min": flags.timeout_min,
+    "nodes": flags.nodes,
     "tasks_per_node": 1,
-    "gpus_per_node": given.gpus_per_node or None,
-    "cpus_per_task": given.cpus_per_task,
-    "mem_gb": given.mem_gb,
-    "slurm_partition": given.partition,
-    "slurm_account": given.account,
-    "slurm_qos": given.qos,
-    "slurm_setup": given.setup,
-    "slurm_signal_delay_s": given.save_s,
+    "gpus_per_node": flags.gpus_per_node or None,
+    "cpus_per_task": flags.cpus_per_task,
+    "mem_gb": flags.mem_gb,
+    "slurm_partition": flags.partition,
+    "slurm_account": flags.account,
+    "slurm_qos": flags.qos,
+    "slurm_setup": flags.setup,
+    "slurm_signal_delay_s": flags.save_s,
     "slurm_additional_parameters": more or None,
   }
-  return {key: value for key, value in found.items() if value is not None}
+  return {key: value for key, value in settings.items() if value is not None}
 
 
 def _asks_for_gpus(option: str, value: str) -> bool:
@@ -145,30 +145,30 @@ def _asks_for_gpus(option: str, value: str) -> bool:
   return named or "gpu" in option
 
 
-def batch_file(given: argparse.Namespace) -> str:
+def batch_file(flags: argparse.Namespace) -> str:
   """Write out what submitit gives to sbatch.
 
   Args:
-    given: the launcher's flags.
+    flags: the launcher's flags.
 
   Returns:
     The text of the file; `%j` is the job's number, `%t` the task's.
   """
-  known = parameters(given)
+  known = parameters(flags)
   options = {
     _SHARED.get(key, key.removeprefix(_OWN)): value
     for key, value in known.items()
     if key.removeprefix(_OWN) not in _OF_JOB
   }
-  if given.mem_gb is not None:
-    options["mem"] = f"{given.mem_gb}GB"
-  folder = pathlib.Path(given.folder).expanduser().absolute()
+  if flags.mem_gb is not None:
+    options["mem"] = f"{flags.mem_gb}GB"
+  folder = pathlib.Path(flags.folder).expanduser().absolute()
   streams = [f"{folder}/%j_%t_log.{end}" for end in ("out", "err")]
   options |= {
     "output": streams[0].replace("%t", "0"),
     "error": streams[1].replace("%t", "0"),
     "open-mode": "append",
-    "signal": f"USR2@{given.save_s}",
+    "signal": f"USR2@{flags.save_s}",
     "wckey": "submitit",
   }
   options |= known.get("slurm_additional_parameters", {})
@@ -176,26 +176,26 @@ def batch_file(given: argparse.Namespace) -> str:
     f"#SBATCH --{key.replace('_', '-')}={shlex.quote(str(value))}"
     for key, value in sorted(options.items())
   ]
-  setup = ["", "# setup", *given.setup] if given.setup else []
+  setup = ["", "# setup", *flags.setup] if flags.setup else []
   run = ["srun", "--unbuffered", "--output", streams[0], "--error", streams[1]]
   run += [sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]
   called = ["", "# command", "export SUBMITIT_EXECUTOR=slurm", shlex.join(run)]
   return "\n".join(["#!/bin/bash", "", "# Parameters", *lines, *setup, *called])
 
 
-def task_script(given: argparse.Namespace, words: Sequence[str]) -> str:
+def task_script(flags: argparse.Namespace, words: Sequence[str]) -> str:
   """Write the bash script that every task runs.
 
   Args:
-    given: the launcher's flags.
+    flags: the launcher's flags.
     words: `prompt-tuning`, the command and its flags.
 
   Returns:
     The script. It needs Slurm's variables.
   """
-  variables = list(given.env)
-  if given.gpus_per_node:
-    ids = ",".join(map(str, range(given.gpus_per_node)))
+  variables = list(flags.env)
+  if flags.gpus_per_node:
+    ids = ",".join(map(str, range(flags.gpus_per_node)))
     variables.insert(0, f"JAX_LOCAL_DEVICE_IDS={ids}")
   python = [sys.executable, "-m", "prompt_tuning.launch.main", *words[1:]]
   lines = [
@@ -209,7 +209,7 @@ def task_script(given: argparse.Namespace, words: Sequence[str]) -> str:
   return "\n".join(lines)
 
 
-def _submit(given: argparse.Namespace, script: str) -> None:
+def _submit(flags: argparse.Namespace, script: str) -> None:
   try:
     submitit = importlib.import_module("submitit")
   except ImportError as error:
@@ -218,10 +218,10 @@ def _submit(given: argparse.Namespace, script: str) -> None:
       "pip install 'submitit>=1.5'. --dry_run needs it not."
     ) from error
   executor = submitit.AutoExecutor(
-    folder=given.folder,
+    folder=flags.folder,
     cluster="slurm",
-    slurm_max_num_timeout=given.max_requeues,
+    slurm_max_num_timeout=flags.max_requeues,
   )
-  executor.update_parameters(**parameters(given))
+  executor.update_parameters(**parameters(flags))
   job = executor.submit(slurm_task.Task(script))
   print(f"# job {job.job_id}; its output: {job.paths.stdout}")

@@ -82,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
+def plan(flags: argparse.Namespace, args: Sequence[str]) -> list[Command]:
   """Build the calls of gcloud.
 
   Args:
-    given: the launcher's flags.
+    flags: the launcher's flags.
     args: the program's.
 
   Returns:
@@ -96,99 +96,99 @@ def plan(given: argparse.Namespace, args: Sequence[str]) -> list[Command]:
     ValueError: a step lacks a flag, or would undo another.
     FileNotFoundError: there is no such package.
   """
-  if args and "run" not in given.steps:
+  if args and "run" not in flags.steps:
     raise ValueError(f"--steps has no run: nothing would read {args[0]!r}.")
-  if {"run", "delete"} <= set(given.steps):
+  if {"run", "delete"} <= set(flags.steps):
     raise ValueError(
-      f"--steps {' '.join(given.steps)}: run returns once the program has "
+      f"--steps {' '.join(flags.steps)}: run returns once the program has "
       "started, and delete would take the TPU from it. Leave delete out; give "
       "--steps delete when the program has ended (--steps logs tells)."
     )
   commands: list[Command] = []
   for step in STEPS:
-    if step == "run" and step in given.steps:
-      commands += [_run(given, program.words(given.program, args))]
-    elif step in given.steps:
-      commands += _OTHERS[step](given)
+    if step == "run" and step in flags.steps:
+      commands += [_run(flags, program.words(flags.program, args))]
+    elif step in flags.steps:
+      commands += _OTHERS[step](flags)
   return commands
 
 
-def _gcloud(given: argparse.Namespace, *words: str) -> Command:
-  where = [f"--zone={given.zone}"]
-  if given.project:
-    where.append(f"--project={given.project}")
-  return Command(("gcloud", "compute", "tpus", *words, *where))
+def _gcloud(flags: argparse.Namespace, *words: str) -> Command:
+  location = [f"--zone={flags.zone}"]
+  if flags.project:
+    location.append(f"--project={flags.project}")
+  return Command(("gcloud", "compute", "tpus", *words, *location))
 
 
-def _everywhere(given: argparse.Namespace, script: str) -> Command:
+def _everywhere(flags: argparse.Namespace, script: str) -> Command:
   return _gcloud(
-    given, "tpu-vm", "ssh", given.name, "--worker=all", f"--command={script}"
+    flags, "tpu-vm", "ssh", flags.name, "--worker=all", f"--command={script}"
   )
 
 
-def _needs(given: argparse.Namespace, step: str, *names: str) -> None:
+def _needs(flags: argparse.Namespace, step: str, *names: str) -> None:
   for flag in names:
-    if not getattr(given, flag):
+    if not getattr(flags, flag):
       raise ValueError(f"--steps {step} needs --{flag}.")
 
 
-def _create(given: argparse.Namespace) -> list[Command]:
-  _needs(given, "create", "accelerator_type", "runtime_version")
-  kind = [f"--accelerator-type={given.accelerator_type}"]
-  kind += ["--spot"] * given.spot
-  version = given.runtime_version
-  if not given.queued:
-    words = ("tpu-vm", "create", given.name, f"--version={version}", *kind)
-    return [_gcloud(given, *words)]
-  queue = ("queued-resources", "create", given.name, f"--node-id={given.name}")
-  state = ("queued-resources", "describe", given.name)
+def _create(flags: argparse.Namespace) -> list[Command]:
+  _needs(flags, "create", "accelerator_type", "runtime_version")
+  kind = [f"--accelerator-type={flags.accelerator_type}"]
+  kind += ["--spot"] * flags.spot
+  version = flags.runtime_version
+  if not flags.queued:
+    words = ("tpu-vm", "create", flags.name, f"--version={version}", *kind)
+    return [_gcloud(flags, *words)]
+  queue = ("queued-resources", "create", flags.name, f"--node-id={flags.name}")
+  state = ("queued-resources", "describe", flags.name)
   return [
-    _gcloud(given, *queue, f"--runtime-version={version}", *kind),
+    _gcloud(flags, *queue, f"--runtime-version={version}", *kind),
     Command(
-      _gcloud(given, *state, "--format=value(state.state)").words,
+      _gcloud(flags, *state, "--format=value(state.state)").words,
       until="ACTIVE",
       gives_up_at=_LOST,
-      pause_s=given.poll_s,
+      pause_s=flags.poll_s,
     ),
   ]
 
 
-def _install(given: argparse.Namespace) -> list[Command]:
-  _needs(given, "install", "package")
-  commands, package = [], given.package
+def _install(flags: argparse.Namespace) -> list[Command]:
+  _needs(flags, "install", "package")
+  commands, package = [], flags.package
   if pathlib.Path(package).is_dir():
     raise ValueError(
       f"--package={package} is a folder. Make a wheel of it: pip wheel "
       f"--no-deps --wheel-dir=dist {package}; then give --package=dist/..."
     )
   if package.endswith(".whl") and "://" not in package:
-    if not (given.dry_run or pathlib.Path(package).is_file()):
+    if not (flags.dry_run or pathlib.Path(package).is_file()):
       raise FileNotFoundError(
         f"--package={package}: no such file; expected a wheel here (pip wheel "
         "--no-deps --wheel-dir=dist . makes one) or what pip can install on "
         "the workers."
       )
-    target = f"{given.name}:"
+    target = f"{flags.name}:"
     words = ("tpu-vm", "scp", package, target, "--worker=all")
-    commands.append(_gcloud(given, *words))
+    commands.append(_gcloud(flags, *words))
     package = f"./{pathlib.Path(package).name}"
   uv = "python3 -m uv"
-  steps = [given.setup] if given.setup else []
+  steps = [flags.setup] if flags.setup else []
   steps += [
     "python3 -m pip install --quiet --user uv",
-    f"{uv} venv --quiet --allow-existing --python={shlex.quote(given.python)} "
+    f"{uv} venv --quiet --allow-existing --python={shlex.quote(flags.python)} "
     f"{_ENVIRONMENT}",
     f"{uv} pip install --quiet --python {_ENVIRONMENT}/bin/python 'jax[tpu]' "
     f"{shlex.quote(package)}",
   ]
-  return [*commands, _everywhere(given, " && ".join(steps))]
+  return [*commands, _everywhere(flags, " && ".join(steps))]
 
 
-def _run(given: argparse.Namespace, words: Sequence[str]) -> Command:
+def _run(flags: argparse.Namespace, words: Sequence[str]) -> Command:
   """Start the program, to live on when the connection ends."""
-  run = given.run_name
+  run = flags.run_name
   called, *args = program.joining(words)
-  variables = "".join(f"{shlex.quote(v)} " for v in given.env)
+  variables = "".join(f"{shlex.quote(v)} " for v in flags.env)
   start = (
     f"nohup env {variables}{_ENVIRONMENT}/bin/{called} {shlex.join(args)} "
     f">> {run}.log 2>&1 < /dev/null &"
@@ -198,25 +198,25 @@ def _run(given: argparse.Namespace, words: Sequence[str]) -> Command:
     f"mkdir -p ~/{_RUNS} && cd ~/{_RUNS} && "
     f"{{ flock --nonblock 9 || {taken}; {start} }} 9> {run}.lock"
   )
-  return _everywhere(given, script)
+  return _everywhere(flags, script)
 
 
-def _logs(given: argparse.Namespace) -> list[Command]:
+def _logs(flags: argparse.Namespace) -> list[Command]:
   # scp fetches from one worker at a time.
-  commands = [Command(("mkdir", "-p", given.log_dir))]
-  for worker in given.log_workers:
-    source = f"{given.name}:{_RUNS}/{given.run_name}.log"
-    target = f"{given.log_dir}/{given.run_name}.worker_{worker}.log"
+  commands = [Command(("mkdir", "-p", flags.log_dir))]
+  for worker in flags.log_workers:
+    source = f"{flags.name}:{_RUNS}/{flags.run_name}.log"
+    target = f"{flags.log_dir}/{flags.run_name}.worker_{worker}.log"
     words = ("tpu-vm", "scp", source, target, f"--worker={worker}")
-    commands.append(_gcloud(given, *words))
+    commands.append(_gcloud(flags, *words))
   return commands
 
 
-def _delete(given: argparse.Namespace) -> list[Command]:
-  kind = "queued-resources" if given.queued else "tpu-vm"
-  words = [kind, "delete", given.name, "--quiet"]
-  words += ["--force"] * given.queued  # its TPU, too
-  return [_gcloud(given, *words)]
+def _delete(flags: argparse.Namespace) -> list[Command]:
+  kind = "queued-resources" if flags.queued else "tpu-vm"
+  words = [kind, "delete", flags.name, "--quiet"]
+  words += ["--force"] * flags.queued  # its TPU, too
+  return [_gcloud(flags, *words)]
 
 
 _OTHERS = {

@@ -55,19 +55,19 @@ class Adapter:
     Raises:
       ValueError: lists what is set, or there, beside these.
     """
-    wrong = [
+    problems = [
       f"{name} = {value!r}"
       for name, value in self.config.items()
       if name not in _HARMLESS
       and name not in harmless
       and value not in (*_OFF, *allowed.get(name, ()))
     ]
-    wrong += [
+    problems += [
       f"an array {name}" for name in self.tensors if name not in tensors
     ]
-    if wrong:
+    if problems:
       raise ValueError(
-        f"{self.config.get('peft_type')} with {', '.join(wrong)} cannot be "
+        f"{self.config.get('peft_type')} with {', '.join(problems)} cannot be "
         "expressed here."
       )
 
@@ -102,17 +102,17 @@ class Adapter:
     """
     if not self.kernels:
       raise ValueError("The adapter has no arrays of any kernel.")
-    found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    by_site: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for (site, layer, name), array in self.kernels.items():
       if array.ndim != 2:
         raise ValueError(f"{name} of {site} is no matrix: {array.shape}.")
-      found.setdefault(site, {}).setdefault(layer, {})[name] = array
+      by_site.setdefault(site, {}).setdefault(layer, {})[name] = array
     counts: dict[bool, int] = {}
     for site, layer, _ in self.kernels:
       is_encoder = site[:3] == "enc"
       counts[is_encoder] = max(counts.get(is_encoder, 0), layer + 1)
     stacks: dict[str, list[np.ndarray]] = {}
-    for site, layers in sorted(found.items()):
+    for site, layers in sorted(by_site.items()):
       for layer, arrays in layers.items():
         if set(arrays) != set(names):
           raise ValueError(

@@ -104,8 +104,8 @@ def join(deltas: Sequence[Delta], runs: Sequence[int]) -> Delta:
   fields: dict[str, Any] = {}
   tables = [_sites(delta) for delta in deltas]
   for field, name in dict.fromkeys(key for table in tables for key in table):
-    parts = [table.get((field, name)) for table in tables]
-    site = _join_site(f"{field}[{name}]" if name else field, field, parts, runs)
+    sites = [table.get((field, name)) for table in tables]
+    site = _join_site(f"{field}[{name}]" if name else field, field, sites, runs)
     fields |= _as_field(fields, field, name, site)
   return Delta(**fields)
 
@@ -164,8 +164,8 @@ def from_named_leaves(named: Mapping[str, Any]) -> Delta:
       if leaf not in leaves and kind.absent is None
     ]
     if missing:
-      where = "/".join(filter(None, (field, name)))
-      raise ValueError(f"{where} lacks its arrays {', '.join(missing)}.")
+      site_name = "/".join(filter(None, (field, name)))
+      raise ValueError(f"{site_name} lacks its arrays {', '.join(missing)}.")
     fields |= _as_field(fields, field, name, leaves)
   return Delta(**fields)
 
@@ -200,16 +200,16 @@ def _as_field(
 
 
 def _join_site(
-  where: str,
+  site_name: str,
   field: str,
-  parts: Sequence[_Site | None],
+  sites: Sequence[_Site | None],
   runs: Sequence[int],
 ) -> dict[str, Array]:
   """Join one site of several deltas; None is a delta without it."""
-  present = [part for part in parts if part is not None]
-  sizes = _common_sizes(where, field, present)
+  present = [part for part in sites if part is not None]
+  sizes = _common_sizes(site_name, field, present)
   have = {leaf for part in present for leaf in part}
-  alike = len(present) == len(parts) and all(
+  alike = len(present) == len(sites) and all(
     set(part) == have and _sizes(field, part) == sizes for part in present
   )
   joined = {}
@@ -220,14 +220,14 @@ def _join_site(
     dtypes = {str(part[name].dtype) for part in present if name in part}
     if len(dtypes) > 1:
       raise ValueError(
-        f"{where}.{name} has the dtypes {', '.join(sorted(dtypes))} in "
+        f"{site_name}.{name} has the dtypes {', '.join(sorted(dtypes))} in "
         "different runs; expected one."
       )
     dtype = dtypes.pop() if dtypes else bool
     joined[name] = jnp.concatenate(
       [
         _leaf_of(field, name, part, count, sizes, dtype)
-        for part, count in zip(parts, runs, strict=True)
+        for part, count in zip(sites, runs, strict=True)
       ]
     )
   return joined
@@ -253,11 +253,11 @@ def _leaf_of(
     return jnp.full(shape, leaf.identity, dtype)
   array = part.get(name)
   if array is None:
-    own = _sizes(field, part)
+    own_sizes = _sizes(field, part)
     # There is a norm where there is a scale for it.
     is_norm = name == "normed"
     absent = "norm_scale" in part if is_norm else bool(leaf.absent)
-    shape = [runs, *(own[letter] for letter in leaf.axes[1:])]
+    shape = [runs, *(own_sizes[letter] for letter in leaf.axes[1:])]
     array = jnp.full(shape, absent, dtype)
   missing = [
     sizes[letter] - size
@@ -282,18 +282,18 @@ def _sizes(field: str, part: _Site) -> dict[str, int]:
 
 
 def _common_sizes(
-  where: str, field: str, parts: Sequence[_Site]
+  site_name: str, field: str, sites: Sequence[_Site]
 ) -> dict[str, int]:
   """Find the size of every letter that holds all parts."""
   sizes: dict[str, int] = {}
-  for part in parts:
+  for part in sites:
     for letter, size in _sizes(field, part).items():
       known = sizes.setdefault(letter, size)
       if letter in _FREE:
         sizes[letter] = max(known, size)
       elif known != size:
         raise ValueError(
-          f"{where} has {letter} = {known} in one run and {size} in another: "
-          "they belong to different models."
+          f"{site_name} has {letter} = {known} in one run and {size} in "
+          "another: they belong to different models."
         )
   return sizes

@@ -28,7 +28,7 @@ NumpyBatch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Slots:
+class ExampleSlots:
   """Where each example of a batch stands.
 
   Attributes:
@@ -47,11 +47,11 @@ class Slots:
   decoder_starts: np.ndarray
   segments: np.ndarray
 
-  def take(self, rows: slice) -> "Slots":
+  def take(self, rows: slice) -> "ExampleSlots":
     """Restrict to some batch rows: one host's part of a global batch."""
     start, stop, _ = rows.indices(self.shape[0])
     inside = (self.rows >= start) & (self.rows < stop)
-    return Slots(
+    return ExampleSlots(
       (stop - start, *self.shape[1:]),
       self.examples[inside],
       self.rows[inside] - start,
@@ -61,7 +61,9 @@ class Slots:
     )
 
 
-def one_per_row(examples: np.ndarray, shape: tuple[int, int, int]) -> Slots:
+def one_per_row(
+  examples: np.ndarray, shape: tuple[int, int, int]
+) -> ExampleSlots:
   """Give every example a row of its own; surplus rows stay empty.
 
   Args:
@@ -69,7 +71,7 @@ def one_per_row(examples: np.ndarray, shape: tuple[int, int, int]) -> Slots:
     shape: (B, T, S).
   """
   zeros = np.zeros(len(examples), np.int64)
-  return Slots(
+  return ExampleSlots(
     shape, examples, np.arange(len(examples)), zeros, zeros, zeros + 1
   )
 
@@ -98,7 +100,7 @@ class Assembler:
     """[examples] int64, decoder positions with virtual tokens."""
     return self.targets.lengths + self.placement.decoder_length
 
-  def __call__(self, slots: Slots, packed: bool) -> NumpyBatch:
+  def __call__(self, slots: ExampleSlots, packed: bool) -> NumpyBatch:
     """Build one batch.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import order, planning
-from prompt_tuning.data.assembly import Assembler, NumpyBatch, Slots
+from prompt_tuning.data.assembly import Assembler, ExampleSlots, NumpyBatch
 from prompt_tuning.data.ragged import Ragged, concatenate
 
 # Examples of so many batches are planned together: more give fuller rows and
@@ -152,7 +152,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
 
   def plan(
     self, window: int, carried: np.ndarray
-  ) -> tuple[list[Slots], np.ndarray]:
+  ) -> tuple[list[ExampleSlots], np.ndarray]:
     """Plan one window: its batches, and examples left for the next one.
 
     Args:
@@ -163,7 +163,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     examples = np.concatenate([carried, fresh])
     return self._planner(examples, window, len(carried))
 
-  def assemble(self, slots: Slots) -> NumpyBatch:
+  def assemble(self, slots: ExampleSlots) -> NumpyBatch:
     """Build this host's part of one planned batch."""
     return self._assembler(slots.take(self._rows), self.packed)
 
@@ -180,7 +180,7 @@ class TrainIterator(grain.DatasetIterator[NumpyBatch]):
     self._window = window
     self._carried = carried
     self._next = 0
-    self._plan: tuple[list[Slots], np.ndarray] | None = None
+    self._plan: tuple[list[ExampleSlots], np.ndarray] | None = None
 
   def __next__(self) -> NumpyBatch:
     if self._plan is None:

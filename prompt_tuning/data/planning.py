@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from prompt_tuning.data import buckets, packing
-from prompt_tuning.data.assembly import Slots, one_per_row
+from prompt_tuning.data.assembly import ExampleSlots, one_per_row
 from prompt_tuning.data.order import permutation
 from prompt_tuning.data.ragged import ranges
 
@@ -55,7 +55,7 @@ class Planner(Protocol):
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[Slots], np.ndarray]:
+  ) -> tuple[list[ExampleSlots], np.ndarray]:
     """Plan.
 
     Args:
@@ -88,7 +88,7 @@ class Fixed:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[Slots], np.ndarray]:
+  ) -> tuple[list[ExampleSlots], np.ndarray]:
     """Cut the window in its order."""
     del window, carried
     return _in_order(self, examples, self.batch_size), examples[:0]
@@ -113,7 +113,7 @@ class Longest:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[Slots], np.ndarray]:
+  ) -> tuple[list[ExampleSlots], np.ndarray]:
     """Cut the window in its order."""
     del window, carried
     return _in_order(self, examples, self.batch_size), examples[:0]
@@ -147,7 +147,7 @@ class Buckets:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[Slots], np.ndarray]:
+  ) -> tuple[list[ExampleSlots], np.ndarray]:
     """Cut the window by length."""
     del carried
     by_length = dict(zip(self.boundaries, self.shapes, strict=True))
@@ -189,7 +189,7 @@ class Packed:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[Slots], np.ndarray]:
+  ) -> tuple[list[ExampleSlots], np.ndarray]:
     """Pack the window and whatever the last one left."""
     lengths = self.lengths
     rows = packing.best_fit(
@@ -199,22 +199,22 @@ class Packed:
     waited = [min(members) < carried for members in rows.members]
     by_merit = np.lexsort((-rows.encoder_used, np.logical_not(waited)))
     count = len(by_merit) // self.batch_size * self.batch_size
-    chosen = by_merit[permutation(count, window)] if count else by_merit[:0]
+    order = by_merit[permutation(count, window)] if count else by_merit[:0]
     batches = [
       self._slots(examples, [rows.members[row] for row in group])
-      for group in chosen.reshape(-1, self.batch_size)
+      for group in order.reshape(-1, self.batch_size)
     ]
     left = [i for row in by_merit[count:] for i in rows.members[row]]
     return batches, examples[np.sort(np.asarray(left, np.int64))]
 
-  def _slots(self, examples: np.ndarray, rows: list[list[int]]) -> Slots:
+  def _slots(self, examples: np.ndarray, rows: list[list[int]]) -> ExampleSlots:
     sizes = np.asarray([len(row) for row in rows])
     members = examples[np.concatenate(rows)]
     encoder_starts, decoder_starts = (
       _starts(lengths[members], sizes)
       for lengths in (self.lengths.encoder, self.lengths.decoder)
     )
-    return Slots(
+    return ExampleSlots(
       self.shapes[0],
       members,
       np.repeat(np.arange(len(rows)), sizes),
@@ -236,7 +236,7 @@ def _check_fits(lengths: Lengths, size: tuple[int, int]) -> None:
 
 def _in_order(
   planner: Planner, examples: np.ndarray, batch_size: int
-) -> list[Slots]:
+) -> list[ExampleSlots]:
   rows = examples.reshape(-1, batch_size)
   return [one_per_row(row, planner.shape_of(row)) for row in rows]
 

@@ -62,9 +62,9 @@ def aggregate(
   metrics = _by_dataset(results, benchmark)
   scores = []
   missing = []
-  for group, parts in GROUPS[benchmark].items():
+  for group, members in GROUPS[benchmark].items():
     values = []
-    for dataset, metric in parts:
+    for dataset, metric in members:
       value = metrics.get(dataset, {}).get(metric)
       if value is None:
         missing.append(f"{group}: {metric} of {benchmark}_{dataset}")

@@ -282,17 +282,17 @@ def examples(skill: str, split: str) -> Iterator[dict[str, str]]:
   Raises:
     ValueError: an unknown skill or split; the message names the nearest one.
   """
-  chosen = _lookup("skill", skill, SKILLS)
+  rule = _lookup("skill", skill, SKILLS)
   count = _lookup("split", split, SPLITS)
   rng = random.Random(f"skills/{VERSION}/{skill}/{split}")
   texts: set[str] = set()
   while len(texts) < count:
-    words = _words(rng, chosen)
+    words = _words(rng, rule)
     text = " ".join(words)
     if text not in texts and side(text) == split:
       yield {
         "inputs": text,
-        "targets": chosen.answer(words),
+        "targets": rule.answer(words),
         "idx": str(len(texts)),
       }
       texts.add(text)

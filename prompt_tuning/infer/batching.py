@@ -14,7 +14,7 @@ from prompt_tuning.infer.inputs import Inputs, Rows
 _SHORTEST = 16  # below, padding costs less than another compilation
 
 
-class Slots(NamedTuple):
+class BatchPlan(NamedTuple):
   """One batch to make.
 
   Attributes:
@@ -78,7 +78,7 @@ class Batching:
         "EVAL_BATCH_SIZE)."
       )
 
-  def plan(self, lengths: np.ndarray, multiple: int = 1) -> list[Slots]:
+  def plan(self, lengths: np.ndarray, multiple: int = 1) -> list[BatchPlan]:
     """Divide inputs into batches, longest first.
 
     Args:
@@ -103,7 +103,7 @@ class Batching:
       examples = order[start : start + self.batch_size]
       rows = -(-round_up(len(examples)) // multiple) * multiple
       length = allowed[np.searchsorted(allowed, rungs[examples[0]])]
-      plan.append(Slots(examples, min(rows, self.batch_size), int(length)))
+      plan.append(BatchPlan(examples, min(rows, self.batch_size), int(length)))
     return plan
 
 
@@ -118,13 +118,15 @@ def encoder_lengths(
 ) -> np.ndarray:
   """Count the encoder positions of every input, virtual tokens included."""
   extra = np.array([placement.encoder_length for placement in placements])
-  own = np.array([len(inputs.rows[i]) for i in range(len(inputs))], np.int64)
-  return own + extra[inputs.run_ids]
+  lengths = np.array(
+    [len(inputs.rows[i]) for i in range(len(inputs))], np.int64
+  )
+  return lengths + extra[inputs.run_ids]
 
 
 def encoder_tokens(
   inputs: Inputs,
-  slots: Slots,
+  slots: BatchPlan,
   placements: Sequence[Placement],
   vocab_rows: int,
 ) -> np.ndarray:
@@ -145,13 +147,13 @@ def encoder_tokens(
     text = inputs.rows[example]
     # The suffix stands before the EOS, where there is one.
     end = len(text) - (len(text) > 0 and text[-1] == EOS_ID)
-    parts = (
+    pieces = (
       _virtual(placement.encoder_prefix, vocab_rows),
       text[:end],
       _virtual(placement.encoder_suffix, vocab_rows),
       text[end:],
     )
-    placed = np.concatenate(parts)
+    placed = np.concatenate(pieces)
     tokens[row, : len(placed)] = placed
   return tokens
 

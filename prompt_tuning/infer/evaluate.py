@@ -16,7 +16,7 @@ from prompt_tuning.infer import rank
 from prompt_tuning.infer.inputs import Chained, Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.models.t5.decoding import Greedy, Method
+from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
 GENERATION, RANKING = "generation", "rank"
 # Way to evaluate -> name of its predictions among a result's outputs.
@@ -131,7 +131,7 @@ class Evaluator:
   jobs: Sequence[Job]
   by: Sequence[str] = (GENERATION,)
   length: int | None = None
-  method: Method = dataclasses.field(default_factory=Greedy)
+  method: DecodingMethod = dataclasses.field(default_factory=Greedy)
   normalise: rank.Normalise = "sum"
 
   def __post_init__(self) -> None:
@@ -179,8 +179,8 @@ class Evaluator:
     results = []
     for job, output in zip(self.jobs, outputs, strict=True):
       by = tuple(way for way in self.by if PREDICTION[way] in output)
-      found = metrics(job.dataset, output, by)
-      results.append(Result(job, by, found, output))
+      values = metrics(job.dataset, output, by)
+      results.append(Result(job, by, values, output))
     for result in results:
       log_texts(result)
     return results
@@ -192,28 +192,28 @@ class Evaluator:
     predicted = predictor.predict(
       _inputs_of(self.jobs), length=length, method=self.method
     )
-    parts = _split(predicted, self.jobs)
-    for output, part in zip(outputs, parts, strict=True):
+    by_job = _split(predicted, self.jobs)
+    for output, part in zip(outputs, by_job, strict=True):
       output["prediction"] = [prediction.text for prediction in part]
       output["score"] = [prediction.score for prediction in part]
 
   def _rank(
     self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
   ) -> None:
-    chosen = [
+    with_words = [
       (job, output)
       for job, output in zip(self.jobs, outputs, strict=True)
       if job.dataset.task.label_words
     ]
-    jobs = [job for job, _ in chosen]
+    jobs = [job for job, _ in with_words]
     candidates = [
       job.dataset.task.label_words for job in jobs for _ in job.dataset.examples
     ]
     rankings = rank.rank(
       predictor, _inputs_of(jobs), candidates, self.normalise
     )
-    parts = _split(rankings, jobs)
-    for (job, output), part in zip(chosen, parts, strict=True):
+    by_job = _split(rankings, jobs)
+    for (job, output), part in zip(with_words, by_job, strict=True):
       words = job.dataset.task.label_words
       output["rank_prediction"] = [words[ranking.best] for ranking in part]
       output["rank_scores"] = [list(ranking.scores) for ranking in part]
@@ -232,12 +232,12 @@ def metrics(
   Returns:
     Metrics, see `Result`.
   """
-  found: dict[str, float] = {}
+  by_name: dict[str, float] = {}
   for number, way in enumerate(by):
     prefix = f"{way}/" if number else ""
     values = dataset.task.evaluate(outputs[PREDICTION[way]], dataset.examples)
-    found |= {prefix + metric: value for metric, value in values.items()}
-  return found
+    by_name |= {prefix + metric: value for metric, value in values.items()}
+  return by_name
 
 
 def log_texts(result: Result) -> None:

@@ -127,10 +127,10 @@ class Output:
     self, partial: pathlib.Path, examples: Iterable[Example], compute: Compute
   ) -> None:
     """Skip the chunks that are whole, then compute the others."""
-    own = itertools.islice(
+    of_shard = itertools.islice(
       enumerate(examples), self.shard.index, None, self.shard.count
     )
-    chunks = iter(lambda: list(itertools.islice(own, self.chunk_size)), [])
+    chunks = iter(lambda: list(itertools.islice(of_shard, self.chunk_size)), [])
     size, chunk = self._skip_written(partial, chunks)
     files.truncate(partial, size)
     if chunk:

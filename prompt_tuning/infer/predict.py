@@ -13,11 +13,11 @@ from prompt_tuning.core.axes import DATA
 from prompt_tuning.core.types import Params
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import batching, inputs, programs
-from prompt_tuning.infer.batching import Batching, Slots
+from prompt_tuning.infer.batching import Batching, BatchPlan
 from prompt_tuning.infer.inputs import Inputs
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.models.t5.decoding import Greedy, Method
+from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
 # The targets of classification need at most eight pieces.
 DECODE_LENGTH = 8
@@ -102,7 +102,7 @@ class Predictor:
     asked: Inputs,
     *,
     length: int = DECODE_LENGTH,
-    method: Method | None = None,
+    method: DecodingMethod | None = None,
     seed: int = 0,
     numbers: Sequence[int] | None = None,
   ) -> list[Prediction]:
@@ -130,9 +130,9 @@ class Predictor:
     )
     which = np.arange(len(asked)) if numbers is None else np.asarray(numbers)
 
-    def features(slots: Slots) -> dict[str, np.ndarray]:
-      own = which[slots.filled].astype(np.int32)
-      return {"numbers": own, "seed": np.asarray(seed, np.int32)}
+    def features(slots: BatchPlan) -> dict[str, np.ndarray]:
+      numbers = which[slots.filled].astype(np.int32)
+      return {"numbers": numbers, "seed": np.asarray(seed, np.int32)}
 
     decoded: dict[int, Prediction] = {}
     for slots, result in self.map_batches(program, asked, features):
@@ -151,8 +151,8 @@ class Predictor:
     self,
     program: programs.InferProgram,
     asked: Inputs,
-    features: Callable[[Slots], dict[str, np.ndarray]],
-  ) -> Iterator[tuple[Slots, Any]]:
+    features: Callable[[BatchPlan], dict[str, np.ndarray]],
+  ) -> Iterator[tuple[BatchPlan, Any]]:
     """Run a program over all inputs in batches.
 
     Args:
@@ -171,7 +171,7 @@ class Predictor:
     placements, vocab_rows = self.runs.placements, self.config.vocab_size
     starts = batching.decoder_starts(placements, vocab_rows)
     lengths = batching.encoder_lengths(asked, placements)
-    under_way: collections.deque[tuple[Slots, Any]] = collections.deque()
+    under_way: collections.deque[tuple[BatchPlan, Any]] = collections.deque()
     for slots in self.batching.plan(lengths, self._ways):
       tokens = batching.encoder_tokens(asked, slots, placements, vocab_rows)
       run_ids = asked.run_ids[slots.filled].astype(np.int32)
@@ -198,7 +198,7 @@ class Predictor:
       )
 
 
-def _fetch(slots: Slots, result: Any) -> tuple[Slots, Any]:
+def _fetch(slots: BatchPlan, result: Any) -> tuple[BatchPlan, Any]:
   return slots, jax.device_get(result)
 
 

@@ -25,7 +25,10 @@ InferProgram = Callable[[Params, Delta, Mapping[str, Any]], Any]
 
 @functools.cache
 def decoder(
-  config: T5Config, method: decoding.Method, length: int, mesh: Mesh | None
+  config: T5Config,
+  method: decoding.DecodingMethod,
+  length: int,
+  mesh: Mesh | None,
 ) -> InferProgram:
   """Compile decoding.
 

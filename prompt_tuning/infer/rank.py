@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from prompt_tuning.infer import batching, programs
-from prompt_tuning.infer.batching import Slots
+from prompt_tuning.infer.batching import BatchPlan
 from prompt_tuning.infer.inputs import Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
 
@@ -84,11 +84,13 @@ def rank(
     )
   rows = encode_candidates(predictor, candidates, len(asked))
   rankings = []
-  for own, values in zip(
+  for candidate_ids, values in zip(
     rows, log_likelihoods(predictor, asked, rows), strict=True
   ):
     if normalise == "mean":
-      values = values / np.array([len(ids) for ids in own], np.float32)
+      values = values / np.array(
+        [len(ids) for ids in candidate_ids], np.float32
+      )
     rankings.append(Ranking(int(values.argmax()), tuple(values.tolist())))
   return rankings
 
@@ -145,12 +147,12 @@ def log_likelihoods(
   """
   program = programs.scorer(predictor.config, predictor.mesh)
 
-  def features(slots: Slots) -> dict[str, np.ndarray]:
-    own = [candidates[example] for example in slots.examples.tolist()]
-    return {"candidates": batching.pad_targets(own, slots.rows)}
+  def features(slots: BatchPlan) -> dict[str, np.ndarray]:
+    targets = [candidates[example] for example in slots.examples.tolist()]
+    return {"candidates": batching.pad_targets(targets, slots.rows)}
 
-  found: dict[int, np.ndarray] = {}
+  by_example: dict[int, np.ndarray] = {}
   for slots, scores in predictor.map_batches(program, asked, features):
     for row, example in enumerate(slots.examples.tolist()):
-      found[example] = scores[row, : len(candidates[example])]
-  return [found[example] for example in range(len(asked))]
+      by_example[example] = scores[row, : len(candidates[example])]
+  return [by_example[example] for example in range(len(asked))]

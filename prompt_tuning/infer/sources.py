@@ -40,13 +40,13 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
       raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
 
 
-def _example(where: str, text: str) -> dict[str, Any]:
+def _example(place: str, text: str) -> dict[str, Any]:
   try:
     record = json.loads(text)
   except ValueError as error:
-    raise ValueError(f"{where}: not JSON: {error}.") from error
+    raise ValueError(f"{place}: not JSON: {error}.") from error
   if not isinstance(record, dict):
-    raise ValueError(f"{where}: expected an object, got {text[:80]}.")
+    raise ValueError(f"{place}: expected an object, got {text[:80]}.")
   example: dict[str, Any] = {
     _NAMES.get(str(name), str(name)): value for name, value in record.items()
   }
@@ -54,7 +54,7 @@ def _example(where: str, text: str) -> dict[str, Any]:
     value = example.get(name, "" if name == TARGETS else None)
     if not isinstance(value, str):
       raise ValueError(
-        f"{where}: `{name.removesuffix('_pretokenized')}` must be a text, got "
+        f"{place}: `{name.removesuffix('_pretokenized')}` must be a text, got "
         f"{value!r}."
       )
   return example

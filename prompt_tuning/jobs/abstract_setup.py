@@ -19,7 +19,7 @@ from prompt_tuning.models.t5 import network, quantized
 from prompt_tuning.train.step import AbstractStep
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.bank import Bank
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 
 
 class MeshError(ValueError):
@@ -106,7 +106,7 @@ def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
   names: dict[str, Params] = {}
 
   def initialise(table: Array) -> Params:
-    contexts = [Context(embeddings=table) for _ in tuners]
+    contexts = [InitializerContext(embeddings=table) for _ in tuners]
     keys = [jax.random.key(run.seed) for run in experiment.runs]
     made = bank.init_bank(tuners, keys, contexts)
     names["axes"] = made.axes  # no arrays, which is all that may be returned

@@ -146,9 +146,9 @@ def _train(
   return _Trained(outcome, trainable, time.perf_counter() - started)
 
 
-def _count_trained(own: _Trained) -> int:
+def _count_trained(trained: _Trained) -> int:
   """Count the parameters of one run."""
-  leaves = jax.tree.leaves(own.trainable)
+  leaves = jax.tree.leaves(trained.trainable)
   return sum(leaf.size // leaf.shape[0] for leaf in leaves)
 
 
@@ -167,13 +167,13 @@ def _frozen_scores(
   sets: Mapping[str, Sequence[EvalSet]],
 ) -> list[Score]:
   """Score everything that leaves the model as it is, in one go."""
-  parts, asked = [Runs()], []
+  banks, asked = [Runs()], []
   for task in job.trainings[0].experiment.dataset.names:
     asked.append(_Asked(comparison.PLAIN, task, None, 0))
     if task in job.instructed:
       asked.append(_Asked(comparison.INSTRUCTION, task, None, 0))
   for done in tuned.values():
-    asked += _ask_method(done, parts)
+    asked += _ask_method(done, banks)
 
   jobs, owners = [], []
   for one in asked:
@@ -184,7 +184,7 @@ def _frozen_scores(
       owners.append((one.method, one.task, one.seed))
   outcome = next(iter(tuned.values())).outcome
   results = _scorer(job, outcome, {}).evaluate(
-    join(parts), outcome.model.params, jobs
+    join(banks), outcome.model.params, jobs
   )
   by_owner: dict[tuple[str, str, int | None], list[Result]] = {}
   for key, result in zip(owners, results, strict=True):
@@ -195,20 +195,20 @@ def _frozen_scores(
   ]
 
 
-def _ask_method(done: _Trained, parts: list[Runs]) -> list[_Asked]:
+def _ask_method(done: _Trained, banks: list[Runs]) -> list[_Asked]:
   """Put a method's runs and their random controls into the batch."""
   outcome = done.outcome
   trained = conclusion.runs_of(outcome, done.trainable)
   runs, methods = outcome.runs, outcome.setup.tuners
-  first = sum(map(len, parts))
-  parts.append(trained)
+  first = sum(map(len, banks))
+  banks.append(trained)
   asked = []
   for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
     key = jax.random.key(run.seed)
     random = conclusion.random_control(trained, k, method, key)
     if random is not None:
-      number = sum(map(len, parts))
-      parts.append(random)
+      number = sum(map(len, banks))
+      banks.append(random)
       label = conclusion.random_label(method)
       asked.append(_Asked(label, run.task, run.seed, number))
   for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
@@ -227,8 +227,10 @@ def _model_scores(
   scorer = _scorer(job, outcome, sets)
   results = scorer.results(models.trainable)
   return [
-    Score(comparison.MODEL, run.task, run.seed, run_scores.summary(own).score)
-    for run, own in zip(outcome.runs, results, strict=True)
+    Score(
+      comparison.MODEL, run.task, run.seed, run_scores.summary(of_run).score
+    )
+    for run, of_run in zip(outcome.runs, results, strict=True)
   ]
 
 

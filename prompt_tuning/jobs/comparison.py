@@ -79,22 +79,26 @@ class Comparison(NamedTuple):
   def mean(self, method: str) -> float:
     """Average a method over tasks, of each the mean over seeds."""
     of_tasks = [self.of(method, task) for task in self.tasks]
-    return statistics.fmean(statistics.fmean(own) for own in of_tasks if own)
+    return statistics.fmean(
+      statistics.fmean(scores) for scores in of_tasks if scores
+    )
 
 
-def write(folder: str | os.PathLike[str], found: Comparison) -> pathlib.Path:
+def write(
+  folder: str | os.PathLike[str], comparison: Comparison
+) -> pathlib.Path:
   """Write a comparison as JSON.
 
   Args:
     folder: where to.
-    found: what.
+    comparison: what.
 
   Returns:
     The file.
   """
   path = pathlib.Path(folder) / FILE
-  content: dict[str, Any] = found._asdict()
-  content["scores"] = [score._asdict() for score in found.scores]
+  content: dict[str, Any] = comparison._asdict()
+  content["scores"] = [score._asdict() for score in comparison.scores]
   files.write_text(path, json.dumps(content, indent=2) + "\n")
   return path
 
@@ -107,39 +111,40 @@ def read(folder: str | os.PathLike[str]) -> Comparison:
   return Comparison(**content)
 
 
-def table(found: Comparison) -> str:
+def table(comparison: Comparison) -> str:
   """Lay a comparison out for people: a row per task, a column per method.
 
   Args:
-    found: what.
+    comparison: what.
 
   Returns:
     The table, with the costs below it. Where it has no room for them, random
     controls stand below it too.
   """
-  shown = list(found.methods)
+  shown = list(comparison.methods)
   if len(shown) > _COLUMNS:
     shown = [method for method in shown if not method.startswith(RANDOM)]
   grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
   grid.add_column("task", no_wrap=True)
   for method in shown:  # names of methods wrap, numbers do not
     grid.add_column(method, justify="right", min_width=len("instruction"))
-  for task in found.tasks:
-    cells = [_cell(found.of(method, task)) for method in shown]
+  for task in comparison.tasks:
+    cells = [_cell(comparison.of(method, task)) for method in shown]
     grid.add_row(task, *cells)
-  means = [f"{found.mean(method):.1f}" for method in shown]
+  means = [f"{comparison.mean(method):.1f}" for method in shown]
   grid.add_row("mean", *means)
   lines = [summary.render(grid), ""]
-  for method in found.methods:
+  for method in comparison.methods:
     if method not in shown:
-      lines.append(f"{method}: mean {found.mean(method):.1f}")
-  for method, seconds in found.seconds.items():
+      lines.append(f"{method}: mean {comparison.mean(method):.1f}")
+  for method, seconds in comparison.seconds.items():
     lines.append(
-      f"{method}: {found.trained[method]:,} of {found.parameters:,} parameters "
-      f"per run, {found.steps[method]:,} steps, {seconds:.0f} s for all runs"
+      f"{method}: {comparison.trained[method]:,} of "
+      f"{comparison.parameters:,} parameters per run, "
+      f"{comparison.steps[method]:,} steps, {seconds:.0f} s for all runs"
     )
   lines.append(
-    "frozen weights: " + ("unchanged" if found.frozen else "CHANGED")
+    "frozen weights: " + ("unchanged" if comparison.frozen else "CHANGED")
   )
   return "\n".join(lines)
 

@@ -106,18 +106,18 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
   on_devices = tree.flatten(outcome.result.state.trainable)
   last = bundle.to_host(on_devices)
   last_step = int(outcome.result.state.step)
-  steps, parts = [], []
+  steps, params = [], []
   for k, record in enumerate(outcome.result.best):
-    own = {path: a[k : k + 1] for path, a in last.items()}
+    of_run = {path: a[k : k + 1] for path, a in last.items()}
     step = last_step
     if record is not None:
       folder = pathlib.Path(outcome.output.model_dir, loop.BEST, f"run_{k}")
       step = record["step"]
-      own = dict(bundle.read(bundle.step_path(folder, step)).trainable)
+      of_run = dict(bundle.read(bundle.step_path(folder, step)).trainable)
     steps.append(step + outcome.start_step)
-    parts.append(own)
+    params.append(of_run)
   whole = {
-    path: optimizers.put_like(np.concatenate([p[path] for p in parts]), like)
+    path: optimizers.put_like(np.concatenate([p[path] for p in params]), like)
     for path, like in on_devices.items()
   }
   return steps, tree.unflatten(whole)
@@ -136,9 +136,9 @@ def _rows(
 ) -> list[summary.Row]:
   return [
     summary.Row(
-      run.name or "trained", step, run_scores.summary(own).metrics, run.group
+      run.name or "trained", step, run_scores.summary(of_run).metrics, run.group
     )
-    for run, step, own in zip(outcome.runs, steps, results, strict=True)
+    for run, step, of_run in zip(outcome.runs, steps, results, strict=True)
   ]
 
 
@@ -238,9 +238,9 @@ def _neighbours(outcome: Outcome, runs: Runs) -> str:
 def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
   """List the tokens of the words for classes: as given, or the task's own."""
   init = getattr(outcome.setup.tuners[run], f"{stack}_init", None)
-  given = getattr(init, "labels", None)
+  labels = getattr(init, "labels", None)
   vocabulary = outcome.vocabulary
-  words = given or task_words(outcome.runs[run].task)
+  words = labels or task_words(outcome.runs[run].task)
   ids = {i for word in words for i in vocabulary.encode(word)}
   # A piece that only separates words is no part of a label.
   return sorted(i for i in ids if vocabulary.pieces([i])[0].strip("\u2581"))

@@ -93,17 +93,19 @@ def table(results: Sequence[Result], names: Sequence[str]) -> str:
   for result in results:
     by_task.setdefault(result.job.dataset.task.name, []).append(result)
   lines = []
-  for task, own in by_task.items():
-    rows = [summary.Row(names[r.job.run], None, r.metrics) for r in own]
-    if len(own) > 1:
-      compared = ensemble.compare(own)
+  for task, of_task in by_task.items():
+    rows = [summary.Row(names[r.job.run], None, r.metrics) for r in of_task]
+    if len(of_task) > 1:
+      compared = ensemble.compare(of_task)
       rows += [
         summary.Row("mean", None, compared.mean),
         summary.Row("vote", None, compared.vote),
       ]
     lines += [task, summary.scores(rows)]
-  if all(len(own) == 1 for own in by_task.values()):
-    lines += _benchmarks({t: own[0].metrics for t, own in by_task.items()})
+  if all(len(of_task) == 1 for of_task in by_task.values()):
+    lines += _benchmarks(
+      {t: of_task[0].metrics for t, of_task in by_task.items()}
+    )
   return "\n".join(lines)
 
 

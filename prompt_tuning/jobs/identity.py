@@ -51,7 +51,7 @@ def identity(
     JSON values.
   """
   dataset = experiment.dataset
-  found = {
+  description = {
     "runs": [
       {
         "name": run.name,
@@ -84,7 +84,7 @@ def identity(
     "objective": experiment.objective,
     "start_step": start_step,
   }
-  return json.loads(json.dumps(describe(found)))
+  return json.loads(json.dumps(describe(description)))
 
 
 def placements_of(
@@ -108,7 +108,7 @@ def describe_method(method: Method) -> dict[str, Any]:
     ValueError: a setting that JSON cannot hold as it is.
   """
   check_settings(method)
-  described = {n: describe(part) for n, part in _parts(method).items()}
+  described = {n: describe(part) for n, part in _fields(method).items()}
   return {CLASS: discovery.bundle_name(type(method)), **described}
 
 
@@ -137,11 +137,11 @@ def describe(value: Any) -> Any:
     return {CLASS: f"{value.__module__}.{value.__qualname__}"}
   return {
     CLASS: type(value).__name__,
-    **{name: describe(part) for name, part in _parts(value).items()},
+    **{name: describe(part) for name, part in _fields(value).items()},
   }
 
 
-def _parts(value: Any) -> dict[str, Any]:
+def _fields(value: Any) -> dict[str, Any]:
   if dataclasses.is_dataclass(value):
     names = [field.name for field in dataclasses.fields(value)]
     return {n: getattr(value, n) for n in names if n not in FLAX_FIELDS}
@@ -196,6 +196,6 @@ def _restored(value: Any) -> Any:
   if isinstance(value, list):
     return tuple(map(_restored, value))
   if isinstance(value, Mapping):
-    parts = {name: _restored(part) for name, part in value.items()}
-    return ModelShape(**parts) if parts.pop(CLASS, None) else parts
+    fields = {name: _restored(part) for name, part in value.items()}
+    return ModelShape(**fields) if fields.pop(CLASS, None) else fields
   return value

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from prompt_tuning.infer.predict import DECODE_LENGTH
 from prompt_tuning.jobs.settings import Dataset, MeshShape
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.models.t5.decoding import Method
+from prompt_tuning.models.t5.decoding import DecodingMethod
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class InferJob:
   model: T5Config
   checkpoint_path: str
   output_dir: str
-  decoder: Method
+  decoder: DecodingMethod
   dataset: Dataset
   input_file: str | None = None
   prompt_file: str | Mapping[str, str | None] | None = None

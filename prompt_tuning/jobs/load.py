@@ -91,9 +91,9 @@ def load(
   )
   bundles = [bundle.read_latest(run) for run in best]
   if best and all(bundles):
-    parts = [from_bundle(one[1]) for one in bundles if one is not None]
-    names = tuple(name for part in parts for name in part.names)
-    return _side_by_side(parts)._replace(names=names, step=parts[0].step)
+    banks = [from_bundle(one[1]) for one in bundles if one is not None]
+    names = tuple(name for part in banks for name in part.names)
+    return _side_by_side(banks)._replace(names=names, step=banks[0].step)
   latest = bundle.read_latest(folder / loop.BUNDLES)
   if latest is not None:
     return from_bundle(latest[1])
@@ -172,17 +172,17 @@ def from_bundle(saved: Bundle) -> Tuned:
   """
   described = saved.manifest["run"]
   number = saved.manifest.get("run_index")
-  chosen = range(len(described["runs"])) if number is None else (number,)
+  numbers = range(len(described["runs"])) if number is None else (number,)
   weights = {
     path.removeprefix(_MODEL): array
     for path, array in saved.trainable.items()
     if path.startswith(_MODEL)
   }
-  if weights and len(chosen) > 1:
+  if weights and len(numbers) > 1:
     raise ValueError(_ONE_MODEL)
   runs, methods = Runs(), []
   if described["tuners"]:
-    methods = [rebuild(described["tuners"][k]) for k in chosen]
+    methods = [rebuild(described["tuners"][k]) for k in numbers]
     params = tree.unflatten(
       {
         path: jnp.asarray(array)
@@ -194,12 +194,12 @@ def from_bundle(saved: Bundle) -> Tuned:
     runs = Runs(delta, tuple(method.placement for method in methods))
   return Tuned(
     runs,
-    tuple(described["runs"][k]["name"] for k in chosen),
+    tuple(described["runs"][k]["name"] for k in numbers),
     described["backbone"]["fingerprint"],
     saved.manifest["step"] + described["start_step"],
     {path: array[0] for path, array in weights.items()},
-    tuple(methods) or (None,) * len(chosen),
-    tuple(described["runs"][k].get("task") for k in chosen),
+    tuple(methods) or (None,) * len(numbers),
+    tuple(described["runs"][k].get("task") for k in numbers),
   )
 
 
@@ -215,18 +215,18 @@ def _delta(methods: Sequence[Method], params: Params) -> Delta:
     ) from error
 
 
-def _side_by_side(parts: Sequence[Tuned]) -> Tuned:
+def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
   """Put the runs of several parts side by side; a tuned model stands alone."""
-  if len(parts) == 1:
-    return parts[0]
-  if any(part.weights for part in parts):
+  if len(banks) == 1:
+    return banks[0]
+  if any(part.weights for part in banks):
     raise ValueError(_ONE_MODEL)
   return Tuned(
-    join([part.runs for part in parts]),
+    join([part.runs for part in banks]),
     (),
-    parts[0].fingerprint,
-    methods=tuple(m for part in parts for m in part.methods),
-    tasks=tuple(task for part in parts for task in part.tasks),
+    banks[0].fingerprint,
+    methods=tuple(m for part in banks for m in part.methods),
+    tasks=tuple(task for part in banks for task in part.tasks),
   )
 
 
@@ -316,19 +316,19 @@ def load_several(
     paths = {"": paths}
   elif not isinstance(paths, Mapping):
     paths = {str(number): path for number, path in enumerate(paths)}
-  parts = {
+  banks = {
     name: PLAIN
     if path is None
     else insist(load(path, model.config.shape), model, path)
     for name, path in paths.items()
   }
   names = [
-    "_".join(filter(None, (name, own)))
-    for name, part in parts.items()
-    for own in part.names
+    "_".join(filter(None, (name, run_name)))
+    for name, part in banks.items()
+    for run_name in part.names
   ]
-  steps = {part.step for part in parts.values()}
-  return _side_by_side(list(parts.values()))._replace(
+  steps = {part.step for part in banks.values()}
+  return _side_by_side(list(banks.values()))._replace(
     names=tuple(names),
     fingerprint=model.fingerprint,
     step=steps.pop() if len(steps) == 1 else None,

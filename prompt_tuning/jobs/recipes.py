@@ -53,11 +53,13 @@ def shared_optimizer(methods: Sequence[Method]) -> OptimizerFactory:
   return optimizer(recipe)
 
 
-def learning_rate(given: float | None, method: type[Method] | None) -> float:
+def learning_rate(
+  users_rate: float | None, method: type[Method] | None
+) -> float:
   """Choose a run's base rate: the given one, or the recipe's.
 
   Args:
-    given: what the user said; None for the recipe's.
+    users_rate: what the user said; None for the recipe's.
     method: of the run; None for model tuning, which has no recipe.
 
   Returns:
@@ -66,7 +68,9 @@ def learning_rate(given: float | None, method: type[Method] | None) -> float:
   Raises:
     ValueError: neither says one.
   """
-  rate = method.recipe.learning_rate if given is None and method else given
+  rate = (
+    method.recipe.learning_rate if users_rate is None and method else users_rate
+  )
   if rate is None:
     what = f"The recipe of {name_of(method)}" if method else "Model tuning"
     raise ValueError(

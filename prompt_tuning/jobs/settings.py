@@ -12,7 +12,7 @@ from prompt_tuning.data import planning, spec
 from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.infer import evaluate
 from prompt_tuning.jobs import task_modules
-from prompt_tuning.models.t5.decoding import Greedy, Method
+from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Dataset:
   @property
   def packed_size(self) -> tuple[int, int] | None:
     """Encoder and decoder positions of packed rows, if they are given."""
-    given = self.packed_lengths
-    return (given["inputs"], given["targets"]) if given else None
+    lengths = self.packed_lengths
+    return (lengths["inputs"], lengths["targets"]) if lengths else None
 
   @property
   def lengths(self) -> Mapping[str, int | None]:
@@ -109,7 +109,7 @@ class EvaluationSettings:
 
   dataset: Dataset
   by: str | Sequence[str] = evaluate.GENERATION
-  decoder: Method = dataclasses.field(default_factory=Greedy)
+  decoder: DecodingMethod = dataclasses.field(default_factory=Greedy)
   max_decode_length: int | None = None
   num_examples: int | None = None
 

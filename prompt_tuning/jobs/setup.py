@@ -28,7 +28,7 @@ from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
 from prompt_tuning.tuners.bank import Bank
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.method import Method, name_of
 
 _WORDS_OF_UNLABELLED = {
@@ -204,8 +204,8 @@ def _insist_on_fitting(
   keys = jax.eval_shape(
     lambda: jax.random.split(jax.random.key(0), len(experiment.tuners))
   )
-  for given in (keys, None):  # while it trains, and in evaluation
-    delta = jax.eval_shape(produce, params, given)
+  for dropout_keys in (keys, None):  # while it trains, and in evaluation
+    delta = jax.eval_shape(produce, params, dropout_keys)
     if not jax.tree.leaves(delta):
       raise ValueError(f"{refused} The delta is empty: nothing would change.")
     try:
@@ -214,9 +214,11 @@ def _insist_on_fitting(
       raise ValueError(f"{refused} {error}") from error
 
 
-def _context(run: Run, table: Array, vocabulary: Vocabulary) -> Context:
+def _context(
+  run: Run, table: Array, vocabulary: Vocabulary
+) -> InitializerContext:
   """Show a run's initialiser the model's table and the task's words."""
-  return Context(
+  return InitializerContext(
     embeddings=table,
     tokenize=vocabulary.encode,
     label_words=task_words(run.task),

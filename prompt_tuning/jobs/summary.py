@@ -57,12 +57,12 @@ def scores_by_task(rows: Sequence[Row]) -> str:
   )
   tables = []
   for task in tasks:
-    own = [
+    of_task = [
       row._replace(metrics=_of_task(row.metrics, task))
       for row in rows
       if _of_task(row.metrics, task)
     ]
-    tables.append(f"{task}\n{scores(own)}")
+    tables.append(f"{task}\n{scores(of_task)}")
   return "\n\n".join(tables)
 
 
@@ -138,11 +138,11 @@ def nearest_tokens(
     The report, with random vectors of the same norms as a control.
   """
   control = interpret.random_control(jax.random.key(0), vectors)
-  found, random = (
+  learned, random = (
     interpret.nearest_tokens(v, embeddings, num_tokens=num_tokens)
     for v in (vectors, control)
   )
-  return interpret.report(found, random, piece, label_ids)
+  return interpret.report(learned, random, piece, label_ids)
 
 
 def learning_curve(

@@ -119,20 +119,20 @@ class Experiment:
     }
     runs = []
     for values in itertools.product(*choices.values()):
-      chosen = dict(zip(choices, values, strict=True))
-      chosen["learning_rate"] = recipes.learning_rate(
-        chosen["learning_rate"], method_class(chosen["tuner"])
+      settings = dict(zip(choices, values, strict=True))
+      settings["learning_rate"] = recipes.learning_rate(
+        settings["learning_rate"], method_class(settings["tuner"])
       )
       labels = {
         what: _label(what, value, choices[what])
-        for what, value in chosen.items()
+        for what, value in settings.items()
         if len(choices[what]) > 1
       }
       name, group = "_".join(labels.values()), None
       if "seed" in labels:
         del labels["seed"]
         group = "_".join(labels.values())
-      runs.append(Run(name=name, group=group, **chosen))
+      runs.append(Run(name=name, group=group, **settings))
     return tuple(runs)
 
   @property
@@ -156,14 +156,14 @@ class Experiment:
     for method in self.tuners:
       recipe, title = method.recipe, name_of(type(method))
       settings = [f"{n}={value!r}" for n, value in recipe.settings.items()]
-      chosen = []
+      choices = []
       if self.optimizer is None:
         arguments = ", ".join(settings)
-        chosen.append(f"OPTIMIZER = {recipe.optimizer}({arguments})")
+        choices.append(f"OPTIMIZER = {recipe.optimizer}({arguments})")
       if None in listed(self.learning_rates):
-        chosen.append(f"LEARNING_RATE = {recipe.learning_rate}")
-      if chosen:
-        lines[title] = f"By the recipe of {title}: {', '.join(chosen)}."
+        choices.append(f"LEARNING_RATE = {recipe.learning_rate}")
+      if choices:
+        lines[title] = f"By the recipe of {title}: {', '.join(choices)}."
     return list(lines.values())
 
 
@@ -374,11 +374,11 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
       f"@tuners.Prompt; got {factory!r}."
     )
   _check_from_model(kind, model)
-  given = {name: getattr(model, name) for name in kind.from_model}
+  fields = {name: getattr(model, name) for name in kind.from_model}
   if isinstance(factory, Method):
-    method = factory.clone(**given)
+    method = factory.clone(**fields)
   else:
-    method = factory(**given)
+    method = factory(**fields)
   check_settings(method)
   return method
 

@@ -43,16 +43,16 @@ def run(
   """
   logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
   try:
-    given = flags.parse(name, argv, about)
-    if given.seqio_additional_cache_dirs:
+    arguments = flags.parse(name, argv, about)
+    if arguments.seqio_additional_cache_dirs:
       logger.info(
         "--seqio_additional_cache_dirs has no effect: tokenised examples are "
         "cached here, in TOKEN_CACHE_DIR."
       )
-    if not given.dry_run:
-      processes.join(given.distributed)
-    job = configure(configurable or name, given)
-    if given.dry_run:
+    if not arguments.dry_run:
+      processes.join(arguments.distributed)
+    job = configure(configurable or name, arguments)
+    if arguments.dry_run:
       notes = look(job)
       print(gin_config.operative_text(), end="")
       for line in notes:
@@ -60,7 +60,7 @@ def run(
       return 0
     if keep_programs:
       compiled_programs.keep()
-    work(job, given)
+    work(job, arguments)
   except loop.DivergedError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
@@ -76,12 +76,12 @@ def say(text: str) -> None:
     print(text)
 
 
-def configure(name: str, given: Flags) -> Any:
+def configure(name: str, arguments: Flags) -> Any:
   """Build a command's job from its flags.
 
   Args:
     name: what gin calls the job.
-    given: the flags.
+    arguments: the flags.
 
   Returns:
     The job.
@@ -91,10 +91,10 @@ def configure(name: str, given: Flags) -> Any:
   """
   configurables.register()
   gin_config.load(
-    given.gin_files,
-    given.gin_bindings,
+    arguments.gin_files,
+    arguments.gin_bindings,
     {**configurables.KNOWN, **configurables.register_methods()},
-    given.gin_search_paths,
+    arguments.gin_search_paths,
     configurables.CONSTANTS,
     configurables.register_methods,
   )

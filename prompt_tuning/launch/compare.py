@@ -32,14 +32,14 @@ def _look(job: CompareJob) -> Sequence[str]:
   return ()
 
 
-def _work(job: CompareJob, given: Flags) -> None:
-  found = compare.compare(
+def _work(job: CompareJob, arguments: Flags) -> None:
+  result = compare.compare(
     job,
-    given.tfds_data_dir,
+    arguments.tfds_data_dir,
     configuration=gin_config.texts(),
     say=command.say,
   )
-  if found is None:
+  if result is None:
     command.say("Preempted. The same command continues it.")
     return
-  command.say(comparison.table(found))
+  command.say(comparison.table(result))

@@ -23,8 +23,8 @@ def main(argv: Sequence[str]) -> int:
   return command.run("eval", argv, ABOUT, _work)
 
 
-def _work(job: EvalJob, given: Flags) -> None:
-  command.say(evaluate.evaluate(job, given.tfds_data_dir))
+def _work(job: EvalJob, arguments: Flags) -> None:
+  command.say(evaluate.evaluate(job, arguments.tfds_data_dir))
 
 
 if __name__ == "__main__":

@@ -223,12 +223,12 @@ def _apply(
   settings: Sequence[Setting], known: Mapping[str, Callable[..., Any]]
 ) -> Iterator[str]:
   """Bind every setting in order; report those that gin does not know."""
-  given = set()
+  names = set()
   for setting in settings:
     key = (setting.scope, setting.selector, setting.parameter)
-    if setting.is_declaration and key in given:
+    if setting.is_declaration and key in names:
       continue  # a declaration takes no value away, whatever the order
-    given.add(key)
+    names.add(key)
     try:
       gin.bind_parameter(key, setting.value)
     except (ValueError, KeyError) as error:
@@ -264,15 +264,15 @@ def _why(
 def _missing(settings: Sequence[Setting]) -> Iterator[str]:
   """List everything that is required and still without a value."""
   missing: dict[tuple[str, str, str], Setting] = {}
-  given = set()
+  names = set()
   for setting in settings:
     key = (setting.scope, setting.selector, setting.parameter)
     if setting.is_required:
       missing.setdefault(key, setting)
     else:
-      given.add(key)
+      names.add(key)
   for key, setting in missing.items():
-    if key in given:
+    if key in names:
       continue
     name = setting.macro or f"{setting.selector}.{setting.parameter}"
     about = f" ({setting.comment})" if setting.comment else ""

@@ -60,9 +60,9 @@ class SearchPath:
       path = pathlib.Path(folder, os.path.expanduser(name))
       if path.is_file():
         return path
-    where = ", ".join([*map(str, self.folders), "the package's own files"])
+    folders = ", ".join([*map(str, self.folders), "the package's own files"])
     raise FileNotFoundError(
-      f"No gin file {name!r}.{self._nearest(name)} Looked in: {where}."
+      f"No gin file {name!r}.{self._nearest(name)} Looked in: {folders}."
     )
 
   def is_packaged(self, path: pathlib.Path) -> bool:

@@ -231,8 +231,8 @@ def _syntax(error: Exception, flag: str) -> str:
   if not flag:
     location = error.args[1] if len(error.args) > 1 else None
     line = getattr(location, "line_num", None)
-    where = f"line {line}: " if line else ""
-    return f"{where}{message}."
+    prefix = f"line {line}: " if line else ""
+    return f"{prefix}{message}."
   name, _, value = flag.partition("=")
   bare = value.strip("'\"")
   return (

@@ -27,10 +27,10 @@ def main(argv: Sequence[str]) -> int:
   return command.run("infer", argv, ABOUT, work)
 
 
-def work(job: InferJob, given: Flags) -> None:
+def work(job: InferJob, arguments: Flags) -> None:
   """Do a job's share of the work, and print where the answers are."""
-  shard = outputs.Shard(given.shard_id or 0, job.num_shards)
-  for path in infer.infer(job, given.tfds_data_dir, shard):
+  shard = outputs.Shard(arguments.shard_id or 0, job.num_shards)
+  for path in infer.infer(job, arguments.tfds_data_dir, shard):
     print(path)
 
 

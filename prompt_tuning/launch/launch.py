@@ -57,12 +57,12 @@ def check(program: str, args: Sequence[str]) -> None:
     ValueError: an unknown flag, or one that the launcher sets.
   """
   hosts = flags.parse(program, args, "").distributed
-  given = (
+  host_flags = (
     hosts.coordinator_address,
     hosts.process_count,
     hosts.process_index,
   )
-  if any(value is not None for value in given):
+  if any(value is not None for value in host_flags):
     raise ValueError(
       "Leave out --coordinator_address, --process_count and --process_index: "
       "every process has its own, found where it runs."

@@ -39,18 +39,18 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument("--topology", action="append", default=[])
   parser.add_argument("--meshes", default=MESHES[0])
   parser.add_argument("--json", action="store_true")
-  own, rest = parser.parse_known_args(argv)
+  plan_arguments, rest = parser.parse_known_args(argv)
   fitting: list[bool] = []
 
-  def work(job: TrainJob, given: Flags) -> None:
-    del given
-    for where in _slices(own.topology, own.meshes):
-      plans = tpu.plan_slice(job, where, own.meshes)
+  def work(job: TrainJob, arguments: Flags) -> None:
+    del arguments
+    for tpu_slice in _slices(plan_arguments.topology, plan_arguments.meshes):
+      plans = tpu.plan_slice(job, tpu_slice, plan_arguments.meshes)
       fitting.append(any(one.fits for one in plans))
-      if own.json:
-        print(json.dumps(report.as_json(job, where, plans)), flush=True)
+      if plan_arguments.json:
+        print(json.dumps(report.as_json(job, tpu_slice, plans)), flush=True)
       else:
-        text = report.lines(job, where, plans)
+        text = report.lines(job, tpu_slice, plans)
         print("\n".join(text), flush=True)
 
   # JAX writes programs for absent chips to its cache, but cannot read them.

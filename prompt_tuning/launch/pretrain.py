@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
   return command.run("pretrain", argv, ABOUT, _work)
 
 
-def _work(job: PretrainJob, given: Flags) -> None:
-  del given
+def _work(job: PretrainJob, arguments: Flags) -> None:
+  del arguments
   done = pretrain.pretrain(
     job, configuration=gin_config.texts(), say=command.say
   )

@@ -23,8 +23,8 @@ def main(argv: Sequence[str]) -> int:
   return command.run("score", argv, ABOUT, _work, configurable="infer")
 
 
-def _work(job: InferJob, given: Flags) -> None:
-  infer.work(dataclasses.replace(job, mode="score"), given)
+def _work(job: InferJob, arguments: Flags) -> None:
+  infer.work(dataclasses.replace(job, mode="score"), arguments)
 
 
 if __name__ == "__main__":

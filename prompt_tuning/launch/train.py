@@ -31,10 +31,10 @@ def _look(job: TrainJob) -> Sequence[str]:
   return job.experiment.notes
 
 
-def _work(job: TrainJob, given: Flags) -> None:
+def _work(job: TrainJob, arguments: Flags) -> None:
   outcome = train.train(
     job,
-    given.tfds_data_dir,
+    arguments.tfds_data_dir,
     configuration=gin_config.texts(),
     say=command.say,
   )

@@ -26,10 +26,12 @@ def main(argv: Sequence[str]) -> int:
   add("--size", type=int, default=32_100, help="ids, 100 sentinels included")
   add("--every", type=int, default=1, help="read each so-manyth document only")
   add("--skills", type=int, default=0, help="generated questions to add")
-  given = parser.parse_args(argv)
+  arguments = parser.parse_args(argv)
   try:
     made = vocabulary_training.train(
-      _texts(given.input, given.every, given.skills), given.output, given.size
+      _texts(arguments.input, arguments.every, arguments.skills),
+      arguments.output,
+      arguments.size,
     )
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)

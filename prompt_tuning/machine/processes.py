@@ -127,13 +127,13 @@ def _listen(port: int, count: int, deadline: float) -> list[int]:
         break
       server.settimeout(left)
       try:
-        caller, where = server.accept()
+        caller, address = server.accept()
       except TimeoutError:
         break
       message = _receive(caller, min(left, 5))
       index = message.get("process_index") if message else None
       if isinstance(index, int) and 0 < index < count:
-        logger.info("Process %d came from %s.", index, where[0])
+        logger.info("Process %d came from %s.", index, address[0])
         came[index] = caller
       else:
         caller.close()  # somebody else's connection

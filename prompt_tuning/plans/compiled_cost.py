@@ -53,8 +53,8 @@ class Collective:
   def crosses(self, axis: int, mesh_shape: Sequence[int]) -> bool:
     """Say whether chips at different places of a mesh axis take part."""
     for group in self.groups:
-      places = np.unravel_index(group, tuple(mesh_shape))[axis]
-      if len(set(places.tolist())) > 1:
+      positions = np.unravel_index(group, tuple(mesh_shape))[axis]
+      if len(set(positions.tolist())) > 1:
         return True
     return False
 
@@ -209,11 +209,11 @@ def _stride(counter: Instruction | None, body: Computation) -> int:
   That is 1 as JAX writes loops. Where XLA unrolls one, as those that multiply
   parts of a kernel while the next ones arrive, it is more.
   """
-  place = None if counter is None else counter.attribute("index")
+  index = None if counter is None else counter.attribute("index")
   root = next((i for i in body.values() if i.is_root), None)
-  if place is None or root is None or root.opcode != "tuple":
+  if index is None or root is None or root.opcode != "tuple":
     return 1
-  grown = body.get(root.operands[int(place)])
+  grown = body.get(root.operands[int(index)])
   if grown is None or grown.opcode != "add":
     return 1
   added = (body[name].literal for name in grown.operands if name in body)

@@ -327,13 +327,13 @@ def plan_slice(
   """
   ways = candidates(tpu_slice)
   if meshes == "given":
-    given = job.source.mesh.model
-    if given not in ways:
+    model_parallel = job.source.mesh.model
+    if model_parallel not in ways:
       raise ValueError(
-        f"MODEL_PARALLEL = {given} does not divide the number of chips of "
-        f"{tpu_slice}, {tpu_slice.count}."
+        f"MODEL_PARALLEL = {model_parallel} does not divide the number of "
+        f"chips of {tpu_slice}, {tpu_slice.count}."
       )
-    ways = [given]
+    ways = [model_parallel]
   plans: list[Plan] = []
   for model in ways:
     plans.append(plan(job, tpu_slice, model))

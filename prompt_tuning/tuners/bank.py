@@ -13,7 +13,7 @@ from prompt_tuning.core import algebra, tree
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array, Params
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.method import Inputs, Method, name_of, settings_of
 
 RUN_AXIS = "run"
@@ -40,7 +40,7 @@ class Bank(NamedTuple):
 def init_bank(
   tuners: Sequence[Method],
   rngs: Sequence[Array],
-  contexts: Sequence[Context],
+  contexts: Sequence[InitializerContext],
 ) -> Bank:
   """Initialise K runs, each as it would be alone, and stack them.
 
@@ -101,9 +101,9 @@ def apply_runs(
     return apply_bank(tuners[0], params, keys)
   deltas = []
   for k, tuner in enumerate(tuners):
-    own = jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], params)
+    of_run = jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], params)
     own_keys = None if keys is None else keys[k : k + 1]
-    deltas.append(apply_bank(tuner, own, own_keys))
+    deltas.append(apply_bank(tuner, of_run, own_keys))
   return algebra.join(deltas, [1] * len(deltas))
 
 

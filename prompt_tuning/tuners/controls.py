@@ -29,8 +29,8 @@ def of_same_norms(delta: Delta, key: Array) -> Delta:
       continue
     field, leaf = name.split("/")[0], name.split("/")[-1]
     kind = algebra.KINDS[field].get(leaf) or algebra.KINDS[field][field]
-    kept = len(kind.axes) - len(kind.axes.lstrip(_SEVERAL))
-    flat = (array - kind.identity).reshape(*array.shape[:kept], -1)
+    leading = len(kind.axes) - len(kind.axes.lstrip(_SEVERAL))
+    flat = (array - kind.identity).reshape(*array.shape[:leading], -1)
     noise = interpret.random_control(jax.random.fold_in(key, i), flat)
     drawn[name] = kind.identity + noise.reshape(array.shape)
   return algebra.from_named_leaves(drawn)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.core.types import Array, DType, Shape
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,14 +16,14 @@ class FromFile:
   """Copy a prompt file, such as those that prompt-tuning exports.
 
   Attributes:
-    path: what `Context.load_prompt` reads; a NumPy array file, whatever its
-      suffix, when the context brings no reader.
+    path: what `InitializerContext.load_prompt` reads; a NumPy array
+      file, whatever its suffix, when the context brings no reader.
   """
 
   path: str
 
   def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
   ) -> Array:
     """Read the file, see `Initializer`."""
     del rng

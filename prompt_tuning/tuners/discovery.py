@@ -32,11 +32,11 @@ def methods(modules: Iterable[str] = ()) -> dict[str, type[Method]]:
   for name in modules:
     classes += _of_module(name, f"METHOD_MODULE {name!r}")
   for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-    where = f"The entry point {point.name!r} of {ENTRY_POINTS}"
+    source = f"The entry point {point.name!r} of {ENTRY_POINTS}"
     if point.attr:
-      classes.append(_class(point.module, point.attr, where))
+      classes.append(_class(point.module, point.attr, source))
     else:
-      classes += _of_module(point.module, where)
+      classes += _of_module(point.module, source)
   by_name: dict[str, type[Method]] = {}
   for kind in classes:
     other = by_name.setdefault(kind.__name__, kind)
@@ -54,13 +54,13 @@ def bundle_name(kind: type[Method]) -> str:
   Raises:
     ValueError: no other process could find the class.
   """
-  kept = vars(kind).get("bundle_name")
-  if kept is None and "<locals>" in kind.__qualname__:
+  known_name = vars(kind).get("bundle_name")
+  if known_name is None and "<locals>" in kind.__qualname__:
     raise ValueError(
       f"The tuning method {kind.__name__} is defined inside a function, where "
       "a bundle cannot name it; define it at the top of a module."
     )
-  return kept or f"{kind.__module__}:{kind.__qualname__}"
+  return known_name or f"{kind.__module__}:{kind.__qualname__}"
 
 
 def from_bundle_name(name: str) -> type[Method]:
@@ -77,8 +77,8 @@ def from_bundle_name(name: str) -> type[Method]:
   """
   module, colon, attribute = name.partition(":")
   if colon:
-    where = f"The bundle was tuned with {attribute} of {module}. It"
-    return _class(module, attribute, where)
+    source = f"The bundle was tuned with {attribute} of {module}. It"
+    return _class(module, attribute, source)
   known = {bundle_name(kind): kind for kind in _of_this_package()}
   if name not in known:
     names = [n for n in known if ":" not in n]
@@ -136,29 +136,29 @@ def _defined_in(module: object) -> list[type[Method]]:
   ]
 
 
-def _of_module(name: str, where: str) -> list[type[Method]]:
-  found = _defined_in(_import(name, where))
-  if not found:
+def _of_module(name: str, source: str) -> list[type[Method]]:
+  classes = _defined_in(_import(name, source))
+  if not classes:
     raise ValueError(
-      f"{where} defines no tuning method: no subclass of "
+      f"{source} defines no tuning method: no subclass of "
       "prompt_tuning.tuners.method.Method."
     )
-  return found
+  return classes
 
 
-def _class(module: str, attribute: str, where: str) -> type[Method]:
-  kind: object = _import(module, where)
+def _class(module: str, attribute: str, source: str) -> type[Method]:
+  kind: object = _import(module, source)
   for part in attribute.split("."):
     kind = getattr(kind, part, None)
   if not (isinstance(kind, type) and issubclass(kind, Method)):
     raise ValueError(
-      f"{where} has no tuning method {attribute!r} in {module}; another "
+      f"{source} has no tuning method {attribute!r} in {module}; another "
       "version of that module may have it."
     )
   return kind
 
 
-def _import(name: str, where: str) -> object:
+def _import(name: str, source: str) -> object:
   """Import a module; whatever fails in it is one sentence."""
   try:
     return importlib.import_module(name)
@@ -166,7 +166,7 @@ def _import(name: str, where: str) -> object:
     # A module of somebody else's may raise anything.
     why = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
     raise ValueError(
-      f"{where} cannot be imported: {why}. Is the "
+      f"{source} cannot be imported: {why}. Is the "
       f"folder of {name.partition('.')[0]!r} on PYTHONPATH, or its package "
       "installed?"
     ) from error

@@ -1,8 +1,9 @@
 """Where the first values of a prompt come from.
 
 An initialiser is a callable (rng, shape, dtype, context) -> array. It sees the
-backbone through a `Context`: the embedding table that is already in memory, a
-tokenizer, and the words of the task, so nothing is read from disk twice.
+backbone through an `InitializerContext`: the embedding table that is already in
+memory, a tokenizer, and the words of the task, so nothing is read from disk
+twice.
 
 Behaviour is that of google-research/prompt-tuning (`prompts.py`) at commit
 72285ee; where it let a mistake pass in silence, there is an error here.
@@ -38,7 +39,7 @@ WSC_LABELS = ("commonsense", "pronoun", "resolution")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Context:
+class InitializerContext:
   """What initialisers may look at.
 
   Attributes:
@@ -59,7 +60,7 @@ class Initializer(Protocol):
   """Makes the first value of a prompt."""
 
   def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
   ) -> Array:
     """Make the array.
 
@@ -97,7 +98,7 @@ class Uniform:
       )
 
   def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
   ) -> Array:
     """Draw the array, see `Initializer`."""
     del context
@@ -132,7 +133,7 @@ class SampledVocabulary:
       )
 
   def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
   ) -> Array:
     """Draw the rows, see `Initializer`."""
     table = _table(context, shape, type(self).__name__)
@@ -166,7 +167,7 @@ class ClassLabels:
   code, the fallback draws all positions and the labels overwrite the first.
 
   Attributes:
-    labels: words; None for the task's own (`Context.label_words`).
+    labels: words; None for the task's own (`InitializerContext.label_words`).
     fallback: fills the positions after the last label; the paper's choice is
       the sampled vocabulary.
 
@@ -186,7 +187,7 @@ class ClassLabels:
       object.__setattr__(self, "labels", tuple(self.labels))
 
   def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
   ) -> Array:
     """Embed the labels, see `Initializer`."""
     table = _table(context, shape, type(self).__name__)
@@ -225,7 +226,7 @@ class Text:
   fallback: Initializer = SampledVocabulary()
 
   def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
   ) -> Array:
     """Embed the text, see `Initializer`."""
     table = _table(context, shape, type(self).__name__)
@@ -242,7 +243,9 @@ class Text:
     return _overwrite(self.fallback(rng, shape, dtype, context), rows)
 
 
-def _table(context: Context, shape: Shape, who: str) -> Array | np.ndarray:
+def _table(
+  context: InitializerContext, shape: Shape, who: str
+) -> Array | np.ndarray:
   """Return the embedding table after checking that it is as wide as a prompt.
 
   Raises:
@@ -252,7 +255,7 @@ def _table(context: Context, shape: Shape, who: str) -> Array | np.ndarray:
   if table is None:
     raise ValueError(
       f"{who} needs the model's embedding table; restore the model first and "
-      "pass Context(embeddings=...)."
+      "pass InitializerContext(embeddings=...)."
     )
   if table.ndim != 2 or table.shape[1] != shape[-1]:
     raise ValueError(
@@ -264,13 +267,13 @@ def _table(context: Context, shape: Shape, who: str) -> Array | np.ndarray:
 
 
 def _tokenize(
-  context: Context, text: str, table: Array | np.ndarray
+  context: InitializerContext, text: str, table: Array | np.ndarray
 ) -> list[int]:
   """Tokenise a text into ids that all have a row of their own."""
   if context.tokenize is None:
     raise ValueError(
       f"Initialising from the text {text!r} needs a tokenizer; pass "
-      "Context(tokenize=...)."
+      "InitializerContext(tokenize=...)."
     )
   ids = [int(i) for i in context.tokenize(text)]
   if not ids:
@@ -289,7 +292,7 @@ def _tokenize(
 
 
 def _pieces(
-  context: Context, label: str, table: Array | np.ndarray
+  context: InitializerContext, label: str, table: Array | np.ndarray
 ) -> list[int]:
   """Tokenise a label, which must be made of known pieces."""
   if not isinstance(label, str) or not label.strip():

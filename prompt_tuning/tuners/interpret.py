@@ -97,7 +97,7 @@ def random_control(rng: Array, vectors: Array | np.ndarray) -> Array:
 
 
 def report(
-  found: Neighbours,
+  neighbours: Neighbours,
   control: Neighbours,
   piece: Callable[[int], str],
   label_ids: Sequence[int] = (),
@@ -105,7 +105,7 @@ def report(
   """Format the neighbours of a prompt as a table.
 
   Args:
-    found: neighbours of the learned prompt.
+    neighbours: neighbours of the learned prompt.
     control: neighbours of random vectors.
     piece: token id -> text.
     label_ids: tokens of the class labels; their occurrences are counted.
@@ -117,23 +117,25 @@ def report(
     neighbours.
   """
   lines = ["position  norm      nearest tokens (cosine)"]
-  for position, norm in enumerate(found.norms):
-    pairs = zip(found.ids[position], found.cosines[position], strict=True)
+  for position, norm in enumerate(neighbours.norms):
+    pairs = zip(
+      neighbours.ids[position], neighbours.cosines[position], strict=True
+    )
     words = "  ".join(f"{piece(int(i))} ({cosine:.2f})" for i, cosine in pairs)
     lines.append(f"{position:<8}  {norm:<8.2f}  {words}")
-  nearest = found.ids[:, 0].tolist()
+  nearest = neighbours.ids[:, 0].tolist()
   shared = sum(nearest.count(i) > 1 for i in nearest)
   lines.append(
-    f"mean cosine of the nearest token: {found.cosines[:, 0].mean():.3f} "
+    f"mean cosine of the nearest token: {neighbours.cosines[:, 0].mean():.3f} "
     f"(random vectors: {control.cosines[:, 0].mean():.3f})"
   )
   lines.append(
-    f"norm: {found.norms.mean():.2f} ± {found.norms.std():.2f} "
+    f"norm: {neighbours.norms.mean():.2f} ± {neighbours.norms.std():.2f} "
     f"(random vectors: {control.norms.mean():.2f})"
   )
   lines.append(f"positions that share their nearest token: {shared}")
   if label_ids:
-    hits = int(np.isin(found.ids, list(label_ids)).any(-1).sum())
+    hits = int(np.isin(neighbours.ids, list(label_ids)).any(-1).sum())
     chance = int(np.isin(control.ids, list(label_ids)).any(-1).sum())
     lines.append(
       f"positions with a class label among their neighbours: {hits} "
@@ -153,8 +155,8 @@ def _merge(
   # Earlier slices first: top_k keeps the first of equals, the lowest id.
   candidates = jnp.concatenate([best, new], axis=1)
   candidate_ids = jnp.concatenate([ids, columns + start], axis=1)
-  best, chosen = jax.lax.top_k(candidates, best.shape[1])
-  return best, jnp.take_along_axis(candidate_ids, chosen, axis=1)
+  best, indices = jax.lax.top_k(candidates, best.shape[1])
+  return best, jnp.take_along_axis(candidate_ids, indices, axis=1)
 
 
 def _unit(x: Array) -> Array:

@@ -16,7 +16,7 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 
 INITIALISER = "_init"  # how fields end that only initialisation reads
 FLAX_FIELDS = ("parent", "name")  # of every module; no settings
@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
     train: whether to drop activations; the random key `dropout` is there then.
   """
 
-  context: Context = Context()
+  context: InitializerContext = InitializerContext()
   train: bool = False
 
 
@@ -182,22 +182,22 @@ def check_settings(method: Method) -> None:
     _check_plain(f"{name_of(kind)}.{name}", value)
 
 
-def _check_plain(where: str, value: Any) -> None:
+def _check_plain(what: str, value: Any) -> None:
   if value is None or isinstance(value, bool | int | str | ModelShape):
     return
   if isinstance(value, float) and math.isfinite(value):
     return
   if isinstance(value, list | tuple):
     for part in value:
-      _check_plain(where, part)
+      _check_plain(what, part)
     return
   names = list(value) if isinstance(value, Mapping) else [None]
   if all(isinstance(name, str) for name in names) and CLASS not in names:
     for name in names:
-      _check_plain(f"{where}[{name!r}]", value[name])
+      _check_plain(f"{what}[{name!r}]", value[name])
     return
   raise ValueError(
-    f"{where} is {value!r} ({type(value).__name__}), which a bundle cannot "
+    f"{what} is {value!r} ({type(value).__name__}), which a bundle cannot "
     "hold. Settings of a method are numbers, text, lists, and mappings of text "
     f"to these ({CLASS!r} not among the names); initialisers go into fields "
     f"that end in {INITIALISER!r}."

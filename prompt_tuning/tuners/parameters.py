@@ -78,11 +78,11 @@ def _draw(key: Array, parameters: Mapping[str, Parameter]) -> Any:
   """Draw what lies in one folder, boxed with its axes."""
   flat = {}
   keys = jax.random.split(key, len(parameters))
-  for own, (path, (init, shape, axes)) in zip(
+  for key_of_leaf, (path, (init, shape, axes)) in zip(
     keys, parameters.items(), strict=True
   ):
     boxed = nn.with_logical_partitioning(init, axes)
-    flat[path] = boxed(own, shape, jnp.float32)
+    flat[path] = boxed(key_of_leaf, shape, jnp.float32)
   (tree_inside,) = tree.unflatten(flat).values()
   return tree_inside
 
@@ -107,7 +107,7 @@ def select(names: Sequence[str], shape: ModelShape, setting: str) -> list[str]:
   known = {site: site.partition("/")[2] for site in shape.kernels()}
   if isinstance(names, str) or not names:  # of which each letter is a name
     raise ValueError(f"{setting} must list kernels; got {names!r}.")
-  chosen = set()
+  selection = set()
   for name in names:
     match = functools.partial(fnmatch.fnmatchcase, pat=name)
     sites = {s for s, short in known.items() if match(s) or match(short)}
@@ -117,8 +117,8 @@ def select(names: Sequence[str], shape: ModelShape, setting: str) -> list[str]:
         f"{setting}: the model has no kernel {name!r}."
         f"{tree.nearest(name, words)} It has {', '.join(words)}."
       )
-    chosen |= sites
-  return [site for site in known if site in chosen]
+    selection |= sites
+  return [site for site in known if site in selection]
 
 
 def axes_of(site: str) -> tuple[str, str]:

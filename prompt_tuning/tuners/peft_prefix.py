@@ -75,14 +75,20 @@ def read(adapter: Adapter, model: ModelShape | None) -> Prefix:
   length, dealt, heads = map(adapter.positive, _SIZES)
   features = adapter.positive("token_dim")
   values = adapter.tensors.get(_TENSOR, np.zeros(0))
-  layers, own = model.num_decoder_layers, (model.num_heads, model.head_dim)
-  size = (length, dealt, 2, *own)
-  fits = (heads, features) == (own[0], math.prod(own)) and dealt >= layers
+  layers, heads_shape = (
+    model.num_decoder_layers,
+    (model.num_heads, model.head_dim),
+  )
+  size = (length, dealt, 2, *heads_shape)
+  fits = (heads, features) == (
+    heads_shape[0],
+    math.prod(heads_shape),
+  ) and dealt >= layers
   if not fits or values.shape != (length, math.prod(size[1:])):
     raise ValueError(
       f"{_TENSOR} {list(values.shape)}, said to be of {dealt} layers and "
       f"{heads} heads, {features} wide, does not fit a model of {layers} "
-      f"layers and {own[0]} heads of {own[1]}."
+      f"layers and {heads_shape[0]} heads of {heads_shape[1]}."
     )
   used = [2 * i % dealt for i in range(layers)]
   pairs = np.moveaxis(values.reshape(size)[:, used], (2, 1), (0, 1))

@@ -16,8 +16,8 @@ from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array, DType, Shape
 from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.initializers import (
-  Context,
   Initializer,
+  InitializerContext,
   SampledVocabulary,
 )
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
@@ -113,15 +113,15 @@ class Prompt(Method):
       ("encoder", self.encoder_init, self.encoder_length, self.encoder_rows),
       ("decoder", self.decoder_init, self.decoder_length, self.decoder_rows),
     )
-    parts = []
+    vectors = []
     for stack, init, length, rows in plan:
       shape = (length if rows is None else rows, self.emb_dim)
       if shape[0]:
         padded = _Padded(init, length)
-        parts.append(
+        vectors.append(
           _Vectors(_FOLDERS, shape, padded, name=stack)(context=inputs.context)
         )
-    return Delta(virtual=jnp.concatenate(parts))
+    return Delta(virtual=jnp.concatenate(vectors))
 
   @classmethod
   def of_vectors(cls, length: int, width: int) -> "Prompt":
@@ -238,7 +238,7 @@ class _Padded:
   length: int
 
   def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: Context
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
   ) -> Array:
     rows, width = shape
     values = jnp.zeros((0, width), dtype)
@@ -262,7 +262,7 @@ class _Vectors(nn.Module):
   initializer: Initializer
 
   @nn.compact
-  def __call__(self, *, context: Context) -> Array:
+  def __call__(self, *, context: InitializerContext) -> Array:
     if self.folders:
       folder, *rest = self.folders
       inner = _Vectors(tuple(rest), self.shape, self.initializer, name=folder)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.data.assembly import Assembler, Slots, one_per_row
+from prompt_tuning.data.assembly import Assembler, ExampleSlots, one_per_row
 from prompt_tuning.data.ragged import from_rows
 
 V = 32_128
@@ -77,7 +77,7 @@ def test_a_packed_row_is_its_segments_end_to_end(examples, placement):
   assembler, expected = build(examples, placement)
   encoder, decoder = assembler.encoder_lengths(), assembler.decoder_lengths()
   n = len(examples)
-  slots = Slots(
+  slots = ExampleSlots(
     (1, int(encoder.sum()) + 3, int(decoder.sum()) + 3),
     np.arange(n),
     np.zeros(n, np.int64),

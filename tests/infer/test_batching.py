@@ -9,7 +9,7 @@ from prompt_tuning.core.placement import Placement
 from prompt_tuning.data.assembly import Assembler, one_per_row
 from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.infer import batching
-from prompt_tuning.infer.batching import Batching, Slots
+from prompt_tuning.infer.batching import Batching, BatchPlan
 from prompt_tuning.infer.inputs import Inputs
 
 V = 50
@@ -84,7 +84,7 @@ def test_encoder_tokens_equal_the_training_pipelines(
   own = [np.array(text + [1] * has_eos, np.int32) for text in texts]
   asked = Inputs(own, np.zeros(len(own), np.int32))
   count, length = len(own), 16
-  slots = Slots(np.arange(count), count, length)
+  slots = BatchPlan(np.arange(count), count, length)
   found = batching.encoder_tokens(asked, slots, [placement], V)
 
   ragged = from_rows(own, np.int32)
@@ -100,7 +100,7 @@ def test_encoder_tokens_equal_the_training_pipelines(
 def test_each_row_has_its_own_runs_tokens():
   placements = [Placement((0,)), Placement((), (0, 1)), Placement()]
   asked = Inputs([np.array([7, 1])] * 3, np.array([2, 1, 0]))
-  slots = Slots(np.array([0, 2, 1]), 4, 5)
+  slots = BatchPlan(np.array([0, 2, 1]), 4, 5)
   found = batching.encoder_tokens(asked, slots, placements, V)
   assert found.tolist() == [
     [7, 1, 0, 0, 0],

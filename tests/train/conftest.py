@@ -64,7 +64,7 @@ class Setup:
     tuners = [
       prompt.Prompt(16, encoder_length=P, encoder_init=i) for i in inits
     ]
-    context = initializers.Context(
+    context = initializers.InitializerContext(
       embeddings=params["token_embedder"]["embedding"]
     )
     whole = {"model": params}

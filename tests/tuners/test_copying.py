@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.tuners.copying import FromFile
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 
 P, H = 5, 6
 VALUES = np.random.default_rng(0).normal(size=(P, H)).astype(np.float32)
@@ -14,14 +14,14 @@ VALUES = np.random.default_rng(0).normal(size=(P, H)).astype(np.float32)
 
 def _make(initializer, context=None):
   rng = jax.random.key(0)
-  array = initializer(rng, (P, H), jnp.float32, context or Context())
+  array = initializer(rng, (P, H), jnp.float32, context or InitializerContext())
   assert array.shape == (P, H)
   assert array.dtype == jnp.float32
   return np.asarray(array)
 
 
 def test_the_context_may_bring_a_reader_of_other_formats():
-  context = Context(load_prompt={"a/bundle": VALUES}.__getitem__)
+  context = InitializerContext(load_prompt={"a/bundle": VALUES}.__getitem__)
 
   np.testing.assert_array_equal(_make(FromFile("a/bundle"), context), VALUES)
 
@@ -84,4 +84,4 @@ def test_archive_cut_file_and_folder_are_named_errors(tmp_path):
 )
 def test_unfitting_arrays(values, message):
   with pytest.raises(ValueError, match=message):
-    _make(FromFile("given"), Context(load_prompt=lambda _: values))
+    _make(FromFile("given"), InitializerContext(load_prompt=lambda _: values))

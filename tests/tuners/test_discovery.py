@@ -12,7 +12,7 @@ from flax import linen as nn
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.jobs import identity
 from prompt_tuning.tuners import bank, discovery
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.method import Method
 
 
@@ -73,7 +73,7 @@ def test_a_module_that_ends_the_process_is_an_error(tmp_path, monkeypatch):
 
 def test_a_name_per_dimension():
   with pytest.raises(ValueError, match=r"shape \[2, 3\].*\('layers',\)"):
-    bank.init_bank([Announced()], [jax.random.key(0)], [Context()])
+    bank.init_bank([Announced()], [jax.random.key(0)], [InitializerContext()])
 
 
 def test_a_bundle_without_a_setting_is_of_another_version(monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prompt_tuning.tuners import initializers
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
-  Context,
+  InitializerContext,
   SampledVocabulary,
   Text,
   Uniform,
@@ -38,7 +38,7 @@ def _tokenize(text):
 
 
 def _context(**kwargs):
-  return Context(embeddings=TABLE, tokenize=_tokenize, **kwargs)
+  return InitializerContext(embeddings=TABLE, tokenize=_tokenize, **kwargs)
 
 
 def _make(initializer, length=5, context=None, seed=0, width=H):
@@ -57,7 +57,7 @@ def _ids(rows):
 
 @pytest.mark.parametrize("table", [TABLE, jnp.asarray(TABLE)])
 def test_sampled_vocabulary_copies_distinct_rows(table):
-  rows = _make(SampledVocabulary(20), 20, Context(embeddings=table))
+  rows = _make(SampledVocabulary(20), 20, InitializerContext(embeddings=table))
 
   assert sorted(_ids(rows)) == list(range(20))
 
@@ -183,7 +183,7 @@ def test_class_labels_with_the_real_vocabulary(shared_data, tolerance):
   model = str(shared_data / "t5_vocab" / "sentencepiece.model")
   vocabulary = sentencepiece.SentencePieceProcessor(model_file=model)
   table = np.random.default_rng(1).normal(size=(32_128, H)).astype(np.float32)
-  context = Context(table, vocabulary.encode, tuple(pieces))
+  context = InitializerContext(table, vocabulary.encode, tuple(pieces))
 
   rows = _make(ClassLabels(), 100, context)
 
@@ -205,7 +205,7 @@ def test_text_is_cut_with_a_warning(caplog):
 
 def test_bfloat16_table_gives_float32_rows(tolerance):
   table = jnp.asarray(TABLE, jnp.bfloat16)
-  context = Context(embeddings=table, tokenize=_tokenize)
+  context = InitializerContext(embeddings=table, tokenize=_tokenize)
 
   rows = _make(ClassLabels(("negative",)), 1, context)
 
@@ -232,9 +232,9 @@ def test_missing_context_is_named():
   with pytest.raises(ValueError, match="Set CLASS_LABELS"):
     _make(ClassLabels())
   with pytest.raises(ValueError, match="needs a tokenizer"):
-    _make(Text("a b c"), context=Context(embeddings=TABLE))
+    _make(Text("a b c"), context=InitializerContext(embeddings=TABLE))
   with pytest.raises(ValueError, match="embedding table; restore"):
-    _make(SampledVocabulary(), context=Context())
+    _make(SampledVocabulary(), context=InitializerContext())
 
 
 def test_table_of_another_width_is_an_error():

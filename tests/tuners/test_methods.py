@@ -25,7 +25,7 @@ from prompt_tuning.core.delta import Delta, LowRank, Prefix
 from prompt_tuning.core.partition import TRAIN
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
-from prompt_tuning.data.assembly import Assembler, Slots, one_per_row
+from prompt_tuning.data.assembly import Assembler, ExampleSlots, one_per_row
 from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.infer import runs as infer_runs
 from prompt_tuning.infer.runs import Runs
@@ -38,7 +38,7 @@ from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.ia3 import IA3
-from prompt_tuning.tuners.initializers import Context
+from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
 from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
@@ -191,7 +191,7 @@ def packed(text, placement, examples):
   lengths = write.encoder_lengths(), write.decoder_lengths()
   starts = [second * own[np.asarray(examples) - second] for own in lengths]
   shape = (len(examples) // 2, 2 * SHAPE[0], 2 * SHAPE[1])
-  slots = Slots(
+  slots = ExampleSlots(
     shape, np.asarray(examples), numbers // 2, *starts, segments=second + 1
   )
   return write(slots, packed=True)
@@ -380,7 +380,7 @@ def test_it_trains_as_many_numbers_as_the_formula_says(case, size):
   method = identity.without_initialisers(method)
 
   def make(table):
-    inputs = Inputs(Context(embeddings=table))
+    inputs = Inputs(InitializerContext(embeddings=table))
     key = jax.random.key(0)
     delta, variables = method.init_with_output(key, inputs)
     return nn.meta.unbox(variables["params"]), delta

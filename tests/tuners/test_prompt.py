@@ -11,7 +11,7 @@ from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.copying import FromFile
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
-  Context,
+  InitializerContext,
   SampledVocabulary,
   Uniform,
 )
@@ -20,7 +20,7 @@ from prompt_tuning.tuners.prompt import Prompt, align
 
 H = 6
 TABLE = np.random.default_rng(0).normal(size=(40, H)).astype(np.float32)
-CONTEXT = Context(
+CONTEXT = InitializerContext(
   TABLE,
   lambda text: [5 + len(text)],
   ("no", "yes"),
@@ -152,7 +152,8 @@ def test_bank_of_mixed_initialisers_equals_its_solo_runs_bitwise():
 def test_runs_see_the_words_of_their_own_task():
   module = _prompt(encoder_length=1, encoder_init=ClassLabels())
   contexts = [
-    Context(TABLE, CONTEXT.tokenize, (word,)) for word in ("a", "abcd")
+    InitializerContext(TABLE, CONTEXT.tokenize, (word,))
+    for word in ("a", "abcd")
   ]
 
   stacked = bank.init_bank([module] * 2, [jax.random.key(0)] * 2, contexts)

@@ -43,9 +43,9 @@ def register(task: spec.TaskSpec, base: seqio.Task) -> None:
       return base.source.get_dataset(split, shuffle=shuffle_files, seed=seed)
     # One dataset for the draw and for the rows: a user's file is read once.
     source = base.source.get_dataset(split, shuffle=False)
-    chosen = tf.constant(select(task, source), tf.int64)
+    numbers = tf.constant(select(task, source), tf.int64)
     subset = source.enumerate().filter(
-      lambda number, _: tf.reduce_any(number == chosen)
+      lambda number, _: tf.reduce_any(number == numbers)
     )
     return subset.map(lambda _, row: row)
 

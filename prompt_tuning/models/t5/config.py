@@ -76,9 +76,9 @@ class T5Config:
   absorb_from: int = 1 << 27
 
   def __post_init__(self) -> None:
-    if (given := jnp.dtype(self.dtype).name) not in DTYPES:
+    if (name := jnp.dtype(self.dtype).name) not in DTYPES:
       raise ValueError(
-        f"Activations of {given}: expected one of {', '.join(DTYPES)}. Change "
+        f"Activations of {name}: expected one of {', '.join(DTYPES)}. Change "
         "ACTIVATION_DTYPE (in Python `dtype`)."
       )
     if self.remat_policy not in REMAT_POLICIES:

@@ -58,7 +58,7 @@ class State(NamedTuple):
 StepFn = Callable[[Array, State], tuple[Array, State]]
 
 
-class Method(Protocol):
+class DecodingMethod(Protocol):
   """Chooses tokens."""
 
   def __call__(
@@ -86,7 +86,7 @@ def generate(
   delta: Delta | None = None,
   *,
   length: int,
-  method: Method,
+  method: DecodingMethod,
   rng: Array | None = None,
 ) -> Decoded:
   """Decode every row of a batch.
@@ -177,7 +177,7 @@ class Sampling:
   def __call__(
     self, step: StepFn, logits: Array, state: State, length: int, rng: Array
   ) -> Decoded:
-    """Decode; see `Method`."""
+    """Decode; see `DecodingMethod`."""
     batch = logits.shape[0]
     state = _map_rows(state, lambda a, axis: _repeat(a, self.num_decodes, axis))
     logits = _repeat(logits, self.num_decodes, 0)
@@ -281,7 +281,7 @@ class BeamSearch:
   def __call__(
     self, step: StepFn, logits: Array, state: State, length: int, rng: Array
   ) -> Decoded:
-    """Decode; see `Method`."""
+    """Decode; see `DecodingMethod`."""
     del rng
     batch, beams = logits.shape[0], self.num_decodes
     state = _map_rows(state, lambda a, axis: _repeat(a, beams, axis))
@@ -335,11 +335,11 @@ class BeamSearch:
     sequences = sequences.at[:, :, beam.position].set(tokens)
     ends = beam.state.ends(tokens)
 
-    live_scores, kept = jax.lax.top_k(
+    live_scores, live = jax.lax.top_k(
       jnp.where(ends, scores + _NEGATIVE, scores), beams
     )
-    kept_parents = _pick(parents, kept)
-    flat_parents = (kept_parents + beams * jnp.arange(batch)[:, None]).ravel()
+    live_parents = _pick(parents, live)
+    flat_parents = (live_parents + beams * jnp.arange(batch)[:, None]).ravel()
 
     finished = scores / self._penalty(beam.position + 1)
     finished = jnp.where(ends, finished, finished + _NEGATIVE)
@@ -348,7 +348,7 @@ class BeamSearch:
     all_tokens = jnp.concatenate([beam.done_tokens, sequences], axis=1)
     return _Beams(
       position=beam.position + 1,
-      live_tokens=_pick(sequences, kept),
+      live_tokens=_pick(sequences, live),
       live_scores=live_scores,
       done_tokens=_pick(all_tokens, best),
       done_scores=done_scores,

@@ -29,11 +29,11 @@ from prompt_tuning.models.t5.dropout import fold_keys
 from prompt_tuning.models.t5.layers import TokenEmbedder
 from prompt_tuning.models.t5.stacks import (
   ACTIVATION_AXES,
-  Context,
   Cross,
   Decoder,
   Encoder,
   LayerCache,
+  StackContext,
 )
 
 
@@ -134,7 +134,7 @@ class T5(nn.Module):
     valid = ids != PAD_ID
     segments = batch.get("encoder_segment_ids")
     _check_packed(segments, delta, "enc_self")
-    context = Context(
+    context = StackContext(
       mask=_key_mask(valid) & _same_segment(segments, segments),
       run_ids=run_ids,
       dropout_keys=dropout_keys,
@@ -166,12 +166,12 @@ class T5(nn.Module):
     ids = batch["decoder_input_tokens"]
     # A start token is 0 like padding, but only it has a target.
     valid = (ids != PAD_ID) | (batch["decoder_target_tokens"] != PAD_ID)
-    own = batch.get("decoder_segment_ids")
-    _check_packed(own, delta, "dec_self")
-    across = _same_segment(own, batch.get("encoder_segment_ids"))
+    segments = batch.get("decoder_segment_ids")
+    _check_packed(segments, delta, "dec_self")
+    across = _same_segment(segments, batch.get("encoder_segment_ids"))
     positions = jnp.arange(ids.shape[1])
-    context = Context(
-      mask=_causal_mask(valid, positions) & _same_segment(own, own),
+    context = StackContext(
+      mask=_causal_mask(valid, positions) & _same_segment(segments, segments),
       run_ids=batch.get("run_ids"),
       dropout_keys=dropout_keys,
       virtual_index=self._virtual_index(ids, delta, "decoder"),
@@ -213,7 +213,7 @@ class T5(nn.Module):
         f"A cache of length {length} cannot hold the {count} tokens that "
         "decoding starts from; raise the maximal decode length."
       )
-    context = Context(
+    context = StackContext(
       mask=_causal_mask(valid, jnp.arange(count)),
       run_ids=run_ids,
       virtual_index=self._virtual_index(tokens, delta, "decoder"),
@@ -263,7 +263,7 @@ class T5(nn.Module):
     self_mask = jax.lax.dynamic_update_slice(
       cache.self_mask, jnp.ones(tokens.shape, bool), (0, cache.position)
     )
-    context = Context(
+    context = StackContext(
       mask=_causal_mask(self_mask, cache.position + jnp.arange(count)),
       run_ids=run_ids,
       virtual_index=self._virtual_index(tokens, delta, "decoder"),
@@ -280,7 +280,7 @@ class T5(nn.Module):
     self,
     ids: Array,
     delta: Delta,
-    context: Context,
+    context: StackContext,
     cross: Cross,
     past: Any = None,
     keep_cache: bool = False,
@@ -391,15 +391,15 @@ def _boxed_params(config: T5Config) -> Mapping[str, Any]:
   shallow = dataclasses.replace(
     config, num_encoder_layers=1, num_decoder_layers=1
   )
-  found = dict(jax.eval_shape(lambda: _init(shallow, jax.random.key(0))))
+  boxed = dict(jax.eval_shape(lambda: _init(shallow, jax.random.key(0))))
   for stack, count in (
     ("encoder", config.num_encoder_layers),
     ("decoder", config.num_decoder_layers),
   ):
-    rest = dict(found[stack])
+    rest = dict(boxed[stack])
     layer = rest.pop("layers_0")
-    found[stack] = rest | {f"layers_{i}": layer for i in range(count)}
-  return found
+    boxed[stack] = rest | {f"layers_{i}": layer for i in range(count)}
+  return boxed
 
 
 def abstract_params(config: T5Config) -> Mapping[str, Any]:

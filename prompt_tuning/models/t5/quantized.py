@@ -111,39 +111,43 @@ def target(params: Params, dtype: str) -> Params:
     The same tree for floats; else one with integers and their scales, placed so
     that a device has the scales of its own integers.
   """
-  chosen = scheme(dtype)
-  if chosen is None:
+  int_scheme = scheme(dtype)
+  if int_scheme is None:
     return params
-  found: dict[str, jax.ShapeDtypeStruct] = {}
+  described: dict[str, jax.ShapeDtypeStruct] = {}
   for path, leaf in tree.flatten(params).items():
     axis = _summed_axis(path)
-    found[path] = leaf
+    described[path] = leaf
     if axis is not None:
-      found[path], found[path + SUFFIX] = _described(leaf, chosen, axis)
-  return tree.unflatten(found)
+      described[path], described[path + SUFFIX] = _described(
+        leaf, int_scheme, axis
+      )
+  return tree.unflatten(described)
 
 
 def _described(
-  leaf: jax.ShapeDtypeStruct, chosen: Scheme, axis: int
+  leaf: jax.ShapeDtypeStruct, int_scheme: Scheme, axis: int
 ) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-  where: Any = leaf.sharding
-  integers = jax.ShapeDtypeStruct(leaf.shape, chosen.dtype, sharding=where)
+  sharding: Any = leaf.sharding
+  integers = jax.ShapeDtypeStruct(
+    leaf.shape, int_scheme.dtype, sharding=sharding
+  )
   shape = list(leaf.shape)
-  shape[axis] = groups = _groups(leaf.shape[axis], chosen)
-  if isinstance(where, NamedSharding):
-    spec = [*where.spec, *(None,) * (len(shape) - len(where.spec))]
+  shape[axis] = groups = _groups(leaf.shape[axis], int_scheme)
+  if isinstance(sharding, NamedSharding):
+    spec = [*sharding.spec, *(None,) * (len(shape) - len(sharding.spec))]
     name = spec[axis]
     # Scales that the mesh cannot split are small enough to be everywhere.
-    if name is not None and groups % where.mesh.shape[name]:
+    if name is not None and groups % sharding.mesh.shape[name]:
       spec[axis] = None
-    where = NamedSharding(where.mesh, PartitionSpec(*spec))
-  scales = jax.ShapeDtypeStruct(tuple(shape), jnp.float32, sharding=where)
+    sharding = NamedSharding(sharding.mesh, PartitionSpec(*spec))
+  scales = jax.ShapeDtypeStruct(tuple(shape), jnp.float32, sharding=sharding)
   return integers, scales
 
 
-def _groups(size: int, chosen: Scheme) -> int:
+def _groups(size: int, int_scheme: Scheme) -> int:
   """Count the scales along an axis: equal groups, as large as allowed."""
-  group = min(chosen.group or size, size)
+  group = min(int_scheme.group or size, size)
   while size % group:
     group -= 1
   return size // group
@@ -155,32 +159,34 @@ def _split(shape: Shape, groups: int, axis: int) -> Shape:
   return (*shape[:at], groups, shape[at] // groups, *shape[at + 1 :])
 
 
-def quantize(values: Array, chosen: Scheme, axis: int) -> tuple[Array, Array]:
+def quantize(
+  values: Array, int_scheme: Scheme, axis: int
+) -> tuple[Array, Array]:
   """Round to integers.
 
   Args:
     values: floats, such as a kernel [(L,) I, O].
-    chosen: how.
+    int_scheme: of the integers.
     axis: that products sum over, -2 for a kernel, -1 for the table.
 
   Returns:
     (integers of the same shape, float32 scales with G in place of the axis);
     their product is within half a scale of `values`.
   """
-  shape = _split(values.shape, _groups(values.shape[axis], chosen), axis)
+  shape = _split(values.shape, _groups(values.shape[axis], int_scheme), axis)
   grouped = values.astype(jnp.float32).reshape(shape)
   most = jnp.max(jnp.abs(grouped), axis=axis)
   # Zeros stay zeros, whatever their scale is.
-  scale = jnp.where(most > 0, most / chosen.largest, 1.0)
+  scale = jnp.where(most > 0, most / int_scheme.largest, 1.0)
   steps = jnp.round(grouped / jnp.expand_dims(scale, axis))
-  clipped = jnp.clip(steps, -chosen.largest, chosen.largest)
-  return clipped.astype(chosen.dtype).reshape(values.shape), scale
+  clipped = jnp.clip(steps, -int_scheme.largest, int_scheme.largest)
+  return clipped.astype(int_scheme.dtype).reshape(values.shape), scale
 
 
 @functools.lru_cache
-def _compiled(chosen: Scheme, axis: int, shardings: Any) -> Any:
+def _compiled(int_scheme: Scheme, axis: int, shardings: Any) -> Any:
   return jax.jit(
-    lambda values: quantize(values, chosen, axis), out_shardings=shardings
+    lambda values: quantize(values, int_scheme, axis), out_shardings=shardings
   )
 
 
@@ -197,16 +203,16 @@ def quantizer(
     (path, floats) -> path -> array: two for a leaf that is quantised, placed as
     described; the leaf itself otherwise. Returns when all of it is computed.
   """
-  chosen, flat = scheme(dtype), tree.flatten(described)
+  int_scheme, flat = scheme(dtype), tree.flatten(described)
 
   def convert(path: str, leaf: Array) -> dict[str, Array]:
     axis = _summed_axis(path)
-    if chosen is None or axis is None:
+    if int_scheme is None or axis is None:
       return {path: leaf}
     names = (path, path + SUFFIX)
-    places = tuple(getattr(flat[name], "sharding", None) for name in names)
-    where = None if None in places else places
-    made = _compiled(chosen, axis, where)(leaf)
+    shardings = tuple(getattr(flat[name], "sharding", None) for name in names)
+    out_shardings = None if None in shardings else shardings
+    made = _compiled(int_scheme, axis, out_shardings)(leaf)
     return dict(zip(names, jax.block_until_ready(made), strict=True))
 
   return convert
@@ -259,8 +265,8 @@ def dequantize(
 
 def scale_of(module: nn.Module, name: str) -> Array | None:
   """Fetch the scales of a module's parameter; None where it is a float."""
-  found: Array | None = module.get_variable("params", name + SUFFIX)
-  return found
+  scale: Array | None = module.get_variable("params", name + SUFFIX)
+  return scale
 
 
 def matmul(x: Array, kernel: Array, scale: Array | None) -> Array:
@@ -327,8 +333,8 @@ def embedding_table(params: Params) -> Array:
     [V, H]: the very array where it is not quantised, a float32 copy where it
     is.
   """
-  parts = params["token_embedder"]
-  table, scale = parts["embedding"], parts.get("embedding" + SUFFIX)
+  embedder = params["token_embedder"]
+  table, scale = embedder["embedding"], embedder.get("embedding" + SUFFIX)
   if scale is None:
     return table
   give = jax.jit(dequantize, static_argnums=(2, 3))

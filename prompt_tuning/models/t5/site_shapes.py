@@ -28,7 +28,7 @@ def check(delta: Delta, config: T5Config) -> int:
     ValueError: lists every unknown site (naming the nearest known one), every
       array of another shape, and disagreement about the number of runs.
   """
-  wrong = _unknown_sites(delta, config)
+  problems = _unknown_sites(delta, config)
   runs: dict[str, int] = {}
   for name, shape, expected in _expectations(delta, config):
     runs[name] = shape[0] if shape else 0
@@ -37,17 +37,19 @@ def check(delta: Delta, config: T5Config) -> int:
     )
     if not fits:
       want = ", ".join("any" if e is None else str(e) for e in expected)
-      wrong.append(f"{name}: expected [runs, {want}], got {list(shape)}")
+      problems.append(f"{name}: expected [runs, {want}], got {list(shape)}")
   across = delta.prefix.get("cross")
   if across is not None and across.positioned is not None:
-    wrong.append("prefix[cross].positioned: cross-attention has no positions")
+    problems.append(
+      "prefix[cross].positioned: cross-attention has no positions"
+    )
   if len(set(runs.values())) > 1:
-    wrong.append(f"arrays of different numbers of runs: {runs}")
-  if wrong:
+    problems.append(f"arrays of different numbers of runs: {runs}")
+  if problems:
     raise ValueError(
       f"The delta does not fit this model (d_model {config.emb_dim}, "
       f"{config.num_heads} heads of {config.head_dim}, d_ff "
-      f"{config.mlp_dim}):\n  " + "\n  ".join(wrong)
+      f"{config.mlp_dim}):\n  " + "\n  ".join(problems)
     )
   return next(iter(runs.values()), 1)
 
@@ -91,11 +93,11 @@ def _expectations(
       yield "head_mask", delta.head_mask.shape, expected
   for site, prefix in delta.prefix.items():
     layers, length = config.shape.num_layers(site), prefix.key.shape[2:3]
-    own = {"key": (None, *heads), "value": (*(length or (None,)), *heads)}
-    own |= {"mask": length, "positioned": ()}
+    of_parts = {"key": (None, *heads), "value": (*(length or (None,)), *heads)}
+    of_parts |= {"mask": length, "positioned": ()}
     for part, array in prefix._asdict().items():
       if array is not None:
-        expected = (layers, *own[part])
+        expected = (layers, *of_parts[part])
         yield f"prefix[{site}].{part}", array.shape, expected
   for stack, hidden in delta.hidden.items():
     layers, length = config.shape.num_layers(stack), hidden.values.shape[2:3]
@@ -104,11 +106,11 @@ def _expectations(
     yield f"hidden[{stack}].replace", hidden.replace.shape, expected
   for site, adapter in delta.bottleneck.items():
     rank = adapter.down.shape[-1]
-    shapes: dict[str, Shape] = {"down": (width, rank), "up": (rank, width)}
-    shapes |= {"down_bias": (rank,), "normed": ()}
+    wanted: dict[str, Shape] = {"down": (width, rank), "up": (rank, width)}
+    wanted |= {"down_bias": (rank,), "normed": ()}
     for part, array in adapter._asdict().items():
       if array is not None:
-        expected = (config.shape.num_layers(site), *shapes.get(part, (width,)))
+        expected = (config.shape.num_layers(site), *wanted.get(part, (width,)))
         yield f"bottleneck[{site}].{part}", array.shape, expected
   for site in set(delta.lowrank) & set(kernels):
     layers, low = config.shape.num_layers(site), delta.lowrank[site]

@@ -214,8 +214,8 @@ def bottleneck(
     normed = _layer_norm(outer) * _vector(site.norm_scale, run_ids, outer)
     normed = _add(normed, site.norm_bias, run_ids)
     if site.normed is not None:
-      where = _flags(site.normed, run_ids, len(x))[:, None, None]
-      normed = jnp.where(where, normed, outer)
+      is_normed = _flags(site.normed, run_ids, len(x))[:, None, None]
+      normed = jnp.where(is_normed, normed, outer)
     outer = normed
   return x + outer
 

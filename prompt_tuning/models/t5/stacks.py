@@ -1,7 +1,7 @@
 """The encoder and decoder stacks: layers, scanned or not, and the head.
 
 A layer takes its own slice of the `Delta`; what all layers of a stack share
-comes in a `Context`. Layers are unrolled under `layers_<i>`, or, with
+comes in a `StackContext`. Layers are unrolled under `layers_<i>`, or, with
 `config.scan_layers`, stacked under `layers` and scanned.
 """
 
@@ -33,7 +33,7 @@ class LayerCache(NamedTuple):
   cross_value: Array
 
 
-class Context(NamedTuple):
+class StackContext(NamedTuple):
   """What all layers of a stack share.
 
   Attributes:
@@ -56,7 +56,7 @@ class Context(NamedTuple):
 
 
 class Cross(NamedTuple):
-  """What a decoder layer needs besides `Context`.
+  """What a decoder layer needs besides `StackContext`.
 
   Attributes:
     mask: [B, 1, 1 or Q, T] booleans.
@@ -80,14 +80,18 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, delta: Delta, kept: tuple[Any, ...], context: Context
+    self,
+    x: Array,
+    delta: Delta,
+    keep_masks: tuple[Any, ...],
+    context: StackContext,
   ) -> tuple[Array, None]:
     """Map [B, T, H] to ([B, T, H], None); the pair is what `nn.scan` wants.
 
-    `kept` is what dropout keeps in this layer, see `Encoder`.
+    `keep_masks` is what dropout keeps in this layer, see `Encoder`.
     """
     config, run_ids = self.config, context.run_ids
-    in_attention, attended, in_mlp, mapped = kept
+    in_attention, attended, in_mlp, mapped = keep_masks
     x = sites.hidden(
       x, delta.hidden.get("encoder"), context.virtual_index, run_ids
     )
@@ -130,9 +134,9 @@ class DecoderLayer(nn.Module):
     self,
     x: Array,
     delta: Delta,
-    kept: tuple[Any, ...],
+    keep_masks: tuple[Any, ...],
     cache: LayerCache | None,
-    context: Context,
+    context: StackContext,
     cross: Cross,
   ) -> tuple[Array, LayerCache | None]:
     """Run the layer on new positions, against the cache when there is one.
@@ -140,7 +144,7 @@ class DecoderLayer(nn.Module):
     Args:
       x: [B, Q, H].
       delta: this layer's sites.
-      kept: what dropout keeps in this layer, see `Decoder`.
+      keep_masks: what dropout keeps in this layer, see `Decoder`.
       cache: keys and values of earlier positions, or None.
       context: what the stack shares.
       cross: what the stack attends to.
@@ -149,7 +153,7 @@ class DecoderLayer(nn.Module):
       ([B, Q, H], the layer's cache when `keep_cache`, else None).
     """
     config, run_ids = self.config, context.run_ids
-    in_self, attended, in_cross, crossed, in_mlp, mapped = kept
+    in_self, attended, in_cross, crossed, in_mlp, mapped = keep_masks
     x = sites.hidden(
       x, delta.hidden.get("decoder"), context.virtual_index, run_ids
     )
@@ -268,7 +272,7 @@ class Encoder(nn.Module):
   config: T5Config
 
   @nn.compact
-  def __call__(self, x: Array, delta: Delta, context: Context) -> Array:
+  def __call__(self, x: Array, delta: Delta, context: StackContext) -> Array:
     """Map embedded inputs [B, T, H] to states [B, T, H].
 
     Args:
@@ -285,17 +289,17 @@ class Encoder(nn.Module):
     # In the order in which a layer takes them apart.
     weights = _weights(config, x, per_layer, "enc_self")
     uses = (weights, hidden, (config.mlp_dim,), hidden)
-    kept = masks.of_layers(keys, rate, count, uses)
+    keep_masks = masks.of_layers(keys, rate, count, uses)
     before, after = masks.around_layers(keys, rate, count, *hidden)
 
     x = dropout(x, rate, before)
     layer_class = _rematerialised(EncoderLayer, config.remat_policy)
     if config.scan_layers:
       layers = _scanned(layer_class, (0, 0, nn.broadcast), count)
-      x, _ = layers(config, name="layers")(x, per_layer, kept, context)
+      x, _ = layers(config, name="layers")(x, per_layer, keep_masks, context)
     else:
       for i in range(count):
-        here = (x, *_at((per_layer, kept), i), context)
+        here = (x, *_at((per_layer, keep_masks), i), context)
         x, _ = _apply(self, i, (layer_class, config), *here)
     x = RMSNorm(config, name="encoder_norm")(x)
     return dropout(x, rate, after)
@@ -315,7 +319,7 @@ class Decoder(nn.Module):
     self,
     x: Array,
     delta: Delta,
-    context: Context,
+    context: StackContext,
     cross: Cross,
     past: Any = None,
     keep_cache: bool = False,
@@ -345,10 +349,10 @@ class Decoder(nn.Module):
     per_layer = sites.layer_sites(delta, "decoder")
     rate, hidden = config.dropout_rate, (config.emb_dim,)
     # In the order in which a layer takes them apart.
-    own = _weights(config, x, per_layer, "dec_self")
+    within = _weights(config, x, per_layer, "dec_self")
     across = _weights(config, cross.encoded, per_layer, "cross")
-    uses = (own, hidden, across, hidden, (config.mlp_dim,), hidden)
-    kept = masks.of_layers(keys, rate, count, uses)
+    uses = (within, hidden, across, hidden, (config.mlp_dim,), hidden)
+    keep_masks = masks.of_layers(keys, rate, count, uses)
     before, after = masks.around_layers(keys, rate, count, *hidden)
 
     x = dropout(x, rate, before)
@@ -358,13 +362,13 @@ class Decoder(nn.Module):
         layer_class, (0, 0, 0, nn.broadcast, nn.broadcast), count
       )
       x, new = layers(config, keep_cache, name="layers")(
-        x, per_layer, kept, past, context, cross
+        x, per_layer, keep_masks, past, context, cross
       )
     else:
       caches = []
       for i in range(count):
         earlier = None if past is None else past[i]
-        here = (x, *_at((per_layer, kept), i), earlier, context, cross)
+        here = (x, *_at((per_layer, keep_masks), i), earlier, context, cross)
         kind = (layer_class, config, keep_cache)
         x, layer_cache = _apply(self, i, kind, *here)
         caches.append(layer_cache)
@@ -389,13 +393,13 @@ class Decoder(nn.Module):
 
 
 def _with_bias(
-  context: Context,
+  context: StackContext,
   bias: RelativePositionBias,
   delta: Delta,
   site: str,
   queries: int,
   start: Array | int = 0,
-) -> Context:
+) -> StackContext:
   """Compute a stack's relative position bias; a prefix may stand before 0."""
   prefix, keys = delta.prefix.get(site), context.mask.shape[-1]
   if prefix is None or prefix.positioned is None:
