@@ -64,9 +64,11 @@ KINDS: Mapping[str, Mapping[str, Leaf]] = {
     "norm_scale": Leaf("KLH", 0.0, 0.0),
     "norm_bias": Leaf("KLH", 0.0, 0.0),
     "normed": Leaf("KL", False, True, marks=True),
+    "parallel": Leaf("KL", False, False),
   },
   "lowrank": {"a": Leaf("KLIR", 0.0), "b": Leaf("KLRO", 0.0)},
   "scale": {"scale": Leaf("KLF", 1.0)},
+  "norm": {"norm": Leaf("KLH", 1.0)},
   "head_rows": {
     "head_rows": Leaf("KCH", 0.0),
     "head_mask": Leaf("KC", False, True, marks=True),
@@ -78,6 +80,8 @@ _STRUCTS = {
   "bottleneck": Bottleneck,
   "lowrank": LowRank,
 }
+# Fields that map a site to one array.
+_ARRAYS = ("scale", "norm")
 # A prefix stands right before the text: what it lacks is missing in front.
 _PADDED_IN_FRONT = ("prefix",)
 
@@ -152,7 +156,7 @@ def from_named_leaves(named: Mapping[str, Any]) -> Delta:
     else:
       leaf = field
     known = KINDS.get(field, {})
-    mapped = field in _STRUCTS or field == "scale"
+    mapped = field in _STRUCTS or field in _ARRAYS
     if leaf not in known or bool(rest) != mapped:
       raise ValueError(f"{path!r} is no array of a delta.")
     sites.setdefault((field, "/".join(rest)), {})[leaf] = array

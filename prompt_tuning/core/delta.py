@@ -11,7 +11,9 @@ Sites are named by sublayer:
   MLP         enc_mlp, dec_mlp
 
 and, inside a sublayer, by kernel: `enc_self/query`, `cross/out`,
-`dec_mlp/wi_0`, ...; `<mlp>/hidden` is the MLP's activation before `wo`.
+`dec_mlp/wi_0`, ...; `<mlp>/hidden` is the MLP's activation before `wo`. A
+sublayer's norm is the one before it; a stack's (`encoder`, `decoder`) the one
+behind its last layer.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ ATTENTION_SITES = ("enc_self", "dec_self", "cross")
 MLP_SITES = ("enc_mlp", "dec_mlp")
 SUBLAYER_SITES = (*ATTENTION_SITES, *MLP_SITES)
 STACKS = ("encoder", "decoder")
+NORM_SITES = (*SUBLAYER_SITES, *STACKS)
 
 
 class Prefix(NamedTuple):
@@ -47,7 +50,7 @@ class Prefix(NamedTuple):
 
 
 class Bottleneck(NamedTuple):
-  """An adapter on a sublayer's output: x + norm(up(gelu(down(x)))).
+  """An adapter on a sublayer's output y: y + norm(up(gelu(down(y)))).
 
   Attributes:
     down: [K, L, H, R].
@@ -58,6 +61,8 @@ class Bottleneck(NamedTuple):
     norm_bias: [K, L, H] or None.
     normed: [K, L] booleans, False where there is no LayerNorm after all; None
       for one everywhere, if there is a `norm_scale`.
+    parallel: [K, L] booleans, True where the adapter reads what the sublayer
+      reads, its normed input, and not its output; None for nowhere.
   """
 
   down: Array
@@ -67,6 +72,7 @@ class Bottleneck(NamedTuple):
   norm_scale: Array | None = None
   norm_bias: Array | None = None
   normed: Array | None = None
+  parallel: Array | None = None
 
 
 class LowRank(NamedTuple):
@@ -108,6 +114,8 @@ class Delta:
     lowrank: `<sublayer>/<kernel>` -> low-rank update of that kernel.
     scale: `<sublayer>/<kernel>` or `<mlp>/hidden` -> [K, L, features], a factor
       on that activation (on a kernel's output).
+    norm: sublayer site -> [K, L, H], or stack -> [K, 1, H], a factor on the
+      scale of that norm.
     head_rows: [K, C, H], output rows that give logits V, ..., V+C-1. Such an
       answer word ends its sequence: nothing is predicted behind it, because as
       an input the same id would be a virtual token.
@@ -121,5 +129,6 @@ class Delta:
   bottleneck: Mapping[str, Bottleneck] = dataclasses.field(default_factory=dict)
   lowrank: Mapping[str, LowRank] = dataclasses.field(default_factory=dict)
   scale: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+  norm: Mapping[str, Array] = dataclasses.field(default_factory=dict)
   head_rows: Array | None = None
   head_mask: Array | None = None

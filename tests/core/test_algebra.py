@@ -47,6 +47,7 @@ def everything(runs=K, length=4, rank=R):
     },
     lowrank={"enc_self/query": lowrank(rank, runs)},
     scale={"enc_self/key": normal(runs, L, N * D)},
+    norm={"enc_mlp": normal(runs, L, H), "decoder": normal(runs, 1, H)},
     head_rows=normal(runs, 5, H),
   )
 

@@ -192,7 +192,7 @@ class Attention(nn.Module):
       (query, key, value, mask, keep),
       bias,
     )
-    return self._outward(jnp.moveaxis(y, 1, 2), delta, run_ids)
+    return self._outward(jnp.moveaxis(y, 1, 2), x, delta, run_ids)
 
   def absorbs(self, queries: int, states: Array, delta: Delta) -> bool:
     """Whether `attend_states` computes the same, with less work.
@@ -251,15 +251,18 @@ class Attention(nn.Module):
       None,
     )
     y = self.value.contract("bnqh,hnd->bqnd", y, heads)
-    return self._outward(y, delta, run_ids)
+    return self._outward(y, x, delta, run_ids)
 
   def _split(self, x: Array) -> Array:
     heads = (self.config.num_heads, self.config.head_dim)
     return x.reshape(*x.shape[:-1], *heads)
 
-  def _outward(self, y: Array, delta: Delta, run_ids: Array | None) -> Array:
+  def _outward(
+    self, y: Array, x: Array, delta: Delta, run_ids: Array | None
+  ) -> Array:
+    """Mix the heads' [B, Q, N, D]; x is what the attention read."""
     y = self.out(y.reshape(*y.shape[:2], -1), delta, run_ids)
-    return sites.bottleneck(y, delta.bottleneck.get(self.site), run_ids)
+    return sites.bottleneck(y, x, delta.bottleneck.get(self.site), run_ids)
 
   def _attend(
     self,

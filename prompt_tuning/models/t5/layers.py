@@ -219,4 +219,4 @@ class MLP(nn.Module):
       f"{self.site}/wo",
       name="wo",
     )(inner, delta, run_ids)
-    return sites.bottleneck(y, delta.bottleneck.get(self.site), run_ids)
+    return sites.bottleneck(y, x, delta.bottleneck.get(self.site), run_ids)

@@ -6,6 +6,7 @@ from prompt_tuning.core import tree
 from prompt_tuning.core.delta import (
   ATTENTION_SITES,
   MLP_SITES,
+  NORM_SITES,
   STACKS,
   SUBLAYER_SITES,
   Delta,
@@ -62,6 +63,7 @@ def _known_sites(config: T5Config) -> dict[str, list[str]]:
     "bottleneck": list(SUBLAYER_SITES),
     "lowrank": kernels,
     "scale": [*kernels, *(f"{site}/hidden" for site in MLP_SITES)],
+    "norm": list(NORM_SITES),
   }
 
 
@@ -107,7 +109,7 @@ def _expectations(
   for site, adapter in delta.bottleneck.items():
     rank = adapter.down.shape[-1]
     wanted: dict[str, Shape] = {"down": (width, rank), "up": (rank, width)}
-    wanted |= {"down_bias": (rank,), "normed": ()}
+    wanted |= {"down_bias": (rank,), "normed": (), "parallel": ()}
     for part, array in adapter._asdict().items():
       if array is not None:
         expected = (config.shape.num_layers(site), *wanted.get(part, (width,)))
@@ -121,3 +123,6 @@ def _expectations(
   for site in set(delta.scale) & set(sizes):
     expected = (config.shape.num_layers(site), sizes[site])
     yield f"scale[{site}]", delta.scale[site].shape, expected
+  for site in set(delta.norm) & set(NORM_SITES):
+    layers = 1 if site in STACKS else config.shape.num_layers(site)
+    yield f"norm[{site}]", delta.norm[site].shape, (layers, width)

@@ -49,6 +49,7 @@ def layer_sites(delta: Delta, stack: str) -> Delta:
     bottleneck=of_stack(delta.bottleneck),
     lowrank=of_stack(delta.lowrank),
     scale=of_stack(delta.scale),
+    norm=of_stack(delta.norm),
   )
   return jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), selected)
 
@@ -189,35 +190,40 @@ def prefix(
 
 
 def bottleneck(
-  x: Array, site: Bottleneck | None, run_ids: Array | None
+  y: Array, x: Array, site: Bottleneck | None, run_ids: Array | None
 ) -> Array:
   """Pass a sublayer's output through an adapter, before the residual add.
 
   Args:
-    x: [B, T, H].
+    y: [B, T, H], the sublayer's output.
+    x: [B, T, H], its normed input.
     site: arrays [K, ...] of this layer, or None.
     run_ids: [B] or None.
 
   Returns:
-    x + norm(gelu(x @ down + down_bias) @ up + up_bias), [B, T, H]; `norm` is
-    the identity without `norm_scale`.
+    y + norm(gelu(y @ down + down_bias) @ up + up_bias), [B, T, H]; `norm` is
+    the identity without `norm_scale`, and a parallel adapter multiplies x.
 
   Source: Houlsby et al. 2019 section 2; with norm, HyperFormer (Karimi
-    Mahabadi et al. 2021), equation 1.
+    Mahabadi et al. 2021), equation 1; parallel, He et al. 2022, table 1.
   """
   if site is None:
-    return x
-  inner = _matmul(x, site.down, run_ids)
+    return y
+  read = y
+  if site.parallel is not None:
+    parallel = _flags(site.parallel, run_ids, len(y))[:, None, None]
+    read = jnp.where(parallel, x, y)
+  inner = _matmul(read, site.down, run_ids)
   inner = jax.nn.gelu(_add(inner, site.down_bias, run_ids), approximate=True)
   outer = _add(_matmul(inner, site.up, run_ids), site.up_bias, run_ids)
   if site.norm_scale is not None:
     normed = _layer_norm(outer) * _vector(site.norm_scale, run_ids, outer)
     normed = _add(normed, site.norm_bias, run_ids)
     if site.normed is not None:
-      is_normed = _flags(site.normed, run_ids, len(x))[:, None, None]
+      is_normed = _flags(site.normed, run_ids, len(y))[:, None, None]
       normed = jnp.where(is_normed, normed, outer)
     outer = normed
-  return x + outer
+  return y + outer
 
 
 def low_rank(
@@ -256,6 +262,24 @@ def scale(x: Array, site: Array | None, run_ids: Array | None) -> Array:
   Source: Liu et al. 2022 (IA3), section 3.3.
   """
   return x if site is None else x * _vector(site, run_ids, x)
+
+
+def final_norm(
+  x: Array, delta: Delta, stack: str, run_ids: Array | None
+) -> Array:
+  """Multiply what a stack's last norm gives.
+
+  Args:
+    x: [B, T, H].
+    delta: all sites.
+    stack: `encoder` or `decoder`.
+    run_ids: [B] or None.
+
+  Returns:
+    [B, T, H].
+  """
+  site = delta.norm.get(stack)
+  return x if site is None else scale(x, site[:, 0], run_ids)
 
 
 def head_rows(

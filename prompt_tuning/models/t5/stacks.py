@@ -97,6 +97,7 @@ class EncoderLayer(nn.Module):
     )
 
     y = RMSNorm(config, name="pre_attention_layer_norm")(x)
+    y = sites.scale(y, delta.norm.get("enc_self"), run_ids)
     attention = Attention(config, "enc_self", name="attention")
     key, value = attention.keys_values(y, delta, run_ids)
     y = attention(
@@ -113,6 +114,7 @@ class EncoderLayer(nn.Module):
     x = x + dropout(y, config.dropout_rate, attended)
 
     y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
+    y = sites.scale(y, delta.norm.get("enc_mlp"), run_ids)
     y = MLP(config, "enc_mlp", name="mlp")(y, delta, run_ids, in_mlp)
     x = x + dropout(y, config.dropout_rate, mapped)
     return nn.with_logical_constraint(x, ACTIVATION_AXES), None
@@ -159,6 +161,7 @@ class DecoderLayer(nn.Module):
     )
 
     y = RMSNorm(config, name="pre_self_attention_layer_norm")(x)
+    y = sites.scale(y, delta.norm.get("dec_self"), run_ids)
     attention = Attention(config, "dec_self", name="self_attention")
     key, value = attention.keys_values(y, delta, run_ids)
     if cache is not None:
@@ -179,6 +182,7 @@ class DecoderLayer(nn.Module):
     x = x + dropout(y, config.dropout_rate, attended)
 
     y = RMSNorm(config, name="pre_cross_attention_layer_norm")(x)
+    y = sites.scale(y, delta.norm.get("cross"), run_ids)
     attention = Attention(config, "cross", name="encoder_decoder_attention")
     across = None
     if cache is not None:
@@ -196,6 +200,7 @@ class DecoderLayer(nn.Module):
     x = x + dropout(y, config.dropout_rate, crossed)
 
     y = RMSNorm(config, name="pre_mlp_layer_norm")(x)
+    y = sites.scale(y, delta.norm.get("dec_mlp"), run_ids)
     y = MLP(config, "dec_mlp", name="mlp")(y, delta, run_ids, in_mlp)
     x = x + dropout(y, config.dropout_rate, mapped)
     x = nn.with_logical_constraint(x, ACTIVATION_AXES)
@@ -302,6 +307,7 @@ class Encoder(nn.Module):
         here = (x, *_at((per_layer, keep_masks), i), context)
         x, _ = _apply(self, i, (layer_class, config), *here)
     x = RMSNorm(config, name="encoder_norm")(x)
+    x = sites.final_norm(x, delta, "encoder", context.run_ids)
     return dropout(x, rate, after)
 
 
@@ -375,6 +381,7 @@ class Decoder(nn.Module):
       new = tuple(caches)
     x = x[:, -1:] if last_only else x
     x = RMSNorm(config, name="decoder_norm")(x)
+    x = sites.final_norm(x, delta, "decoder", context.run_ids)
     x = dropout(x, rate, after)
     return x, self._head(x), new
 

@@ -76,6 +76,12 @@ PARTS = {
   ),
   "scale": Delta(scale={"enc_self/key": 1 + normal(1, L, 12)}),
   "adapter": Delta(bottleneck={"enc_mlp": adapter(4, False)}),
+  "parallel adapter": Delta(
+    bottleneck={"enc_mlp": adapter(3, False)._replace(parallel=HERE)}
+  ),
+  "norms": Delta(
+    norm={"cross": 1 + normal(1, L, H), "encoder": normal(1, 1, H)}
+  ),
   "normed adapter": Delta(bottleneck={"enc_mlp": adapter(2, True)}),
   "two words": Delta(head_rows=normal(1, 2, H)),
   "three words": Delta(head_rows=normal(1, 3, H)),

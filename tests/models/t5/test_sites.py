@@ -72,7 +72,9 @@ class NumpyT5:
     # Drop the run axis of the only run.
     self.delta = jax.tree.map(lambda a: np.asarray(a, np.float64)[0], delta)
 
-  def norm(self, x, scale):
+  def norm(self, x, scale, site, layer=0):
+    if site in self.delta.norm:
+      scale = scale * self.delta.norm[site][layer]
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * scale
 
   def dense(self, x, kernel, site, layer):
@@ -84,14 +86,15 @@ class NumpyT5:
       y = y * self.delta.scale[site][layer]
     return y
 
-  def adapter(self, y, site, layer):
+  def adapter(self, y, x, site, layer):
     if site not in self.delta.bottleneck:
       return y
     part = {
       k: None if v is None else v[layer]
       for k, v in self.delta.bottleneck[site]._asdict().items()
     }
-    inner = y @ part["down"]
+    parallel = part["parallel"] is not None and part["parallel"]
+    inner = (x if parallel else y) @ part["down"]
     if part["down_bias"] is not None:
       inner = inner + part["down_bias"]
     outer = gelu(inner) @ part["up"]
@@ -135,7 +138,7 @@ class NumpyT5:
       y[:, head] = softmax(logits) @ v[:, head]
     y = y.reshape(len(x), N * D)
     y = self.dense(y, kernels["out"]["kernel"], f"{site}/out", layer)
-    return self.adapter(y, site, layer)
+    return self.adapter(y, x, site, layer)
 
   def mlp(self, x, kernels, site, layer):
     def wi(i):
@@ -147,7 +150,7 @@ class NumpyT5:
     if f"{site}/hidden" in self.delta.scale:
       inner = inner * self.delta.scale[f"{site}/hidden"][layer]
     y = self.dense(inner, kernels["wo"]["kernel"], f"{site}/wo", layer)
-    return self.adapter(y, site, layer)
+    return self.adapter(y, x, site, layer)
 
   def embed(self, ids):
     table = self.params["token_embedder"]["embedding"]
@@ -176,16 +179,18 @@ class NumpyT5:
       x = self.hidden(x, ids, name, i)
       side = "enc_self" if name == "encoder" else "dec_self"
       key = "attention" if name == "encoder" else "self_attention"
-      y = self.norm(x, layer[f"pre_{key}_layer_norm"]["scale"])
+      y = self.norm(x, layer[f"pre_{key}_layer_norm"]["scale"], side, i)
       causal = name == "decoder"
       x = x + self.attention(y, y, layer[key], side, i, bias, causal)
       if name == "decoder":
-        y = self.norm(x, layer["pre_cross_attention_layer_norm"]["scale"])
+        scale = layer["pre_cross_attention_layer_norm"]["scale"]
+        y = self.norm(x, scale, "cross", i)
         cross = layer["encoder_decoder_attention"]
         x = x + self.attention(y, encoded, cross, "cross", i, None, False)
-      y = self.norm(x, layer["pre_mlp_layer_norm"]["scale"])
-      x = x + self.mlp(y, layer["mlp"], f"{name[:3]}_mlp", i)
-    return self.norm(x, params[f"{name}_norm"]["scale"])
+      mlp = f"{name[:3]}_mlp"
+      y = self.norm(x, layer["pre_mlp_layer_norm"]["scale"], mlp, i)
+      x = x + self.mlp(y, layer["mlp"], mlp, i)
+    return self.norm(x, params[f"{name}_norm"]["scale"], name)
 
   def logits(self, encoder_ids, decoder_ids):
     encoded = self.stack("encoder", encoder_ids)
@@ -274,6 +279,12 @@ def make_delta(kind, rng, runs=1):
     "bottleneck_norm": {
       "bottleneck": {s: adapter(True) for s in ATTENTION + MLPS}
     },
+    "bottleneck_parallel": {
+      "bottleneck": {
+        s: adapter(False)._replace(parallel=jnp.asarray([[True, False]] * K))
+        for s in ATTENTION + MLPS
+      }
+    },
     "lowrank": {
       "lowrank": {
         s: LowRank(
@@ -289,13 +300,17 @@ def make_delta(kind, rng, runs=1):
         for s in [*KERNELS, "enc_mlp/hidden", "dec_mlp/hidden"]
       }
     },
+    "norm": {
+      "norm": {s: 1 + normal(rng, K, L, H) for s in ATTENTION + MLPS}
+      | {s: 1 + normal(rng, K, 1, H) for s in SIDES_STACKS}
+    },
     "head_rows": {"head_rows": normal(rng, K, C, H)},
   }
   if kind == "all":
     merged = {}
     for name in ("prefix", "hidden_add", "bottleneck_norm", "lowrank"):
       merged |= fields[name]
-    merged |= fields["scale"] | fields["head_rows"]
+    merged |= fields["scale"] | fields["norm"] | fields["head_rows"]
     return Delta(virtual=virtual, **merged)
   return Delta(virtual=virtual, **fields[kind])
 
@@ -309,8 +324,10 @@ KINDS = [
   "hidden_add",
   "bottleneck",
   "bottleneck_norm",
+  "bottleneck_parallel",
   "lowrank",
   "scale",
+  "norm",
   "head_rows",
   "all",
 ]
@@ -468,7 +485,7 @@ def test_a_negative_id_or_an_unknown_run_gives_nan(params, apply):
   logits = apply({"params": params}, batch, delta)
   assert np.isnan(logits[0]).all()
   assert np.isfinite(logits[1:]).all()
-  for kind in ("virtual", "prefix", "lowrank", "scale", "bottleneck"):
+  for kind in ("virtual", "prefix", "lowrank", "scale", "norm", "bottleneck"):
     delta = make_delta(kind, np.random.default_rng(0), runs=2)
     batch = make_batch(rows=3)
     batch["run_ids"] = jnp.array([0, 2, -1], jnp.int32)
