@@ -20,7 +20,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -77,17 +77,27 @@ class Bundle:
     Raises:
       ValueError: lists everything that differs.
     """
-    theirs = self.manifest["run"]
     differing = [
-      f"{key}: the bundle has {theirs.get(key)!r}, this run {ours.get(key)!r}"
-      for key in sorted(ours.keys() | theirs.keys())
-      if ours.get(key) != theirs.get(key)
+      f"{key}: the bundle has {old}, this run {new}"
+      for key, old, new in self._differences_to(ours)
     ]
     if differing:
       raise ValueError(
         f"{folder} holds another run; choose another MODEL_DIR, or restore its "
         "settings:\n  " + "\n  ".join(differing)
       )
+
+  def is_run(self, ours: Mapping[str, Any]) -> bool:
+    """Say whether `insist_run` would be content."""
+    return not self._differences_to(ours)
+
+  def _differences_to(
+    self, ours: Mapping[str, Any]
+  ) -> list[tuple[str, str, str]]:
+    theirs = self.manifest["run"]
+    # What an older version did not write down cannot be held against it.
+    known = {name: ours.get(name) for name in theirs}
+    return list(_differences(theirs, known))
 
 
 def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
@@ -216,16 +226,30 @@ def latest_manifest(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
   return None
 
 
-def keep_latest(folder: str | os.PathLike[str], count: int) -> None:
-  """Delete all but the newest bundles, and what interrupted writes left.
+def manifests(folder: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
+  """Read the manifests that can be read, oldest first, without arrays.
 
   Args:
     folder: of `step_...` bundles.
-    count: how many to keep.
+  """
+  readable = []
+  for step in steps(folder):
+    with contextlib.suppress(CheckpointError):
+      readable.append(_read_manifest(step_path(folder, step)))
+  return readable
+
+
+def keep_only(folder: str | os.PathLike[str], chosen: Collection[int]) -> None:
+  """Delete all other bundles, and what interrupted writes left.
+
+  Args:
+    folder: of `step_...` bundles.
+    chosen: the steps whose bundles stay.
   """
   root = pathlib.Path(folder)
-  for step in steps(root)[:-count]:
-    files.remove(step_path(root, step))
+  for step in steps(root):
+    if step not in chosen:
+      files.remove(step_path(root, step))
   files.remove_leftovers(root)
 
 
@@ -239,6 +263,25 @@ def to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     {name: array}.
   """
   return {name: _whole(array) for name, array in arrays.items()}
+
+
+def _differences(
+  theirs: Any, ours: Any, key: str = ""
+) -> Iterator[tuple[str, str, str]]:
+  """List where JSON values differ: (key, theirs, ours), as deep as it goes."""
+  if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+    for name in sorted(theirs.keys() | ours.keys()):
+      below = f"{key}.{name}" if key else name
+      yield from _differences(theirs.get(name), ours.get(name), below)
+  elif (
+    isinstance(theirs, list)
+    and isinstance(ours, list)
+    and len(theirs) == len(ours)
+  ):
+    for number, (old, new) in enumerate(zip(theirs, ours, strict=True)):
+      yield from _differences(old, new, f"{key}[{number}]")
+  elif theirs != ours:
+    yield key, repr(theirs), repr(ours)
 
 
 def _whole(array: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.train_job import Experiment
 from prompt_tuning.tuners import discovery
 from prompt_tuning.tuners.method import (
@@ -36,16 +37,22 @@ def identity(
   backbone: Backbone,
   vocabulary: str,
   start_step: int,
+  evaluation: EvaluationSettings | None = None,
+  keep_best: bool = True,
 ) -> dict[str, Any]:
   """Describe a run by everything that decides its numbers.
 
   Args:
     experiment: what decides the numbers. How long, how often and where to are
-      left out, so that a run may be continued for longer, or elsewhere.
+      left out, so that a run may be continued for longer, evaluated at other
+      steps, or moved.
     tuners: the tuning method of every run; none for model tuning.
     backbone: the frozen model.
     vocabulary: hash of the vocabulary.
     start_step: that of the optimizer.
+    evaluation: what scores are of, and how they are made: others cannot be
+      compared with those so far. None where the job does not evaluate.
+    keep_best: whether the best of every run is kept.
 
   Returns:
     JSON values.
@@ -83,8 +90,26 @@ def identity(
     "schedule": experiment.schedule,
     "objective": experiment.objective,
     "start_step": start_step,
+    "evaluation": _describe_evaluation(evaluation, keep_best),
   }
   return json.loads(json.dumps(describe(description)))
+
+
+def _describe_evaluation(
+  settings: EvaluationSettings | None, keep_best: bool
+) -> dict[str, Any] | None:
+  """Describe what makes the scores of a run comparable, and what is kept."""
+  if settings is None:
+    return None
+  return {
+    "split": settings.dataset.split,
+    "task_feature_lengths": settings.dataset.lengths,
+    "by": settings.ways,
+    "decoder": settings.decoder,
+    "max_decode_length": settings.max_decode_length,
+    "num_examples": settings.num_examples,
+    "keep_best": keep_best,
+  }
 
 
 def placements_of(

@@ -136,7 +136,13 @@ def train(
       functools.partial(_write_reports, output),
     )
   manifest = identity.identity(
-    experiment, built.tuners, model, vocabulary.sha256, start_step
+    experiment,
+    built.tuners,
+    model,
+    vocabulary.sha256,
+    start_step,
+    job.evaluations.evaluation,
+    output.keep_best,
   )
   _write_configuration(output.model_dir, manifest, configuration)
   result = loop.train(
@@ -305,6 +311,6 @@ def _write_configuration(
 ) -> None:
   """Write the configuration down, unless the folder is another run's."""
   latest = bundle.read_latest(pathlib.Path(folder) / loop.BUNDLES)
-  is_ours = latest is None or latest[1].manifest["run"] == manifest
+  is_ours = latest is None or latest[1].is_run(manifest)
   if is_ours and jax.process_index() == 0:
     files.write_texts(folder, texts)

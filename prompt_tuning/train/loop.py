@@ -1,8 +1,12 @@
 """The loop around the step: log, evaluate, keep best and last, stop, survive.
 
 Everything that decides how training goes on is in the bundle: state, position
-in the data, best scores so far. A run that was killed, at whatever moment,
-continues from its last bundle as if nothing had happened, bit for bit.
+in the data, best scores so far, sums that no line of the log has yet. A run
+that was killed, at whatever moment, continues from its last bundle as if
+nothing had happened, bit for bit.
+
+A bundle's record of the best scores names bundles below `best`. One that the
+record of any bundle names stays, whatever its number is.
 """
 
 import contextlib
@@ -31,6 +35,7 @@ from prompt_tuning.train.step import Metrics
 
 BUNDLES = "bundles"
 BEST = "best"
+_COUNT, _WINDOW = "window_count", "window/"  # names among a bundle's arrays
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ class RunEvaluation(NamedTuple):
   write: Callable[[int], None] | None = None
 
 
+# Run -> {"step", "score", "metrics"} of its best evaluation, or None.
+Records = list[dict[str, Any] | None]
 # The trainable part of all runs -> one evaluation per run.
 Evaluator = Callable[[Params], Sequence[RunEvaluation]]
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
@@ -128,7 +135,7 @@ class Result(NamedTuple):
   """
 
   state: TrainState
-  best: list[dict[str, Any] | None]
+  best: Records
   reason: str
   tokens: tuple[int, int] = (0, 0)
 
@@ -175,10 +182,16 @@ def train(
     CheckpointError: a bundle cannot be written, or all of them are damaged.
     DivergedError: no run has a finite loss any more.
   """
-  bundles = _Bundles(pathlib.Path(folder), dict(manifest), about, settings.keep)
+  bundles = _Bundles(
+    pathlib.Path(folder),
+    dict(manifest),
+    about,
+    settings.keep,
+    settings.keep_best and evaluate is not None,
+  )
   with contextlib.ExitStack() as around:
     preemption = around.enter_context(Preemption())
-    state, progress = bundles.resume(state, batches)
+    state, progress, window = bundles.resume(state, batches)
     step = int(state.step)
     log = MetricsLog(
       bundles.folder, len(progress.best), settings.tensorboard and _is_main()
@@ -200,6 +213,7 @@ def train(
       bar=around.enter_context(_bar(settings, step)),
       progress=progress,
       clock=_Clock(progress.tokens),
+      window=window,
     )
     return loop.run(state)
 
@@ -214,9 +228,49 @@ class _Progress:
     tokens: encoder and decoder tokens trained on.
   """
 
-  best: list[dict[str, Any] | None]
+  best: Records
   stale: int
   tokens: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+  """What happened since the last line of the log, summed step by step.
+
+  Attributes:
+    count: steps.
+    sums: their sums, in float64.
+  """
+
+  count: int = 0
+  sums: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+  def plus(self, steps: Sequence[Metrics]) -> "_Window":
+    """Add steps whose metrics are on the host.
+
+    One after the other: so it rounds alike wherever a run was interrupted.
+    """
+    sums = dict(self.sums)
+    for metrics in steps:
+      for name, value in metrics.sums.items():
+        added = np.asarray(value, np.float64)
+        sums[name] = sums[name] + added if name in sums else added
+    return _Window(self.count + len(steps), sums)
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Name what a bundle holds of it."""
+    named = {f"{_WINDOW}{name}": total for name, total in self.sums.items()}
+    return {_COUNT: np.asarray(self.count), **named}
+
+  @classmethod
+  def from_arrays(cls, named: Mapping[str, np.ndarray]) -> "_Window":
+    """Undo `arrays`; bundles of older versions have nothing of it."""
+    sums = {
+      name.removeprefix(_WINDOW): total
+      for name, total in named.items()
+      if name.startswith(_WINDOW)
+    }
+    return cls(int(named.get(_COUNT, 0)), sums)
 
 
 class _Clock:
@@ -261,21 +315,23 @@ class _Bundles:
     manifest: identifies the run.
     about: more JSON values.
     keep: how many are kept besides the best.
+    keep_best: whether the best are kept.
   """
 
   folder: pathlib.Path
   manifest: dict[str, Any]
   about: Mapping[str, Any]
   keep: int
+  keep_best: bool
 
   def resume(
     self, fresh: TrainState, batches: Batches
-  ) -> tuple[TrainState, _Progress]:
+  ) -> tuple[TrainState, _Progress, _Window]:
     """Go on from the newest one, or start."""
     latest = bundle.read_latest(self.folder / BUNDLES)
     if latest is None:
       num_runs = fresh.dropout_keys.shape[0]
-      return fresh, _Progress([None] * num_runs, 0, [0, 0])
+      return fresh, _Progress([None] * num_runs, 0, [0, 0]), _Window()
     step, saved = latest
     saved.insist_run(self.manifest, self.folder)
     state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
@@ -285,56 +341,105 @@ class _Bundles:
     )
     batches.set_state(saved.manifest["data"])
     logger.info("Continuing from step %d of %s.", step, self.folder)
-    return state, _Progress(**saved.manifest["progress"])
+    progress = _Progress(**saved.manifest["progress"])
+    self._forget_lost(progress.best)
+    # A newer one is damaged, or another process would have gone on from it: it
+    # stays until there is one in its place.
+    newer = [s for s in bundle.steps(self.folder / BUNDLES) if s > step]
+    self._collect(step, progress.best, newer)
+    return state, progress, _Window.from_arrays(saved.resume)
 
   def save(
-    self, state: TrainState, step: int, batches: Batches, progress: _Progress
+    self,
+    state: TrainState,
+    step: int,
+    batches: Batches,
+    progress: _Progress,
+    window: _Window,
   ) -> None:
     """Write one from which training can go on exactly."""
-    self._write(
-      self.folder / BUNDLES,
-      step,
-      self.keep,
-      bundle.Bundle(
-        manifest={
-          **self.about,
-          "run": self.manifest,
-          "step": step,
-          "data": batches.get_state(),
-          "progress": dataclasses.asdict(progress),
-        },
-        trainable=bundle.to_host(tree.flatten(state.trainable)),
-        resume=bundle.to_host(train_state.resume_arrays(state)),
-      ),
+    resume = bundle.to_host(train_state.resume_arrays(state))
+    contents = bundle.Bundle(
+      manifest={
+        **self.about,
+        "run": self.manifest,
+        "step": step,
+        "data": batches.get_state(),
+        "progress": dataclasses.asdict(progress),
+      },
+      trainable=bundle.to_host(tree.flatten(state.trainable)),
+      resume={**resume, **window.arrays()},
     )
+    if _is_main():
+      bundle.write(bundle.step_path(self.folder / BUNDLES, step), contents)
+    self._collect(step, progress.best)
 
   def save_best(
-    self, state: TrainState, step: int, run: int, record: Mapping[str, Any]
+    self, state: TrainState, step: int, runs: Sequence[int], best: Records
   ) -> None:
-    """Write the trainable part of one run, in place of its best before."""
+    """Write the trainable part of the runs whose best this is."""
     flat = bundle.to_host(tree.flatten(state.trainable))
-    self._write(
-      self.folder / BEST / f"run_{run}",
-      step,
-      1,
-      bundle.Bundle(
+    for run in runs:
+      contents = bundle.Bundle(
         manifest={
           **self.about,
           "run": self.manifest,
           "step": step,
           "run_index": run,
-          "best": record,
+          "best": best[run],
         },
         trainable={path: a[run : run + 1] for path, a in flat.items()},
-      ),
-    )
+      )
+      if _is_main():
+        bundle.write(bundle.step_path(self._best(run), step), contents)
+    saved = bundle.steps(self.folder / BUNDLES)
+    self._collect(step, best, saved)
 
-  def _write(
-    self, folder: pathlib.Path, step: int, keep: int, contents: bundle.Bundle
+  def _best(self, run: int) -> pathlib.Path:
+    return self.folder / BEST / f"run_{run}"
+
+  def _forget_lost(self, best: Records) -> None:
+    """Forget bests that are not there: what comes next is compared with none.
+
+    Otherwise a run of which one was deleted could never end.
+    """
+    if not self.keep_best:
+      return
+    for run, record in enumerate(best):
+      if record is None:
+        continue
+      path = bundle.step_path(self._best(run), record["step"])
+      if not bundle.is_bundle(path):
+        logger.warning(
+          "The best of run %d, %s, is gone: the best from here on counts.",
+          run,
+          path,
+        )
+        best[run] = None
+
+  def _collect(
+    self, step: int, best: Records, chosen: Sequence[int] = ()
   ) -> None:
-    if _is_main():
-      bundle.write(bundle.step_path(folder, step), contents)
-      bundle.keep_latest(folder, keep)
+    """Delete what nothing needs any more; does nothing that cannot wait.
+
+    Args:
+      step: where training stands.
+      best: its record.
+      chosen: bundles that stay besides the newest.
+    """
+    if not _is_main():
+      return
+    folder = self.folder / BUNDLES
+    # Numbers above the step are of a training that was given up.
+    past = [s for s in bundle.steps(folder) if s <= step]
+    bundle.keep_only(folder, {*past[-self.keep :], *chosen})
+    if not self.keep_best:
+      return
+    manifests = bundle.manifests(folder)
+    records = [best, *(m["progress"]["best"] for m in manifests)]
+    for run, of_run in enumerate(zip(*records, strict=True)):
+      named = {record["step"] for record in of_run if record is not None}
+      bundle.keep_only(self._best(run), named)
 
 
 @dataclasses.dataclass
@@ -348,7 +453,8 @@ class _Loop:
     bar: shows how far training is.
     progress: changes with every step.
     clock: measures speed.
-    window: metrics since the last line of the log.
+    window: of the process before, since the last line of the log.
+    steps: metrics of this process since then.
     diverged: runs of which it was said that they are lost.
     postfix: what stands beside the bar.
   """
@@ -366,7 +472,8 @@ class _Loop:
   bar: bars.tqdm
   progress: _Progress
   clock: _Clock
-  window: list[Metrics] = dataclasses.field(default_factory=list)
+  window: _Window
+  steps: list[Metrics] = dataclasses.field(default_factory=list)
   diverged: set[int] = dataclasses.field(default_factory=set)
   postfix: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -383,7 +490,8 @@ class _Loop:
       self.bar.update()
       last = step == settings.num_steps
       stop = self.preemption.reached(step)
-      if step % settings.log_period == 0 or last or stop:
+      # Where it only stops, the line is written when it goes on.
+      if step % settings.log_period == 0 or last:
         self._write_window(step)
       evaluates = _due(step, settings.eval_period, last)
       saves = stop or _due(step, settings.save_period, last)
@@ -406,34 +514,36 @@ class _Loop:
     rows = next(self.batches)
     self.progress.tokens = _add_tokens(self.progress.tokens, rows)
     state, metrics = self.step_fn(state, self.frozen, self.shard(rows))
-    self.window.append(metrics)
+    self.steps.append(metrics)
     return state
 
   def _save(self, state: TrainState, step: int) -> None:
-    self._check_finite(step)
-    self.bundles.save(state, step, self.batches, self.progress)
+    steps = jax.device_get(self.steps)
+    if steps:  # no bundle of runs that have all diverged
+      self._note_divergence(steps[-1], step)
+    window = self.window.plus(steps)
+    self.bundles.save(state, step, self.batches, self.progress, window)
 
   def _evaluate(self, state: TrainState, step: int) -> None:
     """Score every run; keep the bundles of those that improved."""
     if self.evaluate is None:
       return
     evaluations = self.evaluate(state.trainable)
-    improved = False
+    improved = []
     for run, evaluation in enumerate(evaluations):
       self._log_evaluation(step, run, evaluation)
       best = self.progress.best[run]
       bar_to_beat = -math.inf if best is None else best["score"]
       if not evaluation.score > bar_to_beat:  # nor is NaN
         continue
-      improved = True
-      record = {
+      improved.append(run)
+      self.progress.best[run] = {
         "step": step,
         "score": float(evaluation.score),
         "metrics": {k: float(v) for k, v in evaluation.metrics.items()},
       }
-      self.progress.best[run] = record
-      if self.settings.keep_best:
-        self.bundles.save_best(state, step, run, record)
+    if improved and self.settings.keep_best:
+      self.bundles.save_best(state, step, improved, self.progress.best)
     self.progress.stale = 0 if improved else self.progress.stale + 1
     self._show(score=[f"{evaluation.score:.2f}" for evaluation in evaluations])
 
@@ -461,16 +571,21 @@ class _Loop:
     self.bar.set_postfix(self.postfix)
 
   def _write_window(self, step: int) -> None:
-    """Log what happened since the last line."""
-    count = len(self.window)
-    sums, norms = self._fetch_window(step)
+    """Log what happened since the last line.
+
+    Speed is that of this process: the time of one before is not known.
+    """
+    steps = jax.device_get(self.steps)
+    self._note_divergence(steps[-1], step)
+    window, timed = self.window.plus(steps), _Window().plus(steps)
+    self.window, self.steps = _Window(), []
     seconds = self.clock.seconds
-    metrics = dict(self.summarise(sums, count))
-    metrics |= {f"{name}_rms": value for name, value in norms.items()}
+    metrics = dict(self.summarise(window.sums, window.count))
+    metrics |= {f"{name}_rms": norm for name, norm in steps[-1].norms.items()}
     metrics["timing/seconds"] = np.asarray(seconds)
-    metrics["timing/steps_per_second"] = np.asarray(count / seconds)
-    metrics["timing/seqs_per_second"] = sums["sequences"] / seconds
-    metrics["timing/target_tokens_per_second"] = sums["weights"] / seconds
+    metrics["timing/steps_per_second"] = np.asarray(timed.count / seconds)
+    metrics["timing/seqs_per_second"] = timed.sums["sequences"] / seconds
+    metrics["timing/target_tokens_per_second"] = timed.sums["weights"] / seconds
     tokens = self.clock.tokens(self.progress.tokens)
     metrics["timing/tokens_per_second"] = np.asarray(tokens.sum() / seconds)
     if self.settings.flops_per_token is not None:
@@ -485,24 +600,6 @@ class _Loop:
         self.log.write(self.settings.start_step + step, run, of_run, "train")
     self._show(loss=[f"{loss:.3g}" for loss in metrics["loss"]])
     self.clock.restart(self.progress.tokens)
-
-  def _fetch_window(
-    self, step: int
-  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Bring the window's metrics to the host and clear it."""
-    window = jax.device_get(self.window)
-    sums = {
-      name: np.sum([np.asarray(m.sums[name], np.float64) for m in window], 0)
-      for name in window[0].sums
-    }
-    self._note_divergence(window[-1], step)
-    self.window = []
-    return sums, window[-1].norms
-
-  def _check_finite(self, step: int) -> None:
-    """Refuse to write a bundle of runs that have all diverged."""
-    if self.window:
-      self._note_divergence(jax.device_get(self.window[-1]), step)
 
   def _note_divergence(self, metrics: Metrics, step: int) -> None:
     """Warn of runs that are lost; stop when all of them are."""

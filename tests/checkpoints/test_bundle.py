@@ -123,11 +123,11 @@ def test_only_damaged_bundles_is_an_error(tmp_path):
     bundle.read_latest(tmp_path)
 
 
-def test_keep_latest_also_clears_what_a_kill_left(tmp_path):
+def test_keep_only_also_clears_what_a_kill_left(tmp_path):
   for step in (1, 2, 3):
     bundle.write(bundle.step_path(tmp_path, step), make())
   (tmp_path / "step_00000004.tmp-deadbeef").mkdir()
-  bundle.keep_latest(tmp_path, 2)
+  bundle.keep_only(tmp_path, [2, 3])
   assert sorted(os.listdir(tmp_path)) == ["step_00000002", "step_00000003"]
   assert bundle.steps(tmp_path) == [2, 3]
 

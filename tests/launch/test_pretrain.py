@@ -269,9 +269,9 @@ def test_a_second_call_does_nothing_new(finished, flags, capsys, monkeypatch):
   [
     ("SPAN_CORRUPTION_STEPS=9", "steps: the bundle has 6, this run 9"),
     ("RANDOM_SEED=1", "seed: the bundle has 0, this run 1"),
-    ("corpora.Text.rate=2.0", "tasks: the bundle has"),
+    ("corpora.Text.rate=2.0", "tasks[0][1]: the bundle has 1.0, this run 2"),
     ("SAVE_DTYPE='bfloat16'", "save_dtype: the bundle has 'float32'"),
-    ("models.T5Config.mlp_dim=24", "'mlp_dim': 24"),
+    ("models.T5Config.mlp_dim=24", "mlp_dim: the bundle has"),
     (
       "lm_adaptation/pretraining.Stage.learning_rate=0.1",
       "lm_adaptation holds",

@@ -150,8 +150,32 @@ def test_another_run_in_the_same_folder_is_refused(
   assert run(flags) == 2
   message = capsys.readouterr().err
   assert "holds another run; choose another MODEL_DIR" in message
-  assert "'seed': 2" in message
+  assert "runs[1].seed: the bundle has 1, this run 2" in message
+  assert "dropout" not in message, "what is the same is not said"
   assert (finished / "config.gin").read_bytes() == config
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (
+      "--gin.EVALUATOR_NUM_EXAMPLES=3",
+      "evaluation.num_examples: the bundle has 4, this run 3",
+    ),
+    ("--gin.EVALUATE_BY='generation'", "evaluation.by[0]: the bundle has 'ra"),
+    (
+      "--gin.train.keep_best=False",
+      "evaluation.keep_best: the bundle has True",
+    ),
+    ("--gin.train.evaluation=None", "this run None"),
+  ],
+)
+def test_scores_that_cannot_be_compared_are_refused(
+  change, message, finished, train_flags, capsys
+):
+  flags = train_flags(finished, "--gin.SEEDS=(0, 1)", change)
+  assert run(flags) == 2
+  assert message in capsys.readouterr().err
 
 
 def test_a_bank_is_named_by_what_differs(tmp_path, train_flags):
