@@ -232,7 +232,7 @@ def manifests(folder: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
   Args:
     folder: of `step_...` bundles.
   """
-  readable = []
+  readable: list[Mapping[str, Any]] = []
   for step in steps(folder):
     with contextlib.suppress(CheckpointError):
       readable.append(_read_manifest(step_path(folder, step)))
