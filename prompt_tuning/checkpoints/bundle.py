@@ -28,7 +28,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import manifests, paths
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -36,14 +36,38 @@ from prompt_tuning.checkpoints.errors import (
   unreadable,
 )
 from prompt_tuning.core import files
+from prompt_tuning.core.schema import (
+  ANY,
+  NUMBER,
+  TEXT,
+  WHOLE,
+  Each,
+  Maybe,
+  one_of,
+)
 
 FORMAT = "prompt-tuning-bundle"
 VERSION = 1
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _TRAINABLE = "trainable.safetensors"
 _RESUME = "resume.safetensors"
-_STEP_FOLDER = re.compile(r"step_(\d+)")
+_STEP_FOLDER = re.compile(r"step_(\d{1,15})")
+
+_BEST = {"step": WHOLE, "score": NUMBER, "metrics": Each(NUMBER)}
+_KIND = {"format": one_of(FORMAT), "version": one_of(VERSION)}
+# What this package reads of a manifest; what is in `run`, `jobs.identity` says.
+_SCHEMA = {
+  "files": Each(TEXT),
+  "digest": TEXT,
+  "run": Each(ANY),
+  "step": WHOLE,
+  "run_index?": WHOLE,
+  "best?": Maybe(_BEST),
+  "data?": Each(ANY),
+  "progress?": {"best": [Maybe(_BEST)], "stale": WHOLE, "tokens": [WHOLE]},
+  "gin?": Each(TEXT),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +147,7 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
     manifest |= {"format": FORMAT, "version": VERSION, "files": digests}
     manifest["digest"] = _manifest_digest(manifest)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    (folder / _MANIFEST).write_bytes(text.encode())
+    (folder / MANIFEST).write_bytes(text.encode())
 
 
 def read(path: str | os.PathLike[str]) -> Bundle:
@@ -167,8 +191,8 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 def _looks_like_one(path: str) -> bool:
   """Say whether a folder may be replaced by a bundle: even a damaged one."""
   names = set(os.listdir(path)) if os.path.isdir(path) else set()
-  known = {_MANIFEST, _TRAINABLE, _RESUME}
-  return bool(names & {_MANIFEST, _TRAINABLE}) and names <= known
+  known = {MANIFEST, _TRAINABLE, _RESUME}
+  return bool(names & {MANIFEST, _TRAINABLE}) and names <= known
 
 
 def step_path(folder: str | os.PathLike[str], step: int) -> pathlib.Path:
@@ -313,21 +337,15 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-  try:
-    manifest = json.loads((folder / _MANIFEST).read_bytes())
-  except (OSError, ValueError) as error:
-    raise unreadable(folder, "a bundle", describe(error)) from error
-  known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
-  if not known or not isinstance(manifest.get("files"), dict):
-    raise unreadable(folder / _MANIFEST, f"format {FORMAT!r}", "something else")
-  if manifest.get("version") != VERSION:
-    version = f"version {manifest.get('version')}"
-    raise unreadable(folder / _MANIFEST, f"version {VERSION}", version)
+  file = folder / MANIFEST
+  manifest: dict[str, Any] = manifests.read(file, "a bundle")
+  manifests.check(file, manifest, _KIND)
   if manifest.get("digest") != _manifest_digest(manifest):
-    raise unreadable(folder / _MANIFEST, "the digest it names", "another one")
+    raise unreadable(file, "the digest it names", "another one")
+  manifests.check(file, manifest, _SCHEMA)
   names = [n for n in manifest["files"] if n not in (_TRAINABLE, _RESUME)]
   if names:
-    raise unreadable(folder / _MANIFEST, "known files", str(sorted(names)))
+    raise unreadable(file, "known files", str(sorted(names)))
   return manifest
 
 
@@ -338,6 +356,7 @@ def _manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 def _digest(path: pathlib.Path) -> str | None:
   try:
-    return files.file_sha256(path)
+    with files.open_file(path) as file:
+      return files.open_file_sha256(file)
   except OSError:
     return None

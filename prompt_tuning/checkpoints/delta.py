@@ -22,20 +22,36 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import manifests, paths
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
   describe,
+  parsing,
   unreadable,
 )
 from prompt_tuning.core import algebra, files
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.schema import TEXT, WHOLE, Each, Maybe, one_of
 
 FORMAT, VERSION = "prompt-tuning-delta", 1
 FOLDER = "delta"  # its name inside a run's export
-_MANIFEST, _ARRAYS, _CARD = "delta.json", "delta.safetensors", "README.md"
+MANIFEST, _ARRAYS, _CARD = "delta.json", "delta.safetensors", "README.md"
+_LIMIT = 16 << 30  # bytes of arrays
+
+_KIND = {"format": one_of(FORMAT), "version": one_of(VERSION)}
+_SCHEMA = {
+  "sha256": TEXT,
+  "placement": Each([WHOLE]),
+  "about": {
+    "method?": {"class": TEXT},
+    "title?": Maybe(TEXT),
+    "task?": Maybe(TEXT),
+    "step?": Maybe(WHOLE),
+    "backbone?": Maybe(TEXT),
+  },
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,7 +99,7 @@ def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
     folder.mkdir()
     (folder / _ARRAYS).write_bytes(data)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    (folder / _MANIFEST).write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
     (folder / _CARD).write_text(_card(saved, arrays), encoding="utf-8")
 
 
@@ -102,28 +118,24 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
   folder = pathlib.Path(path)
   manifest = _manifest(folder)
   try:
-    data = (folder / _ARRAYS).read_bytes()
+    data = files.read_bytes(folder / _ARRAYS, _LIMIT)
   except OSError as error:
     raise unreadable(folder, _ARRAYS, describe(error)) from error
   digest = files.sha256(data)
-  if digest != manifest.get("sha256"):
-    mismatch = Mismatch(_ARRAYS, f"sha256 {manifest.get('sha256')}", digest)
+  if digest != manifest["sha256"]:
+    mismatch = Mismatch(_ARRAYS, f"sha256 {manifest['sha256']}", digest)
     raise CheckpointError(folder, [mismatch], "The delta is damaged.")
-  try:
-    arrays = safetensors.numpy.load(data)
-    delta = algebra.from_named_leaves(arrays)
-    rows = {
-      name: tuple(map(int, r)) for name, r in manifest["placement"].items()
-    }
-    return SavedDelta(delta, Placement(**rows), manifest["about"])
-  except (
-    safetensors.SafetensorError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-  ) as error:
-    raise unreadable(folder, "a delta", describe(error)) from error
+  rows = {name: tuple(rows) for name, rows in manifest["placement"].items()}
+  known = [field.name for field in dataclasses.fields(Placement)]
+  unknown = sorted(rows.keys() - set(known))
+  if unknown:
+    raise unreadable(
+      folder / MANIFEST, f"placement: some of {known}", f"{unknown}"
+    )
+  with parsing(folder / _ARRAYS, "the arrays of a delta"):
+    delta = algebra.from_named_leaves(safetensors.numpy.load(data))
+  manifests.refuse(folder / _ARRAYS, algebra.faults(delta, 1))
+  return SavedDelta(delta, Placement(**rows), manifest["about"])
 
 
 def is_delta(path: str | os.PathLike[str]) -> bool:
@@ -144,17 +156,10 @@ def digest(path: str | os.PathLike[str]) -> str | None:
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:
-  try:
-    manifest = json.loads((folder / _MANIFEST).read_bytes())
-  except (OSError, ValueError) as error:
-    raise unreadable(folder, "a delta", describe(error)) from error
-  if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-    raise unreadable(folder / _MANIFEST, f"format {FORMAT!r}", "something else")
-  if manifest.get("version") != VERSION:
-    version = f"version {manifest.get('version')}"
-    raise unreadable(folder / _MANIFEST, f"version {VERSION}", version)
-  if not isinstance(manifest.get("about"), dict):
-    raise unreadable(folder / _MANIFEST, "a mapping `about`", "something else")
+  file = folder / MANIFEST
+  manifest: dict[str, Any] = manifests.read(file, "a delta")
+  manifests.check(file, manifest, _KIND)
+  manifests.check(file, manifest, _SCHEMA)
   return manifest
 
 

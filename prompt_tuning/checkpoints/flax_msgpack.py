@@ -20,6 +20,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints.errors import parsing
 from prompt_tuning.checkpoints.source import Box, Leaf, dtype_named
+from prompt_tuning.core import files
 
 NDARRAY, COMPLEX, NUMPY_SCALAR = 1, 2, 3  # Flax's extension types
 CHUNKED = "__msgpack_chunked_array__"
@@ -106,7 +107,7 @@ def index(path: str | os.PathLike[str]) -> Any:
   """
   name = os.fspath(path)
   expected = "a msgpack file written by T5X or Flax"
-  with parsing(name, expected), open(name, "rb") as file:
+  with parsing(name, expected), files.open_file(name) as file:
     walker = _Walker(name, file)
     tree = walker.node(())
     if file.tell() != walker.end:

@@ -16,7 +16,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import hf_config, hf_names, paths, sizes
+from prompt_tuning.checkpoints import (
+  hf_config,
+  hf_names,
+  manifests,
+  paths,
+  sizes,
+)
 from prompt_tuning.checkpoints.errors import (
   ABSENT,
   CheckpointError,
@@ -32,6 +38,8 @@ from prompt_tuning.checkpoints.source import (
   dtype_named,
   missing,
 )
+from prompt_tuning.core import files
+from prompt_tuning.core.schema import TEXT, Each
 from prompt_tuning.models.t5.config import T5Config
 
 WEIGHTS = "model.safetensors"
@@ -142,16 +150,15 @@ def _tensors(path: str) -> dict[str, Leaf]:
   index = os.path.join(path, INDEX)
   if not os.path.isfile(index):
     return file_tensors(os.path.join(path, WEIGHTS))
-  with parsing(index, "the index of a sharded safetensors model"):
-    with open(index, encoding="utf-8") as stream:
-      weight_map = dict(json.load(stream)["weight_map"])
-    shards = sorted(set(weight_map.values()))
-    tensors = {
-      name: leaf
-      for shard in shards
-      for name, leaf in file_tensors(_shard(path, shard)).items()
-      if weight_map.get(name, shard) == shard
-    }
+  content = manifests.read(index, "the index of a sharded safetensors model")
+  manifests.check(index, content, {"weight_map": Each(TEXT)})
+  weight_map: dict[str, str] = content["weight_map"]
+  tensors = {
+    name: leaf
+    for shard in sorted(set(weight_map.values()))
+    for name, leaf in file_tensors(_shard(path, shard)).items()
+    if weight_map.get(name, shard) == shard
+  }
   wrong = [
     missing(n, f"a tensor in {f}")
     for n, f in weight_map.items()
@@ -169,8 +176,11 @@ def _tensors(path: str) -> dict[str, Leaf]:
 
 def _shard(folder: str, name: str) -> str:
   """Resolve a shard's file name; links are followed, as HF's cache needs."""
-  if os.path.basename(name) != name or name in ("", ".", ".."):
-    raise unreadable(folder, "shards in the model's folder", repr(name))
+  try:
+    files.check_name(name, "weight_map")
+  except ValueError as error:
+    index = os.path.join(folder, INDEX)
+    raise unreadable(index, "files in its folder", repr(name)) from error
   return os.path.join(folder, name)
 
 
@@ -179,6 +189,8 @@ def file_tensors(file: str) -> dict[str, Leaf]:
   leaves: dict[str, Leaf] = {}
   wrong = []
   opened = safetensors.safe_open
+  with parsing(file, "a safetensors file"):
+    files.open_file(file).close()  # no pipe, which would wait for ever
   with parsing(file, "a safetensors file"), opened(file, "np") as stream:
     for name in stream.keys():  # noqa: SIM118  no mapping
       view = stream.get_slice(name)

@@ -1,13 +1,14 @@
 """Hugging Face's `config.json` and this project's `T5Config`."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from prompt_tuning.checkpoints.errors import Mismatch, parsing
+from prompt_tuning.checkpoints import manifests
+from prompt_tuning.checkpoints.errors import Mismatch
+from prompt_tuning.core.schema import FINITE, TEXT, Maybe, at_least
 from prompt_tuning.models.t5.config import T5Config
 
 FILE = "config.json"
@@ -19,16 +20,28 @@ _ACTIVATIONS = {  # feed_forward_proj -> T5Config.mlp_activations
   "gated-silu": ("silu", "linear"),
   "gated-relu": ("relu", "linear"),
 }
+_SIZE = Maybe(at_least(1))
+# What is read of it here or by others; a key that is absent has its default.
+_SCHEMA = {
+  "model_type?": Maybe(TEXT),
+  "feed_forward_proj?": Maybe(TEXT),
+  "layer_norm_epsilon?": Maybe(FINITE),
+  "dropout_rate?": FINITE,
+  "relative_attention_max_distance?": at_least(1),
+} | dict.fromkeys(
+  (
+    *("vocab_size?", "d_model?", "d_kv?", "d_ff?", "num_heads?"),
+    *("num_layers?", "num_decoder_layers?", "relative_attention_num_buckets?"),
+  ),
+  _SIZE,
+)
 
 
 def read(folder: str) -> dict[str, Any]:
   """Read `config.json`."""
   file = os.path.join(folder, FILE)
-  with parsing(file, "Hugging Face's config.json"):
-    with open(file, encoding="utf-8") as stream:
-      config = json.load(stream)
-    if not isinstance(config, dict):
-      raise ValueError(f"a {type(config).__name__}")
+  config: dict[str, Any] = manifests.read(file, "Hugging Face's config.json")
+  manifests.check(file, config, _SCHEMA)
   return config
 
 

@@ -12,12 +12,17 @@ and a box at a time. Source: t5x/checkpoints.py, orbax/checkpoint (the tree
 metadata and type handlers), and the checkpoints both write.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning.checkpoints import flax_msgpack, paths, stores, t5x
+from prompt_tuning.checkpoints import (
+  flax_msgpack,
+  manifests,
+  paths,
+  stores,
+  t5x,
+)
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -25,6 +30,7 @@ from prompt_tuning.checkpoints.errors import (
   unreadable,
 )
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
+from prompt_tuning.core.schema import ANY, TEXT, Each
 
 METADATA = "_METADATA"
 MSGPACK = "checkpoint"
@@ -35,6 +41,12 @@ PLACEHOLDER = "PLACEHOLDER://"
 _ITEMS = ("state", "default", "")  # T5X's item; Orbax's unnamed one; none
 _ROOTS = ("optimizer", "_optimizer")  # where older T5X versions put the state
 _EMPTY_TYPES = ("Dict", "List", "Tuple", "NamedTuple", "None")
+
+_SCHEMA = {
+  "tree_metadata": Each(
+    {"key_metadata": [{"key": ANY}], "value_metadata": {"value_type": TEXT}}
+  )
+}
 
 Spec = Mapping[str, Any]  # of TensorStore, from `stores`
 
@@ -109,9 +121,9 @@ def _from_metadata(folder: str) -> dict[str, Spec]:
   """Read the tree from `_METADATA`: flat path -> spec."""
   file = os.path.join(folder, METADATA)
   specs = {}
+  metadata = manifests.read(file, "the tree metadata of an Orbax checkpoint")
+  manifests.check(file, metadata, _SCHEMA)
   with parsing(file, "the tree metadata of an Orbax checkpoint"):
-    with open(file, encoding="utf-8") as stream:
-      metadata = json.load(stream)
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     for entry in metadata["tree_metadata"].values():
       value = entry["value_metadata"]

@@ -14,11 +14,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import hf, paths, peft_names
+from prompt_tuning.checkpoints import hf, manifests, paths, peft_names
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
-  parsing,
   unreadable,
 )
 from prompt_tuning.checkpoints.prompts import Prompt, as_prompt
@@ -26,6 +25,7 @@ from prompt_tuning.checkpoints.source import missing
 from prompt_tuning.core import algebra
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.schema import FINITE, Maybe, at_least
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.tuners import discovery
@@ -35,6 +35,13 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _TASKS = ("SEQ_2_SEQ_LM", None)
 _VERSION = "0.21.2"
+# Of what is read; a method says more of its own settings.
+_SCHEMA = {
+  "lora_alpha?": FINITE,
+  "r?": at_least(1),
+  "num_virtual_tokens?": at_least(1),
+  "token_dim?": Maybe(at_least(1)),
+}
 
 
 def read(
@@ -86,10 +93,12 @@ def read_adapter(
   kernels: dict[tuple[str, int, str], np.ndarray] = {}
   wrong = []
   for name, leaf in hf.file_tensors(os.path.join(path, WEIGHTS)).items():
-    array = leaf.read(np.dtype(np.float32))
+    array = leaf.read()
     place = peft_names.parse(name)
-    if not np.isfinite(array).all():
-      wrong.append(Mismatch(name, "finite numbers", "NaN or infinite ones"))
+    if bad := algebra.not_finite(array):
+      wrong.append(Mismatch(name, algebra.FINITE, bad))
+      continue
+    array = array.astype(np.float32)
     if place is not None:
       kernels[place] = array
     elif name.startswith(peft_names.PREFIX):
@@ -106,11 +115,8 @@ def read_adapter(
 def _read_config(path: str) -> dict[str, Any]:
   """Read a configuration, and check what all adapters have in it."""
   file = os.path.join(path, CONFIG)
-  with parsing(file, "PEFT's adapter_config.json"):
-    with open(file, encoding="utf-8") as stream:
-      config = json.load(stream)
-    if not isinstance(config, dict):
-      raise ValueError(f"a {type(config).__name__}")
+  config: dict[str, Any] = manifests.read(file, "PEFT's adapter_config.json")
+  manifests.check(file, config, _SCHEMA)
   allowed = {"peft_type": tuple(discovery.for_peft()), "task_type": _TASKS}
   wrong = [
     Mismatch(f"{CONFIG}:{key}", f"one of {values}", repr(config.get(key)))

@@ -28,6 +28,7 @@ from prompt_tuning.checkpoints.source import (
   missing,
   spelled,
 )
+from prompt_tuning.core import algebra, files
 from prompt_tuning.core.types import Shape
 
 MAGIC = b"\x93NUMPY"
@@ -69,11 +70,17 @@ def as_prompt(
     The prompt.
 
   Raises:
-    CheckpointError: not a matrix with at least one row, or not floating.
+    CheckpointError: not a matrix with at least one row, not floating, or not
+      finite.
   """
   if values.ndim != 2 or not values.size or not is_floating(values.dtype):
     found = spelled(values.shape, values.dtype)
-    raise unreadable(path, "a floating point matrix [P, H]", found)
+    expected = "a floating point matrix [P, H], P and H at least 1"
+    raise unreadable(path, expected, found)
+  unfit = algebra.not_finite(values)
+  if unfit:
+    hint = "Its training diverged, or the file is damaged: take another one."
+    raise unreadable(path, algebra.FINITE, unfit, hint)
   return Prompt(values.astype(np.float32), kind, path, notes)
 
 
@@ -81,7 +88,7 @@ def is_npy(path: str) -> bool:
   """Say whether a file starts as NumPy files do, whatever its name."""
   if not os.path.isfile(path):
     return False
-  with open(path, "rb") as file:
+  with files.open_file(path) as file:
     return file.read(len(MAGIC)) == MAGIC
 
 
@@ -98,7 +105,7 @@ def read_npy(path: str) -> Prompt:
     CheckpointError: not a NumPy file, of dtype object (that is a pickle, and
       is never loaded), not a matrix, or of another length than it claims.
   """
-  with parsing(path, _EXPECTED), open(path, "rb") as file:
+  with parsing(path, _EXPECTED), files.open_file(path) as file:
     shape, fortran, dtype = _header(file)
     start = file.tell()
     wanted = math.prod(shape) * dtype.itemsize

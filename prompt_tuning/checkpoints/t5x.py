@@ -28,6 +28,7 @@ from prompt_tuning.checkpoints.source import (
   Leaf,
   dtype_named,
 )
+from prompt_tuning.core import files
 
 FILE = "checkpoint"
 VERSION = 3
@@ -69,7 +70,7 @@ def is_t5x(path: str) -> bool:
 
 def _optimizer(file: str) -> Mapping[str, Any]:
   """Index a msgpack file and find the T5X state in it."""
-  with parsing(file, "a T5X checkpoint"), open(file, "rb") as start:
+  with parsing(file, "a T5X checkpoint"), files.open_file(file) as start:
     if start.read(len(_MESH_TENSORFLOW)) == _MESH_TENSORFLOW:
       raise unreadable(file, "a T5X checkpoint", "a Mesh TensorFlow one")
   tree = flax_msgpack.index(file)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prompt_tuning.core.delta import (
   Bottleneck,
@@ -18,7 +19,10 @@ from prompt_tuning.core.delta import (
   LowRank,
   Prefix,
 )
+from prompt_tuning.core.schema import Fault
 from prompt_tuning.core.types import Array
+
+FINITE = "finite numbers that float32 can hold"
 
 
 class Leaf(NamedTuple):
@@ -172,6 +176,54 @@ def from_named_leaves(named: Mapping[str, Any]) -> Delta:
       raise ValueError(f"{site_name} lacks its arrays {', '.join(missing)}.")
     fields |= _as_field(fields, field, name, leaves)
   return Delta(**fields)
+
+
+def faults(delta: Delta, runs: int) -> list[Fault]:
+  """List what no delta of a number of runs can be, whatever the model.
+
+  Args:
+    delta: from a file, or of a method that a file described.
+    runs: how many it should be of.
+
+  Returns:
+    One fault per array of another rank, kind of number or number of runs, and
+    per array with numbers that are not finite.
+  """
+  listed = []
+  for (field, site), leaves in _sites(delta).items():
+    for leaf, array in leaves.items():
+      kind = KINDS[field][leaf]
+      where = "/".join(dict.fromkeys(filter(None, (field, site, leaf))))
+      shape = tuple(np.shape(array))
+      number = np.bool_ if isinstance(kind.identity, bool) else np.floating
+      if len(shape) != len(kind.axes) or shape[0] != runs or not all(shape):
+        axes = ", ".join(kind.axes).replace("K", str(runs))
+        listed.append(Fault(where, f"[{axes}], none of them 0", f"{[*shape]}"))
+      elif not jnp.issubdtype(array.dtype, number):
+        expected = "true or false" if number is np.bool_ else "real numbers"
+        listed.append(Fault(where, expected, str(array.dtype)))
+      elif number is np.floating and (bad := not_finite(array)):
+        listed.append(Fault(where, FINITE, bad))
+  return listed
+
+
+def not_finite(array: Array | np.ndarray) -> str:
+  """Say which number of an array float32 cannot hold.
+
+  Args:
+    array: floating, of any dtype.
+
+  Returns:
+    The first such number and where it stands; empty where there is none.
+  """
+  values = np.asarray(array)
+  fits = np.isfinite(values)
+  if values.dtype == np.float64:
+    fits &= np.abs(values) <= np.finfo(np.float32).max
+  if fits.all():
+    return ""
+  index = np.unravel_index(np.argmin(fits), fits.shape)
+  return f"{values[index]} at {[int(i) for i in index]}"
 
 
 def _sites(delta: Delta) -> dict[tuple[str, str], dict[str, Array]]:

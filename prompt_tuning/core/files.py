@@ -16,14 +16,22 @@ import io
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 Path = str | os.PathLike[str]
 
 # Part of every temporary name.
 _TEMPORARY = ".tmp-"
+# A file system takes 255 bytes; what is written adds to a name.
+_NAME_BYTES = 180
+NAME_RULE = (
+  f"no `/` or `\\`, no control characters, not `.` or `..`, at most "
+  f"{_NAME_BYTES} bytes"
+)
 
 
 @contextlib.contextmanager
@@ -194,6 +202,100 @@ def ensure_writable(folder: Path, setting: str) -> None:
       pass
   except OSError as error:
     raise ValueError(f"{setting} cannot be written to: {error}.") from error
+
+
+def is_text(value: str) -> bool:
+  """Say whether a text is one that UTF-8 can hold: no lone surrogates."""
+  try:
+    value.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
+def is_name(value: Any) -> bool:
+  """Say whether a value can name a file or a folder, and nothing elsewhere."""
+  return (
+    isinstance(value, str)
+    and is_text(value)
+    and 0 < len(value.encode()) <= _NAME_BYTES
+    and value not in (".", "..")
+    and _TEMPORARY not in value
+    and not any(c in "/\\" or not (c.isprintable() or c == " ") for c in value)
+  )
+
+
+def check_name(value: Any, setting: str) -> None:
+  """Insist that a name of the user's can be one of a file or a folder.
+
+  Args:
+    value: the name.
+    setting: what gave it, for the message.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  if not is_name(value):
+    raise ValueError(
+      f"{setting}: expected a name that can be a folder's ({NAME_RULE}); got "
+      f"{value!r:.200}. Choose another name."
+    )
+
+
+def below(folder: Path, name: str, what: str) -> pathlib.Path:
+  """Join a folder and a name that a user or another file chose.
+
+  Every name that is not this project's own reaches the disk through here.
+
+  Args:
+    folder: what the result is in, whatever the name.
+    name: of a file or a folder; the empty one is the folder itself.
+    what: whose name it is, for the message.
+
+  Returns:
+    The path.
+
+  Raises:
+    ValueError: the name would lead elsewhere.
+  """
+  if name:
+    check_name(name, what)
+  return pathlib.Path(folder, name)
+
+
+def open_file(path: Path) -> io.BufferedReader:
+  """Open a file to read, and refuse what is none: a pipe would wait for ever.
+
+  Raises:
+    OSError: it cannot be opened, or is a pipe, a socket or a device.
+  """
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+  if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    os.close(descriptor)
+    # As `open` says it of a folder, which is the commonest of these.
+    kind = (errno.EISDIR, "Is a directory")
+    if not os.path.isdir(path):
+      kind = (errno.EINVAL, "Is a pipe or a device, not a file")
+    raise OSError(*kind, os.fspath(path))
+  return open(descriptor, "rb")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+  """Read a small file, see `open_file`.
+
+  Args:
+    path: the file.
+    limit: bytes that it has at most.
+
+  Raises:
+    OSError: it cannot be read, or is larger.
+  """
+  with open_file(path) as file:
+    data = file.read(limit + 1)
+  if len(data) > limit:
+    why = f"Is larger than {limit:,} bytes"
+    raise OSError(errno.EFBIG, why, os.fspath(path))
+  return data
 
 
 def sha256(data: bytes) -> str:

@@ -59,7 +59,9 @@ class BankIterator(grain.DatasetIterator[NumpyBatch]):
     Raises:
       ValueError: the state has another number of runs, or other data.
     """
-    states = state["runs"]
+    states = state.get("runs")
+    if not isinstance(states, list):
+      raise ValueError(f"This iterator state has no list of runs: {state!r}.")
     if len(states) != len(self._parents):
       raise ValueError(
         f"This iterator state has {len(states)} runs, this bank "

@@ -128,7 +128,8 @@ def load_task(
       f"{task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}."
     )
   lengths = _check_lengths(lengths)
-  root = pathlib.Path(cache_dir) / task.name.replace("_examples", "") / split
+  name = task.name.replace("_examples", "")
+  root = files.below(files.below(cache_dir, name, "A task"), split, "A split")
   data_dir = pathlib.Path(data_dir or default_data_dir())
   fields = {
     "format": FORMAT,

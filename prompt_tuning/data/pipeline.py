@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
-from prompt_tuning.core import files
+from prompt_tuning.core import files, schema
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.schema import TEXT, WHOLE
 from prompt_tuning.data import order, planning
 from prompt_tuning.data.assembly import Assembler, ExampleSlots, NumpyBatch
 from prompt_tuning.data.ragged import Ragged, concatenate
@@ -22,6 +23,8 @@ from prompt_tuning.data.ragged import Ragged, concatenate
 WINDOW_BATCHES = 64
 # Batches that are made while the device works on another.
 _AHEAD = 2
+# What `get_state` says.
+_STATE = {"identity": TEXT, "window": WHOLE, "batch": WHOLE, "carried": [WHOLE]}
 
 
 class Tokens(Protocol):
@@ -208,6 +211,8 @@ class TrainIterator(grain.DatasetIterator[NumpyBatch]):
     Raises:
       ValueError: the state belongs to other data or another batching.
     """
+    if damage := schema.faults(state, _STATE):
+      raise ValueError(f"This iterator state is damaged: {damage[0]}")
     if state["identity"] != self._batches.identity:
       raise ValueError(
         "This iterator state belongs to other data: the task, its cache, "

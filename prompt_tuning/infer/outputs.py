@@ -80,7 +80,8 @@ class Output:
   def path(self) -> pathlib.Path:
     """The complete file."""
     part = f"{self.shard.index:05}-of-{self.shard.count:05}"
-    return pathlib.Path(self.folder) / f"{self.task}-{self.mode}.jsonl-{part}"
+    name = f"{self.task}-{self.mode}.jsonl-{part}"
+    return files.below(self.folder, name, "A task, or INPUT_FILE")
 
   @property
   def completed(self) -> pathlib.Path:

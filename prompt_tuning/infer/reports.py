@@ -39,9 +39,11 @@ def write(
   files.make_folder(folder)
   name = result.job.dataset.task.name
   line = json.dumps({"step": step, **result.metrics})
-  _replace_step(folder / f"{name}-metrics.jsonl", step, line)
+  metrics = files.below(folder, f"{name}-metrics.jsonl", "A task")
+  _replace_step(metrics, step, line)
   lines = _example_lines(result, limit)
-  files.write_text(folder / f"{name}-{step:06d}.jsonl", "".join(lines))
+  answers = files.below(folder, f"{name}-{step:06d}.jsonl", "A task")
+  files.write_text(answers, "".join(lines))
 
 
 def _replace_step(path: pathlib.Path, step: int, line: str) -> None:

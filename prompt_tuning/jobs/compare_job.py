@@ -1,9 +1,9 @@
 """What `compare` does, as plain values."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 
+from prompt_tuning.core import files
 from prompt_tuning.data import spec
 from prompt_tuning.jobs.settings import EvaluationSettings, listed
 from prompt_tuning.jobs.train_job import TrainJob
@@ -72,7 +72,7 @@ class CompareJob:
 
   def placed(self, job: TrainJob) -> TrainJob:
     """Give one of the trainings its folder, and let it show what is frozen."""
-    folder = str(pathlib.Path(self.model_dir) / self.folder(job))
+    folder = str(files.below(self.model_dir, self.folder(job), "A method"))
     output = dataclasses.replace(job.output, model_dir=folder, controls=True)
     return dataclasses.replace(job, output=output)
 

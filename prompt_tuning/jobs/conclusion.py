@@ -254,7 +254,7 @@ def _export(
     return ""
   lines = []
   for k, run in enumerate(outcome.runs):
-    target = folder / EXPORTS / run.name
+    target = files.below(folder / EXPORTS, run.name, "A run's name")
     origin = export.Origin(
       outcome.setup.tuners[k], run.task, steps[k], outcome.model.fingerprint
     )

@@ -46,7 +46,8 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
     for result in results:
       folder = pathlib.Path(job.output_dir, "inference_eval")
       name = prompts.names[result.job.run]
-      reports.write(folder / name, step, result, job.json_write_n_results)
+      target = files.below(folder, name, "PROMPT_FILE")
+      reports.write(target, step, result, job.json_write_n_results)
   return table(results, [label(prompts, k) for k in range(len(prompts.names))])
 
 

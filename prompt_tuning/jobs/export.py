@@ -180,7 +180,7 @@ def export_all(
     )
   lines = []
   for run, name in enumerate(tuned.names):
-    folder = os.path.join(dst, name)
+    folder = files.below(dst, name, f"A run of {src}")
     done = export(tuned.runs, run, folder, _origin(tuned, run), model, views)
     lines += [f"{path}: written" for path in done.paths]
     lines += [f"note, {folder}: {note}" for note in done.notes]

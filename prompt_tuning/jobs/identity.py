@@ -14,8 +14,9 @@ import numpy as np
 
 from prompt_tuning.checkpoints import sizes
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import files
+from prompt_tuning.core import files, schema
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.schema import NAME, TEXT, WHOLE, Fault, Maybe
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.train_job import Experiment
@@ -29,6 +30,14 @@ from prompt_tuning.tuners.method import (
   name_of,
   settings_of,
 )
+
+# What is read of a manifest's `run`.
+_SCHEMA = {
+  "runs": [{"name": NAME, "task?": Maybe(TEXT)}],
+  "tuners": [{CLASS: TEXT}],
+  "backbone": {"fingerprint": TEXT},
+  "start_step": WHOLE,
+}
 
 
 def identity(
@@ -173,6 +182,35 @@ def _fields(value: Any) -> dict[str, Any]:
   return {n: v for n, v in vars(value).items() if not n.startswith("_")}
 
 
+def faults(manifest: Mapping[str, Any]) -> list[Fault]:
+  """List what is wrong with the description of a run in a bundle.
+
+  Args:
+    manifest: of the bundle.
+
+  Returns:
+    The faults; none where the runs can be rebuilt from it.
+  """
+  listed = schema.faults(dict(manifest), {"run": _SCHEMA})
+  if listed:
+    return listed
+  runs, tuners = manifest["run"]["runs"], manifest["run"]["tuners"]
+  names = [run["name"] for run in runs]
+  if not names or len(set(names)) < len(names) or (names[1:] and "" in names):
+    listed.append(
+      Fault("run.runs", "at least one, each with a name of its own", f"{names}")
+    )
+  if len(tuners) not in (0, len(names)):
+    listed.append(
+      Fault("run.tuners", f"none, or {len(names)}", f"{len(tuners)}")
+    )
+  index = manifest.get("run_index", 0)
+  if not index < len(names):
+    expected = f"the number of one of {len(names)} runs"
+    listed.append(Fault("run_index", expected, f"{index}"))
+  return listed
+
+
 def without_initialisers(method: Method) -> Method:
   """Make the same method with the initialisers that it has by default."""
   kind, settings = settings_of(method)
@@ -194,11 +232,14 @@ def rebuild(described: Mapping[str, Any]) -> Method:
   """
   kind = discovery.from_bundle_name(str(described.get(CLASS)))
   known = {field.name for field in dataclasses.fields(kind)}
-  settings = {
-    name: _restored(value)
-    for name, value in described.items()
-    if name != CLASS and not name.endswith(INITIALISER)
-  }
+  try:
+    settings = {
+      name: _restored(value)
+      for name, value in described.items()
+      if name != CLASS and not name.endswith(INITIALISER)
+    }
+  except TypeError as error:  # sizes of a model that are none
+    raise _unusable(kind, error) from error
   unknown = sorted(settings.keys() - known)
   if unknown:
     raise ValueError(
@@ -208,12 +249,18 @@ def rebuild(described: Mapping[str, Any]) -> Method:
     )
   try:
     method: Method = kind(**settings)
-  except TypeError as error:  # a setting that this version requires
-    raise ValueError(
-      f"The bundle's {name_of(kind)} does not have every setting that "
-      f"{kind.__module__} needs: it was written by another version. {error}"
-    ) from error
+  except Exception as error:  # the method may be anybody's
+    raise _unusable(kind, error) from error
   return method
+
+
+def _unusable(kind: type[Method], error: Exception) -> ValueError:
+  """Say that a method cannot be made of what a bundle says of it."""
+  return ValueError(
+    f"The bundle's {name_of(kind)} does not have every setting that "
+    f"{kind.__module__} needs, as it needs it: it was written by another "
+    f"version, or damaged. {error}"
+  )
 
 
 def _restored(value: Any) -> Any:

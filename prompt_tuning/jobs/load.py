@@ -3,26 +3,35 @@
 import logging
 import os
 import pathlib
+import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import FlaxError
 
-from prompt_tuning.checkpoints import bundle, fingerprint, peft, restore
+from prompt_tuning.checkpoints import (
+  bundle,
+  fingerprint,
+  manifests,
+  peft,
+  restore,
+)
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.bundle import Bundle
 from prompt_tuning.checkpoints.delta import SavedDelta
-from prompt_tuning.core import tree
+from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
+from prompt_tuning.core import algebra, files, schema, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.schema import Fault
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.runs import Runs, join
+from prompt_tuning.jobs import identity
 from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
@@ -31,6 +40,7 @@ from prompt_tuning.tuners.method import Method, name_of
 
 logger = logging.getLogger(__name__)
 
+_RUN_FOLDER = re.compile(r"run_(\d{1,9})")
 _MODEL = "model/"  # how paths of the backbone's own parameters begin
 _ONE_MODEL = (
   "Models that were tuned cannot be used side by side, as prompts can: name "
@@ -84,27 +94,42 @@ def load(
       what cannot be said here.
   """
   folder = pathlib.Path(path)
-  if bundle.is_bundle(folder):
-    return from_bundle(bundle.read(folder))
-  best = sorted(
-    (folder / loop.BEST).glob("run_*"), key=lambda p: int(p.name[4:])
-  )
+  if os.path.lexists(folder / bundle.MANIFEST):
+    return from_bundle(bundle.read(folder), folder)
+  best = _best_folders(folder / loop.BEST)
   bundles = [bundle.read_latest(run) for run in best]
   if best and all(bundles):
-    banks = [from_bundle(one[1]) for one in bundles if one is not None]
+    banks = [
+      from_bundle(one[1], bundle.step_path(run, one[0]))
+      for run, one in zip(best, bundles, strict=True)
+      if one is not None
+    ]
     names = tuple(name for part in banks for name in part.names)
     return _side_by_side(banks)._replace(names=names, step=banks[0].step)
   latest = bundle.read_latest(folder / loop.BUNDLES)
   if latest is not None:
-    return from_bundle(latest[1])
+    last = bundle.step_path(folder / loop.BUNDLES, latest[0])
+    return from_bundle(latest[1], last)
   for candidate in (folder, folder / deltas.FOLDER):
-    if deltas.is_delta(candidate):
+    if os.path.lexists(candidate / deltas.MANIFEST):
       return _from_delta(deltas.read(candidate))
   if (folder / peft.CONFIG).is_file():
     method, delta = peft.read(folder, model)
     runs = Runs(delta, (method.placement,))
     return Tuned(runs, ("",), methods=(method,))
   return _from_vectors(path)
+
+
+def _best_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+  """List the folders of the runs' best, by number; others are passed over."""
+  runs: dict[int, pathlib.Path] = {}
+  for path in folder.glob("*"):
+    match = _RUN_FOLDER.fullmatch(path.name)
+    if match:
+      runs[int(match.group(1))] = path
+    else:
+      logger.warning("Passing over %s: it is no run_<number>.", path)
+  return [runs[number] for number in sorted(runs)]
 
 
 def _from_delta(saved: SavedDelta) -> Tuned:
@@ -157,19 +182,22 @@ def load_one(
   return tuned
 
 
-def from_bundle(saved: Bundle) -> Tuned:
+def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
   """Rebuild the runs of a bundle.
 
   Args:
     saved: of one run, or of all runs that trained side by side.
+    path: where it is, for messages.
 
   Returns:
     The runs.
 
   Raises:
+    CheckpointError: a manifest or arrays that are not those of runs.
     ValueError: several tuned models, an unknown method, or parameters that are
       not its.
   """
+  manifests.refuse(os.path.join(path, bundle.MANIFEST), _faults(saved))
   described = saved.manifest["run"]
   number = saved.manifest.get("run_index")
   numbers = range(len(described["runs"])) if number is None else (number,)
@@ -182,7 +210,7 @@ def from_bundle(saved: Bundle) -> Tuned:
     raise ValueError(_ONE_MODEL)
   runs, methods = Runs(), []
   if described["tuners"]:
-    methods = [rebuild(described["tuners"][k]) for k in numbers]
+    methods = [_rebuilt(described["tuners"], k, path) for k in numbers]
     params = tree.unflatten(
       {
         path: jnp.asarray(array)
@@ -190,7 +218,8 @@ def from_bundle(saved: Bundle) -> Tuned:
         if not path.startswith(_MODEL)
       }
     )
-    delta = _delta(methods, params["tuner"])
+    delta = _delta(methods, params.get("tuner", {}), path)
+    manifests.refuse(path, algebra.faults(delta, len(numbers)))
     runs = Runs(delta, tuple(method.placement for method in methods))
   return Tuned(
     runs,
@@ -203,16 +232,55 @@ def from_bundle(saved: Bundle) -> Tuned:
   )
 
 
-def _delta(methods: Sequence[Method], params: Params) -> Delta:
+def _faults(saved: Bundle) -> list[Fault]:
+  """List what is wrong with a bundle before any method sees it."""
+  faults = identity.faults(saved.manifest)
+  if faults:
+    return faults
+  runs = saved.manifest["run"]["runs"]
+  if "run_index" in saved.manifest:
+    runs = runs[:1]
+  for name, array in saved.trainable.items():
+    if array.shape[:1] != (len(runs),):
+      expected = f"arrays of {len(runs)} runs"
+      faults.append(Fault(name, expected, f"{array.dtype}{[*array.shape]}"))
+    elif bad := algebra.not_finite(array):
+      faults.append(Fault(name, algebra.FINITE, f"{bad}: its run diverged"))
+  return faults
+
+
+def _rebuilt(
+  described: Sequence[Mapping[str, Any]],
+  number: int,
+  path: str | os.PathLike[str],
+) -> Method:
+  """Make one of the methods that a bundle describes."""
+  settings = described[number]
+  try:
+    return rebuild(settings)
+  except ValueError as error:
+    where = f"{bundle.MANIFEST}: run.tuners[{number}]"
+    expected = "the settings of a tuning method"
+    mismatch = Mismatch(where, expected, schema.shown(settings))
+    raise CheckpointError(path, [mismatch], str(error)) from error
+
+
+def _delta(
+  methods: Sequence[Method], params: Params, path: str | os.PathLike[str]
+) -> Delta:
   """Let the methods of a bundle make what they learned."""
   try:
     return bank.apply_runs(methods, params)
-  except FlaxError as error:
+  except Exception as error:  # the method may be anybody's
     names = dict.fromkeys(name_of(type(method)) for method in methods)
-    raise ValueError(
-      f"The bundle's parameters are not those of {' and '.join(names)} here: "
-      f"it was written by another version. {error}"
-    ) from error
+    arrays = ", ".join(
+      f"{name} {[*array.shape]}" for name, array in tree.flatten(params).items()
+    )
+    mismatch = Mismatch(
+      "its arrays", f"the parameters of {' and '.join(names)}", arrays[:400]
+    )
+    hint = f"It was written by another version, or damaged. {error}"
+    raise CheckpointError(path, [mismatch], hint) from error
 
 
 def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
@@ -316,6 +384,8 @@ def load_several(
     paths = {"": paths}
   elif not isinstance(paths, Mapping):
     paths = {str(number): path for number, path in enumerate(paths)}
+  for name in filter(None, paths):
+    files.check_name(name, "A key of PROMPT_FILE")
   banks = {
     name: PLAIN
     if path is None
@@ -327,6 +397,12 @@ def load_several(
     for name, part in banks.items()
     for run_name in part.names
   ]
+  twice = sorted({name for name in names if names.count(name) > 1})
+  if twice or (names[1:] and "" in names):
+    raise ValueError(
+      f"PROMPT_FILE gives several runs the name {', '.join(twice) or repr('')};"
+      " give its keys other names."
+    )
   steps = {part.step for part in banks.values()}
   return _side_by_side(list(banks.values()))._replace(
     names=tuple(names),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prompt_tuning.core import partition
+from prompt_tuning.core import files, partition
 from prompt_tuning.data import cache, corpus
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.token_rows import FEATURES
@@ -52,6 +52,7 @@ class Stage:
   schedule: Schedule = dataclasses.field(default_factory=FactorSchedule)
 
   def __post_init__(self) -> None:
+    files.check_name(self.name, "A stage of STAGES")
     if self.steps < 1:
       raise ValueError(
         f"{self.name}: {self.steps} steps; expected at least one. Leave the "
@@ -137,7 +138,7 @@ class PretrainJob:
 
   def folder(self, stage: Stage) -> pathlib.Path:
     """Return the folder of a stage."""
-    return pathlib.Path(self.model_dir) / stage.name
+    return files.below(self.model_dir, stage.name, "A stage of STAGES")
 
   def steps_after(self, stage: Stage) -> int:
     """Count the steps of the model that a stage ends with."""

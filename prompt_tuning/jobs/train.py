@@ -224,7 +224,7 @@ def _next_batch(
     if saved["step"] >= num_steps:
       return None
     try:
-      batches.set_state(saved["data"])
+      batches.set_state(saved.get("data", {}))
     except ValueError:  # another run's, of which the loop says more
       return None
   return feed.peek(batches)
@@ -258,7 +258,8 @@ def _write_reports(
   output: Output, run: Run, results: Sequence[Result], step: int
 ) -> None:
   """Write T5X's files of metrics and predictions."""
-  folder = pathlib.Path(output.model_dir, "inference_eval", run.name)
+  root = pathlib.Path(output.model_dir, "inference_eval")
+  folder = files.below(root, run.name, "A run's name")
   for result in results:
     reports.write(folder, step, result, output.json_write_n_results)
 

@@ -24,8 +24,9 @@ import jax
 import numpy as np
 from tqdm import auto as bars
 
-from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints import bundle, manifests
 from prompt_tuning.core import tree
+from prompt_tuning.core.schema import ANY, Each
 from prompt_tuning.core.types import Batch, Params
 from prompt_tuning.train import state as train_state
 from prompt_tuning.train.logs import MetricsLog
@@ -334,6 +335,11 @@ class _Bundles:
       return fresh, _Progress([None] * num_runs, 0, [0, 0]), _Window()
     step, saved = latest
     saved.insist_run(self.manifest, self.folder)
+    manifests.check(
+      bundle.step_path(self.folder / BUNDLES, step) / bundle.MANIFEST,
+      dict(saved.manifest),
+      {"data": Each(ANY), "progress": Each(ANY)},
+    )
     state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     # As the fresh state: on the same devices, split in the same way.
     state = jax.tree.map(

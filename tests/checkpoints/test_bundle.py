@@ -18,7 +18,11 @@ from tests.failing_files import Disk, full_disk
 def make(seed=0):
   rng = np.random.default_rng(seed)
   return bundle.Bundle(
-    manifest={"method": "prompt", "metrics": {"accuracy": 91.5}},
+    manifest={
+      "run": {"method": "prompt"},
+      "step": seed,
+      "metrics": {"accuracy": 91.5},
+    },
     trainable={
       "tuner/encoder/prompt": rng.normal(size=(2, 5, 4)).astype(np.float32),
       "tuner/low": rng.normal(size=(2, 3)).astype(ml_dtypes.bfloat16),
@@ -60,7 +64,7 @@ def test_equal_state_gives_equal_bytes(tmp_path):
 
 
 def test_without_resume_state(tmp_path):
-  part = bundle.Bundle({}, make().trainable)
+  part = bundle.Bundle({"run": {}, "step": 1}, make().trainable)
   bundle.write(tmp_path / "b", part)
   assert sorted(contents(tmp_path / "b")) == [
     "manifest.json",

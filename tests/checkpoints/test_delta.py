@@ -16,7 +16,7 @@ from prompt_tuning.core.placement import Placement
 VALUES = np.random.default_rng(0).normal(size=(1, 2, 3, 4)).astype("f4")
 SAVED = SavedDelta(
   Delta(
-    virtual=jnp.asarray(VALUES[0]),
+    virtual=jnp.asarray(VALUES[:, 0]),
     lowrank={"enc_self/query": LowRank(VALUES, VALUES.swapaxes(2, 3))},
     prefix={
       "cross": Prefix(VALUES[..., None], VALUES[..., None]),

@@ -114,7 +114,7 @@ class TestDamagedShards:
 
   def test_a_file_elsewhere(self, shards):
     self.edit(shards, lambda m: m.update(x="../model.safetensors"))
-    with pytest.raises(CheckpointError, match="shards in the model's folder"):
+    with pytest.raises(CheckpointError, match="expected files in its folder"):
       restore.open_checkpoint(shards)
 
 

@@ -76,7 +76,10 @@ def test_the_dead_half_is_left_out_and_said_so(folder):
     ({"peft_type": ["LORA"]}, "peft_type"),
     ({"modules_to_save": ["lm_head"]}, r"modules_to_save = \['lm_head'\]"),
     ({"task_type": "CAUSAL_LM"}, "task_type"),
-    ({"num_virtual_tokens": 0}, "num_virtual_tokens: expected a positive int"),
+    (
+      {"num_virtual_tokens": 0},
+      "num_virtual_tokens: expected a whole number",
+    ),
     ({"num_virtual_tokens": "5"}, "found '5'"),
     ({"token_dim": None}, "token_dim"),
     ({"num_virtual_tokens": 4}, r"\[4, 8\] or \[8, 8\]; found \[5, 8\]"),

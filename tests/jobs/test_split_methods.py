@@ -272,7 +272,7 @@ def write(folder, now):
   bundle.write(
     folder,
     bundle.Bundle(
-      {"step": 3},
+      {"run": {}, "step": 3},
       bundle.to_host(tree.flatten(now.trainable)),
       bundle.to_host(state.resume_arrays(now)),
     ),

@@ -486,7 +486,7 @@ def test_settings_that_name_no_method(refused, setting):
       0,
       "was tuned with 'Promt', which is not known here. Did you mean",
     ),
-    ("bad_methods:Sized", 96, "parameters are not those of Sized here: it was"),
+    ("bad_methods:Sized", 96, "the parameters of Sized; found"),
     ("bad_methods:Idle", 0, "a delta to write; found one that changes nothing"),
   ],
 )

@@ -1,0 +1,394 @@
+"""Manifests that a stranger wrote: one clear error each, and nothing escapes.
+
+An error names the file and the key, what was expected and what is there.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import types
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from prompt_tuning.checkpoints import bundle, peft
+from prompt_tuning.checkpoints import delta as deltas
+from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.core import files
+from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.data.bank import BankIterator
+from prompt_tuning.jobs import export, load
+from prompt_tuning.models.t5 import config as t5_config
+
+VALUES = np.ones((1, 3, 4), np.float32)
+PROMPT = {
+  "class": "Prompt",
+  "emb_dim": 4,
+  "encoder_length": 3,
+  "encoder_position": "before",
+  "decoder_length": 0,
+}
+BUNDLE = {
+  "run": {
+    "runs": [{"name": "one", "task": "t", "seed": 0, "learning_rate": 0.3}],
+    "tuners": [PROMPT],
+    "backbone": {"fingerprint": "f00d"},
+    "start_step": 0,
+  },
+  "step": 3,
+  "progress": {"best": [None], "stale": 0, "tokens": [1, 2]},
+  "data": {"runs": []},
+}
+GONE = object()
+DEEP = "[" * 100_000 + "]" * 100_000
+HUGE = "9" * 5_000
+
+
+def changed(value, path, new):
+  """Copy JSON with one value replaced, or taken out."""
+  value = json.loads(json.dumps(value))
+  *above, last = path
+  node = value
+  for key in above:
+    node = node[key]
+  if new is GONE:
+    del node[last]
+  else:
+    node[last] = new
+  return value
+
+
+def written(manifest):
+  """Write JSON in which strings `DEEP` and `HUGE` stand for themselves."""
+  text = json.dumps(manifest)
+  return text.replace('"DEEP"', DEEP).replace('"HUGE"', HUGE)
+
+
+def write_bundle(folder, manifest, arrays=None):
+  """Write a bundle as a forger would: with digests that are right."""
+  folder.mkdir(parents=True)
+  data = safetensors.numpy.save(arrays or ARRAYS)
+  (folder / "trainable.safetensors").write_bytes(data)
+  manifest = {
+    "format": bundle.FORMAT,
+    "version": bundle.VERSION,
+    "files": {"trainable.safetensors": hashlib.sha256(data).hexdigest()},
+    **manifest,
+  }
+  plain = json.dumps(manifest, sort_keys=True)
+  manifest["digest"] = hashlib.sha256(plain.encode()).hexdigest()
+  (folder / "manifest.json").write_text(written(manifest))
+  return folder
+
+
+ARRAYS = {"tuner/encoder/prompt/prompt/prompt": VALUES}
+RUN = ("run", "runs", 0)
+METHOD = ("run", "tuners", 0)
+HOSTILE_BUNDLES = {
+  "a name that climbs": ((*RUN, "name"), "../victim", "name"),
+  "an absolute name": ((*RUN, "name"), "/tmp/victim", "name"),
+  "a name with a backslash": ((*RUN, "name"), "..\\victim", "name"),
+  "a name that is the folder": ((*RUN, "name"), "..", "name"),
+  "a name with NUL": ((*RUN, "name"), "a\0b", "name"),
+  "a name with a line break": ((*RUN, "name"), "a\nb", "name"),
+  "a name that no file can have": ((*RUN, "name"), "n" * 300, "name"),
+  "a name that UTF-8 cannot hold": ((*RUN, "name"), "\ud800", "name"),
+  "a name of a temporary file": ((*RUN, "name"), "a.tmp-12", "name"),
+  "a name that is a number": ((*RUN, "name"), 7, "name"),
+  "no name": ((*RUN, "name"), GONE, "name"),
+  "a task that is a list": ((*RUN, "task"), ["t"], "task"),
+  "no run": (("run",), GONE, "run"),
+  "a run that is a text": (("run",), "mine", "run"),
+  "runs that are an object": (("run", "runs"), {"0": 1}, "runs"),
+  "no runs": (("run", "runs"), [], "runs"),
+  "two runs of one name": (
+    ("run", "runs"),
+    [{"name": "a"}, {"name": "a"}],
+    "runs",
+  ),
+  "too many methods": (("run", "tuners"), [PROMPT, PROMPT], "tuners"),
+  "a method that is null": (METHOD, None, "tuners"),
+  "a method without a class": ((*METHOD, "class"), GONE, "class"),
+  "a class that is a list": ((*METHOD, "class"), ["Prompt"], "class"),
+  "a class of no module": ((*METHOD, "class"), "no.such:Method", "no.such"),
+  "a class that is no method": ((*METHOD, "class"), "os:path", "os"),
+  "a setting nobody has": ((*METHOD, "poison"), 1, "poison"),
+  "a length that is a text": (
+    (*METHOD, "encoder_length"),
+    "3",
+    "run.tuners[0]",
+  ),
+  "a length that is negative": (
+    (*METHOD, "encoder_length"),
+    -3,
+    "run.tuners[0]",
+  ),
+  "a length of nothing": ((*METHOD, "encoder_length"), 0, "run.tuners[0]"),
+  "a length that is huge": (
+    (*METHOD, "encoder_length"),
+    10**12,
+    "prompt tuning",
+  ),
+  "a length that is NaN": (
+    (*METHOD, "encoder_length"),
+    np.nan,
+    "run.tuners[0]",
+  ),
+  "a width that is an object": (
+    (*METHOD, "emb_dim"),
+    {"class": "X"},
+    "prompt tuning",
+  ),
+  "no backbone": (("run", "backbone"), GONE, "backbone"),
+  "a fingerprint that is a number": (
+    ("run", "backbone", "fingerprint"),
+    1,
+    "fingerprint",
+  ),
+  "a start that is a text": (("run", "start_step"), "0", "start_step"),
+  "no step": (("step",), GONE, "step"),
+  "a negative step": (("step",), -1, "step"),
+  "a step that is NaN": (("step",), np.nan, "step"),
+  "a step that is true": (("step",), True, "step"),
+  "a step of 5,000 digits": (("step",), "HUGE", "manifest"),
+  "a step that is beyond float": (("step",), 1e300, "step"),
+  "a run that is not there": (("run_index",), 3, "run_index"),
+  "a run before the first": (("run_index",), -1, "run_index"),
+  "progress that is a list": (("progress",), [1], "progress"),
+  "a best without a step": (("progress", "best", 0), {"score": 1}, "best"),
+  "data that is null": (("data",), None, "data"),
+  "nested beyond reading": (("about",), "DEEP", "manifest"),
+  "another version": (("version",), 99, "version"),
+  "a version that is a list": (("version",), [1], "version"),
+  "files that are a list": (("files",), ["a"], "files"),
+  "files elsewhere": (("files",), {"../../secret": "0"}, "secret"),
+}
+
+
+def read_hostile(call, folder, key):
+  """Insist on one error that names file and key; returns its text."""
+  with pytest.raises(ValueError, match=r".") as raised:
+    call()
+  assert type(raised.value) in (CheckpointError, ValueError)
+  text = str(raised.value)
+  assert key in text
+  assert len(text) < 2_000
+  return text
+
+
+@pytest.mark.parametrize("case", HOSTILE_BUNDLES)
+def test_bundles(tmp_path, case):
+  path, new, key = HOSTILE_BUNDLES[case]
+  manifest = {"about": 0, **BUNDLE}
+  if path[0] in ("run_index", "version", "files"):
+    manifest = {path[0]: 0, **manifest}
+  folder = tmp_path / "inside" / "bundle"
+  write_bundle(folder, changed(manifest, path, new))
+  before = sorted(tmp_path.rglob("*"))
+  text = read_hostile(lambda: load.load(folder), folder, key)
+  if "manifest.json" in text:
+    assert "expected" in text
+    assert "found" in text
+  with pytest.raises(ValueError, match=r"."):
+    export.export_all(str(folder), str(tmp_path / "inside" / "out"))
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+HOSTILE_ARRAYS = {
+  "none": ({"tuner/other": VALUES}, "other [1, 3, 4]"),
+  "of another number of runs": (
+    {next(iter(ARRAYS)): np.ones((2, 3, 4), "f4")},
+    "1 runs",
+  ),
+  "without dimensions": ({next(iter(ARRAYS)): np.ones((), "f4")}, "1 runs"),
+  "of another shape": (
+    {next(iter(ARRAYS)): np.ones((1, 9, 4), "f4")},
+    "[1, 9, 4]",
+  ),
+  "NaN": ({next(iter(ARRAYS)): VALUES * np.nan}, "diverged"),
+  "infinite": ({next(iter(ARRAYS)): VALUES * np.inf}, "diverged"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_ARRAYS)
+def test_arrays_of_bundles(tmp_path, case):
+  arrays, key = HOSTILE_ARRAYS[case]
+  folder = write_bundle(tmp_path / "b", BUNDLE, arrays)
+  read_hostile(lambda: load.load(folder), folder, key)
+
+
+def test_the_bundle_that_they_are_made_of_is_read(tmp_path):
+  folder = write_bundle(tmp_path / "b", BUNDLE)
+  tuned = load.load(folder)
+  assert tuned.names == ("one",)
+  np.testing.assert_array_equal(tuned.runs.delta.virtual, VALUES)
+  assert not export.export_all(str(folder), str(tmp_path / "out"))[3:]
+
+
+DELTA = {
+  "placement": {"encoder_prefix": [0, 1, 2]},
+  "about": {"task": "t", "step": 3, "backbone": "f00d", "method": PROMPT},
+}
+HOSTILE_DELTAS = {
+  "a row that is not there": (("placement", "encoder_prefix"), [7], "7"),
+  "a row that is a text": (("placement", "encoder_prefix"), ["0"], "prefix"),
+  "a row before the first": (("placement", "encoder_prefix"), [-1], "prefix"),
+  "a row of a half": (("placement", "encoder_prefix"), [0.5], "prefix"),
+  "rows that are a number": (("placement", "encoder_prefix"), 3, "prefix"),
+  "rows of nowhere": (("placement", "elsewhere"), [0], "elsewhere"),
+  "no placement": (("placement",), GONE, "placement"),
+  "no digest": (("sha256",), None, "sha256"),
+  "about that is a list": (("about",), [], "about"),
+  "a task that is an object": (("about", "task"), {"a": 1}, "task"),
+  "a step that is a text": (("about", "step"), "3", "step"),
+  "a backbone that is a number": (("about", "backbone"), 3, "backbone"),
+  "a method that is a text": (("about", "method"), "Prompt", "method"),
+  "nested beyond reading": (("about", "task"), "DEEP", "delta.json"),
+  "a number of 5,000 digits": (("about", "step"), "HUGE", "delta.json"),
+}
+
+
+def write_delta(folder, manifest, arrays):
+  folder.mkdir()
+  data = safetensors.numpy.save(arrays)
+  (folder / "delta.safetensors").write_bytes(data)
+  digest = hashlib.sha256(data).hexdigest()
+  kind = {"format": deltas.FORMAT, "version": deltas.VERSION, "sha256": digest}
+  (folder / "delta.json").write_text(written({**kind, **manifest}))
+  return folder
+
+
+@pytest.mark.parametrize("case", HOSTILE_DELTAS)
+def test_deltas(tmp_path, case):
+  path, new, key = HOSTILE_DELTAS[case]
+  manifest = changed({"sha256": 0, **DELTA}, path, new)
+  if path[0] != "sha256":
+    del manifest["sha256"]
+  folder = write_delta(tmp_path / "d", manifest, {"virtual": VALUES})
+  read_hostile(lambda: load.load(folder), folder, key)
+
+
+@pytest.mark.parametrize(
+  ("arrays", "key"),
+  [
+    ({"virtual": VALUES[0]}, "virtual"),
+    ({"virtual": np.ones((), "f4")}, "virtual"),
+    ({"virtual": np.ones((1, 0, 4), "f4")}, "virtual"),
+    ({"virtual": np.ones((2, 3, 4), "f4")}, "virtual"),
+    ({"virtual": VALUES.astype("i4")}, "virtual"),
+    ({"virtual": VALUES * np.nan}, "virtual"),
+    ({"virtual": VALUES.astype("f8") * 1e300}, "virtual"),
+    ({"lowrank/enc_self/query/a": np.ones((1, 2, 4, 1), "f4")}, "lowrank"),
+    ({"../../elsewhere": VALUES}, "elsewhere"),
+    ({"hidden/encoder/replace": np.ones((1, 2, 3), "f4")}, "hidden"),
+  ],
+)
+def test_arrays_of_deltas(tmp_path, arrays, key):
+  folder = write_delta(tmp_path / "d", DELTA, arrays)
+  read_hostile(lambda: load.load(folder), folder, key)
+
+
+ADAPTERS = {
+  "PROMPT_TUNING": (
+    {"num_virtual_tokens": 3, "token_dim": 4},
+    {"prompt_embeddings": VALUES[0]},
+  ),
+  "LORA": (
+    {"r": 1, "lora_alpha": 2, "target_modules": ["q"]},
+    {
+      "base_model.model.encoder.block.0.layer.0.SelfAttention.q."
+      f"lora_{name}.weight": np.ones(shape, "f4")
+      for name, shape in (("A", (1, 4)), ("B", (4, 1)))
+    },
+  ),
+}
+SHAPE = ModelShape(emb_dim=4, num_heads=1, head_dim=4, num_encoder_layers=1)
+
+
+@pytest.mark.parametrize(
+  ("kind", "key", "new"),
+  [
+    ("PROMPT_TUNING", "peft_type", ["LORA"]),
+    ("PROMPT_TUNING", "peft_type", None),
+    ("PROMPT_TUNING", "task_type", {"a": 1}),
+    ("PROMPT_TUNING", "num_virtual_tokens", "3"),
+    ("PROMPT_TUNING", "num_virtual_tokens", 0),
+    ("PROMPT_TUNING", "num_virtual_tokens", -3),
+    ("PROMPT_TUNING", "num_virtual_tokens", 10**12),
+    ("PROMPT_TUNING", "num_virtual_tokens", np.nan),
+    ("PROMPT_TUNING", "token_dim", [4]),
+    ("LORA", "r", "1"),
+    ("LORA", "r", 0),
+    ("LORA", "r", 10**12),
+    ("LORA", "lora_alpha", "2"),
+    ("LORA", "lora_alpha", np.nan),
+    ("LORA", "lora_alpha", np.inf),
+    ("LORA", "lora_alpha", [2]),
+    ("LORA", "use_dora", True),
+    ("LORA", "target_modules", ["nowhere", "q", "v"]),
+    ("LORA", "layers_to_transform", "DEEP"),
+  ],
+)
+def test_adapters(tmp_path, kind, key, new):
+  config, arrays = ADAPTERS[kind]
+  config = {"peft_type": kind, "task_type": "SEQ_2_SEQ_LM", **config, key: new}
+  (tmp_path / peft.CONFIG).write_text(written(config))
+  safetensors.numpy.save_file(arrays, tmp_path / peft.WEIGHTS)
+  named = {"LORA": "LORA", "DEEP": peft.CONFIG}
+  expected = {"num_virtual_tokens": "", "token_dim": "", "r": ""}.get(key, key)
+  if new == "DEEP":
+    expected = named["DEEP"]
+  if key == "target_modules":
+    expected = "its arrays, as target_modules says"
+  read_hostile(lambda: load.load(tmp_path, SHAPE), tmp_path, expected)
+
+
+MODEL = types.SimpleNamespace(
+  config=dataclasses.replace(t5_config.get("t5_1_1_small"), emb_dim=4),
+  fingerprint="f00d",
+)
+
+
+@pytest.mark.parametrize("key", ["../victim", "/tmp/victim", "a/b", "..", 7])
+def test_keys_of_prompt_file(key):
+  """They become folders of `eval`, beside those of other prompts."""
+  with pytest.raises(ValueError, match=r"key of PROMPT_FILE.*folder"):
+    load.load_several({key: None}, MODEL)
+
+
+def test_names_that_two_prompts_would_share(tmp_path):
+  folder = write_bundle(tmp_path / "b", BUNDLE)
+  several = {"a": str(folder), "a_one": None}
+  with pytest.raises(ValueError, match="several runs the name a_one"):
+    load.load_several(several, MODEL)
+  several = {"a": str(folder), "b": None}
+  assert load.load_several(several, MODEL).names == ("a_one", "b")
+
+
+@pytest.mark.parametrize(
+  "name", ["", ".", "..", "a/b", "a\\b", "a\0", "a\n", "\ud800", "é" * 91, 3]
+)
+def test_what_is_no_name(tmp_path, name):
+  assert not files.is_name(name)
+  if name:
+    with pytest.raises(ValueError, match="Choose another name"):
+      files.below(tmp_path, name, "A run")
+
+
+@pytest.mark.parametrize("name", ["a", "pr:glue_sst2", "a b", "é", "...", "-x"])
+def test_what_is_a_name(tmp_path, name):
+  path = files.below(tmp_path, name, "A run")
+  assert path.parent == pathlib.Path(tmp_path)
+  path.touch()
+
+
+def test_the_folder_itself_needs_no_name(tmp_path):
+  assert files.below(tmp_path, "", "A run") == tmp_path
+
+
+@pytest.mark.parametrize("state", [{}, {"runs": 3}, {"runs": None}])
+def test_states_of_iterators(state):
+  with pytest.raises(ValueError, match="no list of runs"):
+    BankIterator([]).set_state(state)
