@@ -66,7 +66,6 @@ _SCHEMA = {
   "best?": Maybe(_BEST),
   "data?": Each(ANY),
   "progress?": {"best": [Maybe(_BEST)], "stale": WHOLE, "tokens": [WHOLE]},
-  "gin?": Each(TEXT),
 }
 
 logger = logging.getLogger(__name__)
