@@ -19,13 +19,14 @@ import json
 import logging
 import os
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from prompt_tuning.core import files
-from prompt_tuning.data import installed, spec, vocabulary
+from prompt_tuning.data import installed, quiet, spec, vocabulary
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.data.token_rows import FEATURES, TokenRows
 
@@ -143,9 +144,7 @@ def load_task(
     elsewhere = _find_copy(root, fields)
     if elsewhere is not None:
       return _open_only(elsewhere)
-    from prompt_tuning.data import tokenise
-
-    tokenise.fetch(task, data_dir)
+    _tokenise().fetch(task, data_dir)
     fields["rows"] = _fingerprint(task, split, data_dir)
   path = root / _key(fields)
   if path.exists():
@@ -154,9 +153,7 @@ def load_task(
     except DamagedError as error:
       logger.warning("%s Making it again.", error)
       files.remove(path)
-  from prompt_tuning.data import tokenise
-
-  rows = tokenise.tokenise(task, split, lengths, data_dir)
+  rows = _tokenise().tokenise(task, split, lengths, data_dir)
   for feature, count in rows.truncated.items():
     if count:
       logger.warning(
@@ -165,6 +162,14 @@ def load_task(
       )
   _write(path, fields, rows)
   return _open(path)
+
+
+def _tokenise() -> types.ModuleType:
+  """Import what needs TensorFlow, when there is something to read with it."""
+  quiet.import_tensorflow()
+  from prompt_tuning.data import tokenise
+
+  return tokenise
 
 
 class DamagedError(Exception):

@@ -106,7 +106,10 @@ def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
   names: dict[str, Params] = {}
 
   def initialise(table: Array) -> Params:
-    contexts = [InitializerContext(embeddings=table) for _ in tuners]
+    # These initialisers stand for the real ones, which have their say later.
+    contexts = [
+      InitializerContext(embeddings=table, warn=lambda _: None) for _ in tuners
+    ]
     keys = [jax.random.key(run.seed) for run in experiment.runs]
     made = bank.init_bank(tuners, keys, contexts)
     names["axes"] = made.axes  # no arrays, which is all that may be returned

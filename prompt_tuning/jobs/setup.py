@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +32,8 @@ from prompt_tuning.tuners import bank, initializers
 from prompt_tuning.tuners.bank import Bank
 from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.method import Method, name_of
+
+logger = logging.getLogger(__name__)
 
 _WORDS_OF_UNLABELLED = {
   "record": initializers.RECORD_LABELS,
@@ -78,7 +82,8 @@ def initialise(
   if not experiment.tuners:
     return None
   table = _readable(quantized.embedding_table(backbone.params), mesh)
-  contexts = [_context(run, table, vocabulary) for run in experiment.runs]
+  warn = functools.cache(logger.warning)  # runs alike have one to say
+  contexts = [_context(run, table, vocabulary, warn) for run in experiment.runs]
   keys = [jax.random.key(run.seed) for run in experiment.runs]
   return bank.init_bank(experiment.tuners, keys, contexts)
 
@@ -215,7 +220,7 @@ def _insist_on_fitting(
 
 
 def _context(
-  run: Run, table: Array, vocabulary: Vocabulary
+  run: Run, table: Array, vocabulary: Vocabulary, warn: Callable[[str], None]
 ) -> InitializerContext:
   """Show a run's initialiser the model's table and the task's words."""
   return InitializerContext(
@@ -223,6 +228,7 @@ def _context(
     tokenize=vocabulary.encode,
     label_words=task_words(run.task),
     load_prompt=load.encoder_vectors,
+    warn=warn,
   )
 
 

@@ -24,6 +24,7 @@ class Flags:
     seqio_additional_cache_dirs: accepted for T5X's sake; without effect here.
     distributed: how the processes find each other.
     dry_run: build everything the configuration names, print it, and stop.
+    verbose: show details too, such as every parameter.
     shard_id: which part of an inference job this process does.
   """
 
@@ -34,6 +35,7 @@ class Flags:
   seqio_additional_cache_dirs: tuple[str, ...] = ()
   distributed: Distributed = dataclasses.field(default_factory=Distributed)
   dry_run: bool = False
+  verbose: bool = False
   shard_id: int | None = None
 
 
@@ -75,6 +77,7 @@ def parse(command: str, argv: Sequence[str], about: str) -> Flags:
       args.multiprocess_gpu or args.coordinator_address is not None,
     ),
     dry_run=args.dry_run,
+    verbose=args.verbose,
     shard_id=args.shard_id,
   )
 
@@ -120,6 +123,11 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     "--dry_run",
     action="store_true",
     help="print the operative configuration and stop",
+  )
+  parser.add_argument(
+    "--verbose",
+    action="store_true",
+    help="show details too, such as every parameter",
   )
   _add_data_flags(parser)
   _add_host_flags(parser)

@@ -48,12 +48,14 @@ class InitializerContext:
     tokenize: text -> ids, without an end-of-sequence id.
     label_words: the task's target words, in the order of its labels.
     load_prompt: path -> [P, H] array, for prompts in files; None reads `.npy`.
+    warn: tells the user what is not as it was asked for.
   """
 
   embeddings: Array | np.ndarray | None = None
   tokenize: Callable[[str], Sequence[int]] | None = None
   label_words: tuple[str, ...] = ()
   load_prompt: Callable[[str], np.ndarray] | None = None
+  warn: Callable[[str], None] = _LOG.warning
 
 
 class Initializer(Protocol):
@@ -140,20 +142,16 @@ class SampledVocabulary:
     length, rows = shape[0], table.shape[0]
     population = rows if self.population is None else self.population
     if population > rows:
-      _LOG.warning(
-        "Sampling among the whole embedding table: it has %d rows, fewer than "
-        "the population of %d.",
-        rows,
-        population,
+      context.warn(
+        f"Sampling among the whole embedding table: it has {rows} rows, fewer "
+        f"than the population of {population}."
       )
       population = rows
     replace = length > population
     if replace:
-      _LOG.warning(
-        "Sampling with replacement: the prompt length %d exceeds the "
-        "population of %d.",
-        length,
-        population,
+      context.warn(
+        f"Sampling with replacement: the prompt length {length} exceeds the "
+        f"population of {population}."
       )
     ids = jax.random.choice(rng, population, (length,), replace)
     return jnp.take(table, ids, axis=0).astype(dtype)
@@ -202,11 +200,9 @@ class ClassLabels:
       for ids in (_pieces(context, label, table) for label in labels)
     ]
     if len(rows) > shape[0]:
-      _LOG.warning(
-        "PROMPT_LENGTH %d is shorter than the list of class labels; without "
-        "a position: %s.",
-        shape[0],
-        ", ".join(labels[shape[0] :]),
+      context.warn(
+        f"PROMPT_LENGTH {shape[0]} is shorter than the list of class labels; "
+        f"without a position: {', '.join(labels[shape[0] :])}."
       )
     return _overwrite(
       self.fallback(rng, shape, dtype, context), jnp.stack(rows)
@@ -232,12 +228,9 @@ class Text:
     table = _table(context, shape, type(self).__name__)
     ids = _tokenize(context, self.text, table)
     if len(ids) > shape[0]:
-      _LOG.warning(
-        "The text to initialise from has %d tokens; PROMPT_LENGTH %d cuts it: "
-        "%r.",
-        len(ids),
-        shape[0],
-        self.text,
+      context.warn(
+        f"The text to initialise from has {len(ids)} tokens; PROMPT_LENGTH "
+        f"{shape[0]} cuts it: {self.text!r}."
       )
     rows = jnp.take(table, jnp.asarray(ids), axis=0)
     return _overwrite(self.fallback(rng, shape, dtype, context), rows)

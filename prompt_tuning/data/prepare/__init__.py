@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from prompt_tuning.core import files, tree
-from prompt_tuning.data import installed
+from prompt_tuning.data import installed, quiet
 from prompt_tuning.data.prepare import sources
 
 
@@ -89,6 +89,7 @@ def _prepare_one(
   overwrite: bool,
 ) -> list[DatasetVersion]:
   # TensorFlow is imported here, when there is something to write.
+  quiet.import_tensorflow()
   from prompt_tuning.data.prepare import writing
 
   with writing.staging(data_dir) as stage:

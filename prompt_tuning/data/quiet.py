@@ -1,0 +1,50 @@
+"""TensorFlow without what it says about itself, and without the GPU.
+
+It reads and writes examples here and computes nothing. On import its libraries
+write about oneDNN and CUDA to the process's standard error, past Python and
+whatever its own settings say; a GPU that it looked for, it would also fill.
+"""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+# A line of Google's C++ log, such as `I0000 00:00:1 30 port.cc:153] oneDNN`, or
+# the one before the first of them.
+_NOISE = re.compile(
+  rb"[IWE]\d{4} \d\d:\d\d:.*\] |WARNING: All log messages before absl::"
+)
+_STDERR = 2  # the file descriptor
+
+
+def import_tensorflow() -> None:
+  """Import TensorFlow, unless that was done before."""
+  if "tensorflow" in sys.modules:
+    return  # by somebody who may want it to use a GPU
+  with without_noise():
+    import tensorflow
+
+    with contextlib.suppress(RuntimeError):  # it has its devices already
+      tensorflow.config.set_visible_devices([], "GPU")
+
+
+@contextlib.contextmanager
+def without_noise() -> Iterator[None]:
+  """Hold standard error back; then pass on what is no log of a C++ library."""
+  sys.stderr.flush()
+  real = os.dup(_STDERR)
+  with tempfile.TemporaryFile() as caught:
+    os.dup2(caught.fileno(), _STDERR)
+    try:
+      yield
+    finally:
+      sys.stderr.flush()
+      os.dup2(real, _STDERR)
+      os.close(real)
+      caught.seek(0)
+      for line in caught:
+        if not _NOISE.match(line):
+          os.write(_STDERR, line)
