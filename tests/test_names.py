@@ -30,7 +30,7 @@ ALLOWED = {
 }
 # What parses for all commands, beside a module for each.
 SHARED = (
-  *("main", "command", "flags", "configurables", "t5x_names"),
+  *("main", "command", "console", "flags", "configurables", "t5x_names"),
   *("gin_config", "gin_files", "gin_statements"),
 )
 # Libraries of those who compute, and of data.

@@ -1,17 +1,19 @@
-"""What commands that are configured by gin have in common."""
+"""What commands that are configured by gin have in common.
+
+Reading flags is cheap: JAX, and what needs it, is imported when they are fine.
+So are the modules of commands, which import the work that they do when they do
+it.
+"""
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gin
-import jax
-
-from prompt_tuning.launch import configurables, flags, gin_config
+from prompt_tuning.launch import console, flags
 from prompt_tuning.launch.flags import Flags
-from prompt_tuning.machine import compiled_programs, processes
-from prompt_tuning.train import loop
+from prompt_tuning.machine import memory, processes
+from prompt_tuning.train.errors import DivergedError
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ def run(
   about: str,
   work: Callable[[Any, Flags], None],
   configurable: str | None = None,
-  keep_programs: bool = True,
+  computes: bool = True,
   look: Callable[[Any], Sequence[str]] = lambda job: (),
 ) -> int:
   """Read flags and gin, build the job, and do it.
@@ -33,7 +35,8 @@ def run(
     about: one line for `--help`.
     work: does a job.
     configurable: what gin calls the job; by default as the command.
-    keep_programs: whether a later command may find compiled programs.
+    computes: whether the model runs here, again and again; so memory is kept,
+      and a later command finds the compiled programs.
     look: what a dry run does with a job: refuses what would be refused before
       anything large is read, and returns what there is to say.
 
@@ -41,27 +44,11 @@ def run(
     0; 1 where training diverged; 2 where the command line, the configuration,
     or what they name is at fault.
   """
-  logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
   try:
     arguments = flags.parse(name, argv, about)
-    if arguments.seqio_additional_cache_dirs:
-      logger.info(
-        "--seqio_additional_cache_dirs has no effect: tokenised examples are "
-        "cached here, in TOKEN_CACHE_DIR."
-      )
-    if not arguments.dry_run:
-      processes.join(arguments.distributed)
-    job = configure(configurable or name, arguments)
-    if arguments.dry_run:
-      notes = look(job)
-      print(gin_config.operative_text(), end="")
-      for line in notes:
-        print(f"# {line}")
-      return 0
-    if keep_programs:
-      compiled_programs.keep()
-    work(job, arguments)
-  except loop.DivergedError as error:
+    with console.messages(arguments.verbose):
+      _run(configurable or name, arguments, work, computes, look)
+  except DivergedError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   except (ValueError, OSError) as error:
@@ -70,10 +57,45 @@ def run(
   return 0
 
 
+def _run(
+  name: str,
+  arguments: Flags,
+  work: Callable[[Any, Flags], None],
+  computes: bool,
+  look: Callable[[Any], Sequence[str]],
+) -> None:
+  """Do what flags say, see `run`."""
+  if computes:
+    memory.keep()
+  if arguments.seqio_additional_cache_dirs:
+    logger.info(
+      "--seqio_additional_cache_dirs has no effect: tokenised examples are "
+      "cached here, in TOKEN_CACHE_DIR."
+    )
+  if not arguments.dry_run:
+    processes.join(arguments.distributed)
+  job = configure(name, arguments)
+  if arguments.dry_run:
+    from prompt_tuning.launch import gin_config
+
+    notes = look(job)
+    print(gin_config.operative_text(), end="")
+    for line in notes:
+      print(f"# {line}")
+    return
+  if computes:
+    from prompt_tuning.machine import compiled_programs
+
+    compiled_programs.keep()
+  work(job, arguments)
+
+
 def say(text: str) -> None:
   """Print for the user, once per job however many processes it has."""
+  import jax
+
   if jax.process_index() == 0:
-    print(text)
+    print(text, flush=True)
 
 
 def configure(name: str, arguments: Flags) -> Any:
@@ -89,6 +111,10 @@ def configure(name: str, arguments: Flags) -> Any:
   Raises:
     ValueError: the configuration is at fault.
   """
+  import gin
+
+  from prompt_tuning.launch import configurables, gin_config
+
   configurables.register()
   gin_config.load(
     arguments.gin_files,

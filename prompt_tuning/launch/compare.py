@@ -5,11 +5,13 @@ neither saw.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prompt_tuning.jobs import abstract_setup, compare, comparison
-from prompt_tuning.jobs.compare_job import CompareJob
-from prompt_tuning.launch import command, gin_config
+from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.compare_job import CompareJob
 
 ABOUT = "Compare methods with the model alone, an instruction, model tuning."
 
@@ -26,13 +28,18 @@ def main(argv: Sequence[str]) -> int:
   return command.run("compare", argv, ABOUT, _work, look=_look)
 
 
-def _look(job: CompareJob) -> Sequence[str]:
+def _look(job: "CompareJob") -> Sequence[str]:
+  from prompt_tuning.jobs import abstract_setup
+
   for training in job.trainings:
     abstract_setup.check_methods(training.experiment, training.source)
   return ()
 
 
-def _work(job: CompareJob, arguments: Flags) -> None:
+def _work(job: "CompareJob", arguments: Flags) -> None:
+  from prompt_tuning.jobs import compare, comparison
+  from prompt_tuning.launch import gin_config
+
   result = compare.compare(
     job,
     arguments.tfds_data_dir,

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prompt_tuning.jobs import evaluate
-from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.eval_job import EvalJob
 
 ABOUT = "Score prompts on tasks with their metrics; several prompts also vote."
 
@@ -23,7 +25,9 @@ def main(argv: Sequence[str]) -> int:
   return command.run("eval", argv, ABOUT, _work)
 
 
-def _work(job: EvalJob, arguments: Flags) -> None:
+def _work(job: "EvalJob", arguments: Flags) -> None:
+  from prompt_tuning.jobs import evaluate
+
   command.say(evaluate.evaluate(job, arguments.tfds_data_dir))
 
 

@@ -5,12 +5,13 @@ A job that was killed continues where it stopped.
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prompt_tuning.infer import outputs
-from prompt_tuning.jobs import infer
-from prompt_tuning.jobs.infer_job import InferJob
 from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.infer_job import InferJob
 
 ABOUT = "Answer the examples of a task, or of a text file, with prompts."
 
@@ -27,8 +28,11 @@ def main(argv: Sequence[str]) -> int:
   return command.run("infer", argv, ABOUT, work)
 
 
-def work(job: InferJob, arguments: Flags) -> None:
+def work(job: "InferJob", arguments: Flags) -> None:
   """Do a job's share of the work, and print where the answers are."""
+  from prompt_tuning.infer import outputs
+  from prompt_tuning.jobs import infer
+
   shard = outputs.Shard(arguments.shard_id or 0, job.num_shards)
   for path in infer.infer(job, arguments.tfds_data_dir, shard):
     print(path)

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 
 from prompt_tuning.core import tree
-from prompt_tuning.machine import memory
 
 # Command -> (module with `main(argv) -> int`, what it does). Imported only when
 # asked for: `inspect` should not pay for what `train` needs.
@@ -25,8 +24,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
   "diff": ("diff", "compare two checkpoints leaf by leaf"),
   "data": ("data", "prepare, list and show tasks"),
 }
-# Commands that run a model again and again.
-_COMPUTE = ("pretrain", "train", "compare", "eval", "infer", "score")
 
 
 def usage() -> str:
@@ -56,8 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       file=sys.stderr,
     )
     return 2
-  if name in _COMPUTE:
-    memory.keep()
   module = importlib.import_module(f"prompt_tuning.launch.{COMMANDS[name][0]}")
   return module.main(rest)
 

@@ -8,12 +8,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
-from prompt_tuning.plans import chips, report, tpu
+from prompt_tuning.plans import chips
 from prompt_tuning.plans.chips import Slice
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.train_job import TrainJob
 
 ABOUT = """Compile the step of `train` for TPUs that are not here, and say what
 it needs and costs on each chip. Takes the flags of `train` and besides:
@@ -42,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
   plan_arguments, rest = parser.parse_known_args(argv)
   fitting: list[bool] = []
 
-  def work(job: TrainJob, arguments: Flags) -> None:
+  def work(job: "TrainJob", arguments: Flags) -> None:
+    from prompt_tuning.plans import report, tpu
+
     del arguments
     for tpu_slice in _slices(plan_arguments.topology, plan_arguments.meshes):
       plans = tpu.plan_slice(job, tpu_slice, plan_arguments.meshes)
@@ -55,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
   # JAX writes programs for absent chips to its cache, but cannot read them.
   status = command.run(
-    "plan", rest, ABOUT, work, configurable="train", keep_programs=False
+    "plan", rest, ABOUT, work, configurable="train", computes=False
   )
   return status or int(bool(fitting) and not any(fitting))
 

@@ -5,16 +5,13 @@ as everywhere, so a run that is killed goes on to the bit.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prompt_tuning.jobs import (
-  pretrain,
-  pretrain_report,
-)
-from prompt_tuning.jobs.pretrain_job import (
-  PretrainJob,
-)
-from prompt_tuning.launch import command, gin_config
+from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.pretrain_job import PretrainJob
 
 ABOUT = "Pre-train a T5: span corruption, then adaptation to continue text."
 
@@ -31,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
   return command.run("pretrain", argv, ABOUT, _work)
 
 
-def _work(job: PretrainJob, arguments: Flags) -> None:
+def _work(job: "PretrainJob", arguments: Flags) -> None:
+  from prompt_tuning.jobs import pretrain, pretrain_report
+  from prompt_tuning.launch import gin_config
+
   del arguments
   done = pretrain.pretrain(
     job, configuration=gin_config.texts(), say=command.say

@@ -3,10 +3,13 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prompt_tuning.jobs.infer_job import InferJob
 from prompt_tuning.launch import command, infer
 from prompt_tuning.launch.flags import Flags
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.infer_job import InferJob
 
 ABOUT = "Compute how likely the model gives the targets of a task or a file."
 
@@ -23,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
   return command.run("score", argv, ABOUT, _work, configurable="infer")
 
 
-def _work(job: InferJob, arguments: Flags) -> None:
+def _work(job: "InferJob", arguments: Flags) -> None:
   infer.work(dataclasses.replace(job, mode="score"), arguments)
 
 

@@ -5,11 +5,13 @@ Also `python -m prompt_tuning.launch.train`, with T5X's flags.
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prompt_tuning.jobs import abstract_setup, conclusion, train
-from prompt_tuning.jobs.train_job import TrainJob
-from prompt_tuning.launch import command, gin_config
+from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.train_job import TrainJob
 
 ABOUT = "Train prompts for a frozen T5, evaluate, keep the best, export."
 
@@ -26,12 +28,17 @@ def main(argv: Sequence[str]) -> int:
   return command.run("train", argv, ABOUT, _work, look=_look)
 
 
-def _look(job: TrainJob) -> Sequence[str]:
+def _look(job: "TrainJob") -> Sequence[str]:
+  from prompt_tuning.jobs import abstract_setup
+
   abstract_setup.check_methods(job.experiment, job.source)
   return job.experiment.notes
 
 
-def _work(job: TrainJob, arguments: Flags) -> None:
+def _work(job: "TrainJob", arguments: Flags) -> None:
+  from prompt_tuning.jobs import conclusion, train
+  from prompt_tuning.launch import gin_config
+
   outcome = train.train(
     job,
     arguments.tfds_data_dir,

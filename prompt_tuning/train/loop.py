@@ -29,6 +29,7 @@ from prompt_tuning.core import tree
 from prompt_tuning.core.schema import ANY, Each
 from prompt_tuning.core.types import Batch, Params
 from prompt_tuning.train import state as train_state
+from prompt_tuning.train.errors import DivergedError as DivergedError
 from prompt_tuning.train.logs import MetricsLog
 from prompt_tuning.train.preemption import Preemption
 from prompt_tuning.train.state import TrainState
@@ -139,10 +140,6 @@ class Result(NamedTuple):
   best: Records
   reason: str
   tokens: tuple[int, int] = (0, 0)
-
-
-class DivergedError(RuntimeError):
-  """The loss of every run is no longer a finite number."""
 
 
 def train(
