@@ -28,7 +28,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import manifests, paths
+from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -337,11 +337,11 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   file = folder / MANIFEST
-  manifest: dict[str, Any] = manifests.read(file, "a bundle")
-  manifests.check(file, manifest, _KIND)
+  manifest: dict[str, Any] = json_files.read(file, "a bundle")
+  json_files.check(file, manifest, _KIND)
   if manifest.get("digest") != _manifest_digest(manifest):
     raise unreadable(file, "the digest it names", "another one")
-  manifests.check(file, manifest, _SCHEMA)
+  json_files.check(file, manifest, _SCHEMA)
   names = [n for n in manifest["files"] if n not in (_TRAINABLE, _RESUME)]
   if names:
     raise unreadable(file, "known files", str(sorted(names)))

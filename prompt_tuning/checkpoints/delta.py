@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import manifests, paths
+from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -134,7 +134,7 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
     )
   with parsing(folder / _ARRAYS, "the arrays of a delta"):
     delta = algebra.from_named_leaves(safetensors.numpy.load(data))
-  manifests.refuse(folder / _ARRAYS, algebra.faults(delta, 1))
+  json_files.refuse(folder / _ARRAYS, algebra.faults(delta, 1))
   return SavedDelta(delta, Placement(**rows), manifest["about"])
 
 
@@ -157,9 +157,9 @@ def digest(path: str | os.PathLike[str]) -> str | None:
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:
   file = folder / MANIFEST
-  manifest: dict[str, Any] = manifests.read(file, "a delta")
-  manifests.check(file, manifest, _KIND)
-  manifests.check(file, manifest, _SCHEMA)
+  manifest: dict[str, Any] = json_files.read(file, "a delta")
+  json_files.check(file, manifest, _KIND)
+  json_files.check(file, manifest, _SCHEMA)
   return manifest
 
 

@@ -19,7 +19,7 @@ import safetensors.numpy
 from prompt_tuning.checkpoints import (
   hf_config,
   hf_names,
-  manifests,
+  json_files,
   paths,
   sizes,
 )
@@ -150,8 +150,8 @@ def _tensors(path: str) -> dict[str, Leaf]:
   index = os.path.join(path, INDEX)
   if not os.path.isfile(index):
     return file_tensors(os.path.join(path, WEIGHTS))
-  content = manifests.read(index, "the index of a sharded safetensors model")
-  manifests.check(index, content, {"weight_map": Each(TEXT)})
+  content = json_files.read(index, "the index of a sharded safetensors model")
+  json_files.check(index, content, {"weight_map": Each(TEXT)})
   weight_map: dict[str, str] = content["weight_map"]
   tensors = {
     name: leaf

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.checkpoints import manifests
+from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.errors import Mismatch
 from prompt_tuning.core.schema import FINITE, TEXT, Maybe, at_least
 from prompt_tuning.models.t5.config import T5Config
@@ -40,8 +40,8 @@ _SCHEMA = {
 def read(folder: str) -> dict[str, Any]:
   """Read `config.json`."""
   file = os.path.join(folder, FILE)
-  config: dict[str, Any] = manifests.read(file, "Hugging Face's config.json")
-  manifests.check(file, config, _SCHEMA)
+  config: dict[str, Any] = json_files.read(file, "Hugging Face's config.json")
+  json_files.check(file, config, _SCHEMA)
   return config
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from prompt_tuning.checkpoints import (
   flax_msgpack,
-  manifests,
+  json_files,
   paths,
   stores,
   t5x,
@@ -121,8 +121,8 @@ def _from_metadata(folder: str) -> dict[str, Spec]:
   """Read the tree from `_METADATA`: flat path -> spec."""
   file = os.path.join(folder, METADATA)
   specs = {}
-  metadata = manifests.read(file, "the tree metadata of an Orbax checkpoint")
-  manifests.check(file, metadata, _SCHEMA)
+  metadata = json_files.read(file, "the tree metadata of an Orbax checkpoint")
+  json_files.check(file, metadata, _SCHEMA)
   with parsing(file, "the tree metadata of an Orbax checkpoint"):
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     for entry in metadata["tree_metadata"].values():

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import hf, manifests, paths, peft_names
+from prompt_tuning.checkpoints import hf, json_files, paths, peft_names
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -115,8 +115,8 @@ def read_adapter(
 def _read_config(path: str) -> dict[str, Any]:
   """Read a configuration, and check what all adapters have in it."""
   file = os.path.join(path, CONFIG)
-  config: dict[str, Any] = manifests.read(file, "PEFT's adapter_config.json")
-  manifests.check(file, config, _SCHEMA)
+  config: dict[str, Any] = json_files.read(file, "PEFT's adapter_config.json")
+  json_files.check(file, config, _SCHEMA)
   allowed = {"peft_type": tuple(discovery.for_peft()), "task_type": _TASKS}
   wrong = [
     Mismatch(f"{CONFIG}:{key}", f"one of {values}", repr(config.get(key)))

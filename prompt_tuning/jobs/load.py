@@ -15,7 +15,7 @@ import numpy as np
 from prompt_tuning.checkpoints import (
   bundle,
   fingerprint,
-  manifests,
+  json_files,
   peft,
   restore,
 )
@@ -197,7 +197,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     ValueError: several tuned models, an unknown method, or parameters that are
       not its.
   """
-  manifests.refuse(os.path.join(path, bundle.MANIFEST), _faults(saved))
+  json_files.refuse(os.path.join(path, bundle.MANIFEST), _faults(saved))
   described = saved.manifest["run"]
   number = saved.manifest.get("run_index")
   numbers = range(len(described["runs"])) if number is None else (number,)
@@ -219,7 +219,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
       }
     )
     delta = _delta(methods, params.get("tuner", {}), path)
-    manifests.refuse(path, algebra.faults(delta, len(numbers)))
+    json_files.refuse(path, algebra.faults(delta, len(numbers)))
     runs = Runs(delta, tuple(method.placement for method in methods))
   return Tuned(
     runs,

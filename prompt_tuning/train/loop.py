@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from tqdm import auto as bars
 
-from prompt_tuning.checkpoints import bundle, manifests
+from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.core import tree
 from prompt_tuning.core.schema import ANY, Each
 from prompt_tuning.core.types import Batch, Params
@@ -332,7 +332,7 @@ class _Bundles:
       return fresh, _Progress([None] * num_runs, 0, [0, 0]), _Window()
     step, saved = latest
     saved.insist_run(self.manifest, self.folder)
-    manifests.check(
+    json_files.check(
       bundle.step_path(self.folder / BUNDLES, step) / bundle.MANIFEST,
       dict(saved.manifest),
       {"data": Each(ANY), "progress": Each(ANY)},
