@@ -183,7 +183,15 @@ def _faults_of_object(
     if name.removesuffix("?") in value:
       yield from _faults(value[name.removesuffix("?")], part, where)
     elif not name.endswith("?"):
-      yield Fault(where, getattr(part, "expected", "it to be there"), "nothing")
+      yield Fault(where, _expected(part), "nothing")
+
+
+def _expected(schema: Any) -> str:
+  if isinstance(schema, Kind):
+    return schema.expected
+  if isinstance(schema, Maybe):
+    return _expected(schema.schema)
+  return "a list" if isinstance(schema, list) else "an object"
 
 
 def _below(key: str, name: str) -> str:

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.core import files
+from prompt_tuning.core import files, schema
+from prompt_tuning.core.schema import TEXT, WHOLE, Each, Maybe
 from prompt_tuning.data import installed, quiet, spec, vocabulary
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.data.token_rows import FEATURES, TokenRows
@@ -33,6 +34,17 @@ from prompt_tuning.data.token_rows import FEATURES, TokenRows
 # Raised when the format or the trimming changes.
 FORMAT = 1
 _ARRAYS = (*FEATURES, "columns")
+_MANIFEST_BYTES = 16 << 20
+_MANIFEST = {
+  "fields": {
+    "task": {"name": TEXT},
+    "split": TEXT,
+    "lengths": Each(Maybe(WHOLE)),
+  },
+  "key": TEXT,
+  "truncated": Each(WHOLE),
+  "files": Each(TEXT),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -281,19 +293,18 @@ def _open_only(path: pathlib.Path) -> TokenCache:
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
   """Read a cache's manifest; it must name every file of a cache."""
   try:
-    text = (path / "manifest.json").read_text(encoding="utf-8")
-    manifest = json.loads(text)
+    data = files.read_bytes(path / "manifest.json", _MANIFEST_BYTES)
+    manifest: dict[str, Any] = schema.parse(data)
   except (OSError, ValueError) as error:
-    raise DamagedError(f"Cache {path} cannot be read: {error!r}.") from error
+    why = f"manifest.json cannot be read: {error!r}"
+    raise DamagedError(f"Cache {path}: {why}.") from error
+  faults = schema.faults(manifest, _MANIFEST)
+  if faults:
+    raise DamagedError(f"Cache {path}: manifest.json: {faults[0]}")
   names = {
     f"{name}.{kind}.npy" for name in _ARRAYS for kind in ("values", "offsets")
   }
-  if not (
-    isinstance(manifest, dict)
-    and isinstance(manifest.get("fields"), dict)
-    and isinstance(manifest.get("files"), dict)
-    and manifest["files"].keys() == names
-  ):
+  if manifest["files"].keys() != names:
     raise DamagedError(f"Cache {path}: manifest.json is not one of a cache.")
   return manifest
 

@@ -18,7 +18,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from prompt_tuning.core import files
+from prompt_tuning.core import files, schema
 
 Example = Mapping[str, Any]
 # Examples with their numbers in the whole input.
@@ -26,6 +26,8 @@ Chunk = list[tuple[int, Example]]
 # (numbers of some examples in the whole input, these examples) -> for each one
 # what its line holds besides `inputs`.
 Compute = Callable[[Sequence[int], Sequence[Example]], Sequence[Example]]
+
+_SETTINGS_BYTES = 16 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +190,7 @@ class Output:
     """Compare how a file was begun with how it would be continued."""
     ours = json.loads(self._describe())
     try:
-      theirs = dict(json.loads(path.read_text(encoding="utf-8")))
+      theirs = dict(schema.parse(files.read_bytes(path, _SETTINGS_BYTES)))
     except (ValueError, TypeError):
       theirs = {}
     differing = [

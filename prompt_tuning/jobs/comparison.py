@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from prompt_tuning.checkpoints import json_files
 from prompt_tuning.core import files
+from prompt_tuning.core.schema import (
+  NUMBER,
+  TEXT,
+  WHOLE,
+  Each,
+  Maybe,
+  one_of,
+)
 from prompt_tuning.jobs import summary
 
 FILE = "comparison.json"
@@ -21,6 +30,16 @@ INSTRUCTION = "instruction"
 MODEL = "model tuning"
 RANDOM = "random "  # how the name of a method's random control begins
 
+_SCHEMA = {
+  "scores": [
+    {"method": TEXT, "task": TEXT, "seed": Maybe(WHOLE), "score": NUMBER}
+  ],
+  "seconds": Each(NUMBER),
+  "steps": Each(WHOLE),
+  "parameters": WHOLE,
+  "trained": Each(WHOLE),
+  "frozen": one_of(True, False),
+}
 _COLUMNS = 6  # methods that a table has room for
 
 
@@ -104,11 +123,19 @@ def write(
 
 
 def read(folder: str | os.PathLike[str]) -> Comparison:
-  """Read what `write` wrote."""
+  """Read what `write` wrote.
+
+  Raises:
+    CheckpointError: it is not there, or damaged.
+  """
   path = pathlib.Path(folder) / FILE
-  content = json.loads(path.read_text(encoding="utf-8"))
-  content["scores"] = tuple(Score(**score) for score in content["scores"])
-  return Comparison(**content)
+  content = json_files.read(path, "a comparison")
+  json_files.check(path, content, _SCHEMA)
+  content["scores"] = tuple(
+    Score(*(score[field] for field in Score._fields))
+    for score in content["scores"]
+  )
+  return Comparison(*(content[field] for field in Comparison._fields))
 
 
 def table(comparison: Comparison) -> str:

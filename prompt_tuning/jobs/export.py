@@ -9,6 +9,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints import peft, prompts
 from prompt_tuning.checkpoints.delta import SavedDelta
@@ -91,7 +94,7 @@ def export(
     views: which of `VIEWS` to write.
 
   Returns:
-    What was written.
+    What was written: nothing of a run that diverged.
 
   Raises:
     CheckpointError: the run changes nothing, or there is no place to write to.
@@ -99,6 +102,9 @@ def export(
   folder = pathlib.Path(folder)
   one = runs.one(run)
   (placement,) = one.placements
+  unfit = _not_finite(one)
+  if unfit:
+    return Exported((), (f"not exported, as its training diverged: {unfit}",))
   target = folder / deltas.FOLDER
   before = deltas.digest(target)
   deltas.write(target, SavedDelta(one.delta, placement, origin.about))
@@ -111,6 +117,15 @@ def export(
   if before not in (None, deltas.digest(target)):
     _remove_others(folder, paths)
   return Exported(tuple(paths), tuple(notes))
+
+
+def _not_finite(one: Runs) -> str:
+  """Say which number of a run is not finite; empty where all are."""
+  for name, array in algebra.named_leaves(one.delta).items():
+    is_floating = jax.numpy.issubdtype(array.dtype, np.floating)
+    if is_floating and (unfit := algebra.not_finite(array)):
+      return f"{name} has {unfit}"
+  return ""
 
 
 def _remove_others(

@@ -10,8 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning.checkpoints import bundle, sizes
+from prompt_tuning.checkpoints import bundle, json_files, sizes
 from prompt_tuning.core import files
+from prompt_tuning.core.schema import (
+  ANY,
+  FINITE,
+  NUMBER,
+  TEXT,
+  WHOLE,
+  Each,
+  Kind,
+  Maybe,
+)
 from prompt_tuning.data import corpus, spec, vocabulary
 from prompt_tuning.jobs import identity
 from prompt_tuning.jobs.pretrain_job import PretrainJob, Stage
@@ -22,6 +32,31 @@ FILE = "stage.json"
 _SECONDS = "train/timing/seconds"
 _SPEED = "train/timing/tokens_per_second"
 _EVAL, _PER_TOKEN = "training_eval/", "/loss_per_nonpadding_target_token"
+
+_LOSS = Kind(
+  "a step and a loss",
+  lambda value: (
+    isinstance(value, list)
+    and len(value) == 2
+    and all(map(NUMBER.accepts, value))
+  ),
+)
+# What is read of a report.
+_SCHEMA = {
+  "stage": TEXT,
+  "held_out": Each([_LOSS]),
+  "sentinel_share": Maybe(FINITE),
+  "run?": Each(ANY),
+} | dict.fromkeys(
+  (
+    *("steps", "encoder_tokens", "decoder_tokens"),
+    *("parameters", "non_embedding_parameters"),
+  ),
+  WHOLE,
+)
+_SCHEMA |= dict.fromkeys(
+  ("seconds", "tokens_per_second", "flops_per_second"), FINITE
+)
 
 
 def describe(
@@ -112,12 +147,14 @@ def read(job: PretrainJob, stage: Stage) -> dict[str, Any] | None:
 
   Raises:
     ValueError: the stage was done with other settings.
+    CheckpointError: the report is damaged.
   """
   folder = job.folder(stage)
   path = folder / FILE
   if not path.is_file():
     return None
-  report = dict(json.loads(path.read_text(encoding="utf-8")))
+  report: dict[str, Any] = json_files.read(path, "a stage's report")
+  json_files.check(path, report, _SCHEMA)
   if "run" in report:  # reports of the first runs did not say
     bundle.Bundle(report, {}).insist_run(settings(job, stage), folder)
   return report

@@ -6,20 +6,26 @@ An error names the file and the key, what was expected and what is there.
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
+import re
 import types
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import bundle, peft
+from prompt_tuning.checkpoints import bundle, hf, hf_config, orbax, peft
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import files
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.data import cache
 from prompt_tuning.data.bank import BankIterator
-from prompt_tuning.jobs import export, load
+from prompt_tuning.infer.runs import Runs
+from prompt_tuning.jobs import comparison, export, load, pretrain_report
 from prompt_tuning.models.t5 import config as t5_config
 
 VALUES = np.ones((1, 3, 4), np.float32)
@@ -388,7 +394,177 @@ def test_the_folder_itself_needs_no_name(tmp_path):
   assert files.below(tmp_path, "", "A run") == tmp_path
 
 
+CONFIG = {
+  "model_type": "t5",
+  "feed_forward_proj": "relu",
+  "num_layers": 2,
+  "d_model": 8,
+}
+STAGE = {
+  "stage": "one",
+  "held_out": {"c": [[0, 1.5], [3, 1.25]]},
+  "sentinel_share": None,
+  "seconds": 2.5,
+  "tokens_per_second": 1.5,
+  "flops_per_second": 1e9,
+} | dict.fromkeys(
+  (
+    *("steps", "encoder_tokens", "decoder_tokens"),
+    *("parameters", "non_embedding_parameters"),
+  ),
+  3,
+)
+COMPARISON = {
+  "scores": [{"method": "m", "task": "t", "seed": None, "score": 50.0}],
+  "seconds": {"m": 1.5},
+  "steps": {"m": 3},
+  "parameters": 10,
+  "trained": {"m": 2},
+  "frozen": True,
+}
+CACHE = {
+  "fields": {"task": {"name": "t"}, "split": "train", "lengths": {"inputs": 8}},
+  "key": "f00d",
+  "truncated": {"inputs": 0},
+  "files": {
+    f"{name}.{kind}.npy": "f00d"
+    for name in ("inputs", "targets", "columns")
+    for kind in ("values", "offsets")
+  },
+}
+INDEX = {"weight_map": {"shared.weight": "model-1.safetensors"}}
+METADATA = {
+  "tree_metadata": {
+    "('target',)": {
+      "key_metadata": [{"key": "target"}],
+      "value_metadata": {"value_type": "Dict"},
+    }
+  }
+}
+
+
+def read_index(folder):
+  (folder / "config.json").write_text(json.dumps(CONFIG))
+  return hf.open_hf(str(folder))
+
+
+def read_stage(folder):
+  job = types.SimpleNamespace(folder=lambda stage: folder)
+  return pretrain_report.table([pretrain_report.read(job, None)])
+
+
+# File -> (what is in it, what reads it).
+READERS = {
+  "config.json": (CONFIG, lambda folder: hf_config.read(str(folder))),
+  "model.safetensors.index.json": (INDEX, read_index),
+  "_METADATA": (METADATA, lambda f: orbax.open_orbax(str(f), str(f))),
+  "stage.json": (STAGE, read_stage),
+  "comparison.json": (COMPARISON, comparison.read),
+  "manifest.json": (CACHE, cache._read_manifest),
+}
+DAMAGE = (CheckpointError, cache.DamagedError)
+HOSTILE_FILES = [
+  ("config.json", ("model_type",), ["t5"]),
+  ("config.json", ("feed_forward_proj",), {"relu": 1}),
+  ("config.json", ("num_layers",), "2"),
+  ("config.json", ("num_layers",), -2),
+  ("config.json", ("num_layers",), np.nan),
+  ("config.json", ("num_layers",), 1 << 60),
+  ("config.json", ("d_model",), True),
+  ("config.json", ("dropout_rate",), "0.1"),
+  ("config.json", ("dropout_rate",), np.nan),
+  ("config.json", ("relative_attention_max_distance",), 0),
+  ("config.json", ("layer_norm_epsilon",), np.inf),
+  ("config.json", ("d_model",), "DEEP"),
+  ("model.safetensors.index.json", ("weight_map",), GONE),
+  ("model.safetensors.index.json", ("weight_map",), ["a"]),
+  ("model.safetensors.index.json", ("weight_map", "shared.weight"), 7),
+  ("model.safetensors.index.json", ("weight_map", "shared.weight"), "../m"),
+  ("model.safetensors.index.json", ("weight_map", "shared.weight"), "/etc/m"),
+  ("_METADATA", ("tree_metadata",), GONE),
+  ("_METADATA", ("tree_metadata",), [1]),
+  ("_METADATA", ("tree_metadata", "('target',)"), None),
+  ("_METADATA", ("tree_metadata", "('target',)", "key_metadata"), "target"),
+  ("_METADATA", ("tree_metadata", "('target',)", "key_metadata", 0), {}),
+  ("_METADATA", ("tree_metadata", "('target',)", "value_metadata"), 7),
+  ("_METADATA", ("tree_metadata",), "DEEP"),
+  ("stage.json", ("held_out",), [1]),
+  ("stage.json", ("held_out", "c", 0), [0]),
+  ("stage.json", ("held_out", "c", 0), [0, "1.5"]),
+  ("stage.json", ("steps",), "3"),
+  ("stage.json", ("seconds",), np.nan),
+  ("stage.json", ("sentinel_share",), "all"),
+  ("stage.json", ("parameters",), "HUGE"),
+  ("comparison.json", ("scores", 0), {}),
+  ("comparison.json", ("scores", 0, "score"), "50"),
+  ("comparison.json", ("frozen",), 1),
+  ("comparison.json", ("steps",), GONE),
+  ("manifest.json", ("fields", "task"), None),
+  ("manifest.json", ("fields", "lengths", "inputs"), -8),
+  ("manifest.json", ("key",), 7),
+  ("manifest.json", ("truncated",), GONE),
+  ("manifest.json", ("files",), {"../elsewhere": "f00d"}),
+  ("manifest.json", ("truncated",), "DEEP"),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "new"), HOSTILE_FILES)
+def test_other_files(tmp_path, name, path, new):
+  content, read = READERS[name]
+  (tmp_path / name).write_text(written(changed(content, path, new)))
+  with pytest.raises(DAMAGE, match=re.escape(name)) as raised:
+    read(tmp_path)
+  text = str(raised.value)
+  assert len(text) < 1_500
+  # What is no JSON at all has no keys; a file's name is one.
+  keyed = [str(key) for key in path if isinstance(key, str)]
+  if new not in ("DEEP", "HUGE") and name != "manifest.json":
+    assert keyed[0] in text or repr(new) in text
+
+
+@pytest.mark.parametrize("name", ["config.json", "stage.json", "manifest.json"])
+def test_the_files_that_they_are_made_of_are_read(tmp_path, name):
+  content, read = READERS[name]
+  (tmp_path / name).write_text(json.dumps(content))
+  assert read(tmp_path)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_pipes_do_not_hang(tmp_path, name):
+  os.mkfifo(tmp_path / name)
+  if name == "stage.json":  # it is not there yet, for a stage that is not done
+    assert (
+      pretrain_report.read(
+        types.SimpleNamespace(folder=lambda _: tmp_path), None
+      )
+      is None
+    )
+    return
+  with pytest.raises(DAMAGE, match="pipe"):
+    READERS[name][1](tmp_path)
+
+
+@pytest.mark.parametrize("name", ["p.npy", "adapter_config.json", "checkpoint"])
+def test_pipes_in_the_place_of_a_prompt(tmp_path, name):
+  os.mkfifo(tmp_path / name)
+  path = tmp_path / name if name == "p.npy" else tmp_path
+  with pytest.raises(ValueError, match=r"pipe|expected"):
+    load.load(path)
+
+
 @pytest.mark.parametrize("state", [{}, {"runs": 3}, {"runs": None}])
 def test_states_of_iterators(state):
   with pytest.raises(ValueError, match="no list of runs"):
     BankIterator([]).set_state(state)
+
+
+def test_a_run_that_diverged_is_not_exported(tmp_path):
+  """Its neighbours are: a bank ends although one of its runs is lost."""
+  values = np.stack([VALUES[0], VALUES[0] * np.nan])
+  placement = Placement(encoder_prefix=(0, 1, 2))
+  runs = Runs(Delta(virtual=values), (placement, placement))
+  lost = export.export(runs, 1, tmp_path / "b", export.Origin())
+  assert not lost.paths
+  assert "diverged: virtual has nan at [0, 0, 0]" in lost.notes[0]
+  assert not (tmp_path / "b").exists()
+  assert export.export(runs, 0, tmp_path / "a", export.Origin()).paths
