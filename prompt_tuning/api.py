@@ -321,7 +321,7 @@ class Model:
       feed.open_vocabulary(data, self.predictor.config.vocab_size)
       (dataset,) = feed.eval_sets(data, task_spec.name, data_dir)
     else:
-      asked = self.predictor.encode([str(e[spec.INPUTS]) for e in examples])
+      asked = self.predictor.encode(_inputs_of(examples))
       dataset = EvalSet(task_spec, asked.rows, examples)
     jobs = [Job(dataset, self._run_id(prompt))]
     return dict(Evaluator(self.predictor, jobs, listed(by))()[0].metrics)
@@ -494,6 +494,16 @@ def _default_prompt(
     labelled = all(map(task_words, tasks))
     initializer = ClassLabels() if labelled else SampledVocabulary()
   return Prompt(encoder_length=length, encoder_init=initializer)
+
+
+def _inputs_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
+  for row, example in enumerate(examples):
+    for field in (spec.INPUTS, spec.TARGETS):
+      if field not in example:
+        raise ValueError(
+          f"Example {row} has no field {field!r}; it has: {', '.join(example)}."
+        )
+  return [str(example[spec.INPUTS]) for example in examples]
 
 
 def _name(task: Task) -> str:

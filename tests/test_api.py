@@ -167,6 +167,21 @@ def test_votes_of_all_prompts_or_some(model):
   assert len(model.vote(TEXTS[:1], length=3)[0].answers) == 4
 
 
+def test_nobody_votes_and_examples_lack_fields(plain, monkeypatch):
+  with pytest.raises(ValueError, match="Nobody votes: give the model prompts"):
+    plain.vote(TEXTS, candidates=["a", "b"])
+  monkeypatch.setattr(spec, "_specs", {})
+  how = {"postprocess": postprocessors.qa, "splits": {}}
+  spec.add(spec.TaskSpec("bare", "b", "d", "module", "source", **how))
+  for example, field in (
+    ({"inputs": "a", "targets_pretokenized": "b"}, spec.INPUTS),
+    ({spec.INPUTS: "a", "targets": "b"}, spec.TARGETS),
+    ({spec.INPUTS: "a", spec.TARGETS: "b"}, "answers"),
+  ):
+    with pytest.raises(ValueError, match=f"xample 0 has no field '{field}'"):
+      plain.evaluate("bare", [example])
+
+
 def test_evaluate(model, monkeypatch):
   words = ("sings", "sleeps")
   task = spec.TaskSpec(

@@ -15,6 +15,7 @@ TensorFlow and seqio.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ import numpy as np
 
 from prompt_tuning.core import files, schema
 from prompt_tuning.core.schema import TEXT, WHOLE, Each, Maybe
+from prompt_tuning.core.types import EOS_ID, UNK_ID
 from prompt_tuning.data import installed, quiet, spec, vocabulary
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.data.token_rows import FEATURES, TokenRows
@@ -136,11 +138,46 @@ def load_task(
   data_dir: str | os.PathLike[str] | None = None,
 ) -> TokenCache:
   """Open the tokenised examples of one task, see `load`."""
+  cache = _load_task(task, split, lengths, cache_dir, data_dir)
+  _warn_of_unknown(cache)
+  return cache
+
+
+def _warn_of_unknown(cache: TokenCache) -> None:
+  """Count the targets that the vocabulary cannot write."""
+  unlabelled = [*vocabulary.load().encode(spec.UNLABELLED), EOS_ID]
+  places = np.flatnonzero(cache.targets.values == UNK_ID)
+  rows = np.unique(np.searchsorted(cache.targets.offsets, places, "right") - 1)
+  count = sum(cache.targets[row].tolist() != unlabelled for row in rows)
+  if count:
+    _warn_once(
+      f"{cache.task} {cache.split}: {count} of {len(cache)} targets have "
+      "characters that the vocabulary lacks; a model can neither learn nor "
+      "write them."
+    )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+  logger.warning("%s", text)
+
+
+def _load_task(
+  task: spec.TaskSpec,
+  split: str,
+  lengths: Mapping[str, int | None],
+  cache_dir: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] | None,
+) -> TokenCache:
   if split not in task.splits:
     raise ValueError(
       f"{task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}."
     )
   lengths = _check_lengths(lengths)
+  vocabulary.insist_distinct(
+    *(vocabulary.load(), task.label_words, lengths["targets"]),
+    f"{task.name}: the label words",
+  )
   name = task.name.replace("_examples", "")
   root = files.below(files.below(cache_dir, name, "A task"), split, "A split")
   data_dir = pathlib.Path(data_dir or default_data_dir())

@@ -6,7 +6,6 @@ tokenised by seqio, cached, packed and mixed by rate.
 
 import dataclasses
 import gzip
-import json
 import lzma
 import pathlib
 import zlib
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.core import tree
 from prompt_tuning.core.files import file_sha256
-from prompt_tuning.data import denoising, skills, spec, vocabulary
+from prompt_tuning.data import denoising, skills, spec, tables, vocabulary
 
 MODULE = "prompt_tuning.data.tasks.corpus"
 TRAIN, VALIDATION = "train", "validation"
@@ -297,18 +296,9 @@ def _lines(path: str) -> Iterator[str]:
   number = 0
   try:
     with opener(path, "rb") as file:
-      for number, line in enumerate(file, 1):
-        if b"\0" in line:
-          raise ValueError(
-            f"{path}:{number}: a zero byte: the file is binary; expected UTF-8 "
-            "text."
-          )
-        yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-  except UnicodeDecodeError as error:
-    raise ValueError(
-      f"{path}:{number}: not UTF-8 at byte {error.start} of the line; expected "
-      "UTF-8 text."
-    ) from error
+      for line in tables.decode(path, file):
+        number += 1
+        yield line
   except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
     raise ValueError(
       f"{path}: cannot be decompressed after line {number}: {error}."
@@ -332,10 +322,7 @@ def _json_documents(path: str, lines: Iterator[str]) -> Iterator[Document]:
   for number, line in enumerate(lines, 1):
     if not line.strip():
       continue
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError as error:
-      raise ValueError(f"{path}:{number}: not JSON: {error}.") from error
+    row = tables.json_value(path, line.rstrip(), number)
     document = _document(row)
     if document is None:
       raise ValueError(

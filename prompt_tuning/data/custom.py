@@ -72,7 +72,8 @@ def declare(
     metrics: names from `METRICS`: `accuracy`, `f1` (of the second of two
       words), `mean_f1`, `matthews` with label words; `pearson`, `spearman` for
       numbers; `exact_match`, or `squad` (several answers as a JSON list, or
-      separated by `|||`), for text. By default `accuracy` or `exact_match`.
+      separated by `|||`, which no other metric divides at), for text. By
+      default `accuracy` or `exact_match`.
     id_column: names the rows; by default they are numbered from 0.
     columns: names for CSV or TSV files without a header line.
 
@@ -122,6 +123,8 @@ def _task(
       )
   words = tuple(dict.fromkeys(content["label_words"].values()))
   functions, postprocess = _metrics(metrics, words)
+  if postprocess is spec.keep_text:  # other targets than other metrics'
+    content = {**content, "targets": "whole"}
   return spec.TaskSpec(
     name=name,
     benchmark="custom",
@@ -220,7 +223,7 @@ def _example(
 ) -> dict[str, Any]:
   """Render one row, see `rows`."""
   inputs = "".join(
-    literal + (_text(row.value(column, "the template")) if column else "")
+    literal + (row.text(column, "the template") if column else "")
     for literal, column in template
   )
   answers, label = _target(task, row, may_lack=split == "test")
@@ -230,9 +233,7 @@ def _example(
     "targets": answers[0] if answers else spec.UNLABELLED,
     "label": label,
     "answers": answers,
-    "idx": _text(row.value(id_column, "id_column"))
-    if id_column
-    else f"{number}",
+    "idx": row.text(id_column, "id_column") if id_column else f"{number}",
   }
 
 
@@ -247,10 +248,7 @@ def _target(
   if task.label_words:
     word = _word(task.content["label_words"], value, row, column)
     return [word], task.label_words.index(word)
-  if isinstance(value, list):
-    answers = [_text(part) for part in value]
-  else:
-    answers = _text(value).split(ANSWER_SEPARATOR)
+  answers = _answers(task, row, column)
   if not answers or not all(answer.strip() for answer in answers):
     raise ValueError(
       f"{row.place}: expected a target text in column {column!r}, got "
@@ -264,17 +262,37 @@ def _target(
   return answers, 0
 
 
+def _answers(task: spec.TaskSpec, row: tables.Row, column: str) -> list[str]:
+  """Return the target text; where answers are compared, all of them."""
+  value, needed_for = row.values[column], "target_column"
+  if not _has_several_answers(task):
+    if isinstance(value, list):
+      raise ValueError(
+        f"{row.place}: column {column!r} is a list, {value!r:.80}; several "
+        "acceptable answers need metrics = ('squad',)."
+      )
+    return [row.text(column, needed_for)]
+  if isinstance(value, list):
+    place = f"{row.place}: a part of column {column!r}"
+    return [tables.as_text(place, part, needed_for) for part in value]
+  return row.text(column, needed_for).split(ANSWER_SEPARATOR)
+
+
+def _has_several_answers(task: spec.TaskSpec) -> bool:
+  """Whether the metrics know more than one acceptable answer."""
+  return task.postprocess is postprocessors.qa
+
+
 def _word(
   word_of: Mapping[str, str], value: Any, row: tables.Row, column: str
 ) -> str:
-  word = word_of.get(_text(value))
-  if word is None:
+  text = row.text(column, "target_column")
+  if text not in word_of:
     raise ValueError(
       f"{row.place}: unknown label {value!r} in column {column!r}."
-      f"{tree.nearest(_text(value), word_of)} Expected one of: "
-      f"{', '.join(word_of)}."
+      f"{tree.nearest(text, word_of)} Expected one of: {', '.join(word_of)}."
     )
-  return word
+  return word_of[text]
 
 
 def _word_of_value(
@@ -287,7 +305,10 @@ def _word_of_value(
       f"{label_words!r}."
     )
   if isinstance(label_words, Mapping):
-    return {_text(value): word for value, word in label_words.items()}
+    return {
+      tables.as_text("label_words", value, "it"): word
+      for value, word in label_words.items()
+    }
   if len(set(label_words)) < len(label_words):
     raise ValueError(f"label_words repeat a word: {', '.join(label_words)}.")
   # Words win: if they are "1" and "0", a column holding 1 means the word "1".
@@ -336,13 +357,6 @@ def _metrics(
     "two, f1; other targets with pearson and spearman, or exact_match, or "
     "squad."
   )
-
-
-def _text(value: Any) -> str:
-  """Write a JSON value as text, booleans as JSON does."""
-  if isinstance(value, bool):
-    return "true" if value else "false"
-  return str(value)
 
 
 class _Head(NamedTuple):

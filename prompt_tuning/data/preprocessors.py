@@ -236,7 +236,10 @@ def dpr(row: Row) -> dict[str, Any]:
 
 @seqio.map_over_dataset
 def squad(row: Row) -> dict[str, Any]:
-  """Write SQuAD: `question: ... context: ...` and the first answer."""
+  """Write SQuAD: `question: ... context: ...` and the first answer.
+
+  `<unk>` where there is none.
+  """
   return _question_answering(
     row["question"], row["context"], row["answers"]["text"], row["id"]
   )
@@ -263,7 +266,11 @@ def _question_answering(
   inputs = tf.strings.join(pieces, separator=" ")
   return {
     "inputs": tf.strings.regex_replace(inputs, r"\s+", " "),
-    "targets": answers[0],
+    "targets": tf.cond(
+      tf.size(answers) > 0,
+      lambda: answers[0],
+      lambda: tf.constant(spec.UNLABELLED),
+    ),
     "answers": answers,
     "id": key,
   }

@@ -160,8 +160,7 @@ class TaskSpec:
     if not examples:
       raise ValueError(f"{self.name}: nothing to evaluate: no examples.")
     targets = [
-      self.postprocess(example[TARGETS], example=example, is_target=True)
-      for example in examples
+      self._target(row, example) for row, example in enumerate(examples)
     ]
     for row, target in enumerate(targets):
       if _lacks_label(target):
@@ -177,6 +176,16 @@ class TaskSpec:
     for metric in self.metrics:
       result.update(metric(targets, outputs))
     return result
+
+  def _target(self, row: int, example: Mapping[str, Any]) -> Any:
+    """Postprocess an example's target."""
+    try:
+      return self.postprocess(example[TARGETS], example=example, is_target=True)
+    except KeyError as error:
+      raise ValueError(
+        f"{self.name}: example {row} has no field {error}, which the metrics "
+        f"need; it has: {', '.join(example)}."
+      ) from error
 
 
 def _lacks_label(target: Any) -> bool:

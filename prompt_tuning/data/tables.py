@@ -1,17 +1,33 @@
-"""Rows with named columns from JSONL, CSV and TSV files, with exact errors."""
+"""The one reader of users' files, for training and inference.
+
+Rows with named columns come from JSONL, JSON, CSV and TSV files, lines from
+text; every error names the file and the line. UTF-8, with or without the mark
+that spreadsheets put before it. Lines end in a line feed, a carriage return, or
+both.
+"""
 
 import csv
 import json
+import math
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from prompt_tuning.core import tree
 
 # Far beyond Python's own limit of 131,072: over-long text is cut, not refused.
 _LONGEST_CELL = 1 << 30
 
-FORMATS = (".jsonl", ".csv", ".tsv")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv")
+# What pandas calls the index that it writes without a name.
+_INDEX = "Unnamed: 0"
+
+_END_OF_LINE = re.compile("(?<=\r)(?!\n)")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_T = TypeVar("_T")
+_KINDS = {list: "a list", dict: "an object"}
 
 
 class Row(NamedTuple):
@@ -19,7 +35,7 @@ class Row(NamedTuple):
 
   Attributes:
     place: `FILE:LINE`, for error messages.
-    values: by column name; text in CSV and TSV, any JSON value in JSONL.
+    values: by column name; text in CSV and TSV, any JSON value in JSON.
   """
 
   place: str
@@ -48,13 +64,54 @@ class Row(NamedTuple):
       )
     return value
 
+  def text(self, column: str, needed_for: str) -> str:
+    """Return a column's value as text.
+
+    Args:
+      column: its name.
+      needed_for: see `value`.
+
+    Raises:
+      ValueError: see `value`; or a list, an object, or no number.
+    """
+    value = self.value(column, needed_for)
+    return as_text(f"{self.place}: column {column!r}", value, needed_for)
+
+
+def as_text(place: str, value: Any, needed_for: str) -> str:
+  """Write a JSON value as text, truth values as JSON does.
+
+  Args:
+    place: where it stands, for the error.
+    value: text, a number, true or false.
+    needed_for: what asks for it, for the error.
+
+  Raises:
+    ValueError: a list or an object, of which everyone would make another text;
+      or a number that is none.
+  """
+  if isinstance(value, list | dict):
+    raise ValueError(
+      f"{place} is {_KINDS[type(value)]}, {value!r:.80}; {needed_for} needs a "
+      "text, a number, or true or false. Write the text that is meant."
+    )
+  if isinstance(value, float) and not math.isfinite(value):
+    raise ValueError(
+      f"{place} is {value}, which is no number; {needed_for} needs a text, a "
+      "number, or true or false."
+    )
+  if isinstance(value, bool):
+    return "true" if value else "false"
+  return str(value)
+
 
 def read(path: str, columns: Sequence[str] = ()) -> Iterator[Row]:
   """Read a file row by row.
 
   Args:
-    path: ends in `.jsonl` (one object per line), `.csv` (quoted as by a
-      spreadsheet) or `.tsv` (tab-separated, no quoting). UTF-8.
+    path: ends in `.jsonl` (one object per line), `.json` (the same, or a list
+      of objects), `.csv` (quoted as by a spreadsheet) or `.tsv` (tab-separated,
+      no quoting), in any case.
     columns: names of the columns of a CSV or TSV file without a header line;
       empty: its first line holds the names.
 
@@ -73,6 +130,12 @@ def read(path: str, columns: Sequence[str] = ()) -> Iterator[Row]:
     yield from parse(path, file, columns)
 
 
+def ending(path: str) -> str | None:
+  """Return the ending of a file with named columns, None of another."""
+  suffix = pathlib.Path(path).suffix.lower()
+  return suffix if suffix in FORMATS else None
+
+
 def parse(
   path: str, content: Iterable[bytes], columns: Sequence[str] = ()
 ) -> Iterator[Row]:
@@ -89,39 +152,74 @@ def parse(
   Raises:
     ValueError: see `read`.
   """
-  ending = pathlib.Path(path).suffix
-  if ending not in FORMATS:
-    raise ValueError(
-      f"{path}: expected a file ending in {', '.join(FORMATS)}, "
-      f"got {ending or 'no ending'!r}."
-    )
-  count = 0
-  texts = _decode(path, content)
-  if ending == ".jsonl":
-    rows = _json_rows(path, texts)
-  else:
-    rows = _cell_rows(path, texts, columns)
-  for row in rows:
-    count += 1
-    yield row
-  if not count:
-    raise ValueError(f"{path}: the file has no rows; expected at least one.")
+  texts = _every_line(decode(path, content))
+  match ending(path):
+    case ".jsonl":
+      rows = _json_rows(path, texts)
+    case ".json":
+      rows = _document_rows(path, texts)
+    case ".csv":
+      rows = _csv_rows(path, texts, columns)
+    case ".tsv":
+      rows = _tsv_rows(path, texts, columns)
+    case _:
+      suffix = pathlib.Path(path).suffix or "no ending"
+      raise ValueError(
+        f"{path}: expected a file ending in {', '.join(FORMATS)}, "
+        f"got {suffix!r}."
+      )
+  yield from _not_empty(path, rows, "rows")
+
+
+def text_lines(path: str) -> Iterator[str]:
+  """Read a text file line by line, without their ends; blank ones too.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: an empty file, or a line that is not UTF-8, with file and line.
+  """
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(f"No data file {path}.")
+  with open(path, "rb") as file:
+    texts = (line.rstrip("\r\n") for line in _every_line(decode(path, file)))
+    yield from _not_empty(path, texts, "lines")
 
 
 def lines(path: str) -> Iterator[str]:
-  """Read a UTF-8 file line by line.
+  """Read the lines of a UTF-8 file, each with the line feed that ends it.
 
   Raises:
     ValueError: a line that is not UTF-8, with file and line.
   """
   with open(path, "rb") as file:
-    yield from _decode(path, file)
+    yield from decode(path, file)
 
 
-def _decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
+def decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
+  """Decode the lines of a file.
+
+  Args:
+    path: of the file, for errors.
+    content: its lines.
+
+  Yields:
+    The lines, the first without a byte-order mark.
+
+  Raises:
+    ValueError: a line that is not UTF-8, or holds a zero byte, with its number.
+  """
   for number, line in enumerate(content, 1):
+    if number == 1 and line.startswith(_UTF16):
+      raise ValueError(
+        f"{path}:1: UTF-16; expected UTF-8 text. Convert the file, for "
+        "instance with `iconv -f utf-16 -t utf-8`."
+      )
+    if b"\0" in line:
+      raise ValueError(
+        f"{path}:{number}: a zero byte: the file is binary; expected UTF-8 "
+        "text."
+      )
     try:
-      # A byte-order mark is what spreadsheets put before UTF-8.
       yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
       raise ValueError(
@@ -131,45 +229,128 @@ def _decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
       ) from error
 
 
+def json_value(path: str, text: str, first_line: int = 1) -> Any:
+  """Read a JSON value that a user wrote.
+
+  Args:
+    path: of the file, for errors.
+    text: the value.
+    first_line: of the text in the file.
+
+  Raises:
+    ValueError: not JSON, or more than can be read: with file and line.
+  """
+  place = f"{path}:{first_line}"
+  try:
+    value = json.loads(text)
+    if _SURROGATE.search(text):
+      json.dumps(value, ensure_ascii=False).encode()
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f"{path}:{first_line + error.lineno - 1}: not JSON: {error.msg} at "
+      f"column {error.colno}."
+    ) from error
+  except RecursionError as error:
+    raise ValueError(
+      f"{place}: lists and objects inside each other, too many to be read."
+    ) from error
+  except UnicodeEncodeError as error:
+    code = ord(error.object[error.start])
+    raise ValueError(
+      f"{place}: \\u{code:04x} is half a character: expected a second half, or "
+      "the character itself."
+    ) from error
+  except ValueError as error:
+    raise ValueError(f"{place}: a number that cannot be read: {error}") from (
+      error
+    )
+  return value
+
+
+def _every_line(texts: Iterable[str]) -> Iterator[str]:
+  """Also divide lines that a carriage return alone ends."""
+  for text in texts:
+    if "\r" in text:
+      yield from filter(None, _END_OF_LINE.split(text))
+    else:
+      yield text
+
+
+def _not_empty(path: str, values: Iterable[_T], what: str) -> Iterator[_T]:
+  count = 0
+  for value in values:
+    count += 1
+    yield value
+  if not count:
+    raise ValueError(f"{path}: the file has no {what}; expected at least one.")
+
+
 def _json_rows(path: str, texts: Iterable[str]) -> Iterator[Row]:
   for number, line in enumerate(texts, 1):
-    if not line.strip():
-      continue
-    place = f"{path}:{number}"
-    try:
-      values = json.loads(line)
-    except json.JSONDecodeError as error:
-      raise ValueError(
-        f"{place}: not JSON: {error.msg} at column {error.colno}; expected one "
-        "object per line."
-      ) from error
-    if not isinstance(values, dict):
-      raise ValueError(
-        f"{place}: expected a JSON object with named columns, got "
-        f"{type(values).__name__}."
-      )
-    yield Row(place, values)
+    if line.strip():
+      yield _row(f"{path}:{number}", json_value(path, line.rstrip(), number))
 
 
-def _cell_rows(
+def _document_rows(path: str, texts: Iterable[str]) -> Iterator[Row]:
+  """Read a list of objects, or an object per line."""
+  lines = list(texts)
+  content = "".join(lines)
+  if not content.lstrip().startswith("["):
+    yield from _json_rows(path, lines)
+    return
+  for number, values in enumerate(json_value(path, content)):
+    yield _row(f"{path}: [{number}]", values)
+
+
+def _row(place: str, values: Any) -> Row:
+  if not isinstance(values, dict):
+    raise ValueError(
+      f"{place}: expected a JSON object with named columns, got "
+      f"{type(values).__name__}."
+    )
+  return Row(place, values)
+
+
+def _csv_rows(
   path: str, texts: Iterable[str], columns: Sequence[str]
 ) -> Iterator[Row]:
   csv.field_size_limit(_LONGEST_CELL)
-  if path.endswith(".tsv"):
-    # One line is one row: a stray quote must not swallow the next ones.
-    reader = csv.reader(texts, delimiter="\t", quoting=csv.QUOTE_NONE)
-  else:
-    reader = csv.reader(texts, strict=True)
+  reader = csv.reader(texts, strict=True)
+
+  def cells() -> Iterator[tuple[str, list[str]]]:
+    while True:
+      # `line_num` is the last line read: a quoted cell may span several.
+      place = f"{path}:{reader.line_num + 1}"
+      try:
+        found = next(reader, None)
+      except csv.Error as error:
+        raise ValueError(f"{place}: not CSV: {error}.") from error
+      if found is None:
+        return
+      yield place, found
+
+  yield from _named(cells(), columns)
+
+
+def _tsv_rows(
+  path: str, texts: Iterable[str], columns: Sequence[str]
+) -> Iterator[Row]:
+  # One line is one row: a stray quote must not swallow the next ones.
+  rows = (
+    (f"{path}:{number}", text.rstrip("\r\n"))
+    for number, text in enumerate(texts, 1)
+  )
+  return _named(
+    ((place, text.split("\t") if text else []) for place, text in rows), columns
+  )
+
+
+def _named(
+  rows: Iterable[tuple[str, list[str]]], columns: Sequence[str]
+) -> Iterator[Row]:
+  """Give cells the names of their columns."""
   names = list(columns)
-  while True:
-    # `line_num` is the last line read: a quoted cell may span several.
-    place = f"{path}:{reader.line_num + 1}"
-    try:
-      cells = next(reader, None)
-    except csv.Error as error:
-      raise ValueError(f"{place}: not CSV: {error}.") from error
-    if cells is None:
-      return
+  for place, cells in rows:
     if not cells:
       continue
     if not names:
@@ -184,6 +365,8 @@ def _cell_rows(
 
 
 def _header(place: str, cells: list[str]) -> list[str]:
+  if len(cells) > 1 and not cells[0] and _INDEX not in cells:
+    cells = [_INDEX, *cells[1:]]  # of pandas: rows have numbers in front
   if len(set(cells)) < len(cells) or "" in cells:
     raise ValueError(
       f"{place}: expected a header of distinct column names, got "

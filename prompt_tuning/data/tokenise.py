@@ -86,6 +86,7 @@ def tokenise(
   tokens: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
   columns = []
   truncated = dict.fromkeys(FEATURES, 0)
+  unlabelled = 0
   names = (spec.INPUTS, spec.TARGETS, *task.eval_features)
   for batch in dataset.ragged_batch(_BATCH).as_numpy_iterator():
     for feature in FEATURES:
@@ -97,11 +98,17 @@ def tokenise(
         tokens[feature].append(row.astype(dtype))
     for values in zip(*(_rows(batch[name]) for name in names), strict=True):
       plain = dict(zip(names, map(_plain, values), strict=True))
+      unlabelled += plain[spec.TARGETS] == spec.UNLABELLED
       text = json.dumps(plain, ensure_ascii=False).encode()
       columns.append(np.frombuffer(text, np.uint8))
   if not columns:
     raise ValueError(
       f"{task.name} {split}: no examples are left of the source."
+    )
+  if unlabelled and split == "train":
+    raise ValueError(
+      f"{task.name} {split}: {unlabelled} of {len(columns)} examples have no "
+      "label or answer, so that there is nothing to train on."
     )
   arrays = {name: from_rows(rows, dtype) for name, rows in tokens.items()}
   arrays["columns"] = from_rows(columns, np.uint8)

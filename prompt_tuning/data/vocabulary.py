@@ -16,6 +16,7 @@ from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning.core import embedded, files, types
+from prompt_tuning.core.types import UNK_ID
 
 EXTRA_IDS = 100
 ENVIRONMENT_VARIABLE = "PROMPT_TUNING_VOCABULARY"
@@ -190,6 +191,40 @@ class Vocabulary:
         f"{sizes}. If the file is another model's, answers mean nothing: check "
         "VOCABULARY_FILE (vocabulary_path)."
       )
+
+
+def insist_distinct(
+  words: Vocabulary, texts: Sequence[str], limit: int | None, what: str
+) -> None:
+  """Insist that a model can tell texts apart, such as the words of classes.
+
+  Args:
+    words: of the model.
+    texts: different ones.
+    limit: most tokens of each, EOS included; None for no limit.
+    what: calls them something, for the error.
+
+  Raises:
+    ValueError: two of them have the same ids: characters that the vocabulary
+      lacks are all one piece, and the limit may cut what differs.
+  """
+  seen: dict[tuple[int, ...], str] = {}
+  end = None if limit is None else limit - 1
+  for text, ids in zip(texts, words.encode_batch(texts), strict=True):
+    other = seen.setdefault(tuple(ids[:end]), text)
+    if other == text:
+      continue
+    cut = limit is not None and len(ids) >= limit
+    raise ValueError(
+      f"{what} {other!r} and {text!r} are the same ids, {ids[:end]}, "
+      + (
+        f"cut to {limit} tokens: raise TASK_FEATURE_LENGTHS of targets."
+        if cut
+        else f"in the vocabulary {words.path}, so that nothing can be learnt "
+        f"of them. Id {UNK_ID} stands for whatever it lacks. Choose other "
+        "words."
+      )
+    )
 
 
 @functools.cache

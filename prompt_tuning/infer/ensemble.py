@@ -102,6 +102,9 @@ def predict(
 
   Returns:
     n votes.
+
+  Raises:
+    ValueError: no members.
   """
   predicted = predictor.predict(_expand(predictor, texts, members), **decoding)
   answers = [prediction.text for prediction in predicted]
@@ -127,6 +130,9 @@ def classify(
 
   Returns:
     n votes.
+
+  Raises:
+    ValueError: no members.
   """
   asked = _expand(predictor, texts, members)
   rankings = rank.rank(predictor, asked, candidates, normalise)
@@ -174,6 +180,10 @@ def _expand(
   predictor: Predictor, texts: Sequence[str], members: Sequence[int]
 ) -> Inputs:
   """Ask every member about every text; a text's members stand together."""
+  if not members:
+    raise ValueError(
+      "Nobody votes: give the model prompts (with_prompts), or name members."
+    )
   encoded = predictor.encode(texts)
   rows = [encoded.rows[i] for i in range(len(texts)) for _ in members]
   run_ids = np.tile(np.asarray(members, np.int32), len(texts))

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from prompt_tuning.data.vocabulary import insist_distinct
 from prompt_tuning.infer import batching, programs
 from prompt_tuning.infer.batching import BatchPlan
 from prompt_tuning.infer.inputs import Inputs, Rows, encode_targets
@@ -75,8 +76,8 @@ def rank(
     n rankings.
 
   Raises:
-    ValueError: an input without candidates, not one list per input, or another
-      convention.
+    ValueError: an input without candidates, or with two that the vocabulary
+      cannot tell apart; not one list per input, or another convention.
   """
   if normalise not in ("sum", "mean"):
     raise ValueError(
@@ -128,6 +129,7 @@ def encode_candidates(
       )
     key = tuple(texts)
     if key not in known:
+      insist_distinct(predictor.vocabulary, key, None, "The candidates")
       known[key] = encode_targets(predictor.vocabulary, key)
   return [known[tuple(texts)] for texts in lists]
 

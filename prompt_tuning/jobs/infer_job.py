@@ -20,7 +20,8 @@ class InferJob:
     output_dir: where the lines go.
     decoder: how to decode.
     dataset: the task to answer; its lengths also limit the texts of a file.
-    input_file: a text or `.jsonl` file to answer instead of the task.
+    input_file: answered instead of the task: a text file of one input per line,
+      or a `.jsonl`, `.json`, `.csv` or `.tsv` file with `inputs`.
     prompt_file: a prompt; or name -> prompt, of which every example names one
       in its field `prompt`. None, also as one of them: the plain model.
     max_decode_length: positions to decode.

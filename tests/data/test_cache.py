@@ -1,5 +1,6 @@
 """The token cache: made once, safe, exact, and free of TensorFlow when warm."""
 
+import itertools
 import json
 import logging
 import multiprocessing
@@ -112,6 +113,60 @@ def test_truncation_is_reported(data_dir, tmp_path, caplog):
     r.getMessage() for r in caplog.records if r.name == cache.__name__
   ]
   assert "12 of 12 examples have more than 16 tokens in inputs" in message
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def own_rows(tmp_path, monkeypatch):
+  """A function: targets -> the tokens of a task of one's own."""
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+
+  def make(targets, label_words=(), targets_length=8, split="train"):
+    name = f"own_{next(NUMBERS)}"  # seqio forgets none
+    path = tmp_path / f"{name}.jsonl"
+    rows = [{"text": "a text", "target": target} for target in targets]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    custom.declare(name, {split: str(path)}, "{text}", "target", label_words)
+    lengths = {"inputs": 16, "targets": targets_length}
+    return load(split, tmp_path / "tokens", None, name, lengths)
+
+  return make
+
+
+@pytest.mark.parametrize(
+  ("label_words", "length", "message"),
+  [
+    (("猫", "犬"), 8, r"'猫' and '犬' are the same ids, .*Choose other words"),
+    (
+      ("good 猫", "bad", "good 犬"),
+      None,
+      r"'good 猫' and 'good 犬' are the sam",
+    ),
+    (("no", "yes"), 1, r"'no' and 'yes' .* cut to 1 tokens: raise TASK_FEAT"),
+  ],
+)
+def test_label_words_must_have_ids_of_their_own(
+  own_rows, label_words, length, message
+):
+  """The model learnt the first of them for ever."""
+  with pytest.raises(ValueError, match=message):
+    own_rows(label_words, label_words, length)
+
+
+def test_targets_that_cannot_be_written_are_counted(own_rows, caplog):
+  own_rows(["plain", "words"])
+  assert not caplog.text
+  own_rows(["plain", "猫", "a cat", "ein 猫"])
+  own_rows(["", ""], split="test")  # have no label
+  (record,) = [r for r in caplog.records if r.name == cache.__name__]
+  assert " train: 2 of 4 targets have characters" in record.getMessage()
+
+
+def test_nothing_is_trained_on_rows_without_answers(own_rows):
+  with pytest.raises(ValueError, match=r"train: 2 of 3 examples have no label"):
+    own_rows([spec.UNLABELLED, "a", spec.UNLABELLED])
 
 
 def test_lists_and_group_ids_survive(data_dir, tmp_path):

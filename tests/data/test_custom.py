@@ -245,6 +245,32 @@ def test_bad_rows(jsonl, rows, changes, message):
   assert re.search(message, str(error.value)), error.value
 
 
+@pytest.mark.parametrize("value", ["[1, 2]", '{"a": 1}', "NaN", "1e999"])
+@pytest.mark.parametrize("column", ["premise", "gold", "id"])
+def test_what_is_no_text_is_no_part_of_one(jsonl, column, value):
+  """It would have become Python's `repr`."""
+  rows = [json.dumps({**NLI[0], column: "?"}).replace('"?"', value)]
+  with pytest.raises(ValueError, match=rf":1: .*{column!r} is ") as error:
+    declare(jsonl, rows, label_words=(), id_column="id")
+  expected = {"[": "list", "{": "object", "N": "nan", "1": "inf"}[value[0]]
+  assert expected in str(error.value)
+
+
+def test_only_squad_divides_a_target(jsonl):
+  """The others cut it at `|||`, and trained on what stood before."""
+  rows = [{"q": "a?", "gold": "x|||y"}]
+  (row,) = custom.rows(
+    declare(jsonl, rows, "whole", template="{q}", label_words=()), "train"
+  )
+  assert (row["targets"], row["answers"]) == ("x|||y", ["x|||y"])
+  squad = {"template": "{q}", "label_words": (), "metrics": ("squad",)}
+  (row,) = custom.rows(declare(jsonl, rows, "parts", **squad), "train")
+  assert (row["targets"], row["answers"]) == ("x", ["x", "y"])
+  # Their token caches are different ones.
+  contents = [spec.task(name).content for name in ("whole", "parts")]
+  assert contents[0] != contents[1]
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_a_header_that_lacks_a_column_shows_at_once(tmp_path, ending):
   path = tmp_path / f"rows.{ending}"

@@ -53,6 +53,31 @@ def test_a_byte_order_mark_is_dropped(tmp_path):
   assert values(path) == [{"a": "1", "b": "2"}]
 
 
+def test_the_index_of_pandas_has_no_name(tmp_path):
+  path = write(tmp_path, "a.csv", ",text,label\n0,x,1\n1,y,0\n")
+  assert values(path)[1] == {"Unnamed: 0": "1", "text": "y", "label": "0"}
+
+
+def test_a_carriage_return_alone_ends_a_line(tmp_path):
+  """But within quotes, where it is part of a cell."""
+  path = write(tmp_path, "a.csv", 'a,b\r1,"x\ry"\r\n2,z\r')
+  rows = list(tables.read(path))
+  assert [row.values for row in rows] == [
+    {"a": "1", "b": "x\ry"},
+    {"a": "2", "b": "z"},
+  ]
+  assert [row.place for row in rows] == [f"{path}:2", f"{path}:4"]
+  path = write(tmp_path, "a.tsv", "a\tb\r1\t2\r")
+  assert values(path) == [{"a": "1", "b": "2"}]
+  path = write(tmp_path, "a.jsonl", '{"a": 1}\r{"a": 2}\r')
+  assert values(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_whole_character_in_two_halves(tmp_path):
+  path = write(tmp_path, "a.jsonl", '{"a": "\\ud83d\\ude42"}')
+  assert values(path) == [{"a": "🙂"}]
+
+
 @pytest.mark.parametrize(
   ("name", "content", "message"),
   [
@@ -73,7 +98,23 @@ def test_a_byte_order_mark_is_dropped(tmp_path):
     ("a.csv", 'a,b\n1,"2\n', r":2: not CSV"),
     ("a.csv", "a,a\n1,2\n", r":1: expected a header of distinct .* 'a', 'a'"),
     ("a.csv", "a,\n1,2\n", r":1: expected a header"),
-    ("a.txt", "a", r"ending in \.jsonl, \.csv, \.tsv, got '\.txt'"),
+    ("a.json", '[{"a": 1},\n {"a": 2]', r"a\.json:2: not JSON: .* column 9"),
+    ("a.json", '[{"a": 1}, 2]', r"\.json: \[1\]: expected a JSON object"),
+    ("a.json", "[]", "no rows"),
+    pytest.param(
+      *("a.jsonl", '{"a": 1}\n' + 100_000 * "[", r":2: lists and objects"),
+      id="deep",
+    ),
+    pytest.param(
+      *("a.jsonl", '{"a": ' + 5_000 * "1" + "}", r":1: a number that cannot"),
+      id="digits",
+    ),
+    ("a.jsonl", '{"a": "\\ud83d"}', r":1: \\ud83d is half a character"),
+    ("a.jsonl", '\n{"\\udc00": 1}', r":2: \\udc00 is half a character"),
+    ("a.csv", "a,b\n1,\0\n", r":2: a zero byte: the file is binary"),
+    ("a.csv", "a,b".encode("utf-16"), r":1: UTF-16; .*iconv -f utf-16"),
+    ("a.csv", ",a,\n0,1,2\n", r":1: expected a header"),
+    ("a.txt", "a", r"ending in \.jsonl, \.json, \.csv, \.tsv, got '\.txt'"),
     ("a", "a", r"got 'no ending'"),
   ],
 )

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prompt_tuning.data import custom, spec
 from prompt_tuning.infer.sources import read
 
 
@@ -17,7 +18,7 @@ def test_text_lines(tmp_path):
   assert texts == ["one", "two\u2028still", "", "last"]
 
 
-@given(st.lists(st.text(max_size=20), max_size=5))
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=5))
 def test_json_lines_hold_any_text(tmp_path_factory, texts):
   path = tmp_path_factory.mktemp("json") / "in.jsonl"
   records = [
@@ -43,11 +44,14 @@ def test_names_of_tasks_are_understood_too(tmp_path):
 @pytest.mark.parametrize(
   ("line", "message"),
   [
-    ("{", "line 2: not JSON"),
-    ("[1]", r"line 2: expected an object, got \[1\]"),
-    ('{"targets": "a"}', "line 2: `inputs` must be a text, got None"),
-    ('{"inputs": 3}', "line 2: `inputs` must be a text, got 3"),
-    ('{"inputs": "a", "targets": 1}', "line 2: `targets` must be a text"),
+    ("{", ":2: not JSON"),
+    ("[1]", ":2: expected a JSON object with named columns, got list"),
+    (
+      '{"targets": "a"}',
+      ":2: no column 'inputs', which inference needs. .* has: targets",
+    ),
+    ('{"inputs": 3}', ":2: `inputs` must be a text, got 3"),
+    ('{"inputs": "a", "targets": 1}', ":2: `targets` must be a text"),
   ],
 )
 def test_lines_that_are_no_examples(line, message, tmp_path):
@@ -59,8 +63,56 @@ def test_lines_that_are_no_examples(line, message, tmp_path):
     next(lines)
 
 
-def test_not_text(tmp_path):
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"one\n\xe9t\xe9\n", ":2: not UTF-8: byte 0xe9"),
+    ("text".encode("utf-16"), ":1: UTF-16; expected UTF-8"),
+    (b"PK\x03\x04\x00", ":1: a zero byte: the file is binary"),
+    (b"", ": the file has no lines"),
+  ],
+)
+def test_not_text(tmp_path, content, message):
   path = tmp_path / "in.txt"
-  path.write_bytes(b"\xff\xfe")
-  with pytest.raises(ValueError, match="not UTF-8"):
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message):
     list(read(path))
+
+
+ROWS = [{"inputs": "a, b", "targets": "x"}, {"inputs": "c", "targets": "y"}]
+FILES = {
+  "in.jsonl": "\n".join(map(json.dumps, ROWS)),
+  "in.JSONL": "\r\n".join(map(json.dumps, ROWS)) + "\r\n",
+  "list.json": json.dumps(ROWS, indent=2),
+  "lines.json": "\n".join(map(json.dumps, ROWS)),
+  "in.csv": 'inputs,targets\n"a, b",x\nc,y\n',
+  "mac.CSV": 'inputs,targets\r"a, b",x\rc,y\r',
+  "in.tsv": "inputs\ttargets\na, b\tx\nc\ty\n",
+}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("name", FILES)
+def test_every_kind_of_file_is_read_as_in_training(
+  tmp_path, name, mark, monkeypatch
+):
+  """`.json`, `.JSONL` and `.csv` were read as text, each line an input."""
+  monkeypatch.setattr(spec, "_specs", {})
+  path = tmp_path / name
+  path.write_bytes((mark + FILES[name]).encode())
+  examples = list(read(path))
+  assert examples == [
+    {"inputs_pretokenized": row["inputs"], "targets_pretokenized": t}
+    for row, t in zip(ROWS, "xy", strict=True)
+  ]
+  task = custom.declare("t", {"train": str(path)}, "{inputs}", "targets")
+  for row, example in zip(custom.rows(task, "train"), examples, strict=True):
+    assert row["inputs"] == example["inputs_pretokenized"]
+    assert row["targets"] == example["targets_pretokenized"]
+
+
+def test_a_mark_and_carriage_returns_are_no_part_of_a_text(tmp_path):
+  path = tmp_path / "in.txt"
+  path.write_bytes("\ufeffone\rtwo\r\nthree".encode())
+  texts = [example["inputs_pretokenized"] for example in read(path)]
+  assert texts == ["one", "two", "three"]

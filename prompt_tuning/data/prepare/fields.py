@@ -62,7 +62,7 @@ def get(place: str, values: Any, name: str, kind: type) -> Any:
 
 
 def check_label(place: str, label: Any, names: Sequence[str]) -> None:
-  """Check that a label is a class's name, or its number if it is a number.
+  """Check that a label is a class's name, or its number.
 
   Raises:
     ValueError: an unknown label.
@@ -70,7 +70,7 @@ def check_label(place: str, label: Any, names: Sequence[str]) -> None:
   if isinstance(label, bool):
     known = tuple(names) == ("False", "True")
   elif isinstance(label, int):
-    known = 0 <= label < len(names) and tuple(names) != ("False", "True")
+    known = 0 <= label < len(names)
   else:
     known = label in names
   if not known:

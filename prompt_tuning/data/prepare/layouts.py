@@ -8,13 +8,15 @@ checks the file, because TFDS's errors do not say where they happen.
 import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from prompt_tuning.data import tables
 from prompt_tuning.data.prepare.fields import Example, check_label, get
 
 # TFDS makes MRPC from its authors' files, which name the columns so.
+COPA = ("choice1", "choice2")
 _MRPC_COLUMNS = {"sentence1": "#1 String", "sentence2": "#2 String"}
 
 Builder = Any  # tfds.core.GeneratorBasedBuilder: TensorFlow's, imported late
@@ -56,7 +58,11 @@ class _Converted:
 
 
 class SuperGlue:
-  """SuperGLUE's JSONL; labels may be missing in `test` only."""
+  """SuperGLUE's JSONL; labels may be missing in `test` only.
+
+  A label is a class's name, or its number, as elsewhere on the network; -1 is a
+  missing one.
+  """
 
   def check(
     self, path: pathlib.Path, split: str, builder: Builder
@@ -75,8 +81,17 @@ class SuperGlue:
   def examples(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Let TFDS convert."""
-    return builder._generate_examples(str(path), split)
+    """Let TFDS convert; it does not know the numbers of classes."""
+    rows = [row for _, row in tables.read(str(path))]
+    if not any(type(row.get("label")) is int for row in rows):
+      yield from builder._generate_examples(str(path), split)
+      return
+    names = builder.info.features["label"].names
+    with tempfile.TemporaryDirectory() as folder:
+      named = pathlib.Path(folder, path.name)
+      lines = (json.dumps(_with_name(row, names)) for row in rows)
+      named.write_text("\n".join(lines), encoding="utf-8")
+      yield from builder._generate_examples(str(named), split)
 
   def _flat(
     self, place: str, row: dict[str, Any], split: str, builder: Builder
@@ -88,9 +103,10 @@ class SuperGlue:
     for name in config.features:
       is_number = builder.info.features[name].np_dtype.kind == "i"
       get(place, columns, name, int if is_number else str)
-    if "label" in row or split != "test":
-      get(place, row, "label", object)
-      check_label(place, row["label"], builder.info.features["label"].names)
+    if _is_hidden(row) and split == "test":
+      return
+    get(place, row, "label", object)
+    check_label(place, row["label"], builder.info.features["label"].names)
 
   def _multirc(
     self, place: str, row: dict[str, Any], split: str
@@ -130,6 +146,20 @@ class SuperGlue:
         for answer in get(place, query, "answers", list):
           get(place, answer, "text", str)
       yield Example(place, get(place, query, "idx", int))
+
+
+def _is_hidden(row: Mapping[str, Any]) -> bool:
+  return row.get("label", -1) == -1
+
+
+def _with_name(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+  """Give a row its class's name for the number; COPA's TFDS reads itself."""
+  if _is_hidden(row):
+    return {name: value for name, value in row.items() if name != "label"}
+  label = row["label"]
+  if type(label) is int and tuple(names) != COPA:
+    return {**row, "label": names[label]}
+  return row
 
 
 class GlueJsonl(_Converted):
@@ -201,7 +231,7 @@ class Squad:
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterator[Example]:
     """Yield every question."""
-    del split, builder
+    del builder
     document = _json_document(path)
     for i, article in enumerate(get(str(path), document, "data", list)):
       at = f"{path}: data[{i}]"
@@ -211,7 +241,7 @@ class Squad:
         for k, qa in enumerate(get(at, paragraph, "qas", list)):
           at_question = f"{at}.qas[{k}]"
           get(at_question, qa, "question", str)
-          for answer in get(at_question, qa, "answers", list):
+          for answer in _answers(at_question, qa, split):
             get(at_question, answer, "text", str)
             get(at_question, answer, "answer_start", int)
           yield Example(at_question, get(at_question, qa, "id", str))
@@ -241,7 +271,7 @@ class Mrqa:
       for qa in get(place, row, "qas", list):
         get(place, qa, "question", str)
         get(place, qa, "question_tokens", list)
-        get(place, qa, "answers", list)
+        _answers(place, qa, "")  # none of MRQA's splits hides them
         for answer in get(place, qa, "detected_answers", list):
           get(place, answer, "text", str)
           get(place, answer, "char_spans", list)
@@ -350,6 +380,17 @@ class ReviewFile(_Converted):
     yield Example(str(path), str(key), {"text": text, "label": label})
 
 
+def _answers(place: str, question: Any, split: str) -> list[Any]:
+  """Return a question's answers; only those of a test split may be hidden."""
+  answers: list[Any] = get(place, question, "answers", list)
+  if not answers and not split.startswith("test"):
+    raise ValueError(
+      f"{place}: the question has no answer; expected at least one. SQuAD 2.0 "
+      "has such questions, version 1.1 has none: leave them out."
+    )
+  return answers
+
+
 def _tsv_rows(
   path: pathlib.Path, header: Sequence[str] | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -372,9 +413,4 @@ def _json_document(path: pathlib.Path) -> Any:
   text = "".join(tables.lines(str(path)))
   if not text.strip():
     raise ValueError(f"{path}: the file is empty; expected a JSON document.")
-  try:
-    return json.loads(text)
-  except json.JSONDecodeError as error:
-    raise ValueError(
-      f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}."
-    ) from error
+  return tables.json_value(str(path), text)

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+import tensorflow_datasets as tfds
 
 from prompt_tuning.data.prepare import prepare
 
@@ -72,6 +73,29 @@ def test_super_glue(official, tmp_path, file, line, change, message):
     prepare([official / "superglue"], tmp_path / "out")
 
 
+@pytest.mark.parametrize("folder", ["BoolQ", "CB", "COPA"])
+def test_classes_may_have_their_numbers(official, tmp_path, folder):
+  """CB's and RTE's ended in an assertion of TFDS's."""
+  config = f"super_glue/{folder.lower()}"
+  datasets = []
+  for numbered in (False, True):
+    out = tmp_path / str(numbered)
+    prepare([official / "superglue"], out, only=[config])
+    builder = tfds.builder(config, data_dir=out)
+    columns = [list(builder.as_dataset(split=s)) for s in builder.info.splits]
+    datasets.append([[int(row["label"]) for row in rows] for rows in columns])
+    names = builder.info.features["label"].names
+    for path in (official / "superglue" / folder).glob("*.jsonl"):
+      rows = [json.loads(line) for line in path.read_text().splitlines()]
+      for row in rows:
+        label = row.get("label", -1)
+        is_name = isinstance(label, bool | str)
+        row["label"] = names.index(str(label)) if is_name else label
+      path.write_text("\n".join(map(json.dumps, rows)))
+  assert datasets[0] == datasets[1]
+  assert {-1, 0, 1} <= {label for labels in datasets[1] for label in labels}
+
+
 @pytest.mark.parametrize(
   ("content", "message"),
   [
@@ -118,6 +142,12 @@ def test_glue(official, tmp_path, file, old, new, message):
     ),
     (
       "squad/dev-v1.1.json",
+      '[{"text": "Lake Orn", "answer_start": 15}]',
+      "[]",
+      r"paragraphs\[0\].qas\[0\]: the question has no answer",
+    ),
+    (
+      "squad/dev-v1.1.json",
       '"qas"',
       '"questions"',
       r"data\[0\].paragraphs\[0\]: no field 'qas'",
@@ -146,6 +176,10 @@ def test_mrqa(official, tmp_path):
   content = gzip.decompress(path.read_bytes()).decode()
   path.write_bytes(gzip.compress(content.replace('"qid"', '"id"').encode()))
   with pytest.raises(ValueError, match=r"RACE.jsonl:2: no field 'qid'"):
+    prepare([official / "mrqa"], tmp_path / "out")
+  hidden = content.replace('"answers": ["Lake Orn"]', '"answers": []')
+  path.write_bytes(gzip.compress(hidden.encode()))
+  with pytest.raises(ValueError, match=r"jsonl:2: the question has no answer"):
     prepare([official / "mrqa"], tmp_path / "out")
   path.write_bytes(path.read_bytes()[:40])
   with pytest.raises(ValueError, match="not a complete gzip file"):
