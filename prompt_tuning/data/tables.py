@@ -322,12 +322,12 @@ def _csv_rows(
       # `line_num` is the last line read: a quoted cell may span several.
       place = f"{path}:{reader.line_num + 1}"
       try:
-        found = next(reader, None)
+        line = next(reader, None)
       except csv.Error as error:
         raise ValueError(f"{place}: not CSV: {error}.") from error
-      if found is None:
+      if line is None:
         return
-      yield place, found
+      yield place, line
 
   yield from _named(cells(), columns)
 
