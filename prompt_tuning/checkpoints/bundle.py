@@ -48,6 +48,7 @@ from prompt_tuning.core.schema import (
 
 FORMAT = "prompt-tuning-bundle"
 VERSION = 1
+BUNDLES, BEST = "bundles", "best"  # folders of a training's MODEL_DIR
 
 MANIFEST = "manifest.json"
 _TRAINABLE = "trainable.safetensors"
@@ -135,7 +136,7 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
       is left, or something else than a bundle is there; what was there before
       is untouched.
   """
-  with paths.replacing(path, True, _looks_like_one) as temporary:
+  with paths.replacing(path, True, _may_be_replaced) as temporary:
     folder = pathlib.Path(temporary)
     folder.mkdir()
     arrays = {_TRAINABLE: bundle.trainable}
@@ -187,7 +188,13 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
   return True
 
 
-def _looks_like_one(path: str) -> bool:
+def looks_like_one(path: str | os.PathLike[str]) -> bool:
+  """Say whether a folder has a bundle's files, whole or damaged."""
+  folder = pathlib.Path(path)
+  return (folder / MANIFEST).is_file() and (folder / _TRAINABLE).is_file()
+
+
+def _may_be_replaced(path: str) -> bool:
   """Say whether a folder may be replaced by a bundle: even a damaged one."""
   names = set(os.listdir(path)) if os.path.isdir(path) else set()
   known = {MANIFEST, _TRAINABLE, _RESUME}

@@ -47,6 +47,9 @@ class CheckpointError(ValueError):
     self.path = os.fspath(path)
     self.mismatches = tuple(mismatches)
     count = len(self.mismatches)
+    if [m.path for m in self.mismatches] == [self.path]:  # one line says it
+      super().__init__(f"{self.mismatches[0]} {hint}".rstrip())
+      return
     title = f"{self.path}: {count} mismatch{'es' if count > 1 else ''}."
     lines = [f"  {m}" for m in self.mismatches]
     super().__init__("\n".join([title, *lines, *([hint] if hint else [])]))

@@ -155,6 +155,8 @@ def launch(
     if args:
       check(flags.program, args)
     execute(list(plan(flags, args)), flags.dry_run)
+  except BrokenPipeError:  # for `launch.main`
+    raise
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -55,6 +55,8 @@ def main(argv: Sequence[str], check: program.Check) -> int:
     if not flags.dry_run:
       program.require(("sbatch", "srun"))
       _submit(flags, script)
+  except BrokenPipeError:  # for `launch.main`
+    raise
   except (ValueError, OSError, ImportError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -51,6 +51,8 @@ def run(
   except DivergedError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
+  except BrokenPipeError:  # for `launch.main`
+    raise
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     for line in arguments.run(arguments):
       print(line)
-  except BrokenPipeError:  # `| head` has read enough
-    return 0
+  except BrokenPipeError:  # for `main`
+    raise
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1

@@ -1,6 +1,9 @@
 """`prompt-tuning COMMAND ...`: find the command's module and run it."""
 
 import importlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -40,9 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the words after `prompt-tuning`; `sys.argv[1:]` by default.
 
   Returns:
-    The process's exit status.
+    The process's exit status; 141, as SIGPIPE leaves it, where nobody reads on
+    what is printed.
   """
-  args = list(sys.argv[1:] if argv is None else argv)
+  try:
+    try:
+      return _run(list(sys.argv[1:] if argv is None else argv))
+    finally:  # here, where it can be told whether somebody reads
+      sys.stdout.flush()
+  except BrokenPipeError:
+    if not _reader_left():
+      raise
+    # Python flushes once more at its end, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def _run(args: Sequence[str]) -> int:
   if not args or args[0] in ("-h", "--help"):
     print(usage())
     return 0 if args else 2
@@ -54,7 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     return 2
   module = importlib.import_module(f"prompt_tuning.launch.{COMMANDS[name][0]}")
-  return module.main(rest)
+  status: int = module.main(rest)
+  return status
+
+
+def _reader_left() -> bool:
+  """Say whether nobody reads standard output, as after `| head`."""
+  poll = select.poll()
+  poll.register(sys.stdout.fileno(), 0)
+  return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 if __name__ == "__main__":

@@ -35,8 +35,7 @@ from prompt_tuning.train.preemption import Preemption
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Metrics
 
-BUNDLES = "bundles"
-BEST = "best"
+BUNDLES, BEST = bundle.BUNDLES, bundle.BEST
 _COUNT, _WINDOW = "window_count", "window/"  # names among a bundle's arrays
 
 logger = logging.getLogger(__name__)

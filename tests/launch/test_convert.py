@@ -8,6 +8,7 @@ import pytest
 
 from prompt_tuning.checkpoints import hf, prompts, restore, sizes, t5x_writer
 from prompt_tuning.core import tree
+from prompt_tuning.jobs.convert_job import PROMPTS
 from prompt_tuning.launch import convert, diff, main
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
@@ -175,7 +176,7 @@ def test_paths_as_users_write_them(
   capsys.readouterr()
 
 
-@pytest.mark.parametrize("first", convert.PROMPTS)
+@pytest.mark.parametrize("first", PROMPTS)
 def test_prompts_there_and_back(tmp_path, first):
   second = {"npy": "peft", "peft": "npy"}[first]
   prompts.write_npy(tmp_path / "p.npy", VALUES)

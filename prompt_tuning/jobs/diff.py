@@ -1,0 +1,103 @@
+"""Two checkpoints, prompts, or results of tuning, compared array by array."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from prompt_tuning.checkpoints.errors import CheckpointError, DamagedLeafError
+from prompt_tuning.checkpoints.source import Leaf, all_damage
+from prompt_tuning.jobs import contents
+
+
+class Comparison(NamedTuple):
+  """How two sets of arrays differ.
+
+  Attributes:
+    differences: a line for each that differs.
+    equal: how many are equal bit for bit.
+  """
+
+  differences: tuple[str, ...]
+  equal: int
+
+
+def compare(a: str, b: str) -> Comparison:
+  """Compare what lies at two paths, whatever its kind and format.
+
+  Args:
+    a: see `contents.leaves`.
+    b: what to compare it with.
+
+  Returns:
+    The differences. A bundle, an export and the like are what they change in a
+    model, so that they can be held against each other and against prompts.
+
+  Raises:
+    CheckpointError: one of them cannot be read; of damage, all in one of them.
+    ValueError: see `contents.leaves`.
+  """
+  models = (contents.MODEL, contents.PROMPT)
+  tuned = any(contents.kind_of(path) not in models for path in (a, b))
+  sides = {path: contents.leaves(path, as_delta=tuned) for path in (a, b)}
+  try:
+    lines = tuple(differences(sides[a], sides[b]))
+  except DamagedLeafError as error:  # a leaf's damage seldom is alone
+    raise _all_damage(sides) from error
+  return Comparison(lines, len(sides[a].keys() | sides[b].keys()) - len(lines))
+
+
+def _all_damage(sides: Mapping[str, Mapping[str, Leaf]]) -> Exception:
+  """Tell all damage of both sides at once."""
+  errors = [
+    CheckpointError(path, damage)
+    for path, leaves in sides.items()
+    if (damage := all_damage(leaves))
+  ]
+  return (
+    errors[0] if len(errors) == 1 else ValueError("\n".join(map(str, errors)))
+  )
+
+
+def differences(a: Mapping[str, Leaf], b: Mapping[str, Leaf]) -> Iterator[str]:
+  """Compare two sets of leaves, reading one pair at a time.
+
+  Args:
+    a: path -> leaf.
+    b: path -> leaf.
+
+  Yields:
+    One line per leaf that differs, by path.
+
+  Raises:
+    CheckpointError: damaged bytes.
+  """
+  for path in sorted(a.keys() | b.keys()):
+    if path not in b:
+      yield f"- {path} {a[path]}"
+    elif path not in a:
+      yield f"+ {path} {b[path]}"
+    elif a[path].shape != b[path].shape:
+      yield f"! {path}: {a[path]} against {b[path]}"
+    elif difference := _values(a[path], b[path]):
+      yield f"! {path}: {difference}"
+
+
+def _values(a: Leaf, b: Leaf) -> str:
+  """Say how two leaves of one shape differ; empty where they do not."""
+  x, y = a.read(), b.read()
+  if x.dtype == y.dtype and x.tobytes() == y.tobytes():
+    return ""
+  types = "" if x.dtype == y.dtype else f"{x.dtype} against {y.dtype}, "
+  wide = np.promote_types(np.float32, np.result_type(x.dtype, y.dtype))
+  x, y = x.astype(wide), y.astype(wide)
+  # A NaN against a number differs; against a NaN of other bits, only in bits.
+  differing = (x != y) & ~(np.isnan(x) & np.isnan(y))
+  if not differing.any():
+    return f"{types}equal in value, not in bits"
+  with np.errstate(over="ignore"):
+    largest = np.max(np.abs(x[differing] - y[differing]))
+  return (
+    f"{types}{np.count_nonzero(differing):,} of {x.size:,} values, "
+    f"by at most {largest:.6g}"
+  )

@@ -1,0 +1,65 @@
+"""`prompt-tuning` itself: a reader that leaves, whatever the command."""
+
+import os
+import sys
+
+import pytest
+
+from prompt_tuning.launch import main
+
+TRAIN = (
+  "--gin_file=models/embedded_prompt.gin",
+  "--gin_file=prompts/from_class_labels.gin",
+  "--gin_file=runs/prompt_finetune.gin",
+  "--gin.MODEL_DIR='unused'",
+  "--gin.MIXTURE_OR_TASK_NAME='skill_first'",
+  "--gin.TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}",
+  "--gin.TRAIN_STEPS=9001",
+  "--dry_run",
+)
+POD = ("tpu_vm", "--name=n", "--zone=z", "--dry_run", "--", *TRAIN[:-1])
+
+
+@pytest.mark.parametrize(
+  "words",
+  [
+    ["--help"],
+    ["inspect", "embedded:ladder_1"],
+    ["inspect", "--help"],
+    ["data", "list"],
+    ["train", *TRAIN],
+    ["launch", *POD],
+  ],
+  ids=lambda words: " ".join(words[:2]),
+)
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_reader_that_leaves_ends_it_quietly(
+  words, buffered, monkeypatch, capfd
+):
+  """As in `prompt-tuning inspect X | head`."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  pipe = open(writer, "w", buffering=-1 if buffered else 1)  # noqa: SIM115
+  monkeypatch.setattr(sys, "stdout", pipe)
+  try:
+    status = main.main(words)
+  except SystemExit as error:  # argparse has written its help
+    status = error.code
+  monkeypatch.undo()
+  pipe.close()  # nothing is left that cannot be written
+  assert status in ((0, 141) if "--help" in words[1:] else (141,))
+  assert "Error" not in capfd.readouterr().err
+
+
+def test_other_pipes_are_no_reader(monkeypatch):
+  """A host that is gone is an error, not the end of `| head`."""
+
+  def fail(rest):
+    raise BrokenPipeError("a host is gone")
+
+  monkeypatch.setattr("prompt_tuning.launch.diff.main", fail)
+  reader, writer = os.pipe()
+  with open(reader), open(writer, "w") as pipe:
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with pytest.raises(BrokenPipeError, match="a host is gone"):
+      main.main(["diff"])
