@@ -37,10 +37,14 @@ from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
 from prompt_tuning.tuners import bank
+from prompt_tuning.tuners.adapters import AdapterTuning
+from prompt_tuning.tuners.deep_prompt import DeepPrompt
 from prompt_tuning.tuners.ia3 import IA3
 from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
+from prompt_tuning.tuners.norms import NormTuning
+from prompt_tuning.tuners.p_tuning import PTuning
 from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
 from prompt_tuning.tuners.prompt import Prompt
 
@@ -142,6 +146,50 @@ METHODS: dict[str, Row] = {
     ),
     lambda H, J, F, E, D: 2 * (2 * H + (H + 1) * 4 + (4 + 1) * D * 2 * J),
     drops=True,
+  ),
+  "norm tuning": Row(
+    NormTuning,
+    lambda H, J, F, E, D: (2 * E + 3 * D + 2) * H,
+    starts_frozen=True,
+  ),
+  "adapters": Row(
+    functools.partial(AdapterTuning, width=3, sites=("enc_mlp", "cross")),
+    lambda H, J, F, E, D: (2 * H * 3 + 3 + H) * (E + D),
+    starts_frozen=True,
+  ),
+  "parallel adapters with norms": Row(
+    functools.partial(
+      AdapterTuning,
+      width=2,
+      sites=("dec_self",),
+      parallel=True,
+      factor=4.0,
+      normed=True,
+      norms=True,
+    ),
+    lambda H, J, F, E, D: (
+      (2 * H * 2 + 2 + H + 2 * H) * D + (2 * E + 3 * D + 2) * H
+    ),
+  ),
+  "deep prompts": Row(
+    functools.partial(DeepPrompt, encoder_length=2, decoder_length=1),
+    lambda H, J, F, E, D: (2 * E + D) * H,
+  ),
+  "deep prompts that add": Row(
+    functools.partial(
+      DeepPrompt, encoder_length=0, decoder_length=2, replace=False
+    ),
+    lambda H, J, F, E, D: 2 * D * H,
+  ),
+  "P-tuning": Row(
+    functools.partial(PTuning, length=3, hidden=5, layers=2),
+    lambda H, J, F, E, D: (
+      3 * H + 2 * 4 * 5 * (H + 5 + 1 + 10 + 5 + 1) + 11 * 10 + 11 * H
+    ),
+  ),
+  "P-tuning by an MLP": Row(
+    functools.partial(PTuning, length=3, network="mlp", hidden=5),
+    lambda H, J, F, E, D: 3 * H + (H + 1) * 5 + 6 * 5 + 6 * H,
   ),
   "defined here": Row(
     functools.partial(Factors, drop=0.5),
@@ -344,11 +392,17 @@ def case(request, backbones):
 
 
 def assert_close(ours, theirs, tolerance):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, **tolerance["same"]),
-    ours,
-    theirs,
-  )
+  """Rounding errors of a sum are as large as its largest terms make them."""
+
+  def close(a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    if not np.issubdtype(b.dtype, np.floating):
+      np.testing.assert_array_equal(a, b)
+      return
+    largest = max(1.0, np.abs(b).max(initial=0))
+    np.testing.assert_allclose(a / largest, b / largest, **tolerance["same"])
+
+  jax.tree.map(close, ours, theirs)
 
 
 def assert_equal(ours, theirs):

@@ -1,0 +1,124 @@
+"""Deep prompts: virtual tokens with vectors of their own in every layer."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import meta
+
+from prompt_tuning.core.delta import Delta, Hidden
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.core.types import Array, Shape
+from prompt_tuning.tuners import controls
+from prompt_tuning.tuners.initializers import (
+  Initializer,
+  InitializerContext,
+  SampledVocabulary,
+)
+from prompt_tuning.tuners.method import Inputs, Method, Recipe
+
+AXES = ("layers", "prompt", "prompt_embed")
+
+
+class DeepPrompt(Method):
+  """A prompt in front of the text, and vectors at its positions in every layer.
+
+  Parameters: `encoder` and `decoder` [L, P, H], float32. The first layer's are
+  the virtual tokens; the others replace what the layer below gives there, or
+  are added to it.
+
+  Attributes:
+    shape: sizes of the model.
+    encoder_length: vectors in front of the encoder's text.
+    decoder_length: vectors in front of the decoder's start token.
+    replace: whether a layer's input is replaced, or added to.
+    prompt_init: first values of every layer that replaces, and of the virtual
+      tokens; what is added starts at zero.
+
+  Source: P-tuning v2 (Liu et al. 2022) calls replacing deep prompt tuning, and
+  its code has keys and values, which are `PrefixTuning`; replacing and adding
+  are the two of prompt-tuning's per-layer prompts, whose first layer's text
+  gives way to the prompt. Adding is Qin and Eisner's perturbation (2021).
+  """
+
+  title: ClassVar[str] = "deep prompts"
+  noun: ClassVar[str] = "prompts"
+  from_model: ClassVar[tuple[str, ...]] = ("shape",)
+  recipe: ClassVar[Recipe] = Recipe(
+    learning_rate=0.3,
+    settings={"multiply_by_parameter_scale": False, "weight_decay": 1e-5},
+  )
+
+  shape: ModelShape = ModelShape()
+  encoder_length: int = 10
+  decoder_length: int = 0
+  replace: bool = True
+  prompt_init: Initializer = SampledVocabulary()
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    lengths = (self.encoder_length, self.decoder_length)
+    if any(type(n) is not int or n < 0 for n in lengths) or not any(lengths):
+      raise ValueError(
+        "DEEP_PROMPT_LENGTH and DEEP_DECODER_LENGTH must be numbers of "
+        f"vectors, not both 0; got {lengths[0]!r} and {lengths[1]!r}."
+      )
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Return virtual tokens and what layers do at them, see `Method`."""
+    virtual, hidden = [], {}
+    for stack, first, length in self._stacks():
+      size = (self.shape.num_layers(stack), length, self.shape.emb_dim)
+      boxed = nn.with_logical_partitioning(self._initial, AXES)
+      made = meta.unbox(self.param(stack, boxed, size, inputs.context))
+      virtual.append(made[0])
+      # The layers' own begin behind the first layer, at this stack's tokens.
+      values = jnp.pad(made[1:], ((1, 0), (first, 0), (0, 0)))
+      replace = jnp.zeros(values.shape[:2], bool)
+      if self.replace:
+        replace = replace.at[1:, first:].set(True)
+      hidden[stack] = Hidden(values, replace)
+    return Delta(virtual=jnp.concatenate(virtual), hidden=hidden)
+
+  @property
+  def placement(self) -> Placement:
+    """In front of each stack's text."""
+    places = {s: tuple(range(a, a + n)) for s, a, n in self._stacks()}
+    return Placement(
+      encoder_prefix=places.get("encoder", ()),
+      decoder_prefix=places.get("decoder", ()),
+    )
+
+  @nn.nowrap
+  def control(self, delta: Delta, key: Array) -> Delta:
+    """Draw vectors of the same norms in every layer."""
+    return controls.of_same_norms(delta, key)
+
+  @nn.nowrap
+  def _stacks(self) -> Iterator[tuple[str, int, int]]:
+    """Yield stacks with a prompt: its first virtual token, and its length."""
+    lengths = {"encoder": self.encoder_length, "decoder": self.decoder_length}
+    first = 0
+    for stack, length in lengths.items():
+      if length:
+        yield stack, first, length
+      first += length
+
+  @nn.nowrap
+  def _initial(
+    self, key: Array, size: Shape, context: InitializerContext
+  ) -> Array:
+    if not self.is_initializing():  # flax asks for the shape only
+      return jnp.zeros(size, jnp.float32)
+    layers, *one = size
+    drawn = layers if self.replace else 1
+    values = [
+      self.prompt_init(own, tuple(one), jnp.float32, context)
+      for own in jax.random.split(key, drawn)
+    ]
+    rest = jnp.zeros((layers - drawn, *one), jnp.float32)
+    return jnp.concatenate([jnp.stack(values), rest])

@@ -1,0 +1,116 @@
+"""P-tuning (Liu et al. 2021): a prompt made by an LSTM, or an MLP."""
+
+from typing import ClassVar, cast
+
+import numpy as np
+from flax import linen as nn
+from flax.core import meta
+
+from prompt_tuning.core.adapter import Adapter
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import Array
+from prompt_tuning.tuners import controls, settings
+from prompt_tuning.tuners.method import Inputs, Method, Recipe
+from prompt_tuning.tuners.prompt import PROMPT_AXES
+
+REPARAMETERISATIONS = ("lstm", "mlp")
+# How torch begins a Linear, but for its biases.
+_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class PTuning(Method):
+  """A prompt that a small network makes of P embeddings while it trains.
+
+  A delta, and so an export, has nothing of the network. Parameters, float32:
+  `embedding` [P, H]; with `lstm`, `lstm_<i>`, each forwards and backwards M
+  wide, and `dense_0` (2M to 2M), ReLU, `dense_1` (to H); with `mlp`, `dense_0`
+  (H to M), ReLU, `dense_1` (M to M), ReLU, `dense_2` (to H).
+
+  Attributes:
+    emb_dim: features of a token embedding (H).
+    length: P.
+    network: `lstm`, so that tokens depend on each other, or `mlp`, so that
+      each is made alone.
+    hidden: M.
+    layers: of the LSTM.
+
+  Source: Liu et al. 2021, section 3.2 and its code, which has two layers of
+  H / 2 for LAMA; PEFT's `PromptEncoder` for the MLP and the order of ReLUs.
+  Here the prompt stands in front of the text. Deviation: the LSTM's kernels
+  start as flax's do, and it has one bias where torch adds two.
+  """
+
+  title: ClassVar[str] = "P-tuning"
+  noun: ClassVar[str] = "prompt"
+  recipe: ClassVar[Recipe] = Recipe(
+    learning_rate=1e-3, optimizer="adamw", settings={"weight_decay": 0.0}
+  )
+
+  emb_dim: int = 0
+  length: int = 10
+  network: str = "lstm"
+  hidden: int = 256
+  layers: int = 2
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    settings.positive_integer("P_TUNING_LENGTH", self.length)
+    settings.positive_integer("P_TUNING_HIDDEN", self.hidden)
+    settings.positive_integer("P_TUNING_LAYERS", self.layers)
+    settings.among("P_TUNING_NETWORK", [self.network], REPARAMETERISATIONS)
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Return the prompt as virtual tokens, see `Method`."""
+    del inputs
+    boxed = nn.with_logical_partitioning(
+      nn.initializers.normal(1.0), PROMPT_AXES
+    )
+    size = (self.length, self.emb_dim)
+    x: Array = meta.unbox(self.param("embedding", boxed, size))
+    widths = [self.hidden] * 2
+    if self.network == "lstm":
+      for i in range(self.layers):
+        x = cast(Array, _both_ways(self.hidden, f"lstm_{i}")(x))
+      widths = [2 * self.hidden]
+    for i, width in enumerate((*widths, self.emb_dim)):
+      x = nn.relu(x) if i else x
+      x = nn.Dense(width, kernel_init=_LINEAR, name=f"dense_{i}")(x)
+    return Delta(virtual=x)
+
+  @property
+  def placement(self) -> Placement:
+    """In front of the text."""
+    return Placement(encoder_prefix=tuple(range(self.length)))
+
+  @nn.nowrap
+  def control(self, delta: Delta, key: Array) -> Delta:
+    """Draw vectors of random direction and the same norms."""
+    return controls.of_same_norms(delta, key)
+
+  @nn.nowrap
+  def to_peft(self, delta: Delta) -> Adapter:
+    """Write PEFT's P_TUNING, see `Method`; it has the vectors alone, too."""
+    assert delta.virtual is not None
+    values = np.asarray(delta.virtual[0], np.float32)
+    config = {
+      "encoder_dropout": 0.0,
+      "encoder_hidden_size": self.hidden,
+      "encoder_num_layers": self.layers,
+      "encoder_reparameterization_type": self.network.upper(),
+      "num_transformer_submodules": 1,
+      "num_virtual_tokens": len(values),
+      "peft_type": "P_TUNING",
+      "token_dim": values.shape[1],
+    }
+    return Adapter(config, {"prompt_embeddings": values})
+
+
+def _both_ways(width: int, name: str) -> nn.Bidirectional:
+  """Make one layer of an LSTM that reads [P, features] in both directions."""
+
+  def one_way() -> nn.RNN:
+    return nn.RNN(nn.OptimizedLSTMCell(width, parent=None), parent=None)
+
+  return nn.Bidirectional(one_way(), one_way(), name=name)
