@@ -8,7 +8,7 @@ safetensors format.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_dtypes  # noqa: F401  NumPy learns bfloat16 from it, safetensors too
@@ -116,6 +116,9 @@ def open_hf(path: str) -> Checkpoint:
   tensors = _tensors(path)
   unknown = hf_names.unknown(tensors)
   wrong = hf_config.mismatches(config)
+  other = _other_kind(tensors)
+  if other is not None:
+    raise CheckpointError(path, [*wrong, other])
   if len(unknown) == len(tensors):
     # Another kind of model. A few unknown tensors are kept under their names,
     # so that `restore` lists them with all else that does not fit.
@@ -130,6 +133,27 @@ def open_hf(path: str) -> Checkpoint:
   return Checkpoint(
     path, "hf", params, config=config, notes=notes, broken=tuple(broken)
   )
+
+
+def _other_kind(names: Collection[str]) -> Mismatch | None:
+  """Name what a whole set of tensors is, where that says more than a list."""
+  prefix = hf_names.wrapper(names)
+  if prefix:
+    hint = (
+      "A wrapper was saved, not the model. Take the prefix away: python -c "
+      f"\"import ml_dtypes, safetensors.numpy as s; f = '{WEIGHTS}'; "
+      f"s.save_file({{k.removeprefix('{prefix}'): v for k, v in "
+      "s.load_file(f).items()}, f, metadata={'format': 'pt'})\""
+    )
+    expected, found = f"names such as {hf_names.HF_EMBEDDING}", f"{prefix!r}"
+    return Mismatch("names of tensors", expected, f"{found} before them", hint)
+  stacks = {name.split(".")[0] for name in names}
+  if "encoder" in stacks and not stacks & {"decoder", hf_names.HF_HEAD[:7]}:
+    hint = "A T5EncoderModel answers nothing: take the whole model."
+    return Mismatch(
+      "decoder.*", "an encoder and a decoder", "an encoder alone", hint
+    )
+  return None
 
 
 def is_hf(folder: str) -> bool:
@@ -233,7 +257,11 @@ def _renamed(
     params[hf_names.EMBEDDING] = table
   if not hf_config.has_tied_head(config) and head is None:
     if config.get("tie_word_embeddings", True) is False:
-      hint = f"{hf_config.FILE} says that the head is not tied to the table."
+      hint = (
+        f"{hf_config.FILE} says that the head is not tied to the table "
+        f"(tie_word_embeddings is false), so {hf_names.HF_HEAD} must be there: "
+        "take a complete copy of the model."
+      )
       expected = str(table or "the head")
       broken.append(missing(hf_names.HEAD, expected, hint))
     elif table is not None:

@@ -16,6 +16,7 @@ _MODEL_TYPES = ("t5", "mt5")
 _NORM_EPSILON = 1e-6
 _ACTIVATIONS = {  # feed_forward_proj -> T5Config.mlp_activations
   "relu": ("relu",),
+  "gated-gelu_new": ("gelu", "linear"),  # what the next one means, spelt out
   "gated-gelu": ("gelu", "linear"),
   "gated-silu": ("silu", "linear"),
   "gated-relu": ("relu", "linear"),

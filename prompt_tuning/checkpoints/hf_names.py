@@ -1,7 +1,7 @@
 """One table between Hugging Face's names for a T5's tensors and T5X's."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 EMBEDDING = "token_embedder/embedding"
@@ -14,6 +14,9 @@ HF_EMBEDDING_ALIASES = (
   "encoder.embed_tokens.weight",
   "decoder.embed_tokens.weight",
 )
+
+# A tensor that every T5 has, however it is wrapped.
+_ANY_T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 # Written by early versions and ignored by every reader: cross-attention has no
 # relative positions.
@@ -117,6 +120,21 @@ def _renamed(
   if row is None:
     return None
   return getattr(row, side).format(layer.group()), row.transposed
+
+
+def wrapper(names: Collection[str]) -> str:
+  """Find what a wrapper, such as torch's DataParallel, put before names.
+
+  Args:
+    names: of all tensors.
+
+  Returns:
+    `module.`, `model.` or the like; empty where most names have no such.
+  """
+  prefixes = {n.removesuffix(_ANY_T5) for n in names if n.endswith(_ANY_T5)}
+  prefix = prefixes.pop() if len(prefixes) == 1 else ""
+  wrapped = [n for n in names if n.startswith(prefix)] if prefix else []
+  return prefix if 2 * len(wrapped) > len(names) else ""
 
 
 def unknown(names: Iterable[str]) -> list[str]:

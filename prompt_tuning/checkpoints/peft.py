@@ -14,7 +14,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints import hf, json_files, paths, peft_names
+from prompt_tuning.checkpoints import (
+  foreign,
+  hf,
+  json_files,
+  paths,
+  peft_names,
+)
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -33,6 +39,7 @@ from prompt_tuning.tuners.method import Method
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"  # what PEFT wrote by default before 0.7
 _TASKS = ("SEQ_2_SEQ_LM", None)
 _VERSION = "0.21.2"
 # Of what is read; a method says more of its own settings.
@@ -89,6 +96,7 @@ def read_adapter(
   """
   path = os.fspath(path)
   config = _read_config(path)
+  _refuse_pickle(path)
   arrays: dict[str, np.ndarray] = {}
   kernels: dict[tuple[str, int, str], np.ndarray] = {}
   wrong = []
@@ -110,6 +118,14 @@ def read_adapter(
   if wrong:
     raise CheckpointError(path, wrong)
   return Adapter(config, arrays, kernels)
+
+
+def _refuse_pickle(path: str) -> None:
+  """Say how the file of an older PEFT becomes one that is read."""
+  file = os.path.join(path, PICKLE)
+  if os.path.isfile(file) and not os.path.exists(os.path.join(path, WEIGHTS)):
+    found = f"{PICKLE}, a pickle, which is never opened"
+    raise unreadable(path, WEIGHTS, found, foreign.pickle_advice(file))
 
 
 def _read_config(path: str) -> dict[str, Any]:

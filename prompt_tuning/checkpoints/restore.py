@@ -6,11 +6,12 @@ params = restore.restore(path, abstract_params(config))
 """
 
 import os
-import re
 from collections.abc import Sequence
 
 from prompt_tuning.checkpoints import (
+  foreign,
   hf,
+  hf_config,
   loading,
   orbax,
   peft,
@@ -28,11 +29,11 @@ from prompt_tuning.checkpoints.source import ArrayLeaf, Checkpoint, Leaf
 from prompt_tuning.core import embedded, tree
 from prompt_tuning.core.types import Params
 
+_PROMPT = "a prompt: a NumPy file, a PEFT adapter, a checkpoint that has one"
 _EXPECTED = (
   "a checkpoint: T5X's folder `checkpoint_<step>` (native or Orbax), or a "
   "folder with model.safetensors and config.json"
 )
-_STEP_FOLDER = re.compile(r"checkpoint_\d+")
 
 
 def open_checkpoint(
@@ -82,9 +83,18 @@ def _local(path: str | os.PathLike[str]) -> str:
 
 
 def _open_file(path: str) -> Checkpoint:
-  if path.endswith(".safetensors"):
+  is_hf = os.path.isfile(os.path.join(os.path.dirname(path), hf_config.FILE))
+  if path.endswith(".safetensors") and is_hf:
     return hf.open_hf(path)
+  _refuse_foreign(path, _EXPECTED)
   return t5x.open_t5x(path)
+
+
+def _refuse_foreign(path: str, expected: str) -> None:
+  """Say what a file is, where it is of a format that is known and not read."""
+  kind = foreign.of_file(path)
+  if kind is not None:
+    raise unreadable(path, expected, kind.name, kind.advice)
 
 
 def _open_folder(path: str) -> Checkpoint:
@@ -96,14 +106,31 @@ def _open_folder(path: str) -> Checkpoint:
     return t5x.open_t5x(path)
   if hf.INDEX in names or hf.WEIGHTS in names:
     return hf.open_hf(path)
-  steps = sorted(filter(_STEP_FOLDER.fullmatch, names))
-  hint = f"Name one of them: {', '.join(steps)}." if steps else ""
-  found = "a folder of checkpoints" if steps else f"{sorted(names)[:8]}"
-  if any(pickle in names for pickle in hf.PICKLES):
-    hint = "A .bin file is a pickle and never opened; save it as safetensors."
+  raise _no_checkpoint(path, names)
+
+
+def _no_checkpoint(path: str, names: Sequence[str]) -> CheckpointError:
+  """Say what a folder has instead of a checkpoint's files."""
+  pickles = sorted(n for n in names if n.endswith(foreign.PICKLES))
   if peft.CONFIG in names:
-    hint = "This is a PEFT adapter, not a model."
-  raise unreadable(path, _EXPECTED, found, hint)
+    kind = "a PEFT adapter, which is no model"
+    return unreadable(path, _EXPECTED, kind, "Name the model it belongs to.")
+  if hf.PICKLES[1] in names:
+    hint = (
+      "They are pickles, never opened here. Where transformers is installed: "
+      "T5ForConditionalGeneration.from_pretrained(FOLDER).save_pretrained("
+      "ANOTHER_FOLDER)."
+    )
+    return unreadable(path, _EXPECTED, "a model in several .bin files", hint)
+  if pickles:
+    hint = foreign.pickle_advice(os.path.join(path, pickles[0]))
+    found = f"{', '.join(pickles[:8])}: pickles, which are never opened"
+    return unreadable(path, _EXPECTED, found, hint)
+  inside = foreign.contents(path)
+  if inside:
+    hint = f"Name one of these: {foreign.spelled(inside)}."
+    return unreadable(path, _EXPECTED, "a folder of others", hint)
+  return unreadable(path, _EXPECTED, f"{sorted(names)[:8] or 'nothing in it'}")
 
 
 def restore(
@@ -203,16 +230,18 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
     CheckpointError: there is none, more than one, or a damaged one.
   """
   name = _local(path)
-  with parsing(name, "a prompt: a NumPy file, a PEFT adapter, a checkpoint"):
+  with parsing(name, _PROMPT):
     if os.path.isfile(os.path.join(name, peft.CONFIG)):
       return peft.read_vectors(name)
     if prompts.is_npy(name) or name.endswith(".npy"):
       return prompts.read_npy(name)
+    if os.path.isfile(name):
+      _refuse_foreign(name, _PROMPT)
     arrays = npy_files(name)
     if len(arrays) == 1:
       return prompts.read_npy(arrays[0])
     if arrays:
-      found = f"{len(arrays)}: {[os.path.basename(a) for a in arrays]}"
+      found = f"{len(arrays)}: {[os.path.basename(a) for a in arrays[:12]]}"
       raise unreadable(name, "one prompt", found, "Name one of the files.")
     return prompts.from_checkpoint(open_checkpoint(name))
 

@@ -289,7 +289,7 @@ def test_an_early_versions_unused_tensor_is_noted(folder, flat):
 
 def test_a_pickle_is_never_opened(folder):
   (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-  with pytest.raises(CheckpointError, match="pickle and never opened"):
+  with pytest.raises(CheckpointError, match="pickles, which are never opened"):
     restore.open_checkpoint(folder)
 
 

@@ -110,7 +110,7 @@ def test_refused_tensors(folder):
 def test_a_pickled_adapter_is_never_opened(folder):
   file = folder / "adapter_model.safetensors"
   file.rename(folder / "adapter_model.bin")
-  with pytest.raises(CheckpointError, match="a safetensors file"):
+  with pytest.raises(CheckpointError, match="a pickle, which is never opened"):
     restore.open_prompt(folder)
 
 

@@ -178,7 +178,7 @@ def test_paths_that_are_no_checkpoint(tmp_path, tools, path):
   name = path if "://" in path else str(tmp_path / path)
   messages = {
     "gs://bucket/checkpoint_1": "Copy the folder here first",
-    "steps": "Name one of them: checkpoint_40, checkpoint_5",
+    "steps": r"Name one of these: checkpoint_5 \(a checkpoint\), checkpoint_40",
     "nowhere": "found nothing",
   }
   with pytest.raises(CheckpointError, match=messages.get(path, "expected a")):

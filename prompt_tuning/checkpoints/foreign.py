@@ -1,0 +1,234 @@
+"""What a file or a folder is that no reader takes, and what to do about it.
+
+Nothing here is opened further than its first bytes and its list of names; a
+pickle is never loaded.
+"""
+
+import os
+import pathlib
+import re
+import zipfile
+from typing import NamedTuple
+
+from prompt_tuning.core import files
+
+# Endings of what `torch.save` writes.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_STEP = re.compile(r"checkpoint_\d+")
+_SHOWN = 12  # names that a message lists
+_TO_SAFETENSORS = (
+  "Convert it where torch is installed; weights_only runs no code that is in "
+  'the file: python -c "import torch, safetensors.torch as s; d = torch.load('
+  "'{source}', map_location='cpu', weights_only=True); s.save_file({{k: "
+  "v.clone().contiguous() for k, v in d.items()}}, '{target}', "
+  "metadata={{'format': 'pt'}})\""
+)
+_TO_NUMPY = (
+  "Convert it where torch is installed; weights_only runs no code that is in "
+  'the file: python -c "import torch, numpy; d = torch.load('
+  "'{source}', map_location='cpu', weights_only=True); numpy.save("
+  "'prompt.npy', d.float().numpy())\", with d['NAME'] where it holds several "
+  "arrays."
+)
+_ADAPTER = "adapter_config.json"
+
+
+class Kind(NamedTuple):
+  """What something is.
+
+  Attributes:
+    name: for the message.
+    advice: what to do.
+  """
+
+  name: str
+  advice: str
+
+
+def of_file(path: str) -> Kind | None:
+  """Recognise a file of another format by how it begins.
+
+  Args:
+    path: a file that may be none of ours.
+
+  Returns:
+    What it is; None where that is not known.
+  """
+  name = os.path.basename(path)
+  with files.open_file(path) as file:
+    start = file.read(512)
+    size = os.fstat(file.fileno()).st_size
+  if not start:
+    return Kind("an empty file", "Copy it again.")
+  if start.startswith(b"PK\x03\x04"):
+    return _zip(path)
+  if start[:1] == b"\x80" and 2 <= start[1] <= 5 and name.endswith(PICKLES):
+    return _pickle(path)
+  if _is_safetensors(start, size):
+    return Kind("a safetensors file", _beside(path))
+  if start.startswith(b"version https://git-lfs"):
+    advice = "It stands for the real file: run `git lfs pull` where it is from."
+    return Kind("a Git LFS pointer", advice)
+  for magic, kind in _MAGIC.items():
+    if start.startswith(magic):
+      return kind
+  text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+  if text[:1] in (b"{", b"["):
+    return Kind("JSON", _OF_JSON.format(source=name))
+  if text[:1] == b"<":
+    advice = "A download gave a page instead of the file: fetch it again."
+    return Kind("a web page", advice)
+  return None
+
+
+_MAGIC = {
+  b"\x93NUMPY": Kind("a NumPy file", "It is a prompt, and no model."),
+  b"\x1f\x8b": Kind("a gzip file", "Unpack it first."),
+  b"\xfd7zXZ": Kind("an xz file", "Unpack it first."),
+  b"\x89HDF": Kind(
+    "an HDF5 file, as Keras writes it",
+    "Save the model with transformers as safetensors.",
+  ),
+  b"GGUF": Kind("a GGUF file", "Take the checkpoint that it was made from."),
+}
+_OF_JSON = (
+  'If it holds a prompt as a list of vectors: python -c "import json, numpy, '
+  "pathlib; numpy.save('prompt.npy', numpy.asarray(json.loads(pathlib.Path("
+  "'{source}').read_text()), 'float32'))\""
+)
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+  header = int.from_bytes(start[:8], "little")
+  return start[8:9] == b"{" and 2 <= header <= size - 8
+
+
+def _zip(path: str) -> Kind:
+  """Tell torch's zip files, NumPy's and others apart by their names."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      names = archive.namelist()[:1_000]
+  except (OSError, ValueError, zipfile.BadZipFile):
+    return Kind("a damaged zip file", "Copy it again.")
+  if any(name.endswith("data.pkl") for name in names):
+    return _pickle(path)
+  arrays = [n.removesuffix(".npy") for n in names if n.endswith(".npy")]
+  if arrays:
+    listed = ", ".join(arrays[:_SHOWN])
+    advice = (
+      "Save the prompt alone: python -c \"import numpy; numpy.save('prompt.npy'"
+      f", numpy.load('{os.path.basename(path)}')['{arrays[0]}'])\""
+    )
+    return Kind(f"a NumPy archive (.npz) of {listed}", advice)
+  return Kind("a zip file", "Unpack it first.")
+
+
+def _pickle(path: str) -> Kind:
+  """Say how what torch saved becomes what can be read without running code."""
+  return Kind(
+    "a pickle of torch.save, which can run code and is never opened",
+    pickle_advice(path),
+  )
+
+
+def pickle_advice(path: str) -> str:
+  """Say how to convert a pickle.
+
+  Args:
+    path: of the file; what it is for is told from its name and its folder.
+  """
+  source = os.path.basename(path)
+  stem = os.path.splitext(source)[0]
+  beside = os.path.join(os.path.dirname(path), _ADAPTER)
+  if source == "adapter_model.bin" or os.path.isfile(beside):
+    target = "adapter_model.safetensors"
+  elif stem.startswith("pytorch_model"):
+    target = stem.replace("pytorch_model", "model") + ".safetensors"
+  else:
+    return _TO_NUMPY.format(source=source)
+  return _TO_SAFETENSORS.format(source=source, target=target)
+
+
+def _beside(path: str) -> str:
+  """Say what has to be named, or made, of a file of tensors."""
+  folder = os.path.dirname(path)
+  for name, what in _MANIFESTS.items():
+    if os.path.isfile(os.path.join(folder, name)):
+      return f"It is part of {what}: name its folder, {folder}."
+  return (
+    "An adapter has adapter_config.json beside it, a model config.json: name "
+    'the folder that has both. One array alone: python -c "import numpy, '
+    "safetensors.numpy as s; d = s.load_file("
+    f"'{os.path.basename(path)}'); print(list(d)); numpy.save('prompt.npy', "
+    "d['NAME'])\""
+  )
+
+
+_MANIFESTS = {
+  "adapter_config.json": "a PEFT adapter",
+  "manifest.json": "a bundle",
+  "delta.json": "an export",
+  "config.json": "a Hugging Face model",
+}
+
+
+def contents(folder: str) -> list[str]:
+  """List what a folder holds that could be named instead.
+
+  Args:
+    folder: that is itself none of it.
+
+  Returns:
+    `<name> (<what it is>)`, those with numbers in their order.
+  """
+  named = []
+  for entry in sorted(os.scandir(folder), key=_by_number):
+    kind = _kind_of_entry(pathlib.Path(entry.path))
+    if kind:
+      named.append(f"{entry.name} ({kind})")
+  return named
+
+
+def spelled(named: list[str]) -> str:
+  """Put what `contents` lists on one line, the last ones if there are many."""
+  more = len(named) - _SHOWN
+  start = f"{more} more, " if more > 0 else ""
+  return start + ", ".join(named[-_SHOWN:])
+
+
+def _by_number(entry: os.DirEntry[str]) -> tuple[str, int, str]:
+  digits = len(entry.name) - len(entry.name.rstrip("0123456789"))
+  if not 0 < digits < 20:
+    return entry.name, 0, entry.name
+  return entry.name[:-digits], int(entry.name[-digits:]), entry.name
+
+
+def _kind_of_entry(path: pathlib.Path) -> str:
+  """Say what an entry of a folder is, by the files that such a thing has."""
+  if path.is_file():
+    with files.open_file(path) as file:
+      return "a prompt" if file.read(6) == b"\x93NUMPY" else ""
+  if not path.is_dir() or ".orbax-checkpoint-tmp" in path.name:
+    return ""
+  for name, kind in _SIGNS.items():
+    if (path / name).exists():
+      return kind
+  return "a checkpoint" if _STEP.fullmatch(path.name) else ""
+
+
+# What a folder has -> what it is.
+_SIGNS = {
+  "adapter_config.json": "a PEFT adapter",
+  "delta.json": "an export",
+  "delta/delta.json": "an export",
+  "manifest.json": "a bundle",
+  "bundles": "a run",
+  "state/_METADATA": "an Orbax checkpoint",
+  "state/checkpoint": "an Orbax checkpoint",
+  "default/_METADATA": "an Orbax checkpoint",
+  "_METADATA": "an Orbax checkpoint",
+  "checkpoint": "a T5X checkpoint",
+  "model.safetensors": "a Hugging Face model",
+  "model.safetensors.index.json": "a Hugging Face model",
+  "encoder.prompt.prompt.prompt": "a prompt",
+}
