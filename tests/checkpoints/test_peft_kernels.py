@@ -193,7 +193,7 @@ def test_layers_without_arrays_are_left_as_they_are(folder):
 def test_where_vectors_are_wanted_it_is_refused(folder):
   with pytest.raises(CheckpointError, match="vectors before the text; found a"):
     restore.open_prompt(folder)
-  with pytest.raises(CheckpointError, match="a PEFT adapter, which is no model"):
+  with pytest.raises(CheckpointError, match="a PEFT adapter, which is"):
     restore.open_checkpoint(folder)
 
 
