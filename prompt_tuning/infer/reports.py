@@ -49,20 +49,22 @@ def write(
 def _replace_step(path: pathlib.Path, step: int, line: str) -> None:
   lines = []
   if path.is_file():
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    lines = text.removesuffix("\n").split("\n")
   same = [i for i, old in enumerate(lines) if _step_of(old) == step]
   if same:
     lines[same[0]] = line
   else:
     lines.append(line)
-  files.write_text(path, "".join(f"{line}\n" for line in lines))
+  text = "".join(f"{line}\n" for line in lines)
+  files.write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def _step_of(line: str) -> Any:
   """Read a line's step; None for a line that somebody else wrote."""
   try:
     return json.loads(line)["step"]
-  except (ValueError, LookupError, TypeError):
+  except (ValueError, LookupError, TypeError, RecursionError):
     return None
 
 

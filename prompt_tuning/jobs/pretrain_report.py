@@ -74,14 +74,15 @@ def describe(
     JSON values. `held_out` is, per corpus, (step, loss per target token) of
     every evaluation; `seconds` and what follows from it count training steps
     only, in all processes that the stage took. Steps that a process was killed
-    before logging are taken to have been as fast as the others.
+    before logging are taken to have been as fast as the others; where the log
+    was lost, all of these are 0.
   """
   lines = logs.read(job.folder(stage))
   encoder, decoder = result.tokens
   timed = [(e[_SECONDS], e[_SPEED]) for e in lines if _SECONDS in e]
   logged = sum(seconds for seconds, _ in timed)
   share_logged = sum(s * v for s, v in timed) / (encoder + decoder)
-  seconds = logged / share_logged
+  seconds = _ratio(logged, share_logged)
   flops = cost.flops_per_token(job.model)
   counts = cost.count_parameters(job.model)
   return {
@@ -91,8 +92,10 @@ def describe(
     "encoder_tokens": encoder,
     "decoder_tokens": decoder,
     "seconds": seconds,
-    "tokens_per_second": (encoder + decoder) / seconds,
-    "flops_per_second": (encoder * flops[0] + decoder * flops[1]) / seconds,
+    "tokens_per_second": _ratio(encoder + decoder, seconds),
+    "flops_per_second": _ratio(
+      encoder * flops[0] + decoder * flops[1], seconds
+    ),
     "held_out": _held_out(lines),
     "sentinel_share": share,
     "parameters": sum(counts.values()),
@@ -100,6 +103,10 @@ def describe(
     "hardware": _hardware(),
     "run": settings(job, stage),
   }
+
+
+def _ratio(amount: float, by: float) -> float:
+  return amount / by if by else 0.0
 
 
 def settings(job: PretrainJob, stage: Stage) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """Metrics on disk: one JSONL file, and TensorBoard under T5X's tag names."""
 
 import json
+import logging
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prompt_tuning.core import files
 from prompt_tuning.core.types import PyTree
 
 FILE = "metrics.jsonl"
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -46,15 +49,10 @@ class MetricsLog:
     """Drop the lines of steps that a resumed run will do again."""
     if not self._path.exists():
       return
-    lines = []
-    for line in self._path.read_text(encoding="utf-8").splitlines():
-      try:
-        entry = json.loads(line)
-      except ValueError:
-        continue  # the last line of a killed process
-      if entry["step"] <= step:
-        lines.append(line)
-    files.write_text(self._path, "".join(f"{line}\n" for line in lines))
+    lines = [
+      line for line, entry in _entries(self._path) if entry["step"] <= step
+    ]
+    files.write_bytes(self._path, b"".join(line + b"\n" for line in lines))
 
   def write(
     self, step: int, run: int, metrics: Mapping[str, float], prefix: str
@@ -84,7 +82,38 @@ class MetricsLog:
 def read(folder: str | os.PathLike[str]) -> list[dict[str, PyTree]]:
   """Read the lines that `MetricsLog` wrote, in order."""
   path = pathlib.Path(folder) / FILE
-  if not path.exists():
-    return []
-  lines = path.read_text(encoding="utf-8").splitlines()
-  return [json.loads(line) for line in lines if line.endswith("}")]
+  return [entry for _, entry in _entries(path)] if path.exists() else []
+
+
+def _entries(path: pathlib.Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+  """Read lines, each with its values; pass over what is none of a log.
+
+  Such as the last line of a killed process. Nobody trains with what a log says,
+  so nothing in it stops a training.
+  """
+  passed_over = []
+  for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    try:
+      entry = json.loads(line)
+    except (ValueError, RecursionError):
+      entry = None
+    if _is_entry(entry):
+      yield line, entry
+    elif line:
+      passed_over.append(number)
+  if passed_over:
+    logger.warning(
+      "%s: %d lines are none of a log and were passed over, the first is %d.",
+      *(path, len(passed_over), passed_over[0]),
+    )
+
+
+def _is_entry(value: Any) -> bool:
+  """Whether a value is what `write` writes: a step, a run, numbers."""
+  if not isinstance(value, dict):
+    return False
+  whole = (value.get("step"), value.get("run"))
+  numbers = (v for v in value.values() if v is not None)
+  return all(type(v) is int for v in whole) and all(
+    type(v) in (int, float) for v in numbers
+  )

@@ -70,3 +70,12 @@ def test_lines_of_others_are_kept(foreign, tmp_path):
   path.write_text(foreign + "\n")
   reports.write(tmp_path, 1, result(5.0))
   assert path.read_text() == foreign + '\n{"step": 1, "accuracy": 5.0}\n'
+
+
+def test_lines_of_somebody_else_stay(tmp_path):
+  path = tmp_path / "invented-metrics.jsonl"
+  path.write_bytes(b"caf\xe9\n[" + 5_000 * b"[" + b"\n")
+  reports.write(tmp_path, 10, result(1.0))
+  lines = path.read_bytes().split(b"\n")
+  assert lines[0] == b"caf\xe9"
+  assert json.loads(lines[2]) == {"step": 10, "accuracy": 1.0}

@@ -459,7 +459,10 @@ ADAPTATION = "--gin.lm_adaptation/pretraining.Stage"
   [
     (["empty.txt", b""], "empty.txt: the corpus is empty"),
     (["zeros.txt", b"some text\n\n\0\0\0"], "zeros.txt:3: a zero byte"),
-    (["latin.txt", b"caf\xe9"], "latin.txt:1: not UTF-8 at byte 3"),
+    (
+      ["latin.txt", b"caf\xe9"],
+      "latin.txt:1: not UTF-8: byte 0xe9 at position 3",
+    ),
     (["few.txt", b"the cat sees the dog ."], "shorter than a batch of 4 rows"),
     (["wrong.csv", b"text"], "wrong.csv: expected a corpus ending in .txt"),
     (

@@ -520,7 +520,13 @@ def test_the_log_repeats_no_step(bank, counted_batches, tmp_path):
   train(bank, tmp_path, counted_batches(SEEDS), num_steps=8, start_step=100)
   path = tmp_path / logs.FILE
   with path.open("a") as file:
-    file.write('{"step": 111, "run": 0, "train/loss": 1.0}\n{"step": 1')
+    file.write('{"step": 111, "run": 0, "train/loss": 1.0}\n')
+  # A log stops no training, whatever somebody wrote into it.
+  with path.open("ab") as file:
+    for line in (b"\xff\xfe", b"text", b"[1]", b'{"run": 0}', b'{"step": 1.5}'):
+      file.write(line + b"\n")
+    file.write(b'{"step": 7, "run": 0, "train/loss": "low"}\n{"step": 1')
+  assert all("train/loss" in line for line in logs.read(tmp_path)[:6])
   train(bank, tmp_path, counted_batches(SEEDS), scores_from, start_step=100)
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   seen = [(x["step"], x["run"]) for x in lines if "train/loss" in x]
