@@ -6,6 +6,7 @@ it.
 """
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,11 @@ from prompt_tuning.machine import memory, processes
 from prompt_tuning.train.errors import DivergedError
 
 logger = logging.getLogger(__name__)
+
+_CALL = re.compile(r"\n  In call to configurable '([^']*)' .*")
+_OF_GIN = re.compile(
+  r"\n  (No values supplied by Gin|Gin had values|Caller supplied values) .*"
+)
 
 
 def run(
@@ -49,12 +55,12 @@ def run(
     with console.messages(arguments.verbose):
       _run(configurable or name, arguments, work, computes, look)
   except DivergedError as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {_plain(error)}", file=sys.stderr)
     return 1
   except BrokenPipeError:  # for `launch.main`
     raise
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {_plain(error)}", file=sys.stderr)
     return 2
   return 0
 
@@ -129,4 +135,11 @@ def configure(name: str, arguments: Flags) -> Any:
   try:
     return gin.get_configurable(name)()
   except TypeError as error:  # text where a number belongs, and the like
-    raise gin_config.ConfigError([str(error)]) from error
+    callers = _CALL.findall(str(error))
+    where = f"{callers[0]}: " if callers else ""
+    raise gin_config.ConfigError([f"{where}{_plain(error)}"]) from error
+
+
+def _plain(error: Exception) -> str:
+  """Leave out what gin adds to a message about its own calls."""
+  return _OF_GIN.sub("", _CALL.sub("", str(error)))

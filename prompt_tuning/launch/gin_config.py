@@ -6,6 +6,7 @@ names each, where it stands, and the nearest name that would have been right.
 """
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ OPTIMIZERS = ("Adafactor", "ClipByGlobalNorm", "Optax")
 CONFIG, OPERATIVE = "config.gin", "operative_config.gin"
 FLAX_FIELDS = ("name", "parent")  # of every module; no settings
 _NAMED = 4  # files that one message names
+_MOST_VALUES = 100_000  # of one setting
 
 
 class ConfigError(ValueError):
@@ -172,24 +174,42 @@ def _macro_faults(
         _declared_by(name, search)
         or tree.nearest(name, {*filter(None, values), *constants})
       )
-  yield from _circles(settings)
+  yield from _without_end(settings)
 
 
-def _circles(settings: Sequence[Setting]) -> Iterator[str]:
-  """Find macros whose value leads back to themselves."""
-  values = {s.macro: s for s in settings if s.macro}
+def _without_end(settings: Sequence[Setting]) -> Iterator[str]:
+  """Find values that lead back to themselves, or grow beyond all bounds.
 
-  def leads_to(name: str, seen: frozenset[str]) -> bool:
-    if name in seen:
-      return True
-    setting = values.get(name)
-    if setting is None:
-      return False
-    return any(leads_to(n, seen | {name}) for n in setting.macros())
+  Macros within macros double and double again: ten lines of gin would fill any
+  memory.
+  """
+  macros = {s.macro: s for s in settings if s.macro}
+  sizes: dict[str, float] = {}
 
-  for name, setting in values.items():
-    if leads_to(name, frozenset()):
+  def size(name: str, above: frozenset[str]) -> float:
+    """Count the values that a macro stands for; infinite in a circle."""
+    if name in above:
+      return math.inf
+    if name not in sizes:
+      setting = macros.get(name)
+      sizes[name] = total(setting, above | {name}) if setting else 1
+    return sizes[name]
+
+  def total(setting: Setting, above: frozenset[str]) -> float:
+    return setting.count + sum(size(name, above) for name in setting.macros())
+
+  for name, setting in macros.items():
+    if size(name, frozenset()) == math.inf:
       yield f"{setting.origin}: the value of {name} leads back to itself."
+  for setting in (s for s in settings if s is macros.get(s.macro or "", s)):
+    values = total(setting, frozenset())
+    largest = max((sizes.get(n, 1) for n in setting.macros()), default=1)
+    if largest <= _MOST_VALUES < values:  # the others are made of this one
+      yield (
+        f"{setting.origin}: {setting.macro or setting.parameter} stands for "
+        f"{values:,.0f} values, by macros within macros; expected at most "
+        f"{_MOST_VALUES:,}."
+      )
 
 
 def _declared_by(name: str, search: SearchPath) -> str:

@@ -67,6 +67,11 @@ class Setting:
     """Whether it leaves the value to somebody: a user, or a method's recipe."""
     return _name_of(self.value) in (REQUIRED, RECIPE)
 
+  @property
+  def count(self) -> int:
+    """How many plain values and references the value consists of."""
+    return _count(self.value)
+
   def references(self) -> Iterator[Any]:
     """Yield every reference inside the value."""
     yield from _references(self.value)
@@ -154,6 +159,8 @@ class _Reader:
           )
     except (SyntaxError, tokenize.TokenError, ValueError) as error:
       self._fault(name, _syntax(error, name if is_flag else ""))
+    except (RecursionError, MemoryError):
+      self._fault(name, "brackets inside each other, too many to be read.")
     except _DynamicRegistrationError as error:
       self._fault(name, str(error))
 
@@ -223,6 +230,14 @@ def _references(value: Any) -> Iterator[Any]:
   elif isinstance(value, (list, tuple)):
     for part in value:
       yield from _references(part)
+
+
+def _count(value: Any) -> int:
+  if isinstance(value, dict):
+    return sum(map(_count, value.values()))
+  if isinstance(value, (list, tuple)):
+    return sum(map(_count, value))
+  return 1
 
 
 def _syntax(error: Exception, flag: str) -> str:

@@ -153,6 +153,16 @@ def test_all_missing_macros_are_in_one_error(load):
     ),
     ("POWER = %POWER", "the value of POWER leads back to itself."),
     (
+      "A0 = (1, 2)\n"
+      + "\n".join(f"A{i} = [{9 * f'%A{i - 1}, '}]" for i in range(1, 20))
+      + "\nPOWER = %A19",
+      "A5 stands for 184,527 values, by macros within macros; expected",
+    ),
+    pytest.param(
+      *(f"POWER = {900 * '['}{900 * ']'}", "brackets inside each other"),
+      id="brackets",
+    ),
+    (
       "tests.Engine.fuel = wind/sun",
       "--gin.tests.Engine.fuel=wind/sun: not a value in gin's syntax",
     ),

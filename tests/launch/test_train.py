@@ -371,6 +371,23 @@ def test_a_prompt_of_another_width_is_refused(tmp_path, train_flags, capsys):
   assert "trained for a model of another width" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ("BATCH_SIZE=0", "error: BATCH_SIZE must be positive; got 0.\n"),
+    ("BATCH_SIZE='4'", "\n  Dataset: '<' not supported between instances of"),
+  ],
+)
+def test_errors_say_nothing_of_gins_own_calls(
+  change, message, tmp_path, train_flags, capsys
+):
+  flags = train_flags(tmp_path / "run", f"--gin.{change}", "--dry_run")
+  assert main.main(["train", *flags]) == 2
+  error = capsys.readouterr().err
+  assert message in error
+  assert "In call to" not in error
+
+
 def test_dry_run_writes_nothing(tmp_path, train_flags, capsys):
   assert run(train_flags(tmp_path / "run", "--dry_run")) == 0
   assert "train.total_steps = %TRAIN_STEPS" in capsys.readouterr().out
