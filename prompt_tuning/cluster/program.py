@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 Check = Callable[[str, Sequence[str]], None]
 
 PROGRAMS = ("train", "pretrain", "eval", "infer", "score")
+# Those whose processes work together; the others divide their input.
+JOINED = ("train", "pretrain", "eval")
 
 _JOIN = "--multiprocess_gpu"
 _TOOLS = {
@@ -128,7 +130,8 @@ def joining(command: Sequence[str]) -> list[str]:
   index from its metadata or, on GKE, its environment.
   """
   asked = any(word.partition("=")[0] == _JOIN for word in command)
-  return list(command) if asked else [*command, _JOIN]
+  alone = command[1] not in JOINED
+  return list(command) if asked or alone else [*command, _JOIN]
 
 
 def launch(

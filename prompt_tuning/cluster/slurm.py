@@ -200,13 +200,22 @@ def task_script(flags: argparse.Namespace, words: Sequence[str]) -> str:
     ids = ",".join(map(str, range(flags.gpus_per_node)))
     variables.insert(0, f"JAX_LOCAL_DEVICE_IDS={ids}")
   python = [sys.executable, "-m", "prompt_tuning.launch.main", *words[1:]]
+  hosts = (
+    '"--coordinator_address=$host:$port" "--process_count=$SLURM_NTASKS" '
+    '"--process_index=$SLURM_PROCID"'
+  )
+  if words[1] not in program.JOINED:
+    if flags.nodes > 1:
+      raise ValueError(
+        f"--nodes {flags.nodes}: {words[1]} runs in one process. Divide the "
+        "work by NUM_SHARDS and --shard_id, a job for each part."
+      )
+    hosts = ""
   lines = [
     "trap '' USR2  # for submitit, which has the program sent SIGTERM",
     'host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
     "port=$((61440 + SLURM_JOB_ID % 4096))",
-    f"exec env {shlex.join([*variables, *python])} "
-    '"--coordinator_address=$host:$port" "--process_count=$SLURM_NTASKS" '
-    '"--process_index=$SLURM_PROCID"',
+    f"exec env {shlex.join([*variables, *python])} {hosts}".rstrip(),
   ]
   return "\n".join(lines)
 

@@ -28,6 +28,8 @@ TARGETS = "targets_pretokenized"
 # Target text of a row without a label, as in the published test splits.
 UNLABELLED = "<unk>"
 
+# How names of k-shot tasks end, as an example.
+KSHOT_ENDING = "_k16_seed0"
 _KSHOT_NAME = re.compile(r"(?P<base>.+)_k(?P<shots>[1-9]\d*)_seed(?P<seed>\d+)")
 
 

@@ -74,11 +74,34 @@ def write(
       output that is no legal label while `illegal` is None, or an example that
       occurs twice.
   """
+  return write_lines(
+    name, lines(name, predictions, examples, illegal), directory
+  )
+
+
+def file_name(name: str) -> str:
+  """Return the name of a task's submission file.
+
+  Raises:
+    ValueError: there is none.
+  """
   task = spec.task(name)
-  file_name = _FILES.get(task.benchmark, {}).get(task.dataset)
-  if file_name is None:
-    known = ", ".join(f for files in _FILES.values() for f in files.values())
-    raise ValueError(f"{name!r} has no submission file. Those are: {known}.")
+  known = _FILES.get(task.benchmark, {}).get(task.dataset)
+  if known is None:
+    every = ", ".join(f for files in _FILES.values() for f in files.values())
+    raise ValueError(f"{name!r} has no submission file. Those are: {every}.")
+  return known
+
+
+def lines(
+  name: str,
+  predictions: Sequence[str],
+  examples: Sequence[Example],
+  illegal: int | None = None,
+) -> list[str]:
+  """Make the lines of a task's submission file, see `write`."""
+  file_name(name)
+  task = spec.task(name)
   if len(predictions) != len(examples):
     raise ValueError(
       f"{name}: {len(predictions)} predictions for {len(examples)} examples."
@@ -88,11 +111,17 @@ def write(
   else:
     answers = _labels(task, predictions, examples, illegal)
   if task.dataset == "multirc":
-    lines = _multirc_lines(answers, examples)
-  else:
-    lines = _lines(task, answers, examples)
-  path = pathlib.Path(directory) / file_name
-  files.write_text(path, "".join(f"{line}\n" for line in lines))
+    return _multirc_lines(answers, examples)
+  return _lines(task, answers, examples)
+
+
+def write_lines(
+  name: str, content: Sequence[str], directory: str
+) -> pathlib.Path:
+  """Write a task's file, complete or not at all; return its path."""
+  path = pathlib.Path(directory) / file_name(name)
+  files.make_folder(path.parent)
+  files.write_text(path, "".join(f"{line}\n" for line in content))
   return path
 
 

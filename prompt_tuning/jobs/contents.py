@@ -23,8 +23,9 @@ def kind_of(path: str | os.PathLike[str]) -> str:
   folder = pathlib.Path(path)
   if bundle.looks_like_one(folder):
     return BUNDLE
-  if any(map(deltas.is_delta, (folder, folder / deltas.FOLDER))):
-    return EXPORT
+  for candidate in (folder, folder / deltas.FOLDER):
+    if (candidate / deltas.MANIFEST).is_file():
+      return EXPORT
   if is_run(folder):
     return RUN
   if not restore.holds_prompt(path):

@@ -194,7 +194,7 @@ def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _export(path: str) -> Report:
   inside = pathlib.Path(path, deltas.FOLDER)
-  folder = inside if deltas.is_delta(inside) else pathlib.Path(path)
+  folder = inside if inside.is_dir() else pathlib.Path(path)
   saved = deltas.read(folder)
   about = saved.about
   views = sorted(p.name for p in inside.parent.iterdir() if p != inside)

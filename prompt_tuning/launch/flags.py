@@ -9,6 +9,32 @@ from prompt_tuning.core import tree
 from prompt_tuning.machine.processes import Distributed
 
 _BINDING = "--gin."
+# Flags that not every command has -> the commands. `plan` takes the line of
+# `train` as it is.
+_TFDS = ("train", "compare", "eval", "infer", "score", "plan")
+_SHARDS = ("infer", "score")
+_HOSTS = ("train", "pretrain", "compare", "eval", "plan")
+_COMMANDS_OF = {
+  "--tfds_data_dir": _TFDS,
+  "--seqio_additional_cache_dirs": _TFDS,
+  "--shard_id": _SHARDS,
+  "--coordinator_address": _HOSTS,
+  "--process_count": _HOSTS,
+  "--process_index": _HOSTS,
+  "--initialization_timeout": _HOSTS,
+  "--multiprocess_gpu": _HOSTS,
+}
+# What they are where a command has none.
+_ABSENT = {
+  "tfds_data_dir": None,
+  "seqio_additional_cache_dirs": "",
+  "shard_id": None,
+  "coordinator_address": None,
+  "process_count": None,
+  "process_index": None,
+  "initialization_timeout": Distributed.initialization_timeout,
+  "multiprocess_gpu": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +85,12 @@ def parse(command: str, argv: Sequence[str], about: str) -> Flags:
   if unknown:
     word = unknown[0].partition("=")[0]
     known = [o for action in parser._actions for o in action.option_strings]
+    hint = tree.nearest(word, known)
+    if word in _COMMANDS_OF:
+      hint = f" It is a flag of {', '.join(_COMMANDS_OF[word])}."
     raise ValueError(
-      f"Unknown argument {unknown[0]!r}.{tree.nearest(word, known)} Settings "
-      f"are given as {_BINDING}NAME=value; --help lists all flags."
+      f"Unknown argument {unknown[0]!r}.{hint} Settings are given as "
+      f"{_BINDING}NAME=value; --help lists all flags."
     )
   return Flags(
     gin_files=tuple(args.gin_file),
@@ -129,8 +158,13 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     action="store_true",
     help="show details too, such as every parameter",
   )
-  _add_data_flags(parser)
-  _add_host_flags(parser)
+  parser.set_defaults(**_ABSENT)
+  if command in _TFDS:
+    _add_data_flags(parser)
+  if command in _SHARDS:
+    parser.add_argument("--shard_id", type=int, help="part of the work to do")
+  if command in _HOSTS:
+    _add_host_flags(parser)
   return parser
 
 
@@ -142,9 +176,6 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
     default="",
     metavar="DIR,DIR",
     help="accepted and ignored: tokenised examples are cached by this project",
-  )
-  data.add_argument(
-    "--shard_id", type=int, help="part of the work to do (infer, score)"
   )
 
 

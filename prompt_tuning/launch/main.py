@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
   "eval": ("eval", "score prompts on tasks; several also vote"),
   "infer": ("infer", "answer the examples of a task or a text file"),
   "score": ("score", "log-likelihoods of given targets"),
+  "submit": ("submit", "leaderboard files of SuperGLUE and GLUE"),
   "export": ("export", "what a run learned, for use elsewhere; PEFT adapters"),
   "convert": ("convert", "write a checkpoint or a prompt in another format"),
   "inspect": ("inspect", "show a checkpoint's tree, dtypes, counts and step"),

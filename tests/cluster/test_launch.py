@@ -301,6 +301,16 @@ def test_a_choice_about_joining_is_kept(fakes):
   assert command == "prompt-tuning train --multiprocess_gpu=false"
 
 
+def test_what_divides_its_work_does_not_join(fakes, capsys):
+  assert called(gke, f"{GKE} --program=infer") == 0
+  assert "multiprocess_gpu" not in option(fakes.only_call(), "command")
+  line = "--timeout_min=60 --program=infer --dry_run"
+  assert called(slurm, line) == 0
+  assert "coordinator_address" not in capsys.readouterr().out
+  assert called(slurm, f"{line} --nodes=2") == 2
+  assert "by NUM_SHARDS and --shard_id" in capsys.readouterr().err
+
+
 # Cloud TPU VMs.
 
 

@@ -1,6 +1,9 @@
 """`prompt-tuning data`, as typed."""
 
+import io
 import json
+import re
+import sys
 
 import pytest
 
@@ -66,8 +69,45 @@ def test_prepare_list_show(
   assert "0 (limit 512)" in out
 
 
+def test_a_list_of_everything_fits_a_screen(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  status, out, _ = run(capsys, "list", "--tfds_data_dir", "tfds")
+  lines = out.splitlines()
+  assert status == 0
+  assert len(lines) < 24
+  assert max(map(len, lines)) <= 80
+  rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+  assert rows["super_glue"][:4] == ["48", "0", "of", "11"]
+  assert rows["skills"][:4] == ["34", "17", "of", "17"]  # generated
+  assert "_k16_seed0" in out
+  (tmp_path / "tfds/super_glue/cb/1.0.2").mkdir(parents=True)
+  info = {"splits": [{"name": "train", "shardLengths": ["250"]}]}
+  text = json.dumps(info)
+  (tmp_path / "tfds/super_glue/cb/1.0.2/dataset_info.json").write_text(text)
+  _, out, _ = run(capsys, "list", "--tfds_data_dir", "tfds")
+  assert re.search(r"^super_glue +48 +1 of 11 ", out, re.M)
+
+
+def test_a_k_shot_task_is_listed(tmp_path, capsys):
+  name = "taskless_super_glue_cb_v102_k16_seed0"
+  status, out, _ = run(capsys, "list", name, "--tfds_data_dir", tmp_path)
+  assert status == 0
+  assert out.startswith(f"{name}  super_glue/cb:1.0.2: train missing")
+
+
+def test_prepare_shows_how_far_it_is(source, tmp_path, capsys, monkeypatch):
+  """A bar on a terminal, and a line as soon as a data set is there."""
+  terminal = io.StringIO()
+  terminal.isatty = lambda: True
+  monkeypatch.setattr(sys, "stderr", terminal)
+  folders = ("--source", source, "--tfds_data_dir", tmp_path / "tfds")
+  assert run(capsys, "prepare", *folders)[0] == 0
+  assert "super_glue/cb: reading train" in terminal.getvalue()
+  assert "super_glue/cb: writing train" in terminal.getvalue()
+
+
 def test_list_names_every_task(tmp_path, capsys):
-  status, out, _ = run(capsys, "list", "--tfds_data_dir", tmp_path)
+  status, out, _ = run(capsys, "list", "--all", "--tfds_data_dir", tmp_path)
   assert status == 0
   assert len(out.splitlines()) > 200
   assert "squad_to_duo_rc  " in out

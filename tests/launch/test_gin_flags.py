@@ -39,13 +39,12 @@ def test_data_flags():
     "--gin_search_paths=a,b/c,",
     "--tfds_data_dir=",
     "--seqio_additional_cache_dirs=x,y",
-    "--shard_id=2",
     "--dry_run",
   )
   assert given.gin_search_paths == ("a", "b/c")
   assert given.tfds_data_dir is None
   assert given.seqio_additional_cache_dirs == ("x", "y")
-  assert given.shard_id == 2
+  assert flags.parse("infer", ["--shard_id=2"], "Infer.").shard_id == 2
   assert given.dry_run
 
 
@@ -91,3 +90,25 @@ def test_help_explains_quotes(capsys):
   with pytest.raises(SystemExit):
     parse("--help")
   assert "--gin.MODEL_DIR=\"'runs/1'\"" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("command", "flag", "others"),
+  [
+    ("pretrain", "--tfds_data_dir=d", "train, compare, eval, infer, score"),
+    ("train", "--shard_id=1", "infer, score"),
+    ("infer", "--process_count=2", "train, pretrain, compare, eval"),
+    ("score", "--multiprocess_gpu", "train, pretrain, compare, eval"),
+  ],
+)
+def test_a_command_has_the_flags_that_it_uses(command, flag, others, capsys):
+  with pytest.raises(ValueError, match=f"It is a flag of {others}"):
+    flags.parse(command, [flag], "")
+  with pytest.raises(SystemExit):
+    flags.parse(command, ["--help"], "")
+  assert flag.partition("=")[0] not in capsys.readouterr().out
+
+
+def test_plan_takes_the_line_of_train():
+  words = ("--tfds_data_dir=d", "--process_count=2", "--gin_file=a.gin")
+  assert flags.parse("plan", words, "") == parse(*words)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -125,6 +126,16 @@ def test_inspect_exports_and_adapters(run, exported):
   _, out, _ = run("inspect", update / "peft")
   assert "peft, an adapter" in out
   assert "SelfAttention.q.lora_A.weight  float32[2, 4]" in out
+
+
+def test_a_damaged_export_is_one_error(run, exported, tmp_path):
+  for name in ("delta.json", "delta.safetensors"):
+    folder = tmp_path / name
+    shutil.copytree(exported[1] / "delta", folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+    status, out, err = run("inspect", folder)
+    assert (status, out) == (2, "")
+    assert "delta" in err.partition("expected")[2]
 
 
 def test_damage_is_one_error(run, tmp_path):

@@ -6,7 +6,7 @@ orders, keys and file formats are TFDS's own, since its builders write them.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from prompt_tuning.core import files, tree
 from prompt_tuning.data import installed, quiet
@@ -52,19 +52,38 @@ def prepare(
     What the directory holds now, in a fixed order.
 
   Raises:
+    ValueError, FileNotFoundError: see `prepare_each`.
+  """
+  return list(prepare_each(directories, data_dir, only, overwrite))
+
+
+def prepare_each(
+  directories: Iterable[str | pathlib.Path],
+  data_dir: str | pathlib.Path,
+  only: Sequence[str] = (),
+  overwrite: bool = False,
+) -> Iterator[DatasetVersion]:
+  """Turn official files into TFDS directories, one dataset after the other.
+
+  Args:
+    directories: see `prepare`.
+    data_dir: see `prepare`.
+    only: see `prepare`.
+    overwrite: see `prepare`.
+
+  Yields:
+    Every version once it is there.
+
+  Raises:
     FileNotFoundError: a directory does not exist, or holds no known file.
     ValueError: a bad file, with file, line and what was expected; an unknown
       name in `only`; a version that exists already from other files.
   """
   datasets = sources.discover([pathlib.Path(path) for path in directories])
   names = _select([source.name for source, _ in datasets], only)
-  versions: list[DatasetVersion] = []
   for source, splits in datasets:
     if source.name in names:
-      versions += _prepare_one(
-        source, splits, pathlib.Path(data_dir), overwrite
-      )
-  return versions
+      yield from _prepare_one(source, splits, pathlib.Path(data_dir), overwrite)
 
 
 def _select(names: Sequence[str], only: Sequence[str]) -> set[str]:

@@ -10,10 +10,11 @@ import pathlib
 import shutil
 import tempfile
 import types
-from collections.abc import Iterator, Set
-from typing import Any
+from collections.abc import Iterable, Iterator, Set
+from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
+from tqdm import auto as bars
 
 from prompt_tuning.core.files import file_sha256, replacing
 from prompt_tuning.data import installed
@@ -53,6 +54,7 @@ with tfds.core.registered.skip_registration():
     dataset = "amazon"
 
 
+_Row = TypeVar("_Row")
 _OWN_BUILDERS = {b.name: b for b in (_Dbpedia, _Amazon)}
 
 
@@ -124,7 +126,8 @@ def check(
     for file in files:
       plain = _plain(file.path, stage)
       places: dict[Any, str] = {}
-      for example in file.layout.check(plain, split, builder):
+      rows = file.layout.check(plain, split, builder)
+      for example in _counting(rows, f"{source.name}: reading {split}"):
         if example.key in places:
           raise ValueError(
             f"{example.place}: id {example.key!r} stands in "
@@ -159,7 +162,10 @@ def write(
     downloaded_size=0
   )
   builder._split_generators = lambda dl_manager: {
-    split: _examples(files, split, builder) for split, files in splits.items()
+    split: _counting(
+      _examples(files, split, builder), f"{source.name}: writing {split}"
+    )
+    for split, files in splits.items()
   }
   config = tfds.download.DownloadConfig(try_download_gcs=False)
   tfds.disable_progress_bar()
@@ -171,6 +177,14 @@ def write(
   (newest / installed.RECORD).write_text(text, encoding="utf-8")
   older = [add_version(newest, version) for version in source.versions[1:]]
   return [newest, *older]
+
+
+def _counting(rows: Iterator[_Row], what: str) -> Iterable[_Row]:
+  """Show on a terminal how many rows there are so far."""
+  counted: Iterable[_Row] = bars.tqdm(
+    rows, what, unit=" rows", leave=False, disable=None
+  )
+  return counted
 
 
 def _plain(path: pathlib.Path, stage: pathlib.Path) -> pathlib.Path:

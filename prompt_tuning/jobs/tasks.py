@@ -1,0 +1,202 @@
+"""What `data list` and `data show` say: the tasks, and examples of one."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+
+from prompt_tuning.data import cache, installed, spec, summary, vocabulary
+from prompt_tuning.data.prepare import DatasetVersion, sources
+from prompt_tuning.data.token_rows import FEATURES
+
+_COLUMNS = 80  # of a screen
+_MIXTURES = "mixtures"
+
+
+def overview(data_dir: str | None = None) -> list[str]:
+  """Describe all benchmarks on one screen.
+
+  Args:
+    data_dir: TFDS's data directory; None for TFDS's own choice.
+
+  Returns:
+    Lines of at most 80 columns.
+  """
+  folder = data_dir or cache.default_data_dir()
+  counts: dict[str, int] = {}
+  datasets: dict[str, dict[str, list[spec.TaskSpec]]] = {}
+  for name in spec.names():
+    entry = spec.get(name)
+    benchmark = _MIXTURES
+    if isinstance(entry, spec.TaskSpec):
+      benchmark = entry.benchmark
+      tasks = datasets.setdefault(benchmark, {})
+      tasks.setdefault(entry.dataset, []).append(entry)
+    counts[benchmark] = counts.get(benchmark, 0) + 1
+  lines = [f"{'benchmark':<19}  {'tasks':>5}  {'here':>8}  data sets"]
+  for benchmark, tasks in sorted(datasets.items()):
+    here = sum(any(_is_here(t, folder) for t in tasks[d]) for d in tasks)
+    start = f"{benchmark:<19}  {counts[benchmark]:>5}  "
+    start += f"{f'{here} of {len(tasks)}':>8}  "
+    names = textwrap.wrap(", ".join(sorted(tasks)), _COLUMNS - len(start))
+    lines.append(start + names[0])
+    lines += [" " * len(start) + rest for rest in names[1:]]
+  lines.append(f"{_MIXTURES:<19}  {counts[_MIXTURES]:>5}")
+  return [
+    *lines,
+    "",
+    f"Here: in {folder}, by `data prepare` or by TFDS.",
+    "`data list PART` shows tasks with PART in their names, --all all of them.",
+    f"Any task's name and `{spec.KSHOT_ENDING}` is a k-shot task: 16 training",
+    "examples of each class, drawn with seed 0.",
+  ]
+
+
+def _is_here(task: spec.TaskSpec, data_dir: str) -> bool:
+  if not task.is_from_tfds:
+    return True
+  return bool(installed.splits(data_dir, task.source))
+
+
+def listing(part: str = "", data_dir: str | None = None) -> list[str]:
+  """Describe tasks and mixtures, one in a line.
+
+  Args:
+    part: what their names have in them.
+    data_dir: TFDS's data directory; None for TFDS's own choice.
+
+  Returns:
+    Lines.
+
+  Raises:
+    ValueError: no such name; the message names the nearest.
+  """
+  names = [name for name in spec.names() if part in name]
+  if not names:
+    names = [spec.get(part).name]  # a k-shot task, or an error
+  official = {s.name: dict(s.official) for s in sources.all_sources()}
+  folder = data_dir or cache.default_data_dir()
+  width = max(map(len, names))
+  return [
+    f"{name:<{width}}  {_described(spec.get(name), folder, official)}"
+    for name in names
+  ]
+
+
+def _described(
+  entry: spec.TaskSpec | spec.MixtureSpec,
+  data_dir: str,
+  official: Mapping[str, Mapping[str, int]],
+) -> str:
+  if isinstance(entry, spec.MixtureSpec):
+    return f"mixture of {', '.join(entry.rates)}"
+  if not entry.is_from_tfds:
+    return f"{entry.source}: {', '.join(entry.splits)}"
+  rows = installed.splits(data_dir, entry.source)
+  complete = official.get(entry.source.partition(":")[0], {})
+  splits = list(entry.splits.values())
+  return f"{entry.source}: {_counts(rows, complete, splits)}"
+
+
+def prepared(version: DatasetVersion) -> str:
+  """Say what `data prepare` made of a dataset, in one line."""
+  counts = _counts(version.rows, version.official, sorted(version.rows))
+  return (
+    f"{version.source}  {counts}{'' if version.is_new else '  (was there)'}"
+  )
+
+
+def _counts(
+  rows: Mapping[str, int], official: Mapping[str, int], splits: Sequence[str]
+) -> str:
+  """Say how many rows of each split there are, and of how many."""
+  counts = []
+  for split in splits:
+    if split not in rows:
+      counts.append(f"{split} missing")
+      continue
+    expected = official.get(split, rows[split])
+    of = f" of {expected:,}" if expected != rows[split] else ""
+    counts.append(f"{split} {rows[split]:,}{of}")
+  return ", ".join(counts)
+
+
+def examples(
+  task: str,
+  split: str | None,
+  lengths: Mapping[str, int | None],
+  count: int,
+  data_dir: str | None,
+  cache_dir: str | None,
+  vocabulary_file: str | None,
+) -> Iterator[str]:
+  """Show a task's examples as the model sees them, and their lengths.
+
+  Args:
+    task: or a mixture.
+    split: None for the first that it has.
+    lengths: limits of inputs and targets; None is no limit.
+    count: examples to show of each task.
+    data_dir: TFDS's data directory; None for TFDS's own choice.
+    cache_dir: where tokenised examples are; None for the usual place.
+    vocabulary_file: None for the usual one.
+
+  Yields:
+    Lines.
+
+  Raises:
+    ValueError: no such task, split, data or vocabulary.
+  """
+  entry = spec.get(task)
+  if vocabulary_file:
+    vocabulary.configure(vocabulary_file)
+  words = vocabulary.load()
+  caches = cache.load(
+    task,
+    split or _splits_of(entry)[0],
+    lengths,
+    cache_dir or cache.default_cache_dir(),
+    data_dir,
+  )
+  for tokens, rate in caches:
+    yield f"{tokens.task}, {tokens.split}, rate {rate:g}"
+    for index in range(min(count, len(tokens))):
+      yield from _example_lines(tokens, index, words)
+    yield from _summary_lines(tokens)
+
+
+def _splits_of(entry: spec.TaskSpec | spec.MixtureSpec) -> list[str]:
+  if isinstance(entry, spec.TaskSpec):
+    return list(entry.splits)
+  splits = [s for name in entry.rates for s in spec.task(name).splits]
+  return list(dict.fromkeys(splits))
+
+
+def _example_lines(
+  tokens: cache.TokenCache, index: int, words: vocabulary.Vocabulary
+) -> Iterator[str]:
+  example = tokens.example(index)
+  yield f"\nexample {index}"
+  for name in FEATURES:
+    ids = getattr(tokens, name)[index].tolist()
+    yield f"  {name}: {example.pop(f'{name}_pretokenized')}"
+    yield f"    ids:    {' '.join(map(str, ids))}"
+    yield f"    pieces: {' '.join(words.pieces(ids))}"
+  for name, value in example.items():
+    yield f"  {name}: {value}"
+
+
+def _summary_lines(tokens: cache.TokenCache) -> Iterator[str]:
+  lengths = summary.summarise(tokens)
+  yield f"\n{lengths.count:,} examples"
+  heads = "".join(f"{f'{p} %':>8}" for p in summary.PERCENTILES)
+  yield f"  length{'mean':>10}{heads}  cut by the limit"
+  for name in FEATURES:
+    cells = "".join(f"{n:>8,}" for n in lengths.percentiles[name])
+    limit = tokens.lengths[name]
+    cut = (
+      f"{lengths.truncated[name]:,} (limit {limit})" if limit else "no limit"
+    )
+    yield f"  {name:<8}{lengths.mean[name]:>8.1f}{cells}  {cut}"
+  for label, share in lengths.labels.items():
+    yield f"  target {label!r}: {100 * share:.1f} %"
+  if not lengths.labels:
+    yield f"  more than {summary.MOST_LABELS} different targets"
