@@ -34,7 +34,7 @@ from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import conclusion, feed, load, train, tuning_result
+from prompt_tuning.jobs import feed, load
 from prompt_tuning.jobs.settings import (
   Dataset,
   EvaluationSettings,
@@ -52,6 +52,7 @@ from prompt_tuning.jobs.train_job import (
   TunerFactory,
 )
 from prompt_tuning.jobs.tuning_result import Trained
+from prompt_tuning.machine import compiled_programs
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
 from prompt_tuning.models.t5.decoding import DecodingMethod
@@ -86,6 +87,8 @@ def load_model(
 ) -> "Model":
   """Load a frozen model.
 
+  Programs that this process compiles, a later one finds.
+
   Args:
     path: a checkpoint of T5X (`checkpoint_<step>`, native or Orbax) or Hugging
       Face (safetensors); by default the small model that ships with the
@@ -108,6 +111,7 @@ def load_model(
     CheckpointError: no checkpoint, a damaged one, or one of another size.
     ValueError: an unknown size, no vocabulary, or another model's.
   """
+  compiled_programs.keep()
   if vocabulary_path is None and str(path).startswith(embedded.SCHEME):
     vocabulary_path = str(path)
   vocabulary = vocabularies.load(vocabulary_path)
@@ -386,6 +390,9 @@ class Model:
       CheckpointError: the folder cannot be written to.
       DivergedError: no run has a finite loss any more.
     """
+    # Here, since what trains is slow to import.
+    from prompt_tuning.jobs import conclusion, train, tuning_result
+
     names = tuple(map(_name, listed(task)))
     if method is None:
       method = _default_prompt(names, prompt_length, initializer)

@@ -8,8 +8,9 @@ Source: PEFT 0.21.2, what it writes and what it needs in order to load.
 
 import json
 import os
+import types
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,8 +35,9 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.schema import FINITE, Maybe, at_least
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.tuners import discovery
-from prompt_tuning.tuners.method import Method
+
+if TYPE_CHECKING:
+  from prompt_tuning.tuners.method import Method
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -53,7 +55,7 @@ _SCHEMA = {
 
 def read(
   path: str | os.PathLike[str], model: ModelShape | None = None
-) -> tuple[Method, Delta]:
+) -> "tuple[Method, Delta]":
   """Read an adapter with the tuning method that knows its kind.
 
   Args:
@@ -69,7 +71,7 @@ def read(
   """
   path = os.fspath(path)
   adapter = read_adapter(path, model)
-  kind = discovery.for_peft()[adapter.config["peft_type"]]
+  kind = _methods().for_peft()[adapter.config["peft_type"]]
   try:
     return kind.from_peft(adapter, model)
   except ValueError as error:
@@ -133,7 +135,7 @@ def _read_config(path: str) -> dict[str, Any]:
   file = os.path.join(path, CONFIG)
   config: dict[str, Any] = json_files.read(file, "PEFT's adapter_config.json")
   json_files.check(file, config, _SCHEMA)
-  allowed = {"peft_type": tuple(discovery.for_peft()), "task_type": _TASKS}
+  allowed = {"peft_type": tuple(_methods().for_peft()), "task_type": _TASKS}
   wrong = [
     Mismatch(f"{CONFIG}:{key}", f"one of {values}", repr(config.get(key)))
     for key, values in allowed.items()
@@ -287,10 +289,17 @@ def write_vectors(
       path,
       [Mismatch("prompt", f"[P, {model.emb_dim}]", f"[{length}, {width}]")],
     )
-  method = discovery.of_vectors(length, width)
+  method = _methods().of_vectors(length, width)
   assert method is not None
   adapter = method.to_peft(Delta(virtual=jnp.asarray(prompt.values)[None]))
   assert isinstance(adapter, Adapter)
   write_adapter(
     path, adapter, model=model, base_model=base_model, overwrite=overwrite
   )
+
+
+def _methods() -> types.ModuleType:
+  """Import the tuning methods, of which a look at a file has no need."""
+  from prompt_tuning.tuners import discovery
+
+  return discovery

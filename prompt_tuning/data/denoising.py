@@ -1,6 +1,6 @@
 """From a text's tokens to a pre-training example: noise, or a cut.
 
-Every random choice is a function of a key alone, through `order.permutation`:
+Every random choice is a function of a key alone, through `permutation`:
 the same corpus gives the same examples on any machine.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from prompt_tuning.data.order import permutation
+from prompt_tuning.data.permutation import permutation
 
 # Token rows of one example: (inputs, targets), without EOS.
 Pair = tuple[np.ndarray, np.ndarray]

@@ -17,7 +17,7 @@ import numpy as np
 
 from prompt_tuning.data import buckets, packing
 from prompt_tuning.data.assembly import ExampleSlots, one_per_row
-from prompt_tuning.data.order import permutation
+from prompt_tuning.data.permutation import permutation
 from prompt_tuning.data.ragged import ranges
 
 Shape = tuple[int, int, int]

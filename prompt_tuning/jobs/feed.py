@@ -1,22 +1,22 @@
 """Data of a job: training batches of every run, labelled evaluation sets."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import grain
 from jax.sharding import Mesh
 
 from prompt_tuning.core.axes import DATA, data_shard
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import cache, spec, vocabulary
 from prompt_tuning.data.assembly import NumpyBatch
-from prompt_tuning.data.bank import BankBatches
 from prompt_tuning.data.cache import TokenCache
-from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import Run
+
+if TYPE_CHECKING:
+  import grain
 
 
 def open_vocabulary(dataset: Dataset, rows: int) -> Vocabulary:
@@ -46,7 +46,7 @@ def train_batches(
   vocab_rows: int,
   data_dir: str | None,
   mesh: Mesh | None = None,
-) -> grain.DatasetIterator[NumpyBatch]:
+) -> "grain.DatasetIterator[NumpyBatch]":
   """Feed every run with its own examples, in its own order.
 
   Args:
@@ -63,6 +63,10 @@ def train_batches(
   Raises:
     ValueError: data that is not here, or a batch that devices cannot share.
   """
+  # Here, since grain is slow to import and only training needs it.
+  from prompt_tuning.data.bank import BankBatches
+  from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
+
   ways = mesh.shape.get(DATA, 1) if mesh else 1
   rows = dataset.batch_size * len(runs)
   if rows % ways:
@@ -91,7 +95,7 @@ def train_batches(
   return iter(batches.prefetch())
 
 
-def peek(batches: grain.DatasetIterator[NumpyBatch]) -> NumpyBatch:
+def peek(batches: "grain.DatasetIterator[NumpyBatch]") -> NumpyBatch:
   """Return the next batch without moving on."""
   state = batches.get_state()
   batch = next(batches)

@@ -14,7 +14,6 @@ from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.evaluate import EvalSet, Evaluator, Job, Result
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs.eval_loss import EvalLoss
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.jobs.train_job import Run
@@ -39,7 +38,7 @@ class Scorer:
     vocabulary: Vocabulary,
     sets: Mapping[str, Sequence[EvalSet]],
     mesh: Mesh | None,
-    loss: EvalLoss | None = None,
+    loss: Callable[[Params], Sequence[Mapping[str, float]]] | None = None,
     write: Callable[[Run, Sequence[Result], int], None] | None = None,
   ):
     """Prepare.

@@ -4,14 +4,18 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prompt_tuning.checkpoints import prompts
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import conclusion, export, load
+from prompt_tuning.jobs import export, load
 from prompt_tuning.jobs.export import Origin
 from prompt_tuning.models.t5.config import T5Config
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.conclusion import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Trained:
     prompts.write_npy(path, vectors["encoder"])
 
 
-def of(outcome: conclusion.Outcome, summary: str) -> Trained:
+def of(outcome: "Outcome", summary: str) -> Trained:
   """Take the best of every run out of a training.
 
   Args:
@@ -83,6 +87,8 @@ def of(outcome: conclusion.Outcome, summary: str) -> Trained:
   Returns:
     What was trained.
   """
+  from prompt_tuning.jobs import conclusion  # slow to import
+
   steps, trainable = conclusion.best(outcome)
   together = conclusion.runs_of(outcome, trainable)
   names = [run.name or run.task for run in outcome.runs]

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,13 +38,9 @@ class MetricsLog:
     files.make_folder(self._path.parent)
     self._writers: list[Any] = []
     if tensorboard:
-      # Not at the top: it imports torch where torch is installed.
-      from tensorboardX import SummaryWriter
-
+      writer = _summary_writer()
       root = self._path.parent / "tensorboard"
-      self._writers = [
-        SummaryWriter(str(root / f"run_{k}")) for k in range(num_runs)
-      ]
+      self._writers = [writer(str(root / f"run_{k}")) for k in range(num_runs)]
 
   def forget_after(self, step: int) -> None:
     """Drop the lines of steps that a resumed run will do again."""
@@ -77,6 +74,22 @@ class MetricsLog:
     """Flush the event files."""
     for writer in self._writers:
       writer.close()
+
+
+def _summary_writer() -> Any:
+  """Import what writes event files; it needs no torch for numbers.
+
+  Where torch is installed, it would take two seconds to import it.
+  """
+  if "torch" in sys.modules:
+    from tensorboardX import SummaryWriter
+  else:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+      from tensorboardX import SummaryWriter
+    finally:
+      del sys.modules["torch"]
+  return SummaryWriter
 
 
 def read(folder: str | os.PathLike[str]) -> list[dict[str, PyTree]]:

@@ -9,13 +9,24 @@ import pytest
 from prompt_tuning.machine import compiled_programs
 
 NAME = "jax_compilation_cache_dir"
+SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
 @pytest.fixture(autouse=True)
 def as_before():
-  before = jax.config.values[NAME]
+  before = {name: jax.config.values[name] for name in (NAME, SECONDS)}
   yield
-  jax.config.update(NAME, before)
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+@pytest.mark.parametrize(("jaxs", "ours"), [(1.0, 0.1), (0.0, 0.0), (5.0, 5.0)])
+def test_programs_of_small_models_are_kept_unless_jax_is_told_otherwise(
+  jaxs, ours
+):
+  jax.config.update(SECONDS, jaxs)
+  compiled_programs.keep()
+  assert jax.config.values[SECONDS] == ours
 
 
 def test_a_folder_of_this_machine(monkeypatch, tmp_path):
