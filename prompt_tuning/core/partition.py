@@ -140,8 +140,27 @@ class Partition:
     """Number of parameters that `train`, or that the rules `freeze`."""
     return sum(leaf.size for leaf in self.leaves if leaf.mode == mode)
 
+  def summary(self) -> str:
+    """Format how much trains and how much stays frozen.
+
+    Returns:
+      A table with a line per mode, rule and dtype.
+    """
+    total = sum(leaf.size for leaf in self.leaves)
+    kinds: dict[tuple[str, str, str], list[Leaf]] = {}
+    for leaf in sorted(self.leaves, key=lambda leaf: MODES.index(leaf.mode)):
+      kind = (leaf.mode, leaf.dtype, leaf.pattern)
+      kinds.setdefault(kind, []).append(leaf)
+    rows = [("", "parameters", "share", "arrays", "dtype", "rule")]
+    for (mode, dtype, pattern), leaves in kinds.items():
+      count = sum(leaf.size for leaf in leaves)
+      share = f"{count / max(total, 1):.2%}"
+      numbers = (f"{count:,}", share, f"{len(leaves):,}")
+      rows.append((mode, *numbers, dtype, pattern))
+    return _table(rows, right=(1, 2, 3))
+
   def report(self) -> str:
-    """Format what trains and what stays frozen as a table.
+    """Format what becomes of every parameter as a table.
 
     Returns:
       One line per leaf, trainable ones first, and totals. Leaves of numbered
@@ -150,8 +169,7 @@ class Partition:
     """
     header = ("", "path", "shape", "dtype", "arrays", "parameters", "rule")
     rows = [header, *_rows(self.leaves)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = [_table(rows)]
     total = sum(leaf.size for leaf in self.leaves)
     for mode in MODES:
       count = self.count(mode)
@@ -297,6 +315,17 @@ def _rows(leaves: Iterable[Leaf]) -> list[tuple[str, ...]]:
     count = f"{len(members)}"
     rows.append((mode, path, shape, dtype, count, f"{size:,}", pattern))
   return rows
+
+
+def _table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+  """Align columns; those at the right are given by number."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  align = [str.rjust if i in right else str.ljust for i in range(len(widths))]
+  lines = []
+  for row in rows:
+    cells = map(lambda side, *cell: side(*cell), align, row, widths)
+    lines.append("  ".join(cells).rstrip())
+  return "\n".join(lines)
 
 
 def _span(indices: Sequence[int]) -> str:

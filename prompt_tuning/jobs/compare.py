@@ -6,6 +6,7 @@ has a split that none of them saw.
 
 import functools
 import logging
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import comparison, conclusion, feed, run_scores, train
 from prompt_tuning.jobs.compare_job import CompareJob, title_of
 from prompt_tuning.jobs.comparison import Comparison, Score
-from prompt_tuning.jobs.conclusion import Outcome
+from prompt_tuning.jobs.conclusion import SUMMARY, Outcome
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.tuners.method import name_of
@@ -111,6 +112,17 @@ def compare(
   return compared
 
 
+def places(job: CompareJob) -> str:
+  """Say where what came out is, beside the table."""
+  folder = pathlib.Path(job.model_dir)
+  trainings = [*job.trainings, *([job.models] if job.models else [])]
+  lines = [f"as JSON: {folder / comparison.FILE}"]
+  for training in trainings:
+    name = job.folder(training)
+    lines.append(f"{name}: {folder / name}, beginning with {SUMMARY}")
+  return "\n".join(lines)
+
+
 def _shared(
   job: CompareJob, training: TrainJob, model: Backbone | None
 ) -> Backbone | None:
@@ -133,6 +145,8 @@ def _train(
   say: Callable[[str], None],
 ) -> _Trained | None:
   started = time.perf_counter()
+  tuners = job.experiment.tuners
+  say(f"{title_of(job) if tuners else comparison.MODEL}:")
   outcome = train.train(
     job,
     data_dir,

@@ -1,7 +1,9 @@
 """The end of a training run: the best of it scored, exported, explained."""
 
+import collections
 import pathlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,21 +12,29 @@ from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import files, tree
+from prompt_tuning.core import files, text, tree
 from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Array, Params
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import Job, Result
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import export, load, run_scores, summary
+from prompt_tuning.jobs import (
+  export,
+  learning_curve,
+  load,
+  run_scores,
+  summary,
+)
 from prompt_tuning.jobs.comparison import PLAIN, RANDOM
 from prompt_tuning.jobs.setup import Setup, task_words
 from prompt_tuning.jobs.train_job import Output, Run
 from prompt_tuning.models.t5 import quantized
 from prompt_tuning.train import logs, loop, optimizers
+from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.method import Method, noun_of
 
 SUMMARY, CURVE, EXPORTS = "summary.txt", "learning_curve.png", "exports"
+_WIDTH = 100  # columns of a line where there is no screen
 
 
 class Outcome(NamedTuple):
@@ -54,6 +64,15 @@ class Outcome(NamedTuple):
   mesh: Mesh | None
   checksum: str | None
 
+  @property
+  def ending(self) -> str:
+    """Why training ended, and when."""
+    steps = int(self.result.state.step)
+    after = f"{self.result.reason} after {steps:,} steps"
+    if not self.start_step:
+      return after
+    return f"{after}, at step {self.start_step + steps:,}"
+
 
 def finish(outcome: Outcome) -> str:
   """Score and export the best of every run, and say what came out.
@@ -62,7 +81,8 @@ def finish(outcome: Outcome) -> str:
     outcome: of a training that has ended.
 
   Returns:
-    The summary, which is also in MODEL_DIR.
+    What a person wants to know, scores and paths last. All of it is in
+    MODEL_DIR.
 
   Raises:
     CheckpointError: an export cannot be written.
@@ -70,24 +90,32 @@ def finish(outcome: Outcome) -> str:
   """
   steps, trainable = best(outcome)
   folder = pathlib.Path(outcome.output.model_dir)
-  sections = []
+  scores = ""
   if outcome.scorer is not None:
-    results = outcome.scorer.results(trainable)
-    rows = [*_rows(outcome, steps, results), *_controls(outcome, trainable)]
-    sections.append(summary.scores_by_task(rows))
-  sections.append(_parameters(outcome))
+    rows = [*_rows(outcome, steps, trainable), *_controls(outcome, trainable)]
+    scores = summary.scores_by_task(rows)
+  proof = _proof(outcome)
+  whole = [scores, f"{_parameters(outcome)}\n{proof}".strip()]
+  tokens, exported = "", _Exports()
   if outcome.setup.tuners:
     runs = runs_of(outcome, trainable)
     exported = _export(outcome, runs, steps, folder)
-    sections += [_neighbours(outcome, runs), exported]
-  names = [run.name for run in outcome.runs]
+    tokens, all_tokens = _neighbours(outcome, runs)
+    whole += [all_tokens, exported.whole]
   if jax.process_index() == 0:
-    summary.learning_curve(logs.read(folder), names, folder / CURVE)
-  sections.append(f"learning curve: {folder / CURVE}")
-  text = "\n\n".join(filter(None, sections))
-  if jax.process_index() == 0:
-    files.write_text(folder / SUMMARY, text + "\n")
-  return text
+    entries = logs.read(folder)
+    learning_curve.draw(
+      entries, outcome.runs, folder / CURVE, outcome.start_step
+    )
+    whole.append(f"learning curve: {folder / CURVE}")
+    files.write_text(folder / SUMMARY, "\n\n".join(filter(None, whole)) + "\n")
+  paths = [
+    f"everything above, and more: {folder / SUMMARY}",
+    f"learning curve: {folder / CURVE}",
+    *exported.lines,
+  ]
+  shown = [tokens, *exported.notes, proof, scores, "\n".join(paths)]
+  return "\n\n".join(filter(None, shown))
 
 
 def best(outcome: Outcome) -> tuple[list[int], Params]:
@@ -132,14 +160,25 @@ def runs_of(outcome: Outcome, trainable: Params) -> Runs:
 
 
 def _rows(
-  outcome: Outcome, steps: Sequence[int], results: Sequence[Sequence[Result]]
+  outcome: Outcome, steps: Sequence[int], trainable: Params
 ) -> list[summary.Row]:
+  metrics = _metrics(outcome, trainable)
   return [
-    summary.Row(
-      run.name or "trained", step, run_scores.summary(of_run).metrics, run.group
-    )
-    for run, step, of_run in zip(outcome.runs, steps, results, strict=True)
+    summary.Row(run.name or "trained", step, of_run, run.group)
+    for run, step, of_run in zip(outcome.runs, steps, metrics, strict=True)
   ]
+
+
+def _metrics(outcome: Outcome, trainable: Params) -> list[Mapping[str, float]]:
+  """Take the metrics of every run's best evaluation.
+
+  Where a run has none, as one that diverged, all are evaluated as they are.
+  """
+  records = outcome.result.best
+  if outcome.scorer is None or all(record is not None for record in records):
+    return [{} if record is None else record["metrics"] for record in records]
+  results = outcome.scorer.results(trainable)
+  return [run_scores.summary(of_run).metrics for of_run in results]
 
 
 def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
@@ -197,42 +236,62 @@ def random_label(method: Method) -> str:
 
 
 def _parameters(outcome: Outcome) -> str:
-  """Say what trained and, where it was asked for, prove what did not."""
+  """Say what trained."""
   report = outcome.setup.program.partition.report()
-  lines = [
-    line for line in report.splitlines() if not line.startswith(f"{FREEZE} ")
-  ]
-  if outcome.checksum is not None:
-    now = fingerprint.checksum(outcome.setup.frozen)
-    same = "unchanged" if now == outcome.checksum else "CHANGED"
-    lines.append(
-      f"frozen weights: {same} (sha256 {now[:16]}, before training "
-      f"{outcome.checksum[:16]})"
-    )
-  return "\n".join(lines)
+  lines = report.splitlines()
+  return "\n".join(line for line in lines if not line.startswith(f"{FREEZE} "))
 
 
-def _neighbours(outcome: Outcome, runs: Runs) -> str:
-  """Read the virtual tokens of the first run of every task."""
+def _proof(outcome: Outcome) -> str:
+  """Show that what is frozen is what it was, where that was asked for."""
+  if outcome.checksum is None:
+    return ""
+  now = fingerprint.checksum(outcome.setup.frozen)
+  same = "unchanged" if now == outcome.checksum else "CHANGED"
+  return (
+    f"frozen weights: {same} (sha256 {now[:16]}, before training "
+    f"{outcome.checksum[:16]})"
+  )
+
+
+def _neighbours(outcome: Outcome, runs: Runs) -> tuple[str, str]:
+  """Read the virtual tokens of every run.
+
+  Args:
+    outcome: of the training.
+    runs: that were trained.
+
+  Returns:
+    A line per run, as wide as the screen, and all of it.
+  """
+  owners, vectors = {}, {}
+  for k, run in enumerate(outcome.runs):
+    noun = noun_of(type(outcome.setup.tuners[k]))
+    for stack, values in load.vectors(runs, k).items():
+      title = f"{stack} {noun} {run.name}".rstrip()
+      owners[title], vectors[title] = (k, stack), values
+  if not vectors:
+    return "", ""
   vocabulary = outcome.vocabulary
-  embeddings = quantized.embedding_table(outcome.model.params)
-  tasks = [run.task for run in outcome.runs]
+  readings = interpret.read(
+    vectors,
+    quantized.embedding_table(outcome.model.params),
+    min(vocabulary.size, outcome.model.config.vocab_size),
+  )
+
+  def piece(token: int) -> str:
+    return vocabulary.pieces([token])[0]
+
+  width = max(map(len, vectors))
+  screen = shutil.get_terminal_size((_WIDTH, 0)).columns
+  lines = ["nearest tokens: mean cosine (of random vectors), by position"]
   sections = []
-  for task in dict.fromkeys(tasks):
-    run = tasks.index(task)
-    noun = noun_of(type(outcome.setup.tuners[run]))
-    for stack, vectors in load.vectors(runs, run).items():
-      labels = _label_ids(outcome, run, stack)
-      report = summary.nearest_tokens(
-        vectors,
-        embeddings,
-        lambda i: vocabulary.pieces([i])[0],
-        min(vocabulary.size, outcome.model.config.vocab_size),
-        labels,
-      )
-      name = outcome.runs[run].name
-      sections.append(f"{stack} {noun} {name}".rstrip() + f"\n{report}")
-  return "\n\n".join(sections)
+  for title, reading in readings.items():
+    labels = _label_ids(outcome, *owners[title])
+    line = f"{title:<{width}}  {interpret.line(*reading, piece)}"
+    lines.append(text.shortened(line, screen))
+    sections.append(f"{title}\n{interpret.report(*reading, piece, labels)}")
+  return "\n".join(lines), "\n\n".join(sections)
 
 
 def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
@@ -246,19 +305,47 @@ def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
   return sorted(i for i in ids if vocabulary.pieces([i])[0].strip("\u2581"))
 
 
+class _Exports(NamedTuple):
+  """What was exported.
+
+  Attributes:
+    lines: that say where, for the screen.
+    notes: that say what is not there, each once.
+    whole: every path and note.
+  """
+
+  lines: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+  whole: str = ""
+
+
 def _export(
   outcome: Outcome, runs: Runs, steps: Sequence[int], folder: pathlib.Path
-) -> str:
+) -> _Exports:
   """Export every run; say where to."""
   if jax.process_index():
-    return ""
-  lines = []
+    return _Exports()
+  lines, remarks = [], []
+  counts: collections.Counter[str] = collections.Counter()
   for k, run in enumerate(outcome.runs):
     target = files.below(folder / EXPORTS, run.name, "A run's name")
     origin = export.Origin(
       outcome.setup.tuners[k], run.task, steps[k], outcome.model.fingerprint
     )
     done = export.export(runs, k, target, origin, outcome.model.config)
+    remarks += [f"note, {target}: {note}" for note in done.notes]
     lines += [f"{origin.noun}: {path}" for path in done.paths]
-    lines += [f"note, {target}: {note}" for note in done.notes]
-  return "\n".join(lines)
+    counts.update(done.notes)
+  shown = lines
+  if len(outcome.runs) > 1:
+    shown = [f"exports of {len(outcome.runs)} runs: {folder / EXPORTS}"]
+  return _Exports(
+    tuple(shown),
+    tuple(f"note: {_of_runs(n)}{note}" for note, n in counts.items()),
+    "\n".join([*lines, *remarks]),
+  )
+
+
+def _of_runs(count: int) -> str:
+  """Say of how many runs a note is, where there are several."""
+  return f"{count} runs: " if count > 1 else ""

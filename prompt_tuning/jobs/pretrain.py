@@ -115,7 +115,7 @@ def _run(
     model = backbone.fresh(job.model, mesh, rules, job.seed, job.relpos_scale)
   else:
     model = backbone.load(path, job.model, mesh, rules, "float32")
-  say(f"{stage.name}: {stage.steps:,} steps")
+  say(f"{stage.name}:")
 
   def evaluator(built: Setup, mesh: Mesh | None) -> loop.Evaluator:
     return HeldOut(job, stage, built, mesh)

@@ -1,28 +1,16 @@
-"""What a user sees at the end of a run: scores, neighbours, a learning curve.
-
-Everything here turns finished numbers into text or a picture.
-"""
+"""What a user sees at the end of a run: tables of scores."""
 
 import collections
 import io
-import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import jax
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prompt_tuning.core import files
-from prompt_tuning.core.types import Array
-from prompt_tuning.tuners import interpret
-
 _WIDTH = 106  # columns of a table
-_IN_LEGEND = 16  # runs that a legend has room for
-_LOSS, _SCORE = "train/loss", "selection/score"
 
 
 class Row(NamedTuple):
@@ -116,74 +104,6 @@ def render(table: Table) -> str:
   Console(file=out, width=_WIDTH, color_system=None).print(table)
   lines = (line.rstrip() for line in out.getvalue().splitlines())
   return "\n".join(line for line in lines if line)
-
-
-def nearest_tokens(
-  vectors: Array | np.ndarray,
-  embeddings: Array,
-  piece: Callable[[int], str],
-  num_tokens: int,
-  label_ids: Sequence[int] = (),
-) -> str:
-  """List the vocabulary's tokens nearest to every prompt position.
-
-  Args:
-    vectors: [P, H], the learned prompt.
-    embeddings: [V, H] table of the frozen model.
-    piece: token id -> text.
-    num_tokens: rows of the table that stand for tokens.
-    label_ids: tokens of the class labels.
-
-  Returns:
-    The report, with random vectors of the same norms as a control.
-  """
-  control = interpret.random_control(jax.random.key(0), vectors)
-  learned, random = (
-    interpret.nearest_tokens(v, embeddings, num_tokens=num_tokens)
-    for v in (vectors, control)
-  )
-  return interpret.report(learned, random, piece, label_ids)
-
-
-def learning_curve(
-  entries: Sequence[Mapping[str, Any]],
-  names: Sequence[str],
-  path: str | os.PathLike[str],
-) -> None:
-  """Draw loss and score over the steps.
-
-  Args:
-    entries: lines of the log, see `train.logs.read`.
-    names: of the runs.
-    path: of the PNG.
-  """
-  # Not at the top: slow to import, and only needed once training is done.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(10, 4), layout="constrained")
-  canvas = FigureCanvasAgg(figure)
-  plots = figure.subplots(1, 2)
-  for axes, tag, title in zip(
-    plots, (_LOSS, _SCORE), ("training loss", "score"), strict=True
-  ):
-    for run, name in enumerate(names):
-      points = [
-        (entry["step"], entry[tag])
-        for entry in entries
-        if entry["run"] == run and entry.get(tag) is not None
-      ]
-      steps, values = zip(*points, strict=True) if points else ((), ())
-      axes.plot(steps, values, marker=".", label=name or "run")
-    axes.set_title(title)
-    axes.set_xlabel("step")
-    axes.ticklabel_format(useOffset=False, style="plain", axis="x")
-    axes.tick_params(axis="x", rotation=30)
-    axes.grid(alpha=0.3)
-  if 1 < len(names) <= _IN_LEGEND:
-    plots[0].legend(fontsize="small")
-  with files.replacing(path) as temporary:
-    canvas.print_png(temporary)
 
 
 def _is_share(name: str) -> bool:

@@ -6,10 +6,9 @@ import logging
 import pathlib
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import flax
-import grain
 import jax
 import optax
 from jax.sharding import Mesh
@@ -19,6 +18,7 @@ from prompt_tuning.checkpoints import backbone, bundle, fingerprint, restore
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.source import Checkpoint
 from prompt_tuning.core import axes, files
+from prompt_tuning.core.partition import Partition
 from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.infer import reports
 from prompt_tuning.infer.evaluate import Result
@@ -45,6 +45,9 @@ from prompt_tuning.models.t5 import cost
 from prompt_tuning.train import loop
 from prompt_tuning.train.compiled_step import Compiling, Jitted
 
+if TYPE_CHECKING:
+  import grain
+
 logger = logging.getLogger(__name__)
 
 NO_CONFIGURATION: Mapping[str, str] = types.MappingProxyType({})
@@ -68,7 +71,7 @@ def train(
     evaluator: makes what evaluates in place of the job's own evaluation.
     configuration: name of a file -> what the job was made from, as text; goes
       to MODEL_DIR, and into every bundle.
-    say: gets the table of what trains and what does not.
+    say: gets what trains and what does not, for people.
 
   Returns:
     How it ended.
@@ -119,7 +122,8 @@ def train(
     rules,
     compiling.program if compiling else None,
   )
-  say(built.program.partition.report())
+  say(_opening(runs, start_step, num_steps, built.program.partition))
+  logger.debug("%s", built.program.partition.report())
   checksum = fingerprint.checksum(built.frozen) if output.controls else None
 
   scorer = None
@@ -156,6 +160,7 @@ def train(
       num_steps,
       start_step,
       cost.flops_per_token(experiment.model, bool(tuners)),
+      runs,
     ),
     folder=output.model_dir,
     manifest=manifest,
@@ -176,6 +181,17 @@ def train(
     mesh,
     checksum,
   )
+
+
+def _opening(
+  runs: Sequence[Run], start_step: int, num_steps: int, partition: Partition
+) -> str:
+  """Say what is going to happen."""
+  after = f" after the checkpoint's {start_step:,}" if start_step else ""
+  opening = f"Training for {num_steps:,} steps{after}"
+  if len(runs) > 1:
+    opening += f", {len(runs)} runs side by side. Each of them:"
+  return f"{opening}\n{partition.summary()}"
 
 
 def _open(path: str | None) -> Checkpoint:
@@ -209,14 +225,14 @@ def _restore(
         abstract_setup.describe(suited, source, mesh, start_step, batch)
       )
     except abstract_setup.UnknownShapesError as error:
-      logger.info("The step is compiled when it runs. %s", error)
+      logger.debug("The step is compiled when it runs. %s", error)
   return backbone.load(checkpoint, *target), compiling
 
 
 def _next_batch(
   model_dir: str,
   num_steps: int,
-  batches: grain.DatasetIterator[NumpyBatch],
+  batches: "grain.DatasetIterator[NumpyBatch]",
 ) -> NumpyBatch | None:
   """Look at what training begins or goes on with; None if nothing is to do."""
   saved = bundle.latest_manifest(pathlib.Path(model_dir) / loop.BUNDLES)
@@ -283,6 +299,7 @@ def _settings(
   num_steps: int,
   start_step: int,
   flops_per_token: tuple[float, float],
+  runs: Sequence[Run],
 ) -> loop.Settings:
   return loop.Settings(
     num_steps=num_steps,
@@ -296,6 +313,7 @@ def _settings(
     flops_per_token=flops_per_token,
     patience=plan.patience,
     progress_bar=output.progress_bar,
+    run_names=[run.name for run in runs],
     tensorboard=output.tensorboard,
   )
 

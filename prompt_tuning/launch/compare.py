@@ -49,4 +49,4 @@ def _work(job: "CompareJob", arguments: Flags) -> None:
   if result is None:
     command.say("Preempted. The same command continues it.")
     return
-  command.say(comparison.table(result))
+  command.say(f"\n{comparison.table(result)}\n\n{compare.places(job)}")

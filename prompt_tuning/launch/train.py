@@ -45,12 +45,11 @@ def _work(job: "TrainJob", arguments: Flags) -> None:
     configuration=gin_config.texts(),
     say=command.say,
   )
-  reason, steps = outcome.result.reason, int(outcome.result.state.step)
-  command.say(f"{reason} after {steps:,} steps")
-  if reason == "preempted":
+  command.say(outcome.ending)
+  if outcome.result.reason == "preempted":
     command.say("The same command continues it.")
     return
-  command.say(conclusion.finish(outcome))
+  command.say(f"\n{conclusion.finish(outcome)}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from tqdm import auto as bars
 
 from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.core import tree
@@ -32,6 +31,7 @@ from prompt_tuning.train import state as train_state
 from prompt_tuning.train.errors import DivergedError as DivergedError
 from prompt_tuning.train.logs import MetricsLog
 from prompt_tuning.train.preemption import Preemption
+from prompt_tuning.train.progress_bar import ProgressBar
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Metrics
 
@@ -100,6 +100,7 @@ class Settings:
     flops_per_token: floating-point operations that training on one encoder
       token and on one decoder token takes; to log them per second.
     progress_bar: whether to draw one.
+    run_names: what a progress bar calls the runs; by default their numbers.
     tensorboard: whether to write event files.
   """
 
@@ -114,6 +115,7 @@ class Settings:
   keep_best: bool = True
   flops_per_token: tuple[float, float] | None = None
   progress_bar: bool = True
+  run_names: Sequence[str] | None = None
   tensorboard: bool = True
 
   def __post_init__(self) -> None:
@@ -123,6 +125,20 @@ class Settings:
       if getattr(self, name) < bound:
         value = getattr(self, name)
         raise ValueError(f"{name} must be at least {bound}; got {value}.")
+
+  def describe(self, step: int) -> str:
+    """Name a step as T5X counts, and beside it as the run does.
+
+    Args:
+      step: updates of the run.
+
+    Returns:
+      Such as `step 1,100,020 (20 of 150)`; `step 20 of 150` where both agree.
+    """
+    own = f"{step:,} of {self.num_steps:,}"
+    if not self.start_step:
+      return f"step {own}"
+    return f"step {self.start_step + step:,} ({own})"
 
 
 class Result(NamedTuple):
@@ -190,6 +206,10 @@ def train(
     preemption = around.enter_context(Preemption())
     state, progress, window = bundles.resume(state, batches)
     step = int(state.step)
+    if step:
+      has_ended = step >= settings.num_steps
+      how = "has been trained to" if has_ended else "goes on from"
+      logger.info("%s %s %s.", bundles.folder, how, settings.describe(step))
     log = MetricsLog(
       bundles.folder, len(progress.best), settings.tensorboard and _is_main()
     )
@@ -207,7 +227,7 @@ def train(
       preemption=preemption,
       bundles=bundles,
       log=log,
-      bar=around.enter_context(_bar(settings, step)),
+      bar=around.enter_context(_bar(settings, step, len(progress.best))),
       progress=progress,
       clock=_Clock(progress.tokens),
       window=window,
@@ -342,7 +362,6 @@ class _Bundles:
       lambda new, old: jax.device_put(new, old.sharding), state, fresh
     )
     batches.set_state(saved.manifest["data"])
-    logger.info("Continuing from step %d of %s.", step, self.folder)
     progress = _Progress(**saved.manifest["progress"])
     self._forget_lost(progress.best)
     # A newer one is damaged, or another process would have gone on from it: it
@@ -458,7 +477,6 @@ class _Loop:
     window: of the process before, since the last line of the log.
     steps: metrics of this process since then.
     diverged: runs of which it was said that they are lost.
-    postfix: what stands beside the bar.
   """
 
   step_fn: StepFn
@@ -471,13 +489,12 @@ class _Loop:
   preemption: Preemption
   bundles: _Bundles
   log: MetricsLog
-  bar: bars.tqdm
+  bar: ProgressBar
   progress: _Progress
   clock: _Clock
   window: _Window
   steps: list[Metrics] = dataclasses.field(default_factory=list)
   diverged: set[int] = dataclasses.field(default_factory=set)
-  postfix: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def run(self, state: TrainState) -> Result:
     """Train until the end, or until it is told to stop."""
@@ -547,7 +564,7 @@ class _Loop:
     if improved and self.settings.keep_best:
       self.bundles.save_best(state, step, improved, self.progress.best)
     self.progress.stale = 0 if improved else self.progress.stale + 1
-    self._show(score=[f"{evaluation.score:.2f}" for evaluation in evaluations])
+    self.bar.show("score", [evaluation.score for evaluation in evaluations])
 
   def _log_evaluation(
     self, step: int, run: int, evaluation: RunEvaluation
@@ -566,11 +583,6 @@ class _Loop:
   def _is_out_of_patience(self) -> bool:
     patience = self.settings.patience
     return patience is not None and self.progress.stale >= patience
-
-  def _show(self, **values: list[str]) -> None:
-    """Show the first runs' newest numbers beside the bar."""
-    self.postfix |= {name: "/".join(v[:4]) for name, v in values.items()}
-    self.bar.set_postfix(self.postfix)
 
   def _write_window(self, step: int) -> None:
     """Log what happened since the last line.
@@ -600,7 +612,7 @@ class _Loop:
           for tag, value in metrics.items()
         }
         self.log.write(self.settings.start_step + step, run, of_run, "train")
-    self._show(loss=[f"{loss:.3g}" for loss in metrics["loss"]])
+    self.bar.show("loss", metrics["loss"])
     self.clock.restart(self.progress.tokens)
 
   def _note_divergence(self, metrics: Metrics, step: int) -> None:
@@ -609,14 +621,16 @@ class _Loop:
     finite &= np.isfinite(metrics.norms["update"])
     if not finite.any():
       raise DivergedError(
-        f"The loss is not finite at step {step} (all {len(finite)} runs). The "
-        f"last bundle in {self.bundles.folder / BUNDLES} is from before; lower "
-        "the learning rate, or continue from there with other settings."
+        f"The loss is not finite at {self.settings.describe(step)}, of all "
+        f"{len(finite)} runs. The last bundle in "
+        f"{self.bundles.folder / BUNDLES} is from before; lower the learning "
+        "rate, or continue from there with other settings."
       )
     for run in np.flatnonzero(~finite):
       if run not in self.diverged:
         self.diverged.add(int(run))
-        logger.warning("Run %d: the loss is not finite, step %d.", run, step)
+        name, where = self.bar.names[run], self.settings.describe(step)
+        logger.warning("Run %s: the loss is not finite, %s.", name, where)
 
 
 def _is_main() -> bool:
@@ -624,13 +638,10 @@ def _is_main() -> bool:
   return jax.process_index() == 0
 
 
-def _bar(settings: Settings, step: int) -> bars.tqdm:
-  return bars.tqdm(
-    total=settings.num_steps,
-    initial=step,
-    unit="step",
-    disable=not (settings.progress_bar and _is_main()),
-  )
+def _bar(settings: Settings, step: int, num_runs: int) -> ProgressBar:
+  names = settings.run_names or list(map(str, range(num_runs)))
+  shown = settings.progress_bar and _is_main()
+  return ProgressBar(names, settings.num_steps, step, shown)
 
 
 def _add_tokens(seen: Sequence[int], batch: Mapping[str, Any]) -> list[int]:

@@ -5,7 +5,7 @@ cosine form tight clusters; those of random vectors, the control, do not.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,10 @@ class Neighbours:
   ids: np.ndarray
   cosines: np.ndarray
   norms: np.ndarray
+
+  def rows(self, part: slice) -> "Neighbours":
+    """Take those of some of the vectors."""
+    return Neighbours(self.ids[part], self.cosines[part], self.norms[part])
 
 
 def nearest_tokens(
@@ -94,6 +98,56 @@ def random_control(rng: Array, vectors: Array | np.ndarray) -> Array:
   )
   noise = jax.random.normal(rng, np.shape(vectors))
   return noise * (norms / jnp.linalg.norm(noise, axis=-1, keepdims=True))
+
+
+def read(
+  vectors: Mapping[str, Array | np.ndarray],
+  embeddings: Array | np.ndarray,
+  num_tokens: int,
+) -> dict[str, tuple[Neighbours, Neighbours]]:
+  """Find the nearest tokens of several prompts, and of random vectors.
+
+  Args:
+    vectors: name -> [P, H].
+    embeddings: [V, H] table of the frozen model.
+    num_tokens: rows of the table that stand for tokens.
+
+  Returns:
+    Name -> the neighbours of the prompt, and those of random vectors of the
+    same norms.
+  """
+  rows = np.concatenate([np.asarray(v, np.float32) for v in vectors.values()])
+  noise = np.random.default_rng(0).normal(size=rows.shape)
+  norms = [np.linalg.norm(a, axis=-1, keepdims=True) for a in (rows, noise)]
+  control = (noise * (norms[0] / norms[1])).astype(np.float32)
+  learned, random = (
+    nearest_tokens(values, embeddings, num_tokens=num_tokens)
+    for values in (rows, control)
+  )
+  found, start = {}, 0
+  for name, values in vectors.items():
+    part = slice(start, start + len(values))
+    found[name] = (learned.rows(part), random.rows(part))
+    start += len(values)
+  return found
+
+
+def line(
+  learned: Neighbours, control: Neighbours, piece: Callable[[int], str]
+) -> str:
+  """Write the nearest token of every position in one line.
+
+  Args:
+    learned: neighbours of a prompt.
+    control: neighbours of random vectors.
+    piece: token id -> text.
+
+  Returns:
+    The mean cosines of both, and the tokens.
+  """
+  words = " ".join(piece(int(i)) for i in learned.ids[:, 0])
+  ours, theirs = (of.cosines[:, 0].mean() for of in (learned, control))
+  return f"{ours:.2f} ({theirs:.2f})  {words}"
 
 
 def report(

@@ -208,6 +208,12 @@ def test_report_folds_layers_and_counts_as_the_paper():
   )
   assert lines[5].startswith("freeze: 18,874,369 of ")
 
+  assert built.summary().splitlines() == [
+    "        parameters   share  arrays  dtype    rule",
+    "train       76,800   0.41%       1  float32  tuner/.*",
+    "freeze  18,874,369  99.59%      13  float32  model/.*",
+  ]
+
 
 def test_report_folds_no_unlike_layers():
   params = {f"layers_{i}": {"w": _struct(2 + i % 2)} for i in range(4)}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import fingerprint
-from prompt_tuning.core import partition
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.jobs import conclusion
 from prompt_tuning.tuners.initializers import ClassLabels
@@ -64,18 +63,13 @@ def test_the_papers_words_for_a_task_without_labels(pieces):
 def test_a_frozen_weight_that_changed_is_reported():
   """One bit of one number suffices."""
   frozen = {"model": {"a": np.zeros(3, np.float32), "b": np.ones(2)}}
-  modes = partition.build(
-    partition.TUNER_ONLY, {**frozen, "tuner": {"prompt": np.zeros((2, 4))}}
-  )
   outcome = types.SimpleNamespace(
-    setup=types.SimpleNamespace(
-      program=types.SimpleNamespace(partition=modes), frozen=frozen
-    ),
+    setup=types.SimpleNamespace(frozen=frozen),
     checksum=fingerprint.checksum(frozen),
   )
-  assert "frozen weights: unchanged (" in conclusion._parameters(outcome)
+  assert "frozen weights: unchanged (" in conclusion._proof(outcome)
   frozen["model"]["a"][1] = -0.0
-  text = conclusion._parameters(outcome)
+  text = conclusion._proof(outcome)
   assert "frozen weights: CHANGED (sha256 " in text
   assert "unchanged" not in text
   assert outcome.checksum[:16] in text

@@ -5,7 +5,7 @@ import functools
 
 import pytest
 
-from prompt_tuning.jobs import identity, summary, task_modules
+from prompt_tuning.jobs import identity, task_modules
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import (
   Duration,
@@ -148,11 +148,3 @@ def test_equal_settings_have_equal_descriptions():
   assert identity.describe(a) != identity.describe(Optax("adamw"))
   changed = dataclasses.replace(MODEL, dropout_rate=0.2)
   assert identity.describe(changed) != identity.describe(MODEL)
-
-
-def test_a_curve_without_scores_can_be_drawn(tmp_path):
-  entries = [{"step": s, "run": 0, "train/loss": 2.0 / s} for s in (1, 2, 3)]
-  entries.append({"step": 4, "run": 0, "train/loss": None})  # it diverged
-  summary.learning_curve(entries, ["a", "b"], tmp_path / "curve.png")
-  assert (tmp_path / "curve.png").stat().st_size > 10_000
-  assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]

@@ -75,6 +75,28 @@ def test_impossible_questions_are_named():
     interpret.nearest_tokens(table, table, top=1, num_tokens=5)
 
 
+def test_several_prompts_are_read_at_once(tolerance):
+  table = RNG.normal(size=(40, 8)).astype(np.float32)
+  prompts = {"a": 3 * table[[4, 31, 7]], "b": table[[9]]}
+
+  readings = interpret.read(prompts, table, 20)
+
+  for name, (learned, control) in readings.items():
+    alone = interpret.nearest_tokens(prompts[name], table, num_tokens=20)
+    np.testing.assert_array_equal(learned.ids, alone.ids)
+    np.testing.assert_allclose(
+      control.norms, learned.norms, **tolerance["oracle"]
+    )
+    assert control.ids.shape == learned.ids.shape
+  (learned, control) = readings["a"]
+  assert learned.ids[0, 0] == 4
+  words = [f"w{i}" for i in range(40)]
+  line = interpret.line(learned, control, words.__getitem__)
+  nearest = " ".join(words[i] for i in learned.ids[:, 0])
+  cosines = [of.cosines[:, 0].mean() for of in (learned, control)]
+  assert line == "{:.2f} ({:.2f})  {}".format(*cosines, nearest)
+
+
 def test_control_has_the_norms_but_other_directions(tolerance):
   prompt = 30 * RNG.normal(size=(6, 64)).astype(np.float32)
 
