@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from prompt_tuning.checkpoints import fingerprint, restore
+from prompt_tuning.checkpoints import fingerprint, hf_config, restore
 from prompt_tuning.checkpoints.source import Checkpoint
 from prompt_tuning.core import axes, tree
 from prompt_tuning.core.types import Array, Params
@@ -34,6 +34,7 @@ class Backbone(NamedTuple):
     fingerprint: tells it from other models.
     weights_dtype: in which they were asked for; `int8` and `int4` are those of
       kernels and embeddings, beside float32 for the rest.
+    base_model: what transformers loads it by; None where it cannot.
   """
 
   config: T5Config
@@ -41,6 +42,7 @@ class Backbone(NamedTuple):
   step: int | None
   fingerprint: str
   weights_dtype: str = "float32"
+  base_model: str | None = None
 
 
 def load(
@@ -83,7 +85,8 @@ def load(
   params = restore.restore(checkpoint, target, ignore=ignore, convert=convert)
   name = fingerprint.of_samples(samples)
   suited = for_machine(config, mesh)
-  return Backbone(suited, params, checkpoint.step, name, dtype)
+  base_model = hf_config.base_model(checkpoint.config, checkpoint.path)
+  return Backbone(suited, params, checkpoint.step, name, dtype, base_model)
 
 
 def check(

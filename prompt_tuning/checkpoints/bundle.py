@@ -66,6 +66,7 @@ _SCHEMA = {
   "run_index?": WHOLE,
   "best?": Maybe(_BEST),
   "data?": Each(ANY),
+  "base_model?": Maybe(TEXT),
   "progress?": {"best": [Maybe(_BEST)], "stale": WHOLE, "tokens": [WHOLE]},
 }
 

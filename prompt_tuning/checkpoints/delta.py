@@ -50,6 +50,7 @@ _SCHEMA = {
     "task?": Maybe(TEXT),
     "step?": Maybe(WHOLE),
     "backbone?": Maybe(TEXT),
+    "base_model?": Maybe(TEXT),
   },
 }
 
@@ -62,7 +63,8 @@ class SavedDelta:
     delta: with a run axis of size 1.
     placement: where its virtual tokens stand.
     about: JSON values: `method` (as bundles describe it), `title`, `task`,
-      `step`, `backbone` (its fingerprint); each may be missing.
+      `step`, `backbone` (its fingerprint), `base_model` (transformers' name of
+      it); each may be missing.
   """
 
   delta: Delta

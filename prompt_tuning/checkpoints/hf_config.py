@@ -1,6 +1,7 @@
 """Hugging Face's `config.json` and this project's `T5Config`."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from prompt_tuning.core.schema import FINITE, TEXT, Maybe, at_least
 from prompt_tuning.models.t5.config import T5Config
 
 FILE = "config.json"
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _MODEL_TYPES = ("t5", "mt5")
 _NORM_EPSILON = 1e-6
 _ACTIVATIONS = {  # feed_forward_proj -> T5Config.mlp_activations
@@ -58,6 +60,24 @@ def mismatches(config: Mapping[str, Any]) -> list[Mismatch]:
     for key, allowed, default in checks
     if config.get(key, default) not in allowed
   ]
+
+
+def base_model(config: Mapping[str, Any] | None, path: str) -> str | None:
+  """Say by what name transformers finds a model, for who builds on it.
+
+  Args:
+    config: the contents of `config.json`; None where the model has none.
+    path: of the checkpoint, as it was named.
+
+  Returns:
+    The name on the Hub, where the checkpoint says one; else its path. None
+    where transformers cannot load the checkpoint.
+  """
+  if config is None:
+    return None
+  name = config.get("_name_or_path")
+  is_on_hub = isinstance(name, str) and _HUB_NAME.fullmatch(name)
+  return name if is_on_hub else path
 
 
 def has_tied_head(config: Mapping[str, Any]) -> bool:

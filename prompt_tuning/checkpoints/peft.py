@@ -3,7 +3,11 @@
 What stands in an adapter is for tuning methods to say and to read, see
 `core.adapter`; here are the files, and PEFT's names of a T5's modules.
 
-Source: PEFT 0.21.2, what it writes and what it needs in order to load.
+Written is only what every PEFT since 0.6 knows: older ones refuse a setting
+that they do not know, even where it is null.
+
+Source: PEFT 0.21.2, what it writes and what it needs in order to load; the
+settings of 0.6.2 and 0.10.0.
 """
 
 import json
@@ -43,7 +47,6 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"  # what PEFT wrote by default before 0.7
 _TASKS = ("SEQ_2_SEQ_LM", None)
-_VERSION = "0.21.2"
 # Of what is read; a method says more of its own settings.
 _SCHEMA = {
   "lora_alpha?": FINITE,
@@ -206,8 +209,6 @@ def write_adapter(
     "auto_mapping": None,
     "base_model_name_or_path": base_model,
     "inference_mode": True,
-    "modules_to_save": None,
-    "peft_version": _VERSION,
     "revision": None,
     "task_type": "SEQ_2_SEQ_LM",
   }

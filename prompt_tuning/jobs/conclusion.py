@@ -330,7 +330,11 @@ def _export(
   for k, run in enumerate(outcome.runs):
     target = files.below(folder / EXPORTS, run.name, "A run's name")
     origin = export.Origin(
-      outcome.setup.tuners[k], run.task, steps[k], outcome.model.fingerprint
+      outcome.setup.tuners[k],
+      run.task,
+      steps[k],
+      outcome.model.fingerprint,
+      outcome.model.base_model,
     )
     done = export.export(runs, k, target, origin, outcome.model.config)
     remarks += [f"note, {target}: {note}" for note in done.notes]

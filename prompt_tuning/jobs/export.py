@@ -16,6 +16,7 @@ from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints import peft, prompts
 from prompt_tuning.checkpoints.delta import SavedDelta
 from prompt_tuning.core import algebra, files
+from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import identity, load
 from prompt_tuning.jobs.load import Tuned, vectors
@@ -46,12 +47,14 @@ class Origin(NamedTuple):
     task: its task or mixture.
     step: at which it was saved, as T5X counts.
     backbone: fingerprint of the model that it was trained with.
+    base_model: what transformers loads that model by.
   """
 
   method: Method | None = None
   task: str | None = None
   step: int | None = None
   backbone: str | None = None
+  base_model: str | None = None
 
   @property
   def noun(self) -> str:
@@ -65,6 +68,7 @@ class Origin(NamedTuple):
       "task": self.task,
       "step": self.step,
       "backbone": self.backbone,
+      "base_model": self.base_model,
     }
     if self.method is not None:
       about["method"] = identity.describe_method(self.method)
@@ -113,7 +117,7 @@ def export(
   if NPY in views:
     paths += _write_arrays(one, folder, notes)
   if PEFT in views:
-    paths += _write_adapter(one, folder, origin.method, model, notes)
+    paths += _write_adapter(one, folder, origin, model, notes)
   if before not in (None, deltas.digest(target)):
     _remove_others(folder, paths)
   return Exported(tuple(paths), tuple(notes))
@@ -208,20 +212,29 @@ def _origin(tuned: Tuned, run: int) -> Origin:
     tuned.tasks[run] if tuned.tasks else None,
     tuned.step,
     tuned.fingerprint,
+    tuned.base_model,
   )
 
 
 def _write_adapter(
   one: Runs,
   folder: pathlib.Path,
-  method: Method | None,
+  origin: Origin,
   model: T5Config | None,
   notes: list[str],
 ) -> list[pathlib.Path]:
   """Write a PEFT adapter, where PEFT has one that says the same."""
-  adapter = method.to_peft(one.delta) if method else "its method is not known"
+  adapter: Adapter | str = "its method is not known"
+  if origin.method is not None:
+    adapter = origin.method.to_peft(one.delta)
   if isinstance(adapter, str):
     notes.append(f"no adapter: {adapter}")
     return []
-  peft.write_adapter(folder / PEFT, adapter, model=model, overwrite=True)
+  peft.write_adapter(
+    folder / PEFT,
+    adapter,
+    model=model,
+    base_model=origin.base_model,
+    overwrite=True,
+  )
   return [folder / PEFT]

@@ -60,6 +60,7 @@ class Tuned(NamedTuple):
     weights: of a single run that tuned the backbone itself: path -> array.
     methods: of the runs; None among them where it is not known.
     tasks: of the runs; None among them where the file does not say.
+    base_model: what transformers loads the backbone by, if the file says so.
   """
 
   runs: Runs
@@ -69,6 +70,7 @@ class Tuned(NamedTuple):
   weights: Mapping[str, np.ndarray] = types.MappingProxyType({})
   methods: tuple[Method | None, ...] = (None,)
   tasks: tuple[str | None, ...] = (None,)
+  base_model: str | None = None
 
 
 PLAIN = Tuned(Runs(), ("",))  # the model alone
@@ -149,6 +151,7 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     about.get("step"),
     methods=(method,),
     tasks=(about.get("task"),),
+    base_model=about.get("base_model"),
   )
 
 
@@ -229,6 +232,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     {path: array[0] for path, array in weights.items()},
     tuple(methods) or (None,) * len(numbers),
     tuple(described["runs"][k].get("task") for k in numbers),
+    saved.manifest.get("base_model"),
   )
 
 
@@ -295,6 +299,7 @@ def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
     banks[0].fingerprint,
     methods=tuple(m for part in banks for m in part.methods),
     tasks=tuple(task for part in banks for task in part.tasks),
+    base_model=banks[0].base_model,
   )
 
 

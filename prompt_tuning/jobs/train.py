@@ -164,7 +164,7 @@ def train(
     ),
     folder=output.model_dir,
     manifest=manifest,
-    about=_about(configuration),
+    about=_about(configuration, model),
     summarise=cast(loop.Summarise, experiment.objective.summarise),
     shard=axes.batch_sharder(mesh, rules),
     evaluate=evaluator(built, mesh) if evaluator else scorer,
@@ -318,11 +318,14 @@ def _settings(
   )
 
 
-def _about(configuration: Mapping[str, str]) -> dict[str, Any]:
+def _about(configuration: Mapping[str, str], model: Backbone) -> dict[str, Any]:
   """Say how a bundle was made; a run may go on in another way."""
   packages = (prompt_tuning, jax, flax, optax)
   versions = {package.__name__: package.__version__ for package in packages}
-  return {"gin": dict(configuration), "versions": versions}
+  about: dict[str, Any] = {"gin": dict(configuration), "versions": versions}
+  if model.base_model is not None:
+    about["base_model"] = model.base_model
+  return about
 
 
 def _write_configuration(

@@ -94,11 +94,11 @@ def of(outcome: "Outcome", summary: str) -> Trained:
   names = [run.name or run.task for run in outcome.runs]
   records = outcome.result.best
   scores = [-math.inf if one is None else one["score"] for one in records]
-  fingerprint = outcome.model.fingerprint
+  model = outcome.model
   return Trained(
     {name: together.one(k) for k, name in enumerate(names)},
     {
-      name: Origin(method, run.task, step, fingerprint)
+      name: Origin(method, run.task, step, model.fingerprint, model.base_model)
       for name, method, run, step in zip(
         names, outcome.setup.tuners, outcome.runs, steps, strict=True
       )

@@ -143,7 +143,6 @@ class Prompt(Method):
       "prompt_tuning_init": "RANDOM",
       "prompt_tuning_init_text": None,
       "token_dim": values.shape[1],
-      "tokenizer_kwargs": None,
       "tokenizer_name_or_path": None,
     }
     return Adapter(config, {_PEFT_TENSOR: values})

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prompt_tuning.checkpoints import hf, restore, sizes, t5x_writer
+from prompt_tuning.checkpoints import (
+  backbone,
+  hf,
+  hf_config,
+  restore,
+  sizes,
+  t5x_writer,
+)
 from prompt_tuning.checkpoints.errors import CheckpointError
-from prompt_tuning.core import tree
+from prompt_tuning.core import axes, tree
 
 TIED = {"mlp_activations": ("relu",), "logits_via_embedding": True}
 EMPTY = np.zeros((1, 1), np.float32)
@@ -285,6 +292,31 @@ def test_an_early_versions_unused_tensor_is_noted(folder, flat):
   checkpoint = restore.open_checkpoint(folder)
   assert checkpoint.params.keys() == flat.keys()
   assert name in checkpoint.notes[0]
+
+
+@pytest.mark.parametrize(
+  ("said", "expected"),
+  [
+    ("google/t5-v1_1-small", "google/t5-v1_1-small"),
+    ("/home/somebody/t5", "PATH"),  # as the published ones do
+    ("./t5", "PATH"),
+    ("", "PATH"),
+    (None, "PATH"),
+    (7, "PATH"),
+  ],
+)
+def test_what_transformers_loads_it_by(said, expected):
+  config = {"_name_or_path": said} if said is not None else {}
+  assert hf_config.base_model(config, "PATH") == expected
+  assert hf_config.base_model(None, "PATH") is None
+
+
+def test_a_restored_model_says_what_transformers_loads_it_by(
+  folder, checkpoints, tools
+):
+  arguments = (tools.config, None, axes.STANDARD_RULES, "float32")
+  assert backbone.load(folder, *arguments).base_model == str(folder)
+  assert backbone.load(checkpoints["t5x"], *arguments).base_model is None
 
 
 def test_a_pickle_is_never_opened(folder):

@@ -4,13 +4,17 @@ import json
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from flax.core import meta
 from safetensors.numpy import load_file, save_file
 
 from prompt_tuning.checkpoints import peft, restore
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.tuners import discovery, initializers
+from prompt_tuning.tuners.method import Inputs
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 VALUES = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
@@ -121,9 +125,64 @@ def test_the_bytes_are_those_of_earlier_versions(seed, tmp_path):
   peft.write_vectors(
     tmp_path / "a", np.load(before / "prompt.npy"), model=model
   )
-  for name in (peft.CONFIG, peft.WEIGHTS):
-    old, new = before / "peft" / name, tmp_path / "a" / name
-    assert new.read_bytes() == old.read_bytes()
+  old, new = before / "peft", tmp_path / "a"
+  assert (new / peft.WEIGHTS).read_bytes() == (old / peft.WEIGHTS).read_bytes()
+  # Less these, which were null, and which older versions of PEFT refuse.
+  theirs = json.loads((old / peft.CONFIG).read_text())
+  for name in ("modules_to_save", "peft_version", "tokenizer_kwargs"):
+    del theirs[name]
+  assert json.loads((new / peft.CONFIG).read_text()) == theirs
+
+
+# The settings that PEFT 0.6.2 knows. It, and those up to 0.10 at least, refuse
+# an adapter with any other, whatever its value. All of these were loaded with
+# 0.6.2 and 0.10.0 and computed what PEFT 0.21.2 does, to 1.5e-6.
+COMMON = {
+  *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type"),
+  *("revision", "task_type"),
+}
+VIRTUAL = {
+  *("num_attention_heads", "num_layers", "num_transformer_submodules"),
+  *("num_virtual_tokens", "token_dim"),
+}
+KNOWN = {
+  "PROMPT_TUNING": COMMON
+  | VIRTUAL
+  | {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path"},
+  "PREFIX_TUNING": COMMON
+  | VIRTUAL
+  | {"encoder_hidden_size", "prefix_projection"},
+  "LORA": COMMON
+  | {"alpha_pattern", "bias", "fan_in_fan_out", "init_lora_weights", "r"}
+  | {"layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout"}
+  | {"modules_to_save", "rank_pattern", "target_modules"},
+  "IA3": COMMON
+  | {"fan_in_fan_out", "feedforward_modules", "init_ia3_weights"}
+  | {"modules_to_save", "target_modules"},
+}
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_old_versions_know_every_setting(kind, tmp_path):
+  shape = t5_config.get("ladder_1").shape
+  settings = {"emb_dim": 4, "encoder_length": 3}
+  settings["encoder_init"] = initializers.Uniform()
+  if kind != "PROMPT_TUNING":
+    settings = {"shape": shape}
+  if kind == "PREFIX_TUNING":
+    settings |= {"sites": ("dec_self",), "positions": True}
+  method = discovery.for_peft()[kind](**settings)
+  shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), Inputs()))
+  params = jax.tree.map(lambda leaf: np.ones(leaf.shape, "f4"), shapes)
+  delta = jax.tree.map(
+    lambda leaf: leaf[None], method.apply(meta.unbox(params), Inputs())
+  )
+  adapter = method.to_peft(delta)
+  peft.write_adapter(tmp_path / "a", adapter, base_model="google/t5-v1_1-small")
+  written = json.loads((tmp_path / "a" / peft.CONFIG).read_text())
+  assert written["peft_type"] == kind
+  assert written["base_model_name_or_path"] == "google/t5-v1_1-small"
+  assert written.keys() <= KNOWN[kind]
 
 
 @pytest.mark.parity
@@ -197,5 +256,8 @@ class TestPeft:
       json.loads((tmp_path / name / "adapter_config.json").read_text())
       for name in ("theirs", "ours")
     )
-    assert ours.pop("peft_version") <= theirs.pop("peft_version")
+    # All that says something, of what older versions take too.
+    newer = {name: theirs.pop(name) for name in theirs.keys() - ours.keys()}
+    assert newer.pop("peft_version")
+    assert newer == {"modules_to_save": None, "tokenizer_kwargs": None}
     assert ours == theirs

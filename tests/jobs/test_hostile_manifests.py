@@ -233,6 +233,17 @@ def test_the_bundle_that_they_are_made_of_is_read(tmp_path):
   assert not export.export_all(str(folder), str(tmp_path / "out"))[3:]
 
 
+def test_a_bundle_says_what_peft_builds_on(tmp_path):
+  """And so do an export of it, and the export of that."""
+  source = str(write_bundle(tmp_path / "b", {**BUNDLE, "base_model": "a/b"}))
+  for target in ("once", "again"):
+    export.export_all(source, str(tmp_path / target))
+    source = str(next((tmp_path / target).glob("**/delta")))
+    config = next((tmp_path / target).glob("**/adapter_config.json"))
+    said = json.loads(config.read_text())["base_model_name_or_path"]
+    assert said == "a/b"
+
+
 DELTA = {
   "placement": {"encoder_prefix": [0, 1, 2]},
   "about": {"task": "t", "step": 3, "backbone": "f00d", "method": PROMPT},
