@@ -12,6 +12,7 @@ OPERATIONS = (
   "_rename",
   "_delete",
   "_make",
+  "_set_mode",
 )
 
 

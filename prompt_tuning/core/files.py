@@ -18,11 +18,14 @@ import pathlib
 import shutil
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 Path = str | os.PathLike[str]
+
+_ABANDONED_S = 3_600
 
 # Part of every temporary name.
 _TEMPORARY = ".tmp-"
@@ -181,9 +184,63 @@ def remove_leftovers(folder: Path) -> None:
     _delete(leftover)
 
 
+def remove_abandoned(folder: Path, *patterns: str) -> None:
+  """Delete leftovers in a folder that several processes write to.
+
+  Nobody can tell a killed process from one on another machine; but what nobody
+  has written to for an hour is nobody's any more.
+
+  Args:
+    folder: need not be there.
+    *patterns: of their names, besides the temporary ones.
+  """
+  for pattern in (f"*{_TEMPORARY}*", *patterns):
+    for path in sorted(pathlib.Path(folder).glob(pattern)):
+      with contextlib.suppress(OSError):  # another user's, or gone already
+        if time.time() - _last_written(path) > _ABANDONED_S:
+          _delete(path)
+
+
 def make_folder(path: Path) -> None:
   """Make a folder and those above it, where they are missing."""
   _make(pathlib.Path(path))
+
+
+def make_shared(root: Path, *names: str) -> pathlib.Path:
+  """Make folders inside each other, for whoever may write to the first.
+
+  Args:
+    root: has the permissions that the others get; is made where it is missing.
+    *names: of the folders below it.
+
+  Returns:
+    The last one.
+
+  Raises:
+    OSError: one cannot be made.
+  """
+  make_folder(root)
+  path = pathlib.Path(root)
+  for name in names:
+    path /= name
+    if not path.exists():
+      _make(path)
+      share(path, root)
+  return path
+
+
+def share(path: Path, root: Path) -> None:
+  """Give a folder, and all in it, the permissions of another one.
+
+  Args:
+    path: of this user; where another one was first, it stays as it is.
+    root: says who may read and write.
+  """
+  mode = stat.S_IMODE(os.stat(root).st_mode)
+  with contextlib.suppress(PermissionError):
+    for child in pathlib.Path(path).iterdir():
+      _set_mode(child, mode if child.is_dir() else mode & 0o666)
+    _set_mode(pathlib.Path(path), mode)
 
 
 def ensure_writable(folder: Path, setting: str) -> None:
@@ -347,6 +404,13 @@ def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
+def _last_written(path: pathlib.Path) -> float:
+  """Return when a file, or one in a folder, was last written to."""
+  times = [path.lstat().st_mtime]
+  times += [child.lstat().st_mtime for child in path.rglob("*")]
+  return max(times)
+
+
 def _flush_all(path: pathlib.Path) -> None:
   """Flush a file, or a folder with everything in it."""
   if path.is_symlink():
@@ -396,3 +460,7 @@ def _delete(path: pathlib.Path) -> None:
 
 def _make(path: pathlib.Path) -> None:
   path.mkdir(parents=True, exist_ok=True)
+
+
+def _set_mode(path: pathlib.Path, mode: int) -> None:
+  path.chmod(mode)

@@ -15,6 +15,7 @@ TensorFlow and seqio.
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import logging
@@ -36,6 +37,13 @@ from prompt_tuning.data.token_rows import FEATURES, TokenRows
 # Raised when the format or the trimming changes.
 FORMAT = 1
 _ARRAYS = (*FEATURES, "columns")
+# Errors of a cache that is not whole; a pipe or a huge file is none of it.
+_DAMAGE = (
+  *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+  *(errno.EINVAL, errno.EFBIG),
+)
+# What killed processes of former versions left.
+_OLD_LEFTOVERS = (f".{24 * '[0-9a-f]'}-*", ".damaged-*")
 _MANIFEST_BYTES = 16 << 20
 _MANIFEST = {
   "fields": {
@@ -138,9 +146,24 @@ def load_task(
   data_dir: str | os.PathLike[str] | None = None,
 ) -> TokenCache:
   """Open the tokenised examples of one task, see `load`."""
-  cache = _load_task(task, split, lengths, cache_dir, data_dir)
+  try:
+    cache = _load_task(task, split, lengths, cache_dir, data_dir)
+  except PermissionError as error:
+    if not _is_below(error.filename, cache_dir):
+      raise
+    raise ValueError(
+      f"TOKEN_CACHE_DIR {cache_dir} is another user's: {error}. Let its owner "
+      "share it (`chmod -R g+rwX`; what is made there later has the folder's "
+      "own permissions), or name a folder of your own."
+    ) from error
   _warn_of_unknown(cache)
   return cache
+
+
+def _is_below(name: Any, folder: str | os.PathLike[str]) -> bool:
+  """Whether an error names a file in a folder."""
+  path = pathlib.Path(os.path.abspath(str(name)))
+  return path.is_relative_to(os.path.abspath(folder))
 
 
 def _warn_of_unknown(cache: TokenCache) -> None:
@@ -180,6 +203,7 @@ def _load_task(
   )
   name = task.name.replace("_examples", "")
   root = files.below(files.below(cache_dir, name, "A task"), split, "A split")
+  files.remove_abandoned(root, *_OLD_LEFTOVERS)
   data_dir = pathlib.Path(data_dir or default_data_dir())
   fields = {
     "format": FORMAT,
@@ -202,6 +226,9 @@ def _load_task(
     except DamagedError as error:
       logger.warning("%s Making it again.", error)
       files.remove(path)
+  # Before minutes of work; for all users that may write to `cache_dir`.
+  files.make_shared(cache_dir, name, split)
+  files.ensure_writable(root, "TOKEN_CACHE_DIR")
   rows = _tokenise().tokenise(task, split, lengths, data_dir)
   for feature, count in rows.truncated.items():
     if count:
@@ -209,7 +236,7 @@ def _load_task(
         "%s %s: %d of %d examples have more than %s tokens in %s and were cut.",
         *(task.name, split, count, rows.count, lengths[feature], feature),
       )
-  _write(path, fields, rows)
+  _write(path, fields, rows, cache_dir)
   return _open(path)
 
 
@@ -292,9 +319,11 @@ def _find_copy(
 
 
 def _write(
-  path: pathlib.Path, fields: Mapping[str, Any], rows: TokenRows
+  path: pathlib.Path,
+  fields: Mapping[str, Any],
+  rows: TokenRows,
+  cache_dir: str | os.PathLike[str],
 ) -> None:
-  files.make_folder(path.parent)
   # Where another process is first: the same key means the same content.
   with (
     contextlib.suppress(FileExistsError),
@@ -314,6 +343,7 @@ def _write(
     }
     text = json.dumps(manifest, indent=2, sort_keys=True)
     (folder / "manifest.json").write_text(text, encoding="utf-8")
+    files.share(folder, cache_dir)
 
 
 def _open_only(path: pathlib.Path) -> TokenCache:
@@ -333,6 +363,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     data = files.read_bytes(path / "manifest.json", _MANIFEST_BYTES)
     manifest: dict[str, Any] = schema.parse(data)
   except (OSError, ValueError) as error:
+    _insist_on_damage(error)
     why = f"manifest.json cannot be read: {error!r}"
     raise DamagedError(f"Cache {path}: {why}.") from error
   faults = schema.faults(manifest, _MANIFEST)
@@ -353,7 +384,8 @@ def _open(path: pathlib.Path) -> TokenCache:
       if files.file_sha256(path / name) != expected:
         raise DamagedError(f"Cache {path}: {name} has changed.")
     rows = {name: _open_rows(path, name) for name in _ARRAYS}
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, ValueError, KeyError, EOFError) as error:
+    _insist_on_damage(error)
     raise DamagedError(f"Cache {path} cannot be read: {error!r}.") from error
   fields = manifest["fields"]
   return TokenCache(
@@ -364,6 +396,16 @@ def _open(path: pathlib.Path) -> TokenCache:
     truncated=manifest["truncated"],
     **rows,
   )
+
+
+def _insist_on_damage(error: Exception) -> None:
+  """Raise an error again that says nothing about a cache.
+
+  Such as another user's permissions, or too many open files: what it lies in
+  must not be deleted.
+  """
+  if isinstance(error, OSError) and error.errno not in _DAMAGE:
+    raise error
 
 
 def _open_rows(path: pathlib.Path, name: str) -> Ragged:

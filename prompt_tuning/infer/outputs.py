@@ -109,6 +109,7 @@ class Output:
       OSError: it cannot be written; what was written stays.
     """
     files.make_folder(self.path.parent)
+    files.remove_abandoned(self.path.parent)
     settings, partial = self._beside("settings"), self._beside("partial")
     if self.completed.exists():
       self._check_settings(self.completed)

@@ -1,9 +1,12 @@
 """The token cache: made once, safe, exact, and free of TensorFlow when warm."""
 
+import errno
 import itertools
 import json
 import logging
 import multiprocessing
+import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -235,6 +238,63 @@ def test_damage_is_found_and_repaired(data_dir, tmp_path, caplog, file):
   assert "Making it again." in caplog.text
   np.testing.assert_array_equal(again.inputs.values, values)
   assert [p.name for p in path.parent.parent.iterdir()] == [tokens.key]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_cache_has_the_permissions_of_its_folder(own_rows, tmp_path, umask):
+  """Others may read, and add to, what lies in a folder that is theirs too."""
+  (tmp_path / "tokens").mkdir()
+  (tmp_path / "tokens").chmod(0o2775)
+  before = os.umask(umask)
+  try:
+    own_rows(["a", "b"])
+  finally:
+    os.umask(before)
+  paths = list((tmp_path / "tokens").rglob("*"))
+  assert len(paths) == 3 + 7
+  for path in paths:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    assert mode == (0o2775 if path.is_dir() else 0o664)
+
+
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    (errno.EACCES, r"TOKEN_CACHE_DIR .* is another user's: .*chmod -R g\+rwX"),
+    (errno.EMFILE, "Too many open files"),
+  ],
+)
+def test_what_may_not_be_read_is_not_damaged(
+  own_rows, tmp_path, monkeypatch, error, message
+):
+  """It was deleted, or that was tried."""
+  tokens = own_rows(["a", "b"])
+  lengths = {"inputs": 16, "targets": 8}
+  again = (tokens.task, tokens.split, lengths, tmp_path / "tokens")
+  files_before = sorted((tmp_path / "tokens").rglob("*"))
+
+  def refused(path):
+    raise OSError(error, os.strerror(error), str(path))
+
+  monkeypatch.setattr(cache.files, "file_sha256", refused)
+  with pytest.raises((ValueError, OSError), match=message):
+    cache.load(*again)
+  assert sorted((tmp_path / "tokens").rglob("*")) == files_before
+  monkeypatch.undo()
+
+
+def test_what_killed_processes_left_goes(own_rows, tmp_path):
+  root = tmp_path / "tokens" / f"own_{next(NUMBERS) + 1}" / "train"
+  old = [f"{24 * 'a'}.tmp-01234567", f".{24 * 'b'}-x2x_", ".damaged-abc"]
+  young = f"{24 * 'c'}.tmp-89abcdef"
+  for name in (*old, young):
+    (root / name).mkdir(parents=True)
+    (root / name / "inputs.values.npy").write_bytes(b"half")
+  for path in (root / name for name in old):
+    for stale in (*path.iterdir(), path):
+      os.utime(stale, (1, 1))
+  tokens = own_rows(["a", "b"])
+  assert {path.name for path in root.iterdir()} == {tokens.key, young}
 
 
 @pytest.mark.parametrize("text", ["[]", '{"files": {}, "fields": {}}', "null"])
