@@ -16,6 +16,7 @@ from prompt_tuning.infer import batching, inputs, programs
 from prompt_tuning.infer.batching import Batching, BatchPlan
 from prompt_tuning.infer.inputs import Inputs
 from prompt_tuning.infer.runs import Runs
+from prompt_tuning.models.t5 import cost
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
@@ -172,7 +173,12 @@ class Predictor:
     starts = batching.decoder_starts(placements, vocab_rows)
     lengths = batching.encoder_lengths(asked, placements)
     under_way: collections.deque[tuple[BatchPlan, Any]] = collections.deque()
-    for slots in self.batching.plan(lengths, self._ways):
+    batches = self.batching.plan(lengths, self._ways)
+    if self.input_length is None and batches:
+      longest = max(batches, key=lambda slots: slots.length)
+      rows = longest.rows // self._ways
+      cost.warn_of_length(self.config, rows, longest.length)
+    for slots in batches:
       tokens = batching.encoder_tokens(asked, slots, placements, vocab_rows)
       run_ids = asked.run_ids[slots.filled].astype(np.int32)
       batch = {"encoder_input_tokens": tokens, **features(slots)}

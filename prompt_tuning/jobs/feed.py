@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from jax.sharding import Mesh
 
+from prompt_tuning.checkpoints import backbone
 from prompt_tuning.core.axes import DATA, data_shard
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import cache, spec, vocabulary
@@ -14,6 +16,8 @@ from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import Run
+from prompt_tuning.models.t5 import cost
+from prompt_tuning.models.t5.config import T5Config
 
 if TYPE_CHECKING:
   import grain
@@ -43,7 +47,7 @@ def train_batches(
   dataset: Dataset,
   runs: Sequence[Run],
   placements: Sequence[Placement],
-  vocab_rows: int,
+  model: T5Config,
   data_dir: str | None,
   mesh: Mesh | None = None,
 ) -> "grain.DatasetIterator[NumpyBatch]":
@@ -53,7 +57,7 @@ def train_batches(
     dataset: what to read.
     runs: their tasks and seeds.
     placements: where each run's virtual tokens stand.
-    vocab_rows: rows of the embedding table.
+    model: the backbone.
     data_dir: TFDS's data directory.
     mesh: must be able to split a batch.
 
@@ -78,12 +82,17 @@ def train_batches(
   tokens = {
     name: load(dataset, name, data_dir) for name in dict.fromkeys(_tasks(runs))
   }
+  if dataset.lengths["inputs"] is None:
+    stores = [store for parts in tokens.values() for store, _ in parts]
+    longest = max(int(np.diff(s.inputs.offsets).max()) for s in stores)
+    config = backbone.for_machine(model, mesh)
+    cost.warn_of_length(config, rows // ways, longest)
   streams = [
     TrainBatches(
       cast(Sequence[tuple[Tokens, float]], tokens[run.task]),
       dataset.batch_size,
       run.seed,
-      layout=Layout(placement, vocab_rows),
+      layout=Layout(placement, model.vocab_size),
       batching=dataset.batching,
       max_shapes=dataset.max_shapes,
       packed_size=dataset.packed_size,

@@ -98,8 +98,10 @@ def _check(job: PretrainJob, stage: Stage) -> None:
   check_fills_a_batch(stage, feed.load(dataset, dataset.names[0], None))
   # What does not fit into rows, or rows not onto the devices, shows here.
   nowhere = identity.placements_of((), 1)
-  rows, mesh = job.model.vocab_size, job.mesh.build()
-  feed.train_batches(dataset, experiment.runs, nowhere, rows, None, mesh)
+  mesh = job.mesh.build()
+  feed.train_batches(
+    dataset, experiment.runs, nowhere, experiment.model, None, mesh
+  )
 
 
 def _run(

@@ -96,7 +96,7 @@ def train(
     experiment.dataset,
     runs,
     identity.placements_of(tuners, len(runs)),
-    experiment.model.vocab_size,
+    experiment.model,
     data_dir,
     mesh,
   )

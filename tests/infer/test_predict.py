@@ -11,7 +11,7 @@ from prompt_tuning.infer import programs
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.inputs import Inputs
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import cost, network
 from prompt_tuning.models.t5.decoding import BeamSearch, Sampling
 
 # Of the ten texts; neighbours differ.
@@ -203,3 +203,16 @@ def test_a_run_or_a_length_that_does_not_exist(predictor):
     predictor.predict(predictor.encode(["cat"], 3))
   with pytest.raises(ValueError, match="Cannot decode 0 tokens"):
     predictor.predict(predictor.encode(["cat"]), length=0)
+
+
+def test_long_inputs_without_a_limit_are_said_to_take_memory(
+  predictor, monkeypatch, caplog
+):
+  monkeypatch.setattr(cost, "_LONG_BYTES", 100)
+  monkeypatch.setattr(cost, "_told", set())
+  asked = predictor.encode(["red cat", "green dog sings"])
+  predictor.predict(asked, length=LENGTH)  # its inputs have a limit
+  assert not caplog.text
+  unlimited = dataclasses.replace(predictor, input_length=None)
+  unlimited.predict(asked, length=LENGTH)
+  assert "Inputs have no limit, and one has" in caplog.text

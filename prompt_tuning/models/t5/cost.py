@@ -1,10 +1,18 @@
-"""What a T5 costs: parameters, and arithmetic per token."""
+"""What a T5 costs: parameters, arithmetic per token, memory of long texts."""
 
+import logging
 import math
+
+import numpy as np
 
 from prompt_tuning.core import tree
 from prompt_tuning.models.t5 import network
 from prompt_tuning.models.t5.config import T5Config
+
+logger = logging.getLogger(__name__)
+
+_LONG_BYTES = 1 << 30
+_told: set[T5Config] = set()
 
 _TABLE, _HEAD = "token_embedder/", "decoder/logits_dense/"
 
@@ -52,3 +60,42 @@ def flops_per_token(
   head = counts["head"] or counts["table"]
   each = 4.0 if frozen else 6.0
   return each * counts["encoder"], each * (counts["decoder"] + head)
+
+
+def attention_bytes(config: T5Config, rows: int, length: int) -> int:
+  """Estimate the memory that an encoder layer takes for its attention.
+
+  Args:
+    config: of the model.
+    rows: of a batch on one device.
+    length: T, positions of a row.
+
+  Returns:
+    Bytes: position biases, and three times the logits of the rows that are
+    computed together, as measured on a CPU; it grows with the length's square.
+  """
+  size = config.num_heads * length**2 * np.dtype(config.dtype).itemsize
+  limit = config.attention_bytes
+  together = rows if limit is None else min(rows, max(1, limit // size))
+  return size * (1 + 3 * together)
+
+
+def warn_of_length(config: T5Config, rows: int, length: int) -> None:
+  """Say what long inputs without a limit are going to take, once per model.
+
+  Args:
+    config: of the model.
+    rows: of a batch on one device.
+    length: of the longest input, in tokens.
+  """
+  needed = attention_bytes(config, rows, length)
+  if needed < _LONG_BYTES or config in _told:
+    return
+  _told.add(config)
+  logger.warning(
+    "Inputs have no limit, and one has %s tokens: attention over such a batch "
+    "takes about %.1f GB. To cut longer ones, set `inputs` of "
+    "TASK_FEATURE_LENGTHS (input_length in Python), such as to 512.",
+    f"{length:,}",
+    needed / 1e9,
+  )
