@@ -226,9 +226,11 @@ def _below(prefix: str, nodes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _step(path: str, leaf: Leaf) -> int:
-  """Read the training step."""
-  if leaf.shape != () or not np.issubdtype(leaf.dtype, np.integer):
-    raise CheckpointError(
-      path, [Mismatch(_STEP, "an integer scalar", str(leaf))]
-    )
-  return int(leaf.read())
+  """Read the training step; runs that T5X resumed have a float32 scalar."""
+  expected = "a scalar that is a whole number, 0 or more"
+  if leaf.shape != () or leaf.dtype == np.bool_:
+    raise CheckpointError(path, [Mismatch(_STEP, expected, str(leaf))])
+  value = leaf.read().item()
+  if not (value >= 0 and value % 1 == 0):  # nor is NaN
+    raise CheckpointError(path, [Mismatch(_STEP, expected, f"{value}")])
+  return int(value)

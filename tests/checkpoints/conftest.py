@@ -40,7 +40,9 @@ def random_params(config: T5Config = TINY, seed: int = 0):
   }
 
 
-def write_orbax(folder, target, ocdbt=True, step=STEP, **options):
+def write_orbax(
+  folder, target, ocdbt=True, step=STEP, step_dtype=np.int32, **options
+):
   """Save as T5X's `OrbaxCheckpointManagerInterface` does; returns the path."""
   handler = ocp.PyTreeCheckpointHandler(use_ocdbt=ocdbt, **options)
   manager = ocp.CheckpointManager(
@@ -51,7 +53,7 @@ def write_orbax(folder, target, ocdbt=True, step=STEP, **options):
   param_states = tree.unflatten(
     {f"{path}/v": np.zeros((1,), np.float32) for path in tree.flatten(target)}
   )
-  state = {"step": np.asarray(step, np.int32), "param_states": param_states}
+  state = {"step": np.asarray(step, step_dtype), "param_states": param_states}
   saved = {"target": target, "state": state}
   args = ocp.args.Composite(state=ocp.args.PyTreeSave(saved))
   manager.save(step, args=args, force=True)

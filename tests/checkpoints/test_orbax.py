@@ -36,6 +36,24 @@ def test_reads_what_t5x_saves(checkpoints, flat, kind, item):
   assert not state[f"param_states/{KERNEL}/v"].read().any()  # zeros are stored
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_the_step_of_a_resumed_run(tools, tmp_path, dtype):
+  """T5X writes it as a float32 scalar once it has restored it."""
+  target = {"a": np.ones(3, np.float32)}
+  path = tools.write_orbax(tmp_path, target, step=1_150_000, step_dtype=dtype)
+  assert restore.open_checkpoint(path).step == 1_150_000
+
+
+@pytest.mark.parametrize("step", [1.5, np.nan, np.inf, -1.0])
+def test_a_step_that_is_none(tools, tmp_path, step):
+  target = {"a": np.ones(3, np.float32)}
+  path = tools.write_orbax(tmp_path, target)
+  state = {"step": np.asarray(step, np.float32)}
+  tools.write_msgpack(path / "state" / "checkpoint", {"state": state})
+  with pytest.raises(CheckpointError, match=f"whole number.*found {step}"):
+    restore.open_checkpoint(path)
+
+
 @pytest.mark.parametrize("ocdbt", [True, False])
 def test_zarr3(flat, tools, tmp_path, ocdbt):
   target = tree.unflatten(flat)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import prompts, restore, t5x_writer
-from prompt_tuning.core import tree
+from prompt_tuning.core import embedded, tree
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
@@ -67,3 +67,21 @@ def test_python(files):
   assert restored.keys() == files.keys()
   for path, array in files.items():
     np.testing.assert_array_equal(restored[path], array)
+
+
+@pytest.mark.parametrize("name", embedded.names())
+def test_what_t5x_needs_two_lines_for(name):
+  """Its own code, at revision cc342d4, restored both models with these lines.
+
+  Every parameter was the same, by its native and by its Orbax checkpointer;
+  without them it stops at the missing `state/param_states`.
+  """
+  checkpoint = restore.open_checkpoint(f"{embedded.SCHEME}{name}")
+  assert checkpoint.step == 9_000
+  assert not checkpoint.open_state()
+  (lines,) = blocks("gin")
+  assert set(lines.split("\n")) == {
+    "utils.RestoreCheckpointConfig.fallback_to_scratch = True",
+    "utils.RestoreCheckpointConfig.assignment_map = ()",
+    "",
+  }

@@ -362,8 +362,8 @@ BAD_TREES = {
     "under `target`",
   ),
   "a step that is none": (
-    lambda c: c["optimizer"]["state"].update(step=np.float32(1)),
-    "state/step: expected an integer scalar",
+    lambda c: c["optimizer"]["state"].update(step=np.float32(1.5)),
+    "state/step: expected a scalar that is a whole number",
   ),
 }
 
