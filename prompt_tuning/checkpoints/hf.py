@@ -116,6 +116,7 @@ def open_hf(path: str) -> Checkpoint:
   tensors = _tensors(path)
   unknown = hf_names.unknown(tensors)
   wrong = hf_config.mismatches(config)
+  wrong += hf_config.generation_mismatches(folder)
   other = _other_kind(tensors)
   if other is not None:
     raise CheckpointError(path, [*wrong, other])

@@ -9,10 +9,31 @@ import numpy as np
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.errors import Mismatch
-from prompt_tuning.core.schema import FINITE, TEXT, Maybe, at_least
+from prompt_tuning.core import schema
+from prompt_tuning.core.schema import (
+  ANY,
+  FINITE,
+  TEXT,
+  Each,
+  Maybe,
+  at_least,
+)
+from prompt_tuning.core.types import EOS_ID, PAD_ID
 from prompt_tuning.models.t5.config import T5Config
 
 FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
+_IDS = {
+  "pad_token_id": PAD_ID,
+  "eos_token_id": EOS_ID,
+  "decoder_start_token_id": PAD_ID,
+  "forced_bos_token_id": None,
+  "forced_decoder_ids": None,
+}
+_IDS_HINT = (
+  "A model that was trained with other ids cannot be used here; one that was "
+  "not, can when the file says so."
+)
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _MODEL_TYPES = ("t5", "mt5")
 _NORM_EPSILON = 1e-6
@@ -49,7 +70,7 @@ def read(folder: str) -> dict[str, Any]:
 
 
 def mismatches(config: Mapping[str, Any]) -> list[Mismatch]:
-  """List what this project's T5 does not do."""
+  """List what this project's T5 does not do, in its `config.json`."""
   checks = (
     ("model_type", _MODEL_TYPES, None),
     ("layer_norm_epsilon", (_NORM_EPSILON,), _NORM_EPSILON),
@@ -59,7 +80,49 @@ def mismatches(config: Mapping[str, Any]) -> list[Mismatch]:
     Mismatch(f"{FILE}:{key}", f"one of {allowed}", repr(config.get(key)))
     for key, allowed, default in checks
     if config.get(key, default) not in allowed
+  ] + _special_ids(config, FILE)
+
+
+def generation_mismatches(folder: str) -> list[Mismatch]:
+  """List the same of `generation_config.json`, which wins in transformers.
+
+  Args:
+    folder: of the model; the file need not be there.
+
+  Raises:
+    CheckpointError: the file cannot be read.
+  """
+  file = os.path.join(folder, GENERATION_FILE)
+  if not os.path.lexists(file):
+    return []
+  config = json_files.read(file, f"Hugging Face's {GENERATION_FILE}")
+  json_files.check(file, config, Each(ANY))
+  return _special_ids(config, GENERATION_FILE)
+
+
+def _special_ids(config: Mapping[str, Any], file: str) -> list[Mismatch]:
+  """List ids with a meaning that they have not in T5.
+
+  Batches, targets, scores and decoding here are made of T5's three, as in T5X,
+  whose checkpoints have no place to say others.
+  """
+  return [
+    Mismatch(
+      f"{file}:{key}",
+      f"{wanted}, as in every published T5",
+      schema.shown(config[key]),
+      _IDS_HINT,
+    )
+    for key, wanted in _IDS.items()
+    if key in config and not _is_id(config[key], wanted)
   ]
+
+
+def _is_id(value: Any, wanted: int | None) -> bool:
+  """Say whether an id, or a list of one, is what it should be, or null."""
+  if isinstance(value, list) and len(value) == 1:
+    (value,) = value
+  return value is None or (type(value) is int and value == wanted)
 
 
 def base_model(config: Mapping[str, Any] | None, path: str) -> str | None:
@@ -148,8 +211,8 @@ def to_json(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
     "tie_word_embeddings": config.logits_via_embedding,
     "is_encoder_decoder": True,
     "use_cache": True,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "decoder_start_token_id": 0,
+    "pad_token_id": PAD_ID,
+    "eos_token_id": EOS_ID,
+    "decoder_start_token_id": PAD_ID,
     "dtype": dtype.name,
   }

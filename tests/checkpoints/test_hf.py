@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -19,6 +20,7 @@ from prompt_tuning.checkpoints import (
 )
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import axes, tree
+from prompt_tuning.launch import main
 
 TIED = {"mlp_activations": ("relu",), "logits_via_embedding": True}
 EMPTY = np.zeros((1, 1), np.float32)
@@ -211,6 +213,44 @@ def test_models_that_are_no_t5_of_ours(folder, changes, message):
   configure(folder, **changes)
   with pytest.raises(CheckpointError, match=message):
     restore.open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+  ("key", "expected", "value"),
+  [
+    ("pad_token_id", 0, 1),
+    ("pad_token_id", 0, -1),
+    ("pad_token_id", 0, False),
+    ("eos_token_id", 1, 2),
+    ("eos_token_id", 1, [1, 2]),
+    ("eos_token_id", 1, "1"),
+    ("decoder_start_token_id", 0, 1),
+    ("decoder_start_token_id", 0, [3]),
+    ("forced_bos_token_id", None, 4),
+  ],
+)
+def test_other_special_ids(folder, tmp_path, file, key, expected, value):
+  """They loaded without a word, and `convert` wrote T5's over them."""
+  target = folder / file
+  config = json.loads(target.read_text()) if target.exists() else {}
+  target.write_text(json.dumps({**config, key: value}))
+  message = rf"{file}:{key}: expected {expected}, as in .*; found "
+  message += re.escape(repr(value))
+  with pytest.raises(CheckpointError, match=message):
+    restore.open_checkpoint(folder)
+  argv = ["convert", str(folder), str(tmp_path / "other"), "--to", "hf"]
+  assert main.main(argv) == 2
+  assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("value", [[1], None])
+def test_the_usual_ids_in_other_words(folder, value):
+  configure(folder, pad_token_id=None)  # takes it away
+  (folder / "generation_config.json").write_text(
+    json.dumps({"eos_token_id": value, "num_beams": 4})
+  )
+  assert restore.open_checkpoint(folder).params
 
 
 def test_everything_that_does_not_fit_is_listed_at_once(folder):
