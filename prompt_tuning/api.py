@@ -21,7 +21,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import backbone, prompts, restore, sizes
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import axes, embedded, tree
+from prompt_tuning.core import algebra, axes, embedded, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import DType
@@ -162,10 +162,16 @@ def from_vectors(values: np.ndarray) -> Runs:
   """Make a prompt of vectors [P, H]; it stands before the input text.
 
   Raises:
-    ValueError: not a matrix.
+    ValueError: not a matrix, of no rows, or with numbers that float32 cannot
+      hold.
   """
-  if values.ndim != 2:
-    raise ValueError(f"A prompt is a matrix [P, H]; got {list(values.shape)}.")
+  if values.ndim != 2 or not values.size:
+    raise ValueError(
+      "A prompt is a matrix [P, H], P and H at least 1; got "
+      f"{list(values.shape)}."
+    )
+  if unfit := algebra.not_finite(values):
+    raise ValueError(f"A prompt has {algebra.FINITE}; got {unfit}.")
   placement = Placement(encoder_prefix=tuple(range(len(values))))
   virtual = jnp.asarray(values, jnp.float32)
   return Runs(Delta(virtual=virtual[None]), (placement,))
@@ -198,7 +204,11 @@ class Model:
       ValueError: no names, several runs under one name, arrays that do not fit
         the model, or what was tuned with another one.
     """
-    runs = join([self._as_runs(name, tuned) for name, tuned in named.items()])
+    parts = {n: self._as_runs(n, tuned) for n, tuned in named.items()}
+    for name, part in parts.items():
+      if faults := algebra.faults(part.delta, 1):
+        raise ValueError(f"{name!r} cannot be used: {faults[0]}")
+    runs = join(list(parts.values()))
     site_shapes.check(runs.delta, self.predictor.config)
     predictor = dataclasses.replace(self.predictor, runs=runs)
     return Model(predictor, self.backbone, tuple(named))

@@ -233,10 +233,12 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
   with parsing(name, _PROMPT):
     if os.path.isfile(os.path.join(name, peft.CONFIG)):
       return peft.read_vectors(name)
-    if prompts.is_npy(name) or name.endswith(".npy"):
+    if prompts.is_npy(name):
       return prompts.read_npy(name)
     if os.path.isfile(name):
       _refuse_foreign(name, _PROMPT)
+    if name.endswith(".npy"):
+      return prompts.read_npy(name)
     arrays = npy_files(name)
     if len(arrays) == 1:
       return prompts.read_npy(arrays[0])

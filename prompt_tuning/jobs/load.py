@@ -40,7 +40,7 @@ from prompt_tuning.tuners.method import Method, name_of
 
 logger = logging.getLogger(__name__)
 
-_RUN_FOLDER = re.compile(r"run_(\d{1,9})")
+_RUN_FOLDER = re.compile(r"run_(0|[1-9]\d{0,8})")
 _MODEL = "model/"  # how paths of the backbone's own parameters begin
 _ONE_MODEL = (
   "Models that were tuned cannot be used side by side, as prompts can: name "

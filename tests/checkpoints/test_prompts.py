@@ -3,14 +3,18 @@
 import io
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
-from prompt_tuning.checkpoints import prompts, restore
+from prompt_tuning import api
+from prompt_tuning.checkpoints import peft, prompts, restore
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import tree
+from prompt_tuning.jobs import load
 
 VALUES = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
 
@@ -123,6 +127,52 @@ def test_damaged_files(tmp_path, contents):
   (tmp_path / "p.npy").write_bytes(contents)
   with pytest.raises(CheckpointError):
     restore.open_prompt(tmp_path / "p.npy")
+
+
+UNUSABLE = {
+  "NaN": (VALUES * np.nan, r"finite numbers .* found nan at \[0, 0\]"),
+  "infinite": (VALUES * np.inf, "finite numbers"),
+  "one of many": (
+    np.where(np.arange(40).reshape(5, 8) == 13, np.nan, VALUES),
+    r"found nan at \[1, 5\]",
+  ),
+  "more than float32 holds": (VALUES.astype("f8") * 1e300, "float32 can hold"),
+  "no vectors": (VALUES[:0], r"P and H at least 1; found float32\[0, 8\]"),
+  "no width": (VALUES[:, :0], r"at least 1; found float32\[5, 0\]"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_prompts_that_cannot_be_used(tmp_path, case):
+  """They were used, and gave NaN or nothing but the model's own answers."""
+  values, message = UNUSABLE[case]
+  np.save(tmp_path / "p.npy", values)
+  with pytest.raises(CheckpointError, match=message):
+    load.load(tmp_path / "p.npy")
+  with pytest.raises(CheckpointError):
+    prompts.write_npy(tmp_path / "q.npy", values)
+  assert not (tmp_path / "q.npy").exists()
+  with pytest.raises(ValueError, match="A prompt "):
+    api.from_vectors(values)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f2", ml_dtypes.bfloat16])
+def test_other_floating_numbers_that_fit(tmp_path, dtype):
+  np.save(tmp_path / "p.npy", VALUES.astype(dtype))
+  tuned = load.load(tmp_path / "p.npy")
+  expected = VALUES.astype(dtype).astype(np.float32)
+  np.testing.assert_array_equal(tuned.runs.delta.virtual[0], expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_adapters_that_cannot_be_used(tmp_path, value):
+  peft.write_vectors(tmp_path / "a", VALUES)
+  file = tmp_path / "a" / peft.WEIGHTS
+  array = load_file(file)["prompt_embeddings"].astype("f8")
+  array[3, 2] = value
+  save_file({"prompt_embeddings": array}, file)
+  with pytest.raises(CheckpointError, match=r"finite numbers .* at \[3, 2\]"):
+    load.load(tmp_path / "a")
 
 
 @given(position=st.integers(0, 8 * len(npy_bytes()) - 1))

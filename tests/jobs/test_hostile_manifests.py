@@ -225,6 +225,15 @@ def test_arrays_of_bundles(tmp_path, case):
   read_hostile(lambda: load.load(folder), folder, key)
 
 
+def test_a_copy_beside_the_best_is_passed_over(tmp_path, caplog):
+  """`run_0 (copy)`, as file managers call it, is no run; it was a traceback."""
+  for name in ("run_0", "run_0 (copy)", "run_00", "notes"):
+    write_bundle(tmp_path / "best" / name / "step_00000003", BUNDLE)
+  assert load.load(tmp_path).names == ("one",)
+  for name in ("run_0 (copy)", "run_00", "notes"):
+    assert f"{name}: it is no run_<number>" in caplog.text
+
+
 def test_the_bundle_that_they_are_made_of_is_read(tmp_path):
   folder = write_bundle(tmp_path / "b", BUNDLE)
   tuned = load.load(folder)
