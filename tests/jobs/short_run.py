@@ -1,0 +1,181 @@
+"""A short run with evaluation, bests, exports and summary, compiled once.
+
+As a script, it is a process to be killed:
+`python -m tests.jobs.short_run FOLDER DATA MOMENT...` lets a child of its own
+run in FOLDER/MOMENT and die by SIGKILL at that operation on the disk, for each
+moment. DATA is what another one was made in.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import signal
+import sys
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from prompt_tuning.checkpoints import backbone
+from prompt_tuning.core import axes, embedded
+from prompt_tuning.data import custom
+from prompt_tuning.jobs import conclusion, train
+from prompt_tuning.jobs.settings import Dataset, EvaluationSettings, MeshShape
+from prompt_tuning.jobs.train_job import from_settings
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.train import loop
+from prompt_tuning.tuners.prompt import Prompt
+from tests.failing_files import Disk
+
+STEPS = 6
+ROWS = [("a cat", "yes"), ("a dog", "no"), ("the cat", "yes"), ("red", "no")]
+MODEL = t5_config.get(
+  "t5_1_1_tiny",
+  vocab_size=4_096,
+  num_encoder_layers=1,
+  num_decoder_layers=1,
+  dtype="float32",
+)
+
+
+class _Batches:
+  """Gives the same batches in every process."""
+
+  def __init__(self, batches):
+    self._batches, self._count = batches, 0
+
+  def __next__(self):
+    self._count += 1
+    return self._batches[self._count - 1]
+
+  def get_state(self):
+    return {"count": self._count}
+
+  def set_state(self, state):
+    self._count = state["count"]
+
+
+class ShortRun:
+  """Six steps of two runs; the real command's parts, called in its order."""
+
+  def __init__(self, folder, data):
+    """Run it once, and keep what was compiled.
+
+    Args:
+      folder: of the first run.
+      data: folder of the data and its tokens, which are made where they are not
+        there yet.
+    """
+    files = {}
+    for split in ("train", "validation"):
+      lines = [json.dumps({"text": t, "label": y}) for t, y in ROWS * 2]
+      files[split] = str(data / f"{split}.jsonl")
+      pathlib.Path(files[split]).write_text("\n".join(lines))
+    name = "short_run_speaks_of_a_cat"
+    custom.declare(
+      name, files=files, template="text: {text}", target_column="label",
+      label_words=("no", "yes"),
+    )
+    shared = {
+      "vocabulary_file": embedded.vocabulary(embedded.DEFAULT),
+      "cache_dir": str(data / "tokens"),
+      "batch_size": 2,
+    }
+    evaluated = Dataset(name, split="validation", **shared)
+    job = from_settings(
+      model=MODEL,
+      dataset=Dataset(name, batching="fixed", **shared),
+      tuner=Prompt(MODEL.emb_dim, encoder_length=2),
+      seeds=(0, 1),
+      initial_checkpoint_path=None,
+      mesh=MeshShape(data=1),
+      relative_steps=STEPS,
+      evaluation=EvaluationSettings(evaluated, "rank", num_examples=4),
+      eval_period=2,
+      eval_steps=0,
+      model_dir=str(folder),
+      checkpoint_period=3,
+      keep_checkpoints=1,
+      log_period=4,
+      progress_bar=False,
+      tensorboard=False,
+    )
+    model = backbone.fresh(MODEL, None, axes.STANDARD_RULES, 0)
+    original = loop.train
+
+    def noted(step, state, frozen, batches, **settings):
+      # A step takes the state away; what prefetches does not survive a fork.
+      self._state = jax.tree.map(jnp.copy, state)
+      start = batches.get_state()
+      self._batches = [next(batches) for _ in range(STEPS)]
+      batches.set_state(start)
+      self._step, self._frozen, self._settings = step, frozen, settings
+      return original(step, state, frozen, batches, **settings)
+
+    with mock.patch.object(loop, "train", noted):
+      self._outcome = train.train(job, model=model)
+    conclusion.finish(self._outcome)
+
+  def __call__(self, folder):
+    """Train in a folder, from the start or from what is there, and finish."""
+    output = dataclasses.replace(self._outcome.output, model_dir=str(folder))
+    write = functools.partial(train._write_reports, output)
+    self._outcome.scorer._write = write
+    result = loop.train(
+      self._step,
+      jax.tree.map(jnp.copy, self._state),
+      self._frozen,
+      _Batches(self._batches),
+      **{**self._settings, "folder": folder},
+    )
+    outcome = self._outcome._replace(result=result, output=output)
+    return conclusion.finish(outcome)
+
+
+def without_pictures():
+  """Write a few bytes where a learning curve is drawn, which takes long."""
+
+  def write(self, path):
+    pathlib.Path(path).write_bytes(b"\x89PNG")
+
+  return mock.patch.object(FigureCanvasAgg, "print_png", write)
+
+
+def _die(root, run, moment):
+  """Run until an operation on the disk, and be gone."""
+  patch = _Patch()
+
+  def kill(number, *_):
+    if number == moment:
+      os.kill(os.getpid(), signal.SIGKILL)
+
+  Disk(patch, kill)
+  run(root / str(moment))
+
+
+class _Patch:
+  """Stands for pytest's, in a process that ends soon."""
+
+  def setattr(self, owner, name, value):
+    setattr(owner, name, value)
+
+
+def main(root, data, *moments):
+  """Let a child die at every moment."""
+  root = pathlib.Path(root)
+  with without_pictures():
+    run = ShortRun(root / "first", pathlib.Path(data))
+    for moment in map(int, moments):
+      child = os.fork()
+      if not child:
+        _die(root, run, moment)
+        os._exit(0)
+      _, status = os.waitpid(child, 0)
+      print(moment, os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

@@ -1,0 +1,109 @@
+"""A short run whose n-th operation on the disk fails, for every n.
+
+With evaluation, bests, exports and summary. Whatever it left, the same command
+then ends as a run that nobody disturbed: with the same bytes, and no others.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from prompt_tuning.train import logs
+from tests.failing_files import Disk, Killed, full_disk
+from tests.jobs.short_run import ShortRun, without_pictures
+
+CHILDREN = 10
+
+
+def content(folder):
+  """Read every file; of the log what does not depend on the clock."""
+  found = {
+    str(path.relative_to(folder)): path.read_bytes().replace(
+      os.fsencode(folder), b"FOLDER"
+    )
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+  lines = map(json.loads, found.pop(logs.FILE).splitlines())
+  found["log"] = [
+    {tag: value for tag, value in line.items() if "/timing/" not in tag}
+    for line in lines
+  ]
+  return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+  """The run; what it writes need not survive this machine."""
+  with pytest.MonkeyPatch.context() as patch, without_pictures():
+    patch.setattr(os, "fsync", lambda descriptor: None)
+    yield ShortRun(tmp_path_factory.mktemp("first"), data)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run, tmp_path_factory):
+  """What it writes, and how many operations that takes."""
+  folder = tmp_path_factory.mktemp("undisturbed")
+  with pytest.MonkeyPatch.context() as patch:
+    disk = Disk(patch)
+    run(folder)
+  names = {path.name for path in folder.iterdir()}
+  assert names >= {"best", "bundles", "exports", "inference_eval"}
+  assert names >= {"summary.txt", "learning_curve.png", logs.FILE}
+  return content(folder), len(disk.calls)
+
+
+@pytest.mark.parametrize("error", [Killed, full_disk])
+def test_it_ends_as_if_nothing_had_happened(error, run, undisturbed, tmp_path):
+  expected, operations = undisturbed
+  assert operations > 100
+  for moment in range(operations):
+    folder = tmp_path / "run"
+
+    def fails(number, *_, at=moment):
+      return number == at and error()
+
+    with (
+      pytest.MonkeyPatch.context() as patch,
+      contextlib.suppress(Killed, OSError),
+    ):
+      Disk(patch, fails)
+      run(folder)
+      pytest.fail(f"operation {moment} did not fail")
+    run(folder)
+    assert content(folder) == expected, f"operation {moment}"
+    shutil.rmtree(folder)
+
+
+def test_it_ends_as_if_nobody_had_killed_it(
+  run, undisturbed, data, tmp_path
+):
+  """SIGKILL, at operations spread over the whole run."""
+  expected, operations = undisturbed
+  moments = [operations * i // CHILDREN + 3 for i in range(CHILDREN)]
+  command = [sys.executable, "-m", "tests.jobs.short_run", tmp_path, data]
+  done = subprocess.run(
+    [*map(str, command), *map(str, moments)],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  ended = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+  assert ended == [(moment, -signal.SIGKILL) for moment in moments]
+  for moment in moments:
+    folder = tmp_path / str(moment)
+    run(folder)
+    assert content(folder) == expected, f"operation {moment}"
