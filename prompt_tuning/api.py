@@ -401,7 +401,7 @@ class Model:
       DivergedError: no run has a finite loss any more.
     """
     # Here, since what trains is slow to import.
-    from prompt_tuning.jobs import conclusion, train, tuning_result
+    from prompt_tuning.jobs import conclusion, model_dir, train, tuning_result
 
     names = tuple(map(_name, listed(task)))
     if method is None:
@@ -433,11 +433,12 @@ class Model:
         ),
       )
       model = self.backbone._replace(config=config)
-      outcome = train.train(job, data_dir, model)
-      is_over = folder and outcome.result.reason != "preempted"
-      return tuning_result.of(
-        outcome, conclusion.finish(outcome) if is_over else ""
-      )
+      with model_dir.held(job.output.model_dir):
+        outcome = train.train(job, data_dir, model)
+        is_over = folder and outcome.result.reason != "preempted"
+        return tuning_result.of(
+          outcome, conclusion.finish(outcome) if is_over else ""
+        )
 
   def _dataset(
     self,

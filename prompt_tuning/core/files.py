@@ -27,8 +27,8 @@ Path = str | os.PathLike[str]
 
 _ABANDONED_S = 3_600
 
-# Part of every temporary name.
-_TEMPORARY = ".tmp-"
+# How every temporary name ends: this, and hexadecimal digits.
+_TEMPORARY, _DIGITS = ".tmp-", 8
 # A file system takes 255 bytes; what is written adds to a name.
 _NAME_BYTES = 180
 NAME_RULE = (
@@ -174,13 +174,16 @@ def remove(path: Path) -> None:
   _delete(path)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, below: bool = False) -> None:
   """Delete what processes that were killed left under temporary names.
 
   Args:
-    folder: of a single writer, which is the caller.
+    folder: of a single writer, which is the caller; need not be there.
+    below: whether to look into its folders too.
   """
-  for leftover in sorted(pathlib.Path(folder).glob(f"*{_TEMPORARY}*")):
+  root = pathlib.Path(folder)
+  pattern = f"*{_TEMPORARY}{'[0-9a-f]' * _DIGITS}"
+  for leftover in sorted((root.rglob if below else root.glob)(pattern)):
     _delete(leftover)
 
 
@@ -374,7 +377,8 @@ def open_file_sha256(file: io.BufferedReader) -> str:
 
 def _beside(path: pathlib.Path, kind: str = "") -> pathlib.Path:
   """Choose a temporary name in the same folder."""
-  return path.with_name(f"{path.name}{kind}{_TEMPORARY}{uuid.uuid4().hex[:8]}")
+  digits = uuid.uuid4().hex[:_DIGITS]
+  return path.with_name(f"{path.name}{kind}{_TEMPORARY}{digits}")
 
 
 @contextlib.contextmanager

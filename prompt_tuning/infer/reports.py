@@ -4,8 +4,8 @@
   <folder>/<task>-<step:06d>.jsonl  per example {"input": {...}, "target": ...,
                                     "prediction": ..., ...}
 
-T5X's folder is `inference_eval`; runs of a bank each need a folder of their
-own. Source: seqio's JSONLogger.
+T5X's folder is `FOLDER`; runs of a bank each need a folder of their own.
+Source: seqio's JSONLogger.
 """
 
 import json
@@ -16,6 +16,8 @@ from typing import Any
 from prompt_tuning.core import files
 from prompt_tuning.data import spec
 from prompt_tuning.infer.evaluate import Result
+
+FOLDER = "inference_eval"
 
 
 def write(

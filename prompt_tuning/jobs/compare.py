@@ -18,7 +18,14 @@ from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.evaluate import EvalSet, Job, Result
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import comparison, conclusion, feed, run_scores, train
+from prompt_tuning.jobs import (
+  comparison,
+  conclusion,
+  feed,
+  model_dir,
+  run_scores,
+  train,
+)
 from prompt_tuning.jobs.compare_job import CompareJob, title_of
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.jobs.conclusion import SUMMARY, Outcome
@@ -67,6 +74,16 @@ def compare(
     CheckpointError: a checkpoint cannot be read or written.
     OSError: another file cannot.
   """
+  with model_dir.held(job.model_dir):
+    return _compare(job, data_dir, configuration, say)
+
+
+def _compare(
+  job: CompareJob,
+  data_dir: str | None,
+  configuration: Mapping[str, str],
+  say: Callable[[str], None],
+) -> Comparison | None:
   fit = functools.partial(
     _train, data_dir=data_dir, configuration=configuration, say=say
   )

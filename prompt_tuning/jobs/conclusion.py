@@ -22,6 +22,7 @@ from prompt_tuning.jobs import (
   export,
   learning_curve,
   load,
+  model_dir,
   run_scores,
   summary,
 )
@@ -33,7 +34,7 @@ from prompt_tuning.train import logs, loop, optimizers
 from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.method import Method, noun_of
 
-SUMMARY, CURVE, EXPORTS = "summary.txt", "learning_curve.png", "exports"
+SUMMARY, CURVE = "summary.txt", "learning_curve.png"
 _WIDTH = 100  # columns of a line where there is no screen
 
 
@@ -87,7 +88,13 @@ def finish(outcome: Outcome) -> str:
   Raises:
     CheckpointError: an export cannot be written.
     OSError: another file cannot.
+    ValueError: another training writes to MODEL_DIR.
   """
+  with model_dir.held(outcome.output.model_dir):
+    return _finish(outcome)
+
+
+def _finish(outcome: Outcome) -> str:
   steps, trainable = best(outcome)
   folder = pathlib.Path(outcome.output.model_dir)
   scores = ""
@@ -328,7 +335,7 @@ def _export(
   lines, remarks = [], []
   counts: collections.Counter[str] = collections.Counter()
   for k, run in enumerate(outcome.runs):
-    target = files.below(folder / EXPORTS, run.name, "A run's name")
+    target = files.below(folder / model_dir.EXPORTS, run.name, "A run's name")
     origin = export.Origin(
       outcome.setup.tuners[k],
       run.task,

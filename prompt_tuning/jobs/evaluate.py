@@ -44,7 +44,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
   step = next(s for s in (prompts.step, model.step, 0) if s is not None)
   if jax.process_index() == 0:
     for result in results:
-      folder = pathlib.Path(job.output_dir, "inference_eval")
+      folder = pathlib.Path(job.output_dir, reports.FOLDER)
       name = prompts.names[result.job.run]
       target = files.below(folder, name, "PROMPT_FILE")
       reports.write(target, step, result, job.json_write_n_results)

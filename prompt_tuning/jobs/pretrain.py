@@ -26,6 +26,7 @@ from prompt_tuning.jobs import (
   conclusion,
   feed,
   identity,
+  model_dir,
   pretrain_report,
   train,
 )
@@ -65,7 +66,15 @@ def pretrain(
     CheckpointError: a checkpoint cannot be read or written.
     OSError: another file cannot.
   """
-  files.ensure_writable(job.model_dir, "MODEL_DIR")
+  with model_dir.held(job.model_dir):
+    return _pretrain(job, configuration, say)
+
+
+def _pretrain(
+  job: PretrainJob,
+  configuration: Mapping[str, str],
+  say: Callable[[str], None],
+) -> list[dict[str, Any]] | None:
   for stage in job.stages:
     _check(job, stage)
   reports = []

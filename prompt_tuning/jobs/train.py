@@ -27,6 +27,7 @@ from prompt_tuning.jobs import (
   conclusion,
   feed,
   identity,
+  model_dir,
   setup,
 )
 from prompt_tuning.jobs.eval_loss import EvalLoss
@@ -81,10 +82,22 @@ def train(
     CheckpointError: a checkpoint cannot be read or written.
     OSError: another file cannot.
   """
+  with model_dir.held(job.output.model_dir):
+    return _train(job, data_dir, model, evaluator, configuration, say)
+
+
+def _train(
+  job: TrainJob,
+  data_dir: str | None,
+  model: Backbone | None,
+  evaluator: Callable[[Setup, Mesh | None], loop.Evaluator] | None,
+  configuration: Mapping[str, str],
+  say: Callable[[str], None],
+) -> conclusion.Outcome:
+  """Train as the only writer of MODEL_DIR, see `train`."""
   # What can be wrong shows before gigabytes are read.
   experiment, output = job.experiment, job.output
   runs, tuners = experiment.runs, experiment.tuners
-  files.ensure_writable(output.model_dir, "MODEL_DIR")
   mesh, rules = job.source.mesh.build(), job.source.mesh.rules
   vocabulary = feed.open_vocabulary(
     experiment.dataset, experiment.model.vocab_size
@@ -274,7 +287,7 @@ def _write_reports(
   output: Output, run: Run, results: Sequence[Result], step: int
 ) -> None:
   """Write T5X's files of metrics and predictions."""
-  root = pathlib.Path(output.model_dir, "inference_eval")
+  root = pathlib.Path(output.model_dir, reports.FOLDER)
   folder = files.below(root, run.name, "A run's name")
   for result in results:
     reports.write(folder, step, result, output.json_write_n_results)

@@ -36,20 +36,22 @@ def _look(job: "TrainJob") -> Sequence[str]:
 
 
 def _work(job: "TrainJob", arguments: Flags) -> None:
-  from prompt_tuning.jobs import conclusion, train
+  from prompt_tuning.jobs import conclusion, model_dir, train
   from prompt_tuning.launch import gin_config
 
-  outcome = train.train(
-    job,
-    arguments.tfds_data_dir,
-    configuration=gin_config.texts(),
-    say=command.say,
-  )
-  command.say(outcome.ending)
-  if outcome.result.reason == "preempted":
-    command.say("The same command continues it.")
-    return
-  command.say(f"\n{conclusion.finish(outcome)}")
+  # From its start to its last file, one training writes there.
+  with model_dir.held(job.output.model_dir):
+    outcome = train.train(
+      job,
+      arguments.tfds_data_dir,
+      configuration=gin_config.texts(),
+      say=command.say,
+    )
+    command.say(outcome.ending)
+    if outcome.result.reason == "preempted":
+      command.say("The same command continues it.")
+      return
+    command.say(f"\n{conclusion.finish(outcome)}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from prompt_tuning.checkpoints import bundle, json_files
-from prompt_tuning.core import tree
+from prompt_tuning.core import sole_writer, tree
 from prompt_tuning.core.schema import ANY, Each
 from prompt_tuning.core.types import Batch, Params
 from prompt_tuning.train import state as train_state
@@ -391,8 +391,7 @@ class _Bundles:
       trainable=bundle.to_host(tree.flatten(state.trainable)),
       resume={**resume, **window.arrays()},
     )
-    if _is_main():
-      bundle.write(bundle.step_path(self.folder / BUNDLES, step), contents)
+    self._write(self.folder / BUNDLES, step, contents)
     self._collect(step, progress.best)
 
   def save_best(
@@ -411,10 +410,16 @@ class _Bundles:
         },
         trainable={path: a[run : run + 1] for path, a in flat.items()},
       )
-      if _is_main():
-        bundle.write(bundle.step_path(self._best(run), step), contents)
+      self._write(self._best(run), step, contents)
     saved = bundle.steps(self.folder / BUNDLES)
     self._collect(step, best, saved)
+
+  def _write(
+    self, folder: pathlib.Path, step: int, contents: bundle.Bundle
+  ) -> None:
+    if _is_main():
+      sole_writer.insist(self.folder)
+      bundle.write(bundle.step_path(folder, step), contents)
 
   def _best(self, run: int) -> pathlib.Path:
     return self.folder / BEST / f"run_{run}"

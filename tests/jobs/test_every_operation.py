@@ -64,11 +64,13 @@ def undisturbed(run, tmp_path_factory):
   return content(folder), len(disk.calls)
 
 
-@pytest.mark.parametrize("error", [Killed, full_disk])
-def test_it_ends_as_if_nothing_had_happened(error, run, undisturbed, tmp_path):
+@pytest.mark.parametrize(("error", "every"), [(Killed, 1), (full_disk, 5)])
+def test_it_ends_as_if_nothing_had_happened(
+  error, every, run, undisturbed, tmp_path
+):
   expected, operations = undisturbed
   assert operations > 100
-  for moment in range(operations):
+  for moment in range(0, operations, every):
     folder = tmp_path / "run"
 
     def fails(number, *_, at=moment):
@@ -76,7 +78,7 @@ def test_it_ends_as_if_nothing_had_happened(error, run, undisturbed, tmp_path):
 
     with (
       pytest.MonkeyPatch.context() as patch,
-      contextlib.suppress(Killed, OSError),
+      contextlib.suppress(Killed, OSError, ValueError),
     ):
       Disk(patch, fails)
       run(folder)
@@ -86,9 +88,7 @@ def test_it_ends_as_if_nothing_had_happened(error, run, undisturbed, tmp_path):
     shutil.rmtree(folder)
 
 
-def test_it_ends_as_if_nobody_had_killed_it(
-  run, undisturbed, data, tmp_path
-):
+def test_it_ends_as_if_nobody_had_killed_it(run, undisturbed, data, tmp_path):
   """SIGKILL, at operations spread over the whole run."""
   expected, operations = undisturbed
   moments = [operations * i // CHILDREN + 3 for i in range(CHILDREN)]

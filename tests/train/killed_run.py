@@ -1,9 +1,12 @@
 """A process to be killed: `python killed_run.py FOLDER [ADDRESS COUNT INDEX]`.
 
 Reports every step on standard output, so that the test can choose a moment.
-With an address, it is one of several that take every step together.
+With an address, it is one of several that take every step together. Without a
+folder, it reads folders line by line, and for each has a child that does not
+import everything again.
 """
 
+import os
 import pathlib
 import sys
 
@@ -103,5 +106,21 @@ def main(folder, address=None, count="1", index="0"):
   )
 
 
+def serve():
+  """Let a child run in every folder that is asked for."""
+  for folder in map(str.strip, sys.stdin):
+    child = os.fork()  # JAX has not started yet
+    if not child:
+      print("child", os.getpid(), flush=True)
+      main(folder)
+      sys.stdout.flush()
+      os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print("ended", os.waitstatus_to_exitcode(status), flush=True)
+
+
 if __name__ == "__main__":
-  main(*sys.argv[1:])
+  if len(sys.argv) > 1:
+    main(*sys.argv[1:])
+  else:
+    serve()

@@ -1,5 +1,7 @@
 """SIGKILL at 20 random moments, against a run that nobody disturbed."""
 
+import contextlib
+import os
 import pathlib
 import random
 import signal
@@ -12,13 +14,45 @@ import pytest
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 
 
-def start(folder):
-  return subprocess.Popen(
-    [sys.executable, str(SCRIPT), str(folder)],
+@contextlib.contextmanager
+def server():
+  """Start what makes processes; see `killed_run.serve`."""
+  process = subprocess.Popen(
+    [sys.executable, "-W", "ignore::RuntimeWarning", str(SCRIPT)],
+    stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
     text=True,
   )
+  with process:
+    yield process
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+
+
+def run(makes, folder, steps=None, seconds=0.0):
+  """Let one process run in a folder.
+
+  Args:
+    makes: the server.
+    folder: of the run.
+    steps: after so many, and some seconds, it is killed; None for never.
+    seconds: see there.
+
+  Returns:
+    How it ended.
+  """
+  print(folder, file=makes.stdin, flush=True)
+  word, number = makes.stdout.readline().split()
+  assert word == "child"
+  if steps is not None:
+    for _ in range(steps):
+      assert makes.stdout.readline() == "step\n"
+    time.sleep(seconds)
+    os.kill(int(number), signal.SIGKILL)
+  for line in makes.stdout:
+    if line.startswith("ended"):
+      return int(line.split()[1])
+  raise AssertionError("the server is gone")
 
 
 def final_bytes(folder):
@@ -32,28 +66,13 @@ def final_bytes(folder):
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_byte(tmp_path):
-  quiet = start(tmp_path / "quiet")
-  _, errors = quiet.communicate(timeout=300)
-  assert quiet.returncode == 0, errors
-
   chance = random.Random(0)
-  kills, attempts = 0, 0
-  while True:
-    attempts += 1
-    assert attempts < 60, "the run makes no progress"
-    process = start(tmp_path / "killed")
-    if kills < 20:
+  with server() as makes:
+    assert run(makes, tmp_path / "quiet") == 0
+    for _ in range(20):
       # Some steps after the start, and then at any moment within one: steps,
       # evaluations and writes follow each other within milliseconds.
-      for _ in range(chance.randint(1, 15)):
-        process.stdout.readline()
-      time.sleep(chance.uniform(0, 0.03))
-      process.kill()
-    _, errors = process.communicate(timeout=300)
-    if process.returncode == -signal.SIGKILL:
-      kills += 1
-      continue
-    assert process.returncode == 0, errors
-    break
-  assert kills == 20
+      moment = chance.randint(1, 15), chance.uniform(0, 0.03)
+      assert run(makes, tmp_path / "killed", *moment) == -signal.SIGKILL
+    assert run(makes, tmp_path / "killed") == 0
   assert final_bytes(tmp_path / "killed") == final_bytes(tmp_path / "quiet")
