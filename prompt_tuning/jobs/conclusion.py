@@ -332,10 +332,12 @@ def _export(
   """Export every run; say where to."""
   if jax.process_index():
     return _Exports()
+  root = folder / model_dir.EXPORTS
   lines, remarks = [], []
   counts: collections.Counter[str] = collections.Counter()
+  export.clear(root)  # where older versions put a run that was alone
   for k, run in enumerate(outcome.runs):
-    target = files.below(folder / model_dir.EXPORTS, run.name, "A run's name")
+    target = files.below(root, run.name or run.task, "A run's name")
     origin = export.Origin(
       outcome.setup.tuners[k],
       run.task,
@@ -349,7 +351,7 @@ def _export(
     counts.update(done.notes)
   shown = lines
   if len(outcome.runs) > 1:
-    shown = [f"exports of {len(outcome.runs)} runs: {folder / EXPORTS}"]
+    shown = [f"exports of {len(outcome.runs)} runs: {root}"]
   return _Exports(
     tuple(shown),
     tuple(f"note: {_of_runs(n)}{note}" for note, n in counts.items()),

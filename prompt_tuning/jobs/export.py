@@ -145,6 +145,13 @@ def _remove_others(
       files.remove(path)
 
 
+def clear(folder: pathlib.Path) -> None:
+  """Remove an export that lies directly in a folder; nothing else there."""
+  _remove_others(folder, ())
+  if deltas.is_delta(folder / deltas.FOLDER):
+    files.remove(folder / deltas.FOLDER)
+
+
 def _write_arrays(
   one: Runs, folder: pathlib.Path, notes: list[str]
 ) -> list[pathlib.Path]:

@@ -111,6 +111,20 @@ def test_views_of_another_delta_are_removed(finished, tmp_path):
   assert {path.name for path in out.iterdir()} == {"delta"}
 
 
+def test_an_export_in_the_old_place_is_cleared(finished, tmp_path):
+  """A run that was alone was once exported without a folder of its own."""
+  (path,) = (finished / "best" / "run_0").iterdir()
+  tuned = load.load(path)
+  origin = export.Origin(tuned.methods[0])
+  for folder in (tmp_path, tmp_path / "task"):
+    export.export(tuned.runs, 0, folder, origin)
+  (tmp_path / "notes.txt").write_text("the user's")
+  export.clear(tmp_path)
+  assert {path.name for path in tmp_path.iterdir()} == {"task", "notes.txt"}
+  written = {path.name for path in (tmp_path / "task").iterdir()}
+  assert written == {"delta", "prompt.npy", "peft"}
+
+
 def test_a_folder_of_somebody_elses_views_is_left(finished, tmp_path):
   np.save(tmp_path / "prompt.npy", np.zeros((2, 4), np.float32))
   (path,) = (finished / "best" / "run_0").iterdir()

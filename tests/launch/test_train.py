@@ -231,7 +231,8 @@ def test_a_prompt_in_both_stacks(tmp_path, train_flags, capsys):
   whole = (folder / "summary.txt").read_text()
   assert "decoder prompt\nposition" in whole
   for name in ("prompt.npy", "prompt_decoder.npy"):
-    assert np.load(folder / "exports" / name).shape == (3, 4)
+    path = folder / "exports" / "speaks_of_a_cat" / name
+    assert np.load(path).shape == (3, 4)
 
 
 def test_several_devices_equal_one(tmp_path, train_flags, tolerance):
@@ -451,5 +452,6 @@ def test_the_demo_command_line_trains_without_tensorflow(
   }
   assert "prompt_tuning.train.loop" in imported
   assert not {"tensorflow", "seqio", "tensorflow_datasets"} & imported
-  assert f"{model_dir}/exports/prompt.npy" in done.stdout
-  assert np.load(model_dir / "exports" / "prompt.npy").shape == (100, 4)
+  exported = model_dir / "exports" / "taskless_glue_sst2_v200_examples"
+  assert f"{exported}/prompt.npy" in done.stdout
+  assert np.load(exported / "prompt.npy").shape == (100, 4)
