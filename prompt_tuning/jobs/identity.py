@@ -18,6 +18,7 @@ from prompt_tuning.core import files, schema
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import NAME, TEXT, WHOLE, Fault, Maybe
 from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.infer.evaluate import GENERATION
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.train_job import Experiment
 from prompt_tuning.tuners import discovery
@@ -110,12 +111,13 @@ def _describe_evaluation(
   """Describe what makes the scores of a run comparable, and what is kept."""
   if settings is None:
     return None
+  decodes = GENERATION in settings.ways
   return {
     "split": settings.dataset.split,
     "task_feature_lengths": settings.dataset.lengths,
     "by": settings.ways,
-    "decoder": settings.decoder,
-    "max_decode_length": settings.max_decode_length,
+    "decoder": settings.decoder if decodes else None,
+    "max_decode_length": settings.max_decode_length if decodes else None,
     "num_examples": settings.num_examples,
     "keep_best": keep_best,
   }
