@@ -9,7 +9,14 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any
 
 import gin
@@ -20,6 +27,7 @@ from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
 
 # Names of modules -> what they add to the table of what gin knows.
+_Key = tuple[str, str, str]  # scope, selector, parameter
 Register = Callable[[Sequence[str]], Mapping[str, Callable[..., Any]]]
 
 METHOD_MODULE, OPTIMIZER = "METHOD_MODULE", "OPTIMIZER"
@@ -123,13 +131,25 @@ def _modules(settings: Sequence[Setting]) -> tuple[str, ...]:
 
 
 def config_text() -> str:
-  """Return everything that files and flags say, as one gin file."""
+  """Return everything that files and flags say, as one gin file.
+
+  Macros that nobody uses are left out: whoever gives the file to a command
+  would be told so.
+  """
   return _ending_once(gin.config_str())
 
 
 def operative_text() -> str:
   """Return what was used so far, defaults included, as one gin file."""
-  return _ending_once(gin.operative_config_str())
+  text = gin.operative_config_str()
+  try:
+    # Read before there is a configuration; without it names are unknown.
+    module = gin.query_parameter(f"%{METHOD_MODULE}")
+  except ValueError:  # not set
+    module = None
+  return _ending_once(
+    f"{METHOD_MODULE} = {module!r}\n\n{text}" if module else text
+  )
 
 
 def texts() -> dict[str, str]:
@@ -158,6 +178,7 @@ def _macro_faults(
 ) -> Iterator[str]:
   """Find macros that are set but unheard of, and used but never set."""
   used = {name for setting in settings for name in setting.macros()}
+  used.add(METHOD_MODULE)
   declared = {s.macro for s in settings if s.macro and s.is_packaged}
   known = sorted({*used, *declared} - {""})
   for setting in settings:
@@ -242,17 +263,43 @@ def _reference_faults(
 def _apply(
   settings: Sequence[Setting], known: Mapping[str, Callable[..., Any]]
 ) -> Iterator[str]:
-  """Bind every setting in order; report those that gin does not know."""
-  names = set()
-  for setting in settings:
-    key = (setting.scope, setting.selector, setting.parameter)
-    if setting.is_declaration and key in names:
-      continue  # a declaration takes no value away, whatever the order
-    names.add(key)
+  """Bind every setting in order; report those that gin does not know.
+
+  Macros that nobody uses are no part of the configuration.
+  """
+  effective = _effective(settings)
+  unused = _unused(effective.values())
+  for key, setting in effective.items():
+    if setting.macro in unused:
+      continue
     try:
       gin.bind_parameter(key, setting.value)
     except (ValueError, KeyError) as error:
       yield f"{setting.origin}: {_why(setting, known, error)}"
+
+
+def _effective(settings: Sequence[Setting]) -> dict[_Key, Setting]:
+  """Take the setting of every key that wins."""
+  effective: dict[_Key, Setting] = {}
+  for setting in settings:
+    key = (setting.scope, setting.selector, setting.parameter)
+    # A declaration takes no value away, whatever the order.
+    if not (setting.is_declaration and key in effective):
+      effective.pop(key, None)  # the order is that of the last ones
+      effective[key] = setting
+  return effective
+
+
+def _unused(settings: Collection[Setting]) -> set[str]:
+  """Name the macros that no parameter's value leads to."""
+  macros = {s.macro: s for s in settings if s.macro}
+  to_read = [setting for setting in settings if not setting.macro]
+  used = {METHOD_MODULE}
+  while to_read:
+    names = set(to_read.pop().macros()) - used
+    used |= names
+    to_read += [macros[name] for name in names if name in macros]
+  return macros.keys() - used
 
 
 def _why(

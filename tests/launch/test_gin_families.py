@@ -261,6 +261,23 @@ def test_golden_configs_can_be_given_as_gin_files(name):
   assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("name", MAIN)
+def test_what_a_command_writes_down_can_be_given_as_a_gin_file(name, tmp_path):
+  """Macros that nobody uses are left out: RANDOM_SEED where SEEDS are given."""
+  command_name, argv = MAIN[name]
+  more = ["--gin.SEEDS=(0, 1)"] if command_name == "train" else []
+  job = configure(command_name, [*argv, *more])
+  texts = gin_config.texts()
+  assert "RANDOM_SEED" not in texts["config.gin"] or not more
+  for text in texts.values():
+    path = tmp_path / "config.gin"
+    path.write_text(text)
+    again = configure(command_name, [f"--gin_file={path}"])
+    assert gin_config.operative_text() == texts["operative_config.gin"]
+    written = [re.sub(r" at 0x\w+", "", str(which)) for which in (again, job)]
+    assert written[0] == written[1]
+
+
 def test_the_demo_means_what_it_meant():
   """features.md 2.7: the settings in force when the original's demo runs."""
   job = configure("train", DEMO)

@@ -186,6 +186,16 @@ def asked(tmp_path, names=(None,)):
   return {"INPUT_FILE": str(path), "MIXTURE_OR_TASK_NAME": None}
 
 
+@pytest.mark.parametrize("method", ["prompt", OUTSIDE])
+def test_what_a_run_writes_down_runs_alone(method, trained, capsys):
+  folder = trained(method)
+  for name in ("config.gin", "operative_config.gin"):
+    text = (folder / name).read_text()
+    assert (f"METHOD_MODULE = '{MODULE}'\n" in text) == (method == OUTSIDE)
+    assert main.main(["train", f"--gin_file={folder / name}", "--dry_run"]) == 0
+    assert str(folder) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_run_goes_on_to_the_bit(method, trained, train, tmp_path):
   """What a kill after the bundle of step 2 leaves, finishes as the other."""
