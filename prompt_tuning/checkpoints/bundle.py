@@ -20,6 +20,7 @@ import logging
 import os
 import pathlib
 import re
+import types
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -72,6 +73,8 @@ _SCHEMA = {
 
 logger = logging.getLogger(__name__)
 
+_NO_FILES: Mapping[str, str] = types.MappingProxyType({})
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -91,19 +94,25 @@ class Bundle:
   resume: Arrays = dataclasses.field(default_factory=dict)
 
   def insist_run(
-    self, ours: Mapping[str, Any], folder: str | os.PathLike[str]
+    self,
+    ours: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    files: Mapping[str, str] = _NO_FILES,
   ) -> None:
     """Insist that the bundle is of the run that wants to go on from it.
 
     Args:
       ours: what the manifest should have under `run`.
       folder: of the run, for the message.
+      files: key of a hash below `run` -> the file whose hash it is.
 
     Raises:
       ValueError: lists everything that differs.
     """
     differing = [
-      f"{key}: the bundle has {old}, this run {new}"
+      f"{key}: {files[key]} has changed since"
+      if key in files
+      else f"{key}: the bundle has {old}, this run {new}"
       for key, old, new in self._differences_to(ours)
     ]
     if differing:
@@ -122,7 +131,11 @@ class Bundle:
     theirs = self.manifest["run"]
     # What an older version did not write down cannot be held against it.
     known = {name: ours.get(name) for name in theirs}
-    return list(_differences(theirs, known))
+    differing = list(_differences(theirs, known))
+    if any("tuners" in key for key, _, _ in differing):
+      # Where a method's virtual tokens stand, follows from the method.
+      differing = [d for d in differing if "placements" not in d[0]]
+    return differing
 
 
 def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
@@ -303,16 +316,25 @@ def _differences(
   if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
     for name in sorted(theirs.keys() | ours.keys()):
       below = f"{key}.{name}" if key else name
-      yield from _differences(theirs.get(name), ours.get(name), below)
-  elif (
-    isinstance(theirs, list)
-    and isinstance(ours, list)
-    and len(theirs) == len(ours)
-  ):
-    for number, (old, new) in enumerate(zip(theirs, ours, strict=True)):
+      old, new = (part.get(name, _NOTHING) for part in (theirs, ours))
+      yield from _differences(old, new, below)
+  elif isinstance(theirs, list) and isinstance(ours, list):
+    if len(theirs) != len(ours):
+      yield f"number of {key}", f"{len(theirs)}", f"{len(ours)}"
+    for number, (old, new) in enumerate(zip(theirs, ours, strict=False)):
       yield from _differences(old, new, f"{key}[{number}]")
   elif theirs != ours:
-    yield key, repr(theirs), repr(ours)
+    yield key, f"{theirs!r:.200}", f"{ours!r:.200}"
+
+
+class _Nothing:
+  """Stands for a setting that is not there."""
+
+  def __repr__(self) -> str:
+    return "nothing"
+
+
+_NOTHING = _Nothing()
 
 
 def _whole(array: Any) -> np.ndarray:

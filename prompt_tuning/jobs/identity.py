@@ -18,7 +18,11 @@ from prompt_tuning.core import files, schema
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import NAME, TEXT, WHOLE, Fault, Maybe
 from prompt_tuning.core.shape import ModelShape
+<<<<<<< HEAD
 from prompt_tuning.infer.evaluate import GENERATION
+=======
+from prompt_tuning.data import spec
+>>>>>>> 47f080d (A run that goes on with other settings is told the differing keys, before its model is read; a file that changed is named)
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.train_job import Experiment
 from prompt_tuning.tuners import discovery
@@ -53,11 +57,45 @@ def identity(
   """Describe a run by everything that decides its numbers.
 
   Args:
+    experiment: see `settings`.
+    tuners: see `settings`.
+    backbone: the frozen model.
+    vocabulary: see `settings`.
+    start_step: see `settings`.
+    evaluation: see `settings`.
+    keep_best: see `settings`.
+
+  Returns:
+    JSON values.
+  """
+  described = settings(
+    experiment, tuners, vocabulary, start_step, evaluation, keep_best
+  )
+  model = {
+    "fingerprint": backbone.fingerprint,
+    "shapes": sizes.described(backbone.config),
+    "dtype": str(np.dtype(backbone.config.dtype)),
+    "dropout_rate": backbone.config.dropout_rate,
+    "weights": backbone.weights_dtype,
+  }
+  return described | {"backbone": _as_json(model)}
+
+
+def settings(
+  experiment: Experiment,
+  tuners: Sequence[Method],
+  vocabulary: str,
+  start_step: int,
+  evaluation: EvaluationSettings | None = None,
+  keep_best: bool = True,
+) -> dict[str, Any]:
+  """Describe what is known of a run before its model is read.
+
+  Args:
     experiment: what decides the numbers. How long, how often and where to are
       left out, so that a run may be continued for longer, evaluated at other
       steps, or moved.
     tuners: the tuning method of every run; none for model tuning.
-    backbone: the frozen model.
     vocabulary: hash of the vocabulary.
     start_step: that of the optimizer.
     evaluation: what scores are of, and how they are made: others cannot be
@@ -80,14 +118,10 @@ def identity(
     ],
     "tuners": [describe_method(tuner) for tuner in tuners],
     "placements": [tuner.placement for tuner in tuners],
-    "backbone": {
-      "fingerprint": backbone.fingerprint,
-      "shapes": sizes.described(backbone.config),
-      "dtype": str(np.dtype(backbone.config.dtype)),
-      "dropout_rate": backbone.config.dropout_rate,
-      "weights": backbone.weights_dtype,
-    },
     "vocabulary": vocabulary,
+    "tasks": {
+      name: task.identity() for name, task in _tasks(experiment).items()
+    },
     "data": {
       "task_feature_lengths": dataset.lengths,
       "batch_size": dataset.batch_size,
@@ -102,7 +136,36 @@ def identity(
     "start_step": start_step,
     "evaluation": _describe_evaluation(evaluation, keep_best),
   }
-  return json.loads(json.dumps(describe(description)))
+  return _as_json(description)
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+  return dict(json.loads(json.dumps(describe(settings))))
+
+
+def data_files(experiment: Experiment) -> dict[str, str]:
+  """Find the files of a run's data.
+
+  Args:
+    experiment: what is trained.
+
+  Returns:
+    Key of a file's hash in `settings` -> the file.
+  """
+  return {
+    f"tasks.{name}.content.sha256.{split}": path
+    for name, task in _tasks(experiment).items()
+    if "sha256" in task.content
+    for split, path in task.splits.items()
+  }
+
+
+def _tasks(experiment: Experiment) -> dict[str, spec.TaskSpec]:
+  """List what the runs train on: name -> task."""
+  names = {run.task for run in experiment.runs}
+  split = experiment.dataset.split or "train"
+  members = (m for n in sorted(names) for m in spec.get(n).components(split))
+  return {task.name: task for task, _ in members}
 
 
 def _describe_evaluation(

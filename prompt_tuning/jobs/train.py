@@ -45,6 +45,7 @@ from prompt_tuning.jobs.train_job import (
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.train import loop
 from prompt_tuning.train.compiled_step import Compiling, Jitted
+from prompt_tuning.tuners.method import Method
 
 if TYPE_CHECKING:
   import grain
@@ -105,6 +106,7 @@ def _train(
   source = model or _open(job.source.initial_checkpoint_path)
   start_step = _start_step(job.duration, source)
   num_steps = job.duration.num_steps(start_step)
+  _insist_on_same_run(job, tuners, vocabulary.sha256, start_step)
   batches = feed.train_batches(
     experiment.dataset,
     runs,
@@ -205,6 +207,27 @@ def _opening(
   if len(runs) > 1:
     opening += f", {len(runs)} runs side by side. Each of them:"
   return f"{opening}\n{partition.summary()}"
+
+
+def _insist_on_same_run(
+  job: TrainJob, tuners: Sequence[Method], vocabulary: str, start_step: int
+) -> None:
+  """Refuse to go on with other settings, before the model is read."""
+  folder = job.output.model_dir
+  saved = bundle.latest_manifest(pathlib.Path(folder) / loop.BUNDLES)
+  if saved is None:
+    return
+  ours = identity.settings(
+    job.experiment,
+    tuners,
+    vocabulary,
+    start_step,
+    job.evaluations.evaluation,
+    job.output.keep_best,
+  )
+  theirs = {key: saved["run"][key] for key in ours if key in saved["run"]}
+  files = identity.data_files(job.experiment)
+  bundle.Bundle({"run": theirs}, {}).insist_run(ours, folder, files)
 
 
 def _open(path: str | None) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle, restore
+from prompt_tuning.data import spec
 from prompt_tuning.launch import main
 from prompt_tuning.train import logs
 
@@ -146,13 +148,53 @@ def test_another_run_in_the_same_folder_is_refused(
   finished, train_flags, capsys
 ):
   config = (finished / "config.gin").read_bytes()
-  flags = train_flags(finished, "--gin.SEEDS=(0, 2)")
+  flags = train_flags(finished, "--gin.SEEDS=(0, 2)", "--gin.CONTROLS=True")
   assert run(flags) == 2
-  message = capsys.readouterr().err
-  assert "holds another run; choose another MODEL_DIR" in message
-  assert "runs[1].seed: the bundle has 1, this run 2" in message
-  assert "dropout" not in message, "what is the same is not said"
+  printed = capsys.readouterr()
+  assert printed.err == (
+    f"error: {finished} holds another run; choose another MODEL_DIR, or "
+    "restore its settings:\n"
+    "  runs[1].name: the bundle has 'seed1', this run 'seed2'\n"
+    "  runs[1].seed: the bundle has 1, this run 2\n"
+  ), "what is the same is not said"
+  assert not printed.out
   assert (finished / "config.gin").read_bytes() == config
+
+
+def test_more_runs_than_there_were(finished, train_flags, capsys):
+  flags = train_flags(finished, "--gin.SEEDS=(0, 1, 2)")
+  assert run([*flags, "--gin.PROMPT_LENGTH=3"]) == 2
+  lines = capsys.readouterr().err.splitlines()[1:]
+  assert lines == [
+    "  number of runs: the bundle has 2, this run 3",
+    "  number of tuners: the bundle has 2, this run 3",
+    *(
+      f"  tuners[{k}].encoder_length: the bundle has 100, this run 3"
+      for k in (0, 1)
+    ),
+  ]
+
+
+def test_a_file_that_changed_is_named(
+  finished, train_flags, task_gin, tmp_path, capsys, monkeypatch
+):
+  """As is the template, by its own name."""
+  monkeypatch.setattr(spec, "_specs", {})
+  text = pathlib.Path(task_gin).read_text().replace("text: {", "a text: {")
+  old = re.search(r'"(\S*)/train.jsonl"', text)[1]
+  for split in ("train", "validation"):
+    rows = pathlib.Path(old, f"{split}.jsonl").read_text()
+    more = '\n{"text": "cat", "label": "yes"}' if split == "train" else ""
+    (tmp_path / f"{split}.jsonl").write_text(rows + more)
+  (tmp_path / "task.gin").write_text(text.replace(old, str(tmp_path)))
+  flags = train_flags(finished, "--gin.SEEDS=(0, 1)")
+  assert run([*flags, f"--gin_file={tmp_path / 'task.gin'}"]) == 2
+  task = "tasks.speaks_of_a_cat.content"
+  assert capsys.readouterr().err.splitlines()[1:] == [
+    f"  {task}.sha256.train: {tmp_path}/train.jsonl has changed since",
+    f"  {task}.template: the bundle has 'text: {{text}}', this run "
+    "'a text: {text}'",
+  ]
 
 
 @pytest.mark.parametrize(
