@@ -18,11 +18,8 @@ from prompt_tuning.core import files, schema
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import NAME, TEXT, WHOLE, Fault, Maybe
 from prompt_tuning.core.shape import ModelShape
-<<<<<<< HEAD
-from prompt_tuning.infer.evaluate import GENERATION
-=======
 from prompt_tuning.data import spec
->>>>>>> 47f080d (A run that goes on with other settings is told the differing keys, before its model is read; a file that changed is named)
+from prompt_tuning.infer.evaluate import GENERATION
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.train_job import Experiment
 from prompt_tuning.tuners import discovery
