@@ -402,6 +402,8 @@ def load_several(
     for name, part in banks.items()
     for run_name in part.names
   ]
+  for name in filter(None, names):
+    files.check_name(name, "The name of a run of PROMPT_FILE")
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice or (names[1:] and "" in names):
     raise ValueError(

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.core import partition, tree
+from prompt_tuning.core import files, partition, tree
 from prompt_tuning.jobs import recipes
 from prompt_tuning.jobs.settings import (
   Dataset,
@@ -101,6 +101,8 @@ class Experiment:
         build_tuner(factory, self.model)
     _ = self.run_optimizer
     names = collections.Counter(run.name for run in self.runs)
+    for name in filter(None, names):  # they become folders
+      files.check_name(name, "The name of a run")
     twice = [name for name, count in names.items() if count > 1]
     if twice:
       raise ValueError(

@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from prompt_tuning.checkpoints import bundle, json_files
-from prompt_tuning.core import sole_writer, tree
-from prompt_tuning.core.schema import ANY, Each
+from prompt_tuning.core import schema, sole_writer, tree
+from prompt_tuning.core.schema import ANY, Each, Fault
 from prompt_tuning.core.types import Batch, Params
 from prompt_tuning.train import state as train_state
 from prompt_tuning.train.errors import DivergedError as DivergedError
@@ -323,6 +323,22 @@ class _Clock:
     self._started += time.perf_counter() - stopped
 
 
+def _faults(manifest: Mapping[str, Any], runs: int) -> list[Fault]:
+  """List what a bundle does not say that training goes on from."""
+  wanted = {"data": Each(ANY), "progress": Each(ANY)}
+  if faults := schema.faults(dict(manifest), wanted):
+    return faults
+  progress = manifest["progress"]
+  names = [field.name for field in dataclasses.fields(_Progress)]
+  if set(progress) != set(names):
+    return [Fault("progress", f"the keys {names}", f"{sorted(progress)}")]
+  return [
+    Fault(f"progress.{name}", f"{count} of them", str(len(progress[name])))
+    for name, count in (("best", runs), ("tokens", 2))
+    if len(progress[name]) != count
+  ]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Bundles:
   """The bundles of a run.
@@ -351,10 +367,9 @@ class _Bundles:
       return fresh, _Progress([None] * num_runs, 0, [0, 0]), _Window()
     step, saved = latest
     saved.insist_run(self.manifest, self.folder)
-    json_files.check(
+    json_files.refuse(
       bundle.step_path(self.folder / BUNDLES, step) / bundle.MANIFEST,
-      dict(saved.manifest),
-      {"data": Each(ANY), "progress": Each(ANY)},
+      _faults(saved.manifest, fresh.dropout_keys.shape[0]),
     )
     state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     # As the fresh state: on the same devices, split in the same way.

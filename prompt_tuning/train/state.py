@@ -136,6 +136,13 @@ def from_arrays(
       "The saved run does not fit these settings (PROMPT_LENGTH, number of "
       "runs, model or method):\n  " + "\n  ".join(faults)
     )
+  for name, like in ((_STEP, template.step), (_KEYS, template.dropout_keys)):
+    if _describe(resume.get(name)) != _describe(like):
+      raise ValueError(
+        f"The saved run cannot go on: {name}: expected {_describe(like)}, "
+        f"found {_describe(resume.get(name))}. Take an older bundle, or start "
+        "afresh in another MODEL_DIR."
+      )
   prefix = f"{_OPTIMIZER}/"
   return TrainState(
     step=put_like(resume[_STEP], template.step),

@@ -1,6 +1,7 @@
 """The loop: exact resumption, best and last, stopping, bad endings."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -197,6 +198,37 @@ def test_damaged_bundles_do_not_push_out_the_new_one(
   more = {"num_steps": 6, "save_period": 0, "keep": 2}
   train(bank, tmp_path, counted_batches(SEEDS), **more)
   assert bundle.steps(tmp_path / BUNDLES) == [4, 6]
+
+
+def test_bundles_from_which_nothing_can_go_on(bank, counted_batches, tmp_path):
+  """As a stranger would write them, digests and all: one error each."""
+  train(bank, tmp_path, counted_batches(SEEDS), num_steps=2, save_period=2)
+  path = bundle.step_path(tmp_path / BUNDLES, 2)
+  saved = bundle.read(path)
+  progress = saved.manifest["progress"]
+  forged = {
+    "progress: expected the keys": {"progress": {**progress, "more": 1}},
+    "progress.best: expected 2 of them; found 1": {
+      "progress": {**progress, "best": [None]}
+    },
+    "progress.tokens: expected 2 of them": {
+      "progress": {**progress, "tokens": [1]}
+    },
+    "data: expected an object; found nothing": {"data": None},
+  }
+  for says, changes in forged.items():
+    manifest = {**saved.manifest, **changes}
+    if changes.get("data", 0) is None:
+      del manifest["data"]
+    changed = dataclasses.replace(saved, manifest=manifest)
+    bundle.write(path, changed)
+    with pytest.raises(ValueError, match=says):
+      train(bank, tmp_path, counted_batches(SEEDS))
+  for name in ("step", "dropout_keys"):
+    resume = {k: v for k, v in saved.resume.items() if k != name}
+    bundle.write(path, dataclasses.replace(saved, resume=resume))
+    with pytest.raises(ValueError, match=f"cannot go on: {name}: expected"):
+      train(bank, tmp_path, counted_batches(SEEDS))
 
 
 def test_a_run_whose_best_was_deleted_can_end(
