@@ -367,11 +367,11 @@ class _Bundles:
       return fresh, _Progress([None] * num_runs, 0, [0, 0]), _Window()
     step, saved = latest
     saved.insist_run(self.manifest, self.folder)
+    state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     json_files.refuse(
       bundle.step_path(self.folder / BUNDLES, step) / bundle.MANIFEST,
       _faults(saved.manifest, fresh.dropout_keys.shape[0]),
     )
-    state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     # As the fresh state: on the same devices, split in the same way.
     state = jax.tree.map(
       lambda new, old: jax.device_put(new, old.sharding), state, fresh
