@@ -18,6 +18,7 @@ if TYPE_CHECKING:
   from prompt_tuning.api import load_model as load_model
   from prompt_tuning.api import load_prompt as load_prompt
   from prompt_tuning.data import custom as custom
+  from prompt_tuning.data import mixtures as mixtures
   from prompt_tuning.tuners import initializers as initializers
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _NAMES = {
   "initializers": "prompt_tuning.tuners.initializers",
   "load_model": "prompt_tuning.api:load_model",
   "load_prompt": "prompt_tuning.api:load_prompt",
+  "mixtures": "prompt_tuning.data.mixtures",
 }
 __all__ = sorted(_NAMES)
 

@@ -57,7 +57,7 @@ class Bottleneck(NamedTuple):
     up: [K, L, R, H].
     down_bias: [K, L, R] or None.
     up_bias: [K, L, H] or None.
-    norm_scale: [K, L, H] or None; with it, a LayerNorm (eps 1e-6) follows `up`.
+    norm_scale: [K, L, H] or None; with it, a LayerNorm (eps 1e-5) follows `up`.
     norm_bias: [K, L, H] or None.
     normed: [K, L] booleans, False where there is no LayerNorm after all; None
       for one everywhere, if there is a `norm_scale`.

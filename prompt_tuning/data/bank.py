@@ -75,7 +75,7 @@ def stack_runs(batches: Sequence[NumpyBatch]) -> NumpyBatch:
   """Stack one batch per run, padded to the largest shape, with `run_ids`.
 
   Args:
-    batches: arrays [B_k, ...] under the same names.
+    batches: arrays [B_k] or [B_k, length] under the same names.
 
   Returns:
     Arrays [sum of B_k, ...], and `run_ids` of that length.
@@ -83,6 +83,9 @@ def stack_runs(batches: Sequence[NumpyBatch]) -> NumpyBatch:
   stacked = {}
   for name in batches[0]:
     arrays = [batch[name] for batch in batches]
+    if arrays[0].ndim == 1:
+      stacked[name] = np.concatenate(arrays)
+      continue
     longest = max(array.shape[1] for array in arrays)
     widths = [(0, 0), (0, 0)]
     padded = []

@@ -127,14 +127,18 @@ def load(
     ValueError: an unknown name, no task with that split, no vocabulary, or data
       that is neither here nor can be fetched.
   """
-  members = spec.get(name).components(split)
+  entry = spec.get(name)
+  members = entry.components(split)
   if not members:
     raise ValueError(
       f"{name!r} has no split {split!r} to train on or evaluate."
     )
+  caches = [
+    load_task(task, split, lengths, cache_dir, data_dir) for task, _ in members
+  ]
   return [
-    (load_task(task, split, lengths, cache_dir, data_dir), rate)
-    for task, rate in members
+    (tokens, entry.rate_of(rate, len(tokens)))
+    for tokens, (_, rate) in zip(caches, members, strict=True)
   ]
 
 

@@ -39,6 +39,7 @@ def best_fit(
   decoder_lengths: np.ndarray,
   encoder_size: int,
   decoder_size: int,
+  groups: np.ndarray | None = None,
 ) -> Rows:
   """Assign every example to a row: longest first, to the fullest row it fits.
 
@@ -47,6 +48,7 @@ def best_fit(
     decoder_lengths: [n] decoder positions.
     encoder_size: T of a row.
     decoder_size: S of a row.
+    groups: [n] whole numbers; a row holds examples of one only. None for one.
 
   Returns:
     The rows; every example is in exactly one.
@@ -69,17 +71,21 @@ def best_fit(
   encoder_left = np.full(n, encoder_size)
   decoder_left = np.full(n, decoder_size)
   members: list[list[int]] = []
+  groups = np.zeros(n, np.int64) if groups is None else groups
+  group_of_row = np.zeros(n, groups.dtype)
   too_small = encoder_size + 1
   for example in np.argsort(-encoder_lengths, kind="stable"):
     encoder, decoder = encoder_lengths[example], decoder_lengths[example]
     opened = len(members)
     left = encoder_left[:opened]
     fits = (left >= encoder) & (decoder_left[:opened] >= decoder)
+    fits &= group_of_row[:opened] == groups[example]
     room = np.where(fits, left, too_small)
     row = int(room.argmin()) if opened else 0
     if not opened or room[row] == too_small:
       row = opened
       members.append([])
+      group_of_row[row] = groups[example]
     members[row].append(int(example))
     encoder_left[row] -= encoder
     decoder_left[row] -= decoder

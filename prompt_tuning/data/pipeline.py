@@ -100,6 +100,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     max_shapes: int = 8,
     packed_size: tuple[int, int] | None = None,
     shard: tuple[int, int] = (0, 1),
+    task_ids: Sequence[int] | None = None,
   ):
     """Plan the shapes.
 
@@ -113,6 +114,8 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
       packed_size: encoder and decoder positions of packed rows, virtual tokens
         included; None chooses them from the lengths.
       shard: (index, count) of this host, which gets that part of the rows.
+      task_ids: a number for each part of a mixture; batches then say whose
+        their rows are (`task_ids` [B] int32), and a packed row has one task.
 
     Raises:
       ValueError: no examples, an unknown batching, or a batch size that the
@@ -121,22 +124,27 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     super().__init__()
     stores = [(tokens, 1.0)] if not isinstance(tokens, Sequence) else tokens
     self._assembler, lengths = join([store for store, _ in stores], layout)
+    sizes = [len(store.inputs) for store, _ in stores]
+    self._task_ids = None
+    if task_ids is not None:
+      self._task_ids = np.repeat(np.asarray(task_ids, np.int32), sizes)
+      lengths = dataclasses.replace(lengths, groups=self._task_ids)
     self._planner = planning.make_planner(
       batching, batch_size, lengths, max_shapes, packed_size
     )
-    sizes = [len(store.inputs) for store, _ in stores]
     self._order = order.Order(sizes, [rate for _, rate in stores], seed)
     self.packed = batching == "packed"
     whole = min(sum(sizes) // batch_size, WINDOW_BATCHES)
     self._window = batch_size * max(1, whole)
     self._rows = shard_rows(batch_size, shard)
-    self.identity = _digest(
-      {
-        "parts": [(store.key, rate) for store, rate in stores],
-        "layout": dataclasses.asdict(layout),
-        "sequence": [batch_size, seed, batching, self._planner.shapes],
-      }
-    )
+    description = {
+      "parts": [(store.key, rate) for store, rate in stores],
+      "layout": dataclasses.asdict(layout),
+      "sequence": [batch_size, seed, batching, self._planner.shapes],
+    }
+    if task_ids is not None:
+      description["task_ids"] = list(task_ids)
+    self.identity = _digest(description)
 
   @property
   def shapes(self) -> tuple[planning.Shape, ...] | None:
@@ -168,7 +176,12 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
 
   def assemble(self, slots: ExampleSlots) -> NumpyBatch:
     """Build this host's part of one planned batch."""
-    return self._assembler(slots.take(self._rows), self.packed)
+    own = slots.take(self._rows)
+    batch = self._assembler(own, self.packed)
+    if self._task_ids is not None:
+      batch["task_ids"] = np.zeros(own.shape[0], np.int32)
+      batch["task_ids"][own.rows] = self._task_ids[own.examples]
+    return batch
 
 
 class TrainIterator(grain.DatasetIterator[NumpyBatch]):
@@ -268,7 +281,7 @@ def join(
   encoder, decoder = assembler.encoder_lengths(), assembler.decoder_lengths()
   if not len(encoder):
     raise ValueError("No examples: the split is empty.")
-  limits = []
+  limits: list[int] = []
   for name, lengths, extra in (
     ("inputs", encoder, layout.placement.encoder_length),
     ("targets", decoder, layout.placement.decoder_length),
@@ -279,7 +292,7 @@ def join(
       if None in text_limits
       else extra + max(limit for limit in text_limits if limit is not None)
     )
-  return assembler, planning.Lengths(encoder, decoder, *limits)
+  return assembler, planning.Lengths(encoder, decoder, limits[0], limits[1])
 
 
 def prefetch(

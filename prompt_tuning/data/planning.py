@@ -35,12 +35,15 @@ class Lengths:
     decoder: [examples] int64.
     encoder_limit: no example is longer; T of fixed batches.
     decoder_limit: the same for S.
+    groups: [examples] whole numbers; those of different groups never share a
+      row. None for one group.
   """
 
   encoder: np.ndarray
   decoder: np.ndarray
   encoder_limit: int
   decoder_limit: int
+  groups: np.ndarray | None = None
 
 
 class Planner(Protocol):
@@ -193,7 +196,10 @@ class Packed:
     """Pack the window and whatever the last one left."""
     lengths = self.lengths
     rows = packing.best_fit(
-      lengths.encoder[examples], lengths.decoder[examples], *self.size
+      lengths.encoder[examples],
+      lengths.decoder[examples],
+      *self.size,
+      None if lengths.groups is None else lengths.groups[examples],
     )
     # Put rows to be left over last: emptiest ones without carried examples.
     waited = [min(members) < carried for members in rows.members]

@@ -107,6 +107,11 @@ class TaskSpec:
     """Return this task alone if it has the split (as a mixture would)."""
     return ((self, 1.0),) if split in self.splits else ()
 
+  def rate_of(self, rate: float, num_examples: int) -> float:
+    """Return the rate, see `MixtureSpec.rate_of`."""
+    del num_examples
+    return rate
+
   @property
   def is_from_tfds(self) -> bool:
     """Whether TFDS has the rows; else `content` says all about them."""
@@ -213,11 +218,16 @@ class MixtureSpec:
     name: of the spec and of the seqio mixture.
     rates: task name -> sampling rate (relative; 0: evaluation only).
     module: the module whose import registers the seqio mixture.
+    temperature: T; rates are times n^(1 / T) of a task's n examples, see
+      `rate_of`. None where numbers of examples do not matter.
+    limit: n counts as no more than this; None for any number.
   """
 
   name: str
   rates: Mapping[str, float]
   module: str
+  temperature: float | None = None
+  limit: int | None = None
 
   def components(self, split: str) -> tuple[tuple[TaskSpec, float], ...]:
     """Return the tasks of one split with their rates.
@@ -235,9 +245,24 @@ class MixtureSpec:
       if split in member.splits and (rate > 0 or split != "train")
     )
 
+  def rate_of(self, rate: float, num_examples: int) -> float:
+    """Return a task's rate where it has so many examples.
+
+    Args:
+      rate: as the mixture says.
+      num_examples: n.
+    """
+    if self.temperature is None:
+      return rate
+    counted = min(num_examples, self.limit or num_examples)
+    return rate * float(counted) ** (1 / self.temperature)
+
   def identity(self) -> dict[str, Any]:
     """Describe all that decides the examples, see `TaskSpec.identity`."""
-    return {"name": self.name, "rates": dict(self.rates)}
+    described: dict[str, Any] = {"name": self.name, "rates": dict(self.rates)}
+    if self.temperature is not None:
+      described |= {"temperature": self.temperature, "limit": self.limit}
+    return described
 
 
 _specs: dict[str, TaskSpec | MixtureSpec] = {}

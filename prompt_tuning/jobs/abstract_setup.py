@@ -149,6 +149,8 @@ def _longest_batch(
   arrays = writer(slots, packed=experiment.dataset.batching == "packed")
   if runs > 1:
     arrays["run_ids"] = np.zeros(rows, np.int32)
+  if any(tuner.conditions for tuner in experiment.tuners):
+    arrays["task_ids"] = np.zeros(rows, np.int32)
   return axes.describe_batch(mesh, rules, arrays)
 
 

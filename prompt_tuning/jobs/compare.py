@@ -24,6 +24,7 @@ from prompt_tuning.jobs import (
   feed,
   model_dir,
   run_scores,
+  slots,
   train,
 )
 from prompt_tuning.jobs.compare_job import CompareJob, title_of
@@ -184,12 +185,16 @@ def _count_trained(trained: _Trained) -> int:
 
 
 class _Asked(NamedTuple):
-  """One evaluation: whose score it is, and of which run in the batch."""
+  """One evaluation: whose score it is, and what in the batch it is of.
+
+  `runs` gives every task of a mixture the number of a run in the batch; a task
+  that it has not gets the plain model.
+  """
 
   method: str
   task: str
   seed: int | None
-  run: int
+  runs: Mapping[str, int]
 
 
 def _frozen_scores(
@@ -200,18 +205,18 @@ def _frozen_scores(
   """Score everything that leaves the model as it is, in one go."""
   banks, asked = [Runs()], []
   for task in job.trainings[0].experiment.dataset.names:
-    asked.append(_Asked(comparison.PLAIN, task, None, 0))
+    asked.append(_Asked(comparison.PLAIN, task, None, {}))
     if task in job.instructed:
-      asked.append(_Asked(comparison.INSTRUCTION, task, None, 0))
+      asked.append(_Asked(comparison.INSTRUCTION, task, None, {}))
   for done in tuned.values():
-    asked += _ask_method(done, banks)
+    asked += _ask_method(done, banks, sets)
 
   jobs, owners = [], []
   for one in asked:
     is_instructed = one.method == comparison.INSTRUCTION
     name = job.instructed[one.task] if is_instructed else one.task
     for dataset in sets[name]:
-      jobs.append(Job(dataset, run=one.run))
+      jobs.append(Job(dataset, run=one.runs.get(dataset.task.name, 0)))
       owners.append((one.method, one.task, one.seed))
   outcome = next(iter(tuned.values())).outcome
   results = _scorer(job, outcome, {}).evaluate(
@@ -226,26 +231,35 @@ def _frozen_scores(
   ]
 
 
-def _ask_method(done: _Trained, banks: list[Runs]) -> list[_Asked]:
+def _ask_method(
+  done: _Trained, banks: list[Runs], sets: Mapping[str, Sequence[EvalSet]]
+) -> list[_Asked]:
   """Put a method's runs and their random controls into the batch."""
   outcome = done.outcome
   trained = conclusion.runs_of(outcome, done.trainable)
   runs, methods = outcome.runs, outcome.setup.tuners
   first = sum(map(len, banks))
   banks.append(trained)
-  asked = []
+  asked, controls = [], []
   for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
-    key = jax.random.key(run.seed)
-    random = conclusion.random_control(trained, k, method, key)
-    if random is not None:
-      number = sum(map(len, banks))
-      banks.append(random)
+    own = {
+      dataset.task.name: slots.find(outcome.setup.slots, k, dataset.task.name)
+      for dataset in sets[run.task]
+    }
+    randoms = {}
+    for slot in dict.fromkeys(own.values()):
+      key = jax.random.fold_in(jax.random.key(run.seed), slot)
+      random = conclusion.random_control(trained, slot, method, key)
+      if random is not None:
+        randoms[slot] = sum(map(len, banks))
+        banks.append(random)
+    if randoms:
       label = conclusion.random_label(method)
-      asked.append(_Asked(label, run.task, run.seed, number))
-  for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
-    title = name_of(type(method))
-    asked.append(_Asked(title, run.task, run.seed, first + k))
-  return asked
+      numbers = {task: randoms[slot] for task, slot in own.items()}
+      controls.append(_Asked(label, run.task, run.seed, numbers))
+    numbers = {task: first + slot for task, slot in own.items()}
+    asked.append(_Asked(name_of(type(method)), run.task, run.seed, numbers))
+  return [*controls, *asked]
 
 
 def _model_scores(

@@ -24,6 +24,7 @@ from prompt_tuning.jobs import (
   load,
   model_dir,
   run_scores,
+  slots,
   summary,
 )
 from prompt_tuning.jobs.comparison import PLAIN, RANDOM
@@ -163,7 +164,7 @@ def runs_of(outcome: Outcome, trainable: Params) -> Runs:
   program = outcome.setup.program
   params = program.partition.merge(trainable, outcome.setup.frozen)
   delta = program.produce(params["tuner"], None)
-  return Runs(delta, outcome.setup.placements)
+  return outcome.setup.runs(delta)
 
 
 def _rows(
@@ -203,11 +204,16 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
     jobs += [Job(dataset, run=0) for dataset in sets]
     first = tasks.index(task)
     method = outcome.setup.tuners[first]
-    random = random_control(trained, first, method, jax.random.key(first))
-    if random is not None:
-      jobs += [Job(dataset, run=len(controls)) for dataset in sets]
-      controls.append(random)
-      labels.append(random_label(method))
+    by_slot = collections.defaultdict(list)
+    for dataset in sets:
+      slot = slots.find(outcome.setup.slots, first, dataset.task.name)
+      by_slot[slot].append(dataset)
+    for slot, datasets in by_slot.items():
+      random = random_control(trained, slot, method, jax.random.key(slot))
+      if random is not None:
+        jobs += [Job(dataset, run=len(controls)) for dataset in datasets]
+        controls.append(random)
+        labels.append(random_label(method))
   results = scorer.evaluate(join(controls), outcome.model.params, jobs)
   by_label: dict[str, list[Result]] = {}
   for result in results:
@@ -219,20 +225,20 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
 
 
 def random_control(
-  trained: Runs, run: int, method: Method, key: Array
+  trained: Runs, slot: int, method: Method, key: Array
 ) -> Runs | None:
   """Replace what one run learned by random numbers of the same norms.
 
   Args:
     trained: any runs.
-    run: number of the run.
-    method: of the run.
+    slot: number of one of them.
+    method: that it was made by.
     key: random key.
 
   Returns:
     One run; None where the method has no such control.
   """
-  one = trained.one(run)
+  one = trained.one(slot)
   delta = method.control(one.delta, key)
   return None if delta is None else Runs(delta, one.placements)
 
@@ -272,11 +278,12 @@ def _neighbours(outcome: Outcome, runs: Runs) -> tuple[str, str]:
     A line per run, as wide as the screen, and all of it.
   """
   owners, vectors = {}, {}
-  for k, run in enumerate(outcome.runs):
-    noun = noun_of(type(outcome.setup.tuners[k]))
-    for stack, values in load.vectors(runs, k).items():
-      title = f"{stack} {noun} {run.name}".rstrip()
-      owners[title], vectors[title] = (k, stack), values
+  for number, slot in enumerate(outcome.setup.slots):
+    noun = noun_of(type(outcome.setup.tuners[slot.run]))
+    name = slot.name(outcome.runs[slot.run].name)
+    for stack, values in load.vectors(runs, number).items():
+      title = f"{stack} {noun} {name}".rstrip()
+      owners[title], vectors[title] = (slot.run, stack), values
   if not vectors:
     return "", ""
   vocabulary = outcome.vocabulary
@@ -336,22 +343,25 @@ def _export(
   lines, remarks = [], []
   counts: collections.Counter[str] = collections.Counter()
   export.clear(root)  # where older versions put a run that was alone
-  for k, run in enumerate(outcome.runs):
-    target = files.below(root, run.name or run.task, "A run's name")
+  for number, slot in enumerate(outcome.setup.slots):
+    run = outcome.runs[slot.run]
+    name = slot.name(run.name) or run.task
+    target = files.below(root, name, "A run's name")
     origin = export.Origin(
-      outcome.setup.tuners[k],
-      run.task,
-      steps[k],
+      outcome.setup.tuners[slot.run],
+      slot.condition or run.task,
+      steps[slot.run],
       outcome.model.fingerprint,
       outcome.model.base_model,
     )
-    done = export.export(runs, k, target, origin, outcome.model.config)
+    done = export.export(runs, number, target, origin, outcome.model.config)
     remarks += [f"note, {target}: {note}" for note in done.notes]
     lines += [f"{origin.noun}: {path}" for path in done.paths]
     counts.update(done.notes)
   shown = lines
-  if len(outcome.runs) > 1:
-    shown = [f"exports of {len(outcome.runs)} runs: {root}"]
+  count = len(outcome.setup.slots)
+  if count > 1:
+    shown = [f"exports of {count} runs: {root}"]
   return _Exports(
     tuple(shown),
     tuple(f"note: {_of_runs(n)}{note}" for note, n in counts.items()),

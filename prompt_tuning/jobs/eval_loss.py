@@ -50,6 +50,7 @@ class EvalLoss:
     self._runs, self._num_steps = runs, num_steps
     shard = axes.data_shard(mesh)
     self._batches: list[list[EvaluationBatches]] = []
+    self._task_ids = feed.task_ids(dataset, runs, setup.tuners)
     for run, placement in zip(runs, setup.placements, strict=True):
       layout = Layout(placement, vocab_rows)
       caches = feed.load(dataset, run.task, data_dir)
@@ -91,7 +92,10 @@ class EvalLoss:
 
   def _stacked(self) -> Iterator[NumpyBatch]:
     """Put a batch of every run side by side; runs that are through, rest."""
-    streams = [itertools.chain(*of_run) for of_run in self._batches]
+    streams = [
+      _stream(of_run, ids)
+      for of_run, ids in zip(self._batches, self._task_ids, strict=True)
+    ]
     for _ in range(self._num_steps):
       batches = [next(stream, None) for stream in streams]
       present = [batch for batch in batches if batch is not None]
@@ -99,3 +103,16 @@ class EvalLoss:
         return
       empty = {name: np.zeros_like(a) for name, a in present[0].items()}
       yield stack_runs([empty if b is None else b for b in batches])
+
+
+def _stream(
+  tasks: Sequence[EvaluationBatches], task_ids: Sequence[int] | None
+) -> Iterator[NumpyBatch]:
+  """Read a run's tasks one after another; say whose rows they are."""
+  if task_ids is None:
+    yield from itertools.chain(*tasks)
+    return
+  for batches, number in zip(tasks, task_ids, strict=True):
+    for batch in batches:
+      rows = len(batch["encoder_input_tokens"])
+      yield {**batch, "task_ids": np.full(rows, number, np.int32)}

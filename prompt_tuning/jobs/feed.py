@@ -14,10 +14,12 @@ from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.data.cache import TokenCache
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
+from prompt_tuning.jobs import slots
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import Run
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.tuners.method import Method
 
 if TYPE_CHECKING:
   import grain
@@ -50,6 +52,7 @@ def train_batches(
   model: T5Config,
   data_dir: str | None,
   mesh: Mesh | None = None,
+  methods: Sequence[Method] = (),
 ) -> "grain.DatasetIterator[NumpyBatch]":
   """Feed every run with its own examples, in its own order.
 
@@ -60,6 +63,7 @@ def train_batches(
     model: the backbone.
     data_dir: TFDS's data directory.
     mesh: must be able to split a batch.
+    methods: of every run; those with conditions get `task_ids`.
 
   Returns:
     An iterator over this host's rows; of several runs side by side.
@@ -97,11 +101,41 @@ def train_batches(
       max_shapes=dataset.max_shapes,
       packed_size=dataset.packed_size,
       shard=data_shard(mesh),
+      task_ids=numbers,
     )
-    for run, placement in zip(runs, placements, strict=True)
+    for run, placement, numbers in zip(
+      runs, placements, task_ids(dataset, runs, methods), strict=True
+    )
   ]
   batches = streams[0] if len(streams) == 1 else BankBatches(streams)
   return iter(batches.prefetch())
+
+
+def task_ids(
+  dataset: Dataset, runs: Sequence[Run], methods: Sequence[Method]
+) -> list[tuple[int, ...] | None]:
+  """Number the tasks of every run as its method does.
+
+  Args:
+    dataset: tells the split.
+    runs: their tasks or mixtures.
+    methods: of every run; none for model tuning.
+
+  Returns:
+    For every run the numbers of its mixture's parts; None without conditions.
+
+  Raises:
+    ValueError: a part has no condition.
+  """
+  if not any(method.conditions for method in methods):
+    return [None] * len(runs)
+  parts = [
+    spec.get(run.task).components(_split(dataset, run.task)) for run in runs
+  ]
+  return [
+    slots.numbers_of(method, [task.name for task, _ in of_run])
+    for method, of_run in zip(methods, parts, strict=True)
+  ]
 
 
 def peek(batches: "grain.DatasetIterator[NumpyBatch]") -> NumpyBatch:

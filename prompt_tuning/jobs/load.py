@@ -31,7 +31,7 @@ from prompt_tuning.core.schema import Fault
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import identity
+from prompt_tuning.jobs import identity, slots
 from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
@@ -214,6 +214,8 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
   runs, methods = Runs(), []
   if described["tuners"]:
     methods = [_rebuilt(described["tuners"], k, path) for k in numbers]
+  own = slots.of_methods(methods, len(numbers))
+  if methods:
     params = tree.unflatten(
       {
         path: jnp.asarray(array)
@@ -222,16 +224,22 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
       }
     )
     delta = _delta(methods, params.get("tuner", {}), path)
-    json_files.refuse(path, algebra.faults(delta, len(numbers)))
-    runs = Runs(delta, tuple(method.placement for method in methods))
+    json_files.refuse(path, algebra.faults(delta, len(own)))
+    runs = Runs(delta, tuple(methods[slot.run].placement for slot in own))
+  settings = [described["runs"][numbers[slot.run]] for slot in own]
   return Tuned(
     runs,
-    tuple(described["runs"][k]["name"] for k in numbers),
+    tuple(
+      slot.name(run["name"]) for slot, run in zip(own, settings, strict=True)
+    ),
     described["backbone"]["fingerprint"],
     saved.manifest["step"] + described["start_step"],
     {path: array[0] for path, array in weights.items()},
-    tuple(methods) or (None,) * len(numbers),
-    tuple(described["runs"][k].get("task") for k in numbers),
+    tuple(methods[slot.run] if methods else None for slot in own),
+    tuple(
+      slot.condition or run.get("task")
+      for slot, run in zip(own, settings, strict=True)
+    ),
     saved.manifest.get("base_model"),
   )
 

@@ -14,8 +14,10 @@ from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.evaluate import EvalSet, Evaluator, Job, Result
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
+from prompt_tuning.jobs import slots
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.jobs.setup import Setup
+from prompt_tuning.jobs.slots import Slot
 from prompt_tuning.jobs.train_job import Run
 from prompt_tuning.train import loop
 
@@ -64,6 +66,9 @@ class Scorer:
     self.sets = sets
     # What cannot be done shows now, not when the first evaluation is due.
     jobs = [Job(dataset) for of_task in sets.values() for dataset in of_task]
+    for k, run in enumerate(runs):
+      for dataset in sets[run.task]:
+        self._slot(k, dataset)
     if jobs:
       self._evaluator(Runs(), backbone.params, jobs)
 
@@ -99,12 +104,12 @@ class Scorer:
     program, frozen = self._setup.program, self._setup.frozen
     params = program.partition.merge(trainable, frozen)
     delta = program.produce(params.get("tuner", {}), None)
-    runs = Runs(delta, self._setup.placements)
     jobs = [
-      Job(dataset, run=k)
+      Job(dataset, run=self._slot(k, dataset))
       for k, run in enumerate(self._runs)
       for dataset in self.sets[run.task]
     ]
+    runs = self._setup.runs(delta)
     results = iter(self.evaluate(runs, params["model"], jobs))
     return [[next(results) for _ in self.sets[r.task]] for r in self._runs]
 
@@ -141,9 +146,20 @@ class Scorer:
     banked = jax.tree.map(lambda a: a[run : run + 1], rest)
     params = program.partition.merge({"model": model, **banked}, frozen)
     delta = program.produce(params.get("tuner", {}), None)
-    runs = Runs(delta, (self._setup.placements[run],))
-    jobs = [Job(dataset) for dataset in self.sets[self._runs[run].task]]
-    return self.evaluate(runs, params["model"], jobs)
+    first = self._setup.slots.index(self._own_slots(run)[0])
+    jobs = [
+      Job(dataset, run=self._slot(run, dataset) - first)
+      for dataset in self.sets[self._runs[run].task]
+    ]
+    places = (self._setup.placements[run],) * len(self._own_slots(run))
+    return self.evaluate(Runs(delta, places), params["model"], jobs)
+
+  def _slot(self, run: int, dataset: EvalSet) -> int:
+    """Find the row of the delta that a run has for a task."""
+    return slots.find(self._setup.slots, run, dataset.task.name)
+
+  def _own_slots(self, run: int) -> list[Slot]:
+    return [slot for slot in self._setup.slots if slot.run == run]
 
 
 def summary(results: Sequence[Result]) -> loop.RunEvaluation:

@@ -20,8 +20,10 @@ from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.data import spec
 from prompt_tuning.data.vocabulary import Vocabulary
-from prompt_tuning.jobs import load
+from prompt_tuning.infer.runs import Runs
+from prompt_tuning.jobs import load, slots
 from prompt_tuning.jobs.identity import placements_of
+from prompt_tuning.jobs.slots import Slot
 from prompt_tuning.jobs.train_job import Experiment, Run
 from prompt_tuning.models.t5 import network, quantized, site_shapes
 from prompt_tuning.models.t5.config import T5Config
@@ -50,6 +52,7 @@ class Setup(NamedTuple):
     frozen: the frozen part of the parameters.
     tuners: the tuning method of every run; none for model tuning.
     placements: where virtual tokens stand, of every run.
+    slots: what the rows of the delta are for.
   """
 
   program: StepProgram
@@ -57,6 +60,11 @@ class Setup(NamedTuple):
   frozen: Params
   tuners: tuple[Method, ...]
   placements: tuple[Placement, ...]
+  slots: tuple[Slot, ...]
+
+  def runs(self, delta: Delta) -> Runs:
+    """Put the virtual tokens of a delta of these runs in their places."""
+    return Runs(delta, tuple(self.placements[s.run] for s in self.slots))
 
 
 def initialise(
@@ -144,6 +152,7 @@ def build(
     frozen,
     experiment.tuners,
     placements_of(experiment.tuners, len(seeds)),
+    slots.of_methods(experiment.tuners, len(seeds)),
   )
 
 
@@ -178,6 +187,7 @@ def _program(
     num_runs=len(experiment.runs),
     num_microbatches=experiment.num_microbatches,
     dropout=experiment.model.dropout_rate > 0,
+    conditions=tuple(len(tuner.conditions) for tuner in experiment.tuners),
   )
 
 

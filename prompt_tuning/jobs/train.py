@@ -114,6 +114,7 @@ def _train(
     experiment.model,
     data_dir,
     mesh,
+    tuners,
   )
   sets = feed.sets_by_task(job.evaluations.evaluation, runs, data_dir)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import files, partition, tree
+from prompt_tuning.data import spec
 from prompt_tuning.jobs import recipes
 from prompt_tuning.jobs.settings import (
   Dataset,
@@ -98,7 +99,7 @@ class Experiment:
     # What does not build, shows here.
     for factory in listed(self.tuner):
       if factory is not None:
-        build_tuner(factory, self.model)
+        build_tuner(factory, self.model, self.dataset.names[0])
     _ = self.run_optimizer
     names = collections.Counter(run.name for run in self.runs)
     for name in filter(None, names):  # they become folders
@@ -141,7 +142,7 @@ class Experiment:
   def tuners(self) -> tuple[Method, ...]:
     """The tuning method of every run; none for model tuning."""
     return tuple(
-      build_tuner(run.tuner, self.model)
+      build_tuner(run.tuner, self.model, run.task)
       for run in self.runs
       if run.tuner is not None
     )
@@ -355,12 +356,15 @@ _SIGNATURE = inspect.Signature(
 from_settings.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
 
 
-def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
+def build_tuner(
+  factory: TunerFactory, model: T5Config, task: str | None = None
+) -> Method:
   """Build a tuning method for a model.
 
   Args:
     factory: a method, a class of `tuners`, or a partial of one.
     model: gives the fields that the class lists in `from_model`.
+    task: task or mixture that it trains on, which gives those of `from_data`.
 
   Returns:
     The method.
@@ -377,6 +381,8 @@ def build_tuner(factory: TunerFactory, model: T5Config) -> Method:
     )
   _check_from_model(kind, model)
   fields = {name: getattr(model, name) for name in kind.from_model}
+  if kind.from_data:
+    fields |= _from_data(kind, task)
   if isinstance(factory, Method):
     method = factory.clone(**fields)
   else:
@@ -400,6 +406,20 @@ def _check_from_model(kind: type[Method], model: T5Config) -> None:
         f"{name_of(kind)}.from_model names {name!r}, and the class has no such "
         f"field; expected some of {', '.join(sorted(fields - {*FLAX_FIELDS}))}."
       )
+
+
+def _from_data(
+  kind: type[Method], task: str | None
+) -> dict[str, tuple[str, ...]]:
+  """Give a method what its `from_data` asks for."""
+  if kind.from_data != ("tasks",):
+    raise ValueError(
+      f"{name_of(kind)}.from_data is {kind.from_data}; expected ('tasks',)."
+    )
+  if task is None:
+    raise ValueError(f"{name_of(kind)} needs to know its tasks; got none.")
+  components = spec.get(task).components("train")
+  return {"tasks": tuple(one.name for one, _ in components)}
 
 
 def method_class(factory: TunerFactory | None) -> type[Method] | None:

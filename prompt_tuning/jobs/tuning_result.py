@@ -91,17 +91,27 @@ def of(outcome: "Outcome", summary: str) -> Trained:
 
   steps, trainable = conclusion.best(outcome)
   together = conclusion.runs_of(outcome, trainable)
-  names = [run.name or run.task for run in outcome.runs]
-  records = outcome.result.best
+  slots = outcome.setup.slots
+  runs = [outcome.runs[slot.run] for slot in slots]
+  names = [
+    slot.name(run.name) or run.task
+    for slot, run in zip(slots, runs, strict=True)
+  ]
+  records = [outcome.result.best[slot.run] for slot in slots]
+  steps = [steps[slot.run] for slot in slots]
   scores = [-math.inf if one is None else one["score"] for one in records]
   model = outcome.model
   return Trained(
     {name: together.one(k) for k, name in enumerate(names)},
     {
-      name: Origin(method, run.task, step, model.fingerprint, model.base_model)
-      for name, method, run, step in zip(
-        names, outcome.setup.tuners, outcome.runs, steps, strict=True
+      name: Origin(
+        outcome.setup.tuners[slot.run],
+        slot.condition or run.task,
+        step,
+        model.fingerprint,
+        model.base_model,
       )
+      for name, slot, run, step in zip(names, slots, runs, steps, strict=True)
     },
     {
       name: {} if one is None else one["metrics"]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
-from prompt_tuning.data import corpus, custom
+from prompt_tuning.data import corpus, custom, mixtures
 from prompt_tuning.data.catalog import skills
 from prompt_tuning.jobs import (
   compare_job,
@@ -88,6 +88,12 @@ def custom_task(*args: Any, **kwargs: Any) -> str:
   return custom.declare(*args, **kwargs).name
 
 
+@functools.wraps(mixtures.declare)
+def mixture(*args: Any, **kwargs: Any) -> str:
+  """Declare a mixture of tasks and return its name."""
+  return mixtures.declare(*args, **kwargs).name
+
+
 def _dtype(name: str) -> Any:
   if name not in config.DTYPES:
     raise ValueError(
@@ -108,6 +114,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "corpora.Text": corpus.Text,
   "data.Dataset": settings.Dataset,
   "data.custom_task": custom_task,
+  "data.mixture": mixture,
   "decoding.BeamSearch": decoding.BeamSearch,
   "decoding.Greedy": decoding.Greedy,
   "decoding.Sampling": decoding.Sampling,

@@ -73,6 +73,8 @@ class StepProgram:
     dropout: drop activations of the frozen model while training.
     shardings: a `TrainState` of shardings, by which steps leave the state;
       None leaves that to the compiler.
+    conditions: numbers of conditions of every run, whose rows the batch tells
+      apart by `task_ids` [B]; none where no method has any.
   """
 
   forward: Callable[[Params, Batch, Delta, Array | None], Array]
@@ -84,6 +86,7 @@ class StepProgram:
   num_microbatches: int = 1
   dropout: bool = True
   shardings: Any = None
+  conditions: tuple[int, ...] = ()
 
   def __post_init__(self) -> None:
     if self.num_runs < 1 or self.num_microbatches < 1:
@@ -165,7 +168,8 @@ class StepProgram:
       )
     params = self.partition.merge(trainable, frozen)
     delta = self.produce(params.get("tuner", {}), run_keys)
-    logits = self.forward(params["model"], batch, delta, row_keys)
+    rows = self._with_slots(batch, self.conditions)
+    logits = self.forward(params["model"], rows, delta, row_keys)
     sums = self.objective(logits, batch)
     return sum_by_run(sums, batch.get("run_ids"), self.num_runs)
 
@@ -202,11 +206,24 @@ class StepProgram:
       tuner = jax.tree.map(lambda a: a[None], params.get("tuner", {}))
       key = None if run_key is None else run_key[None]
       delta = self.produce(tuner, key)
-      logits = self.forward(params["model"], batch, delta, row_keys)
+      rows = self._with_slots(batch, self.conditions[:1])
+      logits = self.forward(params["model"], rows, delta, row_keys)
       sums = self.objective(logits, batch)
       return {name: jnp.sum(values) for name, values in sums.items()}
 
     return jax.vmap(one)(trainable, banked, run_batch, row_keys, run_keys)
+
+  def _with_slots(self, batch: Batch, conditions: tuple[int, ...]) -> Batch:
+    """Let every row have the delta of its run's condition.
+
+    Sums are the run's, so that this is for the model's eyes only.
+    """
+    if not any(conditions):
+      return batch
+    sizes = [max(1, count) for count in conditions]
+    first = jnp.asarray([sum(sizes[:k]) for k in range(len(sizes))], jnp.int32)
+    run_ids = batch.get("run_ids", jnp.zeros_like(batch["task_ids"]))
+    return {**batch, "run_ids": first[run_ids] + batch["task_ids"]}
 
   def _gradients(
     self, trainable: Params, frozen: Params, batch: Batch, keys: DropoutKeys

@@ -104,7 +104,7 @@ def apply_runs(
     of_run = jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], params)
     own_keys = None if keys is None else keys[k : k + 1]
     deltas.append(apply_bank(tuner, of_run, own_keys))
-  return algebra.join(deltas, [1] * len(deltas))
+  return algebra.join(deltas, [max(1, len(t.conditions)) for t in tuners])
 
 
 def apply_bank(
@@ -119,23 +119,35 @@ def apply_bank(
       it does not train.
 
   Returns:
-    A delta whose arrays have a leading run axis of size K.
+    A delta whose arrays have a leading axis of size K, or K T where the method
+    has T conditions: those of the first run come first.
 
   Raises:
     BankError: the method returns something else.
   """
+  numbers = jnp.arange(len(tuner.conditions))
 
-  def one(run: Params, key: Array | None) -> Any:
+  def one(run: Params, key: Array | None, condition: Array | None) -> Any:
+    if key is not None and condition is not None:
+      key = jax.random.fold_in(key, condition)
     rngs = None if key is None else {"dropout": key}
-    inputs = Inputs(train=key is not None)
+    inputs = Inputs(train=key is not None, condition=condition)
     made = tuner.apply({"params": run}, inputs, rngs=rngs)
     if not isinstance(made, Delta):
       name = name_of(type(tuner))
       raise BankError(f"{name} returns {made!r}; expected a Delta.")
     return made
 
-  delta: Delta = jax.vmap(one)(params, keys)
-  return delta
+  def of_run(run: Params, key: Array | None) -> Any:
+    if not tuner.conditions:
+      return one(run, key, None)
+    return jax.vmap(one, in_axes=(None, None, 0))(run, key, numbers)
+
+  delta: Delta = jax.vmap(of_run)(params, keys)
+  if not tuner.conditions:
+    return delta
+  slots: Delta = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), delta)
+  return slots
 
 
 def _check_names(tuner: Method, params: Params) -> None:

@@ -44,10 +44,13 @@ class Inputs(NamedTuple):
   Attributes:
     context: what initialisers may look at; there while parameters are made.
     train: whether to drop activations; the random key `dropout` is there then.
+    condition: number of the condition that a delta is for, see
+      `Method.conditions`; None where a method has none.
   """
 
   context: InitializerContext = InitializerContext()
   train: bool = False
+  condition: Array | int | None = None
 
 
 class Method(nn.Module):
@@ -61,6 +64,8 @@ class Method(nn.Module):
     title: what reports and errors call the method; by default the class.
     noun: what they call the thing that it learns; by default the title.
     from_model: names of the fields that `models.t5.config.T5Config` gives.
+    from_data: names of the fields that a run's data give: `tasks`, the names of
+      the tasks that it trains on.
     recipe: how it trains by default.
     bundle_name: what bundles call it; None for `module:Class`.
     peft_types: PEFT's names of the adapters that `from_peft` reads; none where
@@ -70,6 +75,7 @@ class Method(nn.Module):
   title: ClassVar[str] = ""
   noun: ClassVar[str] = ""
   from_model: ClassVar[tuple[str, ...]] = ("emb_dim",)
+  from_data: ClassVar[tuple[str, ...]] = ()
   recipe: ClassVar[Recipe] = Recipe()
   bundle_name: ClassVar[str | None] = None
   peft_types: ClassVar[tuple[str, ...]] = ()
@@ -89,6 +95,14 @@ class Method(nn.Module):
   def placement(self) -> Placement:
     """Where virtual tokens stand; nowhere by default."""
     return Placement()
+
+  @property
+  def conditions(self) -> tuple[str, ...]:
+    """Tasks of one run that get a delta of their own; none by default.
+
+    Where there are some, `__call__` is asked for each, by number.
+    """
+    return ()
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta | None:

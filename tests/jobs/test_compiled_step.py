@@ -133,7 +133,7 @@ def test_a_method_that_looks_at_words_is_compiled_when_it_runs(
   build = train_job.build_tuner
   reader = functools.partial(Reader, encoder_length=4)
   monkeypatch.setattr(
-    train_job, "build_tuner", lambda _, model: build(reader, model)
+    train_job, "build_tuner", lambda _, model, task: build(reader, model, task)
   )
   flags = train_flags(tmp_path, "--gin.train.evaluation=None")
   assert main.main(["train", *flags]) == 0

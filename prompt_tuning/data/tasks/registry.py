@@ -1,5 +1,6 @@
 """The seqio task or mixture of any spec, registered when first asked for."""
 
+import functools
 import importlib
 
 import seqio
@@ -26,7 +27,13 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
     if name not in seqio.MixtureRegistry.names():
       for member in entry.rates:
         get(member)
-      seqio.MixtureRegistry.add(name, list(entry.rates.items()))
+      seqio.MixtureRegistry.add(
+        name,
+        [
+          (member, functools.partial(_rate, entry, rate))
+          for member, rate in entry.rates.items()
+        ],
+      )
   elif name not in seqio.TaskRegistry.names():
     if entry.kshot:
       kshot.register(entry, get(entry.kshot.base))
@@ -35,3 +42,10 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
     elif entry.benchmark == "pretraining":
       corpus.register(entry)
   return seqio.get_mixture_or_task(name)
+
+
+def _rate(mixture: spec.MixtureSpec, rate: float, task: seqio.Task) -> float:
+  """Return a task's rate in a mixture, as seqio asks for it."""
+  if mixture.temperature is None:
+    return rate
+  return mixture.rate_of(rate, task.num_input_examples("train"))

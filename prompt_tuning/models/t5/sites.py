@@ -16,7 +16,7 @@ from prompt_tuning.core.delta import Bottleneck, Delta, Hidden, LowRank, Prefix
 from prompt_tuning.core.types import Array, DType
 from prompt_tuning.models.t5 import quantized
 
-_NORM_EPSILON = 1e-6
+_NORM_EPSILON = 1e-5  # torch's, which adapters were published with
 _STACK_SITES = {
   "encoder": ("enc_self", "enc_mlp"),
   "decoder": ("dec_self", "cross", "dec_mlp"),

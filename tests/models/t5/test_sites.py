@@ -102,7 +102,7 @@ class NumpyT5:
       outer = outer + part["up_bias"]
     if part["norm_scale"] is not None:
       outer = outer - outer.mean(-1, keepdims=True)
-      outer = outer / np.sqrt(outer.var(-1, keepdims=True) + 1e-6)
+      outer = outer / np.sqrt(outer.var(-1, keepdims=True) + 1e-5)
       outer = outer * part["norm_scale"] + part["norm_bias"]
     return y + outer
 

@@ -1,0 +1,59 @@
+"""Mixtures of any tasks, declared from gin or Python."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from prompt_tuning.data import spec
+
+# The seqio side of it needs no module: its tasks bring theirs.
+_MODULE = "prompt_tuning.data.tasks.registry"
+
+
+def declare(
+  name: str,
+  tasks: Sequence[str] | Mapping[str, float],
+  temperature: float | None = None,
+  limit: int | None = None,
+) -> spec.MixtureSpec:
+  """Declare that several tasks train together, as one name.
+
+  Args:
+    name: of the mixture, which no other task or mixture has.
+    tasks: names, or name -> rate.
+    temperature: T; rates are multiplied by n^(1 / T) of a task's n training
+      examples: in proportion to them at 1, alike at infinity. None leaves the
+      rates as they are.
+    limit: n counts as no more than this.
+
+  Returns:
+    The registered mixture.
+
+  Raises:
+    ValueError: no tasks, an unknown one, one twice, a rate or temperature that
+      is none, or a name that is taken.
+
+  Source: Raffel et al. 2020, section 3.5.2; seqio's `mixing_rate_num_examples`.
+  """
+  if isinstance(tasks, str) or not tasks:
+    raise ValueError(f"mixture.tasks must list tasks; got {tasks!r}.")
+  if not isinstance(tasks, Mapping) and len(set(tasks)) < len(tasks):
+    raise ValueError(f"mixture.tasks names one twice: {', '.join(tasks)}.")
+  rates = (
+    dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
+  )
+  for member, rate in rates.items():
+    spec.task(member)
+    if not (isinstance(rate, int | float) and 0 <= rate < math.inf):
+      raise ValueError(f"The rate of {member} is {rate!r}; expected a number.")
+  if temperature is not None and not temperature > 0:
+    raise ValueError(
+      f"mixture.temperature must be positive; got {temperature}."
+    )
+  if limit is not None and (temperature is None or limit < 1):
+    raise ValueError(
+      f"mixture.limit is {limit!r}; expected a positive number, and a "
+      "mixture.temperature that it belongs to."
+    )
+  mixture = spec.MixtureSpec(name, rates, _MODULE, temperature, limit)
+  spec.add(mixture)
+  return mixture

@@ -1,0 +1,105 @@
+"""Slots: the rows of a delta that a bank's runs have, one for each condition.
+
+A run without conditions has one slot, which serves all of its tasks.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from prompt_tuning.data import spec
+from prompt_tuning.tuners.method import Method, name_of
+
+
+class Slot(NamedTuple):
+  """One row of a delta.
+
+  Attributes:
+    run: number of the run that it belongs to.
+    condition: the task that it is for; None for any.
+  """
+
+  run: int
+  condition: str | None = None
+
+  def name(self, run: str) -> str:
+    """Name the slot.
+
+    Args:
+      run: name of its run; may be empty.
+    """
+    return "_".join(filter(None, (run, self.condition)))
+
+
+def of_methods(methods: Sequence[Method], num_runs: int) -> tuple[Slot, ...]:
+  """List all slots of a bank.
+
+  Args:
+    methods: of every run; none for model tuning.
+    num_runs: K.
+
+  Returns:
+    The slots, in the order of the delta's rows.
+  """
+  if not methods:
+    return tuple(map(Slot, range(num_runs)))
+  return tuple(
+    Slot(run, condition)
+    for run, method in enumerate(methods)
+    for condition in method.conditions or (None,)
+  )
+
+
+def find(slots: Sequence[Slot], run: int, task: str) -> int:
+  """Find the slot that a run has for a task.
+
+  Args:
+    slots: of the bank.
+    run: number of the run.
+    task: name of a task.
+
+  Returns:
+    Its number.
+
+  Raises:
+    ValueError: the run has slots for other tasks only.
+  """
+  own = {s.condition: n for n, s in enumerate(slots) if s.run == run}
+  for condition in (None, task):
+    if condition in own:
+      return own[condition]
+  # Another name of the same data: WSC trains as one and is scored as another.
+  dataset = spec.task(task).dataset
+  alike = [n for c, n in own.items() if c and spec.task(c).dataset == dataset]
+  if len(alike) == 1:
+    return alike[0]
+  known = ", ".join(str(slot.condition) for slot in slots if slot.run == run)
+  raise ValueError(
+    f"The method has a condition for each task that it trains on ({known}), "
+    f"and none for {task}. Take it out of MIXTURE_OR_TASK_NAME, or give it a "
+    "rate above 0."
+  )
+
+
+def numbers_of(method: Method, tasks: Sequence[str]) -> tuple[int, ...] | None:
+  """Number the conditions that tasks have.
+
+  Args:
+    method: of the run.
+    tasks: names.
+
+  Returns:
+    For every task the number of its condition; None where there are none.
+
+  Raises:
+    ValueError: a task has none, and others have.
+  """
+  conditions = method.conditions
+  if not conditions:
+    return None
+  unknown = sorted(set(tasks) - set(conditions))
+  if unknown:
+    raise ValueError(
+      f"{name_of(type(method))} has no condition for {', '.join(unknown)}; its "
+      f"conditions are {', '.join(conditions)}."
+    )
+  return tuple(conditions.index(task) for task in tasks)
