@@ -26,6 +26,7 @@ ALLOWED = {
   ("checkpoints/restore.py", "Prompt"): A_FILE,
   ("models/t5/sites.py", "LoRA"): A_PAPER,
   ("models/t5/sites.py", "IA3"): A_PAPER,
+  ("models/t5/sites.py", "HyperFormer"): A_PAPER,
   ("jobs/train_job.py", "Prompt"): "an error's example of what TUNER may be",
 }
 # What parses for all commands, beside a module for each.

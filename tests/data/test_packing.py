@@ -27,6 +27,22 @@ def test_every_example_in_one_row_that_holds_it(examples, T, S):
     assert decoder[row].sum() == used_S <= S
 
 
+@given(pairs, st.integers(0, 2**32 - 1))
+def test_groups_never_share_a_row(examples, seed):
+  encoder, decoder = np.array(examples).T
+  groups = np.random.default_rng(seed).integers(0, 3, len(encoder))
+  rows = packing.best_fit(encoder, decoder, 24, 12, groups)
+  assert sorted(i for row in rows.members for i in row) == list(
+    range(len(examples))
+  )
+  assert all(len(set(groups[row])) == 1 for row in rows.members)
+  for group in set(groups.tolist()):
+    own = groups == group
+    alone = packing.best_fit(encoder[own], decoder[own], 24, 12)
+    count = sum(groups[row[0]] == group for row in rows.members)
+    assert count == len(alone.members)
+
+
 @given(pairs)
 def test_best_fit_bound(examples):
   """No two rows could have been one, so more than half of each pair is used."""
