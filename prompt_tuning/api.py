@@ -12,6 +12,7 @@ model.score(["hypothesis: ... premise: ..."], ["entailment"], prompt="rte")
 import dataclasses
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -435,6 +436,8 @@ class Model:
       model = self.backbone._replace(config=config)
       with model_dir.held(job.output.model_dir):
         outcome = train.train(job, data_dir, model)
+        if outcome.result.signal == signal.SIGINT:  # saved, if it has a folder
+          raise KeyboardInterrupt
         is_over = folder and outcome.result.reason != "preempted"
         return tuning_result.of(
           outcome, conclusion.finish(outcome) if is_over else ""

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -488,6 +489,21 @@ class TestTraining:
     for path, leaf in tree.flatten(plain.predictor.params).items():
       assert seen[0][f"model/{path}"] is leaf
     assert fingerprint.checksum(plain.backbone.params) == before
+
+  def test_an_interrupted_cell_has_saved_and_stops_the_notebook(
+    self, plain, task, quick, tmp_path, monkeypatch
+  ):
+    unwatched = train.loop._add_tokens
+
+    def interrupted(*args):
+      signal.raise_signal(signal.SIGINT)
+      return unwatched(*args)
+
+    monkeypatch.setattr(train.loop, "_add_tokens", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      plain.train(task, **quick, folder=tmp_path / "run")
+    step, _ = bundle.read_latest(tmp_path / "run" / "bundles")
+    assert step == 1
 
   def test_it_is_the_commands_training(
     self, files, plain, task, quick, tmp_path, same_flags

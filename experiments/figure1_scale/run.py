@@ -113,8 +113,7 @@ def run(
     configuration=gin_config.texts(),
     say=command.say,
   )
-  if found is not None:
-    print(comparison.table(found), flush=True)
+  print(comparison.table(found), flush=True)
   return found
 
 

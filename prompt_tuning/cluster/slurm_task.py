@@ -7,6 +7,8 @@ import subprocess
 from types import FrameType
 from typing import Any
 
+_SAVED = 128 + signal.SIGTERM  # status of a program that SIGTERM stopped
+
 
 class Task:
   """Runs a script, and saves it from preemption and the time limit.
@@ -21,9 +23,10 @@ class Task:
   def __init__(self, script: str) -> None:
     self.script = script
     self._child: subprocess.Popen | None = None
+    self._is_told = False
 
   def __getstate__(self) -> dict[str, Any]:
-    return {"script": self.script, "_child": None}
+    return {"script": self.script, "_child": None, "_is_told": False}
 
   def __call__(self) -> None:
     """Run the script.
@@ -34,7 +37,7 @@ class Task:
     self._forward()
     self._child = subprocess.Popen(["bash", "-c", self.script])
     status = self._child.wait()
-    if status:
+    if status and not (self._is_told and status == _SAVED):
       raise ChildProcessError(f"The program ended with status {status}.")
 
   def checkpoint(self) -> Any:
@@ -60,5 +63,6 @@ class Task:
 
   def _stop(self) -> None:
     if self._child is not None:
+      self._is_told = True
       with contextlib.suppress(ProcessLookupError):
         os.kill(self._child.pid, signal.SIGTERM)

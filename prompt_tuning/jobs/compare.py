@@ -57,7 +57,7 @@ def compare(
   *,
   configuration: Mapping[str, str] = train.NO_CONFIGURATION,
   say: Callable[[str], None] = logger.info,
-) -> Comparison | None:
+) -> Comparison:
   """Train, and score every method on the test split.
 
   Args:
@@ -67,10 +67,10 @@ def compare(
     say: see `train.train`.
 
   Returns:
-    The comparison, which is also in MODEL_DIR; None if it was told to stop on
-    the way.
+    The comparison, which is also in MODEL_DIR.
 
   Raises:
+    StoppedError: it was told to stop on the way.
     ValueError: the job cannot be done.
     CheckpointError: a checkpoint cannot be read or written.
     OSError: another file cannot.
@@ -92,8 +92,6 @@ def _compare(
   model: Backbone | None = None
   for training in job.trainings:
     done = fit(job.placed(training), model=_shared(job, training, model))
-    if done is None:
-      return None
     conclusion.finish(done.outcome)
     tuned[title_of(training)] = done
     model = model or done.outcome.model
@@ -109,8 +107,6 @@ def _compare(
   trained = dict(tuned)
   if job.models is not None:
     models = fit(job.placed(job.models), model=_shared(job, job.models, model))
-    if models is None:
-      return None
     trained[comparison.MODEL] = models
     scores += _model_scores(job, models, sets)
   counts = cost.count_parameters(first.model.config)
@@ -161,7 +157,7 @@ def _train(
   model: Backbone | None,
   configuration: Mapping[str, str],
   say: Callable[[str], None],
-) -> _Trained | None:
+) -> _Trained:
   started = time.perf_counter()
   tuners = job.experiment.tuners
   say(f"{title_of(job) if tuners else comparison.MODEL}:")
@@ -172,8 +168,7 @@ def _train(
     configuration=configuration,
     say=say,
   )
-  if outcome.result.reason == "preempted":
-    return None
+  outcome.insist_on_an_end()
   _, trainable = conclusion.best(outcome)
   return _Trained(outcome, trainable, time.perf_counter() - started)
 

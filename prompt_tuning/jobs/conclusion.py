@@ -32,6 +32,7 @@ from prompt_tuning.jobs.setup import Setup, task_words
 from prompt_tuning.jobs.train_job import Output, Run
 from prompt_tuning.models.t5 import quantized
 from prompt_tuning.train import logs, loop, optimizers
+from prompt_tuning.train.errors import StoppedError
 from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.method import Method, noun_of
 
@@ -74,6 +75,15 @@ class Outcome(NamedTuple):
     if not self.start_step:
       return after
     return f"{after}, at step {self.start_step + steps:,}"
+
+  def insist_on_an_end(self) -> None:
+    """Insist that nobody asked training to stop before its end.
+
+    Raises:
+      StoppedError: somebody did.
+    """
+    if self.result.signal is not None:
+      raise StoppedError(self.result.signal, self.ending)
 
 
 def finish(outcome: Outcome) -> str:

@@ -49,7 +49,7 @@ def pretrain(
   *,
   configuration: Mapping[str, str] = train.NO_CONFIGURATION,
   say: Callable[[str], None] = logger.info,
-) -> list[dict[str, Any]] | None:
+) -> list[dict[str, Any]]:
   """Pre-train from the start, or from where MODEL_DIR stands.
 
   Args:
@@ -58,10 +58,10 @@ def pretrain(
     say: see `train.train`.
 
   Returns:
-    The report of every stage, see `pretrain_report`; None if it was told to
-    stop on the way.
+    The report of every stage, see `pretrain_report`.
 
   Raises:
+    StoppedError: it was told to stop on the way.
     ValueError: the job cannot be done, or MODEL_DIR holds another run.
     CheckpointError: a checkpoint cannot be read or written.
     OSError: another file cannot.
@@ -83,8 +83,6 @@ def _pretrain(
     report = pretrain_report.read(job, stage)
     if report is None:
       report = _run(job, stage, path, configuration, say)
-    if report is None:
-      return None
     reports.append(report)
     path = str(checkpoint_path(job, stage))
   if jax.process_index() == 0:
@@ -119,8 +117,8 @@ def _run(
   path: str | None,
   configuration: Mapping[str, str],
   say: Callable[[str], None],
-) -> dict[str, Any] | None:
-  """Run one stage and write its model; None if it was told to stop."""
+) -> dict[str, Any]:
+  """Run one stage and write its model."""
   mesh, rules = job.mesh.build(), job.mesh.rules
   if path is None:
     model = backbone.fresh(job.model, mesh, rules, job.seed, job.relpos_scale)
@@ -138,8 +136,7 @@ def _run(
     configuration=configuration,
     say=say,
   )
-  if outcome.result.reason == "preempted":
-    return None
+  outcome.insist_on_an_end()
   report = _export(job, stage, outcome)
   if jax.process_index() == 0:
     files.write_texts(job.model_dir, configuration)

@@ -7,6 +7,7 @@ it.
 
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 from prompt_tuning.launch import console, flags
 from prompt_tuning.launch.flags import Flags
 from prompt_tuning.machine import memory, processes
-from prompt_tuning.train.errors import DivergedError
+from prompt_tuning.train.errors import DivergedError, StoppedError
 
+INTERRUPTED = 128 + signal.SIGINT
 logger = logging.getLogger(__name__)
 
 _CALL = re.compile(r"\n  In call to configurable '([^']*)' .*")
@@ -48,20 +50,31 @@ def run(
 
   Returns:
     0; 1 where training diverged; 2 where the command line, the configuration,
-    or what they name is at fault.
+    or what they name is at fault; 130 after Ctrl-C, and 129 or 143 after SIGHUP
+    or SIGTERM, where training is saved and the same command continues it.
   """
   try:
     arguments = flags.parse(name, argv, about)
     with console.messages(arguments.verbose):
       _run(configurable or name, arguments, work, computes, look)
-  except DivergedError as error:
-    print(f"error: {_plain(error)}", file=sys.stderr)
-    return 1
+  except StoppedError as stop:
+    say(_plain(stop))
+    return stop.status
+  except KeyboardInterrupt:  # before or after training, which has saved by now
+    processes.fail("interrupted", INTERRUPTED)
+    print("Interrupted.", file=sys.stderr)
+    return INTERRUPTED
   except BrokenPipeError:  # for `launch.main`
     raise
-  except (ValueError, OSError) as error:
-    print(f"error: {_plain(error)}", file=sys.stderr)
-    return 2
+  except Exception as error:
+    others = processes.settle()
+    if not isinstance(error, DivergedError | ValueError | OSError):
+      raise
+    status = 1 if isinstance(error, DivergedError) else 2
+    processes.fail(_plain(error), status)
+    for text in filter(None, (_plain(error), others)):
+      print(f"error: {text}", file=sys.stderr)
+    return status
   return 0
 
 

@@ -46,7 +46,4 @@ def _work(job: "CompareJob", arguments: Flags) -> None:
     configuration=gin_config.texts(),
     say=command.say,
   )
-  if result is None:
-    command.say("Preempted. The same command continues it.")
-    return
   command.say(f"\n{comparison.table(result)}\n\n{compare.places(job)}")

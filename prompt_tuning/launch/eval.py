@@ -32,4 +32,6 @@ def _work(job: "EvalJob", arguments: Flags) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  from prompt_tuning.launch import main as program
+
+  sys.exit(program.main(["eval", *sys.argv[1:]]))

@@ -39,4 +39,6 @@ def work(job: "InferJob", arguments: Flags) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  from prompt_tuning.launch import main as program
+
+  sys.exit(program.main(["infer", *sys.argv[1:]]))

@@ -44,14 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the words after `prompt-tuning`; `sys.argv[1:]` by default.
 
   Returns:
-    The process's exit status; 141, as SIGPIPE leaves it, where nobody reads on
-    what is printed.
+    The process's exit status; as a shell tells of signals, 141 where nobody
+    reads on what is printed, and 130 after Ctrl-C.
   """
   try:
     try:
       return _run(list(sys.argv[1:] if argv is None else argv))
     finally:  # here, where it can be told whether somebody reads
       sys.stdout.flush()
+  except KeyboardInterrupt:
+    print("Interrupted.", file=sys.stderr)
+    return 128 + signal.SIGINT
   except BrokenPipeError:
     if not _reader_left():
       raise

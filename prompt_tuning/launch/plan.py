@@ -76,4 +76,6 @@ def _slices(topologies: Sequence[str], meshes: str) -> list[Slice]:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  from prompt_tuning.launch import main as program
+
+  sys.exit(program.main(["plan", *sys.argv[1:]]))

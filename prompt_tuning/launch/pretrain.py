@@ -36,7 +36,4 @@ def _work(job: "PretrainJob", arguments: Flags) -> None:
   done = pretrain.pretrain(
     job, configuration=gin_config.texts(), say=command.say
   )
-  if done is None:
-    command.say("Preempted. The same command continues it.")
-  else:
-    command.say(pretrain_report.table(done))
+  command.say(pretrain_report.table(done))

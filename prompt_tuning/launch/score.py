@@ -31,4 +31,6 @@ def _work(job: "InferJob", arguments: Flags) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  from prompt_tuning.launch import main as program
+
+  sys.exit(program.main(["score", *sys.argv[1:]]))

@@ -47,12 +47,12 @@ def _work(job: "TrainJob", arguments: Flags) -> None:
       configuration=gin_config.texts(),
       say=command.say,
     )
+    outcome.insist_on_an_end()
     command.say(outcome.ending)
-    if outcome.result.reason == "preempted":
-      command.say("The same command continues it.")
-      return
     command.say(f"\n{conclusion.finish(outcome)}")
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  from prompt_tuning.launch import main as program
+
+  sys.exit(program.main(["train", *sys.argv[1:]]))

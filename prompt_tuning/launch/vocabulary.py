@@ -54,4 +54,6 @@ def _texts(files: Sequence[str], every: int, num_skills: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  from prompt_tuning.launch import main as program
+
+  sys.exit(program.main(["vocabulary", *sys.argv[1:]]))

@@ -3,21 +3,29 @@
 `jax.distributed.initialize` ends the process with a stack trace when a host is
 missing. So the processes meet first, on the same address: every process tells
 the coordinator that it is there, and when time is up, each of those that came
-learns which did not.
+learns which did not. The connections stay open, see `watch`.
 """
 
+import atexit
 import dataclasses
 import json
 import logging
+import os
 import socket
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
+
+from prompt_tuning.machine.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+_watch: Watch | None = None  # of the other processes, once they have met
 
 _LONGEST_MESSAGE = 1 << 16
 _RETRY_S = 0.2
 _DEFAULT_TIMEOUT_S = 300  # JAX's own
+_SETTLE_S = 3.0  # longer than it takes to hear who is gone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +78,9 @@ def join(settings: Distributed) -> None:
       f"--coordinator_address needs --process_count and --process_index, from "
       f"0 to count - 1; got {count} and {index}."
     )
+  lines: Mapping[int, socket.socket] = {}
   if count > 1:
-    meet(
+    lines = meet(
       settings.coordinator_address,
       count,
       index,
@@ -83,9 +92,63 @@ def join(settings: Distributed) -> None:
     index,
     initialization_timeout=timeout_s,
   )
+  if lines:
+    _keep(Watch(lines, index, count))
 
 
-def meet(address: str, count: int, index: int, timeout_s: float) -> None:
+def _keep(watch: Watch) -> None:
+  """Watch the other processes until this one ends."""
+  global _watch
+  _watch = watch
+  watch.start()
+  # What is registered last, is done first: JAX's part waits for all processes.
+  atexit.register(_leave, watch)
+
+
+def _leave(watch: Watch) -> None:
+  """Say goodbye; after an error, end without waiting for the others."""
+  error = getattr(sys, "last_value", None)  # an exception that nobody caught
+  if error is not None and watch.status is None:
+    if message := settle():
+      print(f"error: {message}", file=sys.stderr)
+    fail(f"{type(error).__name__}: {error}", 1)
+  if watch.status is None:
+    watch.leave()
+    return
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(watch.status)
+
+
+def fail(error: str, status: int) -> None:
+  """Tell the other processes, if there are any, that this one fails.
+
+  Args:
+    error: why.
+    status: with which it ends.
+  """
+  if _watch is not None:
+    _watch.leave(error)
+    _watch.status = status
+
+
+def settle() -> str | None:
+  """Wait a moment after an error, which may be that another process is gone.
+
+  Then this one ends here, with a message that says so.
+
+  Returns:
+    What to say of another process that failed, perhaps of the same error.
+  """
+  if _watch is None:
+    return None
+  _watch.join(_SETTLE_S)
+  return _watch.heard
+
+
+def meet(
+  address: str, count: int, index: int, timeout_s: float
+) -> dict[int, socket.socket]:
   """Wait until all processes are there.
 
   Args:
@@ -93,6 +156,10 @@ def meet(address: str, count: int, index: int, timeout_s: float) -> None:
     count: how many there are.
     index: which one this is; 0 listens, the others call.
     timeout_s: how long to wait, in seconds.
+
+  Returns:
+    Process index -> open connection: to all others in process 0, to that one in
+    the others.
 
   Raises:
     MissingHostError: see `join`.
@@ -104,10 +171,12 @@ def meet(address: str, count: int, index: int, timeout_s: float) -> None:
     )
   deadline = time.monotonic() + timeout_s
   if index == 0:
-    missing = _listen(int(port), count, deadline)
+    missing, lines = _listen(int(port), count, deadline)
   else:
-    missing = _call(host, int(port), index, deadline, timeout_s)
+    missing, lines = _call(host, int(port), index, deadline, timeout_s)
   if missing:
+    for line in lines.values():
+      line.close()
     raise MissingHostError(
       f"{len(missing)} of {count} processes did not come within {timeout_s:g} "
       f"s: process {', '.join(map(str, missing))}. Start the command there "
@@ -115,9 +184,12 @@ def meet(address: str, count: int, index: int, timeout_s: float) -> None:
       f"--process_index={missing[0]}, check that it reaches that address, or "
       "raise --initialization_timeout."
     )
+  return lines
 
 
-def _listen(port: int, count: int, deadline: float) -> list[int]:
+def _listen(
+  port: int, count: int, deadline: float
+) -> tuple[list[int], dict[int, socket.socket]]:
   """Take the others' calls; returns who is missing, and tells them all."""
   came: dict[int, socket.socket] = {}
   with socket.create_server(("", port), backlog=count) as server:
@@ -138,37 +210,42 @@ def _listen(port: int, count: int, deadline: float) -> list[int]:
       else:
         caller.close()  # somebody else's connection
     missing = sorted(set(range(1, count)) - came.keys())
-    _tell(came.values(), missing)
-  return missing
-
-
-def _tell(callers: Iterable[socket.socket], missing: list[int]) -> None:
-  for caller in callers:
-    with caller:
+    for caller in came.values():
       caller.sendall(json.dumps({"missing": missing}).encode() + b"\n")
+  return missing, came
 
 
 def _call(
   host: str, port: int, index: int, deadline: float, timeout_s: float
-) -> list[int]:
+) -> tuple[list[int], dict[int, socket.socket]]:
   """Tell the coordinator that this process is there; returns who is missing."""
   problem: OSError | None = None
   while time.monotonic() < deadline:
     try:
-      with socket.create_connection((host, port), timeout=_RETRY_S * 5) as line:
-        line.sendall(json.dumps({"process_index": index}).encode() + b"\n")
-        # The coordinator answers when its own time is up, at the latest.
-        answer = _receive(line, deadline - time.monotonic() + timeout_s)
-        if answer is not None and isinstance(answer.get("missing"), list):
-          return answer["missing"]
+      line = socket.create_connection((host, port), timeout=_RETRY_S * 5)
     except OSError as error:
       problem = error
+    else:
+      # The coordinator answers when its own time is up, at the latest.
+      left = deadline - time.monotonic() + timeout_s
+      answer = _ask(line, {"process_index": index}, left)
+      if answer is not None and isinstance(answer.get("missing"), list):
+        return answer["missing"], {0: line}
+      line.close()
     time.sleep(_RETRY_S)
   raise MissingHostError(
     f"Process {index} found no coordinator (process 0) at {host}:{port} within "
     f"{timeout_s:g} s: {problem}. Start process 0 there, check "
     "--coordinator_address, or raise --initialization_timeout."
   )
+
+
+def _ask(line: socket.socket, message: dict, timeout_s: float) -> dict | None:
+  try:
+    line.sendall(json.dumps(message).encode() + b"\n")
+  except OSError:
+    return None
+  return _receive(line, timeout_s)
 
 
 def _receive(line: socket.socket, timeout_s: float) -> dict | None:

@@ -149,12 +149,14 @@ class Result(NamedTuple):
     best: per run, {"step", "score", "metrics"} of its best evaluation, or None.
     reason: `finished`, `early stopping` or `preempted`.
     tokens: encoder and decoder tokens trained on, resumed ones included.
+    signal: number of the signal that preempted it.
   """
 
   state: TrainState
   best: Records
   reason: str
   tokens: tuple[int, int] = (0, 0)
+  signal: int | None = None
 
 
 def train(
@@ -547,7 +549,9 @@ class _Loop:
       reason = "early stopping"
       self._save(state, step)
     encoder, decoder = self.progress.tokens
-    return Result(state, self.progress.best, reason, (encoder, decoder))
+    signal = self.preemption.signal if reason == "preempted" else None
+    tokens = (encoder, decoder)
+    return Result(state, self.progress.best, reason, tokens, signal)
 
   def _step(self, state: TrainState) -> TrainState:
     rows = next(self.batches)

@@ -1,5 +1,6 @@
 """The launchers print and run the right words, and those arrive as they are."""
 
+import contextlib
 import os
 import pathlib
 import pickle
@@ -576,6 +577,34 @@ def test_the_printed_batch_file_is_submitit_s(fakes, text):
   inner = executor._executor
   text = inner._make_submission_file_text(inner._submitit_command_str, "")
   assert slurm.batch_file(given).splitlines() == text.splitlines()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_task_that_saved_has_not_failed(told, tmp_path):
+  """What SIGTERM stops ends with 143; unless it was told to, that is a loss."""
+  ready = tmp_path / "ready"
+  task = slurm_task.Task(
+    f"trap 'exit 143' TERM; touch {ready}; while :; do sleep 0.02; done"
+  )
+
+  def stop():
+    while not ready.exists():
+      time.sleep(0.01)
+    if told:
+      task._stop()
+    else:
+      os.kill(task._child.pid, signal.SIGTERM)
+
+  before = signal.getsignal(signal.SIGUSR2)
+  thread = threading.Thread(target=stop)
+  thread.start()
+  loses = pytest.raises(ChildProcessError, match="ended with status 143")
+  try:
+    with contextlib.nullcontext() if told else loses:
+      task()
+  finally:
+    thread.join()
+    signal.signal(signal.SIGUSR2, before)
 
 
 def test_before_the_end_a_task_saves_and_is_queued_again(monkeypatch, tmp_path):

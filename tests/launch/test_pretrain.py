@@ -355,8 +355,8 @@ def test_full_disks_and_preemptions_lose_nothing(
     stopping = at_call(step, loop._add_tokens, ask_to_stop)
     ends(
       lambda patch: patch.setattr(loop, "_add_tokens", stopping),
-      0,
-      "Preempted. The same command continues it.",
+      143,
+      " by SIGTERM. The same command continues it.",
     )
 
   full_at("step_00000006")

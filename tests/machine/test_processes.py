@@ -18,10 +18,14 @@ def address():
 
 def meet_all(address, count, indices, timeout):
   """Run `meet` of some processes in threads; returns their errors."""
+
+  def meet(*args):
+    for line in processes.meet(*args).values():
+      line.close()
+
   with concurrent.futures.ThreadPoolExecutor() as pool:
     calls = [
-      pool.submit(processes.meet, address, count, index, timeout)
-      for index in indices
+      pool.submit(meet, address, count, index, timeout) for index in indices
     ]
     return [call.exception() for call in calls]
 

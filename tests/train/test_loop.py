@@ -460,7 +460,7 @@ def test_early_stopping_counts_evaluations(bank, counted_batches, tmp_path):
   assert bundle.steps(tmp_path / "bundles")[-1] == 5
 
 
-def test_sigterm_saves_and_ends_cleanly(bank, counted_batches, tmp_path):
+def test_signals_save_and_end_cleanly(bank, counted_batches, tmp_path):
   calls = [0]
 
   def step(*args):
@@ -472,7 +472,7 @@ def test_sigterm_saves_and_ends_cleanly(bank, counted_batches, tmp_path):
   before = signal.getsignal(signal.SIGTERM)
   folder, batches = tmp_path / "a", counted_batches(SEEDS)
   result = train(bank, folder, batches, step=step)
-  assert result.reason == "preempted"
+  assert (result.reason, result.signal) == ("preempted", signal.SIGTERM)
   assert signal.getsignal(signal.SIGTERM) is before
   assert bundle.steps(tmp_path / "a" / "bundles") == [4, 6]
   train(bank, tmp_path / "a", counted_batches(SEEDS))
