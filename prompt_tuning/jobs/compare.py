@@ -84,7 +84,7 @@ def _compare(
   data_dir: str | None,
   configuration: Mapping[str, str],
   say: Callable[[str], None],
-) -> Comparison | None:
+) -> Comparison:
   fit = functools.partial(
     _train, data_dir=data_dir, configuration=configuration, say=say
   )

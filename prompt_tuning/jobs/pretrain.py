@@ -74,7 +74,7 @@ def _pretrain(
   job: PretrainJob,
   configuration: Mapping[str, str],
   say: Callable[[str], None],
-) -> list[dict[str, Any]] | None:
+) -> list[dict[str, Any]]:
   for stage in job.stages:
     _check(job, stage)
   reports = []
