@@ -113,7 +113,7 @@ def _finish(outcome: Outcome) -> str:
     rows = [*_rows(outcome, steps, trainable), *_controls(outcome, trainable)]
     scores = summary.scores_by_task(rows)
   proof = _proof(outcome)
-  whole = [scores, f"{_parameters(outcome)}\n{proof}".strip()]
+  whole = [scores, f"{_parameters(outcome)}\n{proof}".rstrip()]
   tokens, exported = "", _Exports()
   if outcome.setup.tuners:
     runs = runs_of(outcome, trainable)

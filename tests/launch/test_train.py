@@ -125,12 +125,15 @@ def test_bundles_say_how_they_were_made(finished):
     assert saved.manifest["versions"]["jax"] == jax.__version__
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, train_flags):
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, train_flags, capsys):
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   short = "--gin.PROMPT_LENGTH=3"
   assert run(train_flags(whole, short)) == 0
   assert run(train_flags(parts, short, f"--gin.TRAIN_STEPS={STEP + 2}")) == 0
+  capsys.readouterr()
   assert run(train_flags(parts, short)) == 0
+  begins = f"{parts} goes on from step {STEP + 2:,} (2 of 4).\n"
+  assert capsys.readouterr().err == begins
   a, b = (bundle.read_latest(p / "bundles")[1] for p in (whole, parts))
   told = [dict(saved.manifest) for saved in (a, b)]
   texts = [str(manifest.pop("gin")) for manifest in told]
@@ -220,7 +223,7 @@ def test_scores_that_cannot_be_compared_are_refused(
   assert message in capsys.readouterr().err
 
 
-def test_a_bank_is_named_by_what_differs(tmp_path, train_flags):
+def test_a_bank_is_named_by_what_differs(tmp_path, train_flags, capsys):
   flags = train_flags(
     tmp_path / "bank",
     "--gin.SEEDS=(3, 4)",
@@ -233,6 +236,18 @@ def test_a_bank_is_named_by_what_differs(tmp_path, train_flags):
   assert names == ["lr0.1_seed3", "lr0.1_seed4", "lr0.3_seed3", "lr0.3_seed4"]
   text = (tmp_path / "bank" / "summary.txt").read_text()
   assert "lr0.1 mean ± sd" in text
+  folder = tmp_path / "bank"
+  shown = capsys.readouterr().out
+  tokens = [line for line in shown.split("\n") if line.startswith("encoder")]
+  assert len(tokens) == 4, "a line per run"
+  # Scores come last, and where everything is.
+  _, end = shown.split("\n\nspeaks_of_a_cat\n")
+  assert end.count("±") == 4
+  assert end.endswith(
+    f"\n\neverything above, and more: {folder / 'summary.txt'}\n"
+    f"learning curve: {folder / 'learning_curve.png'}\n"
+    f"exports of 4 runs: {folder / 'exports'}\n"
+  )
   assert "lr0.3 mean ± sd" in text
 
 
