@@ -48,6 +48,7 @@ def markdown(found: dict[str, Any]) -> str:
     "throughput": data_throughput.as_markdown,
     "bank": _bank,
     "pretraining": _pretraining,
+    "starts": _starts,
   }
   machine = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
   parts = [f"Measured on {machine}.\n"]
@@ -187,3 +188,17 @@ def _pretraining(rows: list[dict[str, Any]]) -> str:
   ]
   header = ["rung", "project, tokens/s", "bare loop, tokens/s", "ratio"]
   return "### Pre-training\n\n" + table(header, lines)
+
+
+def _starts(rows: list[dict[str, Any]]) -> str:
+  lines = []
+  for row in rows:
+    cells = []
+    for kind in ("cpu_s", "seconds"):
+      sides = (row[side][kind]["median"] for side in ("project", "other"))
+      cells += [*(f"{value:.2f}" for value in sides)]
+      cells.append(_spread(row["ratios"][kind]))
+    lines.append([f"{row['what']}, {row['over']}", *cells])
+  header = ["what, the other side", "CPU s", "other's", "ratio"]
+  header += ["seconds", "other's", "ratio"]
+  return "### From the shell to the prompt, warm\n\n" + table(header, lines)

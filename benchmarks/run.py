@@ -20,20 +20,28 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import commands, epochs, lengths, limits, report, steps
+from benchmarks import (
+  commands,
+  epochs,
+  lengths,
+  limits,
+  report,
+  starts,
+  steps,
+)
 from benchmarks.sides import making, work
 from prompt_tuning.data import vocabulary
 
 SIZE = "t5_1_1_small"
 SECTIONS = (
   *("steps", "commands", "lengths", "decoding", "saving"),
-  *("throughput", "bank", "pretraining"),
+  *("throughput", "bank", "pretraining", "starts"),
 )
 
 # These read SuperGLUE.
 NEED_DATA = ("commands", "lengths", "throughput")
 # What is measured in CI.
-IN_SHORT = ("steps", "decoding", "bank", "pretraining")
+IN_SHORT = ("steps", "decoding", "bank", "pretraining", "starts")
 
 
 def module(name: str, *arguments: str) -> str:
@@ -114,6 +122,10 @@ def _section(
     case "pretraining":
       sizes = ["ladder_1"] if short else ["ladder_1", "ladder_2"]
       return json.loads(module("pretraining", "--sizes", *sizes))["sizes"]
+    case "starts":
+      folder = scratch / "starts"
+      folder.mkdir()
+      return starts.measure_starts(model / work.MODEL, folder, args.rounds)
   raise ValueError(f"No section {name!r}; there are {', '.join(SECTIONS)}.")
 
 

@@ -78,6 +78,16 @@ def found():
         "ratios": around(0.5),
       }
     ],
+    "starts": [
+      {
+        "what": what,
+        "over": "other",
+        "project": {"cpu_s": around(0.1), "seconds": around(0.2)},
+        "other": {"cpu_s": around(1.0), "seconds": around(2.0)},
+        "ratios": {"cpu_s": around(0.1), "seconds": around(0.1)},
+      }
+      for what in limits._STARTS
+    ],
   }
 
 
@@ -129,6 +139,7 @@ def test_an_amd_is_held_to_closer_limits(found):
     (("bank", 0, "speedups", "median"), 1.2),
     (("pretraining", 0, "ratios", "median"), 0.5),
     (("pretraining", 0, "ratios", "median"), float("nan")),
+    *((("starts", k, "ratios", "cpu_s", "median"), 1.5) for k in range(6)),
   ],
 )
 def test_every_kind_of_regression_is_reported(found, path, value):
@@ -265,6 +276,9 @@ def test_the_tables_show_ratios_of_medians(found):
   assert "| step of 512 tokens, project / PEFT | 0.85 | <= 1 | yes |" in text
   assert "| 11.20 | <= 5 | **no** |" in text
   assert "| 8 | 1.0 | 3.0 | 3.00 (1.50 to 4.50) |" in text
+  ratio = "0.20 (0.10 to 0.30)"
+  line = f"0.20 | 2.00 | {ratio} | 0.40 | 4.00 | {ratio} |"
+  assert f"| train --help, other | {line}" in text
 
 
 def test_real_lengths_have_rates_ratios_and_memory():

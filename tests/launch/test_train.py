@@ -242,7 +242,7 @@ def test_a_bank_is_named_by_what_differs(tmp_path, train_flags, capsys):
   assert len(tokens) == 4, "a line per run"
   # Scores come last, and where everything is.
   _, end = shown.split("\n\nspeaks_of_a_cat\n")
-  assert end.count("±") == 4
+  assert end.count("±") == 2 * 3, "of two rates, and two metrics"
   assert end.endswith(
     f"\n\neverything above, and more: {folder / 'summary.txt'}\n"
     f"learning curve: {folder / 'learning_curve.png'}\n"
