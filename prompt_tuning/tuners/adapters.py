@@ -48,7 +48,7 @@ class AdapterTuning(Method):
   noun: ClassVar[str] = "adapters"
   from_model: ClassVar[tuple[str, ...]] = ("shape",)
   recipe: ClassVar[Recipe] = Recipe(
-    learning_rate=1e-3, optimizer="adamw", settings={"weight_decay": 0.0}
+    learning_rate=3e-3, optimizer="adamw", settings={"weight_decay": 0.0}
   )
 
   shape: ModelShape = ModelShape()

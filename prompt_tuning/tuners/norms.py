@@ -32,7 +32,7 @@ class NormTuning(Method):
   title: ClassVar[str] = "norm tuning"
   noun: ClassVar[str] = "factors on norms"
   from_model: ClassVar[tuple[str, ...]] = ("shape",)
-  recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-2)
+  recipe: ClassVar[Recipe] = Recipe(learning_rate=3e-2)
 
   shape: ModelShape = ModelShape()
 
