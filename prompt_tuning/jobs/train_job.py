@@ -5,6 +5,7 @@ A job is checked as far as it can be before anything large is read.
 
 import collections
 import dataclasses
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.core import files, partition, tree
 from prompt_tuning.data import spec
-from prompt_tuning.jobs import recipes
+from prompt_tuning.jobs import method_names, recipes
 from prompt_tuning.jobs.settings import (
   Dataset,
   EvaluationSettings,
@@ -127,7 +128,7 @@ class Experiment:
         settings["learning_rate"], method_class(settings["tuner"])
       )
       labels = {
-        what: _label(what, value, choices[what])
+        what: self._label(what, value)
         for what, value in settings.items()
         if len(choices[what]) > 1
       }
@@ -137,6 +138,24 @@ class Experiment:
         group = "_".join(labels.values())
       runs.append(Run(name=name, group=group, **settings))
     return tuple(runs)
+
+  def _label(self, what: str, value: Any) -> str:
+    """Name one of several choices within the name of a run."""
+    if what == "tuner":
+      return self._tuner_labels[listed(self.tuner).index(value)]
+    return {"seed": "seed", "learning_rate": "lr", "task": ""}[what] + str(
+      value
+    )
+
+  @functools.cached_property
+  def _tuner_labels(self) -> list[str]:
+    """Name every tuner by what differs."""
+    return method_names.labels(
+      [
+        build_tuner(factory, self.model, self.dataset.names[0])
+        for factory in listed(self.tuner)
+      ]
+    )
 
   @property
   def tuners(self) -> tuple[Method, ...]:
@@ -429,10 +448,3 @@ def method_class(factory: TunerFactory | None) -> type[Method] | None:
   kind: Any = getattr(factory, "func", factory)
   is_method = isinstance(kind, type) and issubclass(kind, Method)
   return kind if is_method else None
-
-
-def _label(what: str, value: Any, values: Sequence[Any]) -> str:
-  """Name one of several choices within the name of a run."""
-  if what == "tuner":
-    return f"tuner{values.index(value)}"
-  return {"seed": "seed", "learning_rate": "lr", "task": ""}[what] + str(value)

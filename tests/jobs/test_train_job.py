@@ -49,8 +49,8 @@ def test_a_bank_has_all_combinations():
   ).experiment.runs
   assert len(runs) == 24
   assert len({run.name for run in runs}) == 24
-  assert runs[0].name == f"{RTE}_tuner0_lr0.3_seed0"
-  assert runs[0].group == runs[2].group == f"{RTE}_tuner0_lr0.3"
+  assert runs[0].name == f"{RTE}_before_lr0.3_seed0"
+  assert runs[0].group == runs[2].group == f"{RTE}_before_lr0.3"
   assert [run.task for run in runs] == [RTE] * 12 + [CB] * 12
 
 
