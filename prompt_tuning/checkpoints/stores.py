@@ -16,6 +16,7 @@ import tensorstore as ts
 
 from prompt_tuning.checkpoints.errors import Mismatch, describe
 from prompt_tuning.checkpoints.source import Box, Leaf, dtype_named
+from prompt_tuning.core import files
 
 # A chunk is decoded whole, whatever part of it is wanted. T5X's chunks are at
 # most 64 MiB (or one shard, where JAX writes them); far beyond the array they
@@ -74,7 +75,7 @@ class GzipLeaf(StoreLeaf):
 
 def _check_gzip_end(file: str, length: int) -> None:
   """Insist that a gzip file ends by saying how long its contents are."""
-  with open(file, "rb") as stream:
+  with files.open_file(file) as stream:
     stream.seek(0, os.SEEK_END)
     stream.seek(-min(4, stream.tell()), os.SEEK_END)
     end = stream.read()
@@ -94,6 +95,39 @@ def database(folder: str, name: str, driver: str = "zarr") -> Mapping[str, Any]:
   return {"driver": driver, "kvstore": kvstore}
 
 
+def _pipes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mismatch]:
+  """List the arrays whose folders have pipes: TensorStore would wait for ever.
+
+  Args:
+    specs: see `open_leaves`.
+
+  Returns:
+    Leaf path -> what is wrong.
+  """
+  pipes: dict[str, str] = {}  # of folders
+  mismatches = {}
+  for name, spec in specs.items():
+    kvstore = spec["kvstore"]
+    folder = kvstore.get("base", kvstore)["path"]
+    if folder not in pipes:
+      pipes[folder] = _pipe_in(folder) or _pipe_in(f"{folder}/d")
+    if pipes[folder]:
+      found = f"{pipes[folder]}, a pipe or a device"
+      mismatches[name] = Mismatch(name, "an array in files", found)
+  return mismatches
+
+
+def _pipe_in(folder: str) -> str:
+  """Name the first entry of a folder that is a pipe or a device, if any."""
+  if not os.path.isdir(folder):
+    return ""
+  with os.scandir(folder) as entries:
+    for entry in entries:
+      if os.path.exists(entry) and not (entry.is_file() or entry.is_dir()):
+        return entry.name
+  return ""
+
+
 def open_leaves(
   specs: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Leaf], list[Mismatch]]:
@@ -107,6 +141,9 @@ def open_leaves(
     that no checkpoint holds. Reading a chunk that is not there is an error, not
     zeros: T5X and Orbax write every chunk, zeros included.
   """
+  pipes = _pipes(specs)
+  mismatches = list(pipes.values())
+  specs = {name: spec for name, spec in specs.items() if name not in pipes}
   context = ts.Context()  # shared, so that a database's index is read once
   strict = {"fill_missing_data_reads": False}
   opening = [
@@ -114,7 +151,6 @@ def open_leaves(
     for spec in specs.values()
   ]
   leaves: dict[str, Leaf] = {}
-  mismatches = []
   for name, future in zip(specs, opening, strict=True):
     if error := future.exception():
       mismatches.append(Mismatch(name, "an array", describe(error)))

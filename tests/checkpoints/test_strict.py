@@ -1,6 +1,8 @@
 """Every way in which a checkpoint can fail to fit, in one error."""
 
+import os
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -218,3 +220,25 @@ def test_what_is_broken_and_unwanted_can_be_ignored(flat):
   ignore = ["encoder/prompt/.*"]
   assert fitted(flat, flat, broken=broken, ignore=ignore).keys() == flat.keys()
   assert len(mismatches(flat, flat, broken=broken)) == 1
+
+
+@pytest.mark.parametrize(
+  ("kind", "name"),
+  [
+    ("t5x", f"target.{KERNEL.replace('/', '.')}/.zarray"),
+    ("t5x", f"target.{KERNEL.replace('/', '.')}/0.0"),
+    ("t5x", "checkpoint"),
+    ("orbax", "state/manifest.ocdbt"),
+    ("orbax", "state/d/pipe"),
+    ("orbax", "state/_METADATA"),
+    ("hf", "model.safetensors"),
+    ("hf", "config.json"),
+  ],
+)
+def test_pipes_do_not_hang(checkpoints, tools, tmp_path, kind, name):
+  """Whatever file of a checkpoint is one; nobody would write into it."""
+  path = shutil.copytree(checkpoints[kind], tmp_path / "model")
+  (path / name).unlink(missing_ok=True)
+  os.mkfifo(path / name)
+  with pytest.raises(CheckpointError, match=r"pipe|expected a checkpoint"):
+    restore.restore(path, tools.structs())
