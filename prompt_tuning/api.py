@@ -422,7 +422,7 @@ class Model:
         ModelSource(None, self.backbone.weights_dtype, MeshShape(data=1)),
         Duration(relative_steps=steps, restored_step=restored_step),
         EvaluationPlan(
-          self._evaluation(names, by, cache_dir),
+          EvaluationSettings(self._dataset(names, "validation", cache_dir), by),
           eval_period,
           eval_steps=20 if folder else 0,
           patience=patience,
@@ -460,20 +460,6 @@ class Model:
       vocabulary_file=predictor.vocabulary.path,
       cache_dir=cache_dir,
     )
-
-  def _evaluation(
-    self, names: Sequence[str], by: str | Sequence[str], cache_dir: str | None
-  ) -> EvaluationSettings | None:
-    """Evaluate on the validation split, if every task has one."""
-    split = "validation"
-    lacking = [n for n in names if not spec.get(n).components(split)]
-    if not lacking:
-      return EvaluationSettings(self._dataset(names, split, cache_dir), by)
-    logger.warning(
-      "%s: no validation split, so the last prompts are kept, not the best.",
-      ", ".join(lacking),
-    )
-    return None
 
   def _as_runs(self, name: str, tuned: TunedLike) -> Runs:
     if tuned is None:

@@ -49,8 +49,6 @@ def command(size: str, method: str, topology: str) -> list[str]:
   suffix = "_prompt" if method == "prompt" else ""
   run = "prompt_finetune" if method == "prompt" else "model_tuning"
   gin = {
-    "MODEL_DIR": "'unused'",
-    "INITIAL_CHECKPOINT_PATH": "'unused'",
     "MIXTURE_OR_TASK_NAME": "'taskless_super_glue_rte_v102'",
     "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 16}",
     "BATCH_SIZE": "32",

@@ -31,6 +31,7 @@ class CompareJob:
   instructed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
+    self.test.dataset.insist_on_split()
     tasks = self.trainings[0].experiment.dataset.names
     for job in self.trainings:
       names = job.experiment.dataset.names

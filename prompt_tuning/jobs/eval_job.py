@@ -34,3 +34,6 @@ class EvalJob:
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
   restore_dtype: str = "float32"
   json_write_n_results: int | None = None
+
+  def __post_init__(self) -> None:
+    self.evaluation.dataset.insist_on_split()

@@ -50,3 +50,5 @@ class InferJob:
   def __post_init__(self) -> None:
     if self.input_file is None and not self.dataset.names:
       raise ValueError("Give MIXTURE_OR_TASK_NAME, or INPUT_FILE.")
+    if self.input_file is None:
+      self.dataset.insist_on_split()

@@ -53,11 +53,7 @@ class Dataset:
   def __post_init__(self) -> None:
     task_modules.ensure(listed(self.module or ()))
     for name in self.names:
-      if self.split and not spec.get(name).components(self.split):
-        raise ValueError(
-          f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT, "
-          "EVAL_SPLIT or INFER_SPLIT."
-        )
+      spec.get(name)
     if set(self.lengths) != set(FEATURES):
       raise ValueError(
         f"TASK_FEATURE_LENGTHS names {', '.join(self.lengths)}; expected "
@@ -81,6 +77,26 @@ class Dataset:
     """The tasks or mixtures."""
     name = self.mixture_or_task_name
     return () if name is None else listed(name)
+
+  @property
+  def lacking(self) -> list[str]:
+    """The tasks and mixtures that do not have the split."""
+    split = self.split
+    return [
+      n for n in self.names if split and not spec.get(n).components(split)
+    ]
+
+  def insist_on_split(self) -> None:
+    """Insist that every task has the split.
+
+    Raises:
+      ValueError: one has not.
+    """
+    for name in self.lacking:
+      raise ValueError(
+        f"{name!r} has no split {self.split!r}; change TRAIN_SPLIT, EVAL_SPLIT "
+        "or INFER_SPLIT."
+      )
 
   @property
   def packed_size(self) -> tuple[int, int] | None:

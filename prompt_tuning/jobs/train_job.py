@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,10 @@ from prompt_tuning.tuners.method import (
   check_settings,
   name_of,
 )
+
+_VALIDATION = "validation"
+
+logger = logging.getLogger(__name__)
 
 # A method; or a class or a partial of one, which is called with what the model
 # gives it. See `build_tuner`.
@@ -91,6 +96,7 @@ class Experiment:
   num_microbatches: int = 1
 
   def __post_init__(self) -> None:
+    self.dataset.insist_on_split()
     for seed in listed(self.seeds):
       if not isinstance(seed, int):
         raise ValueError(
@@ -263,7 +269,8 @@ class EvaluationPlan:
   """When and how runs are scored while they train.
 
   Attributes:
-    evaluation: how; None for not at all.
+    evaluation: how; None for not at all, which it becomes where a task has no
+      validation split.
     eval_period: steps between evaluations.
     eval_at_start: whether to evaluate before the first step too.
     eval_steps: batches of the evaluation split on which the training loss is
@@ -276,6 +283,20 @@ class EvaluationPlan:
   eval_at_start: bool = False
   eval_steps: int = 20
   patience: int | None = None
+
+  def __post_init__(self) -> None:
+    if self.evaluation is None:
+      return
+    dataset = self.evaluation.dataset
+    if dataset.split != _VALIDATION:  # chosen by somebody
+      dataset.insist_on_split()
+    elif dataset.lacking:
+      logger.warning(
+        "%s: no validation split, so that nothing is evaluated while training, "
+        "and what was trained last is kept, not the best.",
+        ", ".join(dataset.lacking),
+      )
+      object.__setattr__(self, "evaluation", None)
 
 
 @dataclasses.dataclass(frozen=True)

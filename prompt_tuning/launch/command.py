@@ -5,6 +5,7 @@ So are the modules of commands, which import the work that they do when they do
 it.
 """
 
+import functools
 import logging
 import re
 import signal
@@ -34,6 +35,7 @@ def run(
   configurable: str | None = None,
   computes: bool = True,
   look: Callable[[Any], Sequence[str]] = lambda job: (),
+  defaults: Sequence[str] = (),
 ) -> int:
   """Read flags and gin, build the job, and do it.
 
@@ -47,6 +49,7 @@ def run(
       and a later command finds the compiled programs.
     look: what a dry run does with a job: refuses what would be refused before
       anything large is read, and returns what there is to say.
+    defaults: gin statements of what the command does not ask for.
 
   Returns:
     0; 1 where training diverged; 2 where the command line, the configuration,
@@ -56,7 +59,10 @@ def run(
   try:
     arguments = flags.parse(name, argv, about)
     with console.messages(arguments.verbose):
-      _run(configurable or name, arguments, work, computes, look)
+      configure_job = functools.partial(
+        configure, configurable or name, arguments, defaults
+      )
+      _run(configure_job, arguments, work, computes, look)
   except StoppedError as stop:
     say(_plain(stop))
     return stop.status
@@ -79,7 +85,7 @@ def run(
 
 
 def _run(
-  name: str,
+  configure_job: Callable[[], Any],
   arguments: Flags,
   work: Callable[[Any, Flags], None],
   computes: bool,
@@ -95,7 +101,7 @@ def _run(
     )
   if not arguments.dry_run:
     processes.join(arguments.distributed)
-  job = configure(name, arguments)
+  job = configure_job()
   if arguments.dry_run:
     from prompt_tuning.launch import gin_config
 
@@ -119,12 +125,13 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def configure(name: str, arguments: Flags) -> Any:
+def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
   """Build a command's job from its flags.
 
   Args:
     name: what gin calls the job.
     arguments: the flags.
+    defaults: gin statements before the files.
 
   Returns:
     The job.
@@ -144,6 +151,7 @@ def configure(name: str, arguments: Flags) -> Any:
     arguments.gin_search_paths,
     configurables.CONSTANTS,
     configurables.register_methods,
+    defaults,
   )
   try:
     return gin.get_configurable(name)()

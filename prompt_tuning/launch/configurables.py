@@ -66,13 +66,18 @@ def t5(
 
 
 def t5_of_checkpoint(
-  path: str,
+  path: str | None,
   dtype: str = "float32",
   dropout_rate: float = 0.0,
   scan_layers: bool = False,
   remat_policy: str = "minimal",
 ) -> config.T5Config:
   """Read the shape of a T5 off its checkpoint; the rest is as for `t5`."""
+  if path is None:
+    raise ValueError(
+      "The model's shape is read off its checkpoint: set "
+      "INITIAL_CHECKPOINT_PATH, or give the model file of a size."
+    )
   return dataclasses.replace(
     sizes.infer_config(restore.open_checkpoint(path)),
     dtype=_dtype(dtype),

@@ -60,6 +60,7 @@ def load(
   search_paths: Sequence[str] = (".",),
   constants: Iterable[str] = (),
   register: Register | None = None,
+  defaults: Sequence[str] = (),
 ) -> None:
   """Make gin files and bindings this process's configuration.
 
@@ -72,6 +73,7 @@ def load(
     constants: names of gin constants, for suggestions.
     register: makes the tuning methods of the modules known that METHOD_MODULE
       names.
+    defaults: statements of values that files need not give.
 
   Raises:
     ConfigError: a file, macro, setting or reference that does not exist, a
@@ -80,7 +82,7 @@ def load(
   """
   gin.clear_config()
   search = SearchPath(search_paths)
-  statements = gin_statements.read(files, bindings, search)
+  statements = gin_statements.read(files, bindings, search, defaults)
   settings = statements.settings
   more = _modules(settings) if register else ()
   if register and more:
@@ -89,7 +91,7 @@ def load(
     except ValueError as error:
       raise ConfigError([str(error)]) from error
     # What the first reading did not know, the second does.
-    statements = gin_statements.read(files, bindings, search)
+    statements = gin_statements.read(files, bindings, search, defaults)
     settings = statements.settings
   faults = [
     *statements.faults,

@@ -97,7 +97,10 @@ class Statements:
 
 
 def read(
-  files: Sequence[str], bindings: Sequence[str], search: SearchPath
+  files: Sequence[str],
+  bindings: Sequence[str],
+  search: SearchPath,
+  defaults: Sequence[str] = (),
 ) -> Statements:
   """Read gin files with what they include, then single bindings.
 
@@ -105,11 +108,14 @@ def read(
     files: names of gin files.
     bindings: statements such as `NAME = value`.
     search: finds the files.
+    defaults: statements before the files.
 
   Returns:
     What was read. Modules that files import have been imported.
   """
   reader = _Reader(search)
+  for default in defaults:
+    reader.read_lines(default, "the command", is_packaged=True)
   for name in files:
     reader.read_file(name, "--gin_file")
   for binding in bindings:

@@ -25,6 +25,8 @@ it needs and costs on each chip. Takes the flags of `train` and besides:
 (from the least model parallelism until one fits) or given (gin's own);
 --json for programs."""
 
+# Nothing is read or written.
+NOT_ASKED = ("MODEL_DIR = ''", "INITIAL_CHECKPOINT_PATH = None")
 MESHES = ("all", "first", "given")
 
 
@@ -60,7 +62,13 @@ def main(argv: Sequence[str]) -> int:
 
   # JAX writes programs for absent chips to its cache, but cannot read them.
   status = command.run(
-    "plan", rest, ABOUT, work, configurable="train", computes=False
+    "plan",
+    rest,
+    ABOUT,
+    work,
+    configurable="train",
+    computes=False,
+    defaults=NOT_ASKED,
   )
   return status or int(bool(fitting) and not any(fitting))
 

@@ -5,7 +5,7 @@ import functools
 
 import pytest
 
-from prompt_tuning.jobs import identity, task_modules
+from prompt_tuning.jobs import eval_job, identity, task_modules
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import (
   Duration,
@@ -88,6 +88,11 @@ def test_a_setting_that_is_none_or_missing_is_named():
     ({"relative_steps": None}, "Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE"),
     ({"seeds": (None,)}, "set RANDOM_SEED to a number"),
     ({"tuner": len}, "TUNER must be a tuning method"),
+    ({"dataset": Dataset(RTE, split="trainn")}, "has no split 'trainn'"),
+    (
+      {"evaluation": EvaluationSettings(Dataset(RTE, split="dev"))},
+      "has no split 'dev'; change TRAIN_SPLIT, EVAL_SPLIT or",
+    ),
   ],
 )
 def test_jobs_that_cannot_be_done(changes, message):
@@ -99,7 +104,6 @@ def test_jobs_that_cannot_be_done(changes, message):
   ("changes", "message"),
   [
     ({"mixture_or_task_name": "super_glue_rte_v1"}, "Did you mean"),
-    ({"split": "trainn"}, "has no split 'trainn'"),
     (
       {"task_feature_lengths": {"input": 512, "targets": 8}},
       "TASK_FEATURE_LENGTHS names input, targets; expected inputs and targets",
@@ -116,6 +120,18 @@ def test_jobs_that_cannot_be_done(changes, message):
 def test_datasets_that_are_none(changes, message):
   with pytest.raises(ValueError, match=message):
     Dataset(**{"mixture_or_task_name": RTE, **changes})
+
+
+def test_a_task_without_validation_is_trained_without_evaluation(caplog):
+  """By command as in Python."""
+  axb = "taskless_super_glue_axb_v102"  # has a test split only
+  settings = EvaluationSettings(Dataset(axb, split="validation"))
+  assert job(evaluation=settings).evaluations.evaluation is None
+  assert f"{axb}: no validation split, so that nothing is" in caplog.text
+  whole = EvaluationSettings(Dataset(RTE, split="validation"))
+  assert job(evaluation=whole).evaluations.evaluation is whole
+  with pytest.raises(ValueError, match="has no split 'validation'"):
+    eval_job.EvalJob(MODEL, "checkpoint", settings, "out")
 
 
 def test_an_unknown_way_to_evaluate():
