@@ -40,8 +40,8 @@ class DeepPrompt(Method):
 
   Source: P-tuning v2 (Liu et al. 2022) calls replacing deep prompt tuning, and
   its code has keys and values, which are `PrefixTuning`; replacing and adding
-  are the two of prompt-tuning's per-layer prompts, whose first layer's text
-  gives way to the prompt. Adding is Qin and Eisner's perturbation (2021).
+  are the two of prompt-tuning's per-layer prompts, and adding is the
+  perturbation of Qin and Eisner (2021).
   """
 
   title: ClassVar[str] = "deep prompts"

@@ -45,6 +45,13 @@ from prompt_tuning.tuners.ia3 import IA3
 from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
+from prompt_tuning.tuners.multitask_prompt import (
+  MPT,
+  MultitaskConcat,
+  MultitaskFeatures,
+  MultitaskProject,
+  MultitaskSum,
+)
 from prompt_tuning.tuners.norms import NormTuning
 from prompt_tuning.tuners.p_tuning import PTuning
 from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
@@ -215,6 +222,31 @@ METHODS: dict[str, Row] = {
       + 2 * (10 * 5 + 18 + 6 + 4 * (2 * H * H // 8 + H // 8 + 3 * H))
       + (2 * E + 3 * D + 2) * H
     ),
+    data=PAIR.name,
+  ),
+  "multitask prompts by sum": Row(
+    functools.partial(MultitaskSum, length=2),
+    lambda H, J, F, E, D: 3 * 2 * H,
+    data=PAIR.name,
+  ),
+  "multitask prompts by concatenation": Row(
+    functools.partial(MultitaskConcat, length=2, task_length=1),
+    lambda H, J, F, E, D: (2 + 2 * 1) * H,
+    data=PAIR.name,
+  ),
+  "multitask prompts by features": Row(
+    functools.partial(MultitaskFeatures, length=2, task_features=4),
+    lambda H, J, F, E, D: 2 * (H - 4) + 2 * 2 * 4,
+    data=PAIR.name,
+  ),
+  "multitask prompts by projection": Row(
+    functools.partial(MultitaskProject, length=2),
+    lambda H, J, F, E, D: 2 * H + 2 * (H * H + H),
+    data=PAIR.name,
+  ),
+  "multitask prompt tuning": Row(
+    functools.partial(MPT, length=2, rank=2),
+    lambda H, J, F, E, D: 2 * H + 2 * 2 * (2 + H),
     data=PAIR.name,
   ),
   "defined here": Row(

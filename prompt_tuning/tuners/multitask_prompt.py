@@ -1,0 +1,280 @@
+"""Prompts of several tasks in one run: a shared part, and one of each task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import meta
+
+from prompt_tuning.core.adapter import Adapter
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import Array, Shape
+from prompt_tuning.tuners import controls, settings
+from prompt_tuning.tuners.initializers import Initializer, SampledVocabulary
+from prompt_tuning.tuners.method import Inputs, Method, Recipe
+from prompt_tuning.tuners.prompt import PROMPT_AXES, Prompt
+
+# (random key, shape) -> first values, float32.
+_Draw = Callable[[Array, Shape], Array]
+
+
+def _zeros(key: Array, shape: Shape) -> Array:
+  del key
+  return jnp.zeros(shape, jnp.float32)
+
+
+class MultitaskSum(Method):
+  """A prompt in front of the text: shared vectors plus those of the task.
+
+  Parameters, float32: `shared_prompt` [P, H], `task_prompts` [T, P, H]. The
+  latter start at zero.
+
+  Attributes:
+    emb_dim: features of a token embedding (H).
+    tasks: of the run.
+    length: P.
+    prompt_init: first value of the shared vectors.
+
+  Source: prompt-tuning's `extended/multitask_prompts.py`, whose tasks are first
+  tokens of the text; here a row knows its task. Deviation: its first values of
+  the tasks are uniform in [0, 0.01).
+  """
+
+  title: ClassVar[str] = "multitask prompts by sum"
+  noun: ClassVar[str] = "prompt"
+  from_data: ClassVar[tuple[str, ...]] = ("tasks",)
+  recipe: ClassVar[Recipe] = Recipe(
+    learning_rate=0.3,
+    settings={"multiply_by_parameter_scale": False, "weight_decay": 1e-5},
+  )
+
+  emb_dim: int = 0
+  tasks: Sequence[str] = ()
+  length: int = 10
+  prompt_init: Initializer = SampledVocabulary()
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    settings.positive_integer("PROMPT_LENGTH", self.length)
+
+  @property
+  def conditions(self) -> tuple[str, ...]:
+    """The tasks: each has a prompt of its own."""
+    return tuple(self.tasks)
+
+  @property
+  def placement(self) -> Placement:
+    """In front of the text."""
+    return Placement(encoder_prefix=tuple(range(self._length())))
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Return the prompt of one task, see `Method`."""
+    words = self._words(inputs)
+    shared = self._declare("shared_prompt", words, self._shared(), PROMPT_AXES)
+    number = 0 if inputs.condition is None else inputs.condition
+    own = {}
+    for name, (draw, shape) in self._of_task(words).items():
+      axes = ("tasks", *(None,) * len(shape))
+      stacked = self._declare(
+        name, _each(draw), (len(self.tasks), *shape), axes
+      )
+      own[name] = stacked[number]
+    return Delta(virtual=self._combined(shared, own))
+
+  def _words(self, inputs: Inputs) -> _Draw:
+    """Draw vectors as `prompt_init` does."""
+
+    def draw(key: Array, shape: Shape) -> Array:
+      if not self.is_initializing():  # flax asks for the shape only
+        return _zeros(key, shape)
+      return self.prompt_init(key, shape, jnp.float32, inputs.context)
+
+    return draw
+
+  def _declare(
+    self, name: str, draw: _Draw, shape: Shape, axes: tuple[str | None, ...]
+  ) -> Array:
+    boxed = nn.with_logical_partitioning(draw, axes)
+    made: Array = meta.unbox(self.param(name, boxed, shape))
+    return made
+
+  def _length(self) -> int:
+    return self.length
+
+  def _shared(self) -> Shape:
+    """Return the shape of the shared part."""
+    return (self.length, self.emb_dim)
+
+  def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
+    """List what each task has: name -> (first values, shape)."""
+    del words
+    return {"task_prompts": (_zeros, (self.length, self.emb_dim))}
+
+  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
+    """Make a task's prompt, [P, H]."""
+    return shared + own["task_prompts"]
+
+  @nn.nowrap
+  def control(self, delta: Delta, key: Array) -> Delta:
+    """Draw vectors of random direction and the same norms."""
+    return controls.of_same_norms(delta, key)
+
+  @nn.nowrap
+  def to_peft(self, delta: Delta) -> Adapter | str:
+    """Write one task's prompt as PEFT's PROMPT_TUNING, see `Method`."""
+    return Prompt(self.emb_dim, self._length()).to_peft(delta)
+
+
+class MultitaskConcat(MultitaskSum):
+  """Shared vectors, then those of the task, in front of the text.
+
+  Parameters, float32: `shared_prompt` [P, H], `task_prompts` [T, Q, H].
+
+  Attributes:
+    task_length: Q.
+  """
+
+  title: ClassVar[str] = "multitask prompts by concatenation"
+  noun: ClassVar[str] = "prompt"
+
+  task_length: int = 10
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    settings.positive_integer("TASK_LENGTH", self.task_length)
+
+  def _length(self) -> int:
+    return self.length + self.task_length
+
+  def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
+    return {"task_prompts": (words, (self.task_length, self.emb_dim))}
+
+  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
+    return jnp.concatenate([shared, own["task_prompts"]])
+
+
+class MultitaskFeatures(MultitaskSum):
+  """Vectors of which some features are shared and the last ones the task's.
+
+  Parameters, float32: `shared_prompt` [P, H - F], `task_prompts` [T, P, F].
+
+  Attributes:
+    task_features: F.
+  """
+
+  title: ClassVar[str] = "multitask prompts by features"
+  noun: ClassVar[str] = "prompt"
+
+  task_features: int = 32
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    settings.positive_integer("TASK_FEATURES", self.task_features)
+    if self.emb_dim and self.task_features >= self.emb_dim:
+      raise ValueError(
+        f"TASK_FEATURES {self.task_features} leaves no shared ones: the model "
+        f"has {self.emb_dim}."
+      )
+
+  def _words(self, inputs: Inputs) -> _Draw:
+    whole = super()._words(inputs)
+
+    def draw(key: Array, shape: Shape) -> Array:
+      """Cut what belongs here out of whole words."""
+      vectors = whole(key, (shape[0], self.emb_dim))
+      shared = shape == self._shared()
+      return vectors[:, : shape[1]] if shared else vectors[:, -shape[1] :]
+
+    return draw
+
+  def _shared(self) -> Shape:
+    return (self.length, self.emb_dim - self.task_features)
+
+  def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
+    return {"task_prompts": (words, (self.length, self.task_features))}
+
+  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
+    return jnp.concatenate([shared, own["task_prompts"]], axis=1)
+
+
+class MultitaskProject(MultitaskSum):
+  """Shared vectors through an affine map of the task.
+
+  Parameters, float32: `shared_prompt` [P, H], `task_kernels` [T, H, H], which
+  start at the identity, and `task_biases` [T, H], at zero.
+  """
+
+  title: ClassVar[str] = "multitask prompts by projection"
+  noun: ClassVar[str] = "prompt"
+
+  def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
+    del words
+    size = self.emb_dim
+
+    def identity(key: Array, shape: Shape) -> Array:
+      del key, shape
+      return jnp.eye(size)
+
+    return {
+      "task_kernels": (identity, (size, size)),
+      "task_biases": (_zeros, (size,)),
+    }
+
+  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
+    return shared @ own["task_kernels"] + own["task_biases"][None]
+
+
+class MPT(MultitaskSum):
+  """Shared vectors times a matrix of low rank of the task, number by number.
+
+  Parameters, float32: `shared_prompt` [P, H], `task_columns` [T, P, R] and
+  `task_rows` [T, R, H], whose product is one everywhere in the beginning.
+
+  Attributes:
+    rank: R.
+
+  Source: Wang et al. 2023 (multitask prompt tuning), equation 1, of rank one
+  there. Deviations: no distillation; the authors' code and PEFT start both
+  factors at N(0, 0.02), so that a prompt starts near zero.
+  """
+
+  title: ClassVar[str] = "multitask prompt tuning"
+  noun: ClassVar[str] = "prompt"
+
+  rank: int = 1
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    settings.positive_integer("MPT_RANK", self.rank)
+
+  def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
+    del words
+
+    def columns(key: Array, shape: Shape) -> Array:
+      noise = 0.02 * jax.random.normal(key, shape)
+      return noise.at[:, 0].set(1)
+
+    def rows(key: Array, shape: Shape) -> Array:
+      return _zeros(key, shape).at[0].set(1)
+
+    return {
+      "task_columns": (columns, (self.length, self.rank)),
+      "task_rows": (rows, (self.rank, self.emb_dim)),
+    }
+
+  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
+    return shared * (own["task_columns"] @ own["task_rows"])
+
+
+def _each(draw: _Draw) -> _Draw:
+  """Draw for every task by a key of its own."""
+
+  def stacked(key: Array, shape: Shape) -> Array:
+    keys = jax.random.split(key, shape[0])
+    return jnp.stack([draw(one, shape[1:]) for one in keys])
+
+  return stacked

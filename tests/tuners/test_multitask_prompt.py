@@ -1,0 +1,148 @@
+"""Prompts of several tasks: how the shared part and a task's are combined."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+
+from prompt_tuning.checkpoints import peft
+from prompt_tuning.jobs import load
+from prompt_tuning.tuners.initializers import InitializerContext, Uniform
+from prompt_tuning.tuners.method import Inputs
+from prompt_tuning.tuners.multitask_prompt import (
+  MPT,
+  MultitaskConcat,
+  MultitaskFeatures,
+  MultitaskProject,
+  MultitaskSum,
+)
+from tests.tuners import peft_twins
+
+H, P, TASKS = 6, 3, ("a", "b")
+BASE = {"length": P, "prompt_init": Uniform(0.1, 1.0)}
+KINDS = {
+  MultitaskSum: {},
+  MultitaskConcat: {"task_length": 2},
+  MultitaskFeatures: {"task_features": 2},
+  MultitaskProject: {},
+  MPT: {"rank": 2},
+}
+# (shared, arrays of one task) -> its prompt, by hand.
+EXPECTED = {
+  MultitaskSum: lambda s, t: s + t["task_prompts"],
+  MultitaskConcat: lambda s, t: np.vstack([s, t["task_prompts"]]),
+  MultitaskFeatures: lambda s, t: np.hstack([s, t["task_prompts"]]),
+  MultitaskProject: lambda s, t: np.stack(
+    [row @ t["task_kernels"] + t["task_biases"] for row in s]
+  ),
+  MPT: lambda s, t: (
+    s
+    * sum(
+      np.outer(t["task_columns"][:, r], t["task_rows"][r]) for r in range(2)
+    )
+  ),
+}
+
+
+def made(kind):
+  return kind(H, TASKS, **BASE, **KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_has_the_shared_part_and_its_own(kind, tolerance):
+  method = made(kind)
+  params = peft_twins.random_params(method)
+  shared = np.asarray(params["shared_prompt"])
+  for number in range(2):
+    own = {
+      name: np.asarray(array[number])
+      for name, array in params.items()
+      if name != "shared_prompt"
+    }
+    prompt = method.apply({"params": params}, Inputs(condition=number)).virtual
+    np.testing.assert_allclose(
+      prompt, EXPECTED[kind](shared, own), **tolerance["oracle"]
+    )
+    assert method.placement.encoder_prefix == tuple(range(len(prompt)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_start_at_words(kind, tolerance):
+  """All but concatenation and features start at one shared prompt."""
+  table = jnp.asarray(np.random.default_rng(0).normal(size=(9, H)), jnp.float32)
+  settings = {"length": P, **KINDS[kind]}
+  method = kind(H, TASKS, **settings)
+  context = InitializerContext(embeddings=table)
+  variables = meta.unbox(method.init(jax.random.key(0), Inputs(context)))
+  first, second = (
+    np.asarray(method.apply(variables, Inputs(condition=i)).virtual)
+    for i in range(2)
+  )
+  if kind is not MultitaskFeatures:
+    near = np.abs(first[:, None] - np.asarray(table)).max(-1).min(-1)
+    np.testing.assert_allclose(near, 0, **tolerance["mean"])
+  same = np.array_equal(first, second)
+  assert same == (kind in (MultitaskSum, MultitaskProject)) or kind is MPT
+
+
+def test_a_product_starts_at_one_whatever_its_rank(tolerance):
+  method = made(MPT)
+  variables = meta.unbox(method.init(jax.random.key(0), Inputs()))
+  shared = variables["params"]["shared_prompt"]
+  for number in range(2):
+    prompt = method.apply(variables, Inputs(condition=number)).virtual
+    np.testing.assert_allclose(prompt, shared, **tolerance["same"])
+  # Its rows of other ranks are zero, so their columns must not be.
+  assert np.all(variables["params"]["task_columns"])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_product_is_pefts(rank, tolerance):
+  lib = pytest.importorskip("peft", reason="parity needs the test extra")
+  import torch
+  from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
+
+  config = lib.MultitaskPromptTuningConfig(
+    task_type="SEQ_2_SEQ_LM",
+    num_virtual_tokens=P,
+    token_dim=H,
+    num_transformer_submodules=1,
+    num_tasks=len(TASKS),
+    num_ranks=rank,
+  )
+  theirs = MultitaskPromptEmbedding(config, torch.nn.Embedding(9, H))
+  method = MPT(H, TASKS, **BASE, rank=rank)
+  params = peft_twins.random_params(method)
+  numbers = {name: torch.tensor(np.asarray(a)) for name, a in params.items()}
+  theirs.embedding.weight.data = numbers["shared_prompt"]
+  theirs.prefix_task_cols.data = numbers["task_columns"]
+  theirs.prefix_task_rows.data = numbers["task_rows"]
+  indices = torch.arange(P)[None].repeat(2, 1)
+  expected = theirs(indices, torch.arange(2)).detach().numpy()
+  for number in range(2):
+    ours = method.apply({"params": params}, Inputs(condition=number)).virtual
+    np.testing.assert_allclose(ours, expected[number], **tolerance["oracle"])
+
+
+def test_a_tasks_prompt_is_an_adapter(tmp_path):
+  method = made(MultitaskConcat)
+  delta, _ = peft_twins.made(method, peft_twins.random_params(method))
+  peft.write_adapter(tmp_path / "a", method.to_peft(delta))
+  loaded = load.load(tmp_path / "a").runs
+  np.testing.assert_array_equal(loaded.delta.virtual, delta.virtual)
+
+
+@pytest.mark.parametrize(
+  ("kind", "settings", "message"),
+  [
+    (MultitaskSum, {"length": 0}, "PROMPT_LENGTH must be a positive integer"),
+    (MultitaskConcat, {"task_length": 0}, "TASK_LENGTH must be a positive"),
+    (MultitaskFeatures, {"task_features": H}, "TASK_FEATURES 6 leaves no"),
+    (MPT, {"rank": 0}, "MPT_RANK must be a positive integer; got 0"),
+  ],
+)
+def test_refused_settings(kind, settings, message):
+  with pytest.raises(ValueError, match=message):
+    kind(H, TASKS, **settings)
