@@ -15,6 +15,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 import shutil
 import stat
 import tempfile
@@ -26,6 +27,7 @@ from typing import Any
 Path = str | os.PathLike[str]
 
 _ABANDONED_S = 3_600
+_SCHEME = re.compile("[a-z][a-z0-9+.-]+:")  # of a URL, as a part of a path
 
 # How every temporary name ends: this, and hexadecimal digits.
 _TEMPORARY, _DIGITS = ".tmp-", 8
@@ -205,8 +207,20 @@ def remove_abandoned(folder: Path, *patterns: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-  """Make a folder and those above it, where they are missing."""
-  _make(pathlib.Path(path))
+  """Make a folder and those above it, where they are missing.
+
+  Raises:
+    OSError: it cannot be made, or is a URL, which would become a folder `gs:`.
+  """
+  folder = pathlib.Path(path)
+  for part in folder.parts:
+    if _SCHEME.fullmatch(part):
+      rest = os.fspath(folder).partition(f"{part}/")[2].lstrip("/")
+      raise OSError(
+        f"{part}//{rest} is a URL, and only this machine's folders can be "
+        "written to: mount the bucket, and name the folder where it is mounted"
+      )
+  _make(folder)
 
 
 def make_shared(root: Path, *names: str) -> pathlib.Path:

@@ -76,6 +76,7 @@ def load(path: str | None = None) -> "Vocabulary":
 
   Raises:
     FileNotFoundError: no such file.
+    OSError: it is elsewhere, and cannot be read from here.
     ValueError: no path, or not a SentencePiece model with T5's special ids.
   """
   return _load(resolve(path))
@@ -84,6 +85,27 @@ def load(path: str | None = None) -> "Vocabulary":
 @functools.cache
 def _load(path: str) -> "Vocabulary":
   return Vocabulary(path)
+
+
+def _read(path: str) -> bytes:
+  """Read a model file, perhaps from a bucket."""
+  try:
+    file = epath.Path(path)
+    content = bytes(file.read_bytes()) if file.is_file() else None
+  except Exception as error:  # any of the libraries that reach elsewhere
+    if "://" not in path:
+      raise
+    why = next(iter(str(error).splitlines()), type(error).__name__)
+    raise OSError(
+      f"The vocabulary {path} cannot be read from here ({why[:200]}). Copy it "
+      "to this machine from where it can be, and give the path of the copy."
+    ) from error
+  if content is None:
+    raise FileNotFoundError(
+      f"No vocabulary file {path}. Expected T5's sentencepiece.model; see "
+      f"{ENVIRONMENT_VARIABLE}. The published file is {_PUBLISHED}."
+    )
+  return content
 
 
 class Vocabulary:
@@ -105,13 +127,8 @@ class Vocabulary:
   unk_id = types.UNK_ID
 
   def __init__(self, path: str):
-    if not epath.Path(path).is_file():
-      raise FileNotFoundError(
-        f"No vocabulary file {path}. Expected T5's sentencepiece.model; see "
-        f"{ENVIRONMENT_VARIABLE}. The published file is {_PUBLISHED}."
-      )
     self.path = path
-    content = epath.Path(path).read_bytes()
+    content = _read(path)
     model = _parse(content, path)
     if _drop_sentinels(model, path):
       content = model.SerializeToString()

@@ -4,8 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from prompt_tuning.jobs import export
-from prompt_tuning.models.t5 import config
+from prompt_tuning.jobs.convert_job import PROMPTS
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,6 +17,9 @@ def main(argv: Sequence[str]) -> int:
     0, or 2 where there is nothing to export.
   """
   args = _parser().parse_args(argv)
+  from prompt_tuning.jobs import export
+  from prompt_tuning.models.t5 import config
+
   try:
     model = config.get(args.config) if args.config else None
     lines = export.export_all(args.src, args.dst, tuple(args.to), model)
@@ -34,14 +36,15 @@ def _parser() -> argparse.ArgumentParser:
     prog="prompt-tuning export", description=__doc__
   )
   parser.add_argument(
-    "src", help="MODEL_DIR of a run (the best of each run), or a bundle"
+    "src",
+    help="MODEL_DIR of a run (the best of each run), a bundle, a PEFT adapter",
   )
   parser.add_argument("dst", help="folder to write to")
   parser.add_argument(
     "--to",
     nargs="+",
-    choices=export.VIEWS,
-    default=list(export.VIEWS),
+    choices=PROMPTS,
+    default=list(PROMPTS),
     help="beside the delta: npy, as T5X loads it; peft, an adapter",
   )
   parser.add_argument(

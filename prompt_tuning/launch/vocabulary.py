@@ -1,11 +1,8 @@
 """`prompt-tuning vocabulary`: a SentencePiece vocabulary of one's own text."""
 
 import argparse
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
-
-from prompt_tuning.data import corpus, vocabulary_training
+from collections.abc import Sequence
 
 ABOUT = "Train a SentencePiece vocabulary with T5's special ids and sentinels."
 
@@ -27,30 +24,21 @@ def main(argv: Sequence[str]) -> int:
   add("--every", type=int, default=1, help="read each so-manyth document only")
   add("--skills", type=int, default=0, help="generated questions to add")
   arguments = parser.parse_args(argv)
+  from prompt_tuning.jobs import vocabulary
+
   try:
-    made = vocabulary_training.train(
-      _texts(arguments.input, arguments.every, arguments.skills),
+    made = vocabulary.train(
+      arguments.input,
       arguments.output,
       arguments.size,
+      arguments.every,
+      arguments.skills,
     )
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   print(f"{made.path}: {made.size} ids, sentinels included")
   return 0
-
-
-def _texts(files: Sequence[str], every: int, num_skills: int) -> Iterator[str]:
-  """Read what the vocabulary shall be made of."""
-  sources: list[corpus.Corpus] = [
-    corpus.Text("input", {corpus.TRAIN: files}, every=every)
-  ]
-  if num_skills:
-    sources.append(corpus.Skills(num_skills))
-  for document in itertools.chain.from_iterable(
-    source.documents(corpus.TRAIN) for source in sources
-  ):
-    yield f"{document.text} {document.answer}".strip()
 
 
 if __name__ == "__main__":

@@ -275,6 +275,20 @@ def test_folders_that_cannot_be_written_to(tmp_path):
     files.ensure_writable(tmp_path / "file", "MODEL_DIR")
 
 
+@pytest.mark.parametrize("path", ["gs://b/x", "./s3://b", "/tmp/../gs://b/x/y"])
+def test_a_bucket_is_no_folder_of_this_machine(path, tmp_path, monkeypatch):
+  """It would become one called `gs:`, which goes with the machine."""
+  monkeypatch.chdir(tmp_path)
+  for name in (path, pathlib.Path(path), os.path.abspath(path)):
+    with pytest.raises(OSError, match=r"is a URL.*mount the bucket"):
+      files.make_folder(name)
+  with pytest.raises(ValueError, match=r"MODEL_DIR cannot .* a URL"):
+    files.ensure_writable(path, "MODEL_DIR")
+  assert os.listdir(tmp_path) == []
+  files.make_folder(tmp_path / "a:b" / "12:30" / "c:")
+  assert (tmp_path / "a:b" / "12:30" / "c:").is_dir()
+
+
 def test_hashes(tmp_path):
   data = bytes(range(256)) * 5_000
   (tmp_path / "a").write_bytes(data)

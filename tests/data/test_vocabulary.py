@@ -258,3 +258,20 @@ def test_imports_no_tensorflow(path):
     "assert not bad, bad"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+  "path", ["gs://b/sentencepiece.model", "s3://b/v.model", "https://h/v.model"]
+)
+def test_a_vocabulary_elsewhere_is_one_line(path, monkeypatch):
+  """Whatever the libraries say that would reach it."""
+
+  class Bucket:
+    def __init__(self, name):
+      raise RuntimeError(f"no route to {name}\nwhen reading metadata")
+
+  monkeypatch.setattr(vocabulary.epath, "Path", Bucket)
+  with pytest.raises(OSError, match=r"from here \(no route") as e:
+    vocabulary.load(path)
+  assert "Copy it to this machine" in str(e.value)
+  assert "\n" not in str(e.value)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from prompt_tuning.launch import main
+from prompt_tuning.machine import processes
 
 TRAIN = (
   "--gin_file=models/embedded_prompt.gin",
@@ -63,3 +64,29 @@ def test_other_pipes_are_no_reader(monkeypatch):
     monkeypatch.setattr(sys, "stdout", pipe)
     with pytest.raises(BrokenPipeError, match="a host is gone"):
       main.main(["diff"])
+
+
+@pytest.mark.parametrize("words", [["inspect", "x"], ["train", *TRAIN]])
+def test_ctrl_c_is_no_traceback(words, monkeypatch, capsys):
+  def interrupt(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr("prompt_tuning.launch.inspect.main", interrupt)
+  monkeypatch.setattr("prompt_tuning.launch.command.configure", interrupt)
+  assert main.main(words) == 130
+  assert capsys.readouterr().err.endswith("Interrupted.\n")
+
+
+def test_of_several_processes_the_others_hear_why_one_fails(
+  monkeypatch, capsys
+):
+  """And one that fails says whose failure may be the reason."""
+  told = []
+  monkeypatch.setattr(processes, "settle", lambda: "process 3 of 4 is gone")
+  monkeypatch.setattr(processes, "fail", lambda *error: told.append(error))
+  assert main.main(["train", "--gin_file=nowhere.gin"]) == 2
+  ((error, status),) = told
+  assert status == 2
+  assert "nowhere.gin" in error
+  said = capsys.readouterr().err
+  assert said == f"error: {error}\nerror: process 3 of 4 is gone\n"

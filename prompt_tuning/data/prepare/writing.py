@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 import tensorflow_datasets as tfds
 from tqdm import auto as bars
 
-from prompt_tuning.core.files import file_sha256, remove_abandoned, replacing
+from prompt_tuning.core.files import (
+  file_sha256,
+  make_folder,
+  remove_abandoned,
+  replacing,
+)
 from prompt_tuning.data import installed
 from prompt_tuning.data.catalog import text_classification
 from prompt_tuning.data.prepare import layouts
@@ -83,7 +88,7 @@ class SoundFile:
 @contextlib.contextmanager
 def staging(data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
   """Give a directory beside the final ones that vanishes in the end."""
-  data_dir.mkdir(parents=True, exist_ok=True)
+  make_folder(data_dir)
   remove_abandoned(data_dir, ".prepare-*")
   path = pathlib.Path(tempfile.mkdtemp(prefix=".prepare-", dir=data_dir))
   try:
