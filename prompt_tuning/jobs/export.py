@@ -196,7 +196,8 @@ def export_all(
 
   Raises:
     CheckpointError: nothing that was tuned, or no place to write to.
-    ValueError: a tuned model.
+    ValueError: a tuned model, or names that cannot be those of folders; then
+      nothing has been written.
   """
   tuned = load.load(src, model.shape if model else None)
   if tuned.weights:
@@ -204,9 +205,15 @@ def export_all(
       f"{src} holds a tuned model: there is no delta to export. Convert its "
       "checkpoint instead."
     )
+  names = tuned.names
+  folders = [files.below(dst, name, f"A run of {src}") for name in names]
+  if len(set(folders)) < len(folders):
+    raise ValueError(
+      f"{src} has several runs of one name: {', '.join(names)}; export their "
+      "bundles one by one."
+    )
   lines = []
-  for run, name in enumerate(tuned.names):
-    folder = files.below(dst, name, f"A run of {src}")
+  for run, folder in enumerate(folders):
     done = export(tuned.runs, run, folder, _origin(tuned, run), model, views)
     lines += [f"{path}: written" for path in done.paths]
     lines += [f"note, {folder}: {note}" for note in done.notes]

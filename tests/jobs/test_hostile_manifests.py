@@ -588,3 +588,20 @@ def test_a_run_that_diverged_is_not_exported(tmp_path):
   assert "diverged: virtual has nan at [0, 0, 0]" in lost.notes[0]
   assert not (tmp_path / "b").exists()
   assert export.export(runs, 0, tmp_path / "a", export.Origin()).paths
+
+
+@pytest.mark.parametrize("name", ["../victim", "/tmp/victim", "one"])
+def test_nothing_is_exported_if_one_name_is_none(tmp_path, monkeypatch, name):
+  """Conditions, which a method's settings name, give names too."""
+  tuned = load.load(write_bundle(tmp_path / "b", BUNDLE))
+  runs = Runs(
+    Delta(virtual=np.concatenate([VALUES, VALUES])), tuned.runs.placements * 2
+  )
+  both = tuned._replace(
+    runs=runs, names=("one", name), methods=tuned.methods * 2, tasks=("t", "t")
+  )
+  monkeypatch.setattr(load, "load", lambda *_: both)
+  with pytest.raises(ValueError, match=r"can be a folder's|of one name"):
+    export.export_all("b", str(tmp_path / "out"))
+  assert not (tmp_path / "out").exists()
+  assert not (tmp_path / "victim").exists()
