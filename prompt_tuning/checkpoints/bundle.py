@@ -283,16 +283,16 @@ def manifests(folder: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
   return readable
 
 
-def keep_only(folder: str | os.PathLike[str], chosen: Collection[int]) -> None:
+def keep_only(folder: str | os.PathLike[str], spared: Collection[int]) -> None:
   """Delete all other bundles, and what interrupted writes left.
 
   Args:
     folder: of `step_...` bundles.
-    chosen: the steps whose bundles stay.
+    spared: the steps whose bundles stay.
   """
   root = pathlib.Path(folder)
   for step in steps(root):
-    if step not in chosen:
+    if step not in spared:
       files.remove(step_path(root, step))
   files.remove_leftovers(root)
 

@@ -115,20 +115,20 @@ def open_hf(path: str) -> Checkpoint:
   config = hf_config.read(folder)
   tensors = _tensors(path)
   unknown = hf_names.unknown(tensors)
-  wrong = hf_config.mismatches(config)
-  wrong += hf_config.generation_mismatches(folder)
+  mismatches = hf_config.mismatches(config)
+  mismatches += hf_config.generation_mismatches(folder)
   other = _other_kind(tensors)
   if other is not None:
-    raise CheckpointError(path, [*wrong, other])
+    raise CheckpointError(path, [*mismatches, other])
   if len(unknown) == len(tensors):
     # Another kind of model. A few unknown tensors are kept under their names,
     # so that `restore` lists them with all else that does not fit.
-    wrong += [
+    mismatches += [
       Mismatch(name, ABSENT, str(tensors[name]), "No tensor of a T5 has it.")
       for name in unknown
     ]
-  if wrong:
-    raise CheckpointError(path, wrong)
+  if mismatches:
+    raise CheckpointError(path, mismatches)
   params, notes, broken = _renamed(tensors, config)
   broken += sizes.contradictions(config, params)
   return Checkpoint(
@@ -164,8 +164,8 @@ def is_hf(folder: str) -> bool:
   except CheckpointError:
     return False
   weights = (os.path.join(folder, name) for name in (WEIGHTS, INDEX))
-  wrong = hf_config.mismatches(config)
-  return not wrong and any(map(os.path.isfile, weights))
+  mismatches = hf_config.mismatches(config)
+  return not mismatches and any(map(os.path.isfile, weights))
 
 
 def _tensors(path: str) -> dict[str, Leaf]:
@@ -184,18 +184,18 @@ def _tensors(path: str) -> dict[str, Leaf]:
     for name, leaf in file_tensors(_shard(path, shard)).items()
     if weight_map.get(name, shard) == shard
   }
-  wrong = [
+  mismatches = [
     missing(n, f"a tensor in {f}")
     for n, f in weight_map.items()
     if n not in tensors
   ]
-  wrong += [
+  mismatches += [
     Mismatch(n, ABSENT, f"{x}, not in the index")
     for n, x in tensors.items()
     if n not in weight_map
   ]
-  if wrong:
-    raise CheckpointError(index, wrong)
+  if mismatches:
+    raise CheckpointError(index, mismatches)
   return tensors
 
 
@@ -212,7 +212,7 @@ def _shard(folder: str, name: str) -> str:
 def file_tensors(file: str) -> dict[str, Leaf]:
   """Open the tensors of one safetensors file."""
   leaves: dict[str, Leaf] = {}
-  wrong = []
+  mismatches = []
   opened = safetensors.safe_open
   with parsing(file, "a safetensors file"):
     files.open_file(file).close()  # no pipe, which would wait for ever
@@ -221,13 +221,13 @@ def file_tensors(file: str) -> dict[str, Leaf]:
       view = stream.get_slice(name)
       dtype = dtype_named(_DTYPES.get(view.get_dtype(), ""))
       if dtype is None:
-        found = f"dtype {view.get_dtype()}"
-        wrong.append(Mismatch(name, "a floating point tensor", found))
+        content = f"dtype {view.get_dtype()}"
+        mismatches.append(Mismatch(name, "a floating point tensor", content))
       else:
         shape = tuple(view.get_shape())
         leaves[name] = SafetensorsLeaf(name, shape, dtype, file)
-  if wrong:
-    raise CheckpointError(file, wrong)
+  if mismatches:
+    raise CheckpointError(file, mismatches)
   return leaves
 
 
@@ -283,13 +283,13 @@ def _shared(copies: list[Leaf]) -> tuple[Leaf | None, list[Mismatch]]:
   if not copies:
     return None, [missing(hf_names.EMBEDDING, "the embedding table")]
   first, *others = copies
-  wrong = [
+  mismatches = [
     Mismatch(c.name, f"{first}, as {first.name}", str(c))
     for c in others
     if c.shape != first.shape or c.dtype != first.dtype
   ]
   table = SharedLeaf(first.name, first.shape, first.dtype, tuple(copies))
-  return table, wrong
+  return table, mismatches
 
 
 def write_hf(

@@ -111,8 +111,8 @@ def open_orbax(path: str, folder: str) -> Checkpoint:
   def opener(some: Mapping[str, Any]) -> t5x.Opened:
     inline = {n: x for n, x in some.items() if isinstance(x, Leaf)}
     specs = {n: x for n, x in some.items() if n not in inline}
-    opened, wrong = stores.open_leaves(specs)
-    return dict(sorted({**inline, **opened}.items())), wrong
+    opened, mismatches = stores.open_leaves(specs)
+    return dict(sorted({**inline, **opened}.items())), mismatches
 
   return t5x.from_nodes(path, "orbax", _below_root(nodes), opener)
 
@@ -141,16 +141,16 @@ def _from_msgpack(folder: str) -> dict[str, Leaf | Spec]:
   if not isinstance(tree, dict):
     raise unreadable(file, "a tree", f"a {type(tree).__name__}")
   nodes: dict[str, Leaf | Spec] = {}
-  wrong = []
+  mismatches = []
   for path, node in t5x.flat_nodes(tree).items():
     if isinstance(node, Leaf):
       nodes[path] = node
     elif _is_placeholder(node):
       nodes[path] = _spec(folder, node.removeprefix(PLACEHOLDER), "zarr")
     elif "target" in path.split("/"):
-      wrong.append(Mismatch(path, "an array", repr(node)[:80]))
-  if wrong:
-    raise CheckpointError(file, wrong)
+      mismatches.append(Mismatch(path, "an array", repr(node)[:80]))
+  if mismatches:
+    raise CheckpointError(file, mismatches)
   return nodes
 
 

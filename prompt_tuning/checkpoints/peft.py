@@ -104,24 +104,26 @@ def read_adapter(
   _refuse_pickle(path)
   arrays: dict[str, np.ndarray] = {}
   kernels: dict[tuple[str, int, str], np.ndarray] = {}
-  wrong = []
+  mismatches = []
   for name, leaf in hf.file_tensors(os.path.join(path, WEIGHTS)).items():
     array = leaf.read()
     place = peft_names.parse(name)
     if bad := algebra.not_finite(array):
-      wrong.append(Mismatch(name, algebra.FINITE, bad))
+      mismatches.append(Mismatch(name, algebra.FINITE, bad))
       continue
     array = array.astype(np.float32)
     if place is not None:
       kernels[place] = array
     elif name.startswith(peft_names.PREFIX):
-      wrong.append(Mismatch(name, "an array of a kernel of a T5", str(leaf)))
+      mismatches.append(
+        Mismatch(name, "an array of a kernel of a T5", str(leaf))
+      )
     else:
       arrays[name] = array
   there = {(site, layer) for site, layer, _ in kernels}
-  wrong += _absent(config, there, model)
-  if wrong:
-    raise CheckpointError(path, wrong)
+  mismatches += _absent(config, there, model)
+  if mismatches:
+    raise CheckpointError(path, mismatches)
   return Adapter(config, arrays, kernels)
 
 
@@ -129,8 +131,8 @@ def _refuse_pickle(path: str) -> None:
   """Say how the file of an older PEFT becomes one that is read."""
   file = os.path.join(path, PICKLE)
   if os.path.isfile(file) and not os.path.exists(os.path.join(path, WEIGHTS)):
-    found = f"{PICKLE}, a pickle, which is never opened"
-    raise unreadable(path, WEIGHTS, found, foreign.pickle_advice(file))
+    content = f"{PICKLE}, a pickle, which is never opened"
+    raise unreadable(path, WEIGHTS, content, foreign.pickle_advice(file))
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -139,13 +141,13 @@ def _read_config(path: str) -> dict[str, Any]:
   config: dict[str, Any] = json_files.read(file, "PEFT's adapter_config.json")
   json_files.check(file, config, _SCHEMA)
   allowed = {"peft_type": tuple(_methods().for_peft()), "task_type": _TASKS}
-  wrong = [
+  mismatches = [
     Mismatch(f"{CONFIG}:{key}", f"one of {values}", repr(config.get(key)))
     for key, values in allowed.items()
     if config.get(key) not in values
   ]
-  if wrong:
-    raise CheckpointError(path, wrong)
+  if mismatches:
+    raise CheckpointError(path, mismatches)
   return config
 
 
@@ -215,9 +217,11 @@ def write_adapter(
   if "num_virtual_tokens" in adapter.config:
     config["num_attention_heads"] = model.num_heads if model else None
     config["num_layers"] = model.num_decoder_layers if model else None
-  places = {(site, layer) for site, layer, _ in adapter.kernels}
+  site_layers = {(site, layer) for site, layer, _ in adapter.kernels}
   config |= {
-    name: peft_names.targets(value, places) if type(value) is tuple else value
+    name: peft_names.targets(value, site_layers)
+    if type(value) is tuple
+    else value
     for name, value in adapter.config.items()
   }
   tensors = {
@@ -248,8 +252,8 @@ def read_vectors(path: str) -> Prompt:
   """
   method, delta = read(path)
   if set(algebra.named_leaves(delta)) != {"virtual"}:
-    found = f"a {read_adapter(path).config['peft_type']} adapter"
-    raise unreadable(path, "vectors before the text", found)
+    content = f"a {read_adapter(path).config['peft_type']} adapter"
+    raise unreadable(path, "vectors before the text", content)
   assert delta.virtual is not None
   values = np.asarray(delta.virtual[0])[list(method.placement.encoder_prefix)]
   rows = max(len(a) for a in read_adapter(path).tensors.values())

@@ -74,9 +74,9 @@ def as_prompt(
       finite.
   """
   if values.ndim != 2 or not values.size or not is_floating(values.dtype):
-    found = spelled(values.shape, values.dtype)
+    content = spelled(values.shape, values.dtype)
     expected = "a floating point matrix [P, H], P and H at least 1"
-    raise unreadable(path, expected, found)
+    raise unreadable(path, expected, content)
   unfit = algebra.not_finite(values)
   if unfit:
     hint = "Its training diverged, or the file is damaged: take another one."

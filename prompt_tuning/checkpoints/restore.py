@@ -162,8 +162,8 @@ def restore(
       or damaged, in one error. Nothing is ever filled in.
   """
   checkpoint = path if isinstance(path, Checkpoint) else _open(path)
-  found = check(checkpoint, target, ignore)
-  arrays = loading.load(checkpoint.path, found, tree.flatten(target), convert)
+  leaves = check(checkpoint, target, ignore)
+  arrays = loading.load(checkpoint.path, leaves, tree.flatten(target), convert)
   return tree.unflatten(arrays)
 
 
@@ -207,10 +207,10 @@ def leaves_of(params: Params) -> dict[str, Leaf]:
   leaves: dict[str, Leaf] = {}
   for path, array in tree.flatten(params).items():
     shape, dtype = tuple(array.shape), array.dtype
-    parts = strict.layer_paths(path, shape)
-    for layer, name in enumerate(parts or ()):
+    layer_names = strict.layer_paths(path, shape)
+    for layer, name in enumerate(layer_names or ()):
       leaves[name] = ArrayLeaf(name, shape[1:], dtype, array, layer)
-    if parts is None:
+    if layer_names is None:
       leaves[path] = ArrayLeaf(path, shape, dtype, array)
   return dict(sorted(leaves.items()))
 
@@ -243,8 +243,8 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
     if len(arrays) == 1:
       return prompts.read_npy(arrays[0])
     if arrays:
-      found = f"{len(arrays)}: {[os.path.basename(a) for a in arrays[:12]]}"
-      raise unreadable(name, "one prompt", found, "Name one of the files.")
+      content = f"{len(arrays)}: {[os.path.basename(a) for a in arrays[:12]]}"
+      raise unreadable(name, "one prompt", content, "Name one of the files.")
     return prompts.from_checkpoint(open_checkpoint(name))
 
 

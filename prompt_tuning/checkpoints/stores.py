@@ -112,8 +112,8 @@ def _pipes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mismatch]:
     if folder not in pipes:
       pipes[folder] = _pipe_in(folder) or _pipe_in(f"{folder}/d")
     if pipes[folder]:
-      found = f"{pipes[folder]}, a pipe or a device"
-      mismatches[name] = Mismatch(name, "an array in files", found)
+      content = f"{pipes[folder]}, a pipe or a device"
+      mismatches[name] = Mismatch(name, "an array in files", content)
   return mismatches
 
 

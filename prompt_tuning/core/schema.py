@@ -179,11 +179,11 @@ def _faults_of_object(
   value: dict[str, Any], schema: dict[str, Any], key: str
 ) -> Iterator[Fault]:
   for name, part in schema.items():
-    where = _below(key, name.removesuffix("?"))
+    field = _below(key, name.removesuffix("?"))
     if name.removesuffix("?") in value:
-      yield from _faults(value[name.removesuffix("?")], part, where)
+      yield from _faults(value[name.removesuffix("?")], part, field)
     elif not name.endswith("?"):
-      yield Fault(where, _expected(part), "nothing")
+      yield Fault(field, _expected(part), "nothing")
 
 
 def _expected(schema: Any) -> str:

@@ -176,11 +176,11 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
 
   def assemble(self, slots: ExampleSlots) -> NumpyBatch:
     """Build this host's part of one planned batch."""
-    own = slots.take(self._rows)
-    batch = self._assembler(own, self.packed)
+    of_host = slots.take(self._rows)
+    batch = self._assembler(of_host, self.packed)
     if self._task_ids is not None:
-      batch["task_ids"] = np.zeros(own.shape[0], np.int32)
-      batch["task_ids"][own.rows] = self._task_ids[own.examples]
+      batch["task_ids"] = np.zeros(of_host.shape[0], np.int32)
+      batch["task_ids"][of_host.rows] = self._task_ids[of_host.examples]
     return batch
 
 

@@ -55,14 +55,14 @@ def resolve(path: str | None = None) -> str:
   Raises:
     ValueError: nobody chose one.
   """
-  chosen = path or _configured or os.environ.get(ENVIRONMENT_VARIABLE)
-  if not chosen:
+  source = path or _configured or os.environ.get(ENVIRONMENT_VARIABLE)
+  if not source:
     raise ValueError(
       "No vocabulary: give the path of T5's sentencepiece.model, or set the "
       f"environment variable {ENVIRONMENT_VARIABLE}. The published file is "
       f"{_PUBLISHED}."
     )
-  return embedded.vocabulary(str(chosen))
+  return embedded.vocabulary(str(source))
 
 
 def load(path: str | None = None) -> "Vocabulary":

@@ -237,12 +237,12 @@ def _ask_method(
   banks.append(trained)
   asked, controls = [], []
   for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
-    own = {
+    of_method = {
       dataset.task.name: slots.find(outcome.setup.slots, k, dataset.task.name)
       for dataset in sets[run.task]
     }
     randoms = {}
-    for slot in dict.fromkeys(own.values()):
+    for slot in dict.fromkeys(of_method.values()):
       key = jax.random.fold_in(jax.random.key(run.seed), slot)
       random = conclusion.random_control(trained, slot, method, key)
       if random is not None:
@@ -250,9 +250,9 @@ def _ask_method(
         banks.append(random)
     if randoms:
       label = conclusion.random_label(method)
-      numbers = {task: randoms[slot] for task, slot in own.items()}
+      numbers = {task: randoms[slot] for task, slot in of_method.items()}
       controls.append(_Asked(label, run.task, run.seed, numbers))
-    numbers = {task: first + slot for task, slot in own.items()}
+    numbers = {task: first + slot for task, slot in of_method.items()}
     asked.append(_Asked(name_of(type(method)), run.task, run.seed, numbers))
   return [*controls, *asked]
 

@@ -214,7 +214,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
   runs, methods = Runs(), []
   if described["tuners"]:
     methods = [_rebuilt(described["tuners"], k, path) for k in numbers]
-  own = slots.of_methods(methods, len(numbers))
+  slots_of_runs = slots.of_methods(methods, len(numbers))
   if methods:
     params = tree.unflatten(
       {
@@ -224,21 +224,24 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
       }
     )
     delta = _delta(methods, params.get("tuner", {}), path)
-    json_files.refuse(path, algebra.faults(delta, len(own)))
-    runs = Runs(delta, tuple(methods[slot.run].placement for slot in own))
-  settings = [described["runs"][numbers[slot.run]] for slot in own]
+    json_files.refuse(path, algebra.faults(delta, len(slots_of_runs)))
+    runs = Runs(
+      delta, tuple(methods[slot.run].placement for slot in slots_of_runs)
+    )
+  settings = [described["runs"][numbers[slot.run]] for slot in slots_of_runs]
   return Tuned(
     runs,
     tuple(
-      slot.name(run["name"]) for slot, run in zip(own, settings, strict=True)
+      slot.name(run["name"])
+      for slot, run in zip(slots_of_runs, settings, strict=True)
     ),
     described["backbone"]["fingerprint"],
     saved.manifest["step"] + described["start_step"],
     {path: array[0] for path, array in weights.items()},
-    tuple(methods[slot.run] if methods else None for slot in own),
+    tuple(methods[slot.run] if methods else None for slot in slots_of_runs),
     tuple(
       slot.condition or run.get("task")
-      for slot, run in zip(own, settings, strict=True)
+      for slot, run in zip(slots_of_runs, settings, strict=True)
     ),
     saved.manifest.get("base_model"),
   )
@@ -271,9 +274,9 @@ def _rebuilt(
   try:
     return rebuild(settings)
   except ValueError as error:
-    where = f"{bundle.MANIFEST}: run.tuners[{number}]"
+    place = f"{bundle.MANIFEST}: run.tuners[{number}]"
     expected = "the settings of a tuning method"
-    mismatch = Mismatch(where, expected, schema.shown(settings))
+    mismatch = Mismatch(place, expected, schema.shown(settings))
     raise CheckpointError(path, [mismatch], str(error)) from error
 
 

@@ -87,21 +87,21 @@ def _by_task(folder: str) -> dict[str, list[pathlib.Path]]:
       f"{folder} has no answers: expected files such as "
       "<task>-predict.jsonl-00000-of-00001, as `infer` writes them."
     )
-  return {task: _parts(task, parts) for task, parts in matches.items()}
+  return {task: _parts(task, by_index) for task, by_index in matches.items()}
 
 
 def _parts(
-  task: str, parts: Mapping[int, tuple[int, pathlib.Path]]
+  task: str, by_index: Mapping[int, tuple[int, pathlib.Path]]
 ) -> list[pathlib.Path]:
   """Insist that all parts of a task are there and complete."""
-  counts = {count for count, _ in parts.values()}
-  paths = [path for _, (_, path) in sorted(parts.items())]
+  counts = {count for count, _ in by_index.values()}
+  paths = [path for _, (_, path) in sorted(by_index.items())]
   unfinished = [
     path.name
     for path in paths
     if not path.with_name(path.name + _COMPLETED).exists()
   ]
-  if len(counts) > 1 or len(parts) != max(counts) or unfinished:
+  if len(counts) > 1 or len(by_index) != max(counts) or unfinished:
     names = ", ".join(unfinished or [path.name for path in paths])
     raise ValueError(
       f"The answers to {task} are not complete: {names}. Run `infer` for every "

@@ -157,8 +157,8 @@ def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
     return gin.get_configurable(name)()
   except TypeError as error:  # text where a number belongs, and the like
     callers = _CALL.findall(str(error))
-    where = f"{callers[0]}: " if callers else ""
-    raise gin_config.ConfigError([f"{where}{_plain(error)}"]) from error
+    prefix = f"{callers[0]}: " if callers else ""
+    raise gin_config.ConfigError([f"{prefix}{_plain(error)}"]) from error
 
 
 def _plain(error: Exception) -> str:

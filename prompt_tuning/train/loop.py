@@ -135,10 +135,10 @@ class Settings:
     Returns:
       Such as `step 1,100,020 (20 of 150)`; `step 20 of 150` where both agree.
     """
-    own = f"{step:,} of {self.num_steps:,}"
+    relative = f"{step:,} of {self.num_steps:,}"
     if not self.start_step:
-      return f"step {own}"
-    return f"step {self.start_step + step:,} ({own})"
+      return f"step {relative}"
+    return f"step {self.start_step + step:,} ({relative})"
 
 
 class Result(NamedTuple):
@@ -461,21 +461,21 @@ class _Bundles:
         best[run] = None
 
   def _collect(
-    self, step: int, best: Records, chosen: Sequence[int] = ()
+    self, step: int, best: Records, others: Sequence[int] = ()
   ) -> None:
     """Delete what nothing needs any more; does nothing that cannot wait.
 
     Args:
       step: where training stands.
       best: its record.
-      chosen: bundles that stay besides the newest.
+      others: bundles that stay besides the newest.
     """
     if not _is_main():
       return
     folder = self.folder / BUNDLES
     # Numbers above the step are of a training that was given up.
     past = [s for s in bundle.steps(folder) if s <= step]
-    bundle.keep_only(folder, {*past[-self.keep :], *chosen})
+    bundle.keep_only(folder, {*past[-self.keep :], *others})
     if not self.keep_best:
       return
     manifests = bundle.manifests(folder)
@@ -653,8 +653,8 @@ class _Loop:
     for run in np.flatnonzero(~finite):
       if run not in self.diverged:
         self.diverged.add(int(run))
-        name, where = self.bar.names[run], self.settings.describe(step)
-        logger.warning("Run %s: the loss is not finite, %s.", name, where)
+        name, when = self.bar.names[run], self.settings.describe(step)
+        logger.warning("Run %s: the loss is not finite, %s.", name, when)
 
 
 def _is_main() -> bool:

@@ -124,12 +124,12 @@ def read(
     nearest_tokens(values, embeddings, num_tokens=num_tokens)
     for values in (rows, control)
   )
-  found, start = {}, 0
+  by_run, start = {}, 0
   for name, values in vectors.items():
     part = slice(start, start + len(values))
-    found[name] = (learned.rows(part), random.rows(part))
+    by_run[name] = (learned.rows(part), random.rows(part))
     start += len(values)
-  return found
+  return by_run
 
 
 def line(
