@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
   "export": ("export", "what a run learned, for use elsewhere; PEFT adapters"),
   "convert": ("convert", "write a checkpoint or a prompt in another format"),
   "inspect": ("inspect", "show a checkpoint's tree, dtypes, counts and step"),
+  "similar": ("similar", "how alike prompts are: what others may start from"),
   "diff": ("diff", "compare two checkpoints leaf by leaf"),
   "data": ("data", "prepare, list and show tasks"),
 }
