@@ -198,7 +198,9 @@ class Model:
     A batch may mix all of it.
 
     Args:
-      named: name -> what was tuned; None is the model itself.
+      named: name -> what was tuned; None is the model itself. Of what was
+        trained on several tasks, the name is that of a task, whose best this
+        is, or of a run.
 
     Raises:
       CheckpointError: a file of nothing that was tuned.
@@ -465,7 +467,7 @@ class Model:
     if tuned is None:
       return Runs()
     if isinstance(tuned, Trained):
-      return tuned.runs[tuned.best]
+      return tuned.runs[tuned.select(name)]
     if isinstance(tuned, Runs):
       if len(tuned) != 1:
         raise ValueError(f"{name!r} names {len(tuned)} runs; expected one.")

@@ -113,7 +113,7 @@ class Bundle:
       f"{key}: {files[key]} has changed since"
       if key in files
       else f"{key}: the bundle has {old}, this run {new}"
-      for key, old, new in self._differences_to(ours)
+      for key, old, new in self.differences_to(ours)
     ]
     if differing:
       raise ValueError(
@@ -123,11 +123,12 @@ class Bundle:
 
   def is_run(self, ours: Mapping[str, Any]) -> bool:
     """Say whether `insist_run` would be content."""
-    return not self._differences_to(ours)
+    return not self.differences_to(ours)
 
-  def _differences_to(
+  def differences_to(
     self, ours: Mapping[str, Any]
   ) -> list[tuple[str, str, str]]:
+    """List where `run` differs: (key, the bundle's value, ours)."""
     theirs = self.manifest["run"]
     # What an older version did not write down cannot be held against it.
     known = {name: ours.get(name) for name in theirs}

@@ -11,6 +11,7 @@ from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.checkpoints.source import ArrayLeaf, Leaf
 from prompt_tuning.core import algebra, tree
+from prompt_tuning.jobs import best
 
 MODEL = "model"  # a checkpoint; also what no reader here knows
 PROMPT = "prompt"  # vectors before the text: a NumPy file, an adapter
@@ -37,17 +38,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 def is_run(folder: pathlib.Path) -> bool:
   """Say whether a folder is the MODEL_DIR of a training."""
-  return bool(bundle.steps(folder / bundle.BUNDLES) or best_folders(folder))
-
-
-def best_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  """List the folders of a training's best bundles, run 0 first."""
-  runs = [
-    path
-    for path in (folder / bundle.BEST).glob("run_*")
-    if path.name[4:].isdecimal()
-  ]
-  return sorted(runs, key=lambda path: int(path.name[4:]))
+  return bool(bundle.steps(folder / bundle.BUNDLES) or best.run_folders(folder))
 
 
 def leaves(

@@ -15,7 +15,8 @@ class EvalJob:
     model: the backbone.
     checkpoint_path: its weights.
     prompt_file: a prompt, several, or name -> prompt; each is scored on every
-      task, unless the names are those of the tasks. Also the bundle of one run
+      task, unless the names are those of the tasks, or the runs of a training
+      were trained on just these tasks. Also the bundle of one run
       that tuned the model. None, also as one of several: the plain model.
     evaluation: on what, and how.
     output_dir: where T5X's files go.

@@ -1,5 +1,6 @@
 """Scoring prompts on tasks, alone and as an ensemble."""
 
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,8 @@ from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.jobs.load import Tuned
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.tuners.method import noun_of
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
@@ -41,11 +44,12 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
     length=settings.max_decode_length,
     method=settings.decoder,
   )()
-  step = next(s for s in (prompts.step, model.step, 0) if s is not None)
   if jax.process_index() == 0:
     for result in results:
       folder = pathlib.Path(job.output_dir, reports.FOLDER)
-      name = prompts.names[result.job.run]
+      run = result.job.run
+      name, steps = prompts.names[run], (prompts.steps[run], model.step, 0)
+      step = next(step for step in steps if step is not None)
       target = files.below(folder, name, "PROMPT_FILE")
       reports.write(target, step, result, job.json_write_n_results)
   return table(results, [label(prompts, k) for k in range(len(prompts.names))])
@@ -66,18 +70,53 @@ def label(prompts: Tuned, run: int) -> str:
 def _jobs(
   settings: EvaluationSettings, prompts: Tuned, data_dir: str | None
 ) -> list[Job]:
-  """Pair tasks and prompts: by name if the names are tasks, else all."""
+  """Pair tasks and prompts: each with its own task, or all with all."""
   tasks = settings.dataset.names
-  by_name = set(prompts.names) == set(tasks)
+  own = _own_tasks(tasks, prompts)
   return [
     Job(dataset, run)
     for task in tasks
     for dataset in feed.eval_sets(
       settings.dataset, task, data_dir, settings.num_examples
     )
-    for run, name in enumerate(prompts.names)
-    if not by_name or name == task
+    for run in range(len(prompts.names))
+    if own is None or own[run] == task
   ]
+
+
+def _own_tasks(
+  tasks: Sequence[str], prompts: Tuned
+) -> Sequence[str | None] | None:
+  """Find the one task that each prompt is to be scored on.
+
+  Args:
+    tasks: that are evaluated.
+    prompts: to score.
+
+  Returns:
+    For every prompt the task that the user named it after. Where they named
+    none, the task that it was trained on, if that is so for all tasks. None
+    where every prompt is to be scored on every task.
+  """
+  if set(prompts.keys) == set(tasks):
+    for key, trained in zip(prompts.keys, prompts.tasks, strict=True):
+      if trained is not None and _plain(trained) != _plain(str(key)):
+        logger.warning(
+          "PROMPT_FILE calls %r what was trained on %r: it is scored on %s.",
+          *(key, trained, key),
+        )
+    return prompts.keys
+  known = {_plain(task): task for task in tasks}
+  own = [known.get(_plain(task or "")) for task in prompts.tasks]
+  if not any(prompts.keys) and set(own) == set(tasks) and tasks[1:]:
+    logger.info("Every run is scored on the task that it was trained on.")
+    return own
+  return None
+
+
+def _plain(task: str) -> str:
+  """Drop what only asks for texts in the log."""
+  return task.removesuffix("_examples")
 
 
 def table(results: Sequence[Result], names: Sequence[str]) -> str:

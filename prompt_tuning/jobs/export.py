@@ -224,7 +224,7 @@ def _origin(tuned: Tuned, run: int) -> Origin:
   return Origin(
     tuned.methods[run] if tuned.methods else None,
     tuned.tasks[run] if tuned.tasks else None,
-    tuned.step,
+    tuned.steps[run],
     tuned.fingerprint,
     tuned.base_model,
   )

@@ -11,7 +11,7 @@ from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError, parsing
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
 from prompt_tuning.core import algebra
-from prompt_tuning.jobs import contents
+from prompt_tuning.jobs import best, contents
 
 Report = dict[str, Any]
 
@@ -226,22 +226,27 @@ def _export(path: str) -> Report:
 def _run(path: str) -> Report:
   """Describe a training; its bundles have the arrays."""
   folder = pathlib.Path(path)
-  best = [bundle.latest_manifest(run) for run in contents.best_folders(folder)]
+  manifests = map(bundle.latest_manifest, best.run_folders(folder).values())
+  bests = [manifest for manifest in manifests if manifest is not None]
   latest = bundle.latest_manifest(folder / bundle.BUNDLES)
-  known = [manifest for manifest in (latest, *best) if manifest is not None]
+  known = [*([] if latest is None else [latest]), *bests]
   if not known:
     raise ValueError("no bundle with a manifest that can be read")
   start = known[0]["run"]["start_step"]
-  of_run = {m["run_index"]: m for m in best if m is not None}
+  # What counts as the best is for the record to say, not for a number.
+  records = {m["run_index"]: m.get("best") for m in bests}
+  if latest is not None:
+    records = dict(enumerate(latest.get("progress", {}).get("best", [])))
   runs = [
     {
       "name": run["name"],
       "task": run.get("task"),
       "seed": run.get("seed"),
-      "best_step": _step(of_run[number]) if number in of_run else None,
-      "score": of_run.get(number, {}).get("best", {}).get("score"),
+      "best_step": record["step"] + start if record else None,
+      "score": record["score"] if record else None,
     }
     for number, run in enumerate(known[0]["run"]["runs"])
+    for record in [records.get(number)]
   ]
   return {
     "path": path,

@@ -3,7 +3,6 @@
 import logging
 import os
 import pathlib
-import re
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +30,7 @@ from prompt_tuning.core.schema import Fault
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import identity, slots
+from prompt_tuning.jobs import best, identity, slots
 from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
@@ -40,7 +39,6 @@ from prompt_tuning.tuners.method import Method, name_of
 
 logger = logging.getLogger(__name__)
 
-_RUN_FOLDER = re.compile(r"run_(0|[1-9]\d{0,8})")
 _MODEL = "model/"  # how paths of the backbone's own parameters begin
 _ONE_MODEL = (
   "Models that were tuned cannot be used side by side, as prompts can: name "
@@ -56,21 +54,28 @@ class Tuned(NamedTuple):
     names: of the runs; empty where there is only one.
     fingerprint: of the backbone that they were tuned with; None where the file
       does not say.
-    step: at which they were saved; None where the file does not say.
+    steps: at which they were saved; None where the file does not say.
     weights: of a single run that tuned the backbone itself: path -> array.
     methods: of the runs; None among them where it is not known.
     tasks: of the runs; None among them where the file does not say.
     base_model: what transformers loads the backbone by, if the file says so.
+    keys: what the user calls them; None among them where nobody did.
   """
 
   runs: Runs
   names: tuple[str, ...]
   fingerprint: str | None = None
-  step: int | None = None
+  steps: tuple[int | None, ...] = (None,)
   weights: Mapping[str, np.ndarray] = types.MappingProxyType({})
   methods: tuple[Method | None, ...] = (None,)
   tasks: tuple[str | None, ...] = (None,)
   base_model: str | None = None
+  keys: tuple[str | None, ...] = (None,)
+
+  @property
+  def step(self) -> int | None:
+    """The step of all of them; None where they are of several."""
+    return self.steps[0] if len(set(self.steps)) == 1 else None
 
 
 PLAIN = Tuned(Runs(), ("",))  # the model alone
@@ -98,20 +103,11 @@ def load(
   folder = pathlib.Path(path)
   if os.path.lexists(folder / bundle.MANIFEST):
     return from_bundle(bundle.read(folder), folder)
-  best = _best_folders(folder / loop.BEST)
-  bundles = [bundle.read_latest(run) for run in best]
-  if best and all(bundles):
-    banks = [
-      from_bundle(one[1], bundle.step_path(run, one[0]))
-      for run, one in zip(best, bundles, strict=True)
-      if one is not None
-    ]
+  saved = best.read(folder)
+  if saved:
+    banks = [from_bundle(one.bundle, one.path) for one in saved]
     names = tuple(name for part in banks for name in part.names)
-    return _side_by_side(banks)._replace(names=names, step=banks[0].step)
-  latest = bundle.read_latest(folder / loop.BUNDLES)
-  if latest is not None:
-    last = bundle.step_path(folder / loop.BUNDLES, latest[0])
-    return from_bundle(latest[1], last)
+    return _side_by_side(banks)._replace(names=names)
   for candidate in (folder, folder / deltas.FOLDER):
     if os.path.lexists(candidate / deltas.MANIFEST):
       return _from_delta(deltas.read(candidate))
@@ -120,18 +116,6 @@ def load(
     runs = Runs(delta, (method.placement,))
     return Tuned(runs, ("",), methods=(method,))
   return _from_vectors(path)
-
-
-def _best_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  """List the folders of the runs' best, by number; others are passed over."""
-  runs: dict[int, pathlib.Path] = {}
-  for path in folder.glob("*"):
-    match = _RUN_FOLDER.fullmatch(path.name)
-    if match:
-      runs[int(match.group(1))] = path
-    else:
-      logger.warning("Passing over %s: it is no run_<number>.", path)
-  return [runs[number] for number in sorted(runs)]
 
 
 def _from_delta(saved: SavedDelta) -> Tuned:
@@ -148,7 +132,7 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     Runs(delta, (saved.placement,)),
     ("",),
     about.get("backbone"),
-    about.get("step"),
+    (about.get("step"),),
     methods=(method,),
     tasks=(about.get("task"),),
     base_model=about.get("base_model"),
@@ -236,7 +220,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
       for slot, run in zip(slots_of_runs, settings, strict=True)
     ),
     described["backbone"]["fingerprint"],
-    saved.manifest["step"] + described["start_step"],
+    (saved.manifest["step"] + described["start_step"],) * len(own),
     {path: array[0] for path, array in weights.items()},
     tuple(methods[slot.run] if methods else None for slot in slots_of_runs),
     tuple(
@@ -308,6 +292,7 @@ def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
     join([part.runs for part in banks]),
     (),
     banks[0].fingerprint,
+    tuple(step for part in banks for step in part.steps),
     methods=tuple(m for part in banks for m in part.methods),
     tasks=tuple(task for part in banks for task in part.tasks),
     base_model=banks[0].base_model,
@@ -384,7 +369,8 @@ def load_several(
 
   Args:
     paths: one, several, or name -> path; None, also as one of several, is the
-      model alone.
+      model alone. Of a training on several tasks, one of which is the name,
+      these are the runs of that task.
     model: the backbone they shall be used with.
 
   Returns:
@@ -396,6 +382,7 @@ def load_several(
   """
   if paths is None:
     return PLAIN
+  is_named = isinstance(paths, Mapping)
   if isinstance(paths, str):
     paths = {"": paths}
   elif not isinstance(paths, Mapping):
@@ -408,11 +395,14 @@ def load_several(
     else insist(load(path, model.config.shape), model, path)
     for name, path in paths.items()
   }
-  names = [
-    "_".join(filter(None, (name, run_name)))
-    for name, part in banks.items()
-    for run_name in part.names
-  ]
+  if is_named:
+    banks = {name: _of_task(part, name) for name, part in banks.items()}
+  names, keys = [], []
+  for name, part in banks.items():
+    for run_name in part.names:
+      alone = is_named and len(part.names) == 1
+      names.append(name if alone else "_".join(filter(None, (name, run_name))))
+      keys.append(name if is_named else None)
   for name in filter(None, names):
     files.check_name(name, "The name of a run of PROMPT_FILE")
   twice = sorted({name for name in names if names.count(name) > 1})
@@ -421,11 +411,22 @@ def load_several(
       f"PROMPT_FILE gives several runs the name {', '.join(twice) or repr('')};"
       " give its keys other names."
     )
-  steps = {part.step for part in banks.values()}
   return _side_by_side(list(banks.values()))._replace(
-    names=tuple(names),
-    fingerprint=model.fingerprint,
-    step=steps.pop() if len(steps) == 1 else None,
+    names=tuple(names), fingerprint=model.fingerprint, keys=tuple(keys)
+  )
+
+
+def _of_task(tuned: Tuned, name: str) -> Tuned:
+  """Take the runs of a task out of a bank of several; else all of them."""
+  if len(set(tuned.tasks)) == 1 or name not in tuned.tasks:
+    return tuned
+  chosen = [k for k, task in enumerate(tuned.tasks) if task == name]
+  return tuned._replace(
+    runs=join([tuned.runs.one(k) for k in chosen]),
+    names=tuple(tuned.names[k] for k in chosen),
+    steps=tuple(tuned.steps[k] for k in chosen),
+    methods=tuple(tuned.methods[k] for k in chosen),
+    tasks=tuple(tuned.tasks[k] for k in chosen),
   )
 
 

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from prompt_tuning.checkpoints import prompts
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import export, load
@@ -28,7 +26,8 @@ class Trained:
     origins: name -> method, task, step and backbone of the run.
     scores: name -> {`<task>/<metric>`: number}; nothing where nothing was
       evaluated.
-    best: name of the one with the highest score; else the first.
+    ranking: name -> what selection maximises; minus infinity where nothing was
+      evaluated.
     steps: name -> the step it is from.
     reason: why training ended: `finished`, `early stopping` or `preempted`.
     summary: what `prompt-tuning train` prints at its end, if a folder was kept.
@@ -38,7 +37,7 @@ class Trained:
   runs: Mapping[str, Runs] = dataclasses.field(repr=False)
   origins: Mapping[str, Origin] = dataclasses.field(repr=False)
   scores: Mapping[str, Mapping[str, float]]
-  best: str
+  ranking: Mapping[str, float] = dataclasses.field(repr=False)
   steps: Mapping[str, int]
   reason: str
   summary: str = dataclasses.field(default="", repr=False)
@@ -49,6 +48,53 @@ class Trained:
     """The runs, as they were called when all of them were prompts."""
     return self.runs
 
+  @property
+  def best(self) -> str:
+    """The name of the run with the highest score; else the first.
+
+    Raises:
+      ValueError: the runs are of several tasks, see `best_of`.
+    """
+    return self.best_of()
+
+  def best_of(self, task: str | None = None) -> str:
+    """Name the best run of a task: scores of different ones say nothing.
+
+    Args:
+      task: its name; None where all runs have the same.
+
+    Returns:
+      The name of the run with the highest score; else of the first.
+
+    Raises:
+      ValueError: several tasks of which none was named, or no run of it.
+    """
+    tasks = list(dict.fromkeys(o.task for o in self.origins.values()))
+    if task is None and len(tasks) == 1:
+      task = tasks[0]
+    if task not in tasks:
+      what = "Which task is meant" if task is None else f"No run is of {task!r}"
+      raise ValueError(
+        f"{what}? The runs are of {', '.join(map(str, tasks))}: name one, or "
+        f"one of the runs {', '.join(self.runs)}."
+      )
+    names = [name for name in self.runs if self.origins[name].task == task]
+    return max(names, key=lambda name: self.ranking[name])
+
+  def select(self, name: str | None) -> str:
+    """Name a run by its own name, by its task, or as the only task's best.
+
+    Args:
+      name: of a run or a task; any other is the user's own.
+
+    Raises:
+      ValueError: another one, where the runs are of several tasks.
+    """
+    if name in self.runs:
+      return str(name)
+    several = len({origin.task for origin in self.origins.values()}) > 1
+    return self.best_of(name if several else None)
+
   def save(self, path: str | os.PathLike[str], name: str | None = None) -> None:
     """Write one run.
 
@@ -56,13 +102,15 @@ class Trained:
       path: `.npy` for the vectors of a prompt, as T5X's prompt-tuning writes
         them (it must not be there yet); any other name for a folder with the
         delta, which every method has, and its views for other programs.
-      name: of the run; the best by default.
+      name: of the run, or of the task whose best it is; the best by default.
 
     Raises:
       CheckpointError: something is there, or it cannot be written to.
-      ValueError: a `.npy` file cannot hold what was learned.
+      ValueError: no name where the runs are of several tasks, or a `.npy` file
+        cannot hold what was learned.
     """
-    name = self.best if name is None else name
+    if name is None or name not in self.runs:
+      name = self.best_of(name)
     runs = self.runs[name]
     if not os.fspath(path).endswith(".npy"):
       export.export(runs, 0, path, self.origins[name], self.config)
@@ -117,7 +165,7 @@ def of(outcome: "Outcome", summary: str) -> Trained:
       name: {} if one is None else one["metrics"]
       for name, one in zip(names, records, strict=True)
     },
-    names[int(np.argmax(scores))],
+    dict(zip(names, scores, strict=True)),
     dict(zip(names, steps, strict=True)),
     outcome.result.reason,
     summary,

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from prompt_tuning.checkpoints import bundle, json_files
+from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import schema, sole_writer, tree
 from prompt_tuning.core.schema import ANY, Each, Fault
 from prompt_tuning.core.types import Batch, Params
@@ -452,13 +453,19 @@ class _Bundles:
       if record is None:
         continue
       path = bundle.step_path(self._best(run), record["step"])
-      if not bundle.is_bundle(path):
-        logger.warning(
-          "The best of run %d, %s, is gone: the best from here on counts.",
-          run,
-          path,
-        )
-        best[run] = None
+      try:
+        saved = bundle.read(path)
+        is_ours = saved.manifest.get("run_index") == run
+        if is_ours and saved.is_run(self.manifest):
+          continue
+        why = "it is another training's, or another run's"
+      except CheckpointError as error:
+        why = str(error)
+      logger.warning(
+        "The best of run %d is lost: the best from here on counts. %s: %s",
+        *(run, path, why),
+      )
+      best[run] = None
 
   def _collect(
     self, step: int, best: Records, others: Sequence[int] = ()

@@ -50,11 +50,12 @@ def test_a_runs_folder_gives_the_same_predictions(
   table = capsys.readouterr().out
   for name in ("seed0", "seed1", "mean", "vote"):
     assert re.search(rf"^ {name} ", table, re.MULTILINE), table
-  saved_as = load.load(finished).step
+  steps = load.load(finished).steps
   for k, name in enumerate(("seed0", "seed1")):
     (best,) = bundle.steps(finished / "best" / f"run_{k}")
-    ours = predictions(tmp_path / "out" / "inference_eval" / name, saved_as)
-    theirs = predictions(finished / "inference_eval" / name, STEP + best)
+    assert steps[k] == STEP + best
+    ours = predictions(tmp_path / "out" / "inference_eval" / name, steps[k])
+    theirs = predictions(finished / "inference_eval" / name, steps[k])
     assert [p for p, _ in ours] == [p for p, _ in theirs]
     np.testing.assert_allclose(
       [s for _, s in ours], [s for _, s in theirs], **tolerance["same"]
@@ -131,10 +132,17 @@ def test_the_plain_model(run, tmp_path, capsys):
   assert json.loads(metrics.read_text())["step"] == 1_100_000
 
 
-def test_prompts_named_like_tasks_go_to_their_task(run, finished, capsys):
-  path = finished / "exports" / "seed0" / "prompt.npy"
+def test_prompts_named_like_tasks_go_to_their_task(
+  run, finished, tmp_path, capsys
+):
+  """Also those of a bank, which have names of their own."""
+  (path,) = (finished / "best" / "run_1").iterdir()
   assert run(repr({TASK: str(path)})) == 0
-  assert "vote" not in capsys.readouterr().out
+  table = capsys.readouterr().out
+  assert re.search(rf"^ {TASK} ", table, re.MULTILINE), table
+  assert "vote" not in table
+  written = [path.name for path in (tmp_path / "out/inference_eval").iterdir()]
+  assert written == [TASK]
 
 
 def test_another_backbone_is_refused(

@@ -1,0 +1,160 @@
+"""The best of every run of a training: the bundles that its record names."""
+
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints.bundle import Bundle
+from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
+
+logger = logging.getLogger(__name__)
+
+_RUN_FOLDER = re.compile(r"run_(0|[1-9]\d{0,8})")
+_HINT = (
+  "Put it back, or name what you want: {bundles} for the last of all runs, "
+  f"{bundle.BEST}/run_<number>/step_<step> for one run's best."
+)
+
+
+class Saved(NamedTuple):
+  """A bundle, and where it is.
+
+  Attributes:
+    path: its folder.
+    bundle: its contents.
+  """
+
+  path: pathlib.Path
+  bundle: Bundle
+
+
+def read(folder: pathlib.Path) -> list[Saved]:
+  """Read the best of every run, or the last of those that nothing scored.
+
+  Args:
+    folder: MODEL_DIR of a training.
+
+  Returns:
+    One bundle of all runs, or one per run, by number; none where the folder
+    holds no training.
+
+  Raises:
+    CheckpointError: a best that the record names is not there, or is another
+      training's; or a bundle is damaged.
+  """
+  latest = bundle.read_latest(folder / bundle.BUNDLES)
+  if latest is None:
+    return _without_record(folder)
+  step, last = latest
+  path = bundle.step_path(folder / bundle.BUNDLES, step)
+  described = last.manifest.get("run", {})
+  records = last.manifest.get("progress", {}).get("best", [])
+  if not any(records) or not _keeps_best(folder, described):
+    return [Saved(path, last)]
+  saved, wrong = [], []
+  for run, record in enumerate(records):
+    if record is None:
+      saved.append(Saved(path, _one(last, run)))
+      continue
+    where = bundle.step_path(_run_folder(folder, run), record["step"])
+    name = os.path.relpath(where, folder)
+    if not where.is_dir():
+      expected = f"the best of run {run}{_called(described, run)}"
+      wrong.append(Mismatch(name, expected, "nothing"))
+      continue
+    saved.append(Saved(where, bundle.read(where)))
+    wrong += _strangers(saved[-1], name, described, run)
+  if wrong:
+    last_of_all = f"{bundle.BUNDLES}/{path.name}"
+    raise CheckpointError(folder, wrong, _HINT.format(bundles=last_of_all))
+  return saved
+
+
+def run_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+  """Find the folders of the runs' best; others are passed over.
+
+  Args:
+    folder: MODEL_DIR of a training.
+
+  Returns:
+    Number of the run -> folder of its `step_...` bundles, run 0 first.
+  """
+  runs: dict[int, pathlib.Path] = {}
+  for path in (folder / bundle.BEST).glob("*"):
+    match = _RUN_FOLDER.fullmatch(path.name)
+    if match:
+      runs[int(match.group(1))] = path
+    else:
+      logger.warning("Passing over %s: it is no run_<number>.", path)
+  return dict(sorted(runs.items()))
+
+
+def _without_record(folder: pathlib.Path) -> list[Saved]:
+  """Read bests that somebody copied without the bundles of their training."""
+  saved: dict[int, Saved] = {}
+  for run, path in run_folders(folder).items():
+    latest = bundle.read_latest(path)
+    if latest is not None:
+      saved[run] = Saved(bundle.step_path(path, latest[0]), latest[1])
+  if not saved:
+    return []
+  described = next(iter(saved.values())).bundle.manifest["run"]
+  wrong = []
+  for run in range(len(described["runs"])):
+    name = os.path.relpath(_run_folder(folder, run), folder)
+    if run in saved:
+      wrong += _strangers(saved[run], name, described, run)
+    else:
+      expected = f"the best of run {run}{_called(described, run)}"
+      wrong.append(Mismatch(name, expected, "nothing"))
+  if wrong:
+    raise CheckpointError(folder, wrong, _HINT.format(bundles=bundle.BUNDLES))
+  return [saved[run] for run in sorted(saved)]
+
+
+def _keeps_best(folder: pathlib.Path, described: Mapping[str, Any]) -> bool:
+  """Say whether a training keeps bests; older versions did not write it."""
+  evaluation = described.get("evaluation")
+  if evaluation is not None:
+    return bool(evaluation.get("keep_best", True))
+  if (folder / bundle.BEST).is_dir():
+    return True
+  logger.warning(
+    "%s has no %s: taking the last of all runs.", folder, bundle.BEST
+  )
+  return False
+
+
+def _strangers(
+  saved: Saved, name: str, described: Mapping[str, Any], run: int
+) -> list[Mismatch]:
+  """Say how a bundle differs from what a training wrote under its name."""
+  manifest = saved.bundle.manifest
+  if manifest.get("run_index") != run:
+    found = f"that of run {manifest.get('run_index')}"
+    return [Mismatch(name, f"the best of run {run}", found)]
+  return [
+    Mismatch(f"{name}: {key}", f"{ours}, as the others", f"{theirs}")
+    for key, theirs, ours in saved.bundle.differences_to(described)
+  ]
+
+
+def _one(saved: Bundle, run: int) -> Bundle:
+  """Take one run out of a bundle of all."""
+  return Bundle(
+    {**saved.manifest, "run_index": run},
+    {path: a[run : run + 1] for path, a in saved.trainable.items()},
+  )
+
+
+def _run_folder(folder: pathlib.Path, run: int) -> pathlib.Path:
+  return folder / bundle.BEST / f"run_{run}"
+
+
+def _called(described: Mapping[str, Any], run: int) -> str:
+  name = described["runs"][run]["name"]
+  return f" ({name})" if name else ""
