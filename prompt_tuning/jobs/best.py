@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.checkpoints.bundle import Bundle
 from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
+from prompt_tuning.core.schema import Fault
+from prompt_tuning.jobs import identity
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def read(folder: pathlib.Path) -> list[Saved]:
     return _without_record(folder)
   step, last = latest
   path = bundle.step_path(folder / bundle.BUNDLES, step)
-  described = last.manifest.get("run", {})
+  described = _checked(path, last)
   records = last.manifest.get("progress", {}).get("best", [])
   if not any(records) or not _keeps_best(folder, described):
     return [Saved(path, last)]
@@ -102,7 +104,7 @@ def _without_record(folder: pathlib.Path) -> list[Saved]:
       saved[run] = Saved(bundle.step_path(path, latest[0]), latest[1])
   if not saved:
     return []
-  described = next(iter(saved.values())).bundle.manifest["run"]
+  described = _checked(*next(iter(saved.values())))
   wrong = []
   for run in range(len(described["runs"])):
     name = os.path.relpath(_run_folder(folder, run), folder)
@@ -114,6 +116,20 @@ def _without_record(folder: pathlib.Path) -> list[Saved]:
   if wrong:
     raise CheckpointError(folder, wrong, _HINT.format(bundles=bundle.BUNDLES))
   return [saved[run] for run in sorted(saved)]
+
+
+def _checked(path: pathlib.Path, saved: Bundle) -> Mapping[str, Any]:
+  """Return what a manifest says of its training, if it says what it should."""
+  faults = identity.faults(saved.manifest)
+  records = saved.manifest.get("progress", {}).get("best", [])
+  if not faults:
+    runs = len(saved.manifest["run"]["runs"])
+    if records and len(records) != runs:
+      expected = f"{runs}, as there are runs"
+      faults = [Fault("progress.best", expected, str(len(records)))]
+  json_files.refuse(path / bundle.MANIFEST, faults)
+  described: Mapping[str, Any] = saved.manifest["run"]
+  return described
 
 
 def _keeps_best(folder: pathlib.Path, described: Mapping[str, Any]) -> bool:

@@ -228,7 +228,8 @@ def test_arrays_of_bundles(tmp_path, case):
 def test_a_copy_beside_the_best_is_passed_over(tmp_path, caplog):
   """`run_0 (copy)`, as file managers call it, is no run; it was a traceback."""
   for name in ("run_0", "run_0 (copy)", "run_00", "notes"):
-    write_bundle(tmp_path / "best" / name / "step_00000003", BUNDLE)
+    one = {**BUNDLE, "run_index": 0}
+    write_bundle(tmp_path / "best" / name / "step_00000003", one)
   assert load.load(tmp_path).names == ("one",)
   for name in ("run_0 (copy)", "run_00", "notes"):
     assert f"{name}: it is no run_<number>" in caplog.text
@@ -385,12 +386,26 @@ def test_keys_of_prompt_file(key):
 
 
 def test_names_that_two_prompts_would_share(tmp_path):
-  folder = write_bundle(tmp_path / "b", BUNDLE)
+  (one,), (tuner,) = BUNDLE["run"]["runs"], BUNDLE["run"]["tuners"]
+  runs = {"runs": [one, {**one, "name": "two"}], "tuners": [tuner, tuner]}
+  two = {**BUNDLE, "run": {**BUNDLE["run"], **runs}}
+  two["progress"] = {**BUNDLE["progress"], "best": [None, None]}
+  arrays = {name: np.concatenate([a, a]) for name, a in ARRAYS.items()}
+  folder = write_bundle(tmp_path / "b", two, arrays)
   several = {"a": str(folder), "a_one": None}
   with pytest.raises(ValueError, match="several runs the name a_one"):
     load.load_several(several, MODEL)
   several = {"a": str(folder), "b": None}
-  assert load.load_several(several, MODEL).names == ("a_one", "b")
+  assert load.load_several(several, MODEL).names == ("a_one", "a_two", "b")
+
+
+def test_one_prompt_has_the_name_that_it_is_given(tmp_path):
+  """Also one of a bank, which has a name of its own."""
+  folder = write_bundle(tmp_path / "b", BUNDLE)
+  loaded = load.load_several({"t": str(folder), "b": None}, MODEL)
+  assert loaded.names == loaded.keys == ("t", "b")
+  loaded = load.load_several([str(folder), None], MODEL)
+  assert (loaded.names, loaded.keys) == (("0_one", "1"), (None, None))
 
 
 @pytest.mark.parametrize(

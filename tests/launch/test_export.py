@@ -83,7 +83,11 @@ def test_a_tuned_model_is_no_prompt(tmp_path, capsys):
 def test_where_nothing_was_scored_the_last_bundle_counts(finished, tmp_path):
   (tmp_path / "run" / "bundles").mkdir(parents=True)
   step, last = bundle.read_latest(finished / "bundles")
-  bundle.write(bundle.step_path(tmp_path / "run" / "bundles", step), last)
+  progress = {**last.manifest["progress"], "best": [None, None]}
+  unscored = bundle.Bundle(
+    {**last.manifest, "progress": progress}, last.trainable
+  )
+  bundle.write(bundle.step_path(tmp_path / "run" / "bundles", step), unscored)
   found = load.load(tmp_path / "run")
   assert found.names == ("seed0", "seed1")
   assert found.step == 1_100_004
