@@ -176,12 +176,8 @@ def from_checkpoint(checkpoint: Checkpoint) -> Prompt:
   """
   leaf = checkpoint.params.get(PARAMETER)
   if leaf is None:
-    hint = (
-      "It is a model without a prompt: name a prompt, an adapter, an export or "
-      "a run."
-    )
     raise CheckpointError(
-      checkpoint.path, [missing(PARAMETER, "a prompt [P, H]", hint)]
+      checkpoint.path, [missing(PARAMETER, "a prompt [P, H]")]
     )
   return as_prompt(leaf.read(), checkpoint.format, checkpoint.path)
 

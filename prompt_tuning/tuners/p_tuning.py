@@ -44,7 +44,7 @@ class PTuning(Method):
   title: ClassVar[str] = "P-tuning"
   noun: ClassVar[str] = "prompt"
   recipe: ClassVar[Recipe] = Recipe(
-    learning_rate=1e-3, optimizer="adamw", settings={"weight_decay": 0.0}
+    learning_rate=1e-2, optimizer="adamw", settings={"weight_decay": 0.0}
   )
 
   emb_dim: int = 0

@@ -1,0 +1,204 @@
+"""Is a frozen model steered by every method, and by nothing else?
+
+  python -m experiments.methods.run
+
+Trains every method on four skills of the embedded model, five seeds each, and
+again on the same texts with the answers of others, which must teach nothing.
+Writes `results.json` and `table.md`. What is done already, is not done again.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import sys
+from collections.abc import Mapping, Sequence
+
+from prompt_tuning.data import custom, skills
+from prompt_tuning.jobs import compare, comparison
+from prompt_tuning.jobs.comparison import Comparison
+from prompt_tuning.launch import command, flags, gin_config
+
+HERE = pathlib.Path(__file__).parent
+SKILLS = ("first", "last", "largest", "smallest")
+# Name -> its gin files, and other settings than theirs: the model is small.
+METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+  "prompt": (("prompts/from_sampled_vocab",), ("PROMPT_LENGTH=8",)),
+  "deep_prompt": (("methods/deep_prompt",), ("DEEP_PROMPT_LENGTH=8",)),
+  "deep_prompt_add": (
+    ("methods/deep_prompt",),
+    ("DEEP_PROMPT_LENGTH=8", "DEEP_PROMPT_REPLACE=False"),
+  ),
+  "p_tuning": (
+    ("methods/p_tuning",),
+    ("P_TUNING_LENGTH=8", "P_TUNING_HIDDEN=48"),
+  ),
+  "p_tuning_mlp": (
+    ("methods/p_tuning",),
+    ("P_TUNING_LENGTH=8", "P_TUNING_HIDDEN=96", "P_TUNING_NETWORK='mlp'"),
+  ),
+  "mpt": (("methods/multitask_prompt",), ("PROMPT_LENGTH=8",)),
+  "prefix": (("methods/prefix",), ()),
+  "prefix_positions": (("methods/prefix",), ("PREFIX_POSITIONS=True",)),
+  "prefix_mlp": (("methods/prefix_mlp",), ("PREFIX_POSITIONS=True",)),
+  "lora": (("methods/lora",), ()),
+  "ia3": (("methods/ia3",), ()),
+  "norms": (("methods/norms",), ()),
+  "adapters": (("methods/adapters",), ("ADAPTER_WIDTH=16",)),
+  "parallel_adapters": (
+    ("methods/parallel_adapters",),
+    ("ADAPTER_WIDTH=16",),
+  ),
+  "hyperformer": (("methods/hyperformer",), ("HYPER_REDUCTION=8",)),
+}
+PERMUTED_SEEDS = (0,)
+ENOUGH, LEAST_GAIN = 95.0, 40.0  # percent: what the worst seed must have
+
+
+def main(argv: Sequence[str]) -> int:
+  """Run what is missing, then write.
+
+  Args:
+    argv: the command line.
+
+  Returns:
+    The process's exit status.
+  """
+  parser = argparse.ArgumentParser(description=__doc__)
+  add = parser.add_argument
+  add("--method", nargs="+", default=list(METHODS), choices=METHODS)
+  add("--work_dir", default="runs/methods")
+  add("--output_dir", default=str(HERE))
+  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
+  given = parser.parse_args(argv)
+  permuted = declare_permuted(pathlib.Path(given.work_dir, "permuted"))
+  results = {}
+  for name in given.method:
+    right = run(given, name, "right", ())
+    tasks = f"MIXTURE_OR_TASK_NAME={permuted!r}"
+    wrong = run(given, name, "permuted", (tasks, f"SEEDS={PERMUTED_SEEDS}"))
+    if right is None or wrong is None:
+      print("Stopped. The same command continues it.")
+      return 1
+    results[name] = row(right, wrong)
+    write(results, pathlib.Path(given.output_dir))
+  print(table(results))
+  return 0
+
+
+def declare_permuted(folder: pathlib.Path) -> tuple[str, ...]:
+  """Declare every skill again, its training answers being those of others.
+
+  Args:
+    folder: for the files.
+
+  Returns:
+    Names of the tasks; their validation and test splits are as they were.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  names = []
+  for skill in SKILLS:
+    paths = {}
+    for split in ("train", "validation", "test"):
+      rows = list(skills.examples(skill, split))
+      if split == "train":
+        answers = [example["targets"] for example in rows]
+        random.Random(skill).shuffle(answers)
+        rows = [
+          {**example, "targets": answer}
+          for example, answer in zip(rows, answers, strict=True)
+        ]
+      path = folder / f"{skill}_{split}.jsonl"
+      lines = [json.dumps(example) for example in rows]
+      path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+      paths[split] = str(path)
+    names.append(
+      custom.declare(
+        f"permuted_{skill}",
+        paths,
+        "{inputs}",
+        "targets",
+        metrics=["exact_match"],
+      ).name
+    )
+  return tuple(names)
+
+
+def run(
+  given: argparse.Namespace, name: str, kind: str, bindings: Sequence[str]
+) -> Comparison | None:
+  """Train and score one method, unless that is done."""
+  folder = pathlib.Path(given.work_dir, name, kind)
+  if (folder / comparison.FILE).is_file():
+    return comparison.read(folder)
+  print(f"== {name}, {kind}", flush=True)
+  files, settings = METHODS[name]
+  argv = [
+    "--gin_file=models/embedded.gin",
+    *(f"--gin_file={file}.gin" for file in files),
+    f"--gin_file={HERE / 'gate.gin'}",
+    f"--gin.MODEL_DIR={str(folder)!r}",
+    *(f"--gin.{binding}" for binding in (*settings, *bindings, *given.gin)),
+  ]
+  job = command.configure("compare", flags.parse("compare", argv, ""))
+  found = compare.compare(
+    job, None, configuration=gin_config.texts(), say=lambda text: None
+  )
+  if found is not None:
+    print(comparison.table(found), flush=True)
+  return found
+
+
+def row(right: Comparison, wrong: Comparison) -> dict[str, object]:
+  """Condense what a method reached: the worst of its seeds on every skill."""
+  (title,) = right.trained
+  worst = {task: min(right.of(title, task)) for task in right.tasks}
+  plain = {task: right.of(comparison.PLAIN, task)[0] for task in right.tasks}
+  misled = {task: max(wrong.of(title, task)) for task in wrong.tasks}
+  steered = all(
+    score >= ENOUGH and score - plain[task] >= LEAST_GAIN
+    for task, score in worst.items()
+  )
+  return {
+    "method": title,
+    "trained": right.trained[title],
+    "steps": right.steps[title],
+    "worst": worst,
+    "mean": right.mean(title),
+    "frozen_model": plain,
+    "permuted": misled,
+    "recovers_all": steered,
+    "learns_from_permuted": max(misled.values()) >= ENOUGH,
+    "frozen_unchanged": right.frozen and wrong.frozen,
+    "seconds": right.seconds[title],
+  }
+
+
+def write(results: Mapping[str, dict], folder: pathlib.Path) -> None:
+  """Write the numbers and the table."""
+  text = json.dumps(results, indent=1) + "\n"
+  (folder / "results.json").write_text(text, encoding="utf-8")
+  (folder / "table.md").write_text(table(results), encoding="utf-8")
+
+
+def table(results: Mapping[str, dict]) -> str:
+  """Write a line per method."""
+  heads = ["", "numbers of a run", *SKILLS, "mean", "permuted, at most"]
+  lines = [
+    f"| {' | '.join(heads)} |",
+    "|---" + "|---:" * (len(heads) - 1) + "|",
+  ]
+  for name, found in results.items():
+    cells = [
+      name,
+      f"{found['trained']:,}",
+      *(f"{score:.1f}" for score in found["worst"].values()),
+      f"{found['mean']:.1f}",
+      f"{max(found['permuted'].values()):.1f}",
+    ]
+    lines.append(f"| {' | '.join(cells)} |")
+  return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

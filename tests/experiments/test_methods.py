@@ -1,0 +1,107 @@
+"""The gate of all methods: every one is in it, and what it makes of scores."""
+
+import json
+
+import pytest
+
+from experiments.methods import run as gate
+from prompt_tuning.jobs.comparison import Comparison, Score
+from prompt_tuning.launch import command, flags
+from prompt_tuning.tuners import discovery
+
+TASKS = tuple(f"skill_{name}" for name in gate.SKILLS)
+
+
+def configured(name):
+  files, settings = gate.METHODS[name]
+  argv = [
+    "--gin_file=models/embedded.gin",
+    *(f"--gin_file={file}.gin" for file in files),
+    f"--gin_file={gate.HERE / 'gate.gin'}",
+    "--gin.MODEL_DIR='runs/never'",
+    *(f"--gin.{setting}" for setting in settings),
+  ]
+  return command.configure("compare", flags.parse("compare", argv, ""))
+
+
+@pytest.mark.parametrize("name", gate.METHODS)
+def test_every_method_is_configured_for_four_skills_and_five_seeds(name):
+  (training,) = configured(name).trainings
+  assert len(training.experiment.runs) == len(TASKS) * 5
+  assert training.experiment.dataset.names == TASKS
+  assert training.duration.relative_steps == 300
+
+
+def test_no_method_is_left_out():
+  tested = {
+    type(configured(name).trainings[0].experiment.tuners[0])
+    for name in gate.METHODS
+  }
+  ours = {
+    kind
+    for kind in discovery.methods().values()
+    if kind.__module__.startswith("prompt_tuning.")
+  }
+  # Combinations of MPT's kind, and a hypernetwork per layer, are settings.
+  left = {kind.__name__ for kind in ours - tested}
+  assert left == {
+    *("MultitaskSum", "MultitaskConcat", "MultitaskFeatures"),
+    *("MultitaskProject", "HyperFormer"),
+  }
+
+
+def test_permuted_answers_are_the_same_ones_of_other_texts(tmp_path):
+  names = gate.declare_permuted(tmp_path)
+  assert names == tuple(f"permuted_{skill}" for skill in gate.SKILLS)
+  for skill in gate.SKILLS:
+    rows = {
+      split: [
+        json.loads(line)
+        for line in (tmp_path / f"{skill}_{split}.jsonl")
+        .read_text()
+        .splitlines()
+      ]
+      for split in ("train", "test")
+    }
+    right = list(gate.skills.examples(skill, "train"))
+    assert [r["inputs"] for r in rows["train"]] == [r["inputs"] for r in right]
+    answers = [r["targets"] for r in rows["train"]]
+    true = [r["targets"] for r in right]
+    assert sorted(answers) == sorted(true)
+    assert sum(a == b for a, b in zip(answers, true, strict=True)) < 0.5 * len(
+      true
+    )
+    assert rows["test"] == list(gate.skills.examples(skill, "test"))
+
+
+def compared(scores, frozen=True):
+  rows = [
+    Score("a method", task, seed, score)
+    for task, of_seeds in scores.items()
+    for seed, score in enumerate(of_seeds)
+  ]
+  rows += [Score("frozen model", task, None, 10.0) for task in scores]
+  return Comparison(
+    tuple(rows),
+    {"a method": 1.0},
+    {"a method": 300},
+    99,
+    {"a method": 7},
+    frozen,
+  )
+
+
+def test_the_worst_seed_decides():
+  wrong = compared({f"permuted_{s}": [5.0] for s in gate.SKILLS})
+  good = {task: [96.0, 100.0] for task in TASKS}
+  found = gate.row(compared(good), wrong)
+  assert found["recovers_all"]
+  assert not found["learns_from_permuted"]
+  assert found["frozen_unchanged"]
+  bad = good | {"skill_last": [100.0, 94.0]}
+  assert not gate.row(compared(bad), wrong)["recovers_all"]
+  misled = compared({f"permuted_{s}": [97.0] for s in gate.SKILLS})
+  assert gate.row(compared(good), misled)["learns_from_permuted"]
+  assert not gate.row(compared(good, False), wrong)["frozen_unchanged"]
+  line = gate.table({"mine": found}).splitlines()[-1]
+  assert line == "| mine | 7 | 96.0 | 96.0 | 96.0 | 96.0 | 98.0 | 5.0 |"
