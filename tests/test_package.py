@@ -27,7 +27,7 @@ def run(program):
 
 
 def test_importing_costs_nothing_until_a_name_is_used():
-  before, after, again = run("""
+  before, after, again, slow = run("""
     import sys
     import prompt_tuning as pt
     assert {"Model", "load_model", "custom"} <= set(dir(pt))
@@ -35,8 +35,11 @@ def test_importing_costs_nothing_until_a_name_is_used():
     print([name for name in heavy if name in sys.modules] or "nothing")
     pt.load_model
     print("jax" in sys.modules, "gin" in sys.modules)
+    slow = ("grain", "orbax", "torch", "matplotlib", "tensorboardX")
+    print([name for name in slow if name in sys.modules] or "nothing")
   """)
   assert (before, after, again) == ("nothing", "True", "False")
+  assert slow == "nothing", "what only training needs"
 
 
 def test_every_name_is_what_it_says():

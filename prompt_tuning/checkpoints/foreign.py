@@ -30,6 +30,7 @@ _TO_NUMPY = (
   "'prompt.npy', d.float().numpy())\", with d['NAME'] where it holds several "
   "arrays."
 )
+_MESH_TENSORFLOW = b"model_checkpoint_path"  # of which T5X's reader says more
 _ADAPTER = "adapter_config.json"
 
 
@@ -78,7 +79,15 @@ def of_file(path: str) -> Kind | None:
   if text[:1] == b"<":
     advice = "A download gave a page instead of the file: fetch it again."
     return Kind("a web page", advice)
+  if not _is_map(start[0]) and not start.startswith(_MESH_TENSORFLOW):
+    found = f"a file that begins with {start[:24]!r}"
+    return Kind(found, "It is of no format that is read here.")
   return None
+
+
+def _is_map(byte: int) -> bool:
+  """Say whether msgpack begins a map so, as T5X's and Flax's files do."""
+  return 0x80 <= byte <= 0x8F or byte in (0xDE, 0xDF)
 
 
 _MAGIC = {

@@ -176,8 +176,12 @@ def from_checkpoint(checkpoint: Checkpoint) -> Prompt:
   """
   leaf = checkpoint.params.get(PARAMETER)
   if leaf is None:
+    hint = (
+      "It is a model without a prompt: name a prompt, an adapter, an export or "
+      "a run."
+    )
     raise CheckpointError(
-      checkpoint.path, [missing(PARAMETER, "a prompt [P, H]")]
+      checkpoint.path, [missing(PARAMETER, "a prompt [P, H]", hint)]
     )
   return as_prompt(leaf.read(), checkpoint.format, checkpoint.path)
 

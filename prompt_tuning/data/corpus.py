@@ -268,7 +268,7 @@ def read(path: str) -> Iterator[Document]:
     ValueError: another format, not text, or no documents.
   """
   count = 0
-  suffixes = pathlib.Path(path).suffixes
+  suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
   if suffixes and suffixes[-1] in _OPENERS:
     suffixes.pop()
   ending = suffixes[-1] if suffixes else ""
@@ -292,7 +292,7 @@ def read(path: str) -> Iterator[Document]:
 def _lines(path: str) -> Iterator[str]:
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(f"No corpus file {path}.")
-  opener = _OPENERS.get(pathlib.Path(path).suffix, open)
+  opener = _OPENERS.get(pathlib.Path(path).suffix.lower(), open)
   number = 0
   try:
     with opener(path, "rb") as file:

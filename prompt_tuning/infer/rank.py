@@ -4,16 +4,20 @@ A target is always scored as a whole, EOS included: the first piece tells
 little (`choice1` and `choice2` share it, `entailment` starts with a blank).
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from prompt_tuning.core.types import UNK_ID
 from prompt_tuning.data.vocabulary import insist_distinct
 from prompt_tuning.infer import batching, programs
 from prompt_tuning.infer.batching import BatchPlan
 from prompt_tuning.infer.inputs import Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
+
+logger = logging.getLogger(__name__)
 
 Normalise = Literal["sum", "mean"]
 
@@ -53,6 +57,13 @@ def score(
       f"{len(targets)} targets for {len(asked)} inputs; expected one each."
     )
   rows = encode_targets(predictor.vocabulary, targets)
+  unknown = sum(bool(np.any(row == UNK_ID)) for row in rows)
+  if unknown:
+    logger.warning(
+      "%d of %d targets have characters that the vocabulary lacks; what is "
+      "scored in their place is the unknown piece.",
+      *(unknown, len(rows)),
+    )
   scores = log_likelihoods(predictor, asked, [[row] for row in rows])
   return [float(values[0]) for values in scores]
 

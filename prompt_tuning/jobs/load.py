@@ -220,7 +220,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
       for slot, run in zip(slots_of_runs, settings, strict=True)
     ),
     described["backbone"]["fingerprint"],
-    (saved.manifest["step"] + described["start_step"],) * len(own),
+    (saved.manifest["step"] + described["start_step"],) * len(slots_of_runs),
     {path: array[0] for path, array in weights.items()},
     tuple(methods[slot.run] if methods else None for slot in slots_of_runs),
     tuple(

@@ -60,6 +60,10 @@ FILES = {  # name -> (how to write it, what the error says)
     "git lfs pull",
   ),
   "empty": (lambda p: p.touch(), "an empty file"),
+  "notes.txt": (
+    lambda p: p.write_text("Dear diary"),
+    "a file that begins with b'Dear diary'. It is of no format",
+  ),
 }
 
 
@@ -146,6 +150,10 @@ def test_a_folder_of_runs_is_listed(tmp_path):
 def test_long_lists_are_cut(tmp_path):
   names = [f"checkpoint_{step} (x)" for step in range(40)]
   assert foreign.spelled(names).startswith("28 more, checkpoint_28 (x), ")
+
+
+def test_a_model_is_no_prompt(checkpoint):
+  assert "a model without a prompt: name a prompt" in message_of(checkpoint)
 
 
 def test_a_folder_of_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import pathlib
 import re
 
 import pytest
@@ -42,6 +43,9 @@ def test_the_same_documents_from_every_format(write, packing):
   plain = write(f"a.txt{packing}", "\n\n".join(TEXTS))
   rows = write(f"a.jsonl{packing}", jsonl(*({"text": t} for t in TEXTS)))
   assert [d.text for d in corpus.read(rows)] == TEXTS
+  shouted = write(f"A.JSONL{packing}".upper(), "")
+  pathlib.Path(shouted).write_bytes(pathlib.Path(rows).read_bytes())
+  assert [d.text for d in corpus.read(shouted)] == TEXTS
   assert [d.text.rstrip("\n") for d in corpus.read(plain)] == TEXTS
   assert not any(d.answer for d in corpus.read(plain))
 

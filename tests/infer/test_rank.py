@@ -96,6 +96,16 @@ def test_targets_of_any_length(predictor, brute_score, tolerance):
   )
 
 
+def test_what_the_vocabulary_lacks_is_said(predictor, asked, caplog):
+  """`ocelot` and `otter` are both the unknown word."""
+  rank.score(predictor, asked, ["cat"] * len(asked))
+  assert not caplog.text
+  rank.score(predictor, asked, ["otter", *["cat"] * (len(asked) - 1)])
+  assert f"1 of {len(asked)} targets have characters" in caplog.text
+  with pytest.raises(ValueError, match="'otter' and 'ocelot' are the same ids"):
+    rank.rank(predictor, asked, ["cat", "otter", "ocelot"])
+
+
 def test_equal_candidates_tie_and_the_first_wins(predictor, asked):
   for ranking in rank.rank(predictor, asked, ["cat", "cat"]):
     assert ranking.scores[0] == ranking.scores[1]
