@@ -25,6 +25,13 @@ _INDEX = "Unnamed: 0"
 
 _END_OF_LINE = re.compile("(?<=\r)(?!\n)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# How files begin that are no text.
+_PACKED = {
+  b"\x1f\x8b": "gzip",
+  b"PK\x03\x04": "zip or spreadsheet",
+  b"\xfd7zXZ": "xz",
+  b"PAR1": "Parquet",
+}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _T = TypeVar("_T")
 _KINDS = {list: "a list", dict: "an object"}
@@ -209,11 +216,8 @@ def decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
     ValueError: a line that is not UTF-8, or holds a zero byte, with its number.
   """
   for number, line in enumerate(content, 1):
-    if number == 1 and line.startswith(_UTF16):
-      raise ValueError(
-        f"{path}:1: UTF-16; expected UTF-8 text. Convert the file, for "
-        "instance with `iconv -f utf-16 -t utf-8`."
-      )
+    if number == 1:
+      _insist_on_text(path, line)
     if b"\0" in line:
       raise ValueError(
         f"{path}:{number}: a zero byte: the file is binary; expected UTF-8 "
@@ -227,6 +231,21 @@ def decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
         f"position {error.start}. Convert the file, for instance with "
         "`iconv -f latin1 -t utf-8`."
       ) from error
+
+
+def _insist_on_text(path: str, start: bytes) -> None:
+  """Refuse files of other kinds by how they begin."""
+  for signature, kind in _PACKED.items():
+    if start.startswith(signature):
+      raise ValueError(
+        f"{path}:1: a {kind} file; expected UTF-8 text. Unpack it, or save it "
+        "as text."
+      )
+  if start.startswith(_UTF16):
+    raise ValueError(
+      f"{path}:1: UTF-16; expected UTF-8 text. Convert the file, for instance "
+      "with `iconv -f utf-16 -t utf-8`."
+    )
 
 
 def json_value(path: str, text: str, first_line: int = 1) -> Any:

@@ -1,5 +1,6 @@
 """Inputs from files: the lines of a text, or rows with named columns."""
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -48,4 +49,11 @@ def _example(row: tables.Row) -> dict[str, Any]:
       raise ValueError(
         f"{row.place}: `{short}` must be a text, got {value!r:.80}."
       )
+  try:
+    json.dumps(row.values, allow_nan=False)
+  except ValueError as error:  # a column that is only passed on
+    raise ValueError(
+      f"{row.place}: NaN and infinite numbers cannot be written beside the "
+      "answers; write null, or a text."
+    ) from error
   return example

@@ -50,6 +50,7 @@ def test_names_of_tasks_are_understood_too(tmp_path):
       '{"targets": "a"}',
       ":2: no column 'inputs', which inference needs. .* has: targets",
     ),
+    ('{"inputs": "a", "score": NaN}', ":2: NaN and infinite numbers cannot"),
     ('{"inputs": 3}', ":2: `inputs` must be a text, got 3"),
     ('{"inputs": "a", "targets": 1}', ":2: `targets` must be a text"),
   ],
@@ -68,7 +69,9 @@ def test_lines_that_are_no_examples(line, message, tmp_path):
   [
     (b"one\n\xe9t\xe9\n", ":2: not UTF-8: byte 0xe9"),
     ("text".encode("utf-16"), ":1: UTF-16; expected UTF-8"),
-    (b"PK\x03\x04\x00", ":1: a zero byte: the file is binary"),
+    (b"PK\x03\x04\x00", ":1: a zip or spreadsheet file; expected UTF-8 text"),
+    (b"\x1f\x8b\x08", ":1: a gzip file; .* Unpack it"),
+    (b"text\n\0", ":2: a zero byte: the file is binary"),
     (b"", ": the file has no lines"),
   ],
 )
