@@ -5,11 +5,14 @@ So are the modules of commands, which import the work that they do when they do
 it.
 """
 
+import contextlib
 import functools
 import logging
+import pathlib
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +23,10 @@ from prompt_tuning.train.errors import DivergedError, StoppedError
 
 INTERRUPTED = 128 + signal.SIGINT
 logger = logging.getLogger(__name__)
+
+# Beside compiled programs: until when they have been looked at; and how long
+# one may take to be written.
+_CHECKED, _WRITING_S = "checked", 60
 
 _CALL = re.compile(r"\n  In call to configurable '([^']*)' .*")
 _OF_GIN = re.compile(
@@ -113,8 +120,28 @@ def _run(
   if computes:
     from prompt_tuning.machine import compiled_programs
 
-    compiled_programs.keep()
+    folder = compiled_programs.keep()
+    if folder is not None:
+      _collect(folder)
   work(job, arguments)
+
+
+def _collect(folder: str) -> None:
+  """Delete compiled programs that a killed command left half-written."""
+  from prompt_tuning.core import files
+  from prompt_tuning.machine import compiled_programs
+
+  checked = pathlib.Path(folder, _CHECKED)
+  with contextlib.suppress(OSError):  # another user's
+    try:
+      after = float(checked.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+      after = 0.0
+    until = time.time() - _WRITING_S
+    for path in compiled_programs.damaged(folder, after, until):
+      files.remove(path)
+    if pathlib.Path(folder).is_dir():
+      files.write_text(checked, f"{until}\n")
 
 
 def say(text: str) -> None:

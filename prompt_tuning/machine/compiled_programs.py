@@ -1,10 +1,13 @@
 """Compiled programs are kept from one command to the next."""
 
+import contextlib
 import hashlib
+import os
 import pathlib
 import platform
 
 import jax
+from jax._src import compilation_cache
 
 _CPUS = pathlib.Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("flags", "Features")  # where x86 and ARM list theirs
@@ -14,11 +17,14 @@ _SECONDS = "jax_persistent_cache_min_compile_time_secs"
 _LEAST_SECONDS, _JAXS_OWN = 0.1, 1.0
 
 
-def keep() -> None:
+def keep() -> str | None:
   """Keep programs in a folder of this kind of machine, unless JAX has its own.
 
   `JAX_COMPILATION_CACHE_DIR` names another folder and
   `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing, as JAX documents.
+
+  Returns:
+    The folder; None where JAX was given one.
   """
   if jax.config.values[_SECONDS] == _JAXS_OWN:
     jax.config.update(_SECONDS, _LEAST_SECONDS)
@@ -26,6 +32,41 @@ def keep() -> None:
     home = pathlib.Path("~/.cache/prompt_tuning/compiled").expanduser()
     folder = home / f"jax-{jax.__version__}-{_machine()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    return str(folder)
+  return None
+
+
+def damaged(
+  folder: str | os.PathLike[str], after: float, until: float
+) -> list[pathlib.Path]:
+  """Find programs that a process was killed while writing.
+
+  JAX writes them in place, and writes none where there is one: of a part it
+  says in every later process that it cannot be read, and compiles again.
+
+  Args:
+    folder: JAX's.
+    after: when the programs were written, in seconds since 1970: later,
+    until: and no later.
+
+  Returns:
+    The files.
+  """
+  found = []
+  for path in sorted(pathlib.Path(folder).glob("*-cache")):
+    with contextlib.suppress(OSError):  # it went, or is another user's
+      if after < path.stat().st_mtime <= until and not _is_whole(path):
+        found.append(path)
+  return found
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+  data = path.read_bytes()
+  try:
+    compilation_cache.decompress_executable(data)
+  except Exception:  # of whichever library packed it
+    return False
+  return True
 
 
 def _machine() -> str:

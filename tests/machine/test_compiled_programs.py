@@ -1,11 +1,15 @@
 """Commands keep compiled programs, where JAX is not told otherwise."""
 
+import os
 import pathlib
 import platform
+import time
 
 import jax
 import pytest
+from jax._src import compilation_cache
 
+from prompt_tuning.launch import command
 from prompt_tuning.machine import compiled_programs
 
 NAME = "jax_compilation_cache_dir"
@@ -81,3 +85,25 @@ def test_what_jax_was_told_stays(tmp_path):
   jax.config.update(NAME, str(tmp_path))
   compiled_programs.keep()
   assert jax.config.values[NAME] == str(tmp_path)
+
+
+def test_half_a_program_is_deleted_at_the_next_start(tmp_path, monkeypatch):
+  """JAX said for ever that it could not be read, and compiled again."""
+  whole = compilation_cache.compress_executable(1_000 * b"program")
+  contents = {"a-cache": whole, "b-cache": whole[:-9], "c-cache": whole[:-9]}
+  for name, content in contents.items():
+    (tmp_path / name).write_bytes(content)
+    written = 1_000 if name < "c" else time.time()  # c is being written
+    os.utime(tmp_path / name, (written, written))
+  looked_at = []
+  real = compiled_programs._is_whole
+  monkeypatch.setattr(
+    compiled_programs,
+    "_is_whole",
+    lambda p: looked_at.append(p.name) or real(p),
+  )
+  for _ in range(2):
+    command._collect(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["a-cache", "c-cache", "checked"]
+    assert looked_at == ["a-cache", "b-cache"], "each is looked at once"
+  command._collect(str(tmp_path / "nowhere"))
