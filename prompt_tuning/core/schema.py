@@ -135,6 +135,31 @@ def parse(data: bytes) -> Any:
     raise ValueError("JSON that is nested too deeply") from error
 
 
+def read(path: files.Path, schema: Any, limit: int = 16 << 20) -> Any:
+  """Read a JSON file that must be as a schema says.
+
+  Args:
+    path: the file.
+    schema: see above.
+    limit: bytes that it has at most.
+
+  Returns:
+    Its value.
+
+  Raises:
+    ValueError: it is not; names the file, the key, what was expected and what
+      is there.
+    OSError: it cannot be read.
+  """
+  try:
+    value = parse(files.read_bytes(path, limit))
+  except ValueError as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
+  if wrong := faults(value, schema):
+    raise ValueError(f"{path} is damaged: {wrong[0]}")
+  return value
+
+
 def faults(value: Any, schema: Any) -> list[Fault]:
   """List what is wrong with a value, the first few faults.
 

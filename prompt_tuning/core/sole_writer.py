@@ -24,12 +24,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from prompt_tuning.core import files
+from prompt_tuning.core import files, schema
 
 FILE = "writer.json"
 # Seconds between two signs of life, and for which others wait for one.
 SIGN, WATCH = 4.0, 15.0
 
+_BYTES = 1 << 16  # of the file, at most
 # What file systems without locks answer.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
@@ -203,7 +204,7 @@ def _who(there: dict[str, Any]) -> str:
 def _read(path: pathlib.Path) -> dict[str, Any]:
   """Read who the writer is; nothing where the file does not say."""
   try:
-    return dict(json.loads(path.read_bytes()))
+    return dict(schema.parse(files.read_bytes(path, _BYTES)))
   except (OSError, ValueError, TypeError):
     return {}
 

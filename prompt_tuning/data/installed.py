@@ -6,10 +6,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning.core import files
+from prompt_tuning.core import files, schema
+from prompt_tuning.core.schema import ANY, TEXT, Each, Kind
 
 # Beside TFDS's own files: where the rows came from.
 RECORD = "prepared.json"
+_COUNT = Kind(
+  "a number of rows",
+  lambda value: type(value) in (int, str) and str(value).isdecimal(),
+)
+_INFO = {"splits": [{"name": TEXT, "shardLengths": [_COUNT]}]}
 
 
 def directory(data_dir: str | pathlib.Path, source: str) -> pathlib.Path:
@@ -36,7 +42,7 @@ def splits(data_dir: str | pathlib.Path, source: str) -> dict[str, int]:
   info = directory(data_dir, source) / "dataset_info.json"
   if not info.is_file():
     return {}
-  content = json.loads(info.read_text(encoding="utf-8"))
+  content = schema.read(info, _INFO)
   return {
     split["name"]: sum(map(int, split["shardLengths"]))
     for split in content["splits"]
@@ -48,7 +54,8 @@ def record(data_dir: str | pathlib.Path, source: str) -> Mapping[str, Any]:
   path = directory(data_dir, source) / RECORD
   if not path.is_file():
     return {}
-  return dict(json.loads(path.read_text(encoding="utf-8")))
+  noted: Mapping[str, Any] = schema.read(path, Each(ANY))
+  return noted
 
 
 def fingerprint(
@@ -69,7 +76,7 @@ def fingerprint(
   if name not in splits(data_dir, source):
     return None
   root = directory(data_dir, source)
-  info = json.loads((root / "dataset_info.json").read_text(encoding="utf-8"))
+  info = schema.read(root / "dataset_info.json", _INFO)
   sizes = [split for split in info["splits"] if split["name"] == name]
   digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
   digest.update((root / "features.json").read_bytes())

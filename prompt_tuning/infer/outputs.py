@@ -169,7 +169,7 @@ class Output:
       line = file.readline()
       try:
         inputs = json.loads(line)["inputs"]
-      except (ValueError, LookupError, TypeError):
+      except (ValueError, LookupError, TypeError, RecursionError):
         return False
       if not line.endswith(b"\n"):
         return False

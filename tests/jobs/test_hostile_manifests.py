@@ -22,7 +22,7 @@ from prompt_tuning.core import files
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
-from prompt_tuning.data import cache
+from prompt_tuning.data import cache, installed
 from prompt_tuning.data.bank import BankIterator
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import comparison, export, load, pretrain_report
@@ -467,6 +467,7 @@ CACHE = {
     for kind in ("values", "offsets")
   },
 }
+INFO = {"splits": [{"name": "train", "shardLengths": ["3", "4"]}]}
 INDEX = {"weight_map": {"shared.weight": "model-1.safetensors"}}
 METADATA = {
   "tree_metadata": {
@@ -496,8 +497,9 @@ READERS = {
   "stage.json": (STAGE, read_stage),
   "comparison.json": (COMPARISON, comparison.read),
   "manifest.json": (CACHE, cache._read_manifest),
+  "dataset_info.json": (INFO, lambda f: installed.splits(f.parent, f.name)),
 }
-DAMAGE = (CheckpointError, cache.DamagedError)
+DAMAGE = (CheckpointError, cache.DamagedError, ValueError)
 HOSTILE_FILES = [
   ("config.json", ("model_type",), ["t5"]),
   ("config.json", ("feed_forward_proj",), {"relu": 1}),
@@ -540,6 +542,14 @@ HOSTILE_FILES = [
   ("manifest.json", ("truncated",), GONE),
   ("manifest.json", ("files",), {"../elsewhere": "f00d"}),
   ("manifest.json", ("truncated",), "DEEP"),
+  ("dataset_info.json", ("splits",), GONE),
+  ("dataset_info.json", ("splits",), {"name": "train"}),
+  ("dataset_info.json", ("splits", 0), "train"),
+  ("dataset_info.json", ("splits", 0, "name"), ["train"]),
+  ("dataset_info.json", ("splits", 0, "shardLengths"), 7),
+  ("dataset_info.json", ("splits", 0, "shardLengths"), ["-3"]),
+  ("dataset_info.json", ("splits", 0, "shardLengths"), [1.5]),
+  ("dataset_info.json", ("splits",), "DEEP"),
 ]
 
 
@@ -549,6 +559,7 @@ def test_other_files(tmp_path, name, path, new):
   (tmp_path / name).write_text(written(changed(content, path, new)))
   with pytest.raises(DAMAGE, match=re.escape(name)) as raised:
     read(tmp_path)
+  assert type(raised.value) in DAMAGE
   text = str(raised.value)
   assert len(text) < 1_500
   # What is no JSON at all has no keys; a file's name is one.
@@ -557,7 +568,9 @@ def test_other_files(tmp_path, name, path, new):
     assert keyed[0] in text or repr(new) in text
 
 
-@pytest.mark.parametrize("name", ["config.json", "stage.json", "manifest.json"])
+@pytest.mark.parametrize(
+  "name", ["config.json", "stage.json", "manifest.json", "dataset_info.json"]
+)
 def test_the_files_that_they_are_made_of_are_read(tmp_path, name):
   content, read = READERS[name]
   (tmp_path / name).write_text(json.dumps(content))
@@ -567,6 +580,9 @@ def test_the_files_that_they_are_made_of_are_read(tmp_path, name):
 @pytest.mark.parametrize("name", READERS)
 def test_pipes_do_not_hang(tmp_path, name):
   os.mkfifo(tmp_path / name)
+  if name == "dataset_info.json":  # as if it were not there
+    assert READERS[name][1](tmp_path) == {}
+    return
   if name == "stage.json":  # it is not there yet, for a stage that is not done
     assert (
       pretrain_report.read(
