@@ -52,7 +52,8 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
       step = next(step for step in steps if step is not None)
       target = files.below(folder, name, "PROMPT_FILE")
       reports.write(target, step, result, job.json_write_n_results)
-  return table(results, [label(prompts, k) for k in range(len(prompts.names))])
+  names = [label(prompts, k) for k in range(len(prompts.names))]
+  return table(results, names, prompts.steps)
 
 
 def label(prompts: Tuned, run: int) -> str:
@@ -119,12 +120,17 @@ def _plain(task: str) -> str:
   return task.removesuffix("_examples")
 
 
-def table(results: Sequence[Result], names: Sequence[str]) -> str:
+def table(
+  results: Sequence[Result],
+  names: Sequence[str],
+  steps: Sequence[int | None],
+) -> str:
   """Format scores: of every prompt, of their vote, of the whole benchmark.
 
   Args:
     results: of every task and prompt.
     names: what to call the runs.
+    steps: at which they were saved, where that is known.
 
   Returns:
     A table.
@@ -134,7 +140,11 @@ def table(results: Sequence[Result], names: Sequence[str]) -> str:
     by_task.setdefault(result.job.dataset.task.name, []).append(result)
   lines = []
   for task, of_task in by_task.items():
-    rows = [summary.Row(names[r.job.run], None, r.metrics) for r in of_task]
+    runs = [result.job.run for result in of_task]
+    rows = [
+      summary.Row(names[run], steps[run], result.metrics)
+      for run, result in zip(runs, of_task, strict=True)
+    ]
     if len(of_task) > 1:
       compared = ensemble.compare(of_task)
       rows += [

@@ -78,23 +78,28 @@ def scores(rows: Sequence[Row]) -> str:
   )
   table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
   table.add_column("run")
-  table.add_column("step", justify="right")
+  has_steps = any(row.step is not None for row in rows)
+  if has_steps:
+    table.add_column("step", justify="right")
   for name in names:
     table.add_column(name, justify="right", overflow="fold")
 
-  def add(row: Row) -> None:
-    cells = [_number(row.metrics.get(name)) for name in names]
-    table.add_row(row.what, _count(row.step), *cells)
+  def add(what: str, step: int | None, cells: Sequence[str]) -> None:
+    table.add_row(what, *([_count(step)] if has_steps else []), *cells)
+
+  def add_row(row: Row) -> None:
+    numbers = [_number(row.metrics.get(name)) for name in names]
+    add(row.what, row.step, numbers)
 
   for row in rows:
     if not row.is_control:
-      add(row)
+      add_row(row)
   for group, members in _groups(rows).items():
     cells = [_spread([m.metrics.get(name) for m in members]) for name in names]
-    table.add_row(f"{group} mean ± sd".strip(), "", *cells)
+    add(f"{group} mean ± sd".strip(), None, cells)
   for row in rows:
     if row.is_control:
-      add(row)
+      add_row(row)
   return render(table)
 
 

@@ -184,6 +184,12 @@ def test_every_task_has_a_table():
   assert rte.splitlines()[-1].split() == ["b", "1", "3.00"]
 
 
+def test_steps_that_nobody_knows_take_no_column():
+  lines = scores([Row("a", None, {"f1": 1.0})]).splitlines()
+  assert lines[0].split() == ["run", "f1"]
+  assert lines[2].split() == ["a", "1.00"]
+
+
 def test_a_table_folds_seeds_and_puts_controls_last():
   rows = [
     Row("frozen model", None, {"t/accuracy": 1.0}, is_control=True),
