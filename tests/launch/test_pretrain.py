@@ -18,8 +18,8 @@ import pytest
 from prompt_tuning.checkpoints import backbone, bundle, restore
 from prompt_tuning.core import axes, tree
 from prompt_tuning.data import corpus, spec
-from prompt_tuning.jobs import pretrain_job, pretrain_report
-from prompt_tuning.launch import main, train
+from prompt_tuning.jobs import pretrain_job, pretrain_report, train
+from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import cost, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import logs, loop
