@@ -157,6 +157,12 @@ def data_files(experiment: Experiment) -> dict[str, str]:
   }
 
 
+def data_sources(experiment: Experiment) -> list[str]:
+  """List the TFDS names and versions of what the runs train on."""
+  tasks = _tasks(experiment).values()
+  return sorted({task.source for task in tasks if task.is_from_tfds})
+
+
 def _tasks(experiment: Experiment) -> dict[str, spec.TaskSpec]:
   """List what the runs train on: name -> task."""
   names = {run.task for run in experiment.runs}

@@ -19,6 +19,7 @@ from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.source import Checkpoint
 from prompt_tuning.core import axes, files
 from prompt_tuning.core.partition import Partition
+from prompt_tuning.data import cache
 from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.infer import reports
 from prompt_tuning.infer.evaluate import Result
@@ -116,6 +117,7 @@ def _train(
     mesh,
     tuners,
   )
+  _insist_on_same_rows(job, batches, data_dir)
   sets = feed.sets_by_task(job.evaluations.evaluation, runs, data_dir)
 
   compiling = None
@@ -229,6 +231,37 @@ def _insist_on_same_run(
   theirs = {key: saved["run"][key] for key in ours if key in saved["run"]}
   files = identity.data_files(job.experiment)
   bundle.Bundle({"run": theirs}, {}).insist_run(ours, folder, files)
+
+
+def _insist_on_same_rows(
+  job: TrainJob,
+  batches: "grain.DatasetIterator[NumpyBatch]",
+  data_dir: str | None,
+) -> None:
+  """Refuse to go on with other data under the same settings."""
+  folder = job.output.model_dir
+  saved = bundle.latest_manifest(pathlib.Path(folder) / loop.BUNDLES)
+  if saved is None:
+    return
+  try:
+    batches.set_state(saved["data"])
+  except (KeyError, TypeError):  # a damaged one, of which the loop says more
+    return
+  except ValueError as error:
+    sources = ", ".join(identity.data_sources(job.experiment))
+    place = data_dir or cache.default_data_dir()
+    raise ValueError(
+      f"{folder} holds a run on other rows of "
+      f"{', '.join(job.experiment.dataset.names)}: "
+      + (
+        f"{sources} in {place} was made anew (prepared.json there names the "
+        "files), or "
+        if sources
+        else ""
+      )
+      + "PACKED_LENGTHS or the project's version changed. Restore them, or "
+      "choose another MODEL_DIR."
+    ) from error
 
 
 def _open(path: str | None) -> Checkpoint:

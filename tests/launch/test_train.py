@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import bundle, restore
-from prompt_tuning.data import spec
+from prompt_tuning.checkpoints import backbone, bundle, restore
+from prompt_tuning.data import cache, spec
 from prompt_tuning.launch import main
 from prompt_tuning.train import logs
 
@@ -176,6 +176,17 @@ def test_more_runs_than_there_were(finished, train_flags, capsys):
       for k in (0, 1)
     ),
   ]
+
+
+def test_rows_that_changed_are_found_before_the_model_is_read(
+  finished, train_flags, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setattr(cache, "_fingerprint", lambda *_: "made anew")
+  monkeypatch.setattr(backbone, "load", None)
+  more = ("--gin.SEEDS=(0, 1)", f"--gin.TOKEN_CACHE_DIR='{tmp_path}'")
+  assert run(train_flags(finished, *more)) == 2
+  message = capsys.readouterr().err
+  assert "holds a run on other rows of speaks_of_a_cat: " in message
 
 
 def test_a_file_that_changed_is_named(
