@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints import bundle, peft
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import algebra, axes, tree
 from prompt_tuning.core.delta import Delta, LowRank, Prefix
@@ -56,6 +56,7 @@ from prompt_tuning.tuners.norms import NormTuning
 from prompt_tuning.tuners.p_tuning import PTuning
 from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
 from prompt_tuning.tuners.prompt import Prompt
+from tests import old_peft
 
 # All sizes differ, so that none can stand for another.
 MODEL = t5_config.get(
@@ -713,3 +714,7 @@ def test_an_export_has_its_delta_without_it(case, tmp_path):
   assert settings_of(loaded.methods[0]) == settings_of(case.method)
   about = json.loads((tmp_path / "delta" / "delta.json").read_text())["about"]
   assert about["method"] == identity.describe_method(case.method)
+  file = tmp_path / "peft" / peft.CONFIG
+  if file in [path / peft.CONFIG for path in done.paths]:
+    config = json.loads(file.read_text())
+    assert config.keys() <= old_peft.KNOWN[config["peft_type"]]
