@@ -11,7 +11,6 @@ from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.checkpoints.bundle import Bundle
 from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
 from prompt_tuning.core.schema import Fault
-from prompt_tuning.jobs import identity
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +119,8 @@ def _without_record(folder: pathlib.Path) -> list[Saved]:
 
 def _checked(path: pathlib.Path, saved: Bundle) -> Mapping[str, Any]:
   """Return what a manifest says of its training, if it says what it should."""
+  from prompt_tuning.jobs import identity  # where somebody only looks, it waits
+
   faults = identity.faults(saved.manifest)
   records = saved.manifest.get("progress", {}).get("best", [])
   if not faults:

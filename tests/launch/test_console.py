@@ -56,7 +56,8 @@ def test_a_traceback_stays_with_its_message(capsys):
 # Those that are configured by gin, or only parse.
 LIGHT = (
   *("train", "compare", "pretrain", "eval", "infer", "score", "plan"),
-  "launch",
+  *("launch", "inspect", "diff", "convert", "export", "submit", "vocabulary"),
+  "data",
 )
 
 
@@ -71,6 +72,9 @@ def test_help_imports_nothing_that_is_slow():
     "    pass\n"
     "slow = {'jax', 'numpy', 'gin', 'flax', 'rich', 'tqdm'}\n"
     "print('imported:', sorted(slow & sys.modules.keys()))\n"
+    "main.main(['inspect', 'embedded:ladder_1'])\n"
+    "slow = {'gin', 'flax', 'optax', 'tqdm', 'tensorflow', 'seqio'}\n"
+    "print('to look:', sorted(slow & sys.modules.keys()))\n"
   )
   done = subprocess.run(
     [sys.executable, "-c", program, *LIGHT],
@@ -79,7 +83,8 @@ def test_help_imports_nothing_that_is_slow():
     check=True,
   )
   assert done.stdout.count("usage: ") == len(LIGHT)
-  assert done.stdout.endswith("imported: []\n")
+  assert "\nimported: []\n" in done.stdout
+  assert done.stdout.endswith("to look: []\n")
 
 
 @pytest.mark.parametrize("command", LIGHT)
