@@ -108,6 +108,15 @@ def test_launch_holds_commands_flags_and_gin():
   assert found == commands | set(SHARED)
 
 
+def test_commands_hand_their_work_over():
+  """To `jobs`, `plans` and `cluster`, in plain values."""
+  allowed = {"launch", "jobs", "plans", "cluster", "core"}
+  for module, _ in main.COMMANDS.values():
+    names = imports((PACKAGE / "launch" / f"{module}.py").read_text())
+    ours = {n.split(".")[1] for n in names if n.startswith("prompt_tuning.")}
+    assert ours <= allowed, module
+
+
 def test_launch_does_no_work_itself():
   for path in modules("launch"):
     tops = {name.partition(".")[0] for name in imports(path.read_text())}

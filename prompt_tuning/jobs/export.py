@@ -20,6 +20,7 @@ from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import identity, load
 from prompt_tuning.jobs.load import Tuned, vectors
+from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.tuners.method import Method, name_of, noun_of
 
@@ -181,7 +182,7 @@ def export_all(
   src: str,
   dst: str,
   views: Sequence[str] = VIEWS,
-  model: T5Config | None = None,
+  size: str | None = None,
 ) -> list[str]:
   """Export every run of a folder or bundle.
 
@@ -189,7 +190,7 @@ def export_all(
     src: see `load.load`.
     dst: where to; runs that have names get a folder each.
     views: see `export`.
-    model: the backbone.
+    size: name of the backbone's, where adapters shall say it.
 
   Returns:
     Lines that say what was written.
@@ -199,6 +200,7 @@ def export_all(
     ValueError: a tuned model, or names that cannot be those of folders; then
       nothing has been written.
   """
+  model = t5_config.get(size) if size else None
   tuned = load.load(src, model.shape if model else None)
   if tuned.weights:
     raise ValueError(

@@ -22,14 +22,14 @@ PROMPT_FIELD = "prompt"
 def infer(
   job: InferJob,
   data_dir: str | None = None,
-  shard: outputs.Shard | None = None,
+  shard_id: int = 0,
 ) -> list[str]:
   """Answer every example; what was answered before is kept.
 
   Args:
     job: what to do.
     data_dir: TFDS's data directory.
-    shard: which part of the work; None for all of it.
+    shard_id: which of the job's shards to answer.
 
   Returns:
     The files, one per task.
@@ -43,6 +43,7 @@ def infer(
       "Several processes cannot write one file: divide the work by NUM_SHARDS "
       "and --shard_id instead, one process each."
     )
+  shard = outputs.Shard(shard_id, job.num_shards)
   files.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
   ready = inference.prepare(job, job.dataset)
   decoding: dict[str, Any] = {
@@ -64,7 +65,7 @@ def infer(
       name,
       job.mode,
       settings,
-      shard or outputs.Shard(),
+      shard,
       chunk_size=job.checkpoint_period * job.dataset.batch_size,
     )
     written.append(str(output.write(examples, compute)))

@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from prompt_tuning.data import cache, installed, spec, summary, vocabulary
-from prompt_tuning.data.prepare import DatasetVersion, sources
+from prompt_tuning.data import prepare as official_files
+from prompt_tuning.data.prepare import sources
 from prompt_tuning.data.token_rows import FEATURES
 
 _COLUMNS = 80  # of a screen
@@ -96,12 +97,31 @@ def _described(
   return f"{entry.source}: {_counts(rows, complete, splits)}"
 
 
-def prepared(version: DatasetVersion) -> str:
-  """Say what `data prepare` made of a dataset, in one line."""
-  counts = _counts(version.rows, version.official, sorted(version.rows))
-  return (
-    f"{version.source}  {counts}{'' if version.is_new else '  (was there)'}"
-  )
+def prepare(
+  directories: Sequence[str],
+  data_dir: str,
+  only: Sequence[str] = (),
+  overwrite: bool = False,
+) -> Iterator[str]:
+  """Turn official files into TFDS directories, see `data.prepare`.
+
+  Args:
+    directories: searched for official files.
+    data_dir: TFDS's data directory.
+    only: names of data sets; none for whatever is there.
+    overwrite: whether to replace what was made from other files.
+
+  Yields:
+    A line for every data set, once it is there.
+
+  Raises:
+    OSError: a folder is missing, or cannot be written to.
+    ValueError: a bad file, with its line; or an unknown name.
+  """
+  versions = official_files.prepare_each(directories, data_dir, only, overwrite)
+  for version in versions:
+    counts = _counts(version.rows, version.official, sorted(version.rows))
+    yield f"{version.source}  {counts}" + "  (was there)" * (not version.is_new)
 
 
 def _counts(

@@ -84,16 +84,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(arguments: argparse.Namespace) -> Iterator[str]:
-  from prompt_tuning.data import prepare
   from prompt_tuning.jobs import tasks
 
-  versions = prepare.prepare_each(
+  return tasks.prepare(
     arguments.source,
     arguments.tfds_data_dir,
     arguments.only,
     arguments.overwrite,
   )
-  return map(tasks.prepared, versions)
 
 
 def _list(arguments: argparse.Namespace) -> Iterable[str]:

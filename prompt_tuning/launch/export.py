@@ -18,11 +18,9 @@ def main(argv: Sequence[str]) -> int:
   """
   args = _parser().parse_args(argv)
   from prompt_tuning.jobs import export
-  from prompt_tuning.models.t5 import config
 
   try:
-    model = config.get(args.config) if args.config else None
-    lines = export.export_all(args.src, args.dst, tuple(args.to), model)
+    lines = export.export_all(args.src, args.dst, args.to, args.config)
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -30,11 +30,10 @@ def main(argv: Sequence[str]) -> int:
 
 def work(job: "InferJob", arguments: Flags) -> None:
   """Do a job's share of the work, and print where the answers are."""
-  from prompt_tuning.infer import outputs
   from prompt_tuning.jobs import infer
 
-  shard = outputs.Shard(arguments.shard_id or 0, job.num_shards)
-  for path in infer.infer(job, arguments.tfds_data_dir, shard):
+  shard_id = arguments.shard_id or 0
+  for path in infer.infer(job, arguments.tfds_data_dir, shard_id):
     print(path)
 
 
