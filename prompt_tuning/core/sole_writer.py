@@ -40,9 +40,9 @@ logger = logging.getLogger(__name__)
 class _Place:
   """The place of the writer of one folder, which this process holds."""
 
-  def __init__(self, folder: pathlib.Path, descriptor: int):
+  def __init__(self, path: pathlib.Path, descriptor: int):
     self.thread = threading.get_ident()
-    self._path, self._descriptor = folder / FILE, descriptor
+    self._path, self._descriptor = path, descriptor
     self._about: dict[str, Any] = {
       "host": socket.gethostname(),
       "pid": os.getpid(),
@@ -90,7 +90,7 @@ _places: dict[str, _Place] = {}
 
 
 @contextlib.contextmanager
-def hold(folder: files.Path, setting: str) -> Iterator[None]:
+def hold(folder: files.Path, setting: str, name: str = FILE) -> Iterator[None]:
   """Be the one writer of a folder, and clear what dead ones left half-written.
 
   Within one thread it may be nested.
@@ -98,21 +98,24 @@ def hold(folder: files.Path, setting: str) -> Iterator[None]:
   Args:
     folder: that exists.
     setting: what names it, for the message.
+    name: another name than `FILE` for a writer of a part of a folder, which
+      clears nothing.
 
   Raises:
     ValueError: another process, or thread, is its writer.
     OSError: the folder cannot be written to.
   """
   folder = pathlib.Path(folder)
-  key = os.path.realpath(folder)
+  key = os.path.join(os.path.realpath(folder), name)
   held = _places.get(key)
   if held is not None and held.thread == threading.get_ident():
     yield
     return
-  place = _Place(folder, _take(folder, setting))
+  place = _Place(folder / name, _take(folder / name, setting))
   _places[key] = place
   try:
-    files.remove_leftovers(folder)
+    if name == FILE:
+      files.remove_leftovers(folder)
     yield
   finally:
     del _places[key]
@@ -128,14 +131,14 @@ def insist(folder: files.Path) -> None:
   Raises:
     ValueError: another process took it.
   """
-  place = _places.get(os.path.realpath(folder))
+  place = _places.get(os.path.join(os.path.realpath(folder), FILE))
   if place is not None:
     place.insist()
 
 
-def _take(folder: pathlib.Path, setting: str) -> int:
-  """Open and lock the file of a folder's writer."""
-  path = folder / FILE
+def _take(path: pathlib.Path, setting: str) -> int:
+  """Open and lock the file of a writer."""
+  folder = path.parent
   while True:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -145,7 +148,7 @@ def _take(folder: pathlib.Path, setting: str) -> int:
         raise _refusal(folder, setting, there)
       is_here = there.get("host") == socket.gethostname()
       if there and not (is_here and is_locked):
-        _watch(folder, setting, there)
+        _watch(path, setting, there)
       if _is_at(path, descriptor):  # else its writer just left
         if there:
           logger.info("%s: %s is gone without a word.", folder, _who(there))
@@ -169,20 +172,20 @@ def _lock(descriptor: int) -> bool | None:
   return True
 
 
-def _watch(folder: pathlib.Path, setting: str, there: dict[str, Any]) -> None:
+def _watch(path: pathlib.Path, setting: str, there: dict[str, Any]) -> None:
   """Refuse where a writer that cannot be asked gives a sign of life."""
   logger.warning(
     "%s: %s did not leave in order. Watching for %d seconds whether it lives.",
-    folder,
+    path.parent,
     _who(there),
     WATCH,
   )
   end = time.monotonic() + WATCH
   while time.monotonic() < end:
     time.sleep(SIGN / 4)
-    now = _read(folder / FILE)
+    now = _read(path)
     if now and now != there:
-      raise _refusal(folder, setting, now)
+      raise _refusal(path.parent, setting, now)
 
 
 def _refusal(

@@ -1,15 +1,17 @@
 """JSONL outputs that a killed job continues, byte for byte.
 
   <task>-<mode>.jsonl-00000-of-00001            the lines, complete or absent
-  <task>-<mode>.jsonl-00000-of-00001.COMPLETED  how they were made
+  <task>-<mode>.jsonl-00000-of-00001.COMPLETED  how they were made, of what
 
-Until then they are called `.partial` and `.settings`. Lines are computed and
-written in chunks; what a kill left of a chunk is cut off and computed again,
-since a batch of fewer rows may round otherwise.
+A file is held against its input, also a complete one: it is never the answer to
+another. Until it is complete, the two are called `.partial` and `.settings`.
+Lines are computed and written in chunks; what a kill left of a chunk is cut off
+and computed again, since a batch of fewer rows may round otherwise.
 Source: names and lines are those of T5X's infer.py (whose marker is empty).
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import logging
@@ -18,7 +20,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from prompt_tuning.core import files, schema
+from prompt_tuning.core import files, schema, sole_writer
 
 Example = Mapping[str, Any]
 # Examples with their numbers in the whole input.
@@ -29,7 +31,29 @@ Compute = Callable[[Sequence[int], Sequence[Example]], Sequence[Example]]
 
 _SETTINGS_BYTES = 16 << 20
 
+_INPUTS = "inputs"  # key of a marker: the digest of what the file answers
+
 logger = logging.getLogger(__name__)
+
+
+class InputsDigest:
+  """Tells some inputs from others, in their order."""
+
+  def __init__(self, examples: Iterable[Example] = ()):
+    """Begin with some examples; they are JSON values."""
+    self._count, self._hash = 0, hashlib.sha256()
+    for example in examples:
+      self.add(example)
+
+  def add(self, example: Example) -> None:
+    """Add an example."""
+    self._count += 1
+    self._hash.update(json.dumps(dict(example)).encode() + b"\n")
+
+  @property
+  def value(self) -> dict[str, Any]:
+    """How many there are, and the hash of their lines."""
+    return {"count": self._count, "sha256": self._hash.hexdigest()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,32 +133,56 @@ class Output:
       OSError: it cannot be written; what was written stays.
     """
     files.make_folder(self.path.parent)
-    files.remove_abandoned(self.path.parent)
+    writer = self._beside("writer.json").name
+    with sole_writer.hold(self.path.parent, "INFER_OUTPUT_DIR", writer):
+      files.remove_abandoned(self.path.parent)
+      self._write(examples, compute)
+    return self.path
+
+  def _write(self, examples: Iterable[Example], compute: Compute) -> None:
     settings, partial = self._beside("settings"), self._beside("partial")
+    counted = _Counted(
+      itertools.islice(
+        enumerate(examples), self.shard.index, None, self.shard.count
+      )
+    )
     if self.completed.exists():
       self._check_settings(self.completed)
+      self._check_answers(counted)
+      files.remove(settings)  # a kill may have come before that
       logger.info("%s is complete already.", self.path)
-      return self.path
+      return
     if settings.exists():
       self._check_settings(settings)
     else:
       self._check_absent(self.path, partial)
       files.write_text(settings, self._describe())
-    # A kill may have come between the two renames.
-    if not self.path.exists():
-      self._fill(partial, examples, compute)
+    # A kill may have come behind the renaming.
+    if self.path.exists():
+      self._check_answers(counted)
+    else:
+      self._fill(partial, counted, compute)
       files.move(partial, self.path)
-    files.move(settings, self.completed)
-    return self.path
+    files.write_text(self.completed, self._describe(counted.digest))
+    files.remove(settings)
+
+  def _check_answers(self, examples: Iterator[tuple[int, Example]]) -> None:
+    """Insist that the complete file answers this input, and all of it."""
+    one_by_one = ([example] for example in examples)
+    _, missing = self._skip_written(self.path, one_by_one)
+    if missing:
+      raise self._refusal(
+        f"it has no answer, or a damaged one, to input number {missing[0][0]}"
+      )
 
   def _fill(
-    self, partial: pathlib.Path, examples: Iterable[Example], compute: Compute
+    self,
+    partial: pathlib.Path,
+    examples: Iterator[tuple[int, Example]],
+    compute: Compute,
   ) -> None:
     """Skip the chunks that are whole, then compute the others."""
-    of_shard = itertools.islice(
-      enumerate(examples), self.shard.index, None, self.shard.count
-    )
-    chunks = iter(lambda: list(itertools.islice(of_shard, self.chunk_size)), [])
+    chunks = iter(lambda: list(itertools.islice(examples, self.chunk_size)), [])
     size, chunk = self._skip_written(partial, chunks)
     files.truncate(partial, size)
     if chunk:
@@ -183,8 +231,10 @@ class Output:
   def _beside(self, what: str) -> pathlib.Path:
     return self.path.with_name(f"{self.path.name}.{what}")
 
-  def _describe(self) -> str:
+  def _describe(self, inputs: Mapping[str, Any] | None = None) -> str:
     whole = {**self.settings, "chunk_size": self.chunk_size}
+    if inputs is not None:
+      whole[_INPUTS] = inputs
     return json.dumps(whole, indent=2, sort_keys=True) + "\n"
 
   def _check_settings(self, path: pathlib.Path) -> None:
@@ -194,6 +244,7 @@ class Output:
       theirs = dict(schema.parse(files.read_bytes(path, _SETTINGS_BYTES)))
     except (ValueError, TypeError):
       theirs = {}
+    theirs.pop(_INPUTS, None)  # of which the lines say more
     differing = [
       f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here"
       for key in sorted(ours.keys() | theirs.keys())
@@ -214,6 +265,27 @@ class Output:
       f"{self.path} cannot be continued; delete it and the files beside it, "
       f"or choose another INFER_OUTPUT_DIR: {why}"
     )
+
+
+class _Counted:
+  """Iterates over numbered examples, and digests what it has given."""
+
+  def __init__(self, examples: Iterator[tuple[int, Example]]):
+    self._examples = examples
+    self._inputs = InputsDigest()
+
+  def __iter__(self) -> Iterator[tuple[int, Example]]:
+    return self
+
+  def __next__(self) -> tuple[int, Example]:
+    number, example = next(self._examples)
+    self._inputs.add(example)
+    return number, example
+
+  @property
+  def digest(self) -> dict[str, Any]:
+    """See `InputsDigest.value`."""
+    return self._inputs.value
 
 
 def _lines(chunk: Chunk, compute: Compute) -> bytes:

@@ -3,6 +3,8 @@
   <folder>/<task>-metrics.jsonl     per step {"step": ..., metric: value, ...}
   <folder>/<task>-<step:06d>.jsonl  per example {"input": {...}, "target": ...,
                                     "prediction": ..., ...}
+  <folder>/<task>-<step:06d>.COMPLETED  how they were made, and of what, where
+                                    no bundle beside them says it
 
 T5X's folder is `FOLDER`; runs of a bank each need a folder of their own.
 Source: seqio's JSONLogger.
@@ -11,11 +13,13 @@ Source: seqio's JSONLogger.
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning.core import files
 from prompt_tuning.data import spec
 from prompt_tuning.infer.evaluate import Result
+from prompt_tuning.infer.outputs import InputsDigest
 
 FOLDER = "inference_eval"
 
@@ -25,6 +29,7 @@ def write(
   step: int,
   result: Result,
   limit: int | None = None,
+  settings: Mapping[str, Any] | None = None,
 ) -> None:
   """Write the metrics and the predictions of one evaluation.
 
@@ -36,6 +41,8 @@ def write(
     step: of training.
     result: what to write.
     limit: most examples to write; None for all.
+    settings: JSON values that decide the answers; are written with the digest
+      of what was answered. None writes neither.
   """
   folder = pathlib.Path(folder)
   files.make_folder(folder)
@@ -46,6 +53,10 @@ def write(
   lines = _example_lines(result, limit)
   answers = files.below(folder, f"{name}-{step:06d}.jsonl", "A task")
   files.write_text(answers, "".join(lines))
+  if settings is not None:
+    inputs = InputsDigest(result.job.dataset.examples).value
+    text = json.dumps({**settings, "inputs": inputs}, indent=2, sort_keys=True)
+    files.write_text(answers.with_suffix(".COMPLETED"), text + "\n")
 
 
 def _replace_step(path: pathlib.Path, step: int, line: str) -> None:

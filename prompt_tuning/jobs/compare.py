@@ -9,7 +9,7 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,11 +17,13 @@ from prompt_tuning.checkpoints import fingerprint
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.evaluate import EvalSet, Job, Result
+from prompt_tuning.infer.outputs import InputsDigest
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import (
   comparison,
   conclusion,
   feed,
+  identity,
   model_dir,
   run_scores,
   slots,
@@ -120,10 +122,37 @@ def _compare(
     parameters=sum(counts.values()),
     trained={method: _count_trained(done) for method, done in trained.items()},
     frozen=all(_is_frozen(done.outcome) for done in tuned.values()),
+    made_of=_made_of(job, trained, sets),
   )
   if jax.process_index() == 0:
     comparison.write(job.model_dir, compared)
   return compared
+
+
+def _made_of(
+  job: CompareJob,
+  trained: Mapping[str, _Trained],
+  sets: Mapping[str, Sequence[EvalSet]],
+) -> dict[str, Any]:
+  """Describe what decides the scores, of inputs and weights by digests."""
+  first = next(iter(trained.values())).outcome
+  inputs = {
+    one.task.name: InputsDigest(one.examples).value
+    for of_task in sets.values()
+    for one in of_task
+  }
+  described = identity.describe(
+    {
+      "backbone": first.model.fingerprint,
+      "vocabulary": first.vocabulary.sha256,
+      "by": job.test.ways,
+      "decoder": job.test.decoder,
+      "length": job.test.max_decode_length,
+      "inputs": inputs,
+    }
+  )
+  learned = {m: fingerprint.checksum(d.trainable) for m, d in trained.items()}
+  return {**described, "learned": learned}
 
 
 def places(job: CompareJob) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import statistics
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.core import files
 from prompt_tuning.core.schema import (
+  ANY,
   NUMBER,
   TEXT,
   WHOLE,
@@ -39,6 +41,7 @@ _SCHEMA = {
   "parameters": WHOLE,
   "trained": Each(WHOLE),
   "frozen": one_of(True, False),
+  "made_of?": Each(ANY),
 }
 _COLUMNS = 6  # methods that a table has room for
 
@@ -70,6 +73,8 @@ class Comparison(NamedTuple):
     parameters: of the model.
     trained: parameters of one run, by method.
     frozen: whether the frozen weights are what they were, bit for bit.
+    made_of: what decides the scores: digests of the inputs of every task, of
+      the model, of what every method learned; how answers were made.
   """
 
   scores: tuple[Score, ...]
@@ -78,6 +83,7 @@ class Comparison(NamedTuple):
   parameters: int
   trained: Mapping[str, int]
   frozen: bool
+  made_of: Mapping[str, Any] = types.MappingProxyType({})
 
   def of(self, method: str, task: str) -> list[float]:
     """List a method's scores on a task, one per seed."""
@@ -118,6 +124,7 @@ def write(
   path = pathlib.Path(folder) / FILE
   content: dict[str, Any] = comparison._asdict()
   content["scores"] = [score._asdict() for score in comparison.scores]
+  content["made_of"] = dict(comparison.made_of)
   files.write_text(path, json.dumps(content, indent=2) + "\n")
   return path
 
@@ -135,6 +142,7 @@ def read(folder: str | os.PathLike[str]) -> Comparison:
     Score(*(score[field] for field in Score._fields))
     for score in content["scores"]
   )
+  content.setdefault("made_of", {})  # older versions did not write it
   return Comparison(*(content[field] for field in Comparison._fields))
 
 

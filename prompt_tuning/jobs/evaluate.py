@@ -3,15 +3,17 @@
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
 from prompt_tuning.core import algebra, files
 from prompt_tuning.data import score
 from prompt_tuning.infer import ensemble, reports
-from prompt_tuning.infer.evaluate import Evaluator, Job, Result
-from prompt_tuning.jobs import feed, inference, summary
+from prompt_tuning.infer.evaluate import GENERATION, Evaluator, Job, Result
+from prompt_tuning.jobs import feed, identity, inference, summary
 from prompt_tuning.jobs.eval_job import EvalJob
+from prompt_tuning.jobs.inference import Ready
 from prompt_tuning.jobs.load import Tuned
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.tuners.method import noun_of
@@ -36,7 +38,8 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
   """
   files.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
   settings = job.evaluation
-  model, prompts, predictor = inference.prepare(job, settings.dataset)
+  ready = inference.prepare(job, settings.dataset)
+  model, prompts, predictor = ready
   results = Evaluator(
     predictor,
     _jobs(settings, prompts, data_dir),
@@ -51,9 +54,30 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
       name, steps = prompts.names[run], (prompts.steps[run], model.step, 0)
       step = next(step for step in steps if step is not None)
       target = files.below(folder, name, "PROMPT_FILE")
-      reports.write(target, step, result, job.json_write_n_results)
+      made_of = _settings(job, ready, run)
+      limit = job.json_write_n_results
+      reports.write(target, step, result, limit, made_of)
   names = [label(prompts, k) for k in range(len(prompts.names))]
   return table(results, names, prompts.steps)
+
+
+def _settings(job: EvalJob, ready: Ready, run: int) -> dict[str, Any]:
+  """Describe what decides the answers of one run."""
+  settings, one = job.evaluation, ready.prompts.runs.one(run)
+  decodes = GENERATION in settings.ways
+  described = identity.describe(
+    {
+      **inference.settings(job, ready),
+      "placement": one.placements[0],
+      "delta": one.delta,
+      "by": settings.ways,
+      "decoder": settings.decoder if decodes else None,
+      "length": settings.max_decode_length if decodes else None,
+      "batch_size": settings.dataset.batch_size,
+      "input_lengths": settings.dataset.lengths,
+    }
+  )
+  return dict(described)
 
 
 def label(prompts: Tuned, run: int) -> str:

@@ -78,7 +78,8 @@ def _inputs(
   """List the inputs: (first part of the output's name, examples)."""
   if job.input_file is not None:
     name = job.input_file.replace("\\", "/").rpartition("/")[2]
-    yield name.partition(".")[0], sources.read(job.input_file)
+    # Only what says the format: `dev.en.txt` is not `dev.de.txt`.
+    yield name.rpartition(".")[0] or name, sources.read(job.input_file)
     return
   dataset = job.dataset
   for name in dataset.names:
@@ -106,9 +107,7 @@ def _settings(job: InferJob, ready: Ready) -> dict[str, Any]:
   names, runs = ready.prompts.names, ready.prompts.runs
   described = identity.describe(
     {
-      "backbone": ready.model.fingerprint,
-      "vocabulary": ready.predictor.vocabulary.sha256,
-      "dtypes": [str(job.model.dtype), job.restore_dtype],
+      **inference.settings(job, ready),
       "prompts": dict(zip(names, runs.placements, strict=True)),
       "delta": runs.delta,
       "decoder": None if job.mode == "score" else job.decoder,

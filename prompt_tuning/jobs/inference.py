@@ -1,6 +1,6 @@
 """A frozen model with prompts, as evaluation and inference jobs name them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prompt_tuning.checkpoints import backbone
 from prompt_tuning.checkpoints.backbone import Backbone
@@ -58,3 +58,20 @@ def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
     mesh=mesh,
   )
   return Ready(model, prompts, predictor)
+
+
+def settings(job: EvalJob | InferJob, ready: Ready) -> dict[str, Any]:
+  """Describe what decides every answer: model, vocabulary, dtypes.
+
+  Args:
+    job: that asks.
+    ready: what answers.
+
+  Returns:
+    JSON values.
+  """
+  return {
+    "backbone": ready.model.fingerprint,
+    "vocabulary": ready.predictor.vocabulary.sha256,
+    "dtypes": [str(job.model.dtype), job.restore_dtype],
+  }

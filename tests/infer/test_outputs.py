@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_tuning.infer.outputs import Output, Shard
+from prompt_tuning.infer.outputs import InputsDigest, Output, Shard
 from tests.failing_files import Disk, full_disk
 
 SETTINGS = {"model": "m", "run": "r", "seed": 0}
@@ -246,6 +247,82 @@ def test_another_input_is_refused(tmp_path):
     output(begun(tmp_path / "a")).write(other, Compute())
   with pytest.raises(ValueError, match="more lines than the input"):
     output(begun(tmp_path / "b")).write(examples(3), Compute())
+
+
+@pytest.mark.parametrize("marker", ["as written", "of an older version"])
+def test_a_complete_file_is_no_answer_to_another_input(marker, tmp_path):
+  """Changed, longer and shorter inputs; the same one again is no work."""
+  done = output(tmp_path)
+  lines = done.write(examples(10), Compute()).read_bytes()
+  told = json.loads(done.completed.read_text())
+  assert told["inputs"]["count"] == 10
+  if marker != "as written":
+    del told["inputs"]
+    done.completed.write_text(json.dumps(told))
+  changed = examples(10)
+  changed[7] = {"inputs_pretokenized": "text ü 70"}
+  for other, why in (
+    (changed, "another input as number 7"),
+    (examples(9), "more lines than the input"),
+    (examples(12), "no answer, or a damaged one, to input number 10"),
+  ):
+    compute = Compute()
+    with pytest.raises(ValueError, match=why):
+      output(tmp_path).write(other, compute)
+    assert compute.asked == []
+  assert output(tmp_path).write(iter(examples(10)), Compute()) == done.path
+  assert done.path.read_bytes() == lines
+
+
+def test_the_digest_is_of_the_inputs(tmp_path):
+  """Other inputs, another one; wherever a kill came, the same one."""
+  digests = {}
+  for name, count in (("a", 4), ("b", 5)):
+    done = output(tmp_path / name)
+    done.write(examples(count), Compute())
+    digests[name] = json.loads(done.completed.read_text())["inputs"]
+  assert digests["a"] == InputsDigest(examples(4)).value
+  assert digests["a"]["sha256"] != digests["b"]["sha256"]
+  killed = begun(tmp_path / "c")
+  done = output(killed)
+  done.write(examples(10), Compute())
+  told = json.loads(done.completed.read_text())
+  assert told["inputs"] == InputsDigest(examples(10)).value
+
+
+def test_a_kill_between_the_marker_and_the_end(tmp_path):
+  done = output(tmp_path)
+  done.write(examples(3), Compute())
+  left = done.path.with_name(f"{done.path.name}.settings")
+  left.write_text(done.completed.read_text())
+  done.write(examples(3), Compute())
+  assert not left.exists()
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+  """The second is refused while the first one writes; shards are apart."""
+  refused = []
+
+  class Meanwhile(Compute):
+    def __call__(self, numbers, examples):
+      def second():
+        try:
+          output(tmp_path).write([], Compute())
+        except ValueError as error:
+          refused.append(str(error))
+
+      if not refused:
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+        part = Output(tmp_path, "task", "predict", {}, Shard(0, 2))
+        part.write([], Compute())
+      return super().__call__(numbers, examples)
+
+  output(tmp_path).write(examples(4), Meanwhile())
+  (message,) = refused
+  assert "INFER_OUTPUT_DIR" in message
+  assert "is in use" in message
 
 
 @pytest.mark.parametrize("suffix", ["", ".partial"])

@@ -71,6 +71,10 @@ def test_every_method_has_a_score_per_seed(compared):
     PROMPT: [0, 1],
     comparison.MODEL: [0],
   }
+  told = found.made_of
+  assert told["inputs"][TASK]["count"] > 0
+  assert told["learned"].keys() == {PROMPT, comparison.MODEL}
+  assert {"backbone", "vocabulary", "by", "decoder"} <= told.keys()
   plain, asked = (
     found.of(method, TASK)
     for method in (comparison.PLAIN, comparison.INSTRUCTION)

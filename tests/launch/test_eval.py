@@ -50,16 +50,24 @@ def test_a_runs_folder_gives_the_same_predictions(
   table = capsys.readouterr().out
   for name in ("seed0", "seed1", "mean", "vote"):
     assert re.search(rf"^ {name} ", table, re.MULTILINE), table
-  steps = load.load(finished).steps
+  steps, told = load.load(finished).steps, {}
   for k, name in enumerate(("seed0", "seed1")):
     (best,) = bundle.steps(finished / "best" / f"run_{k}")
     assert steps[k] == STEP + best
-    ours = predictions(tmp_path / "out" / "inference_eval" / name, steps[k])
+    written = tmp_path / "out" / "inference_eval" / name
+    told[name] = json.loads(
+      (written / f"{TASK}-{steps[k]}.COMPLETED").read_text()
+    )
+    ours = predictions(written, steps[k])
     theirs = predictions(finished / "inference_eval" / name, steps[k])
     assert [p for p, _ in ours] == [p for p, _ in theirs]
     np.testing.assert_allclose(
       [s for _, s in ours], [s for _, s in theirs], **tolerance["same"]
     )
+  # What was answered, and by what: only what was learned differs.
+  differing = {k for k in told["seed0"] if told["seed0"][k] != told["seed1"][k]}
+  assert differing == {"delta"}
+  assert told["seed0"]["inputs"]["count"] == 4
 
 
 def test_exported_files_give_the_same_scores(run, finished, capsys):

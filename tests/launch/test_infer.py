@@ -66,6 +66,25 @@ def test_a_text_file(run, tmp_path, capsys):
   assert all(isinstance(line["prediction"], str) for line in found)
 
 
+def test_an_answered_file_that_changed_is_refused(run, tmp_path, capsys):
+  """`dev.en.txt` and `dev.de.txt` are two; so are two texts of one name."""
+  for language, text in (("en", "text: a cat\n"), ("de", "text: ein Hund\n")):
+    (tmp_path / f"dev.{language}.txt").write_text(text)
+    assert run(*from_file(tmp_path / f"dev.{language}.txt")) == 0
+  for language, text in (("en", "text: a cat"), ("de", "text: ein Hund")):
+    (line,) = lines(tmp_path, f"dev.{language}")
+    assert line["inputs"]["inputs_pretokenized"] == text
+  (tmp_path / "dev.en.txt").write_text("text: another\n")
+  assert run(*from_file(tmp_path / "dev.en.txt")) == 2
+  error = capsys.readouterr().err
+  assert "has another input as number 0" in error
+  assert "choose another INFER_OUTPUT_DIR" in error
+  (marker,) = (tmp_path / "out").glob("dev.en-*.COMPLETED")
+  told = json.loads(marker.read_text())
+  assert told["inputs"]["count"] == 1
+  assert {"backbone", "delta", "decoder", "seed", "vocabulary"} <= told.keys()
+
+
 def test_every_example_gets_the_prompt_it_names(
   run, questions, finished, tmp_path, tolerance
 ):
