@@ -1,11 +1,15 @@
 """A run with a delta for each of its tasks, from training to an export."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import prompt_tuning as pt
+from prompt_tuning.checkpoints import bundle
 from prompt_tuning.core import algebra
-from prompt_tuning.jobs import load
+from prompt_tuning.jobs import load, setup
+from prompt_tuning.launch import main
 
 SKILLS = ("skill_first", "skill_last")
 TEXTS = ["hot loud old", "red cat dog"]
@@ -59,3 +63,77 @@ def test_a_task_without_a_condition_is_named(trained):
   method = pt.HyperFormerPlusPlus(reduction=8)
   with pytest.raises(ValueError, match=r"and none for skill_largest\. Take it"):
     model.train("rated_zero", method=method, steps=1, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def extended(trained, tmp_path_factory):
+  """A third skill, of which nothing but its vector trains."""
+  _, _, folder = trained
+  target = tmp_path_factory.mktemp("extended") / "run"
+  pt.mixtures.declare("three_skills", (*SKILLS, "skill_largest"))
+  rules = (("tuner/tasks/skill_largest", "train"), (".*", "freeze"))
+  flags = [
+    *("--gin_file=models/embedded.gin", "--gin_file=methods/hyperformer.gin"),
+    *("--gin_file=runs/finetune.gin", "--gin_file=meshes/single.gin"),
+    f"--gin.MODEL_DIR={str(target)!r}",
+    "--gin.MIXTURE_OR_TASK_NAME='three_skills'",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 16}",
+    "--gin.TRAIN_STEPS=None",
+    "--gin.TRAIN_STEPS_RELATIVE=2",
+    "--gin.BATCH_SIZE=4",
+    "--gin.HYPER_REDUCTION=8",
+    "--gin.LEARNING_RATE=0.1",
+    f"--gin.START_FROM={str(folder)!r}",
+    f"--gin.PARTITION_RULES={rules!r}",
+    "--gin.train.evaluation=None",
+    "--gin.train.progress_bar=False",
+  ]
+  assert main.main(["train", *flags]) == 0
+  return target, flags
+
+
+def test_a_task_is_added_by_its_vector_alone(trained, extended):
+  _, tuned, _ = trained
+  folder, _ = extended
+  loaded = load.load(folder)
+  assert loaded.names == (*SKILLS, "skill_largest")
+  for number, name in enumerate(SKILLS):  # to the bit
+    ours = algebra.named_leaves(loaded.runs.one(number).delta)
+    theirs = algebra.named_leaves(tuned.runs[name].delta)
+    for leaf, array in ours.items():
+      np.testing.assert_array_equal(array, theirs[leaf], leaf)
+  saved = bundle.read(bundle.step_path(folder / "bundles", 2))
+  assert list(saved.trainable) == ["tuner/tasks/skill_largest"]
+  assert saved.trainable["tuner/tasks/skill_largest"].shape == (1, 64)
+  assert "tuner/tasks/skill_first" in saved.fixed
+
+
+def test_what_does_not_train_is_held_against_the_bundle(extended, capsys):
+  folder, flags = extended
+  path = bundle.step_path(folder / "bundles", 2)
+  saved = bundle.read(path)
+  name = "tuner/tasks/skill_first"
+  other = {**saved.fixed, name: saved.fixed[name] + 1}
+  bundle.write(path, dataclasses.replace(saved, fixed=other))
+  assert main.main(["train", *flags, "--gin.TRAIN_STEPS_RELATIVE=3"]) == 2
+  message = capsys.readouterr().err
+  assert f"{name} of the tuning method" in message
+  assert "not what they were" in message
+  bundle.write(path, saved)
+
+
+def test_what_a_run_cannot_start_from(extended, tmp_path, capsys):
+  _, flags = extended
+  elsewhere = f"--gin.MODEL_DIR={str(tmp_path / 'x')!r}"
+  nowhere = f"--gin.START_FROM={str(tmp_path / 'nowhere')!r}"
+  assert main.main(["train", *flags, elsewhere, nowhere]) == 2
+  assert "nowhere" in capsys.readouterr().err
+
+
+def test_parameters_of_another_method_are_named(trained):
+  _, _, folder = trained
+  params = {"tasks": {"skill_first": np.zeros((1, 32), np.float32)}}
+  with pytest.raises(ValueError, match="other parameters") as error:
+    setup._started(params, folder)
+  assert "tasks/skill_first: [64] there, [32] here" in str(error.value)
+  assert "tasks/skill_last: [64] there, nothing here" in str(error.value)

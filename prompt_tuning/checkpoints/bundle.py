@@ -4,6 +4,8 @@ A bundle is a folder:
 
   manifest.json           what it is; sha256 of itself and every other file
   trainable.safetensors   {path: array} with a leading run axis
+  fixed.safetensors       the same of what a method has and does not train;
+                          only where there is any
   resume.safetensors      step, optimizer state and keys; only where training
                           may go on from here
 
@@ -53,7 +55,9 @@ BUNDLES, BEST = "bundles", "best"  # folders of a training's MODEL_DIR
 
 MANIFEST = "manifest.json"
 _TRAINABLE = "trainable.safetensors"
+_FIXED = "fixed.safetensors"
 _RESUME = "resume.safetensors"
+_ARRAYS = (_TRAINABLE, _FIXED, _RESUME)
 _STEP_FOLDER = re.compile(r"step_(\d{1,15})")
 
 _BEST = {"step": WHOLE, "score": NUMBER, "metrics": Each(NUMBER)}
@@ -87,11 +91,18 @@ class Bundle:
       gin text, versions, metrics, data-iterator state, ...
     trainable: {path: array}.
     resume: {name: array}; empty when training cannot go on from here.
+    fixed: {path: array} of the method's parameters that do not train.
   """
 
   manifest: Mapping[str, Any]
   trainable: Arrays
   resume: Arrays = dataclasses.field(default_factory=dict)
+  fixed: Arrays = dataclasses.field(default_factory=dict)
+
+  @property
+  def parameters(self) -> Arrays:
+    """Everything by which the runs differ from the backbone: {path: array}."""
+    return {**self.trainable, **self.fixed}
 
   def insist_run(
     self,
@@ -155,6 +166,8 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
     folder = pathlib.Path(temporary)
     folder.mkdir()
     arrays = {_TRAINABLE: bundle.trainable}
+    if bundle.fixed:
+      arrays[_FIXED] = bundle.fixed
     if bundle.resume:
       arrays[_RESUME] = bundle.resume
     digests = {name: _save(folder / name, a) for name, a in arrays.items()}
@@ -191,7 +204,12 @@ def read(path: str | os.PathLike[str]) -> Bundle:
   arrays = {name: _load(folder / name) for name in digests}
   if _TRAINABLE not in arrays:
     raise unreadable(folder, _TRAINABLE, f"only {sorted(arrays)}")
-  return Bundle(manifest, arrays[_TRAINABLE], arrays.get(_RESUME, {}))
+  return Bundle(
+    manifest,
+    arrays[_TRAINABLE],
+    arrays.get(_RESUME, {}),
+    arrays.get(_FIXED, {}),
+  )
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -212,7 +230,7 @@ def looks_like_one(path: str | os.PathLike[str]) -> bool:
 def _may_be_replaced(path: str) -> bool:
   """Say whether a folder may be replaced by a bundle: even a damaged one."""
   names = set(os.listdir(path)) if os.path.isdir(path) else set()
-  known = {MANIFEST, _TRAINABLE, _RESUME}
+  known = {MANIFEST, *_ARRAYS}
   return bool(names & {MANIFEST, _TRAINABLE}) and names <= known
 
 
@@ -373,7 +391,7 @@ def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   if manifest.get("digest") != _manifest_digest(manifest):
     raise unreadable(file, "the digest it names", "another one")
   json_files.check(file, manifest, _SCHEMA)
-  names = [n for n in manifest["files"] if n not in (_TRAINABLE, _RESUME)]
+  names = [name for name in manifest["files"] if name not in _ARRAYS]
   if names:
     raise unreadable(file, "known files", str(sorted(names)))
   return manifest

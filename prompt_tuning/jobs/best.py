@@ -165,6 +165,7 @@ def _one(saved: Bundle, run: int) -> Bundle:
   return Bundle(
     {**saved.manifest, "run_index": run},
     {path: a[run : run + 1] for path, a in saved.trainable.items()},
+    fixed={path: a[run : run + 1] for path, a in saved.fixed.items()},
   )
 
 

@@ -22,7 +22,11 @@ from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.bundle import Bundle
 from prompt_tuning.checkpoints.delta import SavedDelta
-from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
+from prompt_tuning.checkpoints.errors import (
+  CheckpointError,
+  Mismatch,
+  unreadable,
+)
 from prompt_tuning.core import algebra, files, schema, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
@@ -39,7 +43,8 @@ from prompt_tuning.tuners.method import Method, name_of
 
 logger = logging.getLogger(__name__)
 
-_MODEL = "model/"  # how paths of the backbone's own parameters begin
+# How paths of the backbone's own parameters begin, and of a method's.
+_MODEL, _TUNER = "model/", "tuner/"
 _ONE_MODEL = (
   "Models that were tuned cannot be used side by side, as prompts can: name "
   f"the bundle of one of them, {loop.BEST}/run_<number>/step_<step>."
@@ -116,6 +121,42 @@ def load(
     runs = Runs(delta, (method.placement,))
     return Tuned(runs, ("",), methods=(method,))
   return _from_vectors(path)
+
+
+def parameters(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """Read what one run's tuning method has learned, and what it kept.
+
+  Args:
+    path: MODEL_DIR of one run (its best; the last where nothing was
+      evaluated), or a bundle.
+
+  Returns:
+    Path within the method -> array, with a leading run axis of size 1.
+
+  Raises:
+    CheckpointError: no training, or damaged.
+    ValueError: several runs, or one that tuned the model itself.
+  """
+  folder = pathlib.Path(path)
+  if os.path.lexists(folder / bundle.MANIFEST):
+    arrays = [bundle.read(folder).parameters]
+  else:
+    arrays = [one.bundle.parameters for one in best.read(folder)]
+  if not arrays:
+    raise unreadable(folder, bundle.MANIFEST, "no training's folder")
+  of_method = {
+    path.removeprefix(_TUNER): array
+    for path, array in arrays[0].items()
+    if path.startswith(_TUNER)
+  }
+  counts = {array.shape[0] for array in of_method.values()}
+  if len(arrays) > 1 or counts != {1}:
+    raise ValueError(
+      f"{path} holds {max(counts, default=0) * len(arrays)} runs of tuning "
+      "methods; name the bundle of one: "
+      f"{loop.BEST}/run_<number>/step_<step>."
+    )
+  return of_method
 
 
 def _from_delta(saved: SavedDelta) -> Tuned:
@@ -203,7 +244,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     params = tree.unflatten(
       {
         path: jnp.asarray(array)
-        for path, array in saved.trainable.items()
+        for path, array in saved.parameters.items()
         if not path.startswith(_MODEL)
       }
     )
@@ -239,7 +280,7 @@ def _faults(saved: Bundle) -> list[Fault]:
   runs = saved.manifest["run"]["runs"]
   if "run_index" in saved.manifest:
     runs = runs[:1]
-  for name, array in saved.trainable.items():
+  for name, array in saved.parameters.items():
     if array.shape[:1] != (len(runs),):
       expected = f"arrays of {len(runs)} runs"
       faults.append(Fault(name, expected, f"{array.dtype}{[*array.shape]}"))

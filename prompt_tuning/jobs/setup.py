@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, use_abstract_mesh
 
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import axes, partition
+from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.partition import TRAIN, Partition
 from prompt_tuning.core.placement import Placement
@@ -93,7 +93,34 @@ def initialise(
   warn = functools.cache(logger.warning)  # runs alike have one to say
   contexts = [_context(run, table, vocabulary, warn) for run in experiment.runs]
   keys = [jax.random.key(run.seed) for run in experiment.runs]
-  return bank.init_bank(experiment.tuners, keys, contexts)
+  made = bank.init_bank(experiment.tuners, keys, contexts)
+  if experiment.start_from is None:
+    return made
+  return made._replace(params=_started(made.params, experiment.start_from))
+
+
+def _started(params: Params, path: str) -> Params:
+  """Put what another run learned in the place of first values."""
+  ours, theirs = tree.flatten(params), load.parameters(path)
+  wrong = [
+    f"{name}: {[*array.shape[1:]]} there, "
+    f"{[*ours[name].shape[1:]] if name in ours else 'nothing'} here"
+    for name, array in theirs.items()
+    if name not in ours or array.shape[1:] != ours[name].shape[1:]
+  ]
+  if wrong:
+    raise ValueError(
+      f"START_FROM {path} holds a method of other parameters:\n  "
+      + "\n  ".join(wrong)
+    )
+  new = sorted(ours.keys() - theirs.keys())
+  if new:
+    logger.info("Not in %s, so from the start: %s.", path, ", ".join(new))
+  taken = {
+    name: jnp.broadcast_to(array, ours[name].shape)
+    for name, array in theirs.items()
+  }
+  return tree.unflatten({**ours, **taken})
 
 
 def build(

@@ -82,6 +82,8 @@ class Experiment:
     learning_rates: base rates; None among them for that of the recipe.
     seeds: seeds.
     num_microbatches: pieces of a batch whose gradients are added up.
+    start_from: MODEL_DIR or bundle of one run, whose values the method's
+      parameters begin with where it has them; None for first values.
   """
 
   model: T5Config
@@ -94,6 +96,7 @@ class Experiment:
   learning_rates: Sequence[float | None] = (None,)
   seeds: Sequence[int] = (0,)
   num_microbatches: int = 1
+  start_from: str | None = None
 
   def __post_init__(self) -> None:
     self.dataset.insist_on_split()

@@ -60,6 +60,7 @@ class RunEvaluation(NamedTuple):
 
 # Run -> {"step", "score", "metrics"} of its best evaluation, or None.
 Records = list[dict[str, Any] | None]
+_MODEL = "model"  # under which the frozen part has the backbone
 # The trainable part of all runs -> one evaluation per run.
 Evaluator = Callable[[Params], Sequence[RunEvaluation]]
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
@@ -204,6 +205,9 @@ def train(
     about,
     settings.keep,
     settings.keep_best and evaluate is not None,
+    bundle.to_host(
+      tree.flatten({k: v for k, v in frozen.items() if k != _MODEL})
+    ),
   )
   with contextlib.ExitStack() as around:
     preemption = around.enter_context(Preemption())
@@ -352,6 +356,7 @@ class _Bundles:
     about: more JSON values.
     keep: how many are kept besides the best.
     keep_best: whether the best are kept.
+    fixed: {path: array} of the method's parameters that do not train.
   """
 
   folder: pathlib.Path
@@ -359,6 +364,7 @@ class _Bundles:
   about: Mapping[str, Any]
   keep: int
   keep_best: bool
+  fixed: bundle.Arrays
 
   def resume(
     self, fresh: TrainState, batches: Batches
@@ -370,6 +376,7 @@ class _Bundles:
       return fresh, _Progress([None] * num_runs, 0, [0, 0]), _Window()
     step, saved = latest
     saved.insist_run(self.manifest, self.folder)
+    self._insist_fixed(saved)
     state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     json_files.refuse(
       bundle.step_path(self.folder / BUNDLES, step) / bundle.MANIFEST,
@@ -408,6 +415,7 @@ class _Bundles:
       },
       trainable=bundle.to_host(tree.flatten(state.trainable)),
       resume={**resume, **window.arrays()},
+      fixed=self.fixed,
     )
     self._write(self.folder / BUNDLES, step, contents)
     self._collect(step, progress.best)
@@ -427,10 +435,25 @@ class _Bundles:
           "best": best[run],
         },
         trainable={path: a[run : run + 1] for path, a in flat.items()},
+        fixed={path: a[run : run + 1] for path, a in self.fixed.items()},
       )
       self._write(self._best(run), step, contents)
     saved = bundle.steps(self.folder / BUNDLES)
     self._collect(step, best, saved)
+
+  def _insist_fixed(self, saved: bundle.Bundle) -> None:
+    """Insist that what does not train is what it was."""
+    changed = [
+      path
+      for path, array in saved.fixed.items()
+      if not np.array_equal(array, self.fixed.get(path, ()))
+    ]
+    if changed:
+      raise ValueError(
+        f"{self.folder} cannot go on: {', '.join(changed)} of the tuning "
+        "method, which do not train, are not what they were. Restore the "
+        "settings and files that they come from, or choose another MODEL_DIR."
+      )
 
   def _write(
     self, folder: pathlib.Path, step: int, contents: bundle.Bundle

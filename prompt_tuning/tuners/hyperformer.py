@@ -12,6 +12,7 @@ from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array
 from prompt_tuning.tuners import controls, norms, parameters, settings
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
+from prompt_tuning.tuners.parameters import Parameter
 
 _SMALL, _UNIT = nn.initializers.normal(1e-2), nn.initializers.normal(1.0)
 # In the order of their position embeddings.
@@ -26,9 +27,9 @@ class HyperFormer(Method):
 
   An MLP turns a task's vector into E numbers, of which every layer's and
   sublayer's own linear maps make the adapter: `down`, `up`, their biases, and
-  scale and bias of the LayerNorm behind it. Parameters, float32: `tasks`
-  [T, E], `in` (E to M) and `out` (M to E); for each stack, array, layer and
-  sublayer a map from E; with `norms`, those of `NormTuning`.
+  scale and bias of the LayerNorm behind it. Parameters, float32:
+  `tasks/<task>` [E], `in` (E to M) and `out` (M to E); for each stack, array,
+  layer and sublayer a map from E; with `norms`, those of `NormTuning`.
 
   Attributes:
     shape: sizes of the model.
@@ -78,7 +79,11 @@ class HyperFormer(Method):
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:
     """Return the adapters of one task, see `Method`."""
-    table = self.param("tasks", _UNIT, (len(self.tasks), self.embedding))
+    vector = Parameter(_UNIT, (self.embedding,), (None,))
+    vectors = parameters.declare(
+      self, {f"tasks/{task}": vector for task in self.tasks}
+    )
+    table = jnp.stack([vectors[f"tasks/{task}"] for task in self.tasks])
     task = table[0 if inputs.condition is None else inputs.condition]
     adapters: dict[str, Bottleneck] = {}
     for stack, sites in self._generated(task).items():
@@ -148,8 +153,8 @@ class HyperFormerPlusPlus(HyperFormer):
   """HyperFormer with one hypernetwork for all layers and sublayers of a stack.
 
   It reads vectors of the task, the layer and the sublayer. Parameters, float32:
-  `tasks` [T, E]; for each stack `layers` [L, E], `positions` [2, E], `in` (3 E
-  to M), `out` (M to E), a LayerNorm of E, and one linear map for each array.
+  `tasks/<task>` [E]; for each stack `layers` [L, E], `positions` [2, E], `in`
+  (3 E to M), `out` (M to E), a LayerNorm of E, a linear map for each array.
 
   Source: Karimi Mahabadi et al. 2021, section 2.3.
   """

@@ -11,10 +11,11 @@ from flax.core import meta
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.types import Array, Shape
-from prompt_tuning.tuners import controls, settings
+from prompt_tuning.core.types import Array, DType, Shape
+from prompt_tuning.tuners import controls, parameters, settings
 from prompt_tuning.tuners.initializers import Initializer, SampledVocabulary
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
+from prompt_tuning.tuners.parameters import Parameter
 from prompt_tuning.tuners.prompt import PROMPT_AXES, Prompt
 
 # (random key, shape) -> first values, float32.
@@ -29,8 +30,8 @@ def _zeros(key: Array, shape: Shape) -> Array:
 class MultitaskSum(Method):
   """A prompt in front of the text: shared vectors plus those of the task.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_prompts` [T, P, H]. The
-  latter start at zero.
+  Parameters, float32: `shared_prompt` [P, H], `task_prompts/<task>`
+  [P, H]. The latter start at zero.
 
   Attributes:
     emb_dim: features of a token embedding (H).
@@ -78,11 +79,11 @@ class MultitaskSum(Method):
     number = 0 if inputs.condition is None else inputs.condition
     own = {}
     for name, (draw, shape) in self._of_task(words).items():
-      axes = ("tasks", *(None,) * len(shape))
-      stacked = self._declare(
-        name, _each(draw), (len(self.tasks), *shape), axes
-      )
-      own[name] = stacked[number]
+      # A leaf for each, so that rules may train one, such as a new task's.
+      one = Parameter(_initialiser(draw), shape, (None,) * len(shape))
+      paths = [f"{name}/{task}" for task in self.tasks]
+      made = parameters.declare(self, dict.fromkeys(paths, one))
+      own[name] = jnp.stack([made[path] for path in paths])[number]
     return Delta(virtual=self._combined(shared, own))
 
   def _words(self, inputs: Inputs) -> _Draw:
@@ -132,7 +133,7 @@ class MultitaskSum(Method):
 class MultitaskConcat(MultitaskSum):
   """Shared vectors, then those of the task, in front of the text.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_prompts` [T, Q, H].
+  Parameters, float32: `shared_prompt` [P, H], `task_prompts/<task>` [Q, H].
 
   Attributes:
     task_length: Q.
@@ -160,7 +161,8 @@ class MultitaskConcat(MultitaskSum):
 class MultitaskFeatures(MultitaskSum):
   """Vectors of which some features are shared and the last ones the task's.
 
-  Parameters, float32: `shared_prompt` [P, H - F], `task_prompts` [T, P, F].
+  Parameters, float32: `shared_prompt` [P, H - F], `task_prompts/<task>`
+  [P, F].
 
   Attributes:
     task_features: F.
@@ -204,8 +206,8 @@ class MultitaskFeatures(MultitaskSum):
 class MultitaskProject(MultitaskSum):
   """Shared vectors through an affine map of the task.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_kernels` [T, H, H], which
-  start at the identity, and `task_biases` [T, H], at zero.
+  Parameters, float32: `shared_prompt` [P, H], `task_kernels/<task>` [H, H],
+  which start at the identity, and `task_biases/<task>` [H], at zero.
   """
 
   title: ClassVar[str] = "multitask prompts by projection"
@@ -231,8 +233,9 @@ class MultitaskProject(MultitaskSum):
 class MPT(MultitaskSum):
   """Shared vectors times a matrix of low rank of the task, number by number.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_columns` [T, P, R] and
-  `task_rows` [T, R, H], whose product is one everywhere in the beginning.
+  Parameters, float32: `shared_prompt` [P, H], `task_columns/<task>` [P, R]
+  and `task_rows/<task>` [R, H], whose product is one everywhere in the
+  beginning.
 
   Attributes:
     rank: R.
@@ -270,11 +273,8 @@ class MPT(MultitaskSum):
     return shared * (own["task_columns"] @ own["task_rows"])
 
 
-def _each(draw: _Draw) -> _Draw:
-  """Draw for every task by a key of its own."""
+def _initialiser(draw: _Draw) -> Callable[..., Array]:
+  def init(key: Array, shape: Shape, dtype: DType) -> Array:
+    return draw(key, shape).astype(dtype)
 
-  def stacked(key: Array, shape: Shape) -> Array:
-    keys = jax.random.split(key, shape[0])
-    return jnp.stack([draw(one, shape[1:]) for one in keys])
-
-  return stacked
+  return init

@@ -56,8 +56,8 @@ def test_a_task_has_the_shared_part_and_its_own(kind, tolerance):
   shared = np.asarray(params["shared_prompt"])
   for number in range(2):
     own = {
-      name: np.asarray(array[number])
-      for name, array in params.items()
+      name: np.asarray(of_tasks[TASKS[number]])
+      for name, of_tasks in params.items()
       if name != "shared_prompt"
     }
     prompt = method.apply({"params": params}, Inputs(condition=number)).virtual
@@ -94,7 +94,7 @@ def test_a_product_starts_at_one_whatever_its_rank(tolerance):
     prompt = method.apply(variables, Inputs(condition=number)).virtual
     np.testing.assert_allclose(prompt, shared, **tolerance["same"])
   # Its rows of other ranks are zero, so their columns must not be.
-  assert np.all(variables["params"]["task_columns"])
+  assert all(map(np.all, variables["params"]["task_columns"].values()))
 
 
 @pytest.mark.parity
@@ -115,7 +115,14 @@ def test_a_product_is_pefts(rank, tolerance):
   theirs = MultitaskPromptEmbedding(config, torch.nn.Embedding(9, H))
   method = MPT(H, TASKS, **BASE, rank=rank)
   params = peft_twins.random_params(method)
-  numbers = {name: torch.tensor(np.asarray(a)) for name, a in params.items()}
+  numbers = {
+    name: torch.tensor(
+      np.stack([a[task] for task in TASKS])
+      if name[:4] == "task"
+      else np.array(a)
+    )
+    for name, a in params.items()
+  }
   theirs.embedding.weight.data = numbers["shared_prompt"]
   theirs.prefix_task_cols.data = numbers["task_columns"]
   theirs.prefix_task_rows.data = numbers["task_rows"]
