@@ -34,17 +34,26 @@ def import_tensorflow() -> None:
 @contextlib.contextmanager
 def without_noise() -> Iterator[None]:
   """Hold standard error back; then pass on what is no log of a C++ library."""
-  sys.stderr.flush()
-  real = os.dup(_STDERR)
+  try:
+    real = os.dup(_STDERR)
+  except OSError:  # a process without standard error has no noise
+    yield
+    return
+  _flush()
   with tempfile.TemporaryFile() as caught:
     os.dup2(caught.fileno(), _STDERR)
     try:
       yield
     finally:
-      sys.stderr.flush()
+      _flush()
       os.dup2(real, _STDERR)
       os.close(real)
       caught.seek(0)
       for line in caught:
         if not _NOISE.match(line):
           os.write(_STDERR, line)
+
+
+def _flush() -> None:
+  if sys.stderr is not None:
+    sys.stderr.flush()

@@ -198,6 +198,8 @@ def _train(
     say=say,
   )
   outcome.insist_on_an_end()
+  if outcome.result.reason != "finished":
+    say(outcome.ending)
   _, trainable = conclusion.best(outcome)
   return _Trained(outcome, trainable, time.perf_counter() - started)
 

@@ -33,3 +33,14 @@ def test_an_error_loses_nothing(capfd):
   with pytest.raises(ImportError):
     fail()
   assert capfd.readouterr().err == "No such library.\n"
+
+
+def test_a_process_without_standard_error_has_no_noise(monkeypatch):
+  def closed(number):
+    raise OSError(9, "Bad file descriptor")
+
+  monkeypatch.setattr(os, "dup", closed)
+  ran = []
+  with quiet.without_noise():
+    ran.append(True)
+  assert ran
