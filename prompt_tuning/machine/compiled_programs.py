@@ -11,8 +11,8 @@ from jax._src import compilation_cache
 
 _CPUS = pathlib.Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("flags", "Features")  # where x86 and ARM list theirs
-# Programs that took as long to compile are kept; reading one takes a tenth of a
-# second at most. JAX keeps what took a second, which of a small model is one.
+# Programs that took as long to compile are kept. JAX keeps what took a second,
+# which of a small model is the step alone.
 _SECONDS = "jax_persistent_cache_min_compile_time_secs"
 _LEAST_SECONDS, _JAXS_OWN = 0.1, 1.0
 
