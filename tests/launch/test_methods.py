@@ -202,7 +202,7 @@ def test_a_killed_run_goes_on_to_the_bit(method, trained, train, tmp_path):
   whole, again = trained(method), tmp_path / "run"
   left = pathlib.Path("bundles", "step_00000002")
   shutil.copytree(whole / left, again / left)
-  assert train(again, method, **{"train.evaluation": None}) == 0
+  assert train(again, method) == 0
   for name in ("trainable.safetensors", "resume.safetensors"):
     path = pathlib.Path("bundles", "step_00000004", name)
     assert (again / path).read_bytes() == (whole / path).read_bytes()
