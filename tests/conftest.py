@@ -90,6 +90,17 @@ TOLERANCES = {
 }
 
 
+@pytest.fixture(scope="module")
+def own_tasks():
+  """Tasks that a module's tests declare are gone behind them."""
+  from prompt_tuning.data import spec
+
+  before = dict(spec._specs)
+  yield
+  spec._specs.clear()
+  spec._specs.update(before)
+
+
 @pytest.fixture(scope="session")
 def tolerance():
   """The tolerance table."""

@@ -16,7 +16,7 @@ TEXTS = ["hot loud old", "red cat dog"]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, own_tasks):
   folder = tmp_path_factory.mktemp("conditions") / "run"
   pt.mixtures.declare("both_skills", SKILLS)
   model = pt.load_model()

@@ -71,7 +71,7 @@ def test_python(files):
 
 @pytest.mark.parametrize("name", embedded.names())
 def test_what_t5x_needs_two_lines_for(name):
-  """Its own code, at revision cc342d4, restored both models with these lines.
+  """Its own code, at revision cc342d4, restored the first with these lines.
 
   Every parameter was the same, by its native and by its Orbax checkpointer;
   without them it stops at the missing `state/param_states`.

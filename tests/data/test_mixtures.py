@@ -8,6 +8,8 @@ import pytest
 
 from prompt_tuning.data import mixtures, order, spec
 
+pytestmark = pytest.mark.usefixtures("own_tasks")
+
 SKILLS = ("skill_first", "skill_last")
 SIZES = (10, 100, 1000)
 

@@ -9,6 +9,8 @@ from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import command, flags
 from prompt_tuning.tuners import discovery
 
+pytestmark = pytest.mark.usefixtures("own_tasks")
+
 TASKS = tuple(f"skill_{name}" for name in gate.SKILLS)
 
 

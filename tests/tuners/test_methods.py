@@ -126,7 +126,7 @@ class Row(NamedTuple):
   data: str = "skill_first"
 
 
-PAIR = mixtures.declare("pair_of_skills", ("skill_first", "skill_last"))
+PAIR = "pair_of_skills"
 METHODS: dict[str, Row] = {
   "prompt": Row(
     functools.partial(Prompt, encoder_length=3),
@@ -213,7 +213,7 @@ METHODS: dict[str, Row] = {
       2 * 3 + 20 + 18 + 4 * (2 * H * H // 8 + H // 8 + 3 * H) * 2 * (E + D)
     ),
     starts_frozen=None,
-    data=PAIR.name,
+    data=PAIR,
   ),
   "HyperFormer++": Row(
     functools.partial(HyperFormerPlusPlus, embedding=3, hidden=5, reduction=8),
@@ -223,32 +223,32 @@ METHODS: dict[str, Row] = {
       + 2 * (10 * 5 + 18 + 6 + 4 * (2 * H * H // 8 + H // 8 + 3 * H))
       + (2 * E + 3 * D + 2) * H
     ),
-    data=PAIR.name,
+    data=PAIR,
   ),
   "multitask prompts by sum": Row(
     functools.partial(MultitaskSum, length=2),
     lambda H, J, F, E, D: 3 * 2 * H,
-    data=PAIR.name,
+    data=PAIR,
   ),
   "multitask prompts by concatenation": Row(
     functools.partial(MultitaskConcat, length=2, task_length=1),
     lambda H, J, F, E, D: (2 + 2 * 1) * H,
-    data=PAIR.name,
+    data=PAIR,
   ),
   "multitask prompts by features": Row(
     functools.partial(MultitaskFeatures, length=2, task_features=4),
     lambda H, J, F, E, D: 2 * (H - 4) + 2 * 2 * 4,
-    data=PAIR.name,
+    data=PAIR,
   ),
   "multitask prompts by projection": Row(
     functools.partial(MultitaskProject, length=2),
     lambda H, J, F, E, D: 2 * H + 2 * (H * H + H),
-    data=PAIR.name,
+    data=PAIR,
   ),
   "multitask prompt tuning": Row(
     functools.partial(MPT, length=2, rank=2),
     lambda H, J, F, E, D: 2 * H + 2 * 2 * (2 + H),
-    data=PAIR.name,
+    data=PAIR,
   ),
   "defined here": Row(
     functools.partial(Factors, drop=0.5),
@@ -431,6 +431,12 @@ class Case:
     return with_tasks(
       packed(text, self.placement, examples[pairs.reshape(-1)]), self.method
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pair_of_skills(own_tasks):
+  """The mixture of methods with conditions."""
+  mixtures.declare(PAIR, ("skill_first", "skill_last"))
 
 
 @pytest.fixture(scope="module")
