@@ -14,6 +14,7 @@ import sys
 
 import pytest
 
+from prompt_tuning.checkpoints import bundle
 from prompt_tuning.train import logs
 from tests.failing_files import Disk, Killed, full_disk
 from tests.jobs.short_run import ShortRun, without_pictures
@@ -36,6 +37,15 @@ def content(folder):
     for line in lines
   ]
   return found
+
+
+def insist_records(folder):
+  """Insist that whatever the record of a bundle names is there."""
+  for manifest in bundle.manifests(folder / "bundles"):
+    for run, record in enumerate(manifest["progress"]["best"]):
+      if record is not None:
+        best = folder / "best" / f"run_{run}"
+        assert bundle.is_bundle(bundle.step_path(best, record["step"]))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +71,8 @@ def undisturbed(run, tmp_path_factory):
   names = {path.name for path in folder.iterdir()}
   assert names >= {"best", "bundles", "exports", "inference_eval"}
   assert names >= {"summary.txt", "learning_curve.png", logs.FILE}
+  best = [bundle.steps(folder / "best" / f"run_{k}") for k in (0, 1)]
+  assert best == [[2], [4]], "a best has to take another one's place"
   return content(folder), len(disk.calls)
 
 
@@ -83,6 +95,7 @@ def test_it_ends_as_if_nothing_had_happened(
       Disk(patch, fails)
       run(folder)
       pytest.fail(f"operation {moment} did not fail")
+    insist_records(folder)
     run(folder)
     assert content(folder) == expected, f"operation {moment}"
     shutil.rmtree(folder)
@@ -105,5 +118,6 @@ def test_it_ends_as_if_nobody_had_killed_it(run, undisturbed, data, tmp_path):
   assert ended == [(moment, -signal.SIGKILL) for moment in moments]
   for moment in moments:
     folder = tmp_path / str(moment)
+    insist_records(folder)
     run(folder)
     assert content(folder) == expected, f"operation {moment}"
