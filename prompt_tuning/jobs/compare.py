@@ -94,7 +94,6 @@ def _compare(
   model: Backbone | None = None
   for training in job.trainings:
     done = fit(job.placed(training), model=_shared(job, training, model))
-    conclusion.finish(done.outcome)
     tuned[title_of(training)] = done
     model = model or done.outcome.model
   sets = {
@@ -200,8 +199,10 @@ def _train(
   outcome.insist_on_an_end()
   if outcome.result.reason != "finished":
     say(outcome.ending)
-  _, trainable = conclusion.best(outcome)
-  return _Trained(outcome, trainable, time.perf_counter() - started)
+  best = conclusion.best(outcome)
+  seconds = time.perf_counter() - started
+  conclusion.finish(outcome, best)
+  return _Trained(outcome, best[1], seconds)
 
 
 def _count_trained(trained: _Trained) -> int:

@@ -86,11 +86,14 @@ class Outcome(NamedTuple):
       raise StoppedError(self.result.signal, self.ending)
 
 
-def finish(outcome: Outcome) -> str:
+def finish(
+  outcome: Outcome, chosen: tuple[list[int], Params] | None = None
+) -> str:
   """Score and export the best of every run, and say what came out.
 
   Args:
     outcome: of a training that has ended.
+    chosen: what `best` gives, if it was asked already.
 
   Returns:
     What a person wants to know, scores and paths last. All of it is in
@@ -102,11 +105,11 @@ def finish(outcome: Outcome) -> str:
     ValueError: another training writes to MODEL_DIR.
   """
   with model_dir.held(outcome.output.model_dir):
-    return _finish(outcome)
+    return _finish(outcome, chosen)
 
 
-def _finish(outcome: Outcome) -> str:
-  steps, trainable = best(outcome)
+def _finish(outcome: Outcome, chosen: tuple[list[int], Params] | None) -> str:
+  steps, trainable = chosen or best(outcome)
   folder = pathlib.Path(outcome.output.model_dir)
   scores = ""
   if outcome.scorer is not None:
@@ -267,7 +270,7 @@ def _parameters(outcome: Outcome) -> str:
 
 def _proof(outcome: Outcome) -> str:
   """Show that what is frozen is what it was, where that was asked for."""
-  if outcome.checksum is None:
+  if outcome.checksum is None or not jax.tree.leaves(outcome.setup.frozen):
     return ""
   now = fingerprint.checksum(outcome.setup.frozen)
   same = "unchanged" if now == outcome.checksum else "CHANGED"

@@ -122,7 +122,15 @@ def test_the_same_command_again_trains_nothing(compared, flags, capsys):
   after = comparison.read(compared)
   assert after.scores == before.scores
   assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
-  assert "frozen weights: unchanged" in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert "frozen weights: unchanged" in shown
+  assert shown.endswith(
+    f"\n\nas JSON: {compared / 'comparison.json'}\n"
+    f"prompts: {compared / 'prompts'}, beginning with summary.txt\n"
+    f"models: {compared / 'models'}, beginning with summary.txt\n"
+  )
+  for name in ("prompts", "models"):
+    assert TASK in (compared / name / "summary.txt").read_text()
 
 
 def test_an_instruction_for_a_task_that_is_not_trained(flags, tmp_path, capsys):
