@@ -100,7 +100,7 @@ _STARTS = {
   starts.INSPECT: 1.4,
   starts.INFER: 0.8,
   starts.API: 0.8,
-  starts.TRAIN: 0.7,
+  starts.TRAIN: 0.8,
   starts.STEP: 1.1,
 }
 LIMITS = (
