@@ -37,6 +37,7 @@ from prompt_tuning.jobs.train_job import Experiment, TunerFactory
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
+from prompt_tuning.train.optimizers import Optax
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.adapters import AdapterTuning
 from prompt_tuning.tuners.deep_prompt import DeepPrompt
@@ -117,6 +118,8 @@ class Row(NamedTuple):
       it changes very little.
     drops: whether it draws random numbers while it trains.
     data: task or mixture that it trains on.
+    optimizer: where the recipe's would make rounding errors large: Adafactor
+      divides by what starts at zero, and by a mean over all of it.
   """
 
   factory: TunerFactory
@@ -124,6 +127,7 @@ class Row(NamedTuple):
   starts_frozen: bool | None = False
   drops: bool = False
   data: str = "skill_first"
+  optimizer: Any = None
 
 
 PAIR = "pair_of_skills"
@@ -229,6 +233,7 @@ METHODS: dict[str, Row] = {
     functools.partial(MultitaskSum, length=2),
     lambda H, J, F, E, D: 3 * 2 * H,
     data=PAIR,
+    optimizer=Optax("sgd", momentum=0.9),
   ),
   "multitask prompts by concatenation": Row(
     functools.partial(MultitaskConcat, length=2, task_length=1),
@@ -316,7 +321,11 @@ def packed(text, placement, examples):
 def make_experiment(row, model=MODEL, seeds=SEEDS):
   dataset = Dataset(row.data, batch_size=EXAMPLES)
   return Experiment(
-    model=model, dataset=dataset, tuner=row.factory, seeds=seeds
+    model=model,
+    dataset=dataset,
+    tuner=row.factory,
+    seeds=seeds,
+    optimizer=row.optimizer,
   )
 
 
