@@ -185,7 +185,7 @@ class Output:
     chunks = iter(lambda: list(itertools.islice(examples, self.chunk_size)), [])
     size, chunk = self._skip_written(partial, chunks)
     files.truncate(partial, size)
-    if chunk:
+    if chunk and size:
       logger.info("Continuing %s behind %d bytes.", self.path, size)
     while chunk:
       files.append(partial, _lines(chunk, compute))
