@@ -50,8 +50,8 @@ def run(makes, folder, steps=None, seconds=0.0):
     time.sleep(seconds)
     os.kill(int(number), signal.SIGKILL)
   for line in makes.stdout:
-    if line.startswith("ended"):
-      return int(line.split()[1])
+    if "ended" in line:
+      return int(line.split()[-1])
   raise AssertionError("the server is gone")
 
 
