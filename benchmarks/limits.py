@@ -100,8 +100,8 @@ _STARTS = {
   starts.INSPECT: 1.4,
   starts.INFER: 0.8,
   starts.API: 0.8,
-  starts.TRAIN: 1.15,
-  starts.STEP: 1.7,
+  starts.TRAIN: 1.1,
+  starts.STEP: 1.6,
 }
 LIMITS = (
   *(

@@ -1,6 +1,7 @@
 """A run with a delta for each of its tasks, from training to an export."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def extended(trained, tmp_path_factory):
   _, _, folder = trained
   target = tmp_path_factory.mktemp("extended") / "run"
   pt.mixtures.declare("three_skills", (*SKILLS, "skill_largest"))
-  rules = (("tuner/tasks/skill_largest", "train"), (".*", "freeze"))
+  rules = (("tuner/tasks/2", "train"), (".*", "freeze"))
   flags = [
     *("--gin_file=models/embedded.gin", "--gin_file=methods/hyperformer.gin"),
     *("--gin_file=runs/finetune.gin", "--gin_file=meshes/single.gin"),
@@ -103,16 +104,16 @@ def test_a_task_is_added_by_its_vector_alone(trained, extended):
     for leaf, array in ours.items():
       np.testing.assert_array_equal(array, theirs[leaf], leaf)
   saved = bundle.read(bundle.step_path(folder / "bundles", 2))
-  assert list(saved.trainable) == ["tuner/tasks/skill_largest"]
-  assert saved.trainable["tuner/tasks/skill_largest"].shape == (1, 64)
-  assert "tuner/tasks/skill_first" in saved.fixed
+  assert list(saved.trainable) == ["tuner/tasks/2"]
+  assert saved.trainable["tuner/tasks/2"].shape == (1, 64)
+  assert "tuner/tasks/0" in saved.fixed
 
 
 def test_what_does_not_train_is_held_against_the_bundle(extended, capsys):
   folder, flags = extended
   path = bundle.step_path(folder / "bundles", 2)
   saved = bundle.read(path)
-  name = "tuner/tasks/skill_first"
+  name = "tuner/tasks/0"
   other = {**saved.fixed, name: saved.fixed[name] + 1}
   bundle.write(path, dataclasses.replace(saved, fixed=other))
   assert main.main(["train", *flags, "--gin.TRAIN_STEPS_RELATIVE=3"]) == 2
@@ -132,8 +133,16 @@ def test_what_a_run_cannot_start_from(extended, tmp_path, capsys):
 
 def test_parameters_of_another_method_are_named(trained):
   _, _, folder = trained
-  params = {"tasks": {"skill_first": np.zeros((1, 32), np.float32)}}
+  params = {"tasks": {"0": np.zeros((1, 32), np.float32)}}
   with pytest.raises(ValueError, match="other parameters") as error:
-    setup._started(params, folder)
-  assert "tasks/skill_first: [64] there, [32] here" in str(error.value)
-  assert "tasks/skill_last: [64] there, nothing here" in str(error.value)
+    setup._started(params, (), folder)
+  assert "tasks/0: [64] there, [32] here" in str(error.value)
+  assert "tasks/1: [64] there, nothing here" in str(error.value)
+
+
+def test_tasks_in_another_order_are_refused(trained):
+  """Their vectors would be taken for each other's."""
+  _, _, folder = trained
+  method = types.SimpleNamespace(conditions=SKILLS[::-1])
+  with pytest.raises(ValueError, match="in that order; new ones come behind"):
+    setup._started({}, (method,), folder)

@@ -123,7 +123,9 @@ def load(
   return _from_vectors(path)
 
 
-def parameters(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def parameters(
+  path: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
   """Read what one run's tuning method has learned, and what it kept.
 
   Args:
@@ -131,7 +133,8 @@ def parameters(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       evaluated), or a bundle.
 
   Returns:
-    Path within the method -> array, with a leading run axis of size 1.
+    Path within the method -> array, with a leading run axis of size 1; and the
+    method's conditions, in order.
 
   Raises:
     CheckpointError: no training, or damaged.
@@ -139,11 +142,12 @@ def parameters(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """
   folder = pathlib.Path(path)
   if os.path.lexists(folder / bundle.MANIFEST):
-    arrays = [bundle.read(folder).parameters]
+    bundles = [bundle.read(folder)]
   else:
-    arrays = [one.bundle.parameters for one in best.read(folder)]
-  if not arrays:
+    bundles = [one.bundle for one in best.read(folder)]
+  if not bundles:
     raise unreadable(folder, bundle.MANIFEST, "no training's folder")
+  arrays = [one.parameters for one in bundles]
   of_method = {
     path.removeprefix(_TUNER): array
     for path, array in arrays[0].items()
@@ -156,7 +160,9 @@ def parameters(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       "methods; name the bundle of one: "
       f"{loop.BEST}/run_<number>/step_<step>."
     )
-  return of_method
+  tuned = from_bundle(bundles[0], path)
+  (method, *_) = tuned.methods
+  return of_method, method.conditions if method else ()
 
 
 def _from_delta(saved: SavedDelta) -> Tuned:

@@ -96,12 +96,21 @@ def initialise(
   made = bank.init_bank(experiment.tuners, keys, contexts)
   if experiment.start_from is None:
     return made
-  return made._replace(params=_started(made.params, experiment.start_from))
+  params = _started(made.params, experiment.tuners, experiment.start_from)
+  return made._replace(params=params)
 
 
-def _started(params: Params, path: str) -> Params:
+def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
   """Put what another run learned in the place of first values."""
-  ours, theirs = tree.flatten(params), load.parameters(path)
+  theirs, conditions = load.parameters(path)
+  for method in methods:  # parameters of conditions go by their numbers
+    if method.conditions[: len(conditions)] != conditions:
+      raise ValueError(
+        f"START_FROM {path} was tuned for {', '.join(conditions)}; the tasks "
+        f"here are {', '.join(method.conditions)}. They must be the same ones "
+        "first, in that order; new ones come behind."
+      )
+  ours = tree.flatten(params)
   wrong = [
     f"{name}: {[*array.shape[1:]]} there, "
     f"{[*ours[name].shape[1:]] if name in ours else 'nothing'} here"

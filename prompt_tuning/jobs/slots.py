@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prompt_tuning.data import spec
-from prompt_tuning.tuners.method import Method, name_of
+from prompt_tuning.tuners.method import Method
 
 
 class Slot(NamedTuple):
@@ -93,13 +93,7 @@ def numbers_of(method: Method, tasks: Sequence[str]) -> tuple[int, ...] | None:
   Raises:
     ValueError: a task has none, and others have.
   """
-  conditions = method.conditions
-  if not conditions:
+  if not method.conditions:
     return None
-  unknown = sorted(set(tasks) - set(conditions))
-  if unknown:
-    raise ValueError(
-      f"{name_of(type(method))} has no condition for {', '.join(unknown)}; its "
-      f"conditions are {', '.join(conditions)}."
-    )
-  return tuple(conditions.index(task) for task in tasks)
+  own = of_methods((method,), 1)
+  return tuple(find(own, 0, task) for task in tasks)

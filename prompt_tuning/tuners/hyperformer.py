@@ -28,7 +28,7 @@ class HyperFormer(Method):
   An MLP turns a task's vector into E numbers, of which every layer's and
   sublayer's own linear maps make the adapter: `down`, `up`, their biases, and
   scale and bias of the LayerNorm behind it. Parameters, float32:
-  `tasks/<task>` [E], `in` (E to M) and `out` (M to E); for each stack, array,
+  `tasks/<number>` [E], `in` (E to M) and `out` (M to E); for each stack, array,
   layer and sublayer a map from E; with `norms`, those of `NormTuning`.
 
   Attributes:
@@ -81,9 +81,9 @@ class HyperFormer(Method):
     """Return the adapters of one task, see `Method`."""
     vector = Parameter(_UNIT, (self.embedding,), (None,))
     vectors = parameters.declare(
-      self, {f"tasks/{task}": vector for task in self.tasks}
+      self, {f"tasks/{i}": vector for i in range(len(self.tasks))}
     )
-    table = jnp.stack([vectors[f"tasks/{task}"] for task in self.tasks])
+    table = jnp.stack([vectors[f"tasks/{i}"] for i in range(len(self.tasks))])
     task = table[0 if inputs.condition is None else inputs.condition]
     adapters: dict[str, Bottleneck] = {}
     for stack, sites in self._generated(task).items():
@@ -153,7 +153,7 @@ class HyperFormerPlusPlus(HyperFormer):
   """HyperFormer with one hypernetwork for all layers and sublayers of a stack.
 
   It reads vectors of the task, the layer and the sublayer. Parameters, float32:
-  `tasks/<task>` [E]; for each stack `layers` [L, E], `positions` [2, E], `in`
+  `tasks/<number>` [E]; for each stack `layers` [L, E], `positions` [2, E], `in`
   (3 E to M), `out` (M to E), a LayerNorm of E, a linear map for each array.
 
   Source: Karimi Mahabadi et al. 2021, section 2.3.

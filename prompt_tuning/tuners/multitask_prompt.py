@@ -30,7 +30,7 @@ def _zeros(key: Array, shape: Shape) -> Array:
 class MultitaskSum(Method):
   """A prompt in front of the text: shared vectors plus those of the task.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_prompts/<task>`
+  Parameters, float32: `shared_prompt` [P, H], `task_prompts/<number>`
   [P, H]. The latter start at zero.
 
   Attributes:
@@ -79,9 +79,10 @@ class MultitaskSum(Method):
     number = 0 if inputs.condition is None else inputs.condition
     own = {}
     for name, (draw, shape) in self._of_task(words).items():
-      # A leaf for each, so that rules may train one, such as a new task's.
+      # A leaf for each, so that rules may train one, such as a new task's. By
+      # number: runs of one bank may have other tasks.
       one = Parameter(_initialiser(draw), shape, (None,) * len(shape))
-      paths = [f"{name}/{task}" for task in self.tasks]
+      paths = [f"{name}/{i}" for i in range(len(self.tasks))]
       made = parameters.declare(self, dict.fromkeys(paths, one))
       own[name] = jnp.stack([made[path] for path in paths])[number]
     return Delta(virtual=self._combined(shared, own))
@@ -133,7 +134,7 @@ class MultitaskSum(Method):
 class MultitaskConcat(MultitaskSum):
   """Shared vectors, then those of the task, in front of the text.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_prompts/<task>` [Q, H].
+  Parameters, float32: `shared_prompt` [P, H], `task_prompts/<number>` [Q, H].
 
   Attributes:
     task_length: Q.
@@ -161,7 +162,7 @@ class MultitaskConcat(MultitaskSum):
 class MultitaskFeatures(MultitaskSum):
   """Vectors of which some features are shared and the last ones the task's.
 
-  Parameters, float32: `shared_prompt` [P, H - F], `task_prompts/<task>`
+  Parameters, float32: `shared_prompt` [P, H - F], `task_prompts/<number>`
   [P, F].
 
   Attributes:
@@ -206,8 +207,8 @@ class MultitaskFeatures(MultitaskSum):
 class MultitaskProject(MultitaskSum):
   """Shared vectors through an affine map of the task.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_kernels/<task>` [H, H],
-  which start at the identity, and `task_biases/<task>` [H], at zero.
+  Parameters, float32: `shared_prompt` [P, H], `task_kernels/<number>` [H, H],
+  which start at the identity, and `task_biases/<number>` [H], at zero.
   """
 
   title: ClassVar[str] = "multitask prompts by projection"
@@ -233,8 +234,8 @@ class MultitaskProject(MultitaskSum):
 class MPT(MultitaskSum):
   """Shared vectors times a matrix of low rank of the task, number by number.
 
-  Parameters, float32: `shared_prompt` [P, H], `task_columns/<task>` [P, R]
-  and `task_rows/<task>` [R, H], whose product is one everywhere in the
+  Parameters, float32: `shared_prompt` [P, H], `task_columns/<number>` [P, R]
+  and `task_rows/<number>` [R, H], whose product is one everywhere in the
   beginning.
 
   Attributes:

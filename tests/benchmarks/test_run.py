@@ -139,7 +139,7 @@ def test_an_amd_is_held_to_closer_limits(found):
     (("bank", 0, "speedups", "median"), 1.2),
     (("pretraining", 0, "ratios", "median"), 0.5),
     (("pretraining", 0, "ratios", "median"), float("nan")),
-    *((("starts", k, "ratios", "cpu_s", "median"), 2.5) for k in range(6)),
+    *((("starts", k, "ratios", "cpu_s", "median"), 1.61) for k in range(6)),
   ],
 )
 def test_every_kind_of_regression_is_reported(found, path, value):

@@ -48,5 +48,5 @@ def test_data_that_are_scored_under_another_name_find_theirs():
 def test_tasks_have_the_numbers_of_their_conditions():
   assert slots.numbers_of(PLAIN, SKILLS) is None
   assert slots.numbers_of(SPLIT, SKILLS[::-1]) == (1, 0)
-  with pytest.raises(ValueError, match="no condition for skill_largest"):
+  with pytest.raises(ValueError, match="none for skill_largest"):
     slots.numbers_of(SPLIT, ("skill_largest",))

@@ -8,6 +8,7 @@ from flax.core import meta
 
 from prompt_tuning.checkpoints import peft
 from prompt_tuning.jobs import load
+from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.initializers import InitializerContext, Uniform
 from prompt_tuning.tuners.method import Inputs
 from prompt_tuning.tuners.multitask_prompt import (
@@ -56,7 +57,7 @@ def test_a_task_has_the_shared_part_and_its_own(kind, tolerance):
   shared = np.asarray(params["shared_prompt"])
   for number in range(2):
     own = {
-      name: np.asarray(of_tasks[TASKS[number]])
+      name: np.asarray(of_tasks[str(number)])
       for name, of_tasks in params.items()
       if name != "shared_prompt"
     }
@@ -84,6 +85,15 @@ def test_tasks_start_at_words(kind, tolerance):
     np.testing.assert_allclose(near, 0, **tolerance["mean"])
   same = np.array_equal(first, second)
   assert same == (kind in (MultitaskSum, MultitaskProject)) or kind is MPT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_runs_of_one_bank_may_have_other_tasks(kind):
+  methods = [kind(H, (task,), **BASE, **KINDS[kind]) for task in TASKS]
+  keys = [jax.random.key(seed) for seed in range(2)]
+  made = bank.init_bank(methods, keys, [InitializerContext()] * 2)
+  delta = bank.apply_runs(methods, made.params)
+  assert delta.virtual.shape[0] == 2
 
 
 def test_a_product_starts_at_one_whatever_its_rank(tolerance):
@@ -117,7 +127,7 @@ def test_a_product_is_pefts(rank, tolerance):
   params = peft_twins.random_params(method)
   numbers = {
     name: torch.tensor(
-      np.stack([a[task] for task in TASKS])
+      np.stack([a[str(i)] for i in range(len(TASKS))])
       if name[:4] == "task"
       else np.array(a)
     )
