@@ -19,6 +19,7 @@ from prompt_tuning.tuners.initializers import (
   SampledVocabulary,
 )
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
+from prompt_tuning.tuners.prompt import Prompt
 
 AXES = ("layers", "prompt", "prompt_embed")
 
@@ -47,10 +48,7 @@ class DeepPrompt(Method):
   title: ClassVar[str] = "deep prompts"
   noun: ClassVar[str] = "prompts"
   from_model: ClassVar[tuple[str, ...]] = ("shape",)
-  recipe: ClassVar[Recipe] = Recipe(
-    learning_rate=0.3,
-    settings={"multiply_by_parameter_scale": False, "weight_decay": 1e-5},
-  )
+  recipe: ClassVar[Recipe] = Prompt.recipe
 
   shape: ModelShape = ModelShape()
   encoder_length: int = 10

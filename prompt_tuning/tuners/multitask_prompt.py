@@ -47,10 +47,7 @@ class MultitaskSum(Method):
   title: ClassVar[str] = "multitask prompts by sum"
   noun: ClassVar[str] = "prompt"
   from_data: ClassVar[tuple[str, ...]] = ("tasks",)
-  recipe: ClassVar[Recipe] = Recipe(
-    learning_rate=0.3,
-    settings={"multiply_by_parameter_scale": False, "weight_decay": 1e-5},
-  )
+  recipe: ClassVar[Recipe] = Prompt.recipe
 
   emb_dim: int = 0
   tasks: Sequence[str] = ()

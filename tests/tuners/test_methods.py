@@ -118,6 +118,8 @@ class Row(NamedTuple):
       it changes very little.
     drops: whether it draws random numbers while it trains.
     data: task or mixture that it trains on.
+    steep: whether its gradients are so large that their rounding is beyond
+      what holds of numbers around 1.
     optimizer: where the recipe's would make rounding errors large: Adafactor
       divides by what starts at zero, and by a mean over all of it.
   """
@@ -127,6 +129,7 @@ class Row(NamedTuple):
   starts_frozen: bool | None = False
   drops: bool = False
   data: str = "skill_first"
+  steep: bool = False
   optimizer: Any = None
 
 
@@ -188,6 +191,7 @@ METHODS: dict[str, Row] = {
     lambda H, J, F, E, D: (
       (2 * H * 2 + 2 + H + 2 * H) * D + (2 * E + 3 * D + 2) * H
     ),
+    steep=True,
   ),
   "deep prompts": Row(
     functools.partial(DeepPrompt, encoder_length=2, decoder_length=1),
@@ -204,10 +208,12 @@ METHODS: dict[str, Row] = {
     lambda H, J, F, E, D: (
       3 * H + 2 * 4 * 5 * (H + 5 + 1 + 10 + 5 + 1) + 11 * 10 + 11 * H
     ),
+    steep=True,
   ),
   "P-tuning by an MLP": Row(
     functools.partial(PTuning, length=3, network="mlp", hidden=5),
     lambda H, J, F, E, D: 3 * H + (H + 1) * 5 + 6 * 5 + 6 * H,
+    steep=True,
   ),
   "HyperFormer": Row(
     functools.partial(
@@ -488,7 +494,15 @@ def case(request, backbones):
 
 
 def assert_close(ours, theirs, tolerance):
-  """Rounding errors of a sum are as large as its largest terms make them."""
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerance["same"]),
+    ours,
+    theirs,
+  )
+
+
+def assert_close_to_largest(ours, theirs, tolerance):
+  """For gradients of hundreds: a sum rounds as its largest terms make it."""
 
   def close(a, b):
     a, b = np.asarray(a), np.asarray(b)
@@ -587,7 +601,8 @@ def test_eight_devices_and_scanned_layers_equal_one(case, tolerance):
   ours, theirs = case.elsewhere, case.bank
   assert len(jax.tree.leaves(ours.built.frozen)[0].sharding.device_set) == 8
   assert_close(ours.sums, theirs.sums, tolerance)
-  assert_close(ours.states[-1], theirs.states[-1], tolerance)
+  close = assert_close_to_largest if case.row.steep else assert_close
+  close(ours.states[-1], theirs.states[-1], tolerance)
 
 
 def test_it_resumes_to_the_bit(case):
