@@ -28,20 +28,27 @@ SIZES = ("small", "base", "large", "xl", "xxl")
 GENERATIONS = ("v5e", "v5p", "v6e")
 METHODS = ("prompt", "model")
 GIB = 1 << 30
-FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-CUBES = ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8")
 # Bytes that a parameter takes at least: bfloat16 where it is frozen, float32
 # with as large a gradient where it trains.
 BYTES = {"prompt": 2, "model": 8}
 
 
-def command(size: str, method: str, topology: str) -> list[str]:
+def command(
+  size: str,
+  method: str,
+  topology: str,
+  mesh: str | None = None,
+  **changes: str,
+) -> list[str]:
   """Write the command line of one plan.
 
   Args:
     size: of T5 1.1.
     method: `prompt` or `model`.
     topology: such as `v5e:4x4`.
+    mesh: of `gin/meshes`; None for `data`, or `fully_sharded` where the model
+      trains.
+    **changes: macros of gin, in gin's text.
 
   Returns:
     Its words.
@@ -60,7 +67,8 @@ def command(size: str, method: str, topology: str) -> list[str]:
   if method == "model":
     gin["MODEL_PARALLEL"] = "1"  # `--meshes first` tries others
   # A model that trains, and its optimizer's state, is split over all chips.
-  mesh = "data" if method == "prompt" else "fully_sharded"
+  mesh = mesh or ("data" if method == "prompt" else "fully_sharded")
+  gin |= changes
   return [
     *(sys.executable, "-m", "prompt_tuning.launch.main", "plan"),
     *("--topology", topology, "--meshes", "first", "--json"),
@@ -77,8 +85,7 @@ def topologies(size: str, method: str, generation: str) -> list[str]:
   parameters = sum(cost.count_parameters(config).values())
   least = parameters * BYTES[method]
   found = []
-  for shape in CUBES if generation in ("v4", "v5p") else FLAT:
-    where = chips.parse(f"{generation}:{shape}")
+  for where in chips.slices(generation):
     if least < where.count * where.chip.memory:
       found.append(str(where))
   return found
@@ -87,18 +94,32 @@ def topologies(size: str, method: str, generation: str) -> list[str]:
 def smallest(size: str, method: str, generation: str) -> dict[str, Any] | None:
   """Find the first slice that fits, and what it takes."""
   for topology in topologies(size, method, generation):
-    done = subprocess.run(
-      command(size, method, topology), capture_output=True, text=True
-    )
-    if not done.stdout:  # no answer: neither that it fits nor that it does not
-      raise RuntimeError(done.stderr[-2000:])
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer = ask(command(size, method, topology))
     if method == "prompt":
       refuse_weight_gradients(size, answer)
-    print(topology, size, method, done.returncode == 0, flush=True)
-    if done.returncode == 0:
+    print(topology, size, method, answer["best"] is not None, flush=True)
+    if answer["best"] is not None:
       return answer
   return None
+
+
+def ask(words: list[str]) -> dict[str, Any]:
+  """Run `prompt-tuning plan` in a process of its own.
+
+  Args:
+    words: of the command line.
+
+  Returns:
+    Its answer; `best` is None where nothing fits.
+
+  Raises:
+    RuntimeError: it gave none.
+  """
+  done = subprocess.run(words, capture_output=True, text=True)
+  if not done.stdout:  # neither that it fits nor that it does not
+    raise RuntimeError(done.stderr[-2000:])
+  answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+  return answer
 
 
 def most_reduced(size: str) -> int:

@@ -17,12 +17,16 @@ from prompt_tuning.plans.chips import Slice
 
 if TYPE_CHECKING:
   from prompt_tuning.jobs.train_job import TrainJob
+  from prompt_tuning.plans.cheapest import Offer
+  from prompt_tuning.plans.tpu import Plan
 
 ABOUT = """Compile the step of `train` for TPUs that are not here, and say what
 it needs and costs on each chip. Takes the flags of `train` and besides:
 --topology v5e:4x4 (may be repeated; v4, v5e, v5p, v6e of any shape);
 --meshes all (every split into data and model parallelism, the default), first
 (from the least model parallelism until one fits) or given (gin's own);
+--cheapest instead of --topology: the smallest slice of each TPU that trains it,
+and which costs least (--price v5e=1.2, of a chip's hour, may be repeated);
 --json for programs."""
 
 # Nothing is read or written.
@@ -43,22 +47,18 @@ def main(argv: Sequence[str]) -> int:
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument("--topology", action="append", default=[])
   parser.add_argument("--meshes", default=MESHES[0])
+  parser.add_argument("--cheapest", action="store_true")
+  parser.add_argument("--price", action="append", default=[])
   parser.add_argument("--json", action="store_true")
   plan_arguments, rest = parser.parse_known_args(argv)
   fitting: list[bool] = []
 
   def work(job: "TrainJob", arguments: Flags) -> None:
-    from prompt_tuning.plans import report, tpu
-
     del arguments
-    for tpu_slice in _slices(plan_arguments.topology, plan_arguments.meshes):
-      plans = tpu.plan_slice(job, tpu_slice, plan_arguments.meshes)
-      fitting.append(any(one.fits for one in plans))
-      if plan_arguments.json:
-        print(json.dumps(report.as_json(job, tpu_slice, plans)), flush=True)
-      else:
-        text = report.lines(job, tpu_slice, plans)
-        print("\n".join(text), flush=True)
+    offers = _plan(job, plan_arguments)
+    fitting.append(bool(offers))
+    if plan_arguments.cheapest and offers:
+      _print_cheapest(offers, plan_arguments.json)
 
   # JAX writes programs for absent chips to its cache, but cannot read them.
   status = command.run(
@@ -70,17 +70,59 @@ def main(argv: Sequence[str]) -> int:
     computes=False,
     defaults=NOT_ASKED,
   )
-  return status or int(bool(fitting) and not any(fitting))
+  return status or int(fitting == [False])
 
 
-def _slices(topologies: Sequence[str], meshes: str) -> list[Slice]:
-  if not topologies:
-    raise ValueError("Which TPUs? Give --topology, such as v5e:4x4.")
-  if meshes not in MESHES:
+def _plan(job: "TrainJob", asked: argparse.Namespace) -> list["Offer"]:
+  """Plan every slice that is asked for; return what fits, with its price."""
+  from prompt_tuning.plans import cheapest, report, tpu
+
+  prices = chips.prices(asked.price)
+  offers = []
+
+  def plan_slice(tpu_slice: Slice) -> list["Plan"]:
+    plans = tpu.plan_slice(job, tpu_slice, asked.meshes)
+    if asked.json:
+      print(json.dumps(report.as_json(job, tpu_slice, plans)), flush=True)
+    else:
+      print("\n".join(report.lines(job, tpu_slice, plans)), flush=True)
+    offer = cheapest.offer(tpu_slice, plans, prices)
+    if offer is not None:
+      offers.append(offer)
+    return plans
+
+  _check(asked)
+  if asked.cheapest:
+    for generation in chips.CHIPS:
+      cheapest.smallest(chips.slices(generation), plan_slice)
+  else:
+    for tpu_slice in map(chips.parse, asked.topology):
+      plan_slice(tpu_slice)
+  return offers
+
+
+def _print_cheapest(offers: list["Offer"], as_json: bool) -> None:
+  from prompt_tuning.plans import cheapest
+
+  if as_json:
+    print(json.dumps(cheapest.as_json(offers)))
+  else:
+    print("\n".join(cheapest.lines(offers)))
+
+
+def _check(asked: argparse.Namespace) -> None:
+  if asked.cheapest and asked.topology:
     raise ValueError(
-      f"--meshes {meshes!r}: expected one of {', '.join(MESHES)}."
+      "--cheapest chooses the slice itself; leave --topology out."
     )
-  return [chips.parse(text) for text in topologies]
+  if not asked.cheapest and not asked.topology:
+    raise ValueError(
+      "Which TPUs? Give --topology, such as v5e:4x4, or --cheapest."
+    )
+  if asked.meshes not in MESHES:
+    raise ValueError(
+      f"--meshes {asked.meshes!r}: expected one of {', '.join(MESHES)}."
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prompt_tuning.core import tree
 
@@ -22,6 +22,8 @@ class Chip:
     link_bandwidth: bytes per second that it can send to its neighbours, over
       all its links together.
     dimensions: of the torus in which chips are linked.
+    dollars: list price of an hour, on demand, in the United States in 2025.
+      Prices change: `prompt-tuning plan --price` takes today's.
     source: of the rates.
   """
 
@@ -30,6 +32,7 @@ class Chip:
   memory_bandwidth: float
   link_bandwidth: float
   dimensions: int
+  dollars: float
   source: str
 
 
@@ -39,12 +42,18 @@ _DOCS = "https://docs.cloud.google.com/tpu/docs/"
 # are for sending: half of the documents' "bidirectional" ones.
 CHIPS: Mapping[str, Chip] = {
   "v4": Chip(
-    *(275e12, 30.75 * GIB, 1200e9, 300e9, 3),
+    *(275e12, 30.75 * GIB, 1200e9, 300e9, 3, 3.22),
     _DOCS + "v4; links: Jouppi et al. 2023, TPU v4, table 4 (six of 50 GB/s)",
   ),
-  "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9, 2, _DOCS + "v5e"),
-  "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 600e9, 3, _DOCS + "v5p"),
-  "v6e": Chip(918e12, 31.25 * GIB, 1638e9, 400e9, 2, _DOCS + "v6e"),
+  "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9, 2, 1.20, _DOCS + "v5e"),
+  "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 600e9, 3, 4.20, _DOCS + "v5p"),
+  "v6e": Chip(918e12, 31.25 * GIB, 1638e9, 400e9, 2, 2.70, _DOCS + "v6e"),
+}
+
+# Shapes of slices by their dimensions, from one chip on, each twice as large.
+_SHAPES: Mapping[int, tuple[str, ...]] = {
+  2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+  3: ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),
 }
 
 
@@ -102,3 +111,40 @@ def parse(text: str) -> Slice:
       f"such as {generation}:{example}."
     )
   return Slice(generation, tuple(map(int, shape.split("x"))))
+
+
+def slices(generation: str) -> list[Slice]:
+  """List the usual slices of a generation, the smallest first.
+
+  Args:
+    generation: a key of `CHIPS`.
+
+  Returns:
+    From one chip to 128 or 256.
+  """
+  shapes = _SHAPES[CHIPS[generation].dimensions]
+  return [parse(f"{generation}:{shape}") for shape in shapes]
+
+
+def prices(texts: Iterable[str]) -> dict[str, float]:
+  """Read what an hour of a chip costs.
+
+  Args:
+    texts: such as `v5e=1.2`, in dollars or any other money.
+
+  Returns:
+    Generation -> price; list prices of those that `texts` leave out.
+
+  Raises:
+    ValueError: an unknown generation, or no positive number.
+  """
+  found = {name: chip.dollars for name, chip in CHIPS.items()}
+  for text in texts:
+    generation, _, number = text.partition("=")
+    if generation not in CHIPS or not re.fullmatch(r"\d*\.?\d+", number):
+      raise ValueError(
+        f"--price {text!r}: expected a TPU and what an hour of one chip costs, "
+        f"such as v5e=1.2. Known: {', '.join(CHIPS)}."
+      )
+    found[generation] = float(number)
+  return found

@@ -274,6 +274,9 @@ def test_command_plans_the_given_mesh_only(planned, capsys):
     ([], "--topology"),
     (["--topology=v5e:2x2", "--meshes=some"], "all, first, given"),
     (["--topology=v9:2x2"], "unknown TPU"),
+    (["--cheapest", "--topology=v5e:2x2"], "leave --topology out"),
+    (["--cheapest", "--price=v5e"], "such as v5e=1.2"),
+    (["--cheapest", "--price=v9=1"], "Known: v4"),
     (["--topology=v5e:2x2", "--topolgy=v5e"], "Unknown argument"),
     (
       [
@@ -289,6 +292,36 @@ def test_command_says_what_is_wrong(planned, capsys, flags, says):
   assert plan.main([*FLAGS, *flags]) == 2
   assert says in capsys.readouterr().err
   assert not planned
+
+
+def test_cheapest_takes_the_smallest_slice_of_each_generation(
+  monkeypatch, capsys
+):
+  """A chip of v6e does 1,000 steps of its peak second for 0.75 dollars."""
+  tried = []
+
+  def answer(job, where, model):
+    tried.append(str(where))
+    fits = where.count * where.chip.memory > 60 * GIB
+    room = {} if fits else NO_ROOM
+    one = fake_plan(where.count // model, model, **room)
+    return dataclasses.replace(one, slice=where)
+
+  monkeypatch.setattr(tpu, "plan", answer)
+  flags = [*FLAGS, "--cheapest", "--meshes=first"]
+  assert plan.main(flags) == 0
+  assert "v5e:2x2" in tried and "v5e:2x4" not in tried
+  assert "v5p:1x1x1" in tried and "v5p:2x2x1" not in tried
+  text = capsys.readouterr().out.splitlines()
+  start = next(i for i, line in enumerate(text) if "Cheapest: " in line)
+  assert text[start] == "Cheapest: v5p:1x1x1. 1,000 steps take at least:"
+  seconds = SLICE.chip.flops / chips.CHIPS["v5p"].flops
+  assert f"{seconds * 1000 / 3600 * 4.2:.3f} dollars" in text[start + 1]
+
+  assert plan.main([*flags, "--price", "v5p=999", "--json"]) == 0
+  last = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert last["cheapest"] == "v6e:2x2"
+  assert [one["topology"] for one in last["offers"]][-1] == "v5p:1x1x1"
 
 
 def test_command_keeps_no_programs(planned, monkeypatch):
