@@ -14,8 +14,8 @@ from prompt_tuning.tuners.method import name_of
 PACKAGE = pathlib.Path(prompt_tuning.__file__).parent
 # All but the methods themselves, and `api`, whose users have one by default.
 GENERIC = (
-  *("core", "machine", "models", "data", "checkpoints", "train", "infer"),
-  *("jobs", "plans", "cluster", "launch"),
+  *("core", "machine", "prompting", "models", "data", "checkpoints", "train"),
+  *("infer", "jobs", "plans", "cluster", "launch"),
 )
 A_FILE = "vectors in a file, a class of the same name"
 A_PAPER = "the paper that a formula is from"

@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.core import tree
+from prompt_tuning.core import plain_text, tree
 from prompt_tuning.core.files import file_sha256
-from prompt_tuning.data import denoising, skills, spec, tables, vocabulary
+from prompt_tuning.data import denoising, skills, spec, vocabulary
 
 MODULE = "prompt_tuning.data.tasks.corpus"
 TRAIN, VALIDATION = "train", "validation"
@@ -296,7 +296,7 @@ def _lines(path: str) -> Iterator[str]:
   number = 0
   try:
     with opener(path, "rb") as file:
-      for line in tables.decode(path, file):
+      for line in plain_text.decode(path, file):
         number += 1
         yield line
   except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
@@ -322,7 +322,7 @@ def _json_documents(path: str, lines: Iterator[str]) -> Iterator[Document]:
   for number, line in enumerate(lines, 1):
     if not line.strip():
       continue
-    row = tables.json_value(path, line.rstrip(), number)
+    row = plain_text.json_value(path, line.rstrip(), number)
     document = _document(row)
     if document is None:
       raise ValueError(

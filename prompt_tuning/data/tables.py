@@ -1,20 +1,16 @@
 """The one reader of users' files, for training and inference.
 
-Rows with named columns come from JSONL, JSON, CSV and TSV files, lines from
-text; every error names the file and the line. UTF-8, with or without the mark
-that spreadsheets put before it. Lines end in a line feed, a carriage return, or
-both.
+Rows with named columns come from JSONL, JSON, CSV and TSV files, whose text
+`core.plain_text` reads; every error names the file and the line.
 """
 
 import csv
-import json
 import math
 import pathlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from prompt_tuning.core import tree
+from prompt_tuning.core import plain_text, tree
 
 # Far beyond Python's own limit of 131,072: over-long text is cut, not refused.
 _LONGEST_CELL = 1 << 30
@@ -23,17 +19,6 @@ FORMATS = (".jsonl", ".json", ".csv", ".tsv")
 # What pandas calls the index that it writes without a name.
 _INDEX = "Unnamed: 0"
 
-_END_OF_LINE = re.compile("(?<=\r)(?!\n)")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# How files begin that are no text.
-_PACKED = {
-  b"\x1f\x8b": "gzip",
-  b"PK\x03\x04": "zip or spreadsheet",
-  b"\xfd7zXZ": "xz",
-  b"PAR1": "Parquet",
-}
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_T = TypeVar("_T")
 _KINDS = {list: "a list", dict: "an object"}
 
 
@@ -159,7 +144,7 @@ def parse(
   Raises:
     ValueError: see `read`.
   """
-  texts = _every_line(decode(path, content))
+  texts = plain_text.every_line(plain_text.decode(path, content))
   match ending(path):
     case ".jsonl":
       rows = _json_rows(path, texts)
@@ -175,139 +160,15 @@ def parse(
         f"{path}: expected a file ending in {', '.join(FORMATS)}, "
         f"got {suffix!r}."
       )
-  yield from _not_empty(path, rows, "rows")
-
-
-def text_lines(path: str) -> Iterator[str]:
-  """Read a text file line by line, without their ends; blank ones too.
-
-  Raises:
-    FileNotFoundError: no such file.
-    ValueError: an empty file, or a line that is not UTF-8, with file and line.
-  """
-  if not pathlib.Path(path).is_file():
-    raise FileNotFoundError(f"No data file {path}.")
-  with open(path, "rb") as file:
-    texts = (line.rstrip("\r\n") for line in _every_line(decode(path, file)))
-    yield from _not_empty(path, texts, "lines")
-
-
-def lines(path: str) -> Iterator[str]:
-  """Read the lines of a UTF-8 file, each with the line feed that ends it.
-
-  Raises:
-    ValueError: a line that is not UTF-8, with file and line.
-  """
-  with open(path, "rb") as file:
-    yield from decode(path, file)
-
-
-def decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
-  """Decode the lines of a file.
-
-  Args:
-    path: of the file, for errors.
-    content: its lines.
-
-  Yields:
-    The lines, the first without a byte-order mark.
-
-  Raises:
-    ValueError: a line that is not UTF-8, or holds a zero byte, with its number.
-  """
-  for number, line in enumerate(content, 1):
-    if number == 1:
-      _insist_on_text(path, line)
-    if b"\0" in line:
-      raise ValueError(
-        f"{path}:{number}: a zero byte: the file is binary; expected UTF-8 "
-        "text."
-      )
-    try:
-      yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-      raise ValueError(
-        f"{path}:{number}: not UTF-8: byte 0x{line[error.start]:02x} at "
-        f"position {error.start}. Convert the file, for instance with "
-        "`iconv -f latin1 -t utf-8`."
-      ) from error
-
-
-def _insist_on_text(path: str, start: bytes) -> None:
-  """Refuse files of other kinds by how they begin."""
-  for signature, kind in _PACKED.items():
-    if start.startswith(signature):
-      raise ValueError(
-        f"{path}:1: a {kind} file; expected UTF-8 text. Unpack it, or save it "
-        "as text."
-      )
-  if start.startswith(_UTF16):
-    raise ValueError(
-      f"{path}:1: UTF-16; expected UTF-8 text. Convert the file, for instance "
-      "with `iconv -f utf-16 -t utf-8`."
-    )
-
-
-def json_value(path: str, text: str, first_line: int = 1) -> Any:
-  """Read a JSON value that a user wrote.
-
-  Args:
-    path: of the file, for errors.
-    text: the value.
-    first_line: of the text in the file.
-
-  Raises:
-    ValueError: not JSON, or more than can be read: with file and line.
-  """
-  place = f"{path}:{first_line}"
-  try:
-    value = json.loads(text)
-    if _SURROGATE.search(text):
-      json.dumps(value, ensure_ascii=False).encode()
-  except json.JSONDecodeError as error:
-    raise ValueError(
-      f"{path}:{first_line + error.lineno - 1}: not JSON: {error.msg} at "
-      f"column {error.colno}."
-    ) from error
-  except RecursionError as error:
-    raise ValueError(
-      f"{place}: lists and objects inside each other, too many to be read."
-    ) from error
-  except UnicodeEncodeError as error:
-    code = ord(error.object[error.start])
-    raise ValueError(
-      f"{place}: \\u{code:04x} is half a character: expected a second half, or "
-      "the character itself."
-    ) from error
-  except ValueError as error:
-    raise ValueError(f"{place}: a number that cannot be read: {error}") from (
-      error
-    )
-  return value
-
-
-def _every_line(texts: Iterable[str]) -> Iterator[str]:
-  """Also divide lines that a carriage return alone ends."""
-  for text in texts:
-    if "\r" in text:
-      yield from filter(None, _END_OF_LINE.split(text))
-    else:
-      yield text
-
-
-def _not_empty(path: str, values: Iterable[_T], what: str) -> Iterator[_T]:
-  count = 0
-  for value in values:
-    count += 1
-    yield value
-  if not count:
-    raise ValueError(f"{path}: the file has no {what}; expected at least one.")
+  yield from plain_text.not_empty(path, rows, "rows")
 
 
 def _json_rows(path: str, texts: Iterable[str]) -> Iterator[Row]:
   for number, line in enumerate(texts, 1):
     if line.strip():
-      yield _row(f"{path}:{number}", json_value(path, line.rstrip(), number))
+      yield _row(
+        f"{path}:{number}", plain_text.json_value(path, line.rstrip(), number)
+      )
 
 
 def _document_rows(path: str, texts: Iterable[str]) -> Iterator[Row]:
@@ -317,7 +178,7 @@ def _document_rows(path: str, texts: Iterable[str]) -> Iterator[Row]:
   if not content.lstrip().startswith("["):
     yield from _json_rows(path, lines)
     return
-  for number, values in enumerate(json_value(path, content)):
+  for number, values in enumerate(plain_text.json_value(path, content)):
     yield _row(f"{path}: [{number}]", values)
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from prompt_tuning.core import plain_text
 from prompt_tuning.data import tables
 from prompt_tuning.data.spec import INPUTS, TARGETS
 
@@ -30,7 +31,7 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
   """
   path = os.fspath(path)
   if tables.ending(path) is None:
-    for line in tables.text_lines(path):
+    for line in plain_text.text_lines(path):
       yield {INPUTS: line}
   else:
     for row in tables.read(path):

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from prompt_tuning.core import plain_text
 from prompt_tuning.data import tables
 from prompt_tuning.data.prepare.fields import Example, check_label, get
 
@@ -293,7 +294,7 @@ class Dpr:
   ) -> Iterator[Example]:
     """Yield every sentence."""
     del split, builder
-    lines = [line.strip() for line in tables.lines(str(path))]
+    lines = [line.strip() for line in plain_text.lines(str(path))]
     for start in range(0, len(lines), 5):
       place = f"{path}:{start + 1}"
       block = lines[start : start + 5]
@@ -371,7 +372,7 @@ class ReviewFile(_Converted):
   ) -> Iterator[Example]:
     """Yield the one review."""
     del builder
-    text = "".join(tables.lines(str(path))).strip()
+    text = "".join(plain_text.lines(str(path))).strip()
     if not text:
       raise ValueError(f"{path}: the file is empty; expected a review.")
     label = -1 if split == "unsupervised" else path.parent.name
@@ -396,7 +397,7 @@ def _tsv_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yield place and row; cells that a row lacks are None."""
   empty = True
-  for number, line in enumerate(tables.lines(str(path)), 1):
+  for number, line in enumerate(plain_text.lines(str(path)), 1):
     cells = line.rstrip("\r\n").split("\t")
     if header is None:
       header = cells
@@ -410,7 +411,7 @@ def _tsv_rows(
 
 
 def _json_document(path: pathlib.Path) -> Any:
-  text = "".join(tables.lines(str(path)))
+  text = "".join(plain_text.lines(str(path)))
   if not text.strip():
     raise ValueError(f"{path}: the file is empty; expected a JSON document.")
-  return tables.json_value(str(path), text)
+  return plain_text.json_value(str(path), text)

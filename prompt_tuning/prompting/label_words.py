@@ -1,0 +1,606 @@
+"""Label words: the words by which a model names a class.
+
+`LabelWords` is what a file says. `WordPieces` is what a model can score: the
+same words as ids of its vocabulary. `survey` counts which words a scorer would
+lose or take for others, before anything is trained.
+
+Files are OpenPrompt's, as they are: one class per line with words between
+commas (`.txt`, `.csv`), or JSON (`.json`, `.jsonl`), a class's name with its
+word or words. A file may hold several lists, divided by an empty line, or as a
+JSON list. Nothing in them is ever evaluated.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prompt_tuning.core import plain_text, tree
+from prompt_tuning.core.types import PAD_ID, UNK_ID
+
+# Text -> ids, without EOS; a vocabulary's `encode`.
+Encode = Callable[[str], Sequence[int]]
+
+# OpenPrompt's mark of a word that follows no blank: `<!>A` is the piece `A`,
+# `A` the piece `▁A`.
+NO_BLANK = "<!>"
+_ANCHOR = "<extra_id_0>"
+_TEXT_ENDINGS, _JSON_ENDINGS = (".txt", ".csv"), (".json", ".jsonl")
+_SHOWN = 5  # words that an error names
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelWords:
+  """The words of every class.
+
+  Attributes:
+    classes: names, in the order of class ids.
+    words: of every class, at least one, distinct within a class.
+    weights: of every word, finite, not negative; not all of a class are 0.
+    places: `FILE:LINE` of every class, for errors; empty where words are from
+      no file.
+  """
+
+  classes: tuple[str, ...]
+  words: tuple[tuple[str, ...], ...]
+  weights: tuple[tuple[float, ...], ...]
+  places: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+  def __post_init__(self) -> None:
+    sizes = [len(words) for words in self.words]
+    if not (len(self.classes) == len(self.words) == len(self.weights)):
+      raise ValueError(
+        f"Label words: {len(self.classes)} classes, {len(self.words)} lists of "
+        f"words and {len(self.weights)} of weights; expected one for each."
+      )
+    if len(self.classes) < 2:
+      raise ValueError(
+        f"{_before(self.places)}{len(self.classes)} class; expected two or "
+        "more, each with its words (in text, a line for each)."
+      )
+    for number, name in enumerate(self.classes):
+      if name in self.classes[:number]:
+        raise ValueError(f"{self.place(number)}: class {name!r} stands twice.")
+      if len(self.weights[number]) != sizes[number]:
+        raise ValueError(
+          f"{self.place(number)}: {sizes[number]} words and "
+          f"{len(self.weights[number])} weights; expected one for each."
+        )
+      _check_class(self.place(number), self.words[number], self.weights[number])
+
+  @classmethod
+  def of(
+    cls,
+    words: Mapping[str, str | Sequence[str] | Mapping[str, float]],
+    places: Sequence[str] = (),
+  ) -> "LabelWords":
+    """Make them of plain values.
+
+    Args:
+      words: class -> its word, its words, or its words with weights (else 1).
+        Blanks around a word are dropped, and what stands twice in a class.
+      places: see the class.
+
+    Raises:
+      ValueError: no word, an empty one, a bad weight, less than two classes.
+    """
+    names = tuple(words)
+    lists = [
+      _weighted(places[number] if places else f"Class {name!r}", words[name])
+      for number, name in enumerate(names)
+    ]
+    return cls(
+      names,
+      tuple(tuple(pairs) for pairs in lists),
+      tuple(tuple(pairs.values()) for pairs in lists),
+      tuple(places),
+    )
+
+  def place(self, number: int) -> str:
+    """Say where a class stands: file, line and name, for errors."""
+    name = f"class {self.classes[number]!r}"
+    return f"{self.places[number]}: {name}" if self.places else f"Label {name}"
+
+  def without_common(self) -> "LabelWords":
+    """Drop words of several classes, but for a class's first word.
+
+    Source: KPT's code (OpenPrompt's `delete_common_words`), whose first word of
+    a class is its name. Other words in two classes say nothing of either.
+    """
+    count = Counter(word for words in self.words for word in words)
+    keep = [
+      [k for k, word in enumerate(words) if k == 0 or count[word] == 1]
+      for words in self.words
+    ]
+    return self.select(keep)
+
+  def without_unknown(self, encode: Encode) -> "LabelWords":
+    """Drop words that a vocabulary lacks, all or in part.
+
+    Args:
+      encode: the vocabulary's.
+
+    Raises:
+      ValueError: a class has no others.
+    """
+    keep = [
+      [k for k, pieces in enumerate(words) if UNK_ID not in pieces]
+      for words in _ids(self, encode)
+    ]
+    return self.select(keep)
+
+  def select(self, keep: Sequence[Sequence[int]]) -> "LabelWords":
+    """Take some of the words of every class.
+
+    Args:
+      keep: for every class, the numbers of its words.
+
+    Raises:
+      ValueError: a class has none left.
+    """
+    return dataclasses.replace(
+      self,
+      words=tuple(
+        tuple(words[k] for k in numbers)
+        for words, numbers in zip(self.words, keep, strict=True)
+      ),
+      weights=tuple(
+        tuple(weights[k] for k in numbers)
+        for weights, numbers in zip(self.weights, keep, strict=True)
+      ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPieces:
+  """Label words as ids of a vocabulary.
+
+  Attributes:
+    pieces: int32 [C, W, L], the pieces of every word, in order, 0 behind them;
+      W is the most words of a class, L the most pieces of a word.
+    weights: float32 [C, W], 0 where a class has no word.
+  """
+
+  pieces: np.ndarray
+  weights: np.ndarray
+
+  @classmethod
+  def of(cls, label_words: LabelWords, encode: Encode) -> "WordPieces":
+    """Cut label words into pieces.
+
+    Args:
+      label_words: of all classes. A word in two of them counts for both:
+        `LabelWords.without_common` drops such words.
+      encode: a vocabulary's.
+
+    Raises:
+      ValueError: a word without pieces; one that the vocabulary lacks, which
+        would be scored as any other that it lacks; or different words, or the
+        only words of two classes, with the same ids. Names class, file, line.
+    """
+    ids = _ids(label_words, encode)
+    _insist_known(label_words, ids)
+    _insist_distinct(label_words, ids)
+    width = max(len(words) for words in ids)
+    length = max(len(word) for words in ids for word in words)
+    pieces = np.full((len(ids), width, length), PAD_ID, np.int32)
+    weights = np.zeros((len(ids), width), np.float32)
+    for number, words in enumerate(ids):
+      weights[number, : len(words)] = label_words.weights[number]
+      for k, word in enumerate(words):
+        pieces[number, k, : len(word)] = word
+    return cls(pieces, weights)
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """Pieces of every word, int32 [C, W]; 0 where a class has no word."""
+    return np.asarray((self.pieces != PAD_ID).sum(axis=-1), np.int32)
+
+
+class Word(NamedTuple):
+  """A word of a class, for people: `politics (World)`."""
+
+  name: str
+  text: str
+
+  def __str__(self) -> str:
+    return f"{self.text} ({self.name})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+  """What becomes of label words in one vocabulary.
+
+  Attributes:
+    classes: names.
+    words: of every class, their number.
+    pieces: number of pieces -> number of words of as many.
+    unknown: words with a piece that the vocabulary lacks.
+    common: words that stand in more than one class.
+    same: groups of different words with the same ids, which nothing can tell
+      apart.
+    several: words of several pieces, lost where only single pieces are scored.
+    same_first: words whose first piece is also that of a word of another class:
+      a scorer of first pieces takes one for the other.
+  """
+
+  classes: tuple[str, ...]
+  words: tuple[int, ...]
+  pieces: Mapping[int, int]
+  unknown: tuple[Word, ...]
+  common: tuple[Word, ...]
+  same: tuple[tuple[Word, ...], ...]
+  several: tuple[Word, ...]
+  same_first: tuple[Word, ...]
+
+  def counts(self) -> dict[str, int]:
+    """Return the numbers, as a table of many files shows them."""
+    return {
+      "classes": len(self.classes),
+      "words": sum(self.words),
+      "one piece": self.pieces.get(1, 0),
+      "several pieces": len(self.several),
+      "same first piece": len(self.same_first),
+      "unknown": len(self.unknown),
+      "same ids": sum(len(group) for group in self.same),
+      "in two classes": len({word.text for word in self.common}),
+    }
+
+  def lines(self) -> list[str]:
+    """Say it for people: counts, and the first few words of every kind."""
+    found = [f"{sum(self.words)} label words of {len(self.classes)} classes"]
+    kinds = {
+      "the vocabulary lacks": self.unknown,
+      "stand in two classes": self.common,
+      "have the ids of another word": [w for g in self.same for w in g],
+      "are several pieces, and lost to a scorer of single pieces": self.several,
+      "begin as a word of another class does, for a scorer of first pieces": (
+        self.same_first
+      ),
+    }
+    for what, words in kinds.items():
+      if words:
+        found.append(f"{len(words)} {what}: {_some(words)}")
+    return found
+
+
+def survey(label_words: LabelWords, encode: Encode) -> Survey:
+  """Count what a vocabulary and its scorers make of label words.
+
+  Args:
+    label_words: of all classes.
+    encode: a vocabulary's.
+  """
+  ids = _ids(label_words, encode)
+  words = [
+    (Word(label_words.classes[c], text), tuple(ids[c][k]))
+    for c, texts in enumerate(label_words.words)
+    for k, text in enumerate(texts)
+  ]
+  classes_of_text: dict[str, set[str]] = {}
+  classes_of_first: dict[int, set[str]] = {}
+  for word, pieces in words:
+    classes_of_text.setdefault(word.text, set()).add(word.name)
+    classes_of_first.setdefault(pieces[0], set()).add(word.name)
+  return Survey(
+    classes=label_words.classes,
+    words=tuple(len(texts) for texts in label_words.words),
+    pieces=Counter(len(pieces) for _, pieces in words),
+    unknown=tuple(word for word, pieces in words if UNK_ID in pieces),
+    common=tuple(w for w, _ in words if len(classes_of_text[w.text]) > 1),
+    same=_same_ids(words),
+    several=tuple(word for word, pieces in words if len(pieces) > 1),
+    same_first=tuple(
+      w for w, pieces in words if len(classes_of_first[pieces[0]]) > 1
+    ),
+  )
+
+
+def read(path: str, classes: Sequence[str] = (), choice: int = 0) -> LabelWords:
+  """Read label words from a file.
+
+  Args:
+    path: ends in `.txt`, `.csv`, `.json` or `.jsonl`, see the module.
+    classes: their names, in the order of class ids; empty: JSON's own names in
+      the file's order, or numbers from 0.
+    choice: which list to read, where the file has several.
+
+  Returns:
+    The words, each of weight 1 where the file gives none.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another ending, no such choice, other classes, a class without
+      words, an entry that depends on a row: with file, line and what was
+      expected.
+  """
+  ending = pathlib.Path(path).suffix.lower()
+  if ending not in _TEXT_ENDINGS + _JSON_ENDINGS:
+    raise ValueError(
+      f"{path}: expected label words in a file ending in "
+      f"{', '.join(_TEXT_ENDINGS + _JSON_ENDINGS)}, got {ending or 'none'!r}."
+    )
+  is_json = ending in _JSON_ENDINGS
+  lists = _json_lists(path) if is_json else _text_lists(path)
+  if not 0 <= choice < len(lists):
+    raise ValueError(
+      f"{path}: has {len(lists)} lists of label words, numbered from 0; there "
+      f"is no list {choice}."
+    )
+  entries = lists[choice]
+  names = [entry.name for entry in entries]
+  for number, entry in enumerate(entries):
+    if entry.name in names[:number]:
+      raise ValueError(f"{entry.place}: class {entry.name!r} stands twice.")
+  if classes and is_json:
+    entries = _in_order(path, entries, classes)
+  elif classes:
+    entries = _named(path, entries, classes)
+  return LabelWords.of(
+    {entry.name: entry.words for entry in entries},
+    [entry.place for entry in entries],
+  )
+
+
+class _Entry(NamedTuple):
+  """A class of a file: `FILE:LINE`, its name, its words."""
+
+  place: str
+  name: str
+  words: Any
+
+
+def _text_lists(path: str) -> list[list[_Entry]]:
+  """Read lists of a class per line, divided by empty lines."""
+  lists: list[list[_Entry]] = [[]]
+  for number, line in enumerate(plain_text.text_lines(path), 1):
+    if not line.strip():
+      lists.append([])
+      continue
+    place, name = f"{path}:{number}", str(len(lists[-1]))
+    lists[-1].append(_Entry(place, name, _line_words(place, line.strip())))
+  lists = [entries for entries in lists if entries]
+  if not lists:
+    raise ValueError(
+      f"{path}: no label words, only empty lines; expected a line per class."
+    )
+  return lists
+
+
+def _line_words(place: str, line: str) -> list[str]:
+  """Read the words of a class, perhaps one word in OpenPrompt's braces."""
+  if not line.startswith("{"):
+    return line.split(",")
+  path, _, number = place.rpartition(":")
+  value = plain_text.json_value(path, line, int(number))
+  if not isinstance(value, dict) or list(value) != ["text"]:
+    raise ValueError(
+      f"{place}: {line!r:.80} is another word in every row, which no list of "
+      'label words can hold; expected words, or {"text": "word"}.'
+    )
+  return [value["text"]]
+
+
+class _Pairs(tuple[tuple[str, Any], ...]):
+  """A JSON object that keeps names which stand twice."""
+
+
+def _json_lists(path: str) -> list[list[_Entry]]:
+  """Read one object, a list of them, or one per line."""
+  text = "".join(f"{line}\n" for line in plain_text.text_lines(path))
+  documents = [(1, text)]
+  if path.lower().endswith(".jsonl") and _is_json_per_line(text):
+    numbered = enumerate(text.splitlines(), 1)
+    documents = [(number, line) for number, line in numbered if line.strip()]
+  lists = []
+  for first_line, document in documents:
+    plain_text.json_value(path, document, first_line)
+    value = json.loads(document, object_pairs_hook=_Pairs)
+    lines = _LineNumbers(document, first_line)
+    objects = [value] if isinstance(value, _Pairs) else value
+    if not isinstance(objects, list | _Pairs) or not objects:
+      raise ValueError(
+        f"{path}:{first_line}: expected a JSON object of classes with their "
+        f"words, or a list of such objects, got {document.strip()!r:.80}."
+      )
+    for number, pairs in enumerate(objects):
+      if not isinstance(pairs, _Pairs):
+        raise ValueError(
+          f"{path}: entry {number}: expected a JSON object of classes with "
+          f"their words, got {pairs!r:.80}."
+        )
+      lists.append(
+        [
+          _Entry(f"{path}:{lines.of(name)}", name, _plain(words))
+          for name, words in pairs
+        ]
+      )
+  return lists
+
+
+def _is_json_per_line(text: str) -> bool:
+  """Tell JSON lines from one document, which OpenPrompt calls jsonl, too."""
+  try:
+    json.loads(text)
+  except ValueError:
+    return True
+  return False
+
+
+def _plain(words: Any) -> Any:
+  return dict(words) if isinstance(words, _Pairs) else words
+
+
+class _LineNumbers:
+  """Where names stand in a JSON text that is walked in order."""
+
+  def __init__(self, text: str, first_line: int):
+    self._text = text
+    self._first_line = first_line
+    self._position = 0
+
+  def of(self, name: str) -> int:
+    """Return the line of the next such name, or where the last one was."""
+    for quoted in (json.dumps(name, ensure_ascii=False), json.dumps(name)):
+      pattern = re.compile(re.escape(quoted) + r"\s*:")
+      if match := pattern.search(self._text, self._position):
+        self._position = match.end()
+        break
+    return self._first_line + self._text.count("\n", 0, self._position)
+
+
+def _in_order(
+  path: str, entries: list[_Entry], classes: Sequence[str]
+) -> list[_Entry]:
+  """Put classes that have names into a task's order."""
+  by_name = {entry.name: entry for entry in entries}
+  for entry in entries:
+    if entry.name not in classes:
+      raise ValueError(
+        f"{entry.place}: unknown class {entry.name!r}."
+        f"{tree.nearest(entry.name, classes)} Expected: {', '.join(classes)}."
+      )
+  for name in classes:
+    if name not in by_name:
+      raise ValueError(f"{path}: no words of class {name!r}.")
+  return [by_name[name] for name in classes]
+
+
+def _named(
+  path: str, entries: list[_Entry], classes: Sequence[str]
+) -> list[_Entry]:
+  """Give the lines of a text file the names of classes."""
+  if len(entries) != len(classes):
+    raise ValueError(
+      f"{entries[-1].place}: {len(entries)} lines of label words, expected one "
+      f"for each of {len(classes)} classes: {', '.join(classes)}. Words of one "
+      "class stand on one line, between commas."
+    )
+  return [
+    entry._replace(name=name)
+    for entry, name in zip(entries, classes, strict=True)
+  ]
+
+
+def _weighted(place: str, words: Any) -> dict[str, float]:
+  """Return a class's words with their weights, in order."""
+  if isinstance(words, str):
+    words = [words]
+  if not isinstance(words, Mapping | Sequence):
+    raise ValueError(
+      f"{place}: expected a word, a list of words, or words with weights, got "
+      f"{words!r:.80}."
+    )
+  result: dict[str, float] = {}
+  for word in words:
+    if not isinstance(word, str):
+      raise ValueError(f"{place}: expected a word, got {word!r:.80}.")
+    weight = words[word] if isinstance(words, Mapping) else 1.0
+    result.setdefault(word.strip(), weight)
+  return result
+
+
+def _check_class(
+  place: str, words: Sequence[str], weights: Sequence[float]
+) -> None:
+  if not words:
+    raise ValueError(f"{place} has no words; expected at least one.")
+  for word, weight in zip(words, weights, strict=True):
+    if not word.removeprefix(NO_BLANK):
+      raise ValueError(
+        f"{place}: an empty word among {', '.join(map(repr, words[:_SHOWN]))}; "
+        "two commas stand together, or one at an end."
+      )
+    is_number = type(weight) in (int, float) and math.isfinite(weight)
+    if not is_number or weight < 0:
+      raise ValueError(
+        f"{place}: word {word!r} has weight {weight!r}; expected a number, 0 "
+        "or more."
+      )
+  if not any(weights):
+    raise ValueError(f"{place}: all weights are 0, which leaves no words.")
+
+
+def _before(places: Sequence[str]) -> str:
+  return f"{places[0]}: " if places else ""
+
+
+def _ids(label_words: LabelWords, encode: Encode) -> list[list[list[int]]]:
+  """Encode every word of every class."""
+  return [
+    [_pieces(label_words.place(number), word, encode) for word in words]
+    for number, words in enumerate(label_words.words)
+  ]
+
+
+def _pieces(place: str, word: str, encode: Encode) -> list[int]:
+  text = word.removeprefix(NO_BLANK)
+  ids = list(encode(word))
+  if text != word:
+    anchor = list(encode(_ANCHOR))
+    ids = list(encode(_ANCHOR + text))[len(anchor) :]
+  if not ids:
+    raise ValueError(f"{place}: word {word!r} has no piece in the vocabulary.")
+  return ids
+
+
+def _insist_known(
+  label_words: LabelWords, ids: Sequence[Sequence[Sequence[int]]]
+) -> None:
+  for number, words in enumerate(ids):
+    lost = [k for k, pieces in enumerate(words) if UNK_ID in pieces]
+    if lost:
+      texts = label_words.words[number]
+      raise ValueError(
+        f"{label_words.place(number)}: the vocabulary lacks characters of "
+        f"{_some(repr(texts[k]) for k in lost)}: id {UNK_ID} stands for all "
+        "that it lacks. Choose other words, or drop these "
+        "(LabelWords.without_unknown)."
+      )
+
+
+def _insist_distinct(
+  label_words: LabelWords, ids: Sequence[Sequence[Sequence[int]]]
+) -> None:
+  """Refuse different words of the same ids, and classes of the same words."""
+  seen: dict[tuple[int, ...], tuple[int, str]] = {}
+  for number, words in enumerate(ids):
+    for word, pieces in zip(label_words.words[number], words, strict=True):
+      other, text = seen.setdefault(tuple(pieces), (number, word))
+      if text != word:
+        raise ValueError(
+          f"{label_words.place(number)}: word {word!r} is the ids "
+          f"{list(pieces)}, and so is {text!r} of {label_words.place(other)}: "
+          "nothing can tell them apart. Drop one of them."
+        )
+  lists: dict[frozenset[tuple[int, ...]], int] = {}
+  for number, words in enumerate(ids):
+    other = lists.setdefault(frozenset(map(tuple, words)), number)
+    if other != number:
+      raise ValueError(
+        f"{label_words.place(number)} has the words of "
+        f"{label_words.place(other)}, and no other: nothing can tell the two "
+        "classes apart."
+      )
+
+
+def _same_ids(
+  words: Sequence[tuple[Word, tuple[int, ...]]],
+) -> tuple[tuple[Word, ...], ...]:
+  groups: dict[tuple[int, ...], dict[str, Word]] = {}
+  for word, pieces in words:
+    groups.setdefault(pieces, {}).setdefault(word.text, word)
+  return tuple(tuple(g.values()) for g in groups.values() if len(g) > 1)
+
+
+def _some(things: Iterable[object]) -> str:
+  """Name the first few of many things."""
+  texts = list(map(str, things))
+  more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+  return ", ".join(texts[:_SHOWN]) + more
