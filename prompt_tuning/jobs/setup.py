@@ -27,7 +27,7 @@ from prompt_tuning.jobs.slots import Slot
 from prompt_tuning.jobs.train_job import Experiment, Run
 from prompt_tuning.models.t5 import network, quantized, site_shapes
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.train import optimizers, state
+from prompt_tuning.train import optimizers, row_groups, state
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
@@ -200,16 +200,22 @@ def _program(
   rules: axes.AxisRules,
 ) -> StepProgram:
   """Build the step for {"model": ..., "tuner": those of all runs}."""
-  modes = partition.build(experiment.rules, _shapes_of_one_run(whole))
+  shapes = _shapes_of_one_run(whole)
+  modes = partition.build(experiment.rules, shapes)
   _insist_on_training(modes, "tuner" in whole)
   quantized.refuse_training(
     (leaf.path, leaf.dtype) for leaf in modes.leaves if leaf.mode == TRAIN
   )
+  rows = [
+    {f"tuner/{path}": count for path, count in tuner.rows.items()}
+    for tuner in experiment.tuners
+  ]
   optimizer = optimizers.bank_optimizer(
     experiment.run_optimizer,
     [run.learning_rate for run in experiment.runs],
     start_step=start_step,
     schedule=experiment.schedule,
+    rows=rows,
   )
   produce = _produce(experiment.tuners)
   if "tuner" in whole:
@@ -224,6 +230,7 @@ def _program(
     num_microbatches=experiment.num_microbatches,
     dropout=experiment.model.dropout_rate > 0,
     conditions=tuple(len(tuner.conditions) for tuner in experiment.tuners),
+    sizes=row_groups.sizes(modes.split(shapes)[0], rows) if any(rows) else None,
   )
 
 

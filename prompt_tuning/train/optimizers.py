@@ -10,6 +10,7 @@ arrays that `flatten_state` turns into named ones and back.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +22,8 @@ from jax.sharding import NamedSharding, Sharding
 
 from prompt_tuning.core import tree
 from prompt_tuning.core.types import Array, Params, PyTree
+from prompt_tuning.train import row_groups
+from prompt_tuning.train.row_groups import Rows
 from prompt_tuning.train.schedules import FactorSchedule, Schedule
 
 # The step at which the public LM-adapted checkpoints end, and at which the
@@ -159,10 +162,13 @@ class BankOptimizer(NamedTuple):
   Attributes:
     init: trainable -> state; every array of the state has the run axis too.
     update: (gradients, state, trainable) -> (updates to add, state).
+    take: (state, numbers of runs) -> the state that they have in a bank of
+      their own; they have equally many rows.
   """
 
   init: Callable[[Params], PyTree]
   update: Callable[[Params, PyTree, Params], tuple[Params, PyTree]]
+  take: Callable[[PyTree, Sequence[int]], PyTree]
 
 
 def bank_optimizer(
@@ -171,6 +177,7 @@ def bank_optimizer(
   *,
   start_step: int,
   schedule: Schedule | None = None,
+  rows: Sequence[Rows] = (),
 ) -> BankOptimizer:
   """Run one optimizer per run of a bank, all in one program.
 
@@ -181,6 +188,8 @@ def bank_optimizer(
       (`RESTORED_STEP` for the public checkpoints) reproduces the public runs, 0
       is a run from scratch. Schedules and Adafactor's decay both read it.
     schedule: (step, base) -> rate; None is constant.
+    rows: of every run, the rows of parameters that are its own; none where all
+      are. The others never change, and nothing looks at them.
 
   Returns:
     The optimizer; run k does exactly what it would do in a bank of its own.
@@ -200,12 +209,12 @@ def bank_optimizer(
   def build(base: Array) -> optax.GradientTransformation:
     return optimizer(lambda count: rate(count, base), start_step)
 
-  def init(trainable: Params) -> PyTree:
+  def init(bases: Array, trainable: Params) -> PyTree:
     _check_run_axis(trainable, len(bases))
     return jax.vmap(lambda base, p: build(base).init(p))(bases, trainable)
 
   def update(
-    gradients: Params, state: PyTree, trainable: Params
+    bases: Array, gradients: Params, state: PyTree, trainable: Params
   ) -> tuple[Params, PyTree]:
     # optax raises Python floats to integer powers, which strict dtype promotion
     # (on under our tests) refuses.
@@ -214,7 +223,53 @@ def bank_optimizer(
         bases, gradients, state, trainable
       )
 
-  return BankOptimizer(init, update)
+  if any(rows):
+    return _by_groups(bases, init, update, row_groups.groups(rows))
+  return BankOptimizer(
+    functools.partial(init, bases), functools.partial(update, bases), _take
+  )
+
+
+def _by_groups(
+  bases: Array,
+  init: Callable[[Array, Params], PyTree],
+  update: Callable[..., tuple[Params, PyTree]],
+  groups: Sequence[row_groups.Group],
+) -> BankOptimizer:
+  """Let the optimizer see every group of runs as a bank of its own."""
+  rates = [bases[np.asarray(group.runs)] for group in groups]
+
+  def init_all(trainable: Params) -> PyTree:
+    _check_run_axis(trainable, len(bases))
+    return tuple(
+      init(rate, group.take(trainable))
+      for rate, group in zip(rates, groups, strict=True)
+    )
+
+  def update_all(
+    gradients: Params, state: PyTree, trainable: Params
+  ) -> tuple[Params, PyTree]:
+    updates = jax.tree.map(jnp.zeros_like, gradients)
+    states = []
+    for rate, group, of_group in zip(rates, groups, state, strict=True):
+      some, of_group = update(
+        rate, group.take(gradients), of_group, group.take(trainable)
+      )
+      updates = group.put(updates, some)
+      states.append(of_group)
+    return updates, tuple(states)
+
+  def take_some(state: PyTree, runs: Sequence[int]) -> PyTree:
+    number = next(n for n, g in enumerate(groups) if runs[0] in g.runs)
+    members = groups[number].runs
+    return _take(state[number], [members.index(run) for run in runs])
+
+  return BankOptimizer(init_all, update_all, take_some)
+
+
+def _take(state: PyTree, runs: Sequence[int]) -> PyTree:
+  numbers = np.asarray(runs)
+  return jax.tree.map(lambda leaf: leaf[numbers], state)
 
 
 def flatten_state(state: PyTree) -> dict[str, Array]:

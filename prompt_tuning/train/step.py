@@ -75,6 +75,8 @@ class StepProgram:
       None leaves that to the compiler.
     conditions: numbers of conditions of every run, whose rows the batch tells
       apart by `task_ids` [B]; none where no method has any.
+    sizes: numbers that every run trains, where runs differ in that; None counts
+      those of the bank's arrays.
   """
 
   forward: Callable[[Params, Batch, Delta, Array | None], Array]
@@ -87,6 +89,7 @@ class StepProgram:
   dropout: bool = True
   shardings: Any = None
   conditions: tuple[int, ...] = ()
+  sizes: tuple[float, ...] | None = None
 
   def __post_init__(self) -> None:
     if self.num_runs < 1 or self.num_microbatches < 1:
@@ -131,9 +134,9 @@ class StepProgram:
     )
     trainable = optax.apply_updates(state.trainable, updates)
     norms = {
-      "weight": _rms(state.trainable),
-      "gradient": _rms(gradients),
-      "update": _rms(updates),
+      "weight": _rms(state.trainable, self.sizes),
+      "gradient": _rms(gradients, self.sizes),
+      "update": _rms(updates, self.sizes),
     }
     new_state = TrainState(
       state.step + 1, trainable, opt_state, state.dropout_keys
@@ -332,13 +335,18 @@ def _like(scale: Array, leaf: Array) -> Array:
   return scale.reshape(-1, *([1] * (leaf.ndim - 1))).astype(leaf.dtype)
 
 
-def _rms(params: Params) -> Array:
-  """Compute each run's root mean square over all leaves: [K]."""
+def _rms(params: Params, sizes: tuple[float, ...] | None) -> Array:
+  """Compute each run's root mean square over all leaves: [K].
+
+  Rows that are no run's own are zero.
+  """
   leaves = list(tree.flatten(params).values())
   squares = [
     jnp.sum(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)))
     for x in leaves
   ]
+  if sizes is not None:
+    return jnp.sqrt(sum(squares) / jnp.asarray(sizes, jnp.float32))
   # A float: from XL on, a whole model's count is beyond int32.
   size = float(sum(x.size // x.shape[0] for x in leaves))
   return jnp.sqrt(sum(squares) / size)

@@ -6,7 +6,7 @@ default; nothing outside `tuners` knows a method by name.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from flax import linen as nn
@@ -103,6 +103,28 @@ class Method(nn.Module):
     Where there are some, `__call__` is asked for each, by number.
     """
     return ()
+
+  @property
+  def rows(self) -> Mapping[str, int]:
+    """Rows of parameters that are this run's own; all of them by default.
+
+    Path of a parameter -> how many, where `aligned` gave it more.
+    """
+    return {}
+
+  @classmethod
+  def aligned(cls, methods: Sequence["Method"]) -> "tuple[Method, ...] | None":
+    """Give methods equal parameters, so that they can share a bank.
+
+    Args:
+      methods: of this class, whose parameters may have other shapes.
+
+    Returns:
+      Methods that do the same, and whose `rows` say which rows of their
+      parameters nothing refers to; None where there are none.
+    """
+    del methods
+    return None
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta | None:

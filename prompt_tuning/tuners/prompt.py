@@ -1,7 +1,7 @@
 """Prompt tuning (Lester et al. 2021): free vectors at virtual tokens."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import jax.numpy as jnp
@@ -35,7 +35,8 @@ _PEFT_HARMLESS = (
 )
 
 # T5X's path of the prompt inside each stack: encoder/prompt/prompt/prompt.
-_FOLDERS = ("prompt", "prompt")
+_FOLDERS, _PARAMETER = ("prompt", "prompt"), "prompt"
+_STACKS = ("encoder", "decoder")
 
 
 class Prompt(Method):
@@ -54,7 +55,7 @@ class Prompt(Method):
     decoder_init: first value of the decoder prompt.
     encoder_rows: rows that the encoder prompt occupies, at least its length;
       surplus rows are zero and no virtual token refers to them. None: as many
-      as its length. See `align`.
+      as its length. See `aligned`.
     decoder_rows: the same for the decoder prompt.
 
   Source: section 2 of the paper; prompt-tuning's `train/prompts.py` for the
@@ -122,6 +123,34 @@ class Prompt(Method):
           _Vectors(_FOLDERS, shape, padded, name=stack)(context=inputs.context)
         )
     return Delta(virtual=jnp.concatenate(vectors))
+
+  @property
+  def rows(self) -> Mapping[str, int]:
+    """Rows that virtual tokens refer to, where there are more."""
+    sizes = zip(_STACKS, self._lengths(), self._rows(), strict=True)
+    return {
+      "/".join((stack, *_FOLDERS, _PARAMETER)): length
+      for stack, length, rows in sizes
+      if length < rows
+    }
+
+  @classmethod
+  def aligned(cls, methods: Sequence[Method]) -> tuple[Method, ...] | None:
+    """Give shorter prompts the rows of the longest one, see `Method`.
+
+    Each keeps its own length and `placement`; surplus rows are zero.
+    """
+    prompts = [method for method in methods if type(method) is cls]
+    stacks = {tuple(map(bool, prompt._lengths())) for prompt in prompts}
+    if len(prompts) < len(methods) or len(stacks) > 1:
+      return None
+    encoder, decoder = map(
+      max, zip(*(prompt._rows() for prompt in prompts), strict=True)
+    )
+    return tuple(
+      prompt.clone(encoder_rows=encoder, decoder_rows=decoder)
+      for prompt in prompts
+    )
 
   @classmethod
   def of_vectors(cls, length: int, width: int) -> "Prompt":
@@ -205,30 +234,6 @@ class Prompt(Method):
     )
 
 
-def align(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-  """Give prompts of different lengths the same rows, to share one bank.
-
-  Each keeps its own length and `placement`; shorter ones get zero rows that no
-  virtual token refers to. This is meant for inference. Do not train such a bank
-  with an optimizer that looks at a whole array: Adafactor's clip takes the root
-  mean square over the unused rows too, so that a short prompt takes longer
-  steps than it would alone.
-
-  Args:
-    prompts: one module per run, of equal width.
-
-  Returns:
-    The same modules with equal `encoder_rows` and `decoder_rows`.
-  """
-  encoder, decoder = map(
-    max, zip(*(prompt._rows() for prompt in prompts), strict=True)
-  )
-  return tuple(
-    prompt.clone(encoder_rows=encoder, decoder_rows=decoder)
-    for prompt in prompts
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class _Padded:
   """An initialiser for the first rows, zero in the rest."""
@@ -273,4 +278,4 @@ class _Vectors(nn.Module):
       return self.initializer(rng, shape, jnp.float32, context)
 
     boxed = nn.with_logical_partitioning(initial, PROMPT_AXES)
-    return meta.unbox(self.param("prompt", boxed, self.shape))
+    return meta.unbox(self.param(_PARAMETER, boxed, self.shape))

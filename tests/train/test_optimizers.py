@@ -231,6 +231,50 @@ def test_a_bank_equals_its_solo_runs(factory, length, tolerance):
     assert np.abs(alone[0] - prompts[k]).max() > 0.01
 
 
+@pytest.mark.parametrize(
+  "factory",
+  [Adafactor(multiply_by_parameter_scale=True), Optax("lamb")],
+  ids=_label,
+)
+def test_runs_of_other_lengths_equal_their_solo_runs(factory, tolerance):
+  """Whatever takes a mean takes it over the rows that are a run's own."""
+  lengths, path = (2, 130, 2, 5), "prompt"
+  prompts = [_prompt((n, H), seed) for seed, n in enumerate(lengths)]
+  gradients = [
+    list(_gradients((n, H), 3, seed)) for seed, n in enumerate(lengths)
+  ]
+
+  def padded(array):
+    return np.pad(array, ((0, 130 - len(array)), (0, 0)))
+
+  optimizer = bank_optimizer(
+    factory,
+    [0.1, 0.2, 0.3, 0.4],
+    start_step=5,
+    rows=[{path: 2}, {}, {path: 2}, {path: 5}],
+  )
+  together = {path: jnp.stack([*map(padded, prompts)])}
+  steps = [
+    {path: jnp.stack([*map(padded, of_step)])}
+    for of_step in zip(*gradients, strict=True)
+  ]
+  found, state = _run(optimizer, together, steps)
+  for k, n in enumerate(lengths):
+    solo = bank_optimizer(factory, [0.1 * (k + 1)], start_step=5)
+    expected, of_run = _run(
+      solo,
+      {path: jnp.asarray(prompts[k])[None]},
+      [{path: g[None]} for g in gradients[k]],
+    )
+    np.testing.assert_allclose(
+      found[path][k, :n], expected[path][0], **tolerance["same"]
+    )
+    assert not found[path][k, n:].any()
+    taken = flatten_state(optimizer.take(state, [k]))
+    for name, array in flatten_state(of_run).items():
+      np.testing.assert_allclose(taken[name], array, **tolerance["same"])
+
+
 def test_a_bank_of_several_leaves_clips_each_run_by_its_own_norm(tolerance):
   optimizer = bank_optimizer(
     ClipByGlobalNorm(Optax("sgd"), 5.0), [1.0, 1.0], start_step=0

@@ -9,6 +9,7 @@ from flax.core import meta
 from prompt_tuning.core import tree
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.copying import FromFile
+from prompt_tuning.tuners.ia3 import IA3
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
   InitializerContext,
@@ -16,7 +17,7 @@ from prompt_tuning.tuners.initializers import (
   Uniform,
 )
 from prompt_tuning.tuners.method import Inputs
-from prompt_tuning.tuners.prompt import Prompt, align
+from prompt_tuning.tuners.prompt import Prompt
 
 H = 6
 TABLE = np.random.default_rng(0).normal(size=(40, H)).astype(np.float32)
@@ -188,11 +189,11 @@ def test_bank_delta_stacks_the_solo_deltas(wrap):
 
 @pytest.mark.parametrize(
   "lengths",
-  [[(3, 0), (1, 0)], [(2, 0), (0, 2)], [(1, 2), (3, 1), (0, 1)]],
+  [[(3, 0), (1, 0)], [(0, 1), (0, 2)], [(1, 2), (3, 1), (2, 2)]],
 )
 def test_aligned_prompts_keep_their_vectors_and_placements(lengths):
   modules = [_prompt(encoder_length=e, decoder_length=d) for e, d in lengths]
-  aligned = align(modules)
+  aligned = Prompt.aligned(modules)
   keys = list(jax.random.split(jax.random.key(0), len(modules)))
 
   stacked = bank.init_bank(aligned, keys, [CONTEXT] * len(modules))
@@ -208,6 +209,17 @@ def test_aligned_prompts_keep_their_vectors_and_placements(lengths):
     used = {*after.placement.encoder_prefix, *after.placement.decoder_prefix}
     unused = sorted(set(range(virtual.shape[1])) - used)
     assert not virtual[k][unused].any()
+
+
+def test_prompts_of_other_stacks_are_not_aligned():
+  assert Prompt.aligned([_prompt(), _prompt(decoder_length=2)]) is None
+  assert Prompt.aligned([_prompt(), IA3()]) is None
+
+
+def test_only_rows_beside_its_own_are_named():
+  short, long = Prompt.aligned([_prompt(encoder_length=n) for n in (2, 3)])
+  assert short.rows == {"encoder/prompt/prompt/prompt": 2}
+  assert long.rows == {}
 
 
 def test_runs_of_different_length_do_not_stack_by_accident():

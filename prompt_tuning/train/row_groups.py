@@ -1,0 +1,96 @@
+"""Runs of a bank whose parameters have rows that are not theirs.
+
+To share a bank, a shorter run gets rows that nothing refers to. Whatever looks
+at a whole parameter, such as an optimizer, looks at groups: the runs that have
+equally many rows of everything, without the others.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Params
+
+# Path of a parameter -> how many of its rows are the run's; all of the others.
+Rows = Mapping[str, int]
+
+
+class Group(NamedTuple):
+  """Runs that have equally many rows.
+
+  Attributes:
+    runs: their numbers.
+    rows: see `Rows`.
+  """
+
+  runs: tuple[int, ...]
+  rows: Rows
+
+  def take(self, bank: Params) -> Params:
+    """Take the group's runs and rows out of a bank.
+
+    Args:
+      bank: leaves [K, ...], of parameters with rows [K, R, ...].
+
+    Returns:
+      The same paths, with the group's runs and rows only.
+    """
+    flat = tree.flatten(bank).items()
+    return tree.unflatten({path: leaf[self._of(path)] for path, leaf in flat})
+
+  def put(self, bank: Params, part: Params) -> Params:
+    """Put the group's runs and rows into a bank, see `take`."""
+    parts = tree.flatten(part)
+    return tree.unflatten(
+      {
+        path: leaf.at[self._of(path)].set(parts[path])
+        for path, leaf in tree.flatten(bank).items()
+      }
+    )
+
+  def _of(self, path: str) -> tuple[Any, ...]:
+    runs = np.asarray(self.runs)
+    rows = self.rows.get(path)
+    return (runs,) if rows is None else (runs, slice(rows))
+
+
+def groups(rows: Sequence[Rows]) -> tuple[Group, ...]:
+  """Group the runs of a bank.
+
+  Args:
+    rows: of every run.
+
+  Returns:
+    The groups; one where no run has rows that are not its own.
+  """
+  runs: dict[tuple[tuple[str, int], ...], list[int]] = {}
+  for number, of_run in enumerate(rows):
+    runs.setdefault(tuple(sorted(of_run.items())), []).append(number)
+  return tuple(
+    Group(tuple(numbers), dict(key)) for key, numbers in runs.items()
+  )
+
+
+def sizes(run: Params, rows: Sequence[Rows]) -> tuple[float, ...]:
+  """Count the numbers that every run has.
+
+  Args:
+    run: shapes of a run's parameters in the bank, [R, ...].
+    rows: of every run.
+
+  Returns:
+    K counts; floats, since a whole model's count may be beyond int32.
+  """
+  shapes = {path: leaf.shape for path, leaf in tree.flatten(run).items()}
+  return tuple(
+    float(
+      sum(
+        math.prod((of_run.get(path, shape[0]), *shape[1:]) if shape else ())
+        for path, shape in shapes.items()
+      )
+    )
+    for of_run in rows
+  )
