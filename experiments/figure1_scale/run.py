@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.checkpoints import restore, sizes
-from prompt_tuning.jobs import compare, comparison
+from prompt_tuning.jobs import compare, comparison, comparison_report
 from prompt_tuning.jobs.comparison import Comparison
 from prompt_tuning.launch import command, flags, gin_config
 from prompt_tuning.models.t5 import cost
@@ -113,7 +113,7 @@ def run(
     configuration=gin_config.texts(),
     say=command.say,
   )
-  print(comparison.table(found), flush=True)
+  print(comparison_report.table(found), flush=True)
   return found
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from prompt_tuning.data import custom, skills
-from prompt_tuning.jobs import compare, comparison
+from prompt_tuning.jobs import compare, comparison, comparison_report
 from prompt_tuning.jobs.comparison import Comparison
 from prompt_tuning.launch import command, flags, gin_config
 
@@ -148,7 +148,7 @@ def run(
     job, None, configuration=gin_config.texts(), say=lambda text: None
   )
   if found is not None:
-    print(comparison.table(found), flush=True)
+    print(comparison_report.table(found), flush=True)
   return found
 
 

@@ -7,7 +7,6 @@ has a split that none of them saw.
 import functools
 import logging
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,9 @@ from prompt_tuning.infer.outputs import InputsDigest
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import (
   comparison,
+  comparison_report,
   conclusion,
+  costs,
   feed,
   identity,
   model_dir,
@@ -29,12 +30,13 @@ from prompt_tuning.jobs import (
   slots,
   train,
 )
-from prompt_tuning.jobs.compare_job import CompareJob, title_of
+from prompt_tuning.jobs.compare_job import CompareJob
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.jobs.conclusion import SUMMARY, Outcome
+from prompt_tuning.jobs.costs import Cost
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5 import cost
-from prompt_tuning.tuners.method import name_of
+from prompt_tuning.tuners.method import noun_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,16 @@ class _Trained(NamedTuple):
   Attributes:
     outcome: how it ended.
     trainable: the best of every run.
-    seconds: that it took, evaluation included.
+    titles: what reports call its runs.
+    cost: what it took, of all processes that it took.
+    disk_bytes: of one run.
   """
 
   outcome: Outcome
   trainable: Params
-  seconds: float
+  titles: tuple[str, ...]
+  cost: Cost
+  disk_bytes: int
 
 
 def compare(
@@ -88,13 +94,13 @@ def _compare(
   say: Callable[[str], None],
 ) -> Comparison:
   fit = functools.partial(
-    _train, data_dir=data_dir, configuration=configuration, say=say
+    _train, job, data_dir=data_dir, configuration=configuration, say=say
   )
-  tuned: dict[str, _Trained] = {}
+  tuned: list[_Trained] = []
   model: Backbone | None = None
   for training in job.trainings:
-    done = fit(job.placed(training), model=_shared(job, training, model))
-    tuned[title_of(training)] = done
+    done = fit(training, model=_shared(job, training, model))
+    tuned.append(done)
     model = model or done.outcome.model
   sets = {
     name: feed.eval_sets(
@@ -104,37 +110,51 @@ def _compare(
     for name in (task, job.instructed.get(task, task))
   }
   scores = _frozen_scores(job, tuned, sets)
-  first = next(iter(tuned.values())).outcome
-  trained = dict(tuned)
+  trained = list(tuned)
   if job.models is not None:
-    models = fit(job.placed(job.models), model=_shared(job, job.models, model))
-    trained[comparison.MODEL] = models
+    models = fit(job.models, model=_shared(job, job.models, model))
+    trained.append(models)
     scores += _model_scores(job, models, sets)
-  counts = cost.count_parameters(first.model.config)
+  counts = cost.count_parameters(tuned[0].outcome.model.config)
   compared = Comparison(
     scores=tuple(scores),
-    seconds={method: done.seconds for method, done in trained.items()},
-    steps={
-      method: int(done.outcome.result.state.step)
-      for method, done in trained.items()
-    },
+    seconds=_by_method(trained, lambda done: done.cost.seconds),
+    steps=_by_method(trained, lambda done: int(done.outcome.result.state.step)),
     parameters=sum(counts.values()),
-    trained={method: _count_trained(done) for method, done in trained.items()},
-    frozen=all(_is_frozen(done.outcome) for done in tuned.values()),
+    trained=_by_method(trained, _count_trained),
+    frozen=all(_is_frozen(done.outcome) for done in tuned),
     made_of=_made_of(job, trained, sets),
+    runs=_by_method(trained, lambda done: len(done.outcome.runs)),
+    step_seconds=_by_method(trained, lambda done: done.cost.step_seconds),
+    step_bytes=_by_method(trained, lambda done: done.cost.step_bytes),
+    disk_bytes=_by_method(trained, lambda done: done.disk_bytes),
   )
   if jax.process_index() == 0:
     comparison.write(job.model_dir, compared)
+    comparison_report.write(job.model_dir, compared)
   return compared
+
+
+def _by_method(
+  trained: Sequence[_Trained], ask: Callable[[_Trained], Any]
+) -> dict[str, Any]:
+  """Ask every training, and note the answer under every title of its runs."""
+  answers = [(done.titles, ask(done)) for done in trained]
+  return {
+    title: answer
+    for titles, answer in answers
+    if answer is not None
+    for title in titles
+  }
 
 
 def _made_of(
   job: CompareJob,
-  trained: Mapping[str, _Trained],
+  trained: Sequence[_Trained],
   sets: Mapping[str, Sequence[EvalSet]],
 ) -> dict[str, Any]:
   """Describe what decides the scores, of inputs and weights by digests."""
-  first = next(iter(trained.values())).outcome
+  first = trained[0].outcome
   inputs = {
     one.task.name: InputsDigest(one.examples).value
     for of_task in sets.values()
@@ -150,7 +170,7 @@ def _made_of(
       "inputs": inputs,
     }
   )
-  learned = {m: fingerprint.checksum(d.trainable) for m, d in trained.items()}
+  learned = _by_method(trained, lambda d: fingerprint.checksum(d.trainable))
   return {**described, "learned": learned}
 
 
@@ -159,6 +179,8 @@ def places(job: CompareJob) -> str:
   folder = pathlib.Path(job.model_dir)
   trainings = [*job.trainings, *([job.models] if job.models else [])]
   lines = [f"as JSON: {folder / comparison.FILE}"]
+  names = ", ".join(comparison_report.FILES)
+  lines.append(f"as {names}: beside it")
   for training in trainings:
     name = job.folder(training)
     lines.append(f"{name}: {folder / name}, beginning with {SUMMARY}")
@@ -180,17 +202,16 @@ def _is_frozen(outcome: Outcome) -> bool:
 
 
 def _train(
-  job: TrainJob,
+  job: CompareJob,
+  training: TrainJob,
   data_dir: str | None,
   model: Backbone | None,
   configuration: Mapping[str, str],
   say: Callable[[str], None],
 ) -> _Trained:
-  started = time.perf_counter()
-  tuners = job.experiment.tuners
-  say(f"{title_of(job) if tuners else comparison.MODEL}:")
+  say(f"{job.title(training)}:")
   outcome = train.train(
-    job,
+    job.placed(training),
     data_dir,
     model,
     configuration=configuration,
@@ -200,9 +221,15 @@ def _train(
   if outcome.result.reason != "finished":
     say(outcome.ending)
   best = conclusion.best(outcome)
-  seconds = time.perf_counter() - started
   conclusion.finish(outcome, best)
-  return _Trained(outcome, best[1], seconds)
+  steps = int(outcome.result.state.step)
+  return _Trained(
+    outcome,
+    best[1],
+    job.run_titles(training),
+    costs.of_training(outcome.output.model_dir, steps, outcome.start_step),
+    costs.disk_bytes(outcome, best[1]),
+  )
 
 
 def _count_trained(trained: _Trained) -> int:
@@ -226,7 +253,7 @@ class _Asked(NamedTuple):
 
 def _frozen_scores(
   job: CompareJob,
-  tuned: Mapping[str, _Trained],
+  tuned: Sequence[_Trained],
   sets: Mapping[str, Sequence[EvalSet]],
 ) -> list[Score]:
   """Score everything that leaves the model as it is, in one go."""
@@ -235,8 +262,10 @@ def _frozen_scores(
     asked.append(_Asked(comparison.PLAIN, task, None, {}))
     if task in job.instructed:
       asked.append(_Asked(comparison.INSTRUCTION, task, None, {}))
-  for done in tuned.values():
-    asked += _ask_method(done, banks, sets)
+  nouns = [noun_of(type(done.outcome.setup.tuners[0])) for done in tuned]
+  for done, noun in zip(tuned, nouns, strict=True):
+    alone = nouns.count(noun) == len(set(done.titles)) == 1
+    asked += _ask_method(done, noun if alone else None, banks, sets)
 
   jobs, owners = [], []
   for one in asked:
@@ -245,7 +274,7 @@ def _frozen_scores(
     for dataset in sets[name]:
       jobs.append(Job(dataset, run=one.runs.get(dataset.task.name, 0)))
       owners.append((one.method, one.task, one.seed))
-  outcome = next(iter(tuned.values())).outcome
+  outcome = tuned[0].outcome
   results = _scorer(job, outcome, {}).evaluate(
     join(banks), outcome.model.params, jobs
   )
@@ -259,16 +288,31 @@ def _frozen_scores(
 
 
 def _ask_method(
-  done: _Trained, banks: list[Runs], sets: Mapping[str, Sequence[EvalSet]]
+  done: _Trained,
+  noun: str | None,
+  banks: list[Runs],
+  sets: Mapping[str, Sequence[EvalSet]],
 ) -> list[_Asked]:
-  """Put a method's runs and their random controls into the batch."""
+  """Put a method's runs and their random controls into the batch.
+
+  Args:
+    done: its training.
+    noun: what no other method of the comparison learns, to call the controls
+      by; None calls them by the method.
+    banks: runs of the batch; gets more.
+    sets: what to score.
+
+  Returns:
+    What to ask.
+  """
   outcome = done.outcome
   trained = conclusion.runs_of(outcome, done.trainable)
   runs, methods = outcome.runs, outcome.setup.tuners
   first = sum(map(len, banks))
   banks.append(trained)
   asked, controls = [], []
-  for k, (run, method) in enumerate(zip(runs, methods, strict=True)):
+  rows = zip(runs, methods, done.titles, strict=True)
+  for k, (run, method, title) in enumerate(rows):
     of_method = {
       dataset.task.name: slots.find(outcome.setup.slots, k, dataset.task.name)
       for dataset in sets[run.task]
@@ -281,11 +325,11 @@ def _ask_method(
         randoms[slot] = sum(map(len, banks))
         banks.append(random)
     if randoms:
-      label = conclusion.random_label(method)
+      label = f"{comparison.RANDOM}{noun or title}"
       numbers = {task: randoms[slot] for task, slot in of_method.items()}
       controls.append(_Asked(label, run.task, run.seed, numbers))
     numbers = {task: first + slot for task, slot in of_method.items()}
-    asked.append(_Asked(name_of(type(method)), run.task, run.seed, numbers))
+    asked.append(_Asked(title, run.task, run.seed, numbers))
   return [*controls, *asked]
 
 
@@ -299,10 +343,10 @@ def _model_scores(
   scorer = _scorer(job, outcome, sets)
   results = scorer.results(models.trainable)
   return [
-    Score(
-      comparison.MODEL, run.task, run.seed, run_scores.summary(of_run).score
+    Score(title, run.task, run.seed, run_scores.summary(of_run).score)
+    for title, run, of_run in zip(
+      models.titles, outcome.runs, results, strict=True
     )
-    for run, of_run in zip(outcome.runs, results, strict=True)
   ]
 
 

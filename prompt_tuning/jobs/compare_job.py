@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from prompt_tuning.core import files
 from prompt_tuning.data import spec
+from prompt_tuning.jobs import method_names
+from prompt_tuning.jobs.comparison import MODEL
 from prompt_tuning.jobs.settings import EvaluationSettings, listed
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.tuners.method import name_of
@@ -43,13 +45,13 @@ class CompareJob:
           f"{', '.join(tasks)} and {', '.join(names)}. Give all of them the "
           "same MIXTURE_OR_TASK_NAME."
         )
-    titles = [title_of(job) for job in self.trainings]
-    twice = {title for title in titles if titles.count(title) > 1}
-    if twice:
-      raise ValueError(
-        f"compare has {', '.join(sorted(twice))} twice; give each method once, "
-        "and several settings of one as a bank."
-      )
+    experiments = [job.experiment for job in self.trainings]
+    for title, experiment in zip(self.titles, experiments, strict=True):
+      if experiments.count(experiment) > 1:
+        raise ValueError(
+          f"compare has {title} twice, with the same settings; give each once, "
+          "and several seeds of one as a bank."
+        )
     for task, twin in self.instructed.items():
       if task not in tasks:
         raise ValueError(
@@ -64,20 +66,47 @@ class CompareJob:
     jobs: tuple[TrainJob, ...] = listed(self.prompts)
     return jobs
 
+  @property
+  def titles(self) -> tuple[str, ...]:
+    """What reports call the method of every training.
+
+    Of several of one method, the settings that differ too.
+    """
+    methods = [job.experiment.tuners[0] for job in self.trainings]
+    kinds = list(map(type, methods))
+    titles = list(map(name_of, kinds))
+    for kind in {kind for kind in kinds if kinds.count(kind) > 1}:
+      members = [i for i, other in enumerate(kinds) if other is kind]
+      labels = method_names.labels([methods[i] for i in members])
+      for i, label in zip(members, labels, strict=True):
+        titles[i] = f"{titles[i]} {label}".rstrip()
+    return tuple(titles)
+
+  def title(self, job: TrainJob) -> str:
+    """Return what reports call one of the trainings."""
+    if job is self.models:
+      return MODEL
+    return self.titles[self.trainings.index(job)]
+
+  def run_titles(self, job: TrainJob) -> tuple[str, ...]:
+    """Return what reports call the runs of a training.
+
+    Runs that differ in task or seed only are called alike.
+    """
+    experiment, title = job.experiment, self.title(job)
+    return tuple(
+      f"{title} {experiment.setting(run)}".rstrip() for run in experiment.runs
+    )
+
   def folder(self, job: TrainJob) -> str:
     """Name the folder of one of the trainings."""
     if job is self.models:
       return "models"
     alone = len(self.trainings) == 1
-    return "prompts" if alone else title_of(job).replace(" ", "_")
+    return "prompts" if alone else self.title(job).replace(" ", "_")
 
   def placed(self, job: TrainJob) -> TrainJob:
     """Give one of the trainings its folder, and let it show what is frozen."""
     folder = str(files.below(self.model_dir, self.folder(job), "A method"))
     output = dataclasses.replace(job.output, model_dir=folder, controls=True)
     return dataclasses.replace(job, output=output)
-
-
-def title_of(job: TrainJob) -> str:
-  """Return what reports call the method of a training."""
-  return name_of(type(job.experiment.tuners[0]))

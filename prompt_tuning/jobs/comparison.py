@@ -1,15 +1,12 @@
-"""What comes out of `compare`: scores, costs, and their table."""
+"""What comes out of `compare`: scores and costs, and the file of both."""
 
 import json
 import os
 import pathlib
 import statistics
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-from rich import box
-from rich.table import Table
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.core import files
@@ -22,7 +19,6 @@ from prompt_tuning.core.schema import (
   Maybe,
   one_of,
 )
-from prompt_tuning.jobs import summary
 
 FILE = "comparison.json"
 # What stands beside the methods: the model as it is, told in words what to do,
@@ -42,8 +38,12 @@ _SCHEMA = {
   "trained": Each(WHOLE),
   "frozen": one_of(True, False),
   "made_of?": Each(ANY),
+  "runs?": Each(WHOLE),
+  "step_seconds?": Each(NUMBER),
+  "step_bytes?": Each(WHOLE),
+  "disk_bytes?": Each(WHOLE),
 }
-_COLUMNS = 6  # methods that a table has room for
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Score(NamedTuple):
@@ -68,13 +68,18 @@ class Comparison(NamedTuple):
 
   Attributes:
     scores: all of them.
-    seconds: method -> seconds of training.
+    seconds: method -> seconds of training all its runs, evaluations left out,
+      in however many processes; missing where no log says so.
     steps: method -> steps of training.
     parameters: of the model.
     trained: parameters of one run, by method.
     frozen: whether the frozen weights are what they were, bit for bit.
     made_of: what decides the scores: digests of the inputs of every task, of
       the model, of what every method learned; how answers were made.
+    runs: method -> how many trained side by side.
+    step_seconds: method -> seconds of a step of all these runs.
+    step_bytes: method -> memory that such a step needs on one device.
+    disk_bytes: method -> what one trained run takes to be used elsewhere.
   """
 
   scores: tuple[Score, ...]
@@ -83,7 +88,11 @@ class Comparison(NamedTuple):
   parameters: int
   trained: Mapping[str, int]
   frozen: bool
-  made_of: Mapping[str, Any] = types.MappingProxyType({})
+  made_of: Mapping[str, Any] = NOTHING
+  runs: Mapping[str, int] = NOTHING
+  step_seconds: Mapping[str, float] = NOTHING
+  step_bytes: Mapping[str, int] = NOTHING
+  disk_bytes: Mapping[str, int] = NOTHING
 
   def of(self, method: str, task: str) -> list[float]:
     """List a method's scores on a task, one per seed."""
@@ -108,6 +117,14 @@ class Comparison(NamedTuple):
       statistics.fmean(scores) for scores in of_tasks if scores
     )
 
+  def by_seed(self, method: str) -> list[float]:
+    """Average a method over tasks, of each seed by itself."""
+    of_method = [s for s in self.scores if s.method == method]
+    return [
+      statistics.fmean(s.score for s in of_method if s.seed == seed)
+      for seed in dict.fromkeys(s.seed for s in of_method)
+    ]
+
 
 def write(
   folder: str | os.PathLike[str], comparison: Comparison
@@ -124,7 +141,9 @@ def write(
   path = pathlib.Path(folder) / FILE
   content: dict[str, Any] = comparison._asdict()
   content["scores"] = [score._asdict() for score in comparison.scores]
-  content["made_of"] = dict(comparison.made_of)
+  for name, value in content.items():
+    if isinstance(value, Mapping):
+      content[name] = dict(value)
   files.write_text(path, json.dumps(content, indent=2) + "\n")
   return path
 
@@ -142,51 +161,7 @@ def read(folder: str | os.PathLike[str]) -> Comparison:
     Score(*(score[field] for field in Score._fields))
     for score in content["scores"]
   )
-  content.setdefault("made_of", {})  # older versions did not write it
-  return Comparison(*(content[field] for field in Comparison._fields))
-
-
-def table(comparison: Comparison) -> str:
-  """Lay a comparison out for people: a row per task, a column per method.
-
-  Args:
-    comparison: what.
-
-  Returns:
-    The table, with the costs below it. Where it has no room for them, random
-    controls stand below it too.
-  """
-  shown = list(comparison.methods)
-  if len(shown) > _COLUMNS:
-    shown = [method for method in shown if not method.startswith(RANDOM)]
-  grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-  grid.add_column("task", no_wrap=True)
-  for method in shown:  # names of methods wrap, numbers do not
-    grid.add_column(method, justify="right", min_width=len("instruction"))
-  for task in comparison.tasks:
-    cells = [_cell(comparison.of(method, task)) for method in shown]
-    grid.add_row(task, *cells)
-  means = [f"{comparison.mean(method):.1f}" for method in shown]
-  grid.add_row("mean", *means)
-  lines = [summary.render(grid), ""]
-  for method in comparison.methods:
-    if method not in shown:
-      lines.append(f"{method}: mean {comparison.mean(method):.1f}")
-  for method, seconds in comparison.seconds.items():
-    lines.append(
-      f"{method}: {comparison.trained[method]:,} of "
-      f"{comparison.parameters:,} parameters per run, "
-      f"{comparison.steps[method]:,} steps, {seconds:.0f} s for all runs"
-    )
-  lines.append(
-    "frozen weights: " + ("unchanged" if comparison.frozen else "CHANGED")
+  # Older versions did not write all.
+  return Comparison(
+    **{f: content[f] for f in Comparison._fields if f in content}
   )
-  return "\n".join(lines)
-
-
-def _cell(scores: Sequence[float]) -> str:
-  if not scores:
-    return ""
-  if len(scores) == 1:
-    return f"{scores[0]:.1f}"
-  return f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}"

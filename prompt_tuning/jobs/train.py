@@ -167,8 +167,9 @@ def _train(
     output.keep_best,
   )
   _write_configuration(output.model_dir, manifest, configuration)
+  step = compiling or Jitted(built.program)
   result = loop.train(
-    compiling or Jitted(built.program),
+    step,
     built.state,
     built.frozen,
     batches,
@@ -186,6 +187,7 @@ def _train(
     summarise=cast(loop.Summarise, experiment.objective.summarise),
     shard=axes.batch_sharder(mesh, rules),
     evaluate=evaluator(built, mesh) if evaluator else scorer,
+    peak_bytes=lambda: step.peak_bytes,
   )
   return conclusion.Outcome(
     result,

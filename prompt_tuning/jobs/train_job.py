@@ -148,6 +148,15 @@ class Experiment:
       runs.append(Run(name=name, group=group, **settings))
     return tuple(runs)
 
+  def setting(self, run: Run) -> str:
+    """Say what tells a run from others of its task and seed; may be nothing."""
+    choices = {"tuner": self.tuner, "learning_rate": self.learning_rates}
+    return "_".join(
+      self._label(what, getattr(run, what))
+      for what, values in choices.items()
+      if len(listed(values)) > 1
+    )
+
   def _label(self, what: str, value: Any) -> str:
     """Name one of several choices within the name of a run."""
     if what == "tuner":

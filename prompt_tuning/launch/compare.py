@@ -37,7 +37,7 @@ def _look(job: "CompareJob") -> Sequence[str]:
 
 
 def _work(job: "CompareJob", arguments: Flags) -> None:
-  from prompt_tuning.jobs import compare, comparison
+  from prompt_tuning.jobs import compare, comparison_report
   from prompt_tuning.launch import gin_config
 
   result = compare.compare(
@@ -46,4 +46,4 @@ def _work(job: "CompareJob", arguments: Flags) -> None:
     configuration=gin_config.texts(),
     say=command.say,
   )
-  command.say(f"\n{comparison.table(result)}\n\n{compare.places(job)}")
+  command.say(f"\n{comparison_report.table(result)}\n\n{compare.places(job)}")

@@ -20,7 +20,13 @@ class Jitted:
 
   Args:
     program: whose step; it takes the place of its state.
+
+  Attributes:
+    peak_bytes: most that a step so far needs on one device, arguments included,
+      by the compiler's count; None before the first.
   """
+
+  peak_bytes: int | None
 
   def __init__(self, program: StepProgram):
     self._program = program
@@ -28,6 +34,8 @@ class Jitted:
     trained = (leaf.size for leaf in leaves if leaf.mode == TRAIN)
     self._largest = max(trained, default=0)
     self._ways: dict[tuple[tuple[str, str], ...], Any] = {}
+    self._measured: set[tuple[tuple[int, ...], ...]] = set()
+    self.peak_bytes = None
 
   def suited(self, batch: Mapping[str, Any]) -> Any:
     """Give the jitted step for a batch, or for what describes one."""
@@ -43,7 +51,19 @@ class Jitted:
 
   def __call__(self, state: Any, frozen: Any, batch: Mapping[str, Any]) -> Any:
     """Take a step, see `StepProgram.step`."""
-    return self.suited(batch)(state, frozen, batch)
+    step = self.suited(batch)
+    shapes = tuple(batch[name].shape for name in sorted(batch))
+    if shapes not in self._measured:
+      self._measured.add(shapes)
+      # The program that the call below takes out of JAX's memory.
+      self._measure(step.lower(state, frozen, batch).compile())
+    return step(state, frozen, batch)
+
+  def _measure(self, compiled: Any) -> None:
+    stats = compiled.memory_analysis()
+    if stats is not None:  # not every device's compiler says
+      needed = stats.peak_memory_in_bytes
+      self.peak_bytes = max(self.peak_bytes or 0, needed)
 
 
 class Compiling:
@@ -74,6 +94,11 @@ class Compiling:
     except Exception:
       # What is wrong with the step, its first call meets too.
       logger.warning("The step was not compiled ahead.", exc_info=True)
+
+  @property
+  def peak_bytes(self) -> int | None:
+    """See `Jitted`."""
+    return self._step.peak_bytes
 
   def __call__(self, *arguments: Any) -> Any:
     """Take a step, see `StepProgram.step`; the first waits for the program."""

@@ -37,6 +37,8 @@ from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Metrics
 
 BUNDLES, BEST = bundle.BUNDLES, bundle.BEST
+# Tags of the log, behind `train/`.
+STEPS_PER_SECOND, STEP_BYTES = "timing/steps_per_second", "memory/step_bytes"
 _COUNT, _WINDOW = "window_count", "window/"  # names among a bundle's arrays
 
 logger = logging.getLogger(__name__)
@@ -174,6 +176,7 @@ def train(
   summarise: Summarise,
   shard: Callable[[Mapping[str, np.ndarray]], Batch] = jax.device_put,
   evaluate: Evaluator | None = None,
+  peak_bytes: Callable[[], int | None] = lambda: None,
 ) -> Result:
   """Train from the newest bundle in a folder, or from the start.
 
@@ -190,6 +193,8 @@ def train(
     summarise: the objective's `summarise`.
     shard: puts a host batch on the devices.
     evaluate: scores every run; None never evaluates.
+    peak_bytes: says how much memory a step needs, where that is known; goes to
+      the log.
 
   Returns:
     The last state, the best evaluation of every run, and why training ended.
@@ -231,6 +236,7 @@ def train(
       summarise=summarise,
       shard=shard,
       evaluate=evaluate,
+      peak_bytes=peak_bytes,
       preemption=preemption,
       bundles=bundles,
       log=log,
@@ -538,6 +544,7 @@ class _Loop:
   summarise: Summarise
   shard: Callable[[Mapping[str, np.ndarray]], Batch]
   evaluate: Evaluator | None
+  peak_bytes: Callable[[], int | None]
   preemption: Preemption
   bundles: _Bundles
   log: MetricsLog
@@ -651,7 +658,7 @@ class _Loop:
     metrics = dict(self.summarise(window.sums, window.count))
     metrics |= {f"{name}_rms": norm for name, norm in steps[-1].norms.items()}
     metrics["timing/seconds"] = np.asarray(seconds)
-    metrics["timing/steps_per_second"] = np.asarray(timed.count / seconds)
+    metrics[STEPS_PER_SECOND] = np.asarray(timed.count / seconds)
     metrics["timing/seqs_per_second"] = timed.sums["sequences"] / seconds
     metrics["timing/target_tokens_per_second"] = timed.sums["weights"] / seconds
     tokens = self.clock.tokens(self.progress.tokens)
@@ -659,6 +666,8 @@ class _Loop:
     if self.settings.flops_per_token is not None:
       flops = tokens @ np.asarray(self.settings.flops_per_token)
       metrics["timing/flops_per_second"] = np.asarray(flops / seconds)
+    if (peak := self.peak_bytes()) is not None:
+      metrics[STEP_BYTES] = np.asarray(peak)
     if _is_main():
       for run in range(len(self.progress.best)):
         of_run = {

@@ -1,13 +1,17 @@
 """`prompt-tuning compare` on a tiny model: every method, one table."""
 
+import csv
+import dataclasses
+import itertools
 import json
 
 import numpy as np
 import pytest
 
-from prompt_tuning.jobs import compare, comparison, train
+from prompt_tuning.jobs import compare, comparison, comparison_report, train
 from prompt_tuning.jobs.comparison import Comparison, Score
-from prompt_tuning.launch import main
+from prompt_tuning.launch import command, main
+from prompt_tuning.launch import flags as command_line
 
 RANDOM, PROMPT = "random prompt", "prompt tuning"
 TASK = "speaks_of_a_cat"
@@ -89,6 +93,32 @@ def test_costs_and_frozen_weights_are_reported(compared):
   assert found.trained == {PROMPT: 400, comparison.MODEL: 257_856}
   assert found.steps == {PROMPT: 4, comparison.MODEL: 2}
   assert all(seconds > 0 for seconds in found.seconds.values())
+  assert found.runs == {PROMPT: 2, comparison.MODEL: 1}
+  assert (
+    found.step_seconds.keys() == found.step_bytes.keys() == found.runs.keys()
+  )
+  # A step has the model at least, and model tuning two copies and more.
+  model = 4 * found.parameters
+  assert model < found.step_bytes[PROMPT] < found.step_bytes[comparison.MODEL]
+  exported = compared / "prompts" / "exports" / "seed0" / "delta"
+  on_disk = sum(path.stat().st_size for path in exported.iterdir())
+  assert found.disk_bytes == {PROMPT: on_disk, comparison.MODEL: model}
+
+
+def test_tables_and_a_picture_stand_beside_the_numbers(compared):
+  with (compared / "comparison.csv").open(newline="") as file:
+    lines = {line["method"]: line for line in csv.DictReader(file)}
+  found = comparison.read(compared)
+  assert tuple(lines) == found.methods
+  prompt = lines[PROMPT]
+  assert float(prompt["score"]) == found.mean(PROMPT)
+  assert float(prompt["share"]) == 400 / 257_856
+  assert int(prompt["step_bytes"]) == found.step_bytes[PROMPT]
+  assert lines[RANDOM]["trained"] == lines[RANDOM]["share"] == ""
+  text = (compared / "comparison.md").read_text()
+  assert f"| {PROMPT} | " in text
+  assert text.endswith("frozen weights: unchanged\n")
+  assert (compared / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_prompts_are_those_that_eval_scores(
@@ -120,12 +150,14 @@ def test_the_same_command_again_trains_nothing(compared, flags, capsys):
   twin = f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}"
   assert main.main(["compare", *flags(compared, twin)]) == 0
   after = comparison.read(compared)
-  assert after.scores == before.scores
+  # Costs too are those of the whole, not of what was left to do.
+  assert after == before
   assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
   shown = capsys.readouterr().out
   assert "frozen weights: unchanged" in shown
   assert shown.endswith(
     f"\n\nas JSON: {compared / 'comparison.json'}\n"
+    "as comparison.csv, comparison.md, comparison.png: beside it\n"
     f"prompts: {compared / 'prompts'}, beginning with summary.txt\n"
     f"models: {compared / 'models'}, beginning with summary.txt\n"
   )
@@ -153,11 +185,79 @@ def test_the_table_averages_seeds_and_tasks():
     {PROMPT: 10}, True,
   )  # fmt: skip
   np.testing.assert_allclose(found.mean(PROMPT), 72.5)
-  lines = comparison.table(found).splitlines()
+  lines = comparison_report.table(found).splitlines()
   assert lines[2].split() == ["a", "0.0", "95.0", "±", "7.1"]
   assert lines[3].split() == ["b", "10.0", "50.0", "±", "0.0"]
   assert lines[4].split() == ["mean", "5.0", "72.5"]
   assert lines[-1] == "frozen weights: unchanged"
+
+
+def many_methods():
+  """Ten methods on two tasks, two seeds each, and what trains nothing."""
+  names = [f"method {number}" for number in range(10)]
+  scores = [
+    Score(name, task, seed, 90.0 + number + seed)
+    for number, name in enumerate(names)
+    for task in ("a", "b")
+    for seed in (0, 2)
+  ]
+  scores += [Score(comparison.PLAIN, task, None, 1.0) for task in ("a", "b")]
+  scores += [Score("random thing", "a", 0, 3.0)]
+  numbers = dict.fromkeys(names, 7)
+  return Comparison(
+    tuple(scores), {}, numbers, 700, numbers, True, step_bytes=numbers
+  )
+
+
+def test_many_methods_stand_below_each_other():
+  lines = comparison_report.table(many_methods()).splitlines()
+  assert lines[0].split() == ["task", "a", "b", "mean"]
+  assert lines[2].split() == [
+    *("method", "0", "91.0", "±", "1.4", "91.0", "±", "1.4", "91.0")
+  ]
+  assert max(map(len, lines[:-2])) <= 106
+  (row, *_) = comparison_report.rows(many_methods())
+  assert (row.seeds, row.trained, row.share) == (2, 7, 0.01)
+  assert row.deviation == pytest.approx(2**0.5)
+  assert row.seconds is row.step_seconds is row.disk_bytes is None
+
+
+def test_names_in_the_picture_do_not_overlap(tmp_path, monkeypatch):
+  """Also where marks do: ten methods of one size within ten percent."""
+  placed = []
+  label = comparison_report._label
+  monkeypatch.setattr(
+    comparison_report, "_label", lambda *args: placed.append(label(*args))
+  )
+  comparison_report.draw(many_methods(), tmp_path / "picture.png")
+  (names,) = placed
+  assert len(names) == 12
+  for one, other in itertools.combinations(names, 2):
+    assert not one.meets(other)
+
+
+def test_settings_of_one_method_are_told_apart(flags, tmp_path):
+  def configured(*more):
+    argv = flags(tmp_path / "never", *more)
+    return command.configure("compare", command_line.parse("compare", argv, ""))
+
+  both = "--gin.compare.prompts=(@train(), @longer/train())"
+  job = configured(
+    both,
+    "--gin.longer/train.tuner=@longer/tuners.Prompt",
+    "--gin.longer/tuners.Prompt.encoder_length=7",
+    "--gin.longer/train.learning_rates=(0.1, 0.3)",
+  )
+  short, longer = job.trainings
+  titles = [f"{PROMPT} encoder_length{n}" for n in (100, 7)]
+  assert job.titles == tuple(titles)
+  assert job.folder(longer) == titles[1].replace(" ", "_")
+  assert set(job.run_titles(short)) == {titles[0]}
+  assert set(job.run_titles(longer)) == {
+    f"{titles[1]} lr0.1", f"{titles[1]} lr0.3"
+  }  # fmt: skip
+  with pytest.raises(ValueError, match="prompt tuning tuner0 twice, with"):
+    dataclasses.replace(job, prompts=(short, short))
 
 
 def test_the_model_is_read_once_for_all_trainings(flags, tmp_path, monkeypatch):

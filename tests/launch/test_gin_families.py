@@ -14,7 +14,6 @@ import gin
 import pytest
 
 from prompt_tuning.data import vocabulary, vocabulary_training
-from prompt_tuning.jobs import compare_job
 from prompt_tuning.launch import command, configurables, flags, gin_config
 from prompt_tuning.launch.gin_files import SearchPath, packaged_root
 from prompt_tuning.models.t5 import config as t5_config
@@ -447,8 +446,10 @@ def test_methods_are_compared_each_by_its_recipe():
     *COMMON,
   ]
   job = configure("compare", flags)
-  titles = [compare_job.title_of(training) for training in job.trainings]
-  assert titles == ["prompt tuning", "LoRA", "(IA)3", "prefix tuning"]
+  assert job.titles == (
+    *("prompt tuning", "deep prompt tuning", "P-tuning", "prefix tuning"),
+    *("LoRA", "(IA)3", "adapters", "norm tuning"),
+  )
   rates = [t.experiment.runs[0].learning_rate for t in job.trainings]
   assert rates == [
     type(t.experiment.tuners[0]).recipe.learning_rate for t in job.trainings

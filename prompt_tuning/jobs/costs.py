@@ -1,0 +1,89 @@
+"""What a training cost, by its log and its files.
+
+Its own clock knows one process only; the log has all steps that it was made of,
+in however many processes.
+"""
+
+import itertools
+import pathlib
+import statistics
+from typing import NamedTuple
+
+import jax
+
+from prompt_tuning.checkpoints import delta
+from prompt_tuning.core import files
+from prompt_tuning.core.types import Params
+from prompt_tuning.jobs import model_dir
+from prompt_tuning.jobs.conclusion import Outcome
+from prompt_tuning.train import logs, loop
+
+_SPEED = f"train/{loop.STEPS_PER_SECOND}"
+_MEMORY = f"train/{loop.STEP_BYTES}"
+
+
+class Cost(NamedTuple):
+  """What training took.
+
+  Attributes:
+    seconds: of all steps, their compilation included, evaluations not.
+    step_seconds: of one step, the median of the log's lines but for the first,
+      which has the compilation in it.
+    step_bytes: memory of a step, see `compiled_step.Jitted`.
+  """
+
+  seconds: float | None = None
+  step_seconds: float | None = None
+  step_bytes: int | None = None
+
+
+def of_training(folder: str, steps: int, start_step: int) -> Cost:
+  """Read what a training cost.
+
+  Args:
+    folder: its MODEL_DIR.
+    steps: updates that it did.
+    start_step: that its log counts on from.
+
+  Returns:
+    The cost; None of what the log does not say. Where a line's steps were done
+    by two processes, all of them count as long as those of the second.
+  """
+  entries = [line for line in logs.read(folder) if line["run"] == 0]
+  lines = [
+    (line["step"] - start_step, line[_SPEED])
+    for line in entries
+    if line.get(_SPEED)
+  ]
+  memory = [line[_MEMORY] for line in entries if line.get(_MEMORY)]
+  peak = int(max(memory)) if memory else None
+  if not lines:
+    return Cost(step_bytes=peak)
+  ends, speeds = zip(*lines, strict=True)
+  counts = [b - a for a, b in itertools.pairwise((0, *ends))]
+  seconds = [c / speed for c, speed in zip(counts, speeds, strict=True)]
+  # Who stops early does so between two lines.
+  rest = (steps - ends[-1]) / speeds[-1]
+  each = [1 / speed for speed in speeds]
+  return Cost(sum(seconds) + rest, statistics.median(each[1:] or each), peak)
+
+
+def disk_bytes(outcome: Outcome, trainable: Params) -> int:
+  """Count what the first run takes on a disk, to be used elsewhere.
+
+  Args:
+    outcome: of a training that has exported its runs.
+    trainable: what was trained, with a leading run axis.
+
+  Returns:
+    Bytes of its exported deltas; of its arrays where it has none, as a model.
+  """
+  root = pathlib.Path(outcome.output.model_dir, model_dir.EXPORTS)
+  total, (run, *_) = 0, outcome.runs
+  for slot in outcome.setup.slots:
+    if slot.run == 0:
+      name = slot.name(run.name) or run.task
+      folder = files.below(root, name, "A run's name") / delta.FOLDER
+      total += sum(path.stat().st_size for path in folder.glob("*"))
+  leaves = jax.tree.leaves(trainable)
+  return total or sum(leaf.nbytes // leaf.shape[0] for leaf in leaves)
