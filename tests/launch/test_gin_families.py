@@ -447,8 +447,8 @@ def test_methods_are_compared_each_by_its_recipe():
   ]
   job = configure("compare", flags)
   assert job.titles == (
-    *("prompt tuning", "deep prompt tuning", "P-tuning", "prefix tuning"),
-    *("LoRA", "(IA)3", "adapters", "norm tuning"),
+    *("prompt tuning", "deep prompts", "P-tuning", "prefix tuning"),
+    *("LoRA", "(IA)3", "adapter tuning", "norm tuning"),
   )
   rates = [t.experiment.runs[0].learning_rate for t in job.trainings]
   assert rates == [
