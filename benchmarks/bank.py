@@ -93,7 +93,9 @@ def build(
     optimizers.Adafactor(), [0.3] * len(runs), start_step=0
   )
   program = step.StepProgram(
-    forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
+    forward=lambda p, b, d, k: model.apply(
+      {"params": p}, b, d, k, method="outputs"
+    ),
     produce=lambda p, _: bank.apply_bank(tuner, p),
     partition=parts,
     objective=objectives.CrossEntropy(),

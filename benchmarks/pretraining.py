@@ -86,7 +86,9 @@ class Project:
       loss_normalizing_factor="NUM_REAL_TARGET_TOKENS"
     )
     program = StepProgram(
-      forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
+      forward=lambda p, b, d, k: model.apply(
+        {"params": p}, b, d, k, method="outputs"
+      ),
       produce=lambda *_: Delta(),
       partition=parts,
       objective=self.objective,

@@ -150,7 +150,9 @@ def _program(
   drawn = jax.eval_shape(draw, shapes["token_embedder"]["embedding"])
   model = network.T5(config)
   program = StepProgram(
-    forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
+    forward=lambda p, b, d, k: model.apply(
+      {"params": p}, b, d, k, method="outputs"
+    ),
     produce=lambda p, _: bank.apply_bank(tuner, p),
     partition=partition.build(
       partition.TUNER_ONLY, {"model": shapes, "tuner": drawn}

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, use_abstract_mesh
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.partition import TRAIN, Partition
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
@@ -231,6 +232,8 @@ def _program(
     dropout=experiment.model.dropout_rate > 0,
     conditions=tuple(len(tuner.conditions) for tuner in experiment.tuners),
     sizes=row_groups.sizes(modes.split(shapes)[0], rows) if any(rows) else None,
+    extra=bank.extra_of(experiment.tuners),
+    penalty=bank.penalty_of(experiment.tuners),
   )
 
 
@@ -330,7 +333,7 @@ def _copies(model: Params, count: int) -> Params:
 
 def _forward(
   config: T5Config, mesh: Mesh | None, rules: axes.AxisRules
-) -> Callable[..., Array]:
+) -> Callable[..., Outputs]:
   """Apply the model to rows that stay on the devices that have them.
 
   Where weights are split over those devices too, a layer's are gathered when
@@ -345,14 +348,16 @@ def _forward(
 
   def forward(
     params: Params, batch: Batch, delta: Delta, keys: Array | None
-  ) -> Array:
+  ) -> Outputs:
     rows = len(batch["encoder_input_tokens"])
     with contextlib.ExitStack() as around:
       if mesh is not None and rows % mesh.shape[axes.DATA] == 0:
         around.enter_context(use_abstract_mesh(mesh.abstract_mesh))
         around.enter_context(nn.logical_axis_rules(ordered))
-      logits: Array = model.apply({"params": params}, batch, delta, keys)
-    return logits
+      outputs: Outputs = model.apply(
+        {"params": params}, batch, delta, keys, method="outputs"
+      )
+    return outputs
 
   return forward
 

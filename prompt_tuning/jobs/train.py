@@ -184,7 +184,7 @@ def _train(
     folder=output.model_dir,
     manifest=manifest,
     about=_about(configuration, model),
-    summarise=cast(loop.Summarise, experiment.objective.summarise),
+    summarise=cast(loop.Summarise, built.program.summarise),
     shard=axes.batch_sharder(mesh, rules),
     evaluate=evaluator(built, mesh) if evaluator else scorer,
     peak_bytes=lambda: step.peak_bytes,

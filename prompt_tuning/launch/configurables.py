@@ -131,6 +131,8 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "models.t5_of_checkpoint": t5_of_checkpoint,
   "objectives.CrossEntropy": objectives.CrossEntropy,
   "optimizers.Adafactor": optimizers.Adafactor,
+  "optimizers.AtRate": optimizers.AtRate,
+  "optimizers.ByPath": optimizers.ByPath,
   "optimizers.ClipByGlobalNorm": optimizers.ClipByGlobalNorm,
   "optimizers.Optax": optimizers.Optax,
   "schedules.Factors": schedules.FactorSchedule,

@@ -7,6 +7,10 @@ class DivergedError(RuntimeError):
   """The loss of every run is no longer a finite number."""
 
 
+class UnreachedError(ValueError):
+  """What should train has no gradient."""
+
+
 class StoppedError(RuntimeError):
   """Training was asked to stop by a signal, and has saved what it is at.
 

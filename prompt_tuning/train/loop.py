@@ -28,6 +28,7 @@ from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import schema, sole_writer, tree
 from prompt_tuning.core.schema import ANY, Each, Fault
 from prompt_tuning.core.types import Batch, Params
+from prompt_tuning.train import reach
 from prompt_tuning.train import state as train_state
 from prompt_tuning.train.errors import DivergedError as DivergedError
 from prompt_tuning.train.logs import MetricsLog
@@ -63,6 +64,10 @@ class RunEvaluation(NamedTuple):
 # Run -> {"step", "score", "metrics"} of its best evaluation, or None.
 Records = list[dict[str, Any] | None]
 _MODEL = "model"  # under which the frozen part has the backbone
+_TUNER = "tuner"  # and a tuning method its parameters
+# Steps after which a leaf should have had a gradient. In the first, one factor
+# of a product that starts at zero has none.
+_ENOUGH_STEPS = 10
 # The trainable part of all runs -> one evaluation per run.
 Evaluator = Callable[[Params], Sequence[RunEvaluation]]
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
@@ -203,6 +208,7 @@ def train(
     ValueError: the folder holds a run with other settings.
     CheckpointError: a bundle cannot be written, or all of them are damaged.
     DivergedError: no run has a finite loss any more.
+    UnreachedError: a leaf has no gradient.
   """
   bundles = _Bundles(
     pathlib.Path(folder),
@@ -535,6 +541,7 @@ class _Loop:
     window: of the process before, since the last line of the log.
     steps: metrics of this process since then.
     diverged: runs of which it was said that they are lost.
+    squares: of the gradients of this process's first steps.
   """
 
   step_fn: StepFn
@@ -554,6 +561,7 @@ class _Loop:
   window: _Window
   steps: list[Metrics] = dataclasses.field(default_factory=list)
   diverged: set[int] = dataclasses.field(default_factory=set)
+  squares: list[Any] = dataclasses.field(default_factory=list)
 
   def run(self, state: TrainState) -> Result:
     """Train until the end, or until it is told to stop."""
@@ -595,7 +603,17 @@ class _Loop:
     self.progress.tokens = _add_tokens(self.progress.tokens, rows)
     state, metrics = self.step_fn(state, self.frozen, self.shard(rows))
     self.steps.append(metrics)
+    if len(self.squares) < _ENOUGH_STEPS and metrics.squares is not None:
+      self.squares.append(metrics.squares)
+      if len(self.squares) == _ENOUGH_STEPS:
+        self._insist_on_gradients(state)
     return state
+
+  def _insist_on_gradients(self, state: TrainState) -> None:
+    """Refuse to go on where something does not train that should."""
+    squares = jax.device_get(self.squares)
+    for remark in reach.insist_nonzero(state.trainable, squares, _TUNER):
+      logger.warning("%s", remark)
 
   def _save(self, state: TrainState, step: int) -> None:
     steps = jax.device_get(self.steps)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.core import tree
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.types import PAD_ID, Array, Batch
 
 # Named sums. As an objective returns them, each is a float32 [B].
@@ -29,13 +30,24 @@ _DIVISORS = {
 
 
 class Objective(Protocol):
-  """Turns logits into sums per example."""
+  """Turns what the model gives into sums per example."""
 
-  def __call__(self, logits: Array, batch: Batch) -> Sums:
+  def prepare(self, batch: Batch) -> Batch:
+    """Make the batch that the model reads; by default the given one.
+
+    Args:
+      batch: features of `models.t5.network`.
+
+    Returns:
+      Features of as many rows.
+    """
+    return batch
+
+  def __call__(self, outputs: Outputs, batch: Batch) -> Sums:
     """Score a batch.
 
     Args:
-      logits: [B, S, V], any floating dtype.
+      outputs: of the model, for what `prepare` made of the batch.
       batch: features of `models.t5.network`, and what the objective needs.
 
     Returns:
@@ -69,7 +81,7 @@ class Objective(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Objective):
   """Cross-entropy over target tokens plus z_loss * log(Z)^2.
 
   Attributes:
@@ -113,11 +125,11 @@ class CrossEntropy:
         f"LABEL_SMOOTHING must be in [0, 1); got {self.label_smoothing}."
       )
 
-  def __call__(self, logits: Array, batch: Batch) -> Sums:
+  def __call__(self, outputs: Outputs, batch: Batch) -> Sums:
     """Score a batch, see `Objective`.
 
     Args:
-      logits: [B, S, V].
+      outputs: with logits [B, S, V].
       batch: `decoder_target_tokens` [B, S]; optionally `decoder_loss_weights`
         [B, S] and, for packed rows, `decoder_segment_ids` [B, S].
 
@@ -130,7 +142,7 @@ class CrossEntropy:
     Raises:
       ValueError: logits and targets differ in shape.
     """
-    targets = batch["decoder_target_tokens"]
+    targets, logits = batch["decoder_target_tokens"], outputs.logits
     if logits.shape[:-1] != targets.shape:
       raise ValueError(
         f"Logits of shape {logits.shape} do not belong to targets of shape "

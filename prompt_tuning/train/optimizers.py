@@ -11,6 +11,7 @@ arrays that `flatten_state` turns into named ones and back.
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -153,6 +154,89 @@ class ClipByGlobalNorm:
     return optax.chain(
       optax.clip_by_global_norm(self.max_norm),
       self.optimizer(learning_rate, start_step),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AtRate:
+  """Train at a rate of its own, whatever that of the run is.
+
+  Attributes:
+    optimizer: what trains.
+    learning_rate: its constant rate.
+  """
+
+  optimizer: OptimizerFactory
+  learning_rate: float
+
+  def __post_init__(self) -> None:
+    _base_rates((self.learning_rate,))
+
+  def __call__(
+    self, learning_rate: optax.Schedule, start_step: int
+  ) -> optax.GradientTransformation:
+    """Build the optimizer, see `OptimizerFactory`."""
+    del learning_rate
+    own = self.learning_rate
+    return self.optimizer(
+      lambda count: jnp.full_like(count, own, "f4"), start_step
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ByPath:
+  """Train parameters by different optimizers.
+
+  Attributes:
+    optimizers: pattern -> optimizer. A pattern is a regular expression for a
+      whole path, such as `tuner/weights`; the first that matches decides, as
+      in `core.partition`. Each sees its own parameters only: norms and clips
+      are over those.
+
+  Raises:
+    ValueError: no patterns; from `init`, a parameter that none matches, or a
+      pattern that decides about nothing.
+  """
+
+  optimizers: Mapping[str, OptimizerFactory]
+
+  def __post_init__(self) -> None:
+    if not self.optimizers:
+      raise ValueError(
+        "ByPath needs a pattern with an optimizer; such as '.*' for the rest."
+      )
+
+  def __call__(
+    self, learning_rate: optax.Schedule, start_step: int
+  ) -> optax.GradientTransformation:
+    """Build the optimizer, see `OptimizerFactory`."""
+    # Numbers, since the labels become names in checkpoints.
+    built = {
+      str(number): optimizer(learning_rate, start_step)
+      for number, optimizer in enumerate(self.optimizers.values())
+    }
+    return optax.multi_transform(built, self._labels)
+
+  def _labels(self, trainable: Params) -> Params:
+    """Say which optimizer every leaf has."""
+    paths = list(tree.flatten(trainable))
+    labels = {path: self._label(path) for path in paths}
+    used = set(labels.values())
+    idle = [p for n, p in enumerate(self.optimizers) if str(n) not in used]
+    if idle:
+      raise ValueError(
+        f"The patterns {', '.join(map(repr, idle))} of optimizers.ByPath "
+        f"decide about no parameter; what trains is {', '.join(paths)}."
+      )
+    return tree.unflatten(labels)
+
+  def _label(self, path: str) -> str:
+    for number, pattern in enumerate(self.optimizers):
+      if re.fullmatch(pattern, path):
+        return str(number)
+    raise ValueError(
+      f"No pattern of optimizers.ByPath matches {path}; they are "
+      f"{', '.join(map(repr, self.optimizers))}. Add '.*' for the rest."
     )
 
 

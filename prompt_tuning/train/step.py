@@ -6,17 +6,20 @@ state, is never donated and never returned.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.partition import TRAIN, Partition
 from prompt_tuning.core.types import Array, Batch, Params
+from prompt_tuning.train import reach
 from prompt_tuning.train.objectives import Objective, Sums, sum_by_run
 from prompt_tuning.train.optimizers import BankOptimizer
 from prompt_tuning.train.state import TrainState
@@ -27,6 +30,11 @@ _METHOD = 2**31 - 1
 
 # Parameters of the method with a leading run axis, keys [K] or None -> delta.
 Produce = Callable[[Params, Array | None], Delta]
+# (delta, outputs, batch) -> sums per example that are added to the loss.
+Extra = Callable[[Delta, Outputs, Batch], Sums]
+# Parameters of the method with a leading run axis -> [K].
+Penalty = Callable[[Params], Array]
+PENALTY = "penalty"  # under which a step's sums have it
 
 
 class DropoutKeys(NamedTuple):
@@ -49,10 +57,14 @@ class Metrics(NamedTuple):
     sums: the objective's sums over the batch, [K] each.
     norms: [K] root mean squares over all trained parameters of `weight`,
       `gradient` and `update`.
+    squares: [leaves, K] sums of squares of the gradient of every trained
+      leaf, in the order of `core.tree.flatten`; None where a batch need not
+      have rows for every leaf.
   """
 
   sums: Sums
   norms: dict[str, Array]
+  squares: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +73,11 @@ class StepProgram:
 
   Attributes:
     forward: (model parameters, batch, delta, dropout keys [B] or None) ->
-      logits [B, S, V].
+      outputs of the model.
     produce: (tuner parameters with a leading run axis, keys [K] or None) ->
       delta. Without keys, as in evaluation, the method draws nothing.
     partition: which leaves of {"model": ..., "tuner": ...} train.
-    objective: logits and batch -> sums per example.
+    objective: outputs and batch -> sums per example.
     optimizer: of the bank.
     num_runs: K.
     num_microbatches: pieces of a batch whose gradients are added up; divides
@@ -77,9 +89,12 @@ class StepProgram:
       apart by `task_ids` [B]; none where no method has any.
     sizes: numbers that every run trains, where runs differ in that; None counts
       those of the bank's arrays.
+    extra: what a method adds to the loss of every example; None for nothing.
+    penalty: what a method adds to the loss of every run, once per step,
+      whatever the batch, its divisor and its pieces; None for nothing.
   """
 
-  forward: Callable[[Params, Batch, Delta, Array | None], Array]
+  forward: Callable[[Params, Batch, Delta, Array | None], Outputs]
   produce: Produce
   partition: Partition
   objective: Objective
@@ -90,6 +105,8 @@ class StepProgram:
   shardings: Any = None
   conditions: tuple[int, ...] = ()
   sizes: tuple[float, ...] | None = None
+  extra: Extra | None = None
+  penalty: Penalty | None = None
 
   def __post_init__(self) -> None:
     if self.num_runs < 1 or self.num_microbatches < 1:
@@ -122,20 +139,31 @@ class StepProgram:
 
     Raises:
       ValueError: while tracing: rows that runs or microbatches cannot share.
+      UnreachedError: while tracing: a leaf that the loss does not depend on.
     """
     keys = DropoutKeys(self._row_keys(state, batch), self._run_keys(state))
-    gradients, sums = self._gradients(state.trainable, frozen, batch, keys)
+    reached: set[str] = set()
+    gradients, sums = self._gradients(
+      state.trainable, frozen, batch, keys, reached
+    )
     ones = jnp.ones_like(sums["loss"])
     # Divisors do not depend on the parameters: divide the summed gradient.
     scale = self.objective.divide({**sums, "loss": ones})
     gradients = jax.tree.map(lambda g: g * _like(scale, g), gradients)
+    if self.penalty is not None:
+      gradients, penalties = self._penalised(
+        gradients, state.trainable, frozen, reached
+      )
+      sums = {**sums, PENALTY: penalties}
+    reach.insist(state.trainable, reached)
     updates, opt_state = self.optimizer.update(
       gradients, state.opt_state, state.trainable
     )
     trainable = optax.apply_updates(state.trainable, updates)
+    squares = _squares(gradients)
     norms = {
       "weight": _rms(state.trainable, self.sizes),
-      "gradient": _rms(gradients, self.sizes),
+      "gradient": _root_mean(squares, gradients, self.sizes),
       "update": _rms(updates, self.sizes),
     }
     new_state = TrainState(
@@ -143,7 +171,16 @@ class StepProgram:
     )
     if self.shardings is not None:  # the next step's input is like this one's
       new_state = jax.lax.with_sharding_constraint(new_state, self.shardings)
-    return new_state, Metrics(sums, norms)
+    # Rows of a batch may all be of other conditions than a leaf is for.
+    all_leaves = None if any(self.conditions) else jnp.stack(squares)
+    return new_state, Metrics(sums, norms, all_leaves)
+
+  def summarise(self, sums: Sums, num_steps: int) -> dict[str, np.ndarray]:
+    """Turn sums over many steps into metrics, see `Objective.summarise`."""
+    metrics = self.objective.summarise(sums, num_steps)
+    if PENALTY in sums:
+      metrics[PENALTY] = np.asarray(sums[PENALTY], np.float64) / num_steps
+    return metrics
 
   def losses(
     self,
@@ -171,10 +208,25 @@ class StepProgram:
       )
     params = self.partition.merge(trainable, frozen)
     delta = self.produce(params.get("tuner", {}), run_keys)
-    rows = self._with_slots(batch, self.conditions)
-    logits = self.forward(params["model"], rows, delta, row_keys)
-    sums = self.objective(logits, batch)
+    sums = self._sums(params, batch, delta, row_keys, self.conditions)
     return sum_by_run(sums, batch.get("run_ids"), self.num_runs)
+
+  def _sums(
+    self,
+    params: Params,
+    batch: Batch,
+    delta: Delta,
+    row_keys: Array | None,
+    conditions: tuple[int, ...],
+  ) -> Sums:
+    """Compute the sums of every example."""
+    rows = self._with_slots(self.objective.prepare(batch), conditions)
+    outputs = self.forward(params["model"], rows, delta, row_keys)
+    sums = self.objective(outputs, batch)
+    if self.extra is None:
+      return sums
+    more = self.extra(delta, outputs, rows)
+    return {**more, **sums, "loss": sums["loss"] + sum(more.values())}
 
   def _losses_run_by_run(
     self,
@@ -209,9 +261,7 @@ class StepProgram:
       tuner = jax.tree.map(lambda a: a[None], params.get("tuner", {}))
       key = None if run_key is None else run_key[None]
       delta = self.produce(tuner, key)
-      rows = self._with_slots(batch, self.conditions[:1])
-      logits = self.forward(params["model"], rows, delta, row_keys)
-      sums = self.objective(logits, batch)
+      sums = self._sums(params, batch, delta, row_keys, self.conditions[:1])
       return {name: jnp.sum(values) for name, values in sums.items()}
 
     return jax.vmap(one)(trainable, banked, run_batch, row_keys, run_keys)
@@ -228,15 +278,43 @@ class StepProgram:
     run_ids = batch.get("run_ids", jnp.zeros_like(batch["task_ids"]))
     return {**batch, "run_ids": first[run_ids] + batch["task_ids"]}
 
+  def _penalised(
+    self,
+    gradients: Params,
+    trainable: Params,
+    frozen: Params,
+    reached: set[str],
+  ) -> tuple[Params, Array]:
+    """Add the gradient of what every run pays once per step."""
+
+    def total(trainable: Params) -> tuple[Array, Array]:
+      watched = reach.watch(trainable, reached)
+      params = self.partition.merge(watched, frozen)
+      assert self.penalty is not None
+      penalties = self.penalty(params["tuner"])
+      return jnp.sum(penalties), penalties
+
+    more, penalties = jax.grad(total, has_aux=True)(trainable)
+    return jax.tree.map(jnp.add, gradients, more), penalties
+
   def _gradients(
-    self, trainable: Params, frozen: Params, batch: Batch, keys: DropoutKeys
+    self,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    keys: DropoutKeys,
+    reached: set[str],
   ) -> tuple[Params, Sums]:
-    """Differentiate the summed losses, a microbatch at a time."""
+    """Differentiate the summed losses, a microbatch at a time.
+
+    Leaves that they depend on are added to `reached`.
+    """
 
     def total(
       trainable: Params, batch: Batch, keys: DropoutKeys
     ) -> tuple[Array, Sums]:
-      sums = self.losses(trainable, frozen, batch, keys)
+      watched = reach.watch(trainable, reached)
+      sums = self.losses(watched, frozen, batch, keys)
       return jnp.sum(sums["loss"]), sums
 
     gradient = jax.grad(total, has_aux=True)
@@ -340,13 +418,24 @@ def _rms(params: Params, sizes: tuple[float, ...] | None) -> Array:
 
   Rows that are no run's own are zero.
   """
-  leaves = list(tree.flatten(params).values())
-  squares = [
+  return _root_mean(_squares(params), params, sizes)
+
+
+def _squares(params: Params) -> list[Array]:
+  """Sum the squares of every leaf's numbers, [K] each."""
+  return [
     jnp.sum(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)))
-    for x in leaves
+    for x in tree.flatten(params).values()
   ]
+
+
+def _root_mean(
+  squares: Sequence[Array], params: Params, sizes: tuple[float, ...] | None
+) -> Array:
+  """Make a root mean square of the sums of squares of all leaves: [K]."""
   if sizes is not None:
     return jnp.sqrt(sum(squares) / jnp.asarray(sizes, jnp.float32))
   # A float: from XL on, a whole model's count is beyond int32.
+  leaves = tree.flatten(params).values()
   size = float(sum(x.size // x.shape[0] for x in leaves))
   return jnp.sqrt(sum(squares) / size)

@@ -1,6 +1,6 @@
 """Many runs of one tuning method as one tree with a leading run axis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,8 @@ from flax.core import meta
 from prompt_tuning.core import algebra, tree
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.core.types import Array, Params
+from prompt_tuning.core.outputs import Outputs
+from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.tuners.initializers import InitializerContext
 from prompt_tuning.tuners.method import Inputs, Method, name_of, settings_of
 
@@ -148,6 +149,53 @@ def apply_bank(
     return delta
   slots: Delta = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), delta)
   return slots
+
+
+def extra_of(
+  tuners: Sequence[Method],
+) -> Callable[[Delta, Outputs, Batch], Mapping[str, Array]] | None:
+  """Find what the methods of a bank add to the loss of every example.
+
+  Args:
+    tuners: one per run; none for model tuning.
+
+  Returns:
+    `Method.extra` of all of them; None where there is none.
+
+  Raises:
+    BankError: methods that add something, and differ in their settings.
+  """
+  adding = [t for t in tuners if type(t).extra is not Method.extra]
+  if not adding:
+    return None
+  if any(settings_of(t) != settings_of(adding[0]) for t in tuners):
+    raise BankError(
+      f"{name_of(type(adding[0]))} adds to the loss of every example: all runs "
+      "of its bank need the same settings; train them apart."
+    )
+  return adding[0].extra
+
+
+def penalty_of(tuners: Sequence[Method]) -> Callable[[Params], Array] | None:
+  """Find what the methods of a bank add to the loss of every run.
+
+  Args:
+    tuners: one per run; none for model tuning.
+
+  Returns:
+    Parameters with a leading run axis -> [K]; None where nothing is added.
+  """
+  if all(type(tuner).penalty is Method.penalty for tuner in tuners):
+    return None
+
+  def penalties(params: Params) -> Array:
+    of_runs = []
+    for k, tuner in enumerate(tuners):
+      own = jax.tree.map(lambda leaf, k=k: leaf[k], params)
+      of_runs.append(tuner.penalty(own))
+    return jnp.stack(of_runs)
+
+  return penalties
 
 
 def _check_names(tuner: Method, params: Params) -> None:

@@ -9,13 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
-from prompt_tuning.core.types import Array
+from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.tuners.initializers import InitializerContext
 
 INITIALISER = "_init"  # how fields end that only initialisation reads
@@ -125,6 +127,40 @@ class Method(nn.Module):
     """
     del methods
     return None
+
+  @nn.nowrap
+  def extra(
+    self, delta: Delta, outputs: Outputs, batch: Batch
+  ) -> Mapping[str, Array]:
+    """Add to the loss of every example; nothing by default.
+
+    Runs of one bank share it, so that their methods need equal settings.
+
+    Args:
+      delta: of all runs.
+      outputs: of the model.
+      batch: that it read; `run_ids` says whose delta a row has.
+
+    Returns:
+      Name, in logs -> float32 [B].
+    """
+    del delta, outputs, batch
+    return {}
+
+  @nn.nowrap
+  def penalty(self, params: Params) -> Array:
+    """Add to the loss of a run, once per step; nothing by default.
+
+    It is neither divided by what the batch holds nor paid per microbatch.
+
+    Args:
+      params: of one run, without the run axis.
+
+    Returns:
+      A float32 scalar.
+    """
+    del params
+    return jnp.zeros(())
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta | None:

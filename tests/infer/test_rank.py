@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.types import EOS_ID
 from prompt_tuning.infer import rank
 from prompt_tuning.infer.batching import Batching
@@ -51,7 +52,8 @@ def test_scores_equal_the_negative_training_loss(
       ids = [*predictor.vocabulary.encode_batch([label])[0], EOS_ID]
       logits = teacher_forced(predictor, RUN_IDS[number], texts[number], ids)
       batch = {"decoder_target_tokens": jnp.array([ids])}
-      loss = objective(jnp.asarray(logits)[None], batch)["loss"][0]
+      outputs = Outputs(jnp.asarray(logits)[None])
+      loss = objective(outputs, batch)["loss"][0]
       np.testing.assert_allclose(found, -loss, **tolerance["oracle"])
 
 

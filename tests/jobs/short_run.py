@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import embedded
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.data import custom
 from prompt_tuning.jobs import conclusion, model_dir, train
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings, MeshShape
@@ -67,9 +68,8 @@ def _forward(params, batch, delta, keys):
   x = delta.virtual[batch["run_ids"]].sum(1) + 1
   logits = x @ params["token_embedder"]["embedding"].T
   length = batch["decoder_target_tokens"].shape[1]
-  return jnp.broadcast_to(
-    logits[:, None], (logits.shape[0], length, logits.shape[1])
-  )
+  shape = (logits.shape[0], length, logits.shape[1])
+  return Outputs(jnp.broadcast_to(logits[:, None], shape))
 
 
 class ShortRun:

@@ -84,7 +84,9 @@ class Setup:
       start_step=start_step,
     )
     self.program = step.StepProgram(
-      forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
+      forward=lambda p, b, d, k: model.apply(
+        {"params": p}, b, d, k, method="outputs"
+      ),
       produce=lambda p, _: bank.apply_bank(tuners[0], p) if p else None,
       partition=self.partition,
       objective=objectives.CrossEntropy(),

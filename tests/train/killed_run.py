@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from prompt_tuning.core import partition
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.tree import flatten
 from prompt_tuning.launch.flags import Distributed
 from prompt_tuning.machine import processes
@@ -52,7 +53,7 @@ def forward(params, batch, delta, keys):
   x = params["table"][batch["encoder_input_tokens"]]
   x = x + delta.virtual[batch["run_ids"]]
   noise = jax.vmap(lambda k: jax.random.normal(k, (1, H)))(keys)
-  return (x + 0.1 * noise) @ params["table"].T
+  return Outputs((x + 0.1 * noise) @ params["table"].T)
 
 
 def main(folder, address=None, count="1", index="0"):

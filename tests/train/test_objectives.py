@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from prompt_tuning.core import axes
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.train.objectives import CrossEntropy, sum_by_run
 
 B, S, V = 5, 6, 11
@@ -65,7 +66,7 @@ def _numpy_loss(logits, targets, z_loss, smoothing, factor):
 
 
 def _total(objective, logits, batch, runs=1, run_ids=None):
-  sums = sum_by_run(objective(logits, batch), run_ids, runs)
+  sums = sum_by_run(objective(Outputs(logits), batch), run_ids, runs)
   return objective.divide(sums)
 
 
@@ -144,8 +145,8 @@ def test_arithmetic_is_float32_whatever_the_logits():
   logits, batch = _batch(3)
   rounded = jnp.asarray(logits, jnp.bfloat16)
 
-  low = CrossEntropy()(rounded, batch)
-  high = CrossEntropy()(rounded.astype(jnp.float32), batch)
+  low = CrossEntropy()(Outputs(rounded), batch)
+  high = CrossEntropy()(Outputs(rounded.astype(jnp.float32)), batch)
 
   for name, values in low.items():
     assert values.dtype == jnp.float32
@@ -197,9 +198,11 @@ def test_packing_changes_nothing(factor, tolerance):
   }
   objective = CrossEntropy(loss_normalizing_factor=factor)
 
-  apart = sum_by_run(objective(jnp.asarray(logits), batch), None, 1)
+  apart = sum_by_run(objective(Outputs(jnp.asarray(logits)), batch), None, 1)
   together = sum_by_run(
-    objective(jnp.asarray(logits.reshape(2, 2 * S, V)), packed), None, 1
+    objective(Outputs(jnp.asarray(logits.reshape(2, 2 * S, V))), packed),
+    None,
+    1,
   )
 
   for name, value in apart.items():
@@ -213,7 +216,7 @@ def test_loss_weights_select_and_scale(tolerance):
   weights[1] = 0
 
   sums = CrossEntropy()(
-    jnp.asarray(logits), batch | {"decoder_loss_weights": weights}
+    Outputs(jnp.asarray(logits)), batch | {"decoder_loss_weights": weights}
   )
 
   tokens = sum(_numpy_token_losses(logits, targets, 1e-4, 0.0))
@@ -228,8 +231,8 @@ def test_unweighted_positions_may_hold_anything():
   broken = logits.copy()
   broken[batch["decoder_target_tokens"] == 0] = np.nan
 
-  clean = CrossEntropy()(jnp.asarray(logits), batch)
-  sums = CrossEntropy()(jnp.asarray(broken), batch)
+  clean = CrossEntropy()(Outputs(jnp.asarray(logits)), batch)
+  sums = CrossEntropy()(Outputs(jnp.asarray(broken)), batch)
 
   np.testing.assert_array_equal(sums["loss"], clean["loss"])
 
@@ -241,7 +244,7 @@ def test_a_target_that_is_no_class_is_not_silent(unknown):
   targets[0, 0] = unknown
 
   loss = CrossEntropy()(
-    jnp.asarray(logits), {"decoder_target_tokens": targets}
+    Outputs(jnp.asarray(logits)), {"decoder_target_tokens": targets}
   )["loss"]
 
   assert np.isnan(loss[0])
@@ -253,7 +256,9 @@ def test_of_equal_logits_the_first_is_the_prediction():
   logits[0, :, [4, 7]] = 1.0
   targets = np.array([[4, 7, 1]], np.int32)
 
-  sums = CrossEntropy()(jnp.asarray(logits), {"decoder_target_tokens": targets})
+  sums = CrossEntropy()(
+    Outputs(jnp.asarray(logits)), {"decoder_target_tokens": targets}
+  )
 
   np.testing.assert_array_equal(logits.argmax(-1), 4)
   assert sums["correct"].tolist() == [1]
@@ -266,7 +271,9 @@ def test_logits_that_are_no_numbers_predict_nothing(where):
   logits[..., where] = np.nan
   targets = np.array([[4]], np.int32)
 
-  sums = CrossEntropy()(jnp.asarray(logits), {"decoder_target_tokens": targets})
+  sums = CrossEntropy()(
+    Outputs(jnp.asarray(logits)), {"decoder_target_tokens": targets}
+  )
 
   assert sums["correct"].tolist() == sums["exact"].tolist() == [0]
 
@@ -279,7 +286,7 @@ def test_devices_that_share_the_vocabulary_do_not_exchange_logits():
     return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
   def loss(logits, targets):
-    sums = CrossEntropy()(logits, {"decoder_target_tokens": targets})
+    sums = CrossEntropy()(Outputs(logits), {"decoder_target_tokens": targets})
     return sums["loss"].sum(), sums
 
   compiled = (
@@ -305,7 +312,9 @@ def test_counts():
   for row, column, prediction in [(0, 0, 4), (0, 1, 6), (1, 0, 4), (0, 2, 9)]:
     logits[row, column, prediction] = 1.0
 
-  sums = CrossEntropy()(jnp.asarray(logits), {"decoder_target_tokens": targets})
+  sums = CrossEntropy()(
+    Outputs(jnp.asarray(logits)), {"decoder_target_tokens": targets}
+  )
 
   assert sums["weights"].tolist() == [2, 1, 0]
   assert sums["correct"].tolist() == [1, 1, 0]
@@ -317,7 +326,9 @@ def test_counts():
 def test_metrics_have_the_names_and_values_of_t5x(tolerance):
   batches = [_batch(seed) for seed in (0, 1)]
   objective = CrossEntropy()
-  sums = [objective(jnp.asarray(logits), batch) for logits, batch in batches]
+  sums = [
+    objective(Outputs(jnp.asarray(logits)), batch) for logits, batch in batches
+  ]
   total = {
     name: np.stack([np.sum(sums[0][name]) + np.sum(sums[1][name])])
     for name in sums[0]
@@ -395,4 +406,4 @@ def test_malformed_settings(settings, message):
 def test_logits_of_another_shape_are_an_error():
   logits, batch = _batch()
   with pytest.raises(ValueError, match="do not belong to targets"):
-    CrossEntropy()(jnp.asarray(logits[:, 1:]), batch)
+    CrossEntropy()(Outputs(jnp.asarray(logits[:, 1:])), batch)

@@ -11,6 +11,8 @@ from prompt_tuning.core import partition, tree
 from prompt_tuning.train.optimizers import (
   RESTORED_STEP,
   Adafactor,
+  AtRate,
+  ByPath,
   ClipByGlobalNorm,
   Optax,
   bank_optimizer,
@@ -361,6 +363,49 @@ def test_state_also_passes_through_flax_serialization():
   jax.tree.map(np.testing.assert_array_equal, again, state)
 
 
+def test_by_path_every_parameter_trains_as_if_alone():
+  factory = ByPath(
+    {"tuner/weights": AtRate(Optax("sgd"), 0.5), ".*": Adafactor()}
+  )
+  prompt = _bank(_prompt((5, 8)))
+  start = {"tuner": {"weights": jnp.ones((1, 4)), **prompt["tuner"]}}
+  optimizer = bank_optimizer(factory, [0.3], start_step=7)
+  alone = bank_optimizer(Adafactor(), [0.3], start_step=7)
+
+  state, params = optimizer.init(start), start
+  own_state, own = alone.init(prompt), prompt
+  for g in map(_bank, _gradients((5, 8), steps=3)):
+    both = {"tuner": {"weights": jnp.ones((1, 4)), **g["tuner"]}}
+    updates, state = optimizer.update(both, state, params)
+    params = optax.apply_updates(params, updates)
+    updates, own_state = alone.update(g, own_state, own)
+    own = optax.apply_updates(own, updates)
+
+  np.testing.assert_array_equal(params["tuner"]["weights"], [[-0.5] * 4])
+  np.testing.assert_array_equal(_get(params), _get(own))
+  # It is saved, and comes back, as any other.
+  flat = flatten_state(state)
+  names = {"v/tuner/prompt" in name for name in flat}
+  assert names == {True, False}
+  again = restore_state(jax.eval_shape(optimizer.init, start), flat)
+  jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+@pytest.mark.parametrize(
+  ("patterns", "message"),
+  [
+    (["tuner/prompt"], "No pattern .* matches tuner/weights"),
+    (["tuner/.*", "tuner/weight"], "'tuner/weight' .* decide about no"),
+  ],
+)
+def test_paths_that_no_optimizer_has(patterns, message):
+  optimizers = dict.fromkeys(patterns, Optax("sgd"))
+  optimizer = bank_optimizer(ByPath(optimizers), [0.3], start_step=0)
+  params = {"tuner": {"prompt": jnp.ones((1, 2)), "weights": jnp.ones((1, 2))}}
+  with pytest.raises(ValueError, match=message):
+    optimizer.init(params)
+
+
 def test_a_state_of_another_run_is_refused_with_all_faults():
   optimizer = bank_optimizer(Adafactor(), [0.3], start_step=0)
   flat = flatten_state(optimizer.init(_bank(_prompt((4, 8)))))
@@ -383,6 +428,8 @@ def test_a_state_of_another_run_is_refused_with_all_faults():
     (lambda: bank_optimizer(Adafactor(), 0.3, start_step=0), "one number per"),
     (lambda: bank_optimizer(Adafactor(), [0.0], start_step=0), "positive"),
     (lambda: bank_optimizer(Adafactor(), [1.0], start_step=-1), "negative"),
+    (lambda: ByPath({}), "needs a pattern"),
+    (lambda: AtRate(Optax("sgd"), 0.0), "positive"),
     (lambda: Optax("rmsprp"), "Did you mean 'rmsprop'"),
     (lambda: Optax("adafactor"), "use the class `Adafactor`"),
     (lambda: Optax("adam", beta1=0.9), "unexpected keyword argument 'beta1'"),

@@ -86,7 +86,9 @@ def test_trajectory_equals_torch_and_numpy(
   parts = partition.build(partition.TUNER_ONLY, whole)
   trainable, frozen = parts.split(jax.tree.map(jnp.asarray, whole))
   program = step.StepProgram(
-    forward=lambda p, b, d, k: model.apply({"params": p}, b, d, k),
+    forward=lambda p, b, d, k: model.apply(
+      {"params": p}, b, d, k, method="outputs"
+    ),
     produce=lambda p, _: bank.apply_bank(tuner, p),
     partition=parts,
     objective=objectives.CrossEntropy(),

@@ -22,6 +22,7 @@ from flax import linen as nn
 
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.types import PAD_ID, Array, Batch
 from prompt_tuning.models.t5 import site_shapes, sites
 from prompt_tuning.models.t5.config import T5Config
@@ -98,9 +99,30 @@ class T5(nn.Module):
     Returns:
       [B, S, V] float32, or [B, S, V + C] with `delta.head_rows`.
     """
+    return self.outputs(batch, delta, dropout_keys).logits
+
+  def outputs(
+    self,
+    batch: Batch,
+    delta: Delta | None = None,
+    dropout_keys: Array | None = None,
+  ) -> Outputs:
+    """Compute what `__call__` does, with the states that it comes from.
+
+    Args:
+      batch: see the module docstring.
+      delta: what a tuning method adds.
+      dropout_keys: [B] PRNG keys or None.
+
+    Returns:
+      Logits, and the last states of both stacks.
+    """
     encoder_keys = fold_keys(dropout_keys, 0)
     encoded = self.encode(batch, delta, encoder_keys)
-    return self.decode(batch, encoded, delta, fold_keys(dropout_keys, 1))
+    logits, states = self._decode_targets(
+      batch, encoded, delta, fold_keys(dropout_keys, 1)
+    )
+    return Outputs(logits, encoded.states, states)
 
   def encode(
     self,
@@ -162,6 +184,16 @@ class T5(nn.Module):
     Returns:
       [B, S, V (+ C)] float32 logits.
     """
+    return self._decode_targets(batch, encoded, delta, dropout_keys)[0]
+
+  def _decode_targets(
+    self,
+    batch: Batch,
+    encoded: Encoded,
+    delta: Delta | None,
+    dropout_keys: Array | None,
+  ) -> tuple[Array, Array]:
+    """Run the decoder, see `decode`; also return what the head reads."""
     delta = Delta() if delta is None else delta
     ids = batch["decoder_input_tokens"]
     # A start token is 0 like padding, but only it has a target.
@@ -177,8 +209,8 @@ class T5(nn.Module):
       virtual_index=self._virtual_index(ids, delta, "decoder"),
     )
     cross = Cross(_key_mask(encoded.mask) & across, encoded.states)
-    logits, _ = self._decode(ids, delta, context, cross)
-    return logits
+    logits, states, _ = self._decode(ids, delta, context, cross)
+    return logits, states
 
   def prefill(
     self,
@@ -219,7 +251,7 @@ class T5(nn.Module):
       virtual_index=self._virtual_index(tokens, delta, "decoder"),
     )
     cross = Cross(_key_mask(encoded.mask), encoded.states)
-    logits, layers = self._decode(
+    logits, _, layers = self._decode(
       tokens, delta, context, cross, keep_cache=True, last_only=True
     )
 
@@ -269,7 +301,7 @@ class T5(nn.Module):
       virtual_index=self._virtual_index(tokens, delta, "decoder"),
     )
     cross = Cross(_key_mask(cache.cross_mask), start=cache.position)
-    logits, layers = self._decode(
+    logits, _, layers = self._decode(
       tokens, delta, context, cross, cache.layers, keep_cache=True
     )
     return logits, Cache(
@@ -285,7 +317,7 @@ class T5(nn.Module):
     past: Any = None,
     keep_cache: bool = False,
     last_only: bool = False,
-  ) -> tuple[Array, Any]:
+  ) -> tuple[Array, Array, Any]:
     run_ids = context.run_ids
     x = self.token_embedder(ids, delta.virtual, run_ids)
     x = nn.with_logical_constraint(x, ACTIVATION_AXES)
@@ -294,9 +326,10 @@ class T5(nn.Module):
     )
     if logits is None:
       logits = self.token_embedder.attend(x)
-    return sites.head_rows(
+    logits = sites.head_rows(
       logits, x, delta.head_rows, run_ids, delta.head_mask
-    ), layers
+    )
+    return logits, x, layers
 
   def _virtual_index(
     self, ids: Array, delta: Delta, stack: str

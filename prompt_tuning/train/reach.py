@@ -1,0 +1,129 @@
+"""Which of the leaves that should train the loss depends on.
+
+A leaf that it does not depend on would only ever decay, in silence. While a
+gradient is traced, JAX knows which leaves have one; that costs nothing. What
+has one that is always zero shows after a few steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.types import Array, Params
+from prompt_tuning.train.errors import UnreachedError
+
+_REMEDY = (
+  "Training would leave them where they are: freeze them (PARTITION_RULES, "
+  "`train.rules`), or change TUNER or OBJECTIVE."
+)
+
+
+def watch(params: Params, reached: set[str]) -> Params:
+  """Return the same leaves; the backward pass notes which have a gradient.
+
+  Args:
+    params: leaves of any shapes.
+    reached: gets the paths of leaves with a gradient while it is traced.
+
+  Returns:
+    The tree.
+  """
+  flat = tree.flatten(params)
+  return tree.unflatten({p: _noted(p, reached)(x) for p, x in flat.items()})
+
+
+def insist(params: Params, reached: set[str]) -> None:
+  """Insist that every leaf has a gradient.
+
+  Args:
+    params: the trainable part.
+    reached: what `watch` noted.
+
+  Raises:
+    UnreachedError: names those that have none.
+  """
+  missing = [path for path in tree.flatten(params) if path not in reached]
+  if missing:
+    raise UnreachedError(
+      f"The loss does not depend on {', '.join(missing)}. {_REMEDY}"
+    )
+
+
+def zero_leaves(
+  params: Params, squares: Sequence[np.ndarray]
+) -> Mapping[str, np.ndarray]:
+  """Find the leaves whose gradient was zero at every one of some steps.
+
+  Args:
+    params: the trainable part.
+    squares: `Metrics.squares` of the steps, [leaves, K] each.
+
+  Returns:
+    Path -> [K] booleans, True for runs in which it was; of leaves for which
+    there is such a run.
+  """
+  always_zero = np.logical_and.reduce([values == 0 for values in squares])
+  names = tree.flatten(params)
+  return {
+    name: of_runs
+    for name, of_runs in zip(names, always_zero, strict=True)
+    if of_runs.any()
+  }
+
+
+def insist_nonzero(
+  params: Params, squares: Sequence[np.ndarray], folder: str
+) -> list[str]:
+  """Insist that gradients are not zero at every one of some steps.
+
+  Args:
+    params: the trainable part.
+    squares: see `zero_leaves`.
+    folder: only what lies below it must have a gradient.
+
+  Returns:
+    What else is zero, or zero in some of the runs only: one line each.
+
+  Raises:
+    UnreachedError: names the leaves whose gradient was zero in all runs.
+  """
+  zero = zero_leaves(params, squares)
+  dead = [
+    path
+    for path, of_runs in zero.items()
+    if of_runs.all() and path.startswith(f"{folder}/")
+  ]
+  if dead:
+    raise UnreachedError(
+      f"The gradient of {', '.join(dead)} was zero at each of "
+      f"{len(squares)} steps. {_REMEDY}"
+    )
+  return [
+    f"{path}: the gradient was zero at each of {len(squares)} steps, in run "
+    f"{', '.join(map(str, np.flatnonzero(of_runs)))}."
+    for path, of_runs in zero.items()
+  ]
+
+
+def _noted(path: str, reached: set[str]) -> Any:
+  """Build the identity that says so when its gradient is asked for."""
+
+  @jax.custom_vjp
+  def same(leaf: Array) -> Array:
+    return leaf
+
+  def forward(leaf: Any) -> tuple[Array, None]:
+    return leaf.value, None
+
+  def backward(_: None, cotangent: Any) -> tuple[Any]:
+    if isinstance(cotangent, SymbolicZero):
+      return (None,)
+    reached.add(path)
+    return (cotangent,)
+
+  same.defvjp(forward, backward, symbolic_zeros=True)
+  return same
