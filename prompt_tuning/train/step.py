@@ -208,20 +208,15 @@ class StepProgram:
       )
     params = self.partition.merge(trainable, frozen)
     delta = self.produce(params.get("tuner", {}), run_keys)
-    sums = self._sums(params, batch, delta, row_keys, self.conditions)
+    rows = self._with_slots(self.objective.prepare(batch), self.conditions)
+    outputs = self.forward(params["model"], rows, delta, row_keys)
+    sums = self._sums(outputs, batch, rows, delta)
     return sum_by_run(sums, batch.get("run_ids"), self.num_runs)
 
   def _sums(
-    self,
-    params: Params,
-    batch: Batch,
-    delta: Delta,
-    row_keys: Array | None,
-    conditions: tuple[int, ...],
+    self, outputs: Outputs, batch: Batch, rows: Batch, delta: Delta
   ) -> Sums:
-    """Compute the sums of every example."""
-    rows = self._with_slots(self.objective.prepare(batch), conditions)
-    outputs = self.forward(params["model"], rows, delta, row_keys)
+    """Compute the sums of every example; the model read `rows`."""
     sums = self.objective(outputs, batch)
     if self.extra is None:
       return sums
@@ -261,7 +256,11 @@ class StepProgram:
       tuner = jax.tree.map(lambda a: a[None], params.get("tuner", {}))
       key = None if run_key is None else run_key[None]
       delta = self.produce(tuner, key)
-      sums = self._sums(params, batch, delta, row_keys, self.conditions[:1])
+      rows = self._with_slots(
+        self.objective.prepare(batch), self.conditions[:1]
+      )
+      outputs = self.forward(params["model"], rows, delta, row_keys)
+      sums = self._sums(outputs, batch, rows, delta)
       return {name: jnp.sum(values) for name, values in sums.items()}
 
     return jax.vmap(one)(trainable, banked, run_batch, row_keys, run_keys)

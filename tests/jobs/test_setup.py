@@ -28,7 +28,7 @@ DESIGN = pathlib.Path(__file__).parents[2] / "docs" / "design.md"
 # What the step calls, and that calls, up to the site of virtual tokens.
 FRAMES = [
   *("_gradients", "total", "losses", "forward"),  # train, jobs
-  *("__call__", "encode", "__call__"),  # T5, its table
+  *("outputs", "encode", "__call__"),  # T5, its table
 ]
 FULL = MeshShape(None, 2, axes.FULLY_SHARDED_RULES)
 
