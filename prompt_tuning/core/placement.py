@@ -2,6 +2,13 @@
 
 import dataclasses
 
+import numpy as np
+
+# Token rows of a template with soft tokens hold this plus r where virtual token
+# r stands: an id beyond any vocabulary, which no model answers. What makes
+# batches writes V + r there.
+FIRST_SLOT = 1 << 24
+
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
@@ -9,6 +16,9 @@ class Placement:
 
   The data pipeline writes row r as token id V + r, where V is the number of
   rows of the embedding table (32,128 for T5, not the tokenizer's 32,100).
+
+  A text that has slots for virtual tokens says itself where they stand: then
+  the encoder's rows, before and after, fill the slots, and none is added.
 
   Attributes:
     encoder_prefix: rows before the input text.
@@ -21,6 +31,11 @@ class Placement:
   decoder_prefix: tuple[int, ...] = ()
 
   @property
+  def encoder_rows(self) -> tuple[int, ...]:
+    """All rows of the encoder input, in order."""
+    return self.encoder_prefix + self.encoder_suffix
+
+  @property
   def encoder_length(self) -> int:
     """Positions that virtual tokens take in the encoder input."""
     return len(self.encoder_prefix) + len(self.encoder_suffix)
@@ -29,3 +44,58 @@ class Placement:
   def decoder_length(self) -> int:
     """Positions that virtual tokens take in the decoder input."""
     return len(self.decoder_prefix)
+
+  def insist_fills(self, slots: int) -> None:
+    """Insist on as many virtual tokens as a text has slots.
+
+    Args:
+      slots: how many there are.
+
+    Raises:
+      ValueError: there are more, or fewer.
+    """
+    if slots != self.encoder_length:
+      raise ValueError(
+        f"The task's template has {slots} soft tokens, and the method makes "
+        f"{self.encoder_length} virtual tokens for the encoder. Set the "
+        f"method's length (PROMPT_LENGTH, P_TUNING_LENGTH) to {slots}"
+        + (
+          "."
+          if self.encoder_length
+          else ", choose a method that has virtual tokens, or a template "
+          "without soft tokens."
+        )
+      )
+
+
+def count_slots(tokens: np.ndarray) -> int:
+  """Count the virtual tokens for which a token row has slots.
+
+  Args:
+    tokens: [n] ids.
+  """
+  if not len(tokens) or tokens.max() < FIRST_SLOT:
+    return 0
+  return int(tokens.max()) - FIRST_SLOT + 1
+
+
+def fill_slots(
+  tokens: np.ndarray, placement: Placement, vocab_rows: int
+) -> np.ndarray:
+  """Write virtual tokens into the slots of token rows.
+
+  Args:
+    tokens: [n] ids, of one row or of several.
+    placement: of at least as many virtual tokens as there are slots.
+    vocab_rows: V.
+
+  Returns:
+    [n] int32 ids.
+  """
+  tokens = np.asarray(tokens, np.int32)
+  slots = tokens >= FIRST_SLOT
+  if slots.any():
+    rows = np.asarray(placement.encoder_rows, np.int32)
+    tokens = tokens.copy()
+    tokens[slots] = vocab_rows + rows[tokens[slots] - FIRST_SLOT]
+  return tokens

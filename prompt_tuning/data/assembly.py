@@ -4,7 +4,9 @@ An example's encoder segment is
 
   encoder_prefix  text  encoder_suffix  EOS
 
-and its decoder segment, with the targets shifted right behind the start token,
+or, where the text has slots for virtual tokens (of a template), the text with
+the encoder's rows in them. Its decoder segment, with the targets shifted right
+behind the start token, is
 
   input    decoder_prefix  0  y1 .. yn-1
   target   0 .. 0          y1 .. yn
@@ -16,10 +18,11 @@ alone.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.placement import FIRST_SLOT, Placement, fill_slots
 from prompt_tuning.core.types import EOS_ID
 from prompt_tuning.data.ragged import Ragged, ranges
 
@@ -92,9 +95,30 @@ class Assembler:
   placement: Placement
   vocab_rows: int
 
+  @functools.cached_property
+  def has_slots(self) -> np.ndarray:
+    """[examples] bool, whether the text says where virtual tokens stand.
+
+    Raises:
+      ValueError: a text has more slots than there are tokens, or fewer.
+    """
+    values, offsets = self.inputs.values, self.inputs.offsets
+    has = np.zeros(len(self.inputs), bool)
+    if np.iinfo(values.dtype).max < FIRST_SLOT:
+      return has
+    places = np.flatnonzero(values >= FIRST_SLOT)
+    rows = np.searchsorted(offsets, places, side="right") - 1
+    highest = np.zeros(len(self.inputs), np.int64)
+    np.maximum.at(highest, rows, values[places] - FIRST_SLOT + 1)
+    for slots in np.unique(highest[rows]).tolist():
+      self.placement.insist_fills(slots)
+    has[rows] = True
+    return has
+
   def encoder_lengths(self) -> np.ndarray:
     """[examples] int64, encoder positions with virtual tokens."""
-    return self.inputs.lengths + self.placement.encoder_length
+    around = np.where(self.has_slots, 0, self.placement.encoder_length)
+    return self.inputs.lengths + around
 
   def decoder_lengths(self) -> np.ndarray:
     """[examples] int64, decoder positions with virtual tokens."""
@@ -139,9 +163,21 @@ class Assembler:
   def _write_encoder(
     self, batch: NumpyBatch, examples: np.ndarray, bases: np.ndarray
   ) -> None:
+    has_slots = self.has_slots[examples]
+    self._write_texts(batch, examples[~has_slots], bases[~has_slots], True)
+    self._write_texts(batch, examples[has_slots], bases[has_slots], False)
+
+  def _write_texts(
+    self,
+    batch: NumpyBatch,
+    examples: np.ndarray,
+    bases: np.ndarray,
+    around: bool,
+  ) -> None:
+    """Write texts, with virtual tokens around them or in their slots."""
     flat = batch["encoder_input_tokens"].reshape(-1)
-    prefix = self._virtual(self.placement.encoder_prefix)
-    suffix = self._virtual(self.placement.encoder_suffix)
+    prefix = self._virtual(self.placement.encoder_prefix if around else ())
+    suffix = self._virtual(self.placement.encoder_suffix if around else ())
     lengths = self.inputs.lengths[examples]
     values, within = self.inputs.gather(examples)
     positions = np.repeat(bases + len(prefix), lengths) + within
@@ -154,6 +190,8 @@ class Assembler:
       has_eos[np.searchsorted(np.cumsum(lengths), eos, side="right")] = 1
       ends = bases + len(prefix) + lengths - has_eos
       flat[ends[:, None] + np.arange(len(suffix))] = suffix
+    if not around:
+      values = fill_slots(values, self.placement, self.vocab_rows)
     flat[positions] = values
     flat[bases[:, None] + np.arange(len(prefix))] = prefix
 

@@ -282,8 +282,9 @@ def join(
   if not len(encoder):
     raise ValueError("No examples: the split is empty.")
   limits: list[int] = []
+  around = 0 if assembler.has_slots.all() else layout.placement.encoder_length
   for name, lengths, extra in (
-    ("inputs", encoder, layout.placement.encoder_length),
+    ("inputs", encoder, around),
     ("targets", decoder, layout.placement.decoder_length),
   ):
     text_limits = [store.lengths[name] for store in stores]

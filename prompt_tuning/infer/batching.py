@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.placement import Placement, count_slots, fill_slots
 from prompt_tuning.core.types import EOS_ID, PAD_ID
 from prompt_tuning.data.buckets import choose_boundaries
 from prompt_tuning.infer.inputs import Inputs, Rows
@@ -116,12 +116,26 @@ def round_up(length: int) -> int:
 def encoder_lengths(
   inputs: Inputs, placements: Sequence[Placement]
 ) -> np.ndarray:
-  """Count the encoder positions of every input, virtual tokens included."""
+  """Count the encoder positions of every input, virtual tokens included.
+
+  Args:
+    inputs: the token rows.
+    placements: of every run.
+
+  Raises:
+    ValueError: an input has more or fewer slots for virtual tokens than its run
+      has tokens.
+  """
   extra = np.array([placement.encoder_length for placement in placements])
-  lengths = np.array(
-    [len(inputs.rows[i]) for i in range(len(inputs))], np.int64
-  )
-  return lengths + extra[inputs.run_ids]
+  extra = extra[inputs.run_ids]
+  lengths = np.zeros(len(inputs), np.int64)
+  for i in range(len(inputs)):
+    row = inputs.rows[i]
+    lengths[i] = len(row)
+    if slots := count_slots(row):
+      placements[inputs.run_ids[i]].insist_fills(slots)
+      extra[i] = 0
+  return lengths + extra
 
 
 def encoder_tokens(
@@ -139,12 +153,16 @@ def encoder_tokens(
     vocab_rows: rows of the embedding table (V); virtual token r is V + r.
 
   Returns:
-    [B, T] int32: prefix, text, suffix, EOS, then 0.
+    [B, T] int32: prefix, text, suffix, EOS, then 0; a text with slots has the
+    virtual tokens in them.
   """
   tokens = np.full((slots.rows, slots.length), PAD_ID, np.int32)
   for row, example in enumerate(slots.filled.tolist()):
     placement = placements[inputs.run_ids[example]]
     text = inputs.rows[example]
+    if count_slots(text):
+      tokens[row, : len(text)] = fill_slots(text, placement, vocab_rows)
+      continue
     # The suffix stands before the EOS, where there is one.
     end = len(text) - (len(text) > 0 and text[-1] == EOS_ID)
     pieces = (

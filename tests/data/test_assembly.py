@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.placement import FIRST_SLOT, Placement
 from prompt_tuning.data.assembly import Assembler, ExampleSlots, one_per_row
 from prompt_tuning.data.ragged import from_rows
 
@@ -124,3 +124,43 @@ def test_shards_are_the_rows_of_the_whole(count):
     np.testing.assert_array_equal(
       array, np.concatenate([part[name] for part in parts])
     )
+
+
+SLOTTED = [7, FIRST_SLOT + 1, 8, FIRST_SLOT, FIRST_SLOT + 1, EOS]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_slots_of_a_text_take_the_virtual_tokens(packed):
+  """And no others stand around it; texts without slots have them around."""
+  inputs = from_rows([np.array(SLOTTED), np.array([9, EOS])], np.int32)
+  targets = from_rows([np.array([5, EOS])] * 2, np.int32)
+  assembler = Assembler(inputs, targets, Placement((3,), (0,)), V)
+  assert assembler.encoder_lengths().tolist() == [6, 4]
+  slots = ExampleSlots(
+    (1, 10, 4) if packed else (2, 6, 2),
+    np.array([0, 1]),
+    np.array([0, 0 if packed else 1]),
+    np.array([0, 6 if packed else 0]),
+    np.array([0, 2 if packed else 0]),
+    np.array([1, 1 + packed]),
+  )
+  found = assembler(slots, packed)["encoder_input_tokens"]
+  filled = [7, V, 8, V + 3, V, EOS]
+  around = [V + 3, 9, V, EOS]
+  if packed:
+    assert found.tolist() == [filled + around]
+  else:
+    assert found.tolist() == [filled, [*around, 0, 0]]
+
+
+@pytest.mark.parametrize(
+  ("placement", "error"),
+  [
+    (Placement((0, 1, 2)), "has 2 soft tokens, and the method makes 3 .* to 2"),
+    (Placement(), "makes 0 .* choose a method that has virtual tokens"),
+  ],
+)
+def test_slots_need_as_many_virtual_tokens(placement, error):
+  rows = from_rows([np.array(SLOTTED)], np.int32)
+  with pytest.raises(ValueError, match=error):
+    Assembler(rows, rows, placement, V).encoder_lengths()

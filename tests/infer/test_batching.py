@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.placement import FIRST_SLOT, Placement
 from prompt_tuning.data.assembly import Assembler, one_per_row
 from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.infer import batching
@@ -95,6 +95,19 @@ def test_encoder_tokens_equal_the_training_pipelines(
   np.testing.assert_array_equal(
     batching.encoder_lengths(asked, [placement]), (expected != 0).sum(1)
   )
+
+
+def test_slots_of_a_text_take_the_virtual_tokens():
+  text = np.array([7, FIRST_SLOT + 1, 8, FIRST_SLOT, 1], np.int32)
+  placements = [Placement((0, 4)), Placement((0,))]
+  asked = Inputs([text, text[4:]], np.zeros(2, np.int32))
+  assert batching.encoder_lengths(asked, placements).tolist() == [5, 3]
+  slots = BatchPlan(np.array([0, 1]), 2, 6)
+  found = batching.encoder_tokens(asked, slots, placements, V)
+  assert found.tolist() == [[7, V + 4, 8, V, 1, 0], [V, V + 4, 1, 0, 0, 0]]
+  asked = Inputs([text], np.ones(1, np.int32))
+  with pytest.raises(ValueError, match="2 soft tokens, and the method makes 1"):
+    batching.encoder_lengths(asked, placements)
 
 
 def test_each_row_has_its_own_runs_tokens():

@@ -1,0 +1,359 @@
+"""From a row to the tokens that a template makes of it.
+
+Every part is tokenised by itself, constant parts once. A blank divides words in
+T5's pieces, so that this is what the whole text would be, except where two
+parts touch. Text of a row stays text: `<extra_id_0>` in it is no sentinel.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from prompt_tuning.core.placement import FIRST_SLOT
+from prompt_tuning.prompting.label_words import NO_BLANK, Encode
+from prompt_tuning.prompting.template import (
+  Field,
+  Mask,
+  Options,
+  Part,
+  Soft,
+  Template,
+  Text,
+)
+
+# What a mask is. `sentinel`: mask k is `<extra_id_k>`, and the target is
+# `<extra_id_0> answer <extra_id_1> ...`, which suits a model of span
+# corruption. `plain`: the only mask is nothing, and the target is the answer,
+# which suits a model that was trained to go on.
+SENTINEL, PLAIN = "sentinel", "plain"
+FORMATS = (SENTINEL, PLAIN)
+
+_ANCHOR = "<extra_id_0>"
+_INSIDE_MARKUP = re.compile(r"(?<=<)(?=extra_id_\d+>)")
+
+# Field -> its text; a list of texts for options.
+Values = Mapping[str, str | Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+  """A row, as a template writes it.
+
+  Attributes:
+    ids: [T] int32, without EOS; soft token r is `FIRST_SLOT` + r.
+    parts: [T] int32, the template's part that every token is of.
+    text: for people.
+  """
+
+  ids: np.ndarray
+  parts: np.ndarray
+  text: str
+
+
+class Renderer:
+  """A template with a vocabulary.
+
+  Attributes:
+    template: the template.
+    format: `sentinel` or `plain`.
+    soft: for every virtual token the id that it starts as, None for any.
+  """
+
+  def __init__(self, template: Template, encode: Encode, format: str):
+    """Tokenise what is the same in every row.
+
+    Args:
+      template: the template.
+      encode: a vocabulary's.
+      format: see `FORMATS`.
+
+    Raises:
+      ValueError: an unknown format; several masks in a plain one.
+    """
+    _check_format(template, format)
+    self.template = template
+    self.format = format
+    self._encode = encode
+    starts: list[int | None] = []
+    shared: dict[int, list[int]] = {}
+    self._constant: list[list[int] | None] = []
+    for part in template.parts:
+      ids: list[int] | None = None
+      if isinstance(part, Soft):
+        ids = _soft_ids(part, encode, starts, shared)
+      elif isinstance(part, Mask):
+        ids = list(encode(mask_text(part.number))) * (format == SENTINEL)
+      elif isinstance(part, Text):
+        ids = text_ids(encode, part.text, part.blank)
+      self._constant.append(ids)
+    self.soft = tuple(starts)
+    self._shorten = [
+      number
+      for number, part in enumerate(template.parts)
+      if isinstance(part, Field) and part.shorten
+    ]
+
+  def render(self, values: Values) -> Rendered:
+    """Write a row.
+
+    Args:
+      values: of at least the template's fields.
+
+    Raises:
+      ValueError: a field is missing, or is a list where it should be a text.
+    """
+    ids: list[int] = []
+    parts: list[int] = []
+    text = ""
+    blank = True
+    for number, part in enumerate(self.template.parts):
+      shown = self._text(number, values)
+      blank = blank or part.blank or shown[:1].isspace()
+      constant = self._constant[number]
+      if constant is None or (isinstance(part, Text) and blank != part.blank):
+        constant = text_ids(self._encode, shown, blank)
+      ids += constant
+      parts += [number] * len(constant)
+      if constant:
+        text += " " * (blank and bool(text)) + shown.strip()
+        blank = shown[-1:].isspace()
+    return Rendered(np.array(ids, np.int32), np.array(parts, np.int32), text)
+
+  def shorten(
+    self, ids: np.ndarray, parts: np.ndarray, limit: int
+  ) -> np.ndarray:
+    """Choose the tokens that stay of an input that is too long.
+
+    Fields that may be shortened lose their ends, the longest first.
+
+    Args:
+      ids: [T], see `Rendered`.
+      parts: [T].
+      limit: most tokens.
+
+    Returns:
+      [at most limit] positions that stay, ascending.
+
+    Raises:
+      ValueError: what may not be shortened is too long.
+    """
+    positions = np.arange(len(ids))
+    if len(ids) <= limit:
+      return positions
+    lengths = [int(np.sum(parts == number)) for number in self._shorten]
+    room = limit - (len(ids) - sum(lengths))
+    if room < 0:
+      raise ValueError(
+        f"{self.template.place}: {limit - room} tokens that may not be "
+        f"shortened, and room for {limit}. Raise TASK_FEATURE_LENGTHS of "
+        "inputs, or let the template shorten more fields."
+      )
+    keep = np.ones(len(ids), bool)
+    for number, count in zip(self._shorten, levels(lengths, room), strict=True):
+      keep[np.flatnonzero(parts == number)[count:]] = False
+    return positions[keep]
+
+  def target(self, answers: Sequence[str]) -> str:
+    """Write the target text of answers, one for each mask, see `FORMATS`.
+
+    Raises:
+      ValueError: not one for each; or, in a plain target, an answer without the
+        blank before it, which no text can say.
+    """
+    if len(answers) != self.template.masks:
+      raise ValueError(
+        f"{self.template.place}: {len(answers)} answers for "
+        f"{self.template.masks} masks; expected one each."
+      )
+    return target(answers, self.format)
+
+  def describe(self, lengths: Sequence[int]) -> list[str]:
+    """Say what the parts are that have tokens of a row.
+
+    Args:
+      lengths: tokens of every part.
+
+    Returns:
+      A name for every part, such as `mask 0`, `field text_a`.
+    """
+    names = []
+    for part, ids, length in zip(
+      self.template.parts, self._constant, lengths, strict=True
+    ):
+      name = _name(part)
+      if isinstance(part, Soft) and ids and length:
+        first, last = min(ids) - FIRST_SLOT, max(ids) - FIRST_SLOT
+        name = f"soft {first}" + f" to {last}" * (last > first)
+        name += f" {part.words!r}" * (part.words is not None)
+      names.append(name)
+    return names
+
+  def _text(self, number: int, values: Values) -> str:
+    """Return a part's text in a row, for people and, of a field, to encode."""
+    part = self.template.parts[number]
+    if isinstance(part, Text):
+      return part.text
+    if isinstance(part, Mask):
+      return mask_text(part.number) * (self.format == SENTINEL)
+    if isinstance(part, Soft):
+      ids = self._constant[number] or []
+      return " ".join(f"[soft {token - FIRST_SLOT}]" for token in ids)
+    if isinstance(part, Options):
+      return part.write(self._choices(part, values))
+    return self._field(part.name, values)
+
+  def _choices(self, part: Options, values: Values) -> list[str]:
+    if len(part.fields) > 1:
+      return [self._field(name, values) for name in part.fields]
+    value = self._value(part.fields[0], values)
+    return [value] if isinstance(value, str) else list(value)
+
+  def _field(self, name: str, values: Values) -> str:
+    value = self._value(name, values)
+    if not isinstance(value, str):
+      raise ValueError(
+        f"{self.template.place}: field {name!r} is a list; only options are."
+      )
+    return value
+
+  def _value(self, name: str, values: Values) -> str | Sequence[str]:
+    if name not in values:
+      raise ValueError(
+        f"{self.template.place}: a row without the field {name!r}; it has: "
+        f"{', '.join(values)}."
+      )
+    return values[name]
+
+
+def mask_text(number: int) -> str:
+  """Return the sentinel of a mask."""
+  return f"<extra_id_{number}>"
+
+
+def target(answers: Sequence[str], format: str) -> str:
+  """Write the target text of the masks' answers, see `FORMATS`.
+
+  Args:
+    answers: one for each mask; `<!>` before one that follows no blank.
+    format: `sentinel` or `plain`.
+
+  Raises:
+    ValueError: in a plain target, an answer that follows no blank.
+  """
+  words = [
+    answer.removeprefix(NO_BLANK)
+    if answer.startswith(NO_BLANK)
+    else f" {answer}"
+    for answer in answers
+  ]
+  if format == SENTINEL:
+    pairs = (f"{mask_text(k)}{word}" for k, word in enumerate(words))
+    return " ".join(pairs)
+  if not words[0].startswith(" "):
+    raise ValueError(
+      f"Label word {answers[0]!r} follows no blank, and a plain target begins "
+      "with one. Take sentinel targets, or another word."
+    )
+  return words[0].strip()
+
+
+def text_ids(encode: Encode, text: str, blank: bool) -> list[int]:
+  """Tokenise text that holds no markup, whatever it looks like.
+
+  Args:
+    encode: a vocabulary's.
+    text: any.
+    blank: whether its first piece begins a word.
+  """
+  ids: list[int] = []
+  for number, chunk in enumerate(_INSIDE_MARKUP.split(text)):
+    if not chunk.strip():
+      continue
+    if blank and not number:
+      ids += encode(chunk)
+    else:
+      ids += list(encode(_ANCHOR + chunk))[len(_anchor(encode)) :]
+  return ids
+
+
+@functools.lru_cache(maxsize=8)
+def _anchor(encode: Encode) -> tuple[int, ...]:
+  return tuple(encode(_ANCHOR))
+
+
+def levels(lengths: Sequence[int], room: int) -> list[int]:
+  """Cut lengths to a sum, the longest first, so that they become alike.
+
+  Args:
+    lengths: any.
+    room: what they may be together.
+
+  Returns:
+    Lengths, none longer than it was; of equal ones the first keep one more.
+  """
+  if sum(lengths) <= room:
+    return list(lengths)
+  left, others, cap = room, len(lengths), 0
+  for length in sorted(lengths):
+    if length * others > left:
+      cap = left // others
+      break
+    left -= length
+    others -= 1
+  more = left - cap * others
+  result = []
+  for length in lengths:
+    extra = int(length > cap and more > 0)
+    more -= extra
+    result.append(min(length, cap + extra))
+  return result
+
+
+def _check_format(template: Template, format: str) -> None:
+  if format not in FORMATS:
+    raise ValueError(
+      f"Target format {format!r}: expected one of {', '.join(FORMATS)}."
+    )
+  if format == PLAIN and template.masks > 1:
+    raise ValueError(
+      f"{template.place}: {template.masks} masks, which sentinels tell apart; "
+      "a plain target has one. Set the target format to 'sentinel'."
+    )
+
+
+def _soft_ids(
+  part: Soft,
+  encode: Callable[[str], Sequence[int]],
+  starts: list[int | None],
+  shared: dict[int, list[int]],
+) -> list[int]:
+  """Number the virtual tokens of a part; new ones are added to `starts`."""
+  if part.key is not None and part.key in shared:
+    return shared[part.key]
+  pieces: list[int | None] = [None]
+  if part.words is not None:
+    pieces = list(encode(part.words))
+  times = 1 if part.same else part.count
+  first = FIRST_SLOT + len(starts)
+  starts += pieces * times
+  ids = list(range(first, FIRST_SLOT + len(starts)))
+  if part.same:
+    ids *= part.count
+  if part.key is not None:
+    shared[part.key] = ids
+  return ids
+
+
+def _name(part: Part) -> str:
+  if isinstance(part, Text):
+    return "text"
+  if isinstance(part, Mask):
+    return f"mask {part.number}"
+  if isinstance(part, Soft):
+    return "soft"
+  if isinstance(part, Options):
+    return f"options {', '.join(part.fields)}"
+  return f"field {part.name}" + " (may be shortened)" * part.shorten
