@@ -97,7 +97,7 @@ def _start(what: str) -> Callable[[Any], float]:
 # What is started -> how many times the other side's CPU seconds it may take.
 _STARTS = {
   starts.HELP: 0.3,
-  starts.INSPECT: 1.4,
+  starts.INSPECT: 0.6,
   starts.INFER: 0.8,
   starts.API: 0.8,
   starts.TRAIN: 1.1,

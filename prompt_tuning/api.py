@@ -22,7 +22,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import backbone, prompts, restore, sizes
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import algebra, axes, embedded, tree
+from prompt_tuning.core import algebra, axes, embedded, finite, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import DType
@@ -35,7 +35,7 @@ from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import feed, load
+from prompt_tuning.jobs import feed, load, same_vocabulary
 from prompt_tuning.jobs.settings import (
   Dataset,
   EvaluationSettings,
@@ -122,6 +122,7 @@ def load_model(
   else:
     config = t5_config.get(size)
   vocabulary.check_fits(config.vocab_size)
+  same_vocabulary.insist_of_model(path, vocabulary)
   config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
   if prompts.PARAMETER in checkpoint.params:
     logger.warning(
@@ -171,8 +172,8 @@ def from_vectors(values: np.ndarray) -> Runs:
       "A prompt is a matrix [P, H], P and H at least 1; got "
       f"{list(values.shape)}."
     )
-  if unfit := algebra.not_finite(values):
-    raise ValueError(f"A prompt has {algebra.FINITE}; got {unfit}.")
+  if unfit := finite.fault(values):
+    raise ValueError(f"A prompt has {finite.EXPECTED}; got {unfit}.")
   placement = Placement(encoder_prefix=tuple(range(len(values))))
   virtual = jnp.asarray(values, jnp.float32)
   return Runs(Delta(virtual=virtual[None]), (placement,))
@@ -466,8 +467,17 @@ class Model:
   def _as_runs(self, name: str, tuned: TunedLike) -> Runs:
     if tuned is None:
       return Runs()
+    vocabulary = self.predictor.vocabulary
     if isinstance(tuned, Trained):
-      return tuned.runs[tuned.select(name)]
+      run = tuned.select(name)
+      origin = tuned.origins[run]
+      found = load.Tuned(
+        tuned.runs[run],
+        ("",),
+        origin.backbone,
+        vocabulary=origin.vocabulary,
+      )
+      return load.insist(found, self.backbone, repr(name), vocabulary).runs
     if isinstance(tuned, Runs):
       if len(tuned) != 1:
         raise ValueError(f"{name!r} names {len(tuned)} runs; expected one.")
@@ -475,7 +485,7 @@ class Model:
     if isinstance(tuned, np.ndarray):
       return from_vectors(tuned)
     loaded = load.load_one(tuned, self.backbone.config.shape)
-    return load.insist(loaded, self.backbone, os.fspath(tuned)).runs
+    return load.insist(loaded, self.backbone, os.fspath(tuned), vocabulary).runs
 
   def _run_ids(self, texts: Sequence[str], prompt: Prompts) -> list[int]:
     if isinstance(texts, str):

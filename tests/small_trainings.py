@@ -1,10 +1,12 @@
 """A tiny backbone on disk, a task of invented rows, and a clean gin."""
 
 import json
+import pathlib
 import random
 
 import gin
 import pytest
+from sentencepiece import sentencepiece_model_pb2 as pb2
 
 from prompt_tuning.checkpoints import restore, t5x_writer
 from prompt_tuning.core import embedded
@@ -25,6 +27,17 @@ def clean_gin():
 def vocabulary_file():
   """The vocabulary of the embedded models, which any clone has."""
   return embedded.vocabulary(embedded.DEFAULT)
+
+
+@pytest.fixture(scope="session")
+def other_vocabulary_file(vocabulary_file, tmp_path_factory):
+  """One of the same size, in which an id is another word."""
+  model = pb2.ModelProto.FromString(pathlib.Path(vocabulary_file).read_bytes())
+  (piece,) = (piece for piece in model.pieces if piece.piece == "▁the")
+  piece.piece = "▁other_than_it"
+  path = tmp_path_factory.mktemp("other") / "other.model"
+  path.write_bytes(model.SerializeToString())
+  return path
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,11 @@ import types
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import json_files, paths
+from prompt_tuning.checkpoints import json_files, paths, vocabulary_mark
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -72,12 +71,13 @@ _SCHEMA = {
   "best?": Maybe(_BEST),
   "data?": Each(ANY),
   "base_model?": Maybe(TEXT),
+  "vocabulary?": Maybe(vocabulary_mark.SCHEMA),
   "progress?": {"best": [Maybe(_BEST)], "stale": WHOLE, "tokens": [WHOLE]},
 }
 
 logger = logging.getLogger(__name__)
 
-_NO_FILES: Mapping[str, str] = types.MappingProxyType({})
+_NO_NOTES: Mapping[str, str] = types.MappingProxyType({})
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -108,21 +108,21 @@ class Bundle:
     self,
     ours: Mapping[str, Any],
     folder: str | os.PathLike[str],
-    files: Mapping[str, str] = _NO_FILES,
+    notes: Mapping[str, str] = _NO_NOTES,
   ) -> None:
     """Insist that the bundle is of the run that wants to go on from it.
 
     Args:
       ours: what the manifest should have under `run`.
       folder: of the run, for the message.
-      files: key of a hash below `run` -> the file whose hash it is.
+      notes: key of a hash below `run` -> what to say where it differs.
 
     Raises:
       ValueError: lists everything that differs.
     """
     differing = [
-      f"{key}: {files[key]} has changed since"
-      if key in files
+      f"{key}: {notes[key]}"
+      if key in notes
       else f"{key}: the bundle has {old}, this run {new}"
       for key, old, new in self.differences_to(ours)
     ]
@@ -357,6 +357,8 @@ _NOTHING = _Nothing()
 
 
 def _whole(array: Any) -> np.ndarray:
+  import jax  # here, since a look at a bundle needs none
+
   if not isinstance(array, jax.Array):
     return np.asarray(array)
   if array.is_fully_replicated:

@@ -16,13 +16,13 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning.checkpoints import json_files, paths
+from prompt_tuning.checkpoints import json_files, paths, vocabulary_mark
 from prompt_tuning.checkpoints.errors import (
   CheckpointError,
   Mismatch,
@@ -30,10 +30,12 @@ from prompt_tuning.checkpoints.errors import (
   parsing,
   unreadable,
 )
-from prompt_tuning.core import algebra, files
-from prompt_tuning.core.delta import Delta
+from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import TEXT, WHOLE, Each, Maybe, one_of
+
+if TYPE_CHECKING:
+  from prompt_tuning.core.delta import Delta
 
 FORMAT, VERSION = "prompt-tuning-delta", 1
 FOLDER = "delta"  # its name inside a run's export
@@ -51,6 +53,7 @@ _SCHEMA = {
     "step?": Maybe(WHOLE),
     "backbone?": Maybe(TEXT),
     "base_model?": Maybe(TEXT),
+    "vocabulary?": Maybe(vocabulary_mark.SCHEMA),
   },
 }
 
@@ -64,10 +67,10 @@ class SavedDelta:
     placement: where its virtual tokens stand.
     about: JSON values: `method` (as bundles describe it), `title`, `task`,
       `step`, `backbone` (its fingerprint), `base_model` (transformers' name of
-      it); each may be missing.
+      it), `vocabulary` (see `vocabulary_mark`); each may be missing.
   """
 
-  delta: Delta
+  delta: "Delta"
   placement: Placement
   about: Mapping[str, Any]
 
@@ -82,6 +85,8 @@ def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
   Raises:
     CheckpointError: the delta is empty, or there is no place to write to.
   """
+  from prompt_tuning.core import algebra  # imports JAX
+
   arrays = {
     name: np.ascontiguousarray(array)
     for name, array in algebra.named_leaves(saved.delta).items()
@@ -117,6 +122,35 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
   Raises:
     CheckpointError: no such folder, a later version, or a damaged one.
   """
+  from prompt_tuning.core import algebra  # imports JAX
+
+  file = pathlib.Path(path) / _ARRAYS
+  arrays, placement, about = read_arrays(path)
+  with parsing(file, "the arrays of a delta"):
+    delta = algebra.from_named_leaves(arrays)
+  json_files.refuse(file, algebra.faults(delta, 1))
+  return SavedDelta(delta, placement, about)
+
+
+class SavedArrays(NamedTuple):
+  """What `SavedDelta` is made of.
+
+  Attributes:
+    arrays: {name: array} of the delta.
+    placement: see `SavedDelta`.
+    about: see `SavedDelta`.
+  """
+
+  arrays: Mapping[str, np.ndarray]
+  placement: Placement
+  about: Mapping[str, Any]
+
+
+def read_arrays(path: str | os.PathLike[str]) -> SavedArrays:
+  """Read a folder without asking whether its arrays make a delta, see `read`.
+
+  A look at it needs no more.
+  """
   folder = pathlib.Path(path)
   manifest = _manifest(folder)
   try:
@@ -135,9 +169,8 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
       folder / MANIFEST, f"placement: some of {known}", f"{unknown}"
     )
   with parsing(folder / _ARRAYS, "the arrays of a delta"):
-    delta = algebra.from_named_leaves(safetensors.numpy.load(data))
-  json_files.refuse(folder / _ARRAYS, algebra.faults(delta, 1))
-  return SavedDelta(delta, Placement(**rows), manifest["about"])
+    arrays = safetensors.numpy.load(data)
+  return SavedArrays(arrays, Placement(**rows), manifest["about"])
 
 
 def is_delta(path: str | os.PathLike[str]) -> bool:

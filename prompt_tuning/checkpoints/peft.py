@@ -16,7 +16,6 @@ import types
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.checkpoints import (
@@ -33,14 +32,14 @@ from prompt_tuning.checkpoints.errors import (
 )
 from prompt_tuning.checkpoints.prompts import Prompt, as_prompt
 from prompt_tuning.checkpoints.source import missing
-from prompt_tuning.core import algebra
+from prompt_tuning.core import finite
 from prompt_tuning.core.adapter import Adapter
-from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.schema import FINITE, Maybe, at_least
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.models.t5.config import T5Config
 
 if TYPE_CHECKING:
+  from prompt_tuning.core.delta import Delta
   from prompt_tuning.tuners.method import Method
 
 CONFIG = "adapter_config.json"
@@ -108,8 +107,8 @@ def read_adapter(
   for name, leaf in hf.file_tensors(os.path.join(path, WEIGHTS)).items():
     array = leaf.read()
     place = peft_names.parse(name)
-    if bad := algebra.not_finite(array):
-      mismatches.append(Mismatch(name, algebra.FINITE, bad))
+    if bad := finite.fault(array):
+      mismatches.append(Mismatch(name, finite.EXPECTED, bad))
       continue
     array = array.astype(np.float32)
     if place is not None:
@@ -250,6 +249,8 @@ def read_vectors(path: str) -> Prompt:
   Raises:
     CheckpointError: not such an adapter.
   """
+  from prompt_tuning.core import algebra  # imports JAX
+
   method, delta = read(path)
   if set(algebra.named_leaves(delta)) != {"virtual"}:
     content = f"a {read_adapter(path).config['peft_type']} adapter"
@@ -287,6 +288,10 @@ def write_vectors(
     CheckpointError: not such vectors, of another width than the model, or no
       place to write.
   """
+  import jax.numpy as jnp
+
+  from prompt_tuning.core.delta import Delta
+
   prompt = as_prompt(np.asarray(values), "peft", os.fspath(path))
   length, width = prompt.values.shape
   if model is not None and model.emb_dim != width:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from prompt_tuning.checkpoints import hf_names
-from prompt_tuning.core.delta import ATTENTION_SITES, MLP_SITES
 from prompt_tuning.core.shape import ModelShape
+from prompt_tuning.core.site_names import ATTENTION_SITES, MLP_SITES
 
 PREFIX = "base_model.model."
 # Sublayer -> its T5X path, by which `hf_names` knows it.

@@ -28,7 +28,7 @@ from prompt_tuning.checkpoints.source import (
   missing,
   spelled,
 )
-from prompt_tuning.core import algebra, files
+from prompt_tuning.core import files, finite
 from prompt_tuning.core.types import Shape
 
 MAGIC = b"\x93NUMPY"
@@ -77,10 +77,10 @@ def as_prompt(
     content = spelled(values.shape, values.dtype)
     expected = "a floating point matrix [P, H], P and H at least 1"
     raise unreadable(path, expected, content)
-  unfit = algebra.not_finite(values)
+  unfit = finite.fault(values)
   if unfit:
     hint = "Its training diverged, or the file is damaged: take another one."
-    raise unreadable(path, algebra.FINITE, unfit, hint)
+    raise unreadable(path, finite.EXPECTED, unfit, hint)
   return Prompt(values.astype(np.float32), kind, path, notes)
 
 

@@ -7,12 +7,12 @@ params = restore.restore(path, abstract_params(config))
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prompt_tuning.checkpoints import (
   foreign,
   hf,
   hf_config,
-  loading,
   orbax,
   peft,
   prompts,
@@ -28,6 +28,9 @@ from prompt_tuning.checkpoints.errors import (
 from prompt_tuning.checkpoints.source import ArrayLeaf, Checkpoint, Leaf
 from prompt_tuning.core import embedded, tree
 from prompt_tuning.core.types import Params
+
+if TYPE_CHECKING:
+  from prompt_tuning.checkpoints import loading
 
 _PROMPT = "a prompt: a NumPy file, a PEFT adapter, a checkpoint that has one"
 _EXPECTED = (
@@ -138,7 +141,7 @@ def restore(
   target: Params,
   *,
   ignore: Sequence[str] = (),
-  convert: loading.Convert | None = None,
+  convert: "loading.Convert | None" = None,
 ) -> Params:
   """Restore a model's parameters.
 
@@ -161,6 +164,8 @@ def restore(
     CheckpointError: everything that is missing, surplus, misnamed, misshapen
       or damaged, in one error. Nothing is ever filled in.
   """
+  from prompt_tuning.checkpoints import loading  # imports JAX
+
   checkpoint = path if isinstance(path, Checkpoint) else _open(path)
   leaves = check(checkpoint, target, ignore)
   arrays = loading.load(checkpoint.path, leaves, tree.flatten(target), convert)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_tuning.core import finite
 from prompt_tuning.core.delta import (
   Bottleneck,
   Delta,
@@ -21,8 +22,6 @@ from prompt_tuning.core.delta import (
 )
 from prompt_tuning.core.schema import Fault
 from prompt_tuning.core.types import Array
-
-FINITE = "finite numbers that float32 can hold"
 
 
 class Leaf(NamedTuple):
@@ -202,28 +201,9 @@ def faults(delta: Delta, runs: int) -> list[Fault]:
       elif not jnp.issubdtype(array.dtype, number):
         expected = "true or false" if number is np.bool_ else "real numbers"
         listed.append(Fault(where, expected, str(array.dtype)))
-      elif number is np.floating and (bad := not_finite(array)):
-        listed.append(Fault(where, FINITE, bad))
+      elif number is np.floating and (bad := finite.fault(array)):
+        listed.append(Fault(where, finite.EXPECTED, bad))
   return listed
-
-
-def not_finite(array: Array | np.ndarray) -> str:
-  """Say which number of an array float32 cannot hold.
-
-  Args:
-    array: floating, of any dtype.
-
-  Returns:
-    The first such number and where it stands; empty where there is none.
-  """
-  values = np.asarray(array)
-  fits = np.isfinite(values)
-  if values.dtype == np.float64:
-    fits &= np.abs(values) <= np.finfo(np.float32).max
-  if fits.all():
-    return ""
-  index = np.unravel_index(np.argmin(fits), fits.shape)
-  return f"{values[index]} at {[int(i) for i in index]}"
 
 
 def _sites(delta: Delta) -> dict[tuple[str, str], dict[str, Array]]:

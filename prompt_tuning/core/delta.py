@@ -22,13 +22,12 @@ from typing import NamedTuple
 
 import jax
 
+from prompt_tuning.core.site_names import ATTENTION_SITES as ATTENTION_SITES
+from prompt_tuning.core.site_names import MLP_SITES as MLP_SITES
+from prompt_tuning.core.site_names import NORM_SITES as NORM_SITES
+from prompt_tuning.core.site_names import STACKS as STACKS
+from prompt_tuning.core.site_names import SUBLAYER_SITES as SUBLAYER_SITES
 from prompt_tuning.core.types import Array
-
-ATTENTION_SITES = ("enc_self", "dec_self", "cross")
-MLP_SITES = ("enc_mlp", "dec_mlp")
-SUBLAYER_SITES = (*ATTENTION_SITES, *MLP_SITES)
-STACKS = ("encoder", "decoder")
-NORM_SITES = (*SUBLAYER_SITES, *STACKS)
 
 
 class Prefix(NamedTuple):

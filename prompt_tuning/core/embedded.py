@@ -47,6 +47,16 @@ def vocabulary(path: str) -> str:
   return str(_folder(path) / _VOCABULARY)
 
 
+def spelled(path: str) -> str:
+  """Name a file of an embedded model as a user would; others stay as they are.
+
+  Args:
+    path: of a vocabulary, perhaps in this package.
+  """
+  folder = pathlib.Path(path).parent
+  return f"{SCHEME}{folder.name}" if folder.parent == _ROOT else path
+
+
 def _folder(name: str) -> pathlib.Path:
   model = name.removeprefix(SCHEME)
   if model not in names():

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from prompt_tuning.core.delta import ATTENTION_SITES, MLP_SITES
+from prompt_tuning.core.site_names import ATTENTION_SITES, MLP_SITES
 
 
 @dataclasses.dataclass(frozen=True)

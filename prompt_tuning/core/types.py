@@ -8,11 +8,14 @@ C  classes, extra output rows
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
+# A look at a file needs no JAX, which is slow to import.
+if TYPE_CHECKING:
+  from jax import Array
+else:
+  Array = Any
 
-Array = jax.Array
 DType = Any  # anything jnp.dtype() accepts
 Shape = tuple[int, ...]
 PyTree = Any

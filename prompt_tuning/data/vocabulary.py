@@ -137,6 +137,11 @@ class Vocabulary:
     self.processor = _processor(self.model_proto, path)
     self.size = self.processor.GetPieceSize()
 
+  @functools.cached_property
+  def ids_sha256(self) -> str:
+    """Hash of what decides ids: equal files of one vocabulary have one."""
+    return files.sha256(repr(decisive(self.model_proto)).encode())
+
   def encode(self, text: str) -> list[int]:
     """Return the ids of a text, without EOS."""
     return list(self.processor.EncodeAsIds(text))
@@ -265,6 +270,25 @@ def normal_form(model_proto: bytes, path: str) -> bytes:
   model = _parse(model_proto, path)
   _drop_sentinels(model, path)
   return _with_sentinels(model)
+
+
+def decisive(model_proto: bytes) -> tuple[Any, ...]:
+  """Take what decides which ids a text has; how a model was trained does not.
+
+  Args:
+    model_proto: in the form that `normal_form` gives.
+
+  Returns:
+    Plain values: those of two models are equal if all texts have the same ids.
+  """
+  model = _pb2.ModelProto.FromString(model_proto)
+  trainer = model.trainer_spec
+  return (
+    [(piece.piece, piece.type, piece.score) for piece in model.pieces],
+    (trainer.model_type, trainer.treat_whitespace_as_suffix),
+    model.normalizer_spec.SerializeToString(deterministic=True),
+    model.denormalizer_spec.SerializeToString(deterministic=True),
+  )
 
 
 def _parse(content: bytes, path: str) -> Any:

@@ -24,6 +24,7 @@ from prompt_tuning.jobs import (
   load,
   model_dir,
   run_scores,
+  same_vocabulary,
   slots,
   summary,
 )
@@ -366,6 +367,7 @@ def _export(
       steps[slot.run],
       outcome.model.fingerprint,
       outcome.model.base_model,
+      same_vocabulary.mark(outcome.vocabulary),
     )
     done = export.export(runs, number, target, origin, outcome.model.config)
     remarks += [f"note, {target}: {note}" for note in done.notes]

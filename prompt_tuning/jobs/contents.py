@@ -10,7 +10,7 @@ from prompt_tuning.checkpoints import bundle, peft, restore
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.checkpoints.source import ArrayLeaf, Leaf
-from prompt_tuning.core import algebra, tree
+from prompt_tuning.core import tree
 from prompt_tuning.jobs import best
 
 MODEL = "model"  # a checkpoint; also what no reader here knows
@@ -77,6 +77,7 @@ def of_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
 
 def _tuned_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """Name all that was tuned; what it is loaded with takes a while to import."""
+  from prompt_tuning.core import algebra
   from prompt_tuning.jobs import load
 
   tuned = load.load(path)

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 
 from prompt_tuning.checkpoints import delta as deltas
-from prompt_tuning.checkpoints import peft, prompts
+from prompt_tuning.checkpoints import peft, prompts, vocabulary_mark
 from prompt_tuning.checkpoints.delta import SavedDelta
-from prompt_tuning.core import algebra, files
+from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
+from prompt_tuning.core import algebra, files, finite
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import identity, load
@@ -49,6 +50,7 @@ class Origin(NamedTuple):
     step: at which it was saved, as T5X counts.
     backbone: fingerprint of the model that it was trained with.
     base_model: what transformers loads that model by.
+    vocabulary: that it was trained with.
   """
 
   method: Method | None = None
@@ -56,6 +58,7 @@ class Origin(NamedTuple):
   step: int | None = None
   backbone: str | None = None
   base_model: str | None = None
+  vocabulary: VocabularyMark | None = None
 
   @property
   def noun(self) -> str:
@@ -71,6 +74,8 @@ class Origin(NamedTuple):
       "backbone": self.backbone,
       "base_model": self.base_model,
     }
+    if self.vocabulary is not None:
+      about[vocabulary_mark.KEY] = self.vocabulary.described
     if self.method is not None:
       about["method"] = identity.describe_method(self.method)
       about["title"] = name_of(type(self.method))
@@ -128,7 +133,7 @@ def _not_finite(one: Runs) -> str:
   """Say which number of a run is not finite; empty where all are."""
   for name, array in algebra.named_leaves(one.delta).items():
     is_floating = jax.numpy.issubdtype(array.dtype, np.floating)
-    if is_floating and (unfit := algebra.not_finite(array)):
+    if is_floating and (unfit := finite.fault(array)):
       return f"{name} has {unfit}"
   return ""
 
@@ -229,6 +234,7 @@ def _origin(tuned: Tuned, run: int) -> Origin:
     tuned.steps[run],
     tuned.fingerprint,
     tuned.base_model,
+    tuned.vocabulary,
   )
 
 

@@ -6,7 +6,7 @@ from prompt_tuning.checkpoints import backbone
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.predict import Predictor
-from prompt_tuning.jobs import feed, load
+from prompt_tuning.jobs import feed, load, same_vocabulary
 from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.jobs.infer_job import InferJob
 from prompt_tuning.jobs.load import Tuned
@@ -38,15 +38,17 @@ def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
     What can answer.
 
   Raises:
-    ValueError: prompts of another model, a mesh that does not fit.
+    ValueError: prompts of another model or vocabulary, a mesh that does not
+      fit.
     CheckpointError: something cannot be read.
   """
   mesh = job.mesh.build()
   vocabulary = feed.open_vocabulary(dataset, job.model.vocab_size)
+  same_vocabulary.insist_of_model(job.checkpoint_path, vocabulary)
   model = backbone.load(
     job.checkpoint_path, job.model, mesh, job.mesh.rules, job.restore_dtype
   )
-  prompts = load.load_several(job.prompt_file, model)
+  prompts = load.load_several(job.prompt_file, model, vocabulary)
   model = load.applied(prompts, model)
   predictor = Predictor(
     model.config,

@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.checkpoints import bundle, hf, peft, restore, sizes
+from prompt_tuning.checkpoints import (
+  bundle,
+  hf,
+  peft,
+  restore,
+  sizes,
+  vocabulary_mark,
+)
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError, parsing
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
-from prompt_tuning.core import algebra
+from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
 from prompt_tuning.jobs import best, contents
 
 Report = dict[str, Any]
@@ -178,7 +185,16 @@ def _training_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     "method": ", ".join(methods) or "the model's own weights",
     "task": ", ".join(tasks),
     "backbone": described["backbone"]["fingerprint"],
+    **_vocabulary(manifest),
   }
+
+
+def _vocabulary(manifest: Mapping[str, Any]) -> dict[str, str]:
+  """Say with which vocabulary something was trained, if that is known."""
+  described = manifest.get(vocabulary_mark.KEY)
+  if described is None:
+    return {}
+  return {"vocabulary": str(VocabularyMark.of_manifest(described))}
 
 
 def _step(manifest: Mapping[str, Any]) -> int:
@@ -195,7 +211,7 @@ def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _export(path: str) -> Report:
   inside = pathlib.Path(path, deltas.FOLDER)
   folder = inside if inside.is_dir() else pathlib.Path(path)
-  saved = deltas.read(folder)
+  saved = deltas.read_arrays(folder)
   about = saved.about
   views = sorted(p.name for p in inside.parent.iterdir() if p != inside)
   tokens = {
@@ -207,11 +223,11 @@ def _export(path: str) -> Report:
     "method": about.get("title"),
     "task": about.get("task"),
     "backbone": about.get("backbone"),
+    **_vocabulary(about),
     "virtual tokens": ", ".join(f"{n} ({k})" for k, n in tokens.items()),
     "beside it": ", ".join(views) if folder == inside else None,
   }
-  arrays = algebra.named_leaves(saved.delta)
-  leaves = contents.of_arrays({n: np.asarray(a[0]) for n, a in arrays.items()})
+  leaves = contents.of_arrays({n: a[0] for n, a in saved.arrays.items()})
   return {
     "path": path,
     "kind": contents.EXPORT,
@@ -252,7 +268,9 @@ def _run(path: str) -> Report:
     "path": path,
     "kind": contents.RUN,
     "format": "a training",
-    "about": _training_facts({"run": known[0]["run"]}),
+    "about": _training_facts(
+      {name: known[0].get(name) for name in ("run", vocabulary_mark.KEY)}
+    ),
     "runs": runs,
     "steps": [start + s for s in bundle.steps(folder / bundle.BUNDLES)],
     "exports": _exports(folder),

@@ -17,6 +17,7 @@ from prompt_tuning.checkpoints import (
   json_files,
   peft,
   restore,
+  vocabulary_mark,
 )
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.backbone import Backbone
@@ -27,14 +28,16 @@ from prompt_tuning.checkpoints.errors import (
   Mismatch,
   unreadable,
 )
-from prompt_tuning.core import algebra, files, schema, tree
+from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
+from prompt_tuning.core import algebra, files, finite, schema, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import Fault
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Params
+from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import best, identity, slots
+from prompt_tuning.jobs import best, identity, same_vocabulary, slots
 from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
@@ -65,6 +68,7 @@ class Tuned(NamedTuple):
     tasks: of the runs; None among them where the file does not say.
     base_model: what transformers loads the backbone by, if the file says so.
     keys: what the user calls them; None among them where nobody did.
+    vocabulary: that they were trained with; None where the file does not say.
   """
 
   runs: Runs
@@ -76,6 +80,7 @@ class Tuned(NamedTuple):
   tasks: tuple[str | None, ...] = (None,)
   base_model: str | None = None
   keys: tuple[str | None, ...] = (None,)
+  vocabulary: VocabularyMark | None = None
 
   @property
   def step(self) -> int | None:
@@ -183,6 +188,7 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     methods=(method,),
     tasks=(about.get("task"),),
     base_model=about.get("base_model"),
+    vocabulary=_vocabulary(about.get(vocabulary_mark.KEY)),
   )
 
 
@@ -275,7 +281,20 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
       for slot, run in zip(slots_of_runs, settings, strict=True)
     ),
     saved.manifest.get("base_model"),
+    vocabulary=_vocabulary_of(saved.manifest),
   )
+
+
+def _vocabulary_of(manifest: Mapping[str, Any]) -> VocabularyMark | None:
+  """Say which vocabulary runs were trained with."""
+  if (described := manifest.get(vocabulary_mark.KEY)) is not None:
+    return _vocabulary(described)
+  known = manifest["run"].get("vocabulary")  # all that older versions say
+  return VocabularyMark(known) if isinstance(known, str) else None
+
+
+def _vocabulary(described: Mapping[str, Any] | None) -> VocabularyMark | None:
+  return VocabularyMark.of_manifest(described) if described else None
 
 
 def _faults(saved: Bundle) -> list[Fault]:
@@ -290,8 +309,8 @@ def _faults(saved: Bundle) -> list[Fault]:
     if array.shape[:1] != (len(runs),):
       expected = f"arrays of {len(runs)} runs"
       faults.append(Fault(name, expected, f"{array.dtype}{[*array.shape]}"))
-    elif bad := algebra.not_finite(array):
-      faults.append(Fault(name, algebra.FINITE, f"{bad}: its run diverged"))
+    elif bad := finite.fault(array):
+      faults.append(Fault(name, finite.EXPECTED, f"{bad}: its run diverged"))
   return faults
 
 
@@ -343,6 +362,7 @@ def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
     methods=tuple(m for part in banks for m in part.methods),
     tasks=tuple(task for part in banks for task in part.tasks),
     base_model=banks[0].base_model,
+    vocabulary=banks[0].vocabulary,
   )
 
 
@@ -378,19 +398,23 @@ def applied(tuned: Tuned, model: Backbone) -> Backbone:
   )
 
 
-def insist(tuned: Tuned, model: Backbone, path: str) -> Tuned:
-  """Insist that runs belong to a model.
+def insist(
+  tuned: Tuned, model: Backbone, path: str, vocabulary: Vocabulary | None
+) -> Tuned:
+  """Insist that runs belong to a model and its vocabulary.
 
   Args:
     tuned: the runs.
     model: the backbone they shall be used with.
     path: where they come from.
+    vocabulary: of the texts they shall answer; None where there are none.
 
   Returns:
     The same runs.
 
   Raises:
-    ValueError: they were tuned with another backbone, or have another width.
+    ValueError: they were tuned with another backbone or vocabulary, or have
+      another width.
   """
   try:
     site_shapes.check(tuned.runs.delta, model.config)
@@ -405,12 +429,15 @@ def insist(tuned: Tuned, model: Backbone, path: str) -> Tuned:
       f"checkpoint is {model.fingerprint}: other weights. Use the checkpoint "
       "that it was trained with."
     )
+  if vocabulary is not None:
+    same_vocabulary.insist(tuned.vocabulary, vocabulary, path)
   return tuned
 
 
 def load_several(
   paths: str | Sequence[str | None] | Mapping[str, str | None] | None,
   model: Backbone,
+  vocabulary: Vocabulary | None,
 ) -> Tuned:
   """Load any number of runs side by side, whatever they tuned.
 
@@ -419,6 +446,7 @@ def load_several(
       model alone. Of a training on several tasks, one of which is the name,
       these are the runs of that task.
     model: the backbone they shall be used with.
+    vocabulary: see `insist`.
 
   Returns:
     All of their runs; names tell them apart.
@@ -439,7 +467,7 @@ def load_several(
   banks = {
     name: PLAIN
     if path is None
-    else insist(load(path, model.config.shape), model, path)
+    else insist(load(path, model.config.shape), model, path, vocabulary)
     for name, path in paths.items()
   }
   if is_named:

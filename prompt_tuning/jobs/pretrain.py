@@ -28,6 +28,7 @@ from prompt_tuning.jobs import (
   identity,
   model_dir,
   pretrain_report,
+  same_vocabulary,
   train,
 )
 from prompt_tuning.jobs.held_out import HeldOut, sentinel_share
@@ -75,6 +76,9 @@ def _pretrain(
   configuration: Mapping[str, str],
   say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
+  if job.initial_checkpoint_path is not None:
+    words = vocabulary.load(job.vocabulary_file)
+    same_vocabulary.insist_of_model(job.initial_checkpoint_path, words)
   for stage in job.stages:
     _check(job, stage)
   reports = []

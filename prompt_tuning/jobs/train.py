@@ -14,13 +14,20 @@ import optax
 from jax.sharding import Mesh
 
 import prompt_tuning
-from prompt_tuning.checkpoints import backbone, bundle, fingerprint, restore
+from prompt_tuning.checkpoints import (
+  backbone,
+  bundle,
+  fingerprint,
+  restore,
+  vocabulary_mark,
+)
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.source import Checkpoint
 from prompt_tuning.core import axes, files
 from prompt_tuning.core.partition import Partition
 from prompt_tuning.data import cache
 from prompt_tuning.data.assembly import NumpyBatch
+from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import reports
 from prompt_tuning.infer.evaluate import Result
 from prompt_tuning.jobs import (
@@ -29,6 +36,7 @@ from prompt_tuning.jobs import (
   feed,
   identity,
   model_dir,
+  same_vocabulary,
   setup,
 )
 from prompt_tuning.jobs.eval_loss import EvalLoss
@@ -105,9 +113,11 @@ def _train(
     experiment.dataset, experiment.model.vocab_size
   )
   source = model or _open(job.source.initial_checkpoint_path)
+  if isinstance(source, Checkpoint):
+    same_vocabulary.insist_of_model(source.path, vocabulary)
   start_step = _start_step(job.duration, source)
   num_steps = job.duration.num_steps(start_step)
-  _insist_on_same_run(job, tuners, vocabulary.sha256, start_step)
+  _insist_on_same_run(job, tuners, vocabulary, start_step)
   batches = feed.train_batches(
     experiment.dataset,
     runs,
@@ -183,7 +193,7 @@ def _train(
     ),
     folder=output.model_dir,
     manifest=manifest,
-    about=_about(configuration, model),
+    about=_about(configuration, model, vocabulary),
     summarise=cast(loop.Summarise, built.program.summarise),
     shard=axes.batch_sharder(mesh, rules),
     evaluate=evaluator(built, mesh) if evaluator else scorer,
@@ -215,7 +225,10 @@ def _opening(
 
 
 def _insist_on_same_run(
-  job: TrainJob, tuners: Sequence[Method], vocabulary: str, start_step: int
+  job: TrainJob,
+  tuners: Sequence[Method],
+  vocabulary: Vocabulary,
+  start_step: int,
 ) -> None:
   """Refuse to go on with other settings, before the model is read."""
   folder = job.output.model_dir
@@ -225,14 +238,19 @@ def _insist_on_same_run(
   ours = identity.settings(
     job.experiment,
     tuners,
-    vocabulary,
+    vocabulary.sha256,
     start_step,
     job.evaluations.evaluation,
     job.output.keep_best,
   )
   theirs = {key: saved["run"][key] for key in ours if key in saved["run"]}
-  files = identity.data_files(job.experiment)
-  bundle.Bundle({"run": theirs}, {}).insist_run(ours, folder, files)
+  notes = {
+    key: f"{file} has changed since"
+    for key, file in identity.data_files(job.experiment).items()
+  }
+  described = saved.get(vocabulary_mark.KEY)
+  notes["vocabulary"] = same_vocabulary.change(described, vocabulary)
+  bundle.Bundle({"run": theirs}, {}).insist_run(ours, folder, notes)
 
 
 def _insist_on_same_rows(
@@ -390,11 +408,14 @@ def _settings(
   )
 
 
-def _about(configuration: Mapping[str, str], model: Backbone) -> dict[str, Any]:
+def _about(
+  configuration: Mapping[str, str], model: Backbone, vocabulary: Vocabulary
+) -> dict[str, Any]:
   """Say how a bundle was made; a run may go on in another way."""
   packages = (prompt_tuning, jax, flax, optax)
   versions = {package.__name__: package.__version__ for package in packages}
   about: dict[str, Any] = {"gin": dict(configuration), "versions": versions}
+  about[vocabulary_mark.KEY] = same_vocabulary.mark(vocabulary).described
   if model.base_model is not None:
     about["base_model"] = model.base_model
   return about

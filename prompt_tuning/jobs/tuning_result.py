@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prompt_tuning.checkpoints import prompts
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import export, load
+from prompt_tuning.jobs import export, load, same_vocabulary
 from prompt_tuning.jobs.export import Origin
 from prompt_tuning.models.t5.config import T5Config
 
@@ -148,7 +148,7 @@ def of(outcome: "Outcome", summary: str) -> Trained:
   records = [outcome.result.best[slot.run] for slot in slots]
   steps = [steps[slot.run] for slot in slots]
   scores = [-math.inf if one is None else one["score"] for one in records]
-  model = outcome.model
+  model, vocabulary = outcome.model, same_vocabulary.mark(outcome.vocabulary)
   return Trained(
     {name: together.one(k) for k, name in enumerate(names)},
     {
@@ -158,6 +158,7 @@ def of(outcome: "Outcome", summary: str) -> Trained:
         step,
         model.fingerprint,
         model.base_model,
+        vocabulary,
       )
       for name, slot, run, step in zip(names, slots, runs, steps, strict=True)
     },

@@ -165,6 +165,7 @@ HOSTILE_BUNDLES = {
   "progress that is a list": (("progress",), [1], "progress"),
   "a best without a step": (("progress", "best", 0), {"score": 1}, "best"),
   "data that is null": (("data",), None, "data"),
+  "a vocabulary without a hash": (("vocabulary",), {"file": "a"}, "sha256"),
   "nested beyond reading": (("about",), "DEEP", "manifest"),
   "another version": (("version",), 99, "version"),
   "a version that is a list": (("version",), [1], "version"),
@@ -382,7 +383,7 @@ MODEL = types.SimpleNamespace(
 def test_keys_of_prompt_file(key):
   """They become folders of `eval`, beside those of other prompts."""
   with pytest.raises(ValueError, match=r"key of PROMPT_FILE.*folder"):
-    load.load_several({key: None}, MODEL)
+    load.load_several({key: None}, MODEL, None)
 
 
 def test_names_that_two_prompts_would_share(tmp_path):
@@ -394,17 +395,21 @@ def test_names_that_two_prompts_would_share(tmp_path):
   folder = write_bundle(tmp_path / "b", two, arrays)
   several = {"a": str(folder), "a_one": None}
   with pytest.raises(ValueError, match="several runs the name a_one"):
-    load.load_several(several, MODEL)
+    load.load_several(several, MODEL, None)
   several = {"a": str(folder), "b": None}
-  assert load.load_several(several, MODEL).names == ("a_one", "a_two", "b")
+  assert load.load_several(several, MODEL, None).names == (
+    "a_one",
+    "a_two",
+    "b",
+  )
 
 
 def test_one_prompt_has_the_name_that_it_is_given(tmp_path):
   """Also one of a bank, which has a name of its own."""
   folder = write_bundle(tmp_path / "b", BUNDLE)
-  loaded = load.load_several({"t": str(folder), "b": None}, MODEL)
+  loaded = load.load_several({"t": str(folder), "b": None}, MODEL, None)
   assert loaded.names == loaded.keys == ("t", "b")
-  loaded = load.load_several([str(folder), None], MODEL)
+  loaded = load.load_several([str(folder), None], MODEL, None)
   assert (loaded.names, loaded.keys) == (("0_one", "1"), (None, None))
 
 

@@ -1,12 +1,20 @@
 """What a person reads: this project's messages, once, and nobody else's."""
 
 import logging
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from prompt_tuning.launch import console, main
+
+TRAINED = (
+  pathlib.Path(__file__).parent.parent
+  / "golden"
+  / "before_methods"
+  / "before_text"
+)
 
 logger = logging.getLogger("prompt_tuning.somewhere.below")
 
@@ -57,11 +65,15 @@ def test_a_traceback_stays_with_its_message(capsys):
 LIGHT = (
   *("train", "compare", "pretrain", "eval", "infer", "score", "plan"),
   *("launch", "inspect", "diff", "convert", "export", "submit", "vocabulary"),
-  "data",
+  *("data", "similar"),
 )
 
 
-def test_help_imports_nothing_that_is_slow():
+def test_looking_imports_nothing_that_is_slow(tmp_path):
+  assert main.main(["export", str(TRAINED), str(tmp_path)]) == 0
+  export = tmp_path / "seed0"
+  bundle = TRAINED / "bundles" / "step_00000020"
+  paths = [*map(str, (TRAINED, bundle, export, export / "prompt.npy"))]
   program = (
     "import sys\n"
     "from prompt_tuning.launch import main\n"
@@ -70,10 +82,11 @@ def test_help_imports_nothing_that_is_slow():
     "    main.main([command, '--help'])\n"
     "  except SystemExit:\n"
     "    pass\n"
-    "slow = {'jax', 'numpy', 'gin', 'flax', 'rich', 'tqdm'}\n"
-    "print('imported:', sorted(slow & sys.modules.keys()))\n"
-    "main.main(['inspect', 'embedded:ladder_1'])\n"
-    "slow = {'gin', 'flax', 'optax', 'tqdm', 'tensorflow', 'seqio'}\n"
+    "slow = {'jax', 'gin', 'flax', 'rich', 'tqdm'}\n"
+    "print('imported:', sorted({'numpy', *slow} & sys.modules.keys()))\n"
+    f"for path in {['embedded:ladder_1', *paths]}:\n"
+    "  assert not main.main(['inspect', path])\n"
+    "slow |= {'optax', 'tensorflow', 'seqio'}\n"
     "print('to look:', sorted(slow & sys.modules.keys()))\n"
   )
   done = subprocess.run(

@@ -210,3 +210,14 @@ def test_a_table_folds_seeds_and_puts_controls_last():
   assert lines[3].split() == ["seed1", "1,100,020", "70.00"]
   assert lines[4].split() == ["mean", "±", "sd", "60.00", "±", "14.14"]
   assert lines[5].split() == ["frozen", "model", "1.00"]
+
+
+def test_another_vocabulary_of_the_same_size(
+  run, finished, other_vocabulary_file, capsys
+):
+  setting = f"--gin.VOCABULARY_FILE='{other_vocabulary_file}'"
+  assert run(f"'{finished}'", setting) == 2
+  text = capsys.readouterr().err
+  assert f"{finished} was trained with the vocabulary 'embedded:lad" in text
+  assert str(other_vocabulary_file) in text
+  assert "Set VOCABULARY_FILE" in text

@@ -164,6 +164,19 @@ def test_another_run_in_the_same_folder_is_refused(
   assert (finished / "config.gin").read_bytes() == config
 
 
+def test_a_vocabulary_that_changed_is_named(
+  finished, train_flags, other_vocabulary_file, capsys
+):
+  other = f"--gin.VOCABULARY_FILE='{other_vocabulary_file}'"
+  assert run(train_flags(finished, "--gin.SEEDS=(0, 1)", other)) == 2
+  lines = capsys.readouterr().err.splitlines()
+  (line,) = [line for line in lines if line.startswith("  ")]
+  assert line.startswith(
+    "  vocabulary: the bundle has 'embedded:ladder_1' (4,096 ids, sha256 "
+  )
+  assert f"VOCABULARY_FILE is '{other_vocabulary_file}' (4,096 ids" in line
+
+
 def test_more_runs_than_there_were(finished, train_flags, capsys):
   flags = train_flags(finished, "--gin.SEEDS=(0, 1, 2)")
   assert run([*flags, "--gin.PROMPT_LENGTH=3"]) == 2

@@ -4,14 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import seqio
-from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning.data import preprocessors, spec, vocabulary
 
 # tf.data.Dataset -> tf.data.Dataset
 Preprocessor = Callable[..., Any]
-
-_pb2: Any = sentencepiece_model_pb2  # generated code: no types
 
 
 class ConfiguredVocabulary(seqio.SentencePieceVocabulary):
@@ -54,17 +51,10 @@ class ConfiguredVocabulary(seqio.SentencePieceVocabulary):
       form = vocabulary.normal_form(theirs, other.sentencepiece_model_file)
     except ValueError:  # other sentinels
       return False
-    return _decisive(ours) == _decisive(form)
+    return vocabulary.decisive(ours) == vocabulary.decisive(form)
 
   # Two of them may become equal when the file is chosen.
   __hash__ = None  # type: ignore[assignment]
-
-
-def _decisive(model_proto: bytes) -> tuple[Any, ...]:
-  """Take what decides ids from a model; how it was trained does not."""
-  model = _pb2.ModelProto.FromString(model_proto)
-  pieces = [(piece.piece, piece.type, piece.score) for piece in model.pieces]
-  return pieces, model.normalizer_spec, model.denormalizer_spec
 
 
 VOCABULARY = ConfiguredVocabulary()

@@ -7,7 +7,7 @@ Sources: Raffel et al. 2020 (T5 1.0), T5X's gin files (T5 1.1), Xue et al. 2021
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from prompt_tuning.core import tree
 from prompt_tuning.core.shape import ModelShape
@@ -67,8 +67,8 @@ class T5Config:
   dropout_rate: float = 0.1
   relpos_buckets: int = 32
   relpos_max_distance: int = 128
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
+  dtype: Any = np.float32
+  param_dtype: Any = np.float32
   float32_attention_logits: bool = False
   scan_layers: bool = False
   remat_policy: str = "minimal"
@@ -76,7 +76,7 @@ class T5Config:
   absorb_from: int = 1 << 27
 
   def __post_init__(self) -> None:
-    if (name := jnp.dtype(self.dtype).name) not in DTYPES:
+    if (name := np.dtype(self.dtype).name) not in DTYPES:
       raise ValueError(
         f"Activations of {name}: expected one of {', '.join(DTYPES)}. Change "
         "ACTIVATION_DTYPE (in Python `dtype`)."
