@@ -80,6 +80,25 @@ def corrupt_spans(
   return np.concatenate(list(inputs)), np.concatenate(list(targets))
 
 
+def delete(tokens: np.ndarray, density: float, *key: int) -> np.ndarray:
+  """Leave tokens out of a text, each with the same probability.
+
+  Args:
+    tokens: [n] ids.
+    density: probability of a token to go.
+    *key: of the choice.
+
+  Returns:
+    What stays; the first token if nothing would.
+
+  Source: BART's token deletion (Lewis et al. 2020), as in
+    google-research/prompt-tuning.
+  """
+  stays = np.random.default_rng(key).random(len(tokens)) >= density
+  stays[0] |= not stays.any()
+  return tokens[stays]
+
+
 def cut(tokens: np.ndarray, *key: int) -> Pair:
   """Cut a text in two at a random place: what is given, what continues it.
 

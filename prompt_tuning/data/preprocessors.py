@@ -26,6 +26,23 @@ def drop_task_name(row: Row) -> dict[str, Any]:
 
 
 @seqio.map_over_dataset
+def put_sentinel(row: Row, number: int) -> dict[str, Any]:
+  """Put a sentinel in front of the inputs, which says what task a row is of.
+
+  As text: it is read as one token, as the original's, which is put there after
+  the text is tokenised.
+  """
+  inputs = tf.strings.join([f"<extra_id_{number}>", row["inputs"]], " ")
+  return {**row, "inputs": inputs}
+
+
+@seqio.map_over_dataset
+def single_blanks(row: Row) -> dict[str, Any]:
+  """Make every run of blanks in the inputs one space."""
+  return {**row, "inputs": _single_blanks(row["inputs"])}
+
+
+@seqio.map_over_dataset
 def labelled_fields(
   row: Row,
   name: str,
@@ -37,8 +54,7 @@ def labelled_fields(
   Args:
     row: with `label`, the text fields and maybe `idx`.
     name: leading word.
-    fields: names, or (name, feature) pairs where the feature is called
-      otherwise, in the order in which they are written.
+    fields: names, in the order in which they are written.
     label_words: words by class id; label -1 (no label) becomes `<unk>`.
 
   Returns:
@@ -54,6 +70,11 @@ def labelled_fields(
   if "idx" in row:
     example["idx"] = row["idx"]
   return example
+
+
+def labelled_only(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """Leave out the rows whose label is -1: nobody agreed on one."""
+  return dataset.filter(lambda row: row["label"] != -1)
 
 
 @seqio.map_over_dataset
@@ -104,14 +125,18 @@ def stsb(row: Row) -> dict[str, Any]:
   }
 
 
-def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Write ReCoRD, one example per acceptable answer.
+def record(
+  dataset: tf.data.Dataset, one_per_query: bool = False
+) -> tf.data.Dataset:
+  """Write ReCoRD, one example per acceptable answer, or per query.
 
   A bullet of the summary ("@highlight" on a line of its own) ends with its
   sentence mark or quote and a space if it has one, otherwise with ". ".
 
   Args:
     dataset: `passage`, `query`, `entities`, `answers`, `idx.{passage,query}`.
+    one_per_query: write the first answer only, and keep `entities`, among which
+      a model may choose.
 
   Returns:
     `inputs`; `targets`, `<unk>` for a row without answers; the whole list
@@ -130,13 +155,14 @@ def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
       "answers": row["answers"],
       "idx/passage": row["idx"]["passage"],
       "idx/query": row["idx"]["query"],
+      **({"entities": row["entities"]} if one_per_query else {}),
     }
 
   def one_per_answer(row: Row) -> tf.data.Dataset:
     answers = row["answers"]
     targets = tf.cond(
       tf.size(answers) > 0,
-      lambda: answers,
+      lambda: answers[:1] if one_per_query else answers,
       lambda: tf.constant([spec.UNLABELLED]),
     )
     return tf.data.Dataset.from_tensor_slices(targets).map(
@@ -246,18 +272,51 @@ def squad(row: Row) -> dict[str, Any]:
 
 
 @seqio.map_over_dataset
-def mrqa(row: Row) -> dict[str, Any]:
-  """Write an MRQA set in SQuAD's form."""
+def mrqa(row: Row, name: str = "") -> dict[str, Any]:
+  """Write an MRQA set in SQuAD's form, maybe with its name in front."""
   return _question_answering(
-    row["question"], row["context"], row["answers"], row["qid"]
+    row["question"], row["context"], row["answers"], row["qid"], name
   )
 
 
+@seqio.map_over_dataset
+def summarise(
+  row: Row, text: str, summary: str, name: str = ""
+) -> dict[str, Any]:
+  """Write `NAME summarize: text` and the summary.
+
+  Args:
+    row: with both.
+    text: name of the feature with the text.
+    summary: name of the feature with its summary.
+    name: leading word, if any.
+  """
+  pieces = [*filter(None, [name]), "summarize:", row[text]]
+  return {
+    "inputs": tf.strings.join(pieces, separator=" "),
+    "targets": row[summary],
+  }
+
+
+@seqio.map_over_dataset
+def labelled_text(row: Row, label_words: Sequence[str]) -> dict[str, Any]:
+  """Write the text as it is, and the label's word."""
+  return {
+    "inputs": row["text"],
+    "targets": _label_word(row["label"], label_words),
+  }
+
+
 def _question_answering(
-  question: tf.Tensor, context: tf.Tensor, answers: tf.Tensor, key: tf.Tensor
+  question: tf.Tensor,
+  context: tf.Tensor,
+  answers: tf.Tensor,
+  key: tf.Tensor,
+  name: str = "",
 ) -> dict[str, Any]:
   answers = _pad_punctuation(answers)
   pieces = [
+    *filter(None, [name]),
     "question:",
     _pad_punctuation(question),
     "context:",
@@ -265,7 +324,7 @@ def _question_answering(
   ]
   inputs = tf.strings.join(pieces, separator=" ")
   return {
-    "inputs": tf.strings.regex_replace(inputs, r"\s+", " "),
+    "inputs": _single_blanks(inputs),
     "targets": tf.cond(
       tf.size(answers) > 0,
       lambda: answers[0],
@@ -279,6 +338,10 @@ def _question_answering(
 def _pad_punctuation(text: tf.Tensor) -> tf.Tensor:
   """Put spaces around ASCII punctuation, then make runs of blanks one space."""
   text = tf.strings.regex_replace(text, r"([[:punct:]])", r" \1 ")
+  return _single_blanks(text)
+
+
+def _single_blanks(text: tf.Tensor) -> tf.Tensor:
   return tf.strings.regex_replace(text, r"\s+", " ")
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prompt_tuning.core import tree
 
@@ -81,6 +81,10 @@ class TaskSpec:
     eval_features: features of an example, next to `inputs_pretokenized` and
       `targets_pretokenized`, that evaluation or a submission file needs. Values
       are integers, strings, or lists of strings.
+    candidates: the evaluation feature that holds the texts among which a row's
+      answer is chosen by ranking; empty for `label_words`.
+    ranked: evaluate by ranking whatever settings say, by the `sum` or `mean` of
+      a candidate's log-likelihoods.
     log_examples: also log sample texts when evaluating (`_examples` names).
     preprocessor_version: raised whenever the text form changes.
     content: whatever else changes the examples (template, hashes of files); it
@@ -98,6 +102,8 @@ class TaskSpec:
   postprocess: Postprocess = keep_text
   metrics: tuple[Metric, ...] = ()
   eval_features: tuple[str, ...] = ()
+  candidates: str = ""
+  ranked: Literal["sum", "mean"] | None = None
   log_examples: bool = False
   preprocessor_version: int = 1
   content: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -12,6 +12,7 @@ import numpy as np
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Params
 from prompt_tuning.data import spec
+from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import rank
 from prompt_tuning.infer.inputs import Chained, Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
@@ -117,7 +118,8 @@ class Evaluator:
     predictor: model and vocabulary; its runs say where virtual tokens stand.
     jobs: what to evaluate.
     by: `generation`, `rank` or both. Ranking chooses the most likely label word
-      as a whole; tasks without label words are then generated only.
+      as a whole; tasks without label words are then generated only, and tasks
+      that are ranked by their own rules are ranked only.
     length: tokens to decode at most; None for the longest gold answer.
     method: how to decode; greedy by default.
     normalise: `sum` or `mean`, see `rank.rank`.
@@ -147,7 +149,7 @@ class Evaluator:
           f"{job.dataset.task.name}: no run {job.run} among the "
           f"{len(self.predictor.runs)} there are."
         )
-      if GENERATION not in self.by and not job.dataset.task.label_words:
+      if not self._ways(job):
         raise ValueError(
           f"{job.dataset.task.name!r} has no label words to rank; evaluate it "
           "by generation."
@@ -172,50 +174,75 @@ class Evaluator:
     if params is not None:
       predictor = dataclasses.replace(predictor, params=params)
     outputs: list[dict[str, Sequence[Any]]] = [{} for _ in self.jobs]
-    if GENERATION in self.by:
-      self._generate(predictor, outputs)
-    if RANKING in self.by:
-      self._rank(predictor, outputs)
+    self._generate(predictor, outputs)
+    for normalise in ("sum", "mean"):
+      self._rank(predictor, outputs, normalise)
     results = []
     for job, output in zip(self.jobs, outputs, strict=True):
-      by = tuple(way for way in self.by if PREDICTION[way] in output)
+      by = self._ways(job)
       values = metrics(job.dataset, output, by)
       results.append(Result(job, by, values, output))
     for result in results:
       log_texts(result)
     return results
 
+  def _ways(self, job: Job) -> tuple[str, ...]:
+    """Say how a job is evaluated."""
+    task = job.dataset.task
+    if task.ranked:
+      return (RANKING,)
+    return tuple(w for w in self.by if w == GENERATION or task.label_words)
+
   def _generate(
     self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
   ) -> None:
-    length = self.length or _longest_target(predictor, self.jobs)
+    generated = [
+      (job, output)
+      for job, output in zip(self.jobs, outputs, strict=True)
+      if GENERATION in self._ways(job)
+    ]
+    if not generated:
+      return
+    jobs = [job for job, _ in generated]
+    length = self.length or _longest_target(predictor, jobs)
     predicted = predictor.predict(
-      _inputs_of(self.jobs), length=length, method=self.method
+      _inputs_of(jobs), length=length, method=self.method
     )
-    by_job = _split(predicted, self.jobs)
-    for output, part in zip(outputs, by_job, strict=True):
+    by_job = _split(predicted, jobs)
+    for (_, output), part in zip(generated, by_job, strict=True):
       output["prediction"] = [prediction.text for prediction in part]
       output["score"] = [prediction.score for prediction in part]
 
   def _rank(
-    self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
+    self,
+    predictor: Predictor,
+    outputs: list[dict[str, Sequence[Any]]],
+    normalise: rank.Normalise,
   ) -> None:
-    with_words = [
+    """Rank for those jobs that compare sums, or means."""
+    ranked = [
       (job, output)
       for job, output in zip(self.jobs, outputs, strict=True)
-      if job.dataset.task.label_words
+      if RANKING in self._ways(job)
+      and (job.dataset.task.ranked or self.normalise) == normalise
     ]
-    jobs = [job for job, _ in with_words]
+    if not ranked:
+      return
+    jobs = [job for job, _ in ranked]
     candidates = [
-      job.dataset.task.label_words for job in jobs for _ in job.dataset.examples
+      words
+      for job in jobs
+      for words in _candidates(job.dataset, predictor.vocabulary)
     ]
-    rankings = rank.rank(
-      predictor, _inputs_of(jobs), candidates, self.normalise
-    )
-    by_job = _split(rankings, jobs)
-    for (job, output), part in zip(with_words, by_job, strict=True):
-      words = job.dataset.task.label_words
-      output["rank_prediction"] = [words[ranking.best] for ranking in part]
+    rankings = rank.rank(predictor, _inputs_of(jobs), candidates, normalise)
+    answers = [
+      words[ranking.best]
+      for words, ranking in zip(candidates, rankings, strict=True)
+    ]
+    for (_, output), best, part in zip(
+      ranked, _split(answers, jobs), _split(rankings, jobs), strict=True
+    ):
+      output["rank_prediction"] = best
       output["rank_scores"] = [list(ranking.scores) for ranking in part]
 
 
@@ -254,6 +281,24 @@ def log_texts(result: Result) -> None:
       *(dataset.task.name, result.job.run, example[spec.INPUTS]),
       *(target, prediction),
     )
+
+
+def _candidates(
+  dataset: EvalSet, vocabulary: Vocabulary
+) -> list[Sequence[str]]:
+  """List what may be answered to every example."""
+  task = dataset.task
+  if not task.candidates:
+    return [task.label_words] * len(dataset.examples)
+  return [_distinct(e[task.candidates], vocabulary) for e in dataset.examples]
+
+
+def _distinct(texts: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+  """Of texts that a model cannot tell apart, keep the first."""
+  by_ids: dict[tuple[int, ...], str] = {}
+  for text, ids in zip(texts, vocabulary.encode_batch(texts), strict=True):
+    by_ids.setdefault(tuple(ids), text)
+  return list(by_ids.values())
 
 
 def _inputs_of(jobs: Sequence[Job]) -> Inputs:

@@ -21,6 +21,8 @@ def known() -> list[str]:
   for name in catalog.BENCHMARKS:
     # The original's name, and where the same tasks are here.
     names += [f"{_PACKAGE}.data.{name}", f"{_TASKS}.{name}"]
+  for modules in catalog.OF_THE_ORIGINAL.values():
+    names += [f"{_PACKAGE}.{module}" for module in modules]
   return names
 
 

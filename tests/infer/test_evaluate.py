@@ -9,6 +9,7 @@ import pytest
 
 from prompt_tuning.data import postprocessors, spec
 from prompt_tuning.data.metrics import classification, qa
+from prompt_tuning.infer import rank
 from prompt_tuning.infer.evaluate import EvalSet, Evaluator, Job
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.models.t5.decoding import BeamSearch
@@ -207,3 +208,31 @@ def test_what_cannot_be_evaluated(predictor, free, labelled, texts):
 def test_placements_stay_when_the_delta_changes(evaluator):
   with pytest.raises(ValueError, match="one placement per run"):
     evaluator(delta=Runs().delta)
+
+
+def test_a_task_may_say_that_it_is_ranked(predictor, labelled, texts):
+  """Whatever the settings; by means, and among each row's own candidates."""
+  words = LABELS
+  by_mean = make_set(
+    predictor,
+    make_task("means", words, ranked="mean"),
+    texts[5:],
+    labelled.targets,
+  )
+  own = ("bird", "red green", "bird", "sings 1 2 3")
+  task = make_task("own", ranked="sum", candidates="answers")
+  among = make_set(predictor, task, texts[:3], ["bird"] * 3)
+  for example in among.examples:
+    example["answers"] = list(own)
+  results = Evaluator(predictor, [Job(by_mean, 1), Job(among, 0)], length=4)()
+  assert [result.by for result in results] == [("rank",)] * 2
+  assert all("prediction" not in result.outputs for result in results)
+  assert results[0].metrics.keys() >= {"accuracy"}
+  asked = predictor.encode(texts[5:], [1] * 5)
+  expected = rank.rank(predictor, asked, words, "mean")
+  assert results[0].outputs["rank_scores"] == [list(r.scores) for r in expected]
+  # "bird" is there twice, and counts once.
+  assert [len(scores) for scores in results[1].outputs["rank_scores"]] == [
+    3
+  ] * 3
+  assert set(results[1].outputs["rank_prediction"]) <= set(own)

@@ -1,10 +1,15 @@
 """The published tasks as specs, one benchmark per module; no TensorFlow."""
 
 from prompt_tuning.data.catalog import (
+  c4,
   glue,
   glue_transfer,
+  perceptron,
   qa,
+  recycling,
   skills,
+  spot,
+  summarization,
   super_glue,
   text_classification,
 )
@@ -18,7 +23,23 @@ BENCHMARKS = tuple(
     glue,
     glue_transfer,
     qa,
+    summarization,
+    c4,
+    spot,
+    recycling,
+    perceptron,
     text_classification,
     skills,
   )
 )
+# Modules of the original whose tasks are all in one of these.
+OF_THE_ORIGINAL = {
+  "spot": tuple(
+    f"spot.data.{name}"
+    for name in ("tasks", "glue", "mrqa", "nli", "summarization")
+  ),
+  "recycling": tuple(
+    f"recycling.data.{name}" for name in ("c4", "imdb", "qqp", "record", "sst2")
+  ),
+  "perceptron": ("extended.perceptron.data.tasks",),
+}

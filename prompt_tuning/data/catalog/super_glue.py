@@ -7,7 +7,7 @@ Source: the paper's appendix; label words in the order of the TFDS builders
 import functools
 
 from prompt_tuning.data import postprocessors, spec
-from prompt_tuning.data.catalog.variants import variants
+from prompt_tuning.data.catalog.variants import TASK_INDEX, variants
 from prompt_tuning.data.metrics import classification, grouped
 
 MODULE = "prompt_tuning.data.tasks.super_glue"
@@ -25,7 +25,7 @@ LABEL_WORDS = {
   "axb": ENTAILMENT,
   "axg": ENTAILMENT,
 }
-_METRICS: dict[str, tuple[spec.Metric, ...]] = {
+METRICS: dict[str, tuple[spec.Metric, ...]] = {
   "boolq": (classification.accuracy,),
   "cb": (classification.mean_f1(3), classification.accuracy),
   "copa": (classification.accuracy,),
@@ -60,7 +60,7 @@ def _add_classification(dataset: str, prefix: str, suffix: str) -> None:
   words = LABEL_WORDS[dataset]
   is_multirc = dataset == "multirc"
   statistics = functools.partial(classification.label_statistics, words)
-  metrics = _METRICS[dataset]
+  metrics = METRICS[dataset]
   spec.add(
     spec.TaskSpec(
       name=f"{prefix}super_glue_{dataset}_v102{suffix}",
@@ -138,6 +138,24 @@ def _add_dpr(prefix: str, suffix: str) -> None:
   )
 
 
+def _add_task_index_mixtures() -> None:
+  """Add what trains a prompt of many tasks, with and without DPR."""
+  rates = {
+    # Texts are logged where something is evaluated.
+    f"{TASK_INDEX}{name}{'' if name.endswith('_train') else '_examples'}": rate
+    for name, rate in _PROPORTIONAL.items()
+    if not name.endswith(("axb_v102", "axg_v102"))
+  }
+  for dpr in ("with_dpr_", ""):
+    spec.add(
+      spec.MixtureSpec(
+        f"{TASK_INDEX}super_glue_{dpr}v102_examples_proportional",
+        {n: rate for n, rate in rates.items() if dpr or "dpr_v001" not in n},
+        MODULE,
+      )
+    )
+
+
 for _prefix, _suffix in variants():
   for _dataset in LABEL_WORDS:
     _add_classification(_dataset, _prefix, _suffix)
@@ -148,3 +166,4 @@ for _prefix, _suffix in variants():
 spec.add(
   spec.MixtureSpec("super_glue_v102_proportional", _PROPORTIONAL, MODULE)
 )
+_add_task_index_mixtures()

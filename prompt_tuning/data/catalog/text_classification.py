@@ -8,7 +8,7 @@ k-shot subsets are the user's choice.
 import functools
 
 from prompt_tuning.data import postprocessors, spec
-from prompt_tuning.data.catalog.variants import variants
+from prompt_tuning.data.catalog.variants import TASKLESS, variants
 from prompt_tuning.data.metrics import classification
 
 MODULE = "prompt_tuning.data.tasks.text_classification"
@@ -78,6 +78,6 @@ def _add(dataset: str, prefix: str, suffix: str) -> None:
   )
 
 
-for _prefix, _suffix in variants():
+for _prefix, _suffix in variants(("", TASKLESS)):
   for _dataset in SOURCES:
     _add(_dataset, _prefix, _suffix)

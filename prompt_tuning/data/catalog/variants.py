@@ -1,13 +1,31 @@
 """The naming scheme of the original: prefixes and suffixes of a task's name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-# Without its name in front of the text ("taskless"), the published choice; and
-# with sample texts logged ("_examples").
-PREFIXES = ("", "taskless_")
+# Without its name in front of the text ("taskless"), the published choice; with
+# a sentinel of its own in place of it ("task_index"); and with sample texts
+# logged ("_examples").
+TASKLESS, TASK_INDEX = "taskless_", "task_index_"
+PREFIXES = ("", TASKLESS, TASK_INDEX)
 SUFFIXES = ("", "_examples")
 
 
-def variants() -> Iterator[tuple[str, str]]:
+def variants(prefixes: Sequence[str] = PREFIXES) -> Iterator[tuple[str, str]]:
   """Return every (prefix, suffix) pair."""
-  return ((prefix, suffix) for prefix in PREFIXES for suffix in SUFFIXES)
+  return ((prefix, suffix) for prefix in prefixes for suffix in SUFFIXES)
+
+
+def position(name: str, names: Iterable[str], aliases: Iterable[str]) -> int:
+  """Number a data set among those of its benchmark.
+
+  Args:
+    name: of the data set, or of that whose prompt reads it.
+    names: of all of them.
+    aliases: those that another's prompt reads; they have no number.
+
+  Returns:
+    Its place in the alphabet, from 0.
+
+  Source: the task index of google-research/prompt-tuning.
+  """
+  return sorted(set(names) - set(aliases)).index(name)

@@ -47,6 +47,26 @@ def multirc_exact_match(
   return {"exact_match": 100 * float(np.mean(list(correct.values())))}
 
 
+def any_answer(
+  targets: Sequence[Mapping[str, Any]],
+  predictions: Sequence[Mapping[str, Any]],
+) -> dict[str, float]:
+  """Compute the share of rows whose answer is one of the acceptable ones.
+
+  Args:
+    targets: with the list of acceptable answers as value.
+    predictions: with the answer as value, such as the best of candidates.
+
+  Returns:
+    `accuracy`, in percent.
+  """
+  hits = [
+    prediction["value"] in target["value"]
+    for target, prediction in zip(targets, predictions, strict=True)
+  ]
+  return {"accuracy": 100 * float(np.mean(hits))}
+
+
 def record(
   targets: Sequence[Mapping[str, Any]],
   predictions: Sequence[Mapping[str, Any]],

@@ -1,7 +1,8 @@
 """Register pre-training tasks with seqio, see `prompt_tuning.data.corpus`."""
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from prompt_tuning.data.tasks import registration
 _BATCH = 512
 _TEXTS = tf.TensorSpec((None,), tf.string)
 _TOKENS = tf.RaggedTensorSpec((None, None), tf.int32, ragged_rank=1)
+_Make = Callable[[np.ndarray, np.ndarray, int], Iterator[denoising.Pair]]
 _EXAMPLES = {
   "inputs": _TOKENS,
   "targets": _TOKENS,
@@ -53,7 +55,9 @@ def register(task: spec.TaskSpec) -> None:
     source=seqio.FunctionDataSource(dataset, splits=tuple(task.splits)),
     preprocessors=[
       seqio.preprocessors.tokenize,
-      denoise(corpus.Denoising(**task.content["how"])),
+      denoise(
+        functools.partial(examples, corpus.Denoising(**task.content["how"]))
+      ),
       seqio.CacheDatasetPlaceholder(),
       seqio.preprocessors.append_eos_after_trim,
     ],
@@ -61,11 +65,11 @@ def register(task: spec.TaskSpec) -> None:
   )
 
 
-def denoise(how: corpus.Denoising) -> registration.Preprocessor:
+def denoise(make: _Make) -> registration.Preprocessor:
   """Make the preprocessor that turns documents into examples.
 
   Args:
-    how: which examples.
+    make: makes the examples of one document, see `examples`.
 
   Returns:
     Tokenised documents -> tokenised examples. Their texts are left out: a
@@ -83,7 +87,7 @@ def denoise(how: corpus.Denoising) -> registration.Preprocessor:
           for text, answer in zip(
             _rows(batch["inputs"]), _rows(batch["targets"]), strict=True
           )
-          for pair in examples(how, text, answer, next(number))
+          for pair in make(text, answer, next(number))
         ]
         if pairs:
           yield _columns(pairs)

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Sequence
 
 from prompt_tuning.data import preprocessors, spec
+from prompt_tuning.data.catalog import glue as catalog
+from prompt_tuning.data.catalog import variants
 from prompt_tuning.data.tasks import registration
 
 _PAIR = ("sentence1", "sentence2")
@@ -51,4 +53,12 @@ def _of_task(task: spec.TaskSpec) -> list[registration.Preprocessor]:
   return rendering(task.dataset, task.label_words)
 
 
-registration.add_catalogue(__name__, _of_task)
+def position(dataset: str) -> int:
+  """Number a data set as the original does, see `variants.position`."""
+  name = _NAMES.get(dataset, dataset)
+  return variants.position(name, catalog.LABEL_WORDS, _NAMES)
+
+
+registration.add_catalogue(
+  __name__, _of_task, lambda task: position(task.dataset)
+)

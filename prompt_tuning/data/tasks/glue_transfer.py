@@ -6,9 +6,14 @@ from prompt_tuning.data import spec
 from prompt_tuning.data.tasks import glue, registration
 
 
+def _target(task: spec.TaskSpec) -> str:
+  return task.dataset.split("_from_")[0]
+
+
 def _rendering(task: spec.TaskSpec) -> list[registration.Preprocessor]:
-  target = task.dataset.split("_from_")[0]
-  return glue.rendering(target, task.label_words)
+  return glue.rendering(_target(task), task.label_words)
 
 
-registration.add_catalogue(__name__, _rendering)
+registration.add_catalogue(
+  __name__, _rendering, lambda task: glue.position(_target(task))
+)

@@ -1,11 +1,13 @@
 """From specs to seqio tasks and mixtures of the same names."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import seqio
 
 from prompt_tuning.data import preprocessors, spec, vocabulary
+from prompt_tuning.data.catalog.variants import TASK_INDEX, TASKLESS
 
 # tf.data.Dataset -> tf.data.Dataset
 Preprocessor = Callable[..., Any]
@@ -68,6 +70,7 @@ def add_task(
   task: spec.TaskSpec,
   rendering: Sequence[Preprocessor],
   source: seqio.DataSource | None = None,
+  noise: Sequence[Preprocessor] = (),
 ) -> None:
   """Register a task with seqio.
 
@@ -75,6 +78,7 @@ def add_task(
     task: gives its name, source, splits, postprocessor and metrics.
     rendering: preprocessors from the source's rows to text.
     source: where the rows come from, by default TFDS.
+    noise: preprocessors from tokens to tokens.
   """
   seqio.TaskRegistry.add(
     task.name,
@@ -83,6 +87,7 @@ def add_task(
     preprocessors=[
       *rendering,
       seqio.preprocessors.tokenize,
+      *noise,
       seqio.CacheDatasetPlaceholder(),
       seqio.preprocessors.append_eos_after_trim,
     ],
@@ -93,22 +98,30 @@ def add_task(
 
 
 def add_catalogue(
-  module: str, rendering: Callable[[spec.TaskSpec], Sequence[Preprocessor]]
+  module: str,
+  rendering: Callable[[spec.TaskSpec], Sequence[Preprocessor]],
+  position: Callable[[spec.TaskSpec], int] | None = None,
 ) -> None:
   """Register every task and mixture of one module of the catalogue.
 
   Args:
     module: the specs' `module`.
     rendering: a task -> its preprocessors; the task's name, which they put in
-      front, is dropped again for `taskless_` tasks.
+      front, is dropped again for `taskless_` and `task_index_` tasks.
+    position: a task -> its number, where there are `task_index_` tasks.
   """
   members = [spec.get(name) for name in spec.names()]
   members = [member for member in members if member.module == module]
   for member in members:
     if isinstance(member, spec.TaskSpec):
       steps = list(rendering(member))
-      if member.name.startswith("taskless_"):
+      if member.name.startswith((TASKLESS, TASK_INDEX)):
         steps.append(preprocessors.drop_task_name)
+      if position and member.name.startswith(TASK_INDEX):
+        number = position(member)
+        steps.append(
+          functools.partial(preprocessors.put_sentinel, number=number)
+        )
       add_task(member, steps)
   for member in members:
     if isinstance(member, spec.MixtureSpec):

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Sequence
 
 from prompt_tuning.data import preprocessors, spec
+from prompt_tuning.data.catalog import super_glue as catalog
+from prompt_tuning.data.catalog import variants
 from prompt_tuning.data.tasks import registration
 
 # What is written, in this order: alphabetical, except for WiC, whose offsets
@@ -22,6 +24,25 @@ _NAMES = {"axb": "rte", "axg": "rte"}
 _AXB_FEATURES = {"premise": "sentence1", "hypothesis": "sentence2"}
 
 
+def rendering(
+  dataset: str, label_words: Sequence[str]
+) -> list[registration.Preprocessor]:
+  """Return the preprocessors of a data set whose fields are written in order.
+
+  Args:
+    dataset: its TFDS configuration, such as `boolq`.
+    label_words: words by class id.
+  """
+  return [
+    functools.partial(
+      preprocessors.labelled_fields,
+      name=_NAMES.get(dataset, dataset),
+      fields=_FIELDS[dataset],
+      label_words=label_words,
+    )
+  ]
+
+
 def _rendering(task: spec.TaskSpec) -> Sequence[registration.Preprocessor]:
   if task.dataset == "multirc":
     words = task.label_words
@@ -33,16 +54,18 @@ def _rendering(task: spec.TaskSpec) -> Sequence[registration.Preprocessor]:
     return [functools.partial(preprocessors.wsc, correct_only=only)]
   if task.dataset == "dpr":
     return [preprocessors.dpr]
-  write = functools.partial(
-    preprocessors.labelled_fields,
-    name=_NAMES.get(task.dataset, task.dataset),
-    fields=_FIELDS[task.dataset],
-    label_words=task.label_words,
-  )
+  write = rendering(task.dataset, task.label_words)
   if task.dataset == "axb":
     rename = functools.partial(preprocessors.rename, names=_AXB_FEATURES)
-    return [rename, write]
-  return [write]
+    return [rename, *write]
+  return write
 
 
-registration.add_catalogue(__name__, _rendering)
+def _position(task: spec.TaskSpec) -> int:
+  """Number a data set as the original does, see `variants.position`."""
+  datasets = {*catalog.LABEL_WORDS, "record", "wsc"}
+  name = {**_NAMES, "dpr": "wsc"}.get(task.dataset, task.dataset)
+  return variants.position(name, datasets, _NAMES)
+
+
+registration.add_catalogue(__name__, _rendering, _position)

@@ -10,10 +10,17 @@ from prompt_tuning.data import spec
 from prompt_tuning.data.catalog import text_classification
 from prompt_tuning.data.tasks import registry
 
+# Versions that TFDS no longer writes.
+GONE = ("cnn_dailymail:3.1.0", "cnn_dailymail:3.2.0", "multi_news:1.0.0")
 
-def features_of(task, data_dir):
+
+def features_of(task, data_dir, columns):
   """Return the TFDS features of a task's source, from the installed TFDS."""
   dataset = task.dataset
+  if task.source in GONE:
+    return tfds.features.FeaturesDict(
+      {name: tfds.features.Text() for name in columns}
+    )
   if dataset in ("dbpedia", "amazon"):  # no TFDS builder
     text = text_classification.TEXT_FEATURES[dataset]
     names = text_classification.CLASS_NAMES[dataset]
@@ -21,7 +28,9 @@ def features_of(task, data_dir):
     return tfds.features.FeaturesDict(
       {"label": label, **{name: tfds.features.Text() for name in text}}
     )
-  return tfds.builder(task.source, data_dir=data_dir).info.features
+  features = tfds.builder(task.source, data_dir=data_dir).info.features
+  # Those that no text form reads may be left out.
+  return tfds.features.FeaturesDict({name: features[name] for name in columns})
 
 
 def as_python(value):
@@ -40,11 +49,19 @@ def render(tmp_path_factory):
   Labels may be given by name: the installed TFDS definition encodes them.
   """
   data_dir = tmp_path_factory.mktemp("no_tfds")
+  made = {}
 
   def run(name, rows):
+    """Render once for all tests: most of the time is TensorFlow's tracing."""
+    key = name, id(rows)
+    if key not in made:
+      made[key] = rows, render_now(name, rows)
+    return made[key][1]
+
+  def render_now(name, rows):
     registry.get(name)
     task = spec.task(name)
-    features = features_of(task, data_dir)
+    features = features_of(task, data_dir, rows[0])
     stored = [features.serialize_example(row) for row in rows]
     dataset = tf.data.Dataset.from_tensor_slices(stored)
     dataset = dataset.map(features.deserialize_example)

@@ -289,10 +289,81 @@ TEXT_CLASSIFICATION = {
   ],
 }
 
+# Breaks of lines and double blanks, which some forms keep.
+_TEXT, _SUMMARY = "The boat  sank.\nNobody drowned.", "A boat sank ."
+SUMMARIZATION = {
+  "xsum": [{"document": _TEXT, "summary": _SUMMARY}],
+  "cnn_dailymail": [{"article": _TEXT, "highlights": _SUMMARY}],
+}
+_C4 = [{"text": _TEXT}]
+C4 = {
+  "bart_text_infilling": _C4,
+  "bart_token_deletion": _C4,
+  "random_positive_negative_targets": _C4,
+}
+
+
+def _inference(premise, labels):
+  """Rows of one NLI set; its context is called `premise`."""
+  texts = {"hypothesis": "The shop  was open.", premise: "It closed at noon."}
+  return [{**texts, "label": label} for label in labels]
+
+
+_THREE = ("entailment", "neutral", "contradiction")
+SPOT = {
+  **{
+    f"glue_{dataset}": GLUE[dataset]
+    for dataset in (
+      *("cola", "sst2", "mrpc", "qqp", "stsb", "qnli", "rte", "wnli"),
+    )
+  },
+  "glue_mnli_train": GLUE["mnli"],
+  "glue_mnli_validation_matched": GLUE["mnli"],
+  "glue_mnli_validation_mismatched": GLUE["mnli"],
+  **{
+    f"mrqa_{dataset}": [mrqa("m0", ["Mira"])]
+    for dataset in (
+      *("squad", "news_qa", "trivia_qa", "search_qa", "hotpot_qa"),
+      "natural_questions",
+    )
+  },
+  **{f"anli_{r}": _inference("context", range(3)) for r in ("r1", "r2", "r3")},
+  "doc_nli": _inference("premise", (0, 1)),
+  "snli": _inference("premise", (0, 1, 2, -1)),
+  "aeslc": [{"email_body": _TEXT, "subject_line": _SUMMARY}],
+  "billsum": [{"text": _TEXT, "summary": _SUMMARY}],
+  "gigaword": [{"document": _TEXT, "summary": _SUMMARY}],
+  "cnn_dailymail": [{"article": _TEXT, "highlights": _SUMMARY}],
+  "multi_news": [{"document": _TEXT, "summary": _SUMMARY}],
+  "samsum": [{"dialogue": _TEXT, "summary": _SUMMARY}],
+  "newsroom": [{"text": _TEXT, "summary": _SUMMARY}],
+}
+RECYCLING = {
+  "sst2": GLUE["sst2"],
+  "imdb": TEXT_CLASSIFICATION["imdb"],
+  "qqp": GLUE["qqp"],
+  "record": SUPER_GLUE["record"],
+}
+PERCEPTRON = {
+  **{
+    f"glue_{dataset}": GLUE[dataset]
+    for dataset in ("cola", "sst2", "mrpc", "qqp", "qnli", "rte")
+  },
+  **{
+    f"super_glue_{dataset}": SUPER_GLUE[dataset]
+    for dataset in ("boolq", "cb", "copa", "rte", "wic")
+  },
+}
+
 ROWS = {
   "super_glue": SUPER_GLUE,
   "glue": GLUE,
   "glue_transfer": TRANSFER,
   "qa": QA,
+  "summarization": SUMMARIZATION,
+  "c4": C4,
+  "spot": SPOT,
+  "recycling": RECYCLING,
+  "perceptron": PERCEPTRON,
   "text_classification": TEXT_CLASSIFICATION,
 }

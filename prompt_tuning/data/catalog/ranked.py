@@ -1,0 +1,34 @@
+"""Metrics of tasks that are scored by ranking, whatever settings say."""
+
+import functools
+from collections.abc import Sequence
+
+from prompt_tuning.data import spec
+from prompt_tuning.data.metrics import classification
+
+
+def metrics(label_words: Sequence[str]) -> tuple[spec.Metric, ...]:
+  """Return accuracy and F1, of two classes or the mean of several.
+
+  Args:
+    label_words: that are ranked.
+
+  Source: `rank_classification` of the T5 library, without its areas under
+    curves, which need scores.
+  """
+  f1 = (
+    classification.f1
+    if len(label_words) == 2
+    else classification.mean_f1(len(label_words))
+  )
+  return f1, classification.accuracy
+
+
+def with_statistics(
+  label_words: Sequence[str], of_task: Sequence[spec.Metric]
+) -> tuple[spec.Metric, ...]:
+  """Add what labels are answered; a task without labels has no such."""
+  if not label_words:
+    return tuple(of_task)
+  statistics = functools.partial(classification.label_statistics, label_words)
+  return (*of_task, statistics)
