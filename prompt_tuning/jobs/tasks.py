@@ -37,9 +37,9 @@ def overview(data_dir: str | None = None) -> list[str]:
     here = sum(any(_is_here(t, folder) for t in tasks[d]) for d in tasks)
     start = f"{benchmark:<19}  {counts[benchmark]:>5}  "
     start += f"{f'{here} of {len(tasks)}':>8}  "
-    names = textwrap.wrap(", ".join(sorted(tasks)), _COLUMNS - len(start))
-    lines.append(start + names[0])
-    lines += [" " * len(start) + rest for rest in names[1:]]
+    names = ", ".join(sorted(tasks))
+    width = _COLUMNS - len(start)
+    lines.append(start + textwrap.shorten(names, width, placeholder=" ..."))
   lines.append(f"{_MIXTURES:<19}  {counts[_MIXTURES]:>5}")
   return [
     *lines,

@@ -77,7 +77,7 @@ def test_a_list_of_everything_fits_a_screen(tmp_path, capsys, monkeypatch):
   assert len(lines) < 24
   assert max(map(len, lines)) <= 80
   rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
-  assert rows["super_glue"][:4] == ["48", "0", "of", "11"]
+  assert rows["super_glue"][:4] == ["72", "0", "of", "11"]
   assert rows["skills"][:4] == ["34", "17", "of", "17"]  # generated
   assert "_k16_seed0" in out
   (tmp_path / "tfds/super_glue/cb/1.0.2").mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_a_list_of_everything_fits_a_screen(tmp_path, capsys, monkeypatch):
   text = json.dumps(info)
   (tmp_path / "tfds/super_glue/cb/1.0.2/dataset_info.json").write_text(text)
   _, out, _ = run(capsys, "list", "--tfds_data_dir", "tfds")
-  assert re.search(r"^super_glue +48 +1 of 11 ", out, re.M)
+  assert re.search(r"^super_glue +72 +1 of 11 ", out, re.M)
 
 
 def test_a_k_shot_task_is_listed(tmp_path, capsys):
