@@ -152,16 +152,15 @@ class Output:
       files.remove(settings)  # a kill may have come before that
       logger.info("%s is complete already.", self.path)
       return
-    if settings.exists():
+    if settings.exists() and (self.path.exists() or _has_lines(partial)):
       self._check_settings(settings)
     else:
       self._check_absent(self.path, partial)
-      files.write_text(settings, self._describe())
     # A kill may have come behind the renaming.
     if self.path.exists():
       self._check_answers(counted)
     else:
-      self._fill(partial, counted, compute)
+      self._fill(partial, settings, counted, compute)
       files.move(partial, self.path)
     files.write_text(self.completed, self._describe(counted.digest))
     files.remove(settings)
@@ -178,19 +177,25 @@ class Output:
   def _fill(
     self,
     partial: pathlib.Path,
+    settings: pathlib.Path,
     examples: Iterator[tuple[int, Example]],
     compute: Compute,
   ) -> None:
     """Skip the chunks that are whole, then compute the others."""
     chunks = iter(lambda: list(itertools.islice(examples, self.chunk_size)), [])
     size, chunk = self._skip_written(partial, chunks)
-    files.truncate(partial, size)
     if chunk and size:
       logger.info("Continuing %s behind %d bytes.", self.path, size)
+    # Nothing is left of a job that fails before its first lines.
+    lines = _lines(chunk, compute) if chunk else b""
+    if not size:
+      files.write_text(settings, self._describe())
+    files.truncate(partial, size)
     while chunk:
-      files.append(partial, _lines(chunk, compute))
+      files.append(partial, lines)
       files.flush(partial)
       chunk = next(chunks, [])
+      lines = _lines(chunk, compute) if chunk else b""
 
   def _skip_written(
     self, partial: pathlib.Path, chunks: Iterator[Chunk]
@@ -257,7 +262,7 @@ class Output:
 
   def _check_absent(self, *paths: pathlib.Path) -> None:
     for path in paths:
-      if path.exists():
+      if _has_lines(path):
         raise self._refusal(f"{path} exists, and nothing says how it was made")
 
   def _refusal(self, why: str) -> ValueError:
@@ -265,6 +270,11 @@ class Output:
       f"{self.path} cannot be continued; delete it and the files beside it, "
       f"or choose another INFER_OUTPUT_DIR: {why}"
     )
+
+
+def _has_lines(path: pathlib.Path) -> bool:
+  """Say whether a file is there, and begun."""
+  return path.exists() and path.stat().st_size > 0
 
 
 class _Counted:

@@ -57,12 +57,10 @@ def score(
       f"{len(targets)} targets for {len(asked)} inputs; expected one each."
     )
   rows = encode_targets(predictor.vocabulary, targets)
-  unknown = sum(bool(np.any(row == UNK_ID)) for row in rows)
-  if unknown:
+  if any(np.any(row == UNK_ID) for row in rows):  # no count: these are a few
     logger.warning(
-      "%d of %d targets have characters that the vocabulary lacks; what is "
-      "scored in their place is the unknown piece.",
-      *(unknown, len(rows)),
+      "There are targets with characters that the vocabulary lacks; what is "
+      "scored in their place is the unknown piece."
     )
   scores = log_likelihoods(predictor, asked, [[row] for row in rows])
   return [float(values[0]) for values in scores]

@@ -11,6 +11,7 @@ from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.checkpoints.bundle import Bundle
 from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
 from prompt_tuning.core.schema import Fault
+from prompt_tuning.jobs import run_schema
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +120,7 @@ def _without_record(folder: pathlib.Path) -> list[Saved]:
 
 def _checked(path: pathlib.Path, saved: Bundle) -> Mapping[str, Any]:
   """Return what a manifest says of its training, if it says what it should."""
-  from prompt_tuning.jobs import identity  # where somebody only looks, it waits
-
-  faults = identity.faults(saved.manifest)
+  faults = run_schema.faults(saved.manifest)
   records = saved.manifest.get("progress", {}).get("best", [])
   if not faults:
     runs = len(saved.manifest["run"]["runs"])

@@ -14,9 +14,8 @@ import numpy as np
 
 from prompt_tuning.checkpoints import sizes
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import files, schema
+from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.schema import NAME, TEXT, WHOLE, Fault, Maybe
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.data import spec
 from prompt_tuning.infer.evaluate import GENERATION
@@ -32,14 +31,6 @@ from prompt_tuning.tuners.method import (
   name_of,
   settings_of,
 )
-
-# What is read of a manifest's `run`.
-_SCHEMA = {
-  "runs": [{"name": NAME, "task?": Maybe(TEXT)}],
-  "tuners": [{CLASS: TEXT}],
-  "backbone": {"fingerprint": TEXT},
-  "start_step": WHOLE,
-}
 
 
 def identity(
@@ -250,35 +241,6 @@ def _fields(value: Any) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(value)]
     return {n: getattr(value, n) for n in names if n not in FLAX_FIELDS}
   return {n: v for n, v in vars(value).items() if not n.startswith("_")}
-
-
-def faults(manifest: Mapping[str, Any]) -> list[Fault]:
-  """List what is wrong with the description of a run in a bundle.
-
-  Args:
-    manifest: of the bundle.
-
-  Returns:
-    The faults; none where the runs can be rebuilt from it.
-  """
-  listed = schema.faults(dict(manifest), {"run": _SCHEMA})
-  if listed:
-    return listed
-  runs, tuners = manifest["run"]["runs"], manifest["run"]["tuners"]
-  names = [run["name"] for run in runs]
-  if not names or len(set(names)) < len(names) or (names[1:] and "" in names):
-    listed.append(
-      Fault("run.runs", "at least one, each with a name of its own", f"{names}")
-    )
-  if len(tuners) not in (0, len(names)):
-    listed.append(
-      Fault("run.tuners", f"none, or {len(names)}", f"{len(tuners)}")
-    )
-  index = manifest.get("run_index", 0)
-  if not index < len(names):
-    expected = f"the number of one of {len(names)} runs"
-    listed.append(Fault("run_index", expected, f"{index}"))
-  return listed
 
 
 def without_initialisers(method: Method) -> Method:

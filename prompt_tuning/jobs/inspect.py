@@ -9,6 +9,7 @@ import numpy as np
 from prompt_tuning.checkpoints import (
   bundle,
   hf,
+  json_files,
   peft,
   restore,
   sizes,
@@ -18,7 +19,8 @@ from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError, parsing
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
 from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
-from prompt_tuning.jobs import best, contents
+from prompt_tuning.core import text
+from prompt_tuning.jobs import best, contents, run_schema
 
 Report = dict[str, Any]
 
@@ -63,7 +65,7 @@ def lines(described: Report) -> list[str]:
   kinds = {contents.PROMPT: _prompt_lines, contents.RUN: _run_lines}
   spell = kinds.get(described["kind"], _array_lines)
   notes = (f"note: {note}" for note in described["notes"])
-  return [*spell(described), *notes]
+  return [text.printable(line) for line in (*spell(described), *notes)]
 
 
 def _checkpoint(checkpoint: Checkpoint) -> Report:
@@ -154,6 +156,7 @@ def _adapter(path: str) -> Report:
 def _bundle(path: str) -> Report:
   saved = bundle.read(path)
   manifest = saved.manifest
+  _refuse(path, manifest)
   number = manifest.get("run_index")
   runs = manifest["run"]["runs"]
   facts = _training_facts(manifest)
@@ -171,6 +174,13 @@ def _bundle(path: str) -> Report:
     **_arrays(*map(contents.of_arrays, (saved.trainable, saved.resume))),
     "notes": [],
   }
+
+
+def _refuse(path: str, manifest: Mapping[str, Any]) -> None:
+  """Refuse runs that nothing else here would take."""
+  json_files.refuse(
+    pathlib.Path(path, bundle.MANIFEST), run_schema.faults(manifest)
+  )
 
 
 def _training_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,6 +258,8 @@ def _run(path: str) -> Report:
   known = [*([] if latest is None else [latest]), *bests]
   if not known:
     raise ValueError("no bundle with a manifest that can be read")
+  for manifest in known:
+    _refuse(path, manifest)
   start = known[0]["run"]["start_step"]
   # What counts as the best is for the record to say, not for a number.
   records = {m["run_index"]: m.get("best") for m in bests}

@@ -37,7 +37,7 @@ from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Params
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import best, identity, same_vocabulary, slots
+from prompt_tuning.jobs import best, run_schema, same_vocabulary, slots
 from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
@@ -299,7 +299,7 @@ def _vocabulary(described: Mapping[str, Any] | None) -> VocabularyMark | None:
 
 def _faults(saved: Bundle) -> list[Fault]:
   """List what is wrong with a bundle before any method sees it."""
-  faults = identity.faults(saved.manifest)
+  faults = run_schema.faults(saved.manifest)
   if faults:
     return faults
   runs = saved.manifest["run"]["runs"]

@@ -96,17 +96,27 @@ def _parts(
   """Insist that all parts of a task are there and complete."""
   counts = {count for count, _ in by_index.values()}
   paths = [path for _, (_, path) in sorted(by_index.items())]
-  unfinished = [
-    path.name
-    for path in paths
-    if not path.with_name(path.name + _COMPLETED).exists()
-  ]
-  if len(counts) > 1 or len(by_index) != max(counts) or unfinished:
-    names = ", ".join(unfinished or [path.name for path in paths])
+  incomplete = f"The answers to {task} are not complete"
+  if len(counts) > 1:
     raise ValueError(
-      f"The answers to {task} are not complete: {names}. Run `infer` for every "
-      "part, in a folder of its own for each NUM_SHARDS."
+      f"{incomplete}: {', '.join(path.name for path in paths)} are parts of "
+      "several jobs. Run `infer` in a folder of its own for each NUM_SHARDS."
     )
+  (count,) = counts
+  missing = sorted(set(range(count)) - by_index.keys())
+  if missing:
+    raise ValueError(
+      f"{incomplete}: of {count} parts, part {', '.join(map(str, missing))} is "
+      f"missing. Run `infer` with NUM_SHARDS = {count} and --shard_id="
+      f"{missing[0]}."
+    )
+  for path in paths:
+    if not path.with_name(path.name + _COMPLETED).exists():
+      raise ValueError(
+        f"{incomplete}, as far as can be told: {path.name}{_COMPLETED}, which "
+        f"`infer` writes at the end, is not beside {path}. Run the same "
+        "`infer` again, which finishes it, or copy that file too."
+      )
   return paths
 
 

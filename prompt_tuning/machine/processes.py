@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from prompt_tuning.machine.watch import Watch
 
@@ -25,6 +26,8 @@ _watch: Watch | None = None  # of the other processes, once they have met
 _LONGEST_MESSAGE = 1 << 16
 _RETRY_S = 0.2
 _DEFAULT_TIMEOUT_S = 300  # JAX's own
+_PORT_KEY = "prompt_tuning/port_of_watch"
+_MEETING_S = 30  # for processes that JAX has found already
 _SETTLE_S = 3.0  # longer than it takes to hear who is gone
 
 
@@ -71,6 +74,7 @@ def join(settings: Distributed) -> None:
   if settings.coordinator_address is None:
     # A cluster that JAX knows (TPU pods, Slurm, ...): it finds the processes.
     jax.distributed.initialize(initialization_timeout=timeout_s)
+    _watch_job()
     return
   count, index = settings.process_count, settings.process_index
   if count is None or index is None or not 0 <= index < count:
@@ -94,6 +98,40 @@ def join(settings: Distributed) -> None:
   )
   if lines:
     _keep(Watch(lines, index, count))
+
+
+def _watch_job() -> None:
+  """Watch the processes that JAX has found; not being able to stops no job.
+
+  Its service has the coordinator's port, so process 0 opens another one, and
+  tells the others by JAX's own key-value store.
+  """
+  from jax._src import distributed  # where the coordinator is, says only this
+
+  try:
+    job: Any = distributed.global_state
+    count, index = job.num_processes, job.process_id
+    if count == 1:
+      return
+    if index == 0:
+      with _server(0, count) as server:
+        job.client.key_value_set(_PORT_KEY, str(server.getsockname()[1]))
+        missing, lines = _listen(server, count, time.monotonic() + _MEETING_S)
+    else:
+      host = job.coordinator_address.rpartition(":")[0].strip("[]")
+      port = job.client.blocking_key_value_get(_PORT_KEY, 1_000 * _MEETING_S)
+      deadline = time.monotonic() + _MEETING_S
+      missing, lines = _call(host, int(port), index, deadline, _MEETING_S)
+    if missing:
+      raise MissingHostError(f"process {', '.join(map(str, missing))}")
+  except Exception as error:  # of another version of JAX, or a closed port
+    logger.warning(
+      "Processes of this job cannot watch each other (%s): of one that is gone "
+      "only JAX tells, after 100 s.",
+      error,
+    )
+    return
+  _keep(Watch(lines, index, count))
 
 
 def _keep(watch: Watch) -> None:
@@ -171,7 +209,8 @@ def meet(
     )
   deadline = time.monotonic() + timeout_s
   if index == 0:
-    missing, lines = _listen(int(port), count, deadline)
+    with _server(int(port), count) as server:
+      missing, lines = _listen(server, count, deadline)
   else:
     missing, lines = _call(host, int(port), index, deadline, timeout_s)
   if missing:
@@ -187,31 +226,39 @@ def meet(
   return lines
 
 
+def _server(port: int, count: int) -> socket.socket:
+  """Open a port of this machine, on IPv6 too where it has that; 0 for any."""
+  if socket.has_dualstack_ipv6():
+    return socket.create_server(
+      ("", port), family=socket.AF_INET6, backlog=count, dualstack_ipv6=True
+    )
+  return socket.create_server(("", port), backlog=count)
+
+
 def _listen(
-  port: int, count: int, deadline: float
+  server: socket.socket, count: int, deadline: float
 ) -> tuple[list[int], dict[int, socket.socket]]:
   """Take the others' calls; returns who is missing, and tells them all."""
   came: dict[int, socket.socket] = {}
-  with socket.create_server(("", port), backlog=count) as server:
-    while len(came) < count - 1:
-      left = deadline - time.monotonic()
-      if left <= 0:
-        break
-      server.settimeout(left)
-      try:
-        caller, address = server.accept()
-      except TimeoutError:
-        break
-      message = _receive(caller, min(left, 5))
-      index = message.get("process_index") if message else None
-      if isinstance(index, int) and 0 < index < count:
-        logger.info("Process %d came from %s.", index, address[0])
-        came[index] = caller
-      else:
-        caller.close()  # somebody else's connection
-    missing = sorted(set(range(1, count)) - came.keys())
-    for caller in came.values():
-      caller.sendall(json.dumps({"missing": missing}).encode() + b"\n")
+  while len(came) < count - 1:
+    left = deadline - time.monotonic()
+    if left <= 0:
+      break
+    server.settimeout(left)
+    try:
+      caller, address = server.accept()
+    except TimeoutError:
+      break
+    message = _receive(caller, min(left, 5))
+    index = message.get("process_index") if message else None
+    if isinstance(index, int) and 0 < index < count:
+      logger.info("Process %d came from %s.", index, address[0])
+      came[index] = caller
+    else:
+      caller.close()  # somebody else's connection
+  missing = sorted(set(range(1, count)) - came.keys())
+  for caller in came.values():
+    caller.sendall(json.dumps({"missing": missing}).encode() + b"\n")
   return missing, came
 
 

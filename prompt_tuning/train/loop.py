@@ -28,12 +28,12 @@ from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import schema, sole_writer, tree
 from prompt_tuning.core.schema import ANY, Each, Fault
 from prompt_tuning.core.types import Batch, Params
-from prompt_tuning.train import reach
+from prompt_tuning.train import progress_bar, reach
 from prompt_tuning.train import state as train_state
 from prompt_tuning.train.errors import DivergedError as DivergedError
 from prompt_tuning.train.logs import MetricsLog
 from prompt_tuning.train.preemption import Preemption
-from prompt_tuning.train.progress_bar import ProgressBar
+from prompt_tuning.train.progress_bar import ProgressBar, ProgressLines
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Metrics
 
@@ -555,7 +555,7 @@ class _Loop:
   preemption: Preemption
   bundles: _Bundles
   log: MetricsLog
-  bar: ProgressBar
+  bar: ProgressBar | ProgressLines
   progress: _Progress
   clock: _Clock
   window: _Window
@@ -719,10 +719,12 @@ def _is_main() -> bool:
   return jax.process_index() == 0
 
 
-def _bar(settings: Settings, step: int, num_runs: int) -> ProgressBar:
+def _bar(
+  settings: Settings, step: int, num_runs: int
+) -> ProgressBar | ProgressLines:
   names = settings.run_names or list(map(str, range(num_runs)))
   shown = settings.progress_bar and _is_main()
-  return ProgressBar(names, settings.num_steps, step, shown)
+  return progress_bar.make(names, settings.num_steps, step, shown)
 
 
 def _add_tokens(seen: Sequence[int], batch: Mapping[str, Any]) -> list[int]:

@@ -1,7 +1,14 @@
-"""How far training is, and how well its runs do, in one line."""
+"""How far training is, and how well its runs do, in one line.
 
+On a terminal and in a notebook the line is a bar that is drawn again and again;
+in a file, which would keep every one of them, there is a line a minute.
+"""
+
+import re
+import sys
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tqdm import auto as bars
@@ -10,6 +17,8 @@ from prompt_tuning.core import text
 
 # More runs than these are shown by their mean.
 _NAMED = 3
+_EVERY_S = 60  # between the lines of a file
+_SLOW = re.compile(r"([\d.]+)s/ step(s?)")  # as tqdm writes "1.5 s/step"
 _FORMAT = (
   "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} "
   "[{elapsed}<{remaining}, {rate_fmt}]{postfix}"
@@ -57,10 +66,88 @@ class ProgressBar(bars.tqdm):
   ) -> str:
     """Lay a line out, see tqdm, which would cut it without a sign."""
     if ncols is None:  # a notebook, whose bar is no text
-      return str(bars.tqdm.format_meter(*arguments, **settings))
+      return _spelled(bars.tqdm.format_meter(*arguments, **settings))
     settings["bar_format"] = _FORMAT
-    line = str(bars.tqdm.format_meter(*arguments, **settings))
+    line = _spelled(bars.tqdm.format_meter(*arguments, **settings))
     return text.shortened(line, ncols)
+
+
+class ProgressLines:
+  """The same for a file: a line at first, one a minute, and one in the end.
+
+  Args:
+    names: see `ProgressBar`.
+    num_steps: see `ProgressBar`.
+    step: see `ProgressBar`.
+
+  Attributes:
+    names: of the runs.
+  """
+
+  names: tuple[str, ...]
+
+  def __init__(self, names: Sequence[str], num_steps: int, step: int):
+    self.names = tuple(names)
+    self._texts: dict[str, str] = {}
+    self._num_steps, self._begin = num_steps, step
+    self._step = self._written = step
+    self._start = time.monotonic()
+    self._due = self._start
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    if self._step > self._written:
+      self._write()
+
+  def update(self) -> None:
+    """Count a step."""
+    self._step += 1
+
+  def show(self, what: str, values: Sequence[float] | np.ndarray) -> None:
+    """Note a number of every run, and write a line if it is time to."""
+    self._texts[what] = numbers(what, values)
+    if time.monotonic() >= self._due:
+      self._write()
+
+  def _write(self) -> None:
+    now = time.monotonic()
+    parts = [f"{self._step:,} of {self._num_steps:,} steps"]
+    if self._step > self._begin:
+      parts.append(_rate((self._step - self._begin) / (now - self._start)))
+    shown = ", ".join(self._texts.values())
+    line = ", ".join([*parts, f"{_whose(self.names)}{shown}"])
+    print(line.removesuffix(", "), file=sys.stderr, flush=True)
+    self._written, self._due = self._step, now + _EVERY_S
+
+
+def make(
+  names: Sequence[str], num_steps: int, step: int, is_shown: bool
+) -> ProgressBar | ProgressLines:
+  """Make what suits the place that standard error goes to.
+
+  Args:
+    names: see `ProgressBar`.
+    num_steps: see `ProgressBar`.
+    step: see `ProgressBar`.
+    is_shown: whether to show anything.
+  """
+  in_notebook = bars.notebook_tqdm is not bars.std_tqdm
+  if not is_shown or in_notebook or sys.stderr.isatty():
+    return ProgressBar(names, num_steps, step, is_shown)
+  return ProgressLines(names, num_steps, step)
+
+
+def _rate(per_second: float) -> str:
+  if per_second >= 1:
+    return f"{per_second:.2f} steps/s"
+  return f"{1 / per_second:.2f} s/step"
+
+
+def _spelled(line: str) -> str:
+  """Write a bar's rate below one step a second as English has it."""
+  return _SLOW.sub(r"\1 s/step", line)
 
 
 def numbers(what: str, values: Sequence[float] | np.ndarray) -> str:

@@ -85,7 +85,7 @@ def test_a_file_cut_at_every_byte_is_completed(
     shutil.rmtree(tmp_path / "cut", ignore_errors=True)
     killed = output(tmp_path / "cut")
     with pytest.raises(Killed):
-      killed.write(examples(10), Compute(kill_at=0))
+      killed.write(examples(10), Compute(kill_at=3))
     partial = killed.path.with_name(killed.path.name + ".partial")
     partial.write_bytes(undisturbed[:cut])
     compute = Compute()
@@ -114,6 +114,9 @@ def test_any_number_of_kills(count, chunk_size, kills, data):
       try:
         killed.write(examples(count), Compute(kill_at=kill))
       except Killed:
+        if not partial.exists():  # no lines yet
+          assert not list(partial.parent.iterdir())
+          continue
         written = partial.read_bytes()
         assert expected.read_bytes().startswith(written)
         extra = data.draw(st.integers(0, 200))
@@ -146,7 +149,7 @@ def test_kills_between_the_steps(moment, tmp_path, undisturbed):
   """After the settings; after the last line; after the file's renaming."""
   killed = output(tmp_path / "b")
   with pytest.raises(Killed):
-    killed.write(examples(10), Compute(kill_at=0))
+    killed.write(examples(10), Compute(kill_at=3))
   partial = killed.path.with_name(killed.path.name + ".partial")
   if moment == "settings":
     partial.unlink()
@@ -238,6 +241,31 @@ def test_other_settings_are_refused(complete, tmp_path):
   with pytest.raises(ValueError, match="chunk_size: 3 there, 4 here"):
     output(folder, chunk_size=4).write(examples(10), Compute())
   output(folder).write(examples(10), Compute())  # nothing was lost
+
+
+def test_nothing_is_left_of_a_job_that_fails_at_once(tmp_path):
+  def tables():
+    yield from examples(2)
+    raise ValueError("line 3 is damaged")
+
+  for inputs, compute, error in (
+    (examples(10), Compute(kill_at=0), Killed),
+    (tables(), Compute(), ValueError),
+  ):
+    with pytest.raises(error):
+      output(tmp_path).write(inputs, compute)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_what_was_begun_and_has_no_lines_is_begun_anew(partial, tmp_path):
+  """As older versions, and kills, leave it: there is nothing to lose."""
+  done = output(tmp_path, seed=1)
+  for what, text in (("settings", '{"seed": 0}'), ("partial", "")):
+    if partial or what == "settings":
+      done.path.with_name(f"{done.path.name}.{what}").write_text(text)
+  assert done.write(examples(2), Compute()).read_text().count("\n") == 2
+  assert json.loads(done.completed.read_text())["seed"] == 1
 
 
 def test_another_input_is_refused(tmp_path):

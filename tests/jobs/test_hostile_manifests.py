@@ -25,7 +25,13 @@ from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.data import cache, installed
 from prompt_tuning.data.bank import BankIterator
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import comparison, export, load, pretrain_report
+from prompt_tuning.jobs import (
+  comparison,
+  export,
+  inspect,
+  load,
+  pretrain_report,
+)
 from prompt_tuning.models.t5 import config as t5_config
 
 VALUES = np.ones((1, 3, 4), np.float32)
@@ -201,6 +207,24 @@ def test_bundles(tmp_path, case):
   with pytest.raises(ValueError, match=r"."):
     export.export_all(str(folder), str(tmp_path / "inside" / "out"))
   assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("where", ["bundles/step_00000003", "."])
+@pytest.mark.parametrize("name", ["../victim", "a\x1b[2Jb", "a\nb", "n" * 300])
+def test_looking_at_names(tmp_path, name, where):
+  """`inspect` refuses what loading would, of a bundle and of a training."""
+  manifest = changed(BUNDLE, (*RUN, "name"), name)
+  write_bundle(tmp_path / "bundles" / "step_00000003", manifest)
+  path = str(tmp_path / where)
+  text = read_hostile(lambda: inspect.report(path), path, "name")
+  assert "\x1b" not in text
+
+
+def test_looking_at_texts_moves_no_cursor(tmp_path):
+  manifest = changed(BUNDLE, (*RUN, "task"), "t\x1b[2J\r\u202e\U000e0001")
+  folder = write_bundle(tmp_path / "b", manifest)
+  shown = "\n".join(inspect.lines(inspect.report(str(folder))))
+  assert r"task: t\x1b[2J\r\u202e\U000e0001" in shown
 
 
 HOSTILE_ARRAYS = {

@@ -75,7 +75,27 @@ def test_a_part_is_missing(answer, submit):
   answer(CB, 250, parts=(1,))
   status, said, files = submit()
   assert (status, files) == (2, {})
-  assert f"The answers to {CB} are not complete" in said
+  assert f"{CB} are not complete: of 2 parts, part 0 is missing" in said
+  assert "NUM_SHARDS = 2 and --shard_id=0" in said
+
+
+def test_parts_of_two_jobs(answer, submit, tmp_path):
+  answer(CB, 250)
+  path = tmp_path / "answers" / f"{CB}-predict.jsonl-00002-of-00003"
+  path.touch()
+  status, said, files = submit()
+  assert (status, files) == (2, {})
+  assert f"{path.name} are parts of several jobs" in said
+
+
+def test_a_marker_is_missing(answer, submit, tmp_path):
+  answer(CB, 250)
+  name = f"{CB}-predict.jsonl-00001-of-00002"
+  (tmp_path / "answers" / f"{name}.COMPLETED").unlink()
+  status, said, files = submit()
+  assert (status, files) == (2, {})
+  assert f"{name}.COMPLETED, which `infer` writes at the end, is not" in said
+  assert "or copy that file too" in said
 
 
 @pytest.mark.parametrize(

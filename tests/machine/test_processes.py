@@ -1,11 +1,17 @@
 """Processes meet, and the missing ones are named."""
 
 import concurrent.futures
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+import types
 
 import pytest
 
-from prompt_tuning.machine import processes
+from prompt_tuning.machine import processes, watch
 from prompt_tuning.machine.processes import Distributed
 
 
@@ -88,3 +94,86 @@ def test_contradictions_are_refused(settings):
 
 def test_one_process_joins_nothing():
   processes.join(Distributed())
+
+
+_WAITS = """
+import sys, time
+from prompt_tuning.machine import processes
+processes.join(processes.Distributed(requested=True))
+print("joined", flush=True)
+time.sleep(600)
+"""
+
+
+def start(index, port):
+  """Start a process of a job that JAX finds by itself: Slurm's, of two."""
+  first = 65_535 - 2**12 + 1  # the ports that JAX takes, by the job's number
+  environment = {
+    **os.environ,
+    "SLURM_JOB_ID": str(port - first),
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": str(index),
+    "SLURM_LOCALID": str(index),
+  }
+  return subprocess.Popen(
+    [sys.executable, "-c", _WAITS],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def free_port(first):
+  """Find a port that nobody uses, from `first` on."""
+  for port in range(first, 65_535):
+    try:
+      with socket.create_server(("localhost", port)):
+        return port
+    except OSError:
+      pass
+  raise AssertionError("no free port")
+
+
+def test_processes_that_jax_finds_are_watched():
+  port = free_port(62_000 + os.getpid() % 3_000)
+  both = [start(index, port) for index in (0, 1)]
+  try:
+    for process in both:
+      assert process.stdout.readline() == "joined\n", process.stderr.read()
+    both[1].kill()
+    killed = time.monotonic()
+    _, text = both[0].communicate(timeout=60)
+    assert time.monotonic() - killed < 10
+    assert both[0].returncode == watch.LOST
+    assert "error: process 1 of 2 is gone without a word: killed, or" in text
+  finally:
+    for process in both:
+      process.send_signal(signal.SIGKILL)
+      process.communicate()
+
+
+def test_a_job_goes_on_where_it_cannot_be_watched(monkeypatch, caplog):
+  """Another version of JAX may keep elsewhere what it knows."""
+  from jax._src import distributed
+
+  job = types.SimpleNamespace(num_processes=2, process_id=0, client=None)
+  monkeypatch.setattr(distributed, "global_state", job)
+  processes._watch_job()
+  assert processes._watch is None
+  assert "cannot watch each other" in caplog.text
+  assert "after 100 s" in caplog.text
+
+
+def test_a_process_that_is_missing_stops_no_job(monkeypatch, caplog):
+  from jax._src import distributed
+
+  told = {}
+  client = types.SimpleNamespace(key_value_set=told.__setitem__)
+  job = types.SimpleNamespace(num_processes=2, process_id=0, client=client)
+  monkeypatch.setattr(distributed, "global_state", job)
+  monkeypatch.setattr(processes, "_MEETING_S", 0.05)
+  processes._watch_job()
+  assert told["prompt_tuning/port_of_watch"].isdecimal()
+  assert "each other (process 1): of one" in caplog.text
