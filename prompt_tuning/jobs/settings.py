@@ -157,6 +157,13 @@ class MeshShape:
   model: int = 1
   rules: axes.AxisRules = axes.STANDARD_RULES
 
+  def __post_init__(self) -> None:
+    if type(self.model) is not int or self.model < 1:
+      raise ValueError(
+        f"MODEL_PARALLEL is {self.model!r}; expected how many devices share "
+        "the model, at least 1."
+      )
+
   def build(self) -> Mesh | None:
     """Make the mesh; None where one device does everything.
 

@@ -24,6 +24,15 @@ _COMMANDS_OF = {
   "--initialization_timeout": _HOSTS,
   "--multiprocess_gpu": _HOSTS,
 }
+# Flags of absl's, which T5X's programs have, and whether they take a value.
+# Here messages go to standard error, and --verbose shows more of them.
+_OF_ABSL = {
+  **dict.fromkeys(("alsologtostderr", "logtostderr"), False),
+  **dict.fromkeys(("showprefixforinfo", "only_check_args"), False),
+  **dict.fromkeys(("pdb_post_mortem", "run_with_pdb"), False),
+  **dict.fromkeys(("log_dir", "logger_levels", "stderrthreshold"), True),
+  **dict.fromkeys(("v", "verbosity"), True),
+}
 # What they are where a command has none.
 _ABSENT = {
   "tfds_data_dir": None,
@@ -81,7 +90,7 @@ def parse(command: str, argv: Sequence[str], about: str) -> Flags:
     SystemExit: after printing what `--help` asks for.
   """
   parser = _parser(command, about)
-  args, unknown = parser.parse_known_args(_rewritten(argv))
+  args, unknown = parser.parse_known_args(_rewritten(_without_absl(argv)))
   if unknown:
     word = unknown[0].partition("=")[0]
     known = [o for action in parser._actions for o in action.option_strings]
@@ -198,6 +207,19 @@ def _add_host_flags(parser: argparse.ArgumentParser) -> None:
     default=False,
     help="join the hosts (implied by --coordinator_address)",
   )
+
+
+def _without_absl(argv: Sequence[str]) -> list[str]:
+  """Leave out what only says where absl's messages go."""
+  words, rest = [], iter(argv)
+  for word in rest:
+    name, equals, _ = word.lstrip("-").partition("=")
+    known = name in _OF_ABSL or _OF_ABSL.get(name.removeprefix("no")) is False
+    if not word.startswith("-") or not known:
+      words.append(word)
+    elif not equals and _OF_ABSL.get(name):
+      next(rest, None)  # its value
+  return words
 
 
 def _rewritten(argv: Sequence[str]) -> list[str]:

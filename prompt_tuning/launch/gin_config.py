@@ -83,16 +83,17 @@ def load(
   gin.clear_config()
   search = SearchPath(search_paths)
   statements = gin_statements.read(files, bindings, search, defaults)
-  settings = statements.settings
-  more = _modules(settings) if register else ()
+  files = (*files, *t5x_names.files_for(statements.settings))
+  more = _modules(statements.settings) if register else ()
   if register and more:
     try:
       known = {**known, **register(more)}
     except ValueError as error:
       raise ConfigError([str(error)]) from error
+  if more or t5x_names.files_for(statements.settings):
     # What the first reading did not know, the second does.
     statements = gin_statements.read(files, bindings, search, defaults)
-    settings = statements.settings
+  settings = tuple(t5x_names.translate(statements.settings))
   faults = [
     *statements.faults,
     *_macro_faults(settings, search, constants),
@@ -311,7 +312,7 @@ def _why(
 ) -> str:
   """Say what about a key is unknown, and what comes nearest."""
   name, parameter = setting.selector, setting.parameter
-  hint = t5x_names.hint(name, parameter)
+  hint = t5x_names.hint(setting)
   if hint:
     return hint
   matches = [k for k in known if k == name or k.endswith(f".{name}")]

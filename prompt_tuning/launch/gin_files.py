@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import prompt_tuning
 from prompt_tuning.core import tree
+from prompt_tuning.launch import original_files
 
 
 def packaged_root() -> pathlib.Path:
@@ -48,7 +49,7 @@ class SearchPath:
     """Find a file.
 
     Args:
-      name: absolute, or relative to one of the folders.
+      name: absolute, relative to one of the folders, or one of the original's.
 
     Returns:
       The first that is there.
@@ -56,6 +57,9 @@ class SearchPath:
     Raises:
       FileNotFoundError: none is; the message names the nearest known file.
     """
+    ours = original_files.file_of(name, self.root)
+    if ours is not None:
+      return ours
     for folder in (*self.folders, str(self.root)):
       path = pathlib.Path(folder, os.path.expanduser(name))
       if path.is_file():

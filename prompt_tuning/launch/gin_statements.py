@@ -18,7 +18,7 @@ from prompt_tuning.launch.gin_files import SearchPath
 
 REQUIRED = "gin.REQUIRED"
 RECIPE = "method.RECIPE"
-_MACRO = "gin.macro"
+MACRO = "gin.macro"
 _DYNAMIC = "__gin__.dynamic_registration"
 
 
@@ -55,7 +55,7 @@ class Setting:
   @property
   def macro(self) -> str | None:
     """The name of the macro that this sets, or None."""
-    return self.scope if self.selector == _MACRO else None
+    return self.scope if self.selector == MACRO else None
 
   @property
   def is_required(self) -> bool:
@@ -79,7 +79,7 @@ class Setting:
   def macros(self) -> Iterator[str]:
     """Yield the name of every macro that the value refers to."""
     for reference in self.references():
-      if getattr(reference, "selector", None) == _MACRO:
+      if getattr(reference, "selector", None) == MACRO:
         yield "/".join(reference.scopes)
 
 
@@ -212,9 +212,9 @@ def _setting(
   parameter = statement.arg_name
   if not parameter:
     scope = f"{scope}/{selector}" if scope else selector
-    selector, parameter = _MACRO, "value"
+    selector, parameter = MACRO, "value"
   elif selector == "macro" and parameter == "value":
-    selector = _MACRO
+    selector = MACRO
   comment = statement.location.line_content.partition("#")[2].strip()
   return Setting(
     scope, selector, parameter, statement.value, origin, comment, is_packaged

@@ -179,6 +179,8 @@ def context_of(name):
     return ["models/ladder_prompt.gin", name, RUN]
   if name in ("models/ladder.gin", "models/ladder_prompt.gin"):
     return [BASE, name, "models/sizes/rung1.gin", RUN]
+  if name in ("models/sizes/80b.gin", "models/sizes/150b.gin"):
+    return ["models/mt5_prompt.gin", name, RUN]
   if name in ("models/sizes/3b.gin", "models/sizes/11b.gin"):
     return ["models/t5_1_0_prompt.gin", name, RUN]
   if name.startswith("models/"):
@@ -234,9 +236,11 @@ def test_every_published_size_has_its_files():
     for name in (f"models/{size}.gin", f"models/{size}_prompt.gin"):
       whole([name, "prompts/from_sampled_vocab.gin", RUN])
       job = gin.get_configurable("train")()
-      shape = t5_config.get(
-        size, dropout_rate=0.1, dtype=job.experiment.model.dtype
-      )
+      layers = {}
+      if size in ("mt5_80b", "mt5_150b"):
+        layers = {"scan_layers": True, "remat_policy": "full"}
+      dtype = job.experiment.model.dtype
+      shape = t5_config.get(size, dropout_rate=0.1, dtype=dtype, **layers)
       assert job.experiment.model == shape
       is_small = size.startswith("ladder")
       assert job.experiment.model.dtype == (

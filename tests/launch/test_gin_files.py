@@ -34,11 +34,7 @@ def test_absolute_paths_need_no_search(tmp_path):
   [
     ("prompts/from_class_label.gin", "prompts/from_class_labels.gin"),
     ("model/t5_1_1_base.gin", "models/t5_1_1_base.gin"),
-    # The original's layout, and a checkout's.
-    (
-      "prompt_tuning/configs/models/t5_1_1_xl_prompt.gin",
-      "models/t5_1_1_xl_prompt.gin",
-    ),
+    # A checkout's layout.
     ("gin/runs/prompt_eval.gin", "runs/prompt_eval.gin"),
   ],
 )

@@ -112,3 +112,13 @@ def test_a_command_has_the_flags_that_it_uses(command, flag, others, capsys):
 def test_plan_takes_the_line_of_train():
   words = ("--tfds_data_dir=d", "--process_count=2", "--gin_file=a.gin")
   assert flags.parse("plan", words, "") == parse(*words)
+
+
+def test_flags_of_absl_change_nothing():
+  given = parse(
+    *("--alsologtostderr", "--nologtostderr", "--verbosity=1", "-v", "1"),
+    *("--log_dir", "logs", "--stderrthreshold=info", "--gin_file=a.gin"),
+  )
+  assert given == Flags(gin_files=("a.gin",))
+  with pytest.raises(ValueError, match="Unknown argument '--nolog_dir'"):
+    parse("--nolog_dir")

@@ -104,12 +104,18 @@ class T5Config:
 
 
 def _t5_1_1(
-  heads: int, layers: int, d_model: int, d_ff: int, vocab: int = 32_128
+  heads: int,
+  layers: int,
+  d_model: int,
+  d_ff: int,
+  vocab: int = 32_128,
+  d_kv: int = 64,
 ) -> T5Config:
   return T5Config(
     vocab_size=vocab,
     emb_dim=d_model,
     num_heads=heads,
+    head_dim=d_kv,
     mlp_dim=d_ff,
     num_encoder_layers=layers,
     num_decoder_layers=layers,
@@ -177,6 +183,8 @@ SIZES: dict[str, T5Config] = {
   "mt5_large": _t5_1_1(16, 24, 1_024, 2_816, vocab=250_112),
   "mt5_xl": _t5_1_1(32, 24, 2_048, 5_120, vocab=250_112),
   "mt5_xxl": _t5_1_1(64, 24, 4_096, 10_240, vocab=250_112),
+  "mt5_80b": _t5_1_1(256, 16, 8_192, 65_536, vocab=250_368),
+  "mt5_150b": _t5_1_1(96, 32, 12_288, 36_864, vocab=250_368, d_kv=128),
   "ladder_1": _rung(96, 6, 16, 184, 2),
   "ladder_2": _rung(128, 4, 32, 320, 3),
   "ladder_3": _rung(192, 6, 32, 512, 4),

@@ -31,6 +31,8 @@ PUBLISHED = {
   "mt5_xl": 3_742_619_648,
   "mt5_xxl": 12_921_057_280,
 }
+# Only their shapes are public; billions of parameters, within a hundredth.
+UNPUBLISHED = {"mt5_80b": range(80, 82), "mt5_150b": range(150, 152)}
 
 
 def _count(config):
@@ -46,7 +48,21 @@ def test_parameter_count_is_the_published_one(size):
 def test_every_size_has_a_published_count_or_is_for_tests():
   """But for the project's own ladder, which `test_cost` counts."""
   ladder = {f"ladder_{rung}" for rung in range(1, 6)}
-  assert set(t5_config.SIZES) - set(PUBLISHED) == {"t5_1_1_tiny", *ladder}
+  others = {"t5_1_1_tiny", *ladder, *UNPUBLISHED}
+  assert set(t5_config.SIZES) - set(PUBLISHED) == others
+
+
+@pytest.mark.parametrize("size", UNPUBLISHED)
+def test_sizes_without_weights_have_what_their_names_say(size):
+  config = t5_config.get(size)
+  width, joined = config.emb_dim, config.num_heads * config.head_dim
+  mlp, attention = 3 * width * config.mlp_dim, 4 * width * joined
+  layer = 2 * mlp + 3 * attention + 5 * width  # of both stacks
+  shared = 2 * config.vocab_size * width + 2 * width
+  shared += 2 * config.num_heads * config.relpos_buckets
+  count = config.num_encoder_layers * layer + shared
+  assert _count(config) == count
+  assert int(count / 1e9) in UNPUBLISHED[size]
 
 
 @pytest.mark.parametrize("size", ["t5_1_1_small", "t5_1_0_small"])
