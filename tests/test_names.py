@@ -27,12 +27,13 @@ ALLOWED = {
   ("models/t5/sites.py", "LoRA"): A_PAPER,
   ("models/t5/sites.py", "IA3"): A_PAPER,
   ("models/t5/sites.py", "HyperFormer"): A_PAPER,
+  ("launch/t5x_names.py", "Prompt"): "a class of the original's",
   ("jobs/train_job.py", "Prompt"): "an error's example of what TUNER may be",
 }
 # What parses for all commands, beside a module for each.
 SHARED = (
   *("main", "command", "console", "flags", "configurables", "t5x_names"),
-  *("gin_config", "gin_files", "gin_statements"),
+  *("gin_config", "gin_files", "gin_statements", "original_files"),
 )
 # Libraries of those who compute, and of data.
 WORK = ("flax", "grain", "optax", "safetensors", "seqio", "tensorflow")
