@@ -35,7 +35,7 @@ from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import feed, load, same_vocabulary
+from prompt_tuning.jobs import classes, feed, load, same_vocabulary
 from prompt_tuning.jobs.settings import (
   Dataset,
   EvaluationSettings,
@@ -54,6 +54,7 @@ from prompt_tuning.jobs.train_job import (
 )
 from prompt_tuning.jobs.tuning_result import Trained
 from prompt_tuning.machine import compiled_programs
+from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
 from prompt_tuning.models.t5.decoding import DecodingMethod
@@ -316,6 +317,8 @@ class Model:
     prompt: str | None = None,
     by: str | Sequence[str] = GENERATION,
     *,
+    scorer: Scorer | None = None,
+    label_words: WordsLike = None,
     data_dir: str | None = None,
     cache_dir: str | None = None,
   ) -> dict[str, float]:
@@ -327,6 +330,9 @@ class Model:
         the task's metrics need; None reads its validation (else test) split.
       prompt: name of the prompt.
       by: `generation`, `rank` or both.
+      scorer: how ranking scores classes, one of `pt.scorers`; None for their
+        label words as whole targets.
+      label_words: what it scores; None for the task's own label words.
       data_dir: TFDS's data directory.
       cache_dir: where tokenised examples are; None for the usual place.
 
@@ -341,8 +347,13 @@ class Model:
     else:
       asked = self.predictor.encode(_inputs_of(examples))
       dataset = EvalSet(task_spec, asked.rows, examples)
+    if scorer is not None:
+      encode = self.predictor.vocabulary.encode
+      table = classes.of_task(task_spec.name, label_words, encode)
+      dataset = dataclasses.replace(dataset, classes=table)
     jobs = [Job(dataset, self._run_id(prompt))]
-    return dict(Evaluator(self.predictor, jobs, listed(by))()[0].metrics)
+    evaluator = Evaluator(self.predictor, jobs, listed(by), scorer=scorer)
+    return dict(evaluator()[0].metrics)
 
   def train(
     self,
@@ -357,7 +368,7 @@ class Model:
     batch_size: int = 128,
     dropout_rate: float = 0.1,
     eval_period: int = 1_000,
-    by: str | Sequence[str] = GENERATION,
+    by: str | Sequence[str] | None = None,
     patience: int | None = None,
     restored_step: int | None = None,
     folder: str | os.PathLike[str] | None = None,
@@ -386,7 +397,8 @@ class Model:
       dropout_rate: of the frozen model, while training.
       eval_period: steps between evaluations on the validation split, of which
         the best is kept; 0 evaluates at the end only.
-      by: how: `generation`, `rank` or both; the first one selects.
+      by: how: `generation`, `rank` or both; the first one selects. None for
+        what suits the method.
       patience: evaluations without improvement after which training stops.
       restored_step: the step that Adafactor goes on from; None for the
         checkpoint's.

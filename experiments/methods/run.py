@@ -52,6 +52,7 @@ METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("methods/parallel_adapters",),
     ("ADAPTER_WIDTH=16", LONGER),
   ),
+  "warp": (("methods/warp",), ("LABEL_WORDS=ANSWERS",)),
   "hyperformer": (("methods/hyperformer",), ("HYPER_REDUCTION=8", LONGER)),
 }
 PERMUTED_SEEDS = (0,)
@@ -127,6 +128,20 @@ def declare_permuted(folder: pathlib.Path) -> tuple[str, ...]:
   return tuple(names)
 
 
+def answers() -> tuple[str, ...]:
+  """List all answers of all skills."""
+  return tuple(
+    sorted(
+      {
+        example["targets"]
+        for skill in SKILLS
+        for split in skills.SPLITS
+        for example in skills.examples(skill, split)
+      }
+    )
+  )
+
+
 def run(
   given: argparse.Namespace, name: str, kind: str, bindings: Sequence[str]
 ) -> Comparison | None:
@@ -136,6 +151,8 @@ def run(
     return comparison.read(folder)
   print(f"== {name}, {kind}", flush=True)
   files, settings = METHODS[name]
+  # Skills have no label words: every answer that there is, is a class.
+  settings = tuple(s.replace("ANSWERS", repr(answers())) for s in settings)
   argv = [
     "--gin_file=models/embedded.gin",
     *(f"--gin_file={file}.gin" for file in files),

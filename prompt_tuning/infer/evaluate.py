@@ -17,6 +17,7 @@ from prompt_tuning.infer import rank
 from prompt_tuning.infer.inputs import Chained, Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.infer.runs import Runs
+from prompt_tuning.models.scorers import ClassTable, Scorer
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
 GENERATION, RANKING = "generation", "rank"
@@ -39,6 +40,7 @@ class EvalSet:
     inputs: n token rows, EOS included; `TokenCache.inputs`, or `Inputs.rows`.
     examples: n examples with `inputs_pretokenized`, `targets_pretokenized` and
       the spec's `eval_features`; `TokenCache.examples()`.
+    classes: of the task, where a scorer ranks.
 
   Raises:
     ValueError: inputs and examples differ in number, there are none, one has no
@@ -48,6 +50,7 @@ class EvalSet:
   task: spec.TaskSpec
   inputs: Rows
   examples: Sequence[Mapping[str, Any]]
+  classes: ClassTable | None = None
 
   def __post_init__(self) -> None:
     if len(self.inputs) != len(self.examples):
@@ -65,6 +68,13 @@ class EvalSet:
   def targets(self) -> list[str]:
     """The gold texts."""
     return [str(example[spec.TARGETS]) for example in self.examples]
+
+  @property
+  def label_words(self) -> tuple[str, ...]:
+    """The answers to choose among; none where they are free."""
+    if self.task.label_words or self.classes is None:
+      return self.task.label_words
+    return self.classes.names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +133,8 @@ class Evaluator:
     length: tokens to decode at most; None for the longest gold answer.
     method: how to decode; greedy by default.
     normalise: `sum` or `mean`, see `rank.rank`.
+    scorer: ranks the classes of data sets that have some; None ranks label
+      words as whole targets.
 
   Raises:
     ValueError: no jobs, an unknown way to evaluate, a run that does not exist,
@@ -135,6 +147,7 @@ class Evaluator:
   length: int | None = None
   method: DecodingMethod = dataclasses.field(default_factory=Greedy)
   normalise: rank.Normalise = "sum"
+  scorer: Scorer | None = None
 
   def __post_init__(self) -> None:
     if not self.jobs:
@@ -175,6 +188,7 @@ class Evaluator:
       predictor = dataclasses.replace(predictor, params=params)
     outputs: list[dict[str, Sequence[Any]]] = [{} for _ in self.jobs]
     self._generate(predictor, outputs)
+    self._classify(predictor, outputs)
     for normalise in ("sum", "mean"):
       self._rank(predictor, outputs, normalise)
     results = []
@@ -191,7 +205,8 @@ class Evaluator:
     task = job.dataset.task
     if task.ranked:
       return (RANKING,)
-    return tuple(w for w in self.by if w == GENERATION or task.label_words)
+    words = job.dataset.label_words
+    return tuple(w for w in self.by if w == GENERATION or words)
 
   def _generate(
     self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
@@ -224,6 +239,7 @@ class Evaluator:
       (job, output)
       for job, output in zip(self.jobs, outputs, strict=True)
       if RANKING in self._ways(job)
+      and self._scorer(predictor, job) is None
       and (job.dataset.task.ranked or self.normalise) == normalise
     ]
     if not ranked:
@@ -244,6 +260,29 @@ class Evaluator:
     ):
       output["rank_prediction"] = best
       output["rank_scores"] = [list(ranking.scores) for ranking in part]
+
+  def _classify(
+    self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
+  ) -> None:
+    """Rank the classes of those jobs that a scorer is for."""
+    for job, output in zip(self.jobs, outputs, strict=True):
+      scorer, classes = self._scorer(predictor, job), job.dataset.classes
+      if scorer is None or classes is None:
+        continue
+      asked = _inputs_of([job])
+      rankings = rank.classify(predictor, asked, classes.words, scorer)
+      names = [classes.names[ranking.best] for ranking in rankings]
+      output["rank_prediction"] = names
+      output["rank_scores"] = [list(ranking.scores) for ranking in rankings]
+      output["rank_scorer"] = [scorer.convention] * len(rankings)
+
+  def _scorer(self, predictor: Predictor, job: Job) -> Scorer | None:
+    """Return what scores the classes for a run; None for whole targets."""
+    classes = job.dataset.classes
+    if self.scorer is None or classes is None or RANKING not in self._ways(job):
+      return None
+    delta, count = predictor.runs.delta, len(classes.answers)
+    return self.scorer if self.scorer.applies(delta, job.run, count) else None
 
 
 def metrics(
@@ -289,7 +328,7 @@ def _candidates(
   """List what may be answered to every example."""
   task = dataset.task
   if not task.candidates:
-    return [task.label_words] * len(dataset.examples)
+    return [dataset.label_words] * len(dataset.examples)
   return [_distinct(e[task.candidates], vocabulary) for e in dataset.examples]
 
 

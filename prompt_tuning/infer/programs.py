@@ -1,4 +1,4 @@
-"""The two compiled programs of inference: decode, and score candidates.
+"""The compiled programs of inference: decode, score candidates or classes.
 
 Each is compiled once per model, settings and batch shape, and kept for as long
 as the process lives: delta and parameters are arguments.
@@ -6,7 +6,7 @@ as the process lives: delta and parameters are arguments.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from prompt_tuning.core.axes import DATA
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch, Params
+from prompt_tuning.models.scorers import Scorer
 from prompt_tuning.models.t5 import decoding, network
 from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.prompting.label_words import WordPieces
 
 # (parameters, delta, batch of host or device arrays) -> arrays, rows first.
 InferProgram = Callable[[Params, Delta, Mapping[str, Any]], Any]
@@ -93,6 +95,60 @@ def scorer(config: T5Config, mesh: Mesh | None) -> InferProgram:
     return jax.lax.map(one, jnp.moveaxis(candidates, 1, 0)).T
 
   return jax.jit(score, out_shardings=_everywhere(mesh))
+
+
+class Words(NamedTuple):
+  """Label words as a key of compiled programs.
+
+  Attributes:
+    shape: of their pieces, (C, W, L).
+    pieces: the bytes of these, int32.
+    weights: of the words, float32.
+  """
+
+  shape: tuple[int, ...]
+  pieces: bytes
+  weights: bytes
+
+  @classmethod
+  def of(cls, words: WordPieces) -> "Words":
+    """Make the key of words."""
+    arrays = words.pieces.astype(np.int32), words.weights.astype(np.float32)
+    pieces, weights = (array.tobytes() for array in arrays)
+    return cls(words.pieces.shape, pieces, weights)
+
+  @property
+  def words(self) -> WordPieces:
+    """The words."""
+    return WordPieces(
+      np.frombuffer(self.pieces, np.int32).reshape(self.shape),
+      np.frombuffer(self.weights, np.float32).reshape(self.shape[:2]),
+    )
+
+
+@functools.cache
+def class_scorer(
+  config: T5Config, score: Scorer, key: Words, mesh: Mesh | None
+) -> InferProgram:
+  """Compile the scoring of classes.
+
+  Args:
+    config: of the model.
+    score: what a class's score is.
+    key: the words of the classes.
+    mesh: where it runs.
+
+  Returns:
+    A program that gives [B, C] float32, see `models.scorers`.
+  """
+  model, words = network.T5(config), key.words
+
+  def scores(params: Params, delta: Delta, batch: Batch) -> Array:
+    rows = score.prepare(batch, words)
+    logits = model.apply({"params": params}, rows, delta)
+    return score(jnp.asarray(logits), words, config.vocab_size)
+
+  return jax.jit(scores, out_shardings=_everywhere(mesh))
 
 
 def put(

@@ -5,8 +5,8 @@ little (`choice1` and `choice2` share it, `entailment` starts with a blank).
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from prompt_tuning.infer import batching, programs
 from prompt_tuning.infer.batching import BatchPlan
 from prompt_tuning.infer.inputs import Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
+from prompt_tuning.models.scorers import Scorer
+from prompt_tuning.prompting.label_words import WordPieces
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,34 @@ def rank(
       )
     rankings.append(Ranking(int(values.argmax()), tuple(values.tolist())))
   return rankings
+
+
+def classify(
+  predictor: Predictor, asked: Inputs, words: WordPieces, scorer: Scorer
+) -> list[Ranking]:
+  """Choose the class for every input by the words that name it.
+
+  Args:
+    predictor: model and runs.
+    asked: n inputs.
+    words: of C classes.
+    scorer: makes their scores.
+
+  Returns:
+    n rankings, of classes.
+  """
+  program = programs.class_scorer(
+    predictor.config,
+    cast(Hashable, scorer),
+    programs.Words.of(words),
+    predictor.mesh,
+  )
+  by_example: dict[int, Ranking] = {}
+  for slots, scores in predictor.map_batches(program, asked, lambda _: {}):
+    for row, example in enumerate(slots.examples.tolist()):
+      best = int(scores[row].argmax())
+      by_example[example] = Ranking(best, tuple(scores[row].tolist()))
+  return [by_example[example] for example in range(len(asked))]
 
 
 def encode_candidates(

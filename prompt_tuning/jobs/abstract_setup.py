@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.core import axes
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.types import Array, Params
+from prompt_tuning.core.types import UNK_ID, Array, Params
 from prompt_tuning.data import assembly as data_assembly
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.jobs import identity, setup
@@ -108,7 +109,13 @@ def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
   def initialise(table: Array) -> Params:
     # These initialisers stand for the real ones, which have their say later.
     contexts = [
-      InitializerContext(embeddings=table, warn=lambda _: None) for _ in tuners
+      InitializerContext(
+        embeddings=table,
+        tokenize=lambda _: [UNK_ID],
+        warn=lambda _: None,
+        output_rows=lambda ids: table[jnp.asarray(ids)],
+      )
+      for _ in tuners
     ]
     keys = [jax.random.key(run.seed) for run in experiment.runs]
     made = bank.init_bank(tuners, keys, contexts)

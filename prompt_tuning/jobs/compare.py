@@ -104,7 +104,11 @@ def _compare(
     model = model or done.outcome.model
   sets = {
     name: feed.eval_sets(
-      job.test.dataset, name, data_dir, job.test.num_examples
+      job.test.dataset,
+      name,
+      data_dir,
+      job.test.num_examples,
+      feed.scored_classes(job.test),
     )
     for task in job.trainings[0].experiment.dataset.names
     for name in (task, job.instructed.get(task, task))

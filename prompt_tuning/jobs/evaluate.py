@@ -46,6 +46,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
     by=settings.ways,
     length=settings.max_decode_length,
     method=settings.decoder,
+    scorer=settings.scorer,
   )()
   if jax.process_index() == 0:
     for result in results:
@@ -102,7 +103,11 @@ def _jobs(
     Job(dataset, run)
     for task in tasks
     for dataset in feed.eval_sets(
-      settings.dataset, task, data_dir, settings.num_examples
+      settings.dataset,
+      task,
+      data_dir,
+      settings.num_examples,
+      feed.scored_classes(settings),
     )
     for run in range(len(prompts.names))
     if own is None or own[run] == task

@@ -1,6 +1,6 @@
 """Data of a job: training batches of every run, labelled evaluation sets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -14,9 +14,10 @@ from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.data.cache import TokenCache
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
-from prompt_tuning.jobs import slots
+from prompt_tuning.jobs import classes, slots
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import Run
+from prompt_tuning.models.scorers import ClassTable
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.tuners.method import Method
@@ -151,6 +152,7 @@ def eval_sets(
   name: str,
   data_dir: str | None,
   num_examples: int | None = None,
+  classes_of: Callable[[str], ClassTable] | None = None,
 ) -> list[EvalSet]:
   """Read the labelled examples of a task, or of all tasks of a mixture.
 
@@ -159,6 +161,7 @@ def eval_sets(
     name: of the task or mixture.
     data_dir: TFDS's data directory.
     num_examples: only the first so many of each task; None for all.
+    classes_of: name of a task -> its classes; None where nothing scores them.
 
   Returns:
     One set per task.
@@ -171,7 +174,11 @@ def eval_sets(
     count = min(len(tokens), num_examples or len(tokens))
     rows = [tokens.inputs[i] for i in range(count)]
     examples = [tokens.example(i) for i in range(count)]
-    sets.append(EvalSet(task, rows, examples))
+    # What every example has candidates of its own for, has no classes.
+    table = None
+    if classes_of is not None and not task.candidates:
+      table = classes_of(task.name)
+    sets.append(EvalSet(task, rows, examples, table))
   return sets
 
 
@@ -190,10 +197,30 @@ def sets_by_task(
   """
   if settings is None:
     return {}
+  classes_of = scored_classes(settings)
   return {
-    name: eval_sets(settings.dataset, name, data_dir, settings.num_examples)
+    name: eval_sets(
+      settings.dataset, name, data_dir, settings.num_examples, classes_of
+    )
     for name in dict.fromkeys(_tasks(runs))
   }
+
+
+def scored_classes(
+  settings: EvaluationSettings,
+) -> Callable[[str], ClassTable] | None:
+  """Find the classes of tasks as an evaluation's scorer needs them.
+
+  Args:
+    settings: of the evaluation; its vocabulary is open.
+
+  Returns:
+    Name of a task -> its classes; None where there is no scorer.
+  """
+  if settings.scorer is None:
+    return None
+  encode = vocabulary.load().encode
+  return lambda name: classes.of_task(name, settings.label_words, encode)
 
 
 def members(

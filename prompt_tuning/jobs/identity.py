@@ -120,7 +120,7 @@ def settings(
     "rules": list(experiment.rules),
     "optimizer": experiment.run_optimizer,
     "schedule": experiment.schedule,
-    "objective": experiment.objective,
+    "objective": experiment.run_objective,
     "start_step": start_step,
     "evaluation": _describe_evaluation(evaluation, keep_best),
   }
@@ -171,7 +171,11 @@ def _describe_evaluation(
   if settings is None:
     return None
   decodes = GENERATION in settings.ways
+  scoring = {}
+  if settings.scorer is not None:
+    scoring = {"scorer": settings.scorer, "label_words": settings.label_words}
   return {
+    **scoring,
     "split": settings.dataset.split,
     "task_feature_lengths": settings.dataset.lengths,
     "by": settings.ways,

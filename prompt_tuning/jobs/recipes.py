@@ -1,11 +1,28 @@
 """From a method's recipe to the optimizer and rates of its runs."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
-from prompt_tuning.train.optimizers import Adafactor, Optax, OptimizerFactory
+from prompt_tuning.infer.evaluate import RANKING
+from prompt_tuning.jobs.settings import EvaluationSettings
+from prompt_tuning.models.scorers import OutputRows
+from prompt_tuning.train.classes import Classes
+from prompt_tuning.train.objectives import Choice, CrossEntropy
+from prompt_tuning.train.optimizers import (
+  Adafactor,
+  AtRate,
+  ByPath,
+  Optax,
+  OptimizerFactory,
+)
 from prompt_tuning.tuners.method import Method, Recipe, name_of
 
 ADAFACTOR = "adafactor"
+CROSS_ENTROPY = "cross_entropy"
+_OBJECTIVES: Mapping[str, Callable[[], Choice]] = {
+  CROSS_ENTROPY: CrossEntropy,
+  "output_rows": lambda: Classes(OutputRows()),
+}
 
 
 def optimizer(recipe: Recipe) -> OptimizerFactory:
@@ -20,12 +37,69 @@ def optimizer(recipe: Recipe) -> OptimizerFactory:
   Raises:
     ValueError: no such optimizer, or no such setting of it.
   """
+  if recipe.by_path:
+    rest = dataclasses.replace(recipe, by_path={})
+    apart = {path: _apart(path, own) for path, own in recipe.by_path.items()}
+    return ByPath({**apart, ".*": optimizer(rest)})
   if recipe.optimizer != ADAFACTOR:
     return Optax(recipe.optimizer, **recipe.settings)
   try:
     return Adafactor(**recipe.settings)
   except TypeError as error:
     raise ValueError(f"A recipe's Adafactor: {error}.") from error
+
+
+def _apart(path: str, recipe: Recipe) -> OptimizerFactory:
+  """Build the optimizer of some parameters."""
+  if recipe.learning_rate is None:
+    raise ValueError(f"A recipe has no learning rate for {path}; it needs one.")
+  return AtRate(optimizer(recipe), recipe.learning_rate)
+
+
+def objective(methods: Sequence[Method]) -> Choice:
+  """Build the objective that the recipes of all runs agree on.
+
+  Args:
+    methods: of the runs; none for model tuning, which has cross-entropy.
+
+  Returns:
+    What is minimised.
+
+  Raises:
+    ValueError: recipes with different objectives, or of an unknown one.
+  """
+  names = dict.fromkeys(m.recipe.objective for m in methods) or [CROSS_ENTROPY]
+  name, *others = names
+  if others or name not in _OBJECTIVES:
+    raise ValueError(
+      f"The recipes of these methods have the objectives {', '.join(names)}; "
+      f"expected the same one, of {', '.join(_OBJECTIVES)}. Set OBJECTIVE, or "
+      "train them apart."
+    )
+  return _OBJECTIVES[name]()
+
+
+def evaluation(
+  settings: EvaluationSettings, methods: Sequence[Method]
+) -> EvaluationSettings:
+  """Choose how runs are scored whose objective is their recipe's.
+
+  Args:
+    settings: what the user said.
+    methods: of the runs; none for model tuning.
+
+  Returns:
+    The same settings; where they leave it open, what is minimised ranks.
+  """
+  chosen = objective(methods)
+  if not isinstance(chosen, Classes):
+    return settings
+  return dataclasses.replace(
+    settings,
+    by=settings.by or RANKING,
+    scorer=settings.scorer or chosen.scorer,
+    label_words=settings.label_words or chosen.label_words,
+  )
 
 
 def shared_optimizer(methods: Sequence[Method]) -> OptimizerFactory:
@@ -45,7 +119,8 @@ def shared_optimizer(methods: Sequence[Method]) -> OptimizerFactory:
     return Adafactor()
   (first, recipe), *others = recipes.items()
   for name, other in others:
-    if (other.optimizer, other.settings) != (recipe.optimizer, recipe.settings):
+    same_rate = dataclasses.replace(other, learning_rate=recipe.learning_rate)
+    if same_rate != dataclasses.replace(recipe, objective=other.objective):
       raise ValueError(
         f"{first} and {name} have recipes with different optimizers, and runs "
         "of one bank share theirs: set OPTIMIZER, or train them apart."

@@ -136,6 +136,7 @@ class Scorer:
       by=self._settings.ways,
       length=self._settings.max_decode_length,
       method=self._settings.decoder,
+      scorer=self._settings.scorer,
     )
 
   def _one_run(self, trainable: Params, run: int) -> list[Result]:

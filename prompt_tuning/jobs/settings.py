@@ -12,6 +12,7 @@ from prompt_tuning.data import planning, spec
 from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.infer import evaluate
 from prompt_tuning.jobs import task_modules
+from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
 
@@ -117,17 +118,22 @@ class EvaluationSettings:
   Attributes:
     dataset: what on.
     by: `generation` decodes, `rank` picks the likeliest label word; several
-      are all done, and the first one selects.
+      are all done, and the first one selects. None for generation.
     decoder: how to decode.
     max_decode_length: positions to decode; None for the longest target.
     num_examples: only the first so many of each task; None for all.
+    scorer: how ranking scores classes; None for their label words as whole
+      targets. Runs without what it reads are scored in that way, too.
+    label_words: what the scorer scores; None for the task's own label words.
   """
 
   dataset: Dataset
-  by: str | Sequence[str] = evaluate.GENERATION
+  by: str | Sequence[str] | None = None
   decoder: DecodingMethod = dataclasses.field(default_factory=Greedy)
   max_decode_length: int | None = None
   num_examples: int | None = None
+  scorer: Scorer | None = None
+  label_words: WordsLike = None
 
   def __post_init__(self) -> None:
     for way in self.ways:
@@ -140,7 +146,7 @@ class EvaluationSettings:
   @property
   def ways(self) -> tuple[str, ...]:
     """The ways to evaluate."""
-    return listed(self.by)
+    return listed(self.by or evaluate.GENERATION)
 
 
 @dataclasses.dataclass(frozen=True)

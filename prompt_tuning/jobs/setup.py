@@ -22,13 +22,15 @@ from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.data import spec
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import load, slots
+from prompt_tuning.jobs import classes, feed, load, slots
 from prompt_tuning.jobs.identity import placements_of
 from prompt_tuning.jobs.slots import Slot
 from prompt_tuning.jobs.train_job import Experiment, Run
+from prompt_tuning.models.scorers import ClassTable, WordsLike
 from prompt_tuning.models.t5 import network, quantized, site_shapes
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, row_groups, state
+from prompt_tuning.train.objectives import Objective, Setting
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
@@ -92,7 +94,13 @@ def initialise(
     return None
   table = _readable(quantized.embedding_table(backbone.params), mesh)
   warn = functools.cache(logger.warning)  # runs alike have one to say
-  contexts = [_context(run, table, vocabulary, warn) for run in experiment.runs]
+  head = functools.partial(_output_rows, backbone, mesh)
+  contexts = [
+    dataclasses.replace(
+      _context(run, table, vocabulary, warn), output_rows=head
+    )
+    for run in experiment.runs
+  ]
   keys = [jax.random.key(run.seed) for run in experiment.runs]
   made = bank.init_bank(experiment.tuners, keys, contexts)
   if experiment.start_from is None:
@@ -225,7 +233,7 @@ def _program(
     forward=_forward(experiment.model, mesh, rules),
     produce=produce,
     partition=modes,
-    objective=experiment.objective,
+    objective=_objective(experiment),
     optimizer=optimizer,
     num_runs=len(experiment.runs),
     num_microbatches=experiment.num_microbatches,
@@ -234,6 +242,25 @@ def _program(
     sizes=row_groups.sizes(modes.split(shapes)[0], rows) if any(rows) else None,
     extra=bank.extra_of(experiment.tuners),
     penalty=bank.penalty_of(experiment.tuners),
+  )
+
+
+def _objective(experiment: Experiment) -> Objective:
+  """Tell the objective what it may want to know."""
+
+  def of_task(name: str, given: WordsLike) -> ClassTable:
+    rows = experiment.model.vocab_size
+    vocabulary = feed.open_vocabulary(experiment.dataset, rows)
+    return classes.of_task(name, given, vocabulary.encode)
+
+  runs = experiment.runs
+  placements = placements_of(experiment.tuners, len(runs))
+  return experiment.run_objective.for_runs(
+    Setting(
+      [functools.partial(of_task, run.task) for run in runs],
+      experiment.model.vocab_size,
+      1 + max(placement.decoder_length for placement in placements),
+    )
   )
 
 
@@ -369,6 +396,14 @@ def _produce(tuners: Sequence[Method]) -> Produce:
     return bank.apply_runs(tuners, params, keys)
 
   return produce
+
+
+def _output_rows(
+  backbone: Backbone, mesh: Mesh | None, ids: Sequence[int]
+) -> Array:
+  """Take the rows of some pieces out of the output head."""
+  rows = network.output_rows(backbone.config, backbone.params, ids)
+  return _readable(rows, mesh)
 
 
 def _readable(table: Array, mesh: Mesh | None) -> Array:

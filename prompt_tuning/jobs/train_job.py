@@ -23,7 +23,7 @@ from prompt_tuning.jobs.settings import (
 )
 from prompt_tuning.models.t5 import quantized
 from prompt_tuning.models.t5.config import T5Config
-from prompt_tuning.train.objectives import CrossEntropy, Objective
+from prompt_tuning.train.objectives import Choice
 from prompt_tuning.train.optimizers import OptimizerFactory
 from prompt_tuning.train.schedules import FactorSchedule, Schedule
 from prompt_tuning.tuners.method import (
@@ -78,7 +78,7 @@ class Experiment:
     optimizer: builds each run's optimizer; None for that of the method's
       recipe.
     schedule: (step, base rate) -> rate.
-    objective: what is minimised.
+    objective: what is minimised; None for that of the method's recipe.
     learning_rates: base rates; None among them for that of the recipe.
     seeds: seeds.
     num_microbatches: pieces of a batch whose gradients are added up.
@@ -92,7 +92,7 @@ class Experiment:
   rules: Sequence[partition.RuleLike] = partition.TUNER_ONLY
   optimizer: OptimizerFactory | None = None
   schedule: Schedule = dataclasses.field(default_factory=FactorSchedule)
-  objective: Objective = dataclasses.field(default_factory=CrossEntropy)
+  objective: Choice | None = None
   learning_rates: Sequence[float | None] = (None,)
   seeds: Sequence[int] = (0,)
   num_microbatches: int = 1
@@ -110,7 +110,7 @@ class Experiment:
     for factory in listed(self.tuner):
       if factory is not None:
         build_tuner(factory, self.model, self.dataset.names[0])
-    _ = self.run_optimizer
+    _ = self.run_optimizer, self.run_objective
     names = collections.Counter(run.name for run in self.runs)
     for name in filter(None, names):  # they become folders
       files.check_name(name, "The name of a run")
@@ -188,6 +188,11 @@ class Experiment:
   def run_optimizer(self) -> OptimizerFactory:
     """The optimizer of every run: the given one, or the recipe's."""
     return self.optimizer or recipes.shared_optimizer(self.tuners)
+
+  @property
+  def run_objective(self) -> Choice:
+    """What every run minimises: the given one, or the recipe's."""
+    return self.objective or recipes.objective(self.tuners)
 
   @property
   def notes(self) -> list[str]:
@@ -357,6 +362,14 @@ class TrainJob:
   evaluations: EvaluationPlan
   output: Output
 
+  def __post_init__(self) -> None:
+    evaluations, settings = self.evaluations, self.evaluations.evaluation
+    if settings is None or self.experiment.objective is not None:
+      return
+    chosen = recipes.evaluation(settings, self.experiment.tuners)
+    evaluations = dataclasses.replace(evaluations, evaluation=chosen)
+    object.__setattr__(self, "evaluations", evaluations)
+
 
 # Part of a job -> its class; setting, as gin names it -> the part that has it.
 _PARTS: dict[str, Any] = {
@@ -433,12 +446,16 @@ def build_tuner(
     )
   _check_from_model(kind, model)
   fields = {name: getattr(model, name) for name in kind.from_model}
-  if kind.from_data:
-    fields |= _from_data(kind, task)
+  from_data = _from_data(kind, task)
+  if "tasks" in from_data:
+    fields["tasks"] = from_data["tasks"]
   if isinstance(factory, Method):
     method = factory.clone(**fields)
   else:
     method = factory(**fields)
+  words = from_data.get("label_words")
+  if words and not method.label_words:
+    method = method.clone(label_words=words)
   check_settings(method)
   return method
 
@@ -464,14 +481,34 @@ def _from_data(
   kind: type[Method], task: str | None
 ) -> dict[str, tuple[str, ...]]:
   """Give a method what its `from_data` asks for."""
-  if kind.from_data != ("tasks",):
+  if unknown := set(kind.from_data) - {*_FROM_DATA}:
     raise ValueError(
-      f"{name_of(kind)}.from_data is {kind.from_data}; expected ('tasks',)."
+      f"{name_of(kind)}.from_data has {', '.join(sorted(unknown))}; expected "
+      f"some of {', '.join(_FROM_DATA)}."
     )
+  if not kind.from_data:
+    return {}
   if task is None:
     raise ValueError(f"{name_of(kind)} needs to know its tasks; got none.")
-  components = spec.get(task).components("train")
-  return {"tasks": tuple(one.name for one, _ in components)}
+  tasks = [one for one, _ in spec.get(task).components("train")]
+  return {name: _FROM_DATA[name](tasks) for name in kind.from_data}
+
+
+def _names(tasks: Sequence[spec.TaskSpec]) -> tuple[str, ...]:
+  return tuple(task.name for task in tasks)
+
+
+def _label_words(tasks: Sequence[spec.TaskSpec]) -> tuple[str, ...]:
+  """List the words that all tasks have; none where they differ."""
+  lists = {task.label_words for task in tasks}
+  return lists.pop() if len(lists) == 1 else ()
+
+
+# What a run's data can give a method.
+_FROM_DATA: dict[str, Callable[[Sequence[spec.TaskSpec]], tuple[str, ...]]] = {
+  "tasks": _names,
+  "label_words": _label_words,
+}
 
 
 def method_class(factory: TunerFactory | None) -> type[Method] | None:

@@ -25,8 +25,9 @@ from prompt_tuning.jobs import (
   train_job,
 )
 from prompt_tuning.launch import gin_config
+from prompt_tuning.models import scorers
 from prompt_tuning.models.t5 import config, decoding
-from prompt_tuning.train import objectives, optimizers, schedules
+from prompt_tuning.train import classes, objectives, optimizers, schedules
 from prompt_tuning.tuners import copying, discovery, initializers
 from prompt_tuning.tuners.method import Method
 
@@ -129,6 +130,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "models.T5Config": config.T5Config,
   "models.t5": t5,
   "models.t5_of_checkpoint": t5_of_checkpoint,
+  "objectives.Classes": classes.Classes,
   "objectives.CrossEntropy": objectives.CrossEntropy,
   "optimizers.Adafactor": optimizers.Adafactor,
   "optimizers.AtRate": optimizers.AtRate,
@@ -136,6 +138,10 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "optimizers.ClipByGlobalNorm": optimizers.ClipByGlobalNorm,
   "optimizers.Optax": optimizers.Optax,
   "schedules.Factors": schedules.FactorSchedule,
+  "scorers.FirstPiece": scorers.FirstPiece,
+  "scorers.MeanPiece": scorers.MeanPiece,
+  "scorers.OutputRows": scorers.OutputRows,
+  "scorers.WholeWords": scorers.WholeWords,
   "tuners.ClassLabels": initializers.ClassLabels,
   "tuners.FromFile": copying.FromFile,
   "tuners.SampledVocabulary": initializers.SampledVocabulary,

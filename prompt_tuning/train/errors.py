@@ -11,6 +11,10 @@ class UnreachedError(ValueError):
   """What should train has no gradient."""
 
 
+class UnknownTargetError(ValueError):
+  """Examples have targets that are no class's word."""
+
+
 class StoppedError(RuntimeError):
   """Training was asked to stop by a signal, and has saved what it is at.
 

@@ -7,8 +7,8 @@ the runs of a bank never share a divisor.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,51 @@ _DIVISORS = {
 }
 
 
+class Setting(NamedTuple):
+  """What an objective may want to know before training.
+
+  Attributes:
+    classes: of every run; called with the user's label words, gives the
+      classes of its task, see `models.scorers.ClassTable`.
+    vocab_rows: rows of the embedding table (V).
+    start_length: most tokens that a decoder starts from: its virtual tokens and
+      the start token.
+  """
+
+  classes: Sequence[Callable[[Any], Any]]
+  vocab_rows: int
+  start_length: int
+
+
+class Choice(Protocol):
+  """Says what to minimise, before data and model are known."""
+
+  def for_runs(self, setting: Setting) -> "Objective":
+    """Build the objective.
+
+    Args:
+      setting: of the runs.
+
+    Returns:
+      What the step minimises.
+    """
+    ...
+
+
 class Objective(Protocol):
   """Turns what the model gives into sums per example."""
+
+  def for_runs(self, setting: Setting) -> "Objective":
+    """Build it, see `Choice`; by default it needs to know nothing.
+
+    Args:
+      setting: of the runs.
+
+    Returns:
+      What the step minimises.
+    """
+    del setting
+    return self
 
   def prepare(self, batch: Batch) -> Batch:
     """Make the batch that the model reads; by default the given one.

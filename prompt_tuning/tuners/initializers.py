@@ -49,6 +49,8 @@ class InitializerContext:
     label_words: the task's target words, in the order of its labels.
     load_prompt: path -> [P, H] array, for prompts in files; None reads `.npy`.
     warn: tells the user what is not as it was asked for.
+    output_rows: ids -> [n, H], the output head's rows of these pieces, whose
+      product with what the head reads is their logits.
   """
 
   embeddings: Array | np.ndarray | None = None
@@ -56,6 +58,7 @@ class InitializerContext:
   label_words: tuple[str, ...] = ()
   load_prompt: Callable[[str], np.ndarray] | None = None
   warn: Callable[[str], None] = _LOG.warning
+  output_rows: Callable[[Sequence[int]], Array] | None = None
 
 
 class Initializer(Protocol):

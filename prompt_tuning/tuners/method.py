@@ -33,11 +33,17 @@ class Recipe:
     learning_rate: base rate; None where the user has to choose one.
     optimizer: `adafactor`, as T5X ran it, or the name of one in optax.
     settings: its other arguments.
+    by_path: pattern of paths, such as `tuner/weights` -> recipe of these
+      parameters, whose learning rate stays what it is.
+    objective: `cross_entropy`; `output_rows`, over classes by learned output
+      rows; or `mixture`, of the components of a method.
   """
 
   learning_rate: float | None = None
   optimizer: str = "adafactor"
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  by_path: Mapping[str, "Recipe"] = dataclasses.field(default_factory=dict)
+  objective: str = "cross_entropy"
 
 
 class Inputs(NamedTuple):
@@ -67,7 +73,7 @@ class Method(nn.Module):
     noun: what they call the thing that it learns; by default the title.
     from_model: names of the fields that `models.t5.config.T5Config` gives.
     from_data: names of the fields that a run's data give: `tasks`, the names of
-      the tasks that it trains on.
+      the tasks that it trains on; `label_words` of these, unless they are set.
     recipe: how it trains by default.
     bundle_name: what bundles call it; None for `module:Class`.
     peft_types: PEFT's names of the adapters that `from_peft` reads; none where

@@ -13,18 +13,19 @@ mapping with T5X's feature names:
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.types import PAD_ID, Array, Batch
-from prompt_tuning.models.t5 import site_shapes, sites
+from prompt_tuning.models.t5 import quantized, site_shapes, sites
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.dropout import fold_keys
 from prompt_tuning.models.t5.layers import TokenEmbedder
@@ -404,6 +405,30 @@ def score(logits: Array, targets: Array) -> Array:
   log_probs = jax.nn.log_softmax(logits)
   picked = jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
   return jnp.sum(jnp.where(targets != PAD_ID, picked, 0), axis=-1)
+
+
+def output_rows(
+  config: T5Config, params: Mapping[str, Any], ids: Sequence[int]
+) -> Array:
+  """Take the rows of some pieces out of the output head.
+
+  Args:
+    config: of the model.
+    params: of the model.
+    ids: n pieces.
+
+  Returns:
+    [n, H] float32; a piece's logit is the product of its row with what the head
+    reads.
+  """
+  index = jnp.asarray(ids, jnp.int32)
+  if config.logits_via_embedding:
+    rows = quantized.embedding_table(params)[index].astype(jnp.float32)
+    return rows / np.float32(np.sqrt(config.emb_dim))
+  head = params["decoder"]["logits_dense"]
+  scale = head.get("kernel" + quantized.SUFFIX)
+  kernel = quantized.dequantize(head["kernel"], scale, jnp.float32)
+  return kernel[:, index].T
 
 
 def _init(config: T5Config, key: Array) -> Mapping[str, Any]:

@@ -1,0 +1,383 @@
+"""Scores of classes: how likely a model gives the words of each.
+
+A scorer says what the decoder reads, and turns the logits there into a number
+for every class. The encoder runs once, whatever the number of words. Training
+and inference use the same scorers: those of `objectives.Classes`, and those of
+`infer.rank.classify`.
+
+Words are `prompting.label_words.WordPieces`; the decoder starts from
+`decoder_prefix_tokens` [B, Q], virtual tokens padded on the left and the start
+token 0, or from the start token alone.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.core import tree
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.types import EOS_ID, PAD_ID, Array, Batch
+from prompt_tuning.prompting.label_words import WordPieces
+
+STARTS = "decoder_prefix_tokens"
+_TARGETS = "decoder_target_tokens"
+# How the words of a class become its score.
+AGGREGATIONS = ("sum", "mean", "log_mean")
+LENGTHS = ("sum", "mean")
+
+# File of label words, class -> its word or words, or a word per class; None for
+# a task's own.
+WordsLike = str | Mapping[str, Any] | Sequence[str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassTable:
+  """The classes of a task in the ids of a vocabulary.
+
+  Attributes:
+    names: the targets that stand for the classes, as texts.
+    answers: [C, S] int32, the same as ids, EOS included, then 0.
+    words: what is scored.
+  """
+
+  names: tuple[str, ...]
+  answers: np.ndarray
+  words: WordPieces
+
+  def equals(self, other: "ClassTable") -> bool:
+    """Whether another one has the same numbers."""
+    return all(
+      np.array_equal(a, b)
+      for a, b in (
+        (self.answers, other.answers),
+        (self.words.pieces, other.words.pieces),
+        (self.words.weights, other.words.weights),
+      )
+    )
+
+
+class Scorer(Protocol):
+  """Turns logits into scores of classes."""
+
+  def prepare(self, batch: Batch, words: WordPieces) -> Batch:
+    """Write what the decoder reads.
+
+    Args:
+      batch: encoder features; `decoder_prefix_tokens` where the decoder has
+        virtual tokens.
+      words: of the classes.
+
+    Returns:
+      A batch of as many rows.
+    """
+    ...
+
+  def __call__(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the classes.
+
+    Args:
+      logits: [B, S, V] or [B, S, V + C], of what `prepare` made.
+      words: of the classes.
+      vocab_rows: V.
+
+    Returns:
+      [B, C] float32 log-probabilities, up to a number that all classes share.
+    """
+    ...
+
+  @property
+  def convention(self) -> str:
+    """Say for people, and in result files, what a score is."""
+    ...
+
+  def applies(self, delta: Delta, run: int, count: int) -> bool:
+    """Whether a run has what this reads; by default the model has it.
+
+    Args:
+      delta: of all runs.
+      run: number of one of them.
+      count: C.
+    """
+    del delta, run, count
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeWords(Scorer):
+  """The log-probability of whole words, EOS included: the default.
+
+  All words stand in one decoder row, apart from each other as the examples of a
+  packed row are. Memory grows with the pieces of all words together.
+
+  Attributes:
+    aggregate: the score of a class with several words: `sum` adds their
+      probabilities, each times its weight; `mean` divides that by the sum of
+      weights; `log_mean` is the weighted mean of log-probabilities.
+    length: `sum` takes the probabilities of words, `mean` divides their
+      logarithms by the number of pieces, EOS included.
+  """
+
+  aggregate: str = "sum"
+  length: str = "sum"
+
+  def __post_init__(self) -> None:
+    _insist("aggregate", self.aggregate, AGGREGATIONS)
+    _insist("length", self.length, LENGTHS)
+
+  @property
+  def convention(self) -> str:
+    """See `Scorer`."""
+    return (
+      f"whole words with EOS, {self.length} over pieces, {self.aggregate} over "
+      "words"
+    )
+
+  def prepare(self, batch: Batch, words: WordPieces) -> Batch:
+    """Put every word into a segment of its own, see `Scorer`."""
+    starts = _starts(batch)
+    inputs, targets, segments = [], [], []
+    for number, ids in enumerate(_targets(words), 1):
+      rest = jnp.broadcast_to(ids[None, :-1], (len(starts), len(ids) - 1))
+      inputs += [starts, rest]
+      targets += [np.zeros(starts.shape[1] - 1, np.int32), ids]
+      segments += [np.full(starts.shape[1] + len(ids) - 1, number, np.int32)]
+    made = jnp.concatenate(inputs, axis=1)
+    return _encoder_features(batch) | {
+      "decoder_input_tokens": made,
+      _TARGETS: jnp.broadcast_to(np.concatenate(targets)[None], made.shape),
+      "decoder_segment_ids": jnp.broadcast_to(
+        np.concatenate(segments)[None], made.shape
+      ),
+    }
+
+  def __call__(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the classes, see `Scorer`."""
+    del vocab_rows
+    targets = _targets(words)
+    starts, rest = divmod(
+      logits.shape[1] - sum(map(len, targets)), len(targets)
+    )
+    assert not rest
+    # A word's pieces are the last ones of its segment.
+    shape = (len(targets), max(map(len, targets)))
+    where, there = np.zeros(shape, np.int32), np.zeros((1, *shape), bool)
+    begin = 0
+    for number, ids in enumerate(targets):
+      begin += starts
+      where[number, : len(ids)] = begin + np.arange(len(ids))
+      there[0, number, : len(ids)] = True
+      begin += len(ids)
+    padding = np.zeros(starts, np.int32)
+    row = np.concatenate([part for ids in targets for part in (padding, ids)])
+    index = jnp.broadcast_to(row[None], logits.shape[:2])[..., None]
+    picked = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
+    log_probs = picked - jax.nn.logsumexp(logits, axis=-1)
+    of_words = jnp.where(there, log_probs[:, where], 0).sum(-1)
+    if self.length == "mean":
+      of_words = of_words / there.sum(-1).astype(np.float32)
+    return _aggregate(_by_class(of_words, words), words, self.aggregate)
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstPiece(Scorer):
+  """The log-probability of the first piece of words; OpenPrompt's `first`.
+
+  Words with the same first piece score the same; `label_words.survey` names
+  them.
+
+  Attributes:
+    aggregate: see `WholeWords`.
+  """
+
+  aggregate: str = "sum"
+
+  def __post_init__(self) -> None:
+    _insist("aggregate", self.aggregate, AGGREGATIONS)
+
+  @property
+  def convention(self) -> str:
+    """See `Scorer`."""
+    return f"first piece, {self.aggregate} over words"
+
+  def prepare(self, batch: Batch, words: WordPieces) -> Batch:
+    """Read the start alone, see `Scorer`."""
+    del words
+    return _first_position(batch)
+
+  def __call__(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the classes, see `Scorer`."""
+    log_probs = _log_probs(logits, vocab_rows)
+    of_words = log_probs[:, words.pieces[..., 0]]
+    return _aggregate(of_words, words, self.aggregate)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanPiece(Scorer):
+  """The mean log-probability of a word's pieces, all at the first position.
+
+  OpenPrompt's `mean`: it is no probability of anything, and what its users
+  compare with.
+
+  Attributes:
+    aggregate: see `WholeWords`.
+  """
+
+  aggregate: str = "sum"
+
+  def __post_init__(self) -> None:
+    _insist("aggregate", self.aggregate, AGGREGATIONS)
+
+  @property
+  def convention(self) -> str:
+    """See `Scorer`."""
+    return f"mean of pieces at the first position, {self.aggregate} over words"
+
+  def prepare(self, batch: Batch, words: WordPieces) -> Batch:
+    """Read the start alone, see `Scorer`."""
+    del words
+    return _first_position(batch)
+
+  def __call__(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the classes, see `Scorer`."""
+    log_probs = _log_probs(logits, vocab_rows)[:, words.pieces]
+    lengths = np.maximum(words.lengths, 1).astype(np.float32)
+    there = jnp.where((words.pieces != PAD_ID)[None], log_probs, 0)
+    of_words = there.sum(-1) / lengths[None]
+    return _aggregate(of_words, words, self.aggregate)
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputRows(Scorer):
+  """The logits of learned output rows, one per class.
+
+  Divided by what the vocabulary's pieces have in all, so that rows which are
+  those of pieces score as `FirstPiece` does.
+  """
+
+  @property
+  def convention(self) -> str:
+    """See `Scorer`."""
+    return "learned output rows"
+
+  def applies(self, delta: Delta, run: int, count: int) -> bool:
+    """Whether the run has learned rows for so many classes."""
+    rows, mask = delta.head_rows, delta.head_mask
+    if rows is None or rows.shape[1] < count:
+      return False
+    return mask is None or bool(mask[run, :count].all())
+
+  def prepare(self, batch: Batch, words: WordPieces) -> Batch:
+    """Read the start alone, see `Scorer`."""
+    del words
+    return _first_position(batch)
+
+  def __call__(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the classes, see `Scorer`."""
+    classes, rows = len(words.pieces), logits.shape[-1] - vocab_rows
+    if rows < classes:
+      raise ValueError(
+        f"There are {rows} learned output rows for {classes} classes: the "
+        "scorer OutputRows needs a method that learns one per class. Change "
+        "TUNER, or SCORER."
+      )
+    at_start = logits[:, -1]
+    normaliser = jax.nn.logsumexp(at_start[:, :vocab_rows], axis=-1)
+    own = at_start[:, vocab_rows : vocab_rows + classes]
+    return own - normaliser[:, None]
+
+
+class _Words(NamedTuple):
+  """Which of the words of a table there are: their numbers."""
+
+  classes: np.ndarray
+  numbers: np.ndarray
+
+
+def _present(words: WordPieces) -> _Words:
+  """List the words that a table has, class by class."""
+  return _Words(*np.nonzero(words.lengths))
+
+
+def _targets(words: WordPieces) -> list[np.ndarray]:
+  """List the ids of every word, EOS included."""
+  rows = words.pieces[tuple(_present(words))]
+  return [
+    np.append(row[row != PAD_ID], EOS_ID).astype(np.int32) for row in rows
+  ]
+
+
+def _by_class(values: Array, words: WordPieces) -> Array:
+  """Put the values of words into their table: [B, words] -> [B, C, W]."""
+  number = np.zeros(words.lengths.shape, np.int32)
+  number[tuple(_present(words))] = np.arange(values.shape[1])
+  return values[:, number]
+
+
+def _aggregate(of_words: Array, words: WordPieces, how: str) -> Array:
+  """Make scores of classes of those of words: [B, C, W] -> [B, C]."""
+  weights = np.asarray(words.weights, np.float32)[None]
+  if how == "log_mean":
+    terms = jnp.where(weights > 0, weights * of_words, 0)
+    return terms.sum(-1) / weights.sum(-1)
+  if how == "mean":
+    weights = weights / weights.sum(-1, keepdims=True)
+  with np.errstate(divide="ignore"):
+    log_weights = np.log(weights)
+  # Where there is no word, its place must not decide about the gradient.
+  terms = jnp.where(weights > 0, of_words + log_weights, -jnp.inf)
+  return jax.nn.logsumexp(terms, axis=-1)
+
+
+def _starts(batch: Batch) -> Array:
+  """Return what the decoder starts from, [B, Q]."""
+  starts = batch.get(STARTS)
+  if starts is not None:
+    return starts
+  rows = len(batch["encoder_input_tokens"])
+  return jnp.full((rows, 1), PAD_ID, jnp.int32)
+
+
+def _first_position(batch: Batch) -> Batch:
+  """Let the decoder read its start; what comes first is asked for."""
+  starts = _starts(batch)
+  # The start token is told from padding by its having a target.
+  targets = jnp.zeros_like(starts).at[:, -1].set(EOS_ID)
+  return _encoder_features(batch) | {
+    "decoder_input_tokens": starts,
+    _TARGETS: targets,
+  }
+
+
+def _encoder_features(batch: Batch) -> dict[str, Array]:
+  return {
+    name: array
+    for name, array in batch.items()
+    if not name.startswith("decoder_")
+  }
+
+
+def _log_probs(logits: Array, vocab_rows: int) -> Array:
+  """Return the log-probabilities of the first answer position, [B, V]."""
+  return jax.nn.log_softmax(logits[:, -1, :vocab_rows])
+
+
+def _insist(name: str, value: str, known: tuple[str, ...]) -> None:
+  if value not in known:
+    raise ValueError(
+      f"A scorer's {name} {value!r}: expected one of {', '.join(known)}."
+      f"{tree.nearest(value, known)}"
+    )

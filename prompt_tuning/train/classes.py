@@ -1,0 +1,170 @@
+"""Cross-entropy over classes: the objective of classification as such.
+
+The loss of an example is that of choosing its class among all, by the scores of
+a scorer (`models.scorers`). Its class is the one whose word is the target.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.core.outputs import Outputs
+from prompt_tuning.core.types import PAD_ID, Array, Batch
+from prompt_tuning.models import scorers
+from prompt_tuning.models.scorers import (
+  ClassTable,
+  Scorer,
+  WholeWords,
+  WordsLike,
+)
+from prompt_tuning.train.errors import UnknownTargetError
+from prompt_tuning.train.objectives import Objective, Setting, Sums
+
+_TARGETS = "decoder_target_tokens"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+  """Cross-entropy over the classes of a task.
+
+  The sum over examples is minimised. Rows hold one example each: BATCHING must
+  not be `packed`.
+
+  Attributes:
+    scorer: makes scores of classes.
+    label_words: what is scored, see `scorers.WordsLike`. Classes go by the
+      task's own label words, where it has some.
+  """
+
+  scorer: Scorer = dataclasses.field(default_factory=WholeWords)
+  label_words: WordsLike = None
+
+  def for_runs(self, setting: Setting) -> "ClassLoss":
+    """Learn the words of the tasks, see `Choice`.
+
+    Raises:
+      ValueError: runs with different ones.
+    """
+    first, *others = [of(self.label_words) for of in setting.classes]
+    if any(not first.equals(other) for other in others):
+      raise ValueError(
+        "The runs of this bank have different label words, and the objective "
+        "objectives.Classes needs the same for all: train them apart "
+        "(MIXTURE_OR_TASK_NAME), or set LABEL_WORDS."
+      )
+    return ClassLoss(
+      self.scorer, first, setting.vocab_rows, setting.start_length
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassLoss(Objective):
+  """What `Classes` minimises, of certain classes.
+
+  Attributes:
+    scorer: see `Classes`.
+    table: the classes.
+    vocab_rows: V.
+    start_length: Q, most tokens that the decoder starts from.
+  """
+
+  scorer: Scorer
+  table: ClassTable
+  vocab_rows: int
+  start_length: int
+
+  def prepare(self, batch: Batch) -> Batch:
+    """Let the decoder read what the scorer asks for, see `Objective`."""
+    if "decoder_segment_ids" in batch:
+      raise ValueError(
+        "The objective objectives.Classes needs one example per row: set "
+        "BATCHING to 'buckets'."
+      )
+    starts = _starts(batch, self.start_length)
+    own = {**batch, scorers.STARTS: starts}
+    return self.scorer.prepare(own, self.table.words)
+
+  def __call__(self, outputs: Outputs, batch: Batch) -> Sums:
+    """Score a batch, see `Objective`.
+
+    Args:
+      outputs: with logits of what `prepare` made.
+      batch: `decoder_target_tokens` [B, S]; a row without any has no weight.
+
+    Returns:
+      [B] sums of `loss`, `weights` and `sequences` (1 for an example),
+      `correct` ones, `target_tokens`, and `unknown` ones, whose target is no
+      class's word.
+    """
+    words = self.table.words
+    scores = self.scorer(outputs.logits, words, self.vocab_rows)
+    log_probs = jax.nn.log_softmax(scores)
+    gold, there = _gold(batch, self.table.answers)
+    known = gold.any(-1)
+    weight = (there & known).astype(jnp.float32)
+    picked = jnp.where(gold, log_probs, 0).sum(-1)
+    right = jnp.take_along_axis(
+      gold, scores.argmax(-1, keepdims=True), axis=-1
+    )[:, 0]
+    return {
+      "loss": -jnp.where(weight > 0, picked, 0),
+      "weights": weight,
+      "sequences": weight,
+      "correct": jnp.where(right, weight, 0),
+      "target_tokens": jnp.full_like(weight, batch[_TARGETS].shape[1]),
+      "unknown": (there & ~known).astype(jnp.float32),
+    }
+
+  def divide(self, sums: Sums) -> Array:
+    """Turn sums over each run's batch into its loss, see `Objective`."""
+    return sums["loss"]
+
+  def summarise(self, sums: Sums, num_steps: int) -> dict[str, np.ndarray]:
+    """Turn sums over many steps into metrics, see `Objective`.
+
+    Raises:
+      UnknownTargetError: some examples' targets are no class's word.
+    """
+    total = {name: np.asarray(x, np.float64) for name, x in sums.items()}
+    if total["unknown"].any():
+      raise UnknownTargetError(
+        f"{int(total['unknown'].sum())} examples have targets that are none "
+        f"of the {len(self.table.answers)} label words of their task, whole: "
+        "raise TASK_FEATURE_LENGTHS of targets if it cuts them, correct the "
+        "label words, or set OBJECTIVE to objectives.CrossEntropy."
+      )
+    examples = np.maximum(total["sequences"], 1)
+    return {
+      "loss": total["loss"] / num_steps,
+      "loss_per_example": total["loss"] / examples,
+      "accuracy": total["correct"] / examples,
+    }
+
+
+def _first(targets: Array) -> Array:
+  """Find where every row's target begins, [B]."""
+  return jnp.argmax(targets != PAD_ID, axis=-1)
+
+
+def _starts(batch: Batch, length: int) -> Array:
+  """Take what stands in front of the targets, padded on the left: [B, Q]."""
+  first = _first(batch[_TARGETS])[:, None]
+  # The start token stands where the first target is.
+  where = first + jnp.arange(1 - length, 1)[None]
+  inputs = batch["decoder_input_tokens"]
+  taken = jnp.take_along_axis(inputs, jnp.maximum(where, 0), axis=-1)
+  return jnp.where(where < 0, PAD_ID, taken)
+
+
+def _gold(batch: Batch, answers: np.ndarray) -> tuple[Array, Array]:
+  """Compare targets with answers: [B, C] of classes, [B] of any target."""
+  targets = batch[_TARGETS]
+  longest = max(answers.shape[1], targets.shape[1])
+  padded = jnp.pad(targets, ((0, 0), (0, longest)))
+  where = _first(targets)[:, None] + jnp.arange(longest)[None]
+  aligned = jnp.take_along_axis(padded, where, axis=-1)
+  wide = np.pad(answers, ((0, 0), (0, longest - answers.shape[1])))
+  gold = (aligned[:, None] == wide[None]).all(-1)
+  return gold, (targets != PAD_ID).any(-1)

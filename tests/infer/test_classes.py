@@ -1,0 +1,150 @@
+"""Scores of classes against one word at a time, by numpy."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, logsumexp
+
+from prompt_tuning.infer import rank
+from prompt_tuning.infer.runs import Runs
+from prompt_tuning.models import scorers
+from prompt_tuning.prompting.label_words import LabelWords, WordPieces
+
+# Of one to three pieces; `choice 1` and `choice 2` begin alike.
+LISTS = {
+  "animal": {"cat": 1.0, "choice 1": 2.0, "dog runs 1": 0.5},
+  "colour": {"red": 1.0, "choice 2": 0.25},
+}
+RUN_IDS = [0, 1, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def words(predictor):
+  def encode(text):
+    return predictor.vocabulary.encode_batch([text])[0]
+
+  return WordPieces.of(LabelWords.of(LISTS), encode)
+
+
+@pytest.fixture(scope="module")
+def asked(predictor, texts):
+  return predictor.encode(texts[3:7], RUN_IDS)
+
+
+def by_class(value):
+  """Compute [class, word] of a function of the word."""
+  return [[value(text) for text in texts] for texts in LISTS.values()]
+
+
+def aggregated(values, how):
+  """Make a class's score of its words', in the words of the paper."""
+  scores = []
+  for of_words, texts in zip(values, LISTS.values(), strict=True):
+    w, x = np.array([*texts.values()]), np.asarray(of_words, np.float64)
+    if how == "log_mean":
+      scores.append((w * x).sum() / w.sum())
+    else:
+      total = logsumexp(x, b=w)
+      scores.append(total - (np.log(w.sum()) if how == "mean" else 0))
+  return scores
+
+
+def test_whole_words_equal_one_word_at_a_time(
+  predictor, texts, asked, words, brute_score, tolerance
+):
+  """Words of all runs at once, of which one has a prompt in the decoder."""
+  found = rank.classify(predictor, asked, words, scorers.WholeWords())
+  expected = [
+    aggregated(by_class(lambda w: brute_score(predictor, run, text, w)), "sum")  # noqa: B023
+    for text, run in zip(texts[3:7], RUN_IDS, strict=True)
+  ]
+  np.testing.assert_allclose(
+    [r.scores for r in found], expected, **tolerance["oracle"]
+  )
+  assert [r.best for r in found] == np.argmax(expected, axis=1).tolist()
+
+
+@pytest.mark.parametrize("kind", ["first", "mean"])
+def test_pieces_are_read_at_the_first_position(
+  predictor, texts, asked, words, teacher_forced, tolerance, kind
+):
+  scorer = {"first": scorers.FirstPiece, "mean": scorers.MeanPiece}[kind]()
+  found = rank.classify(predictor, asked, words, scorer)
+  expected = []
+  for text, run in zip(texts[3:7], RUN_IDS, strict=True):
+    at_start = log_softmax(
+      teacher_forced(predictor, run, text, [3]).astype(np.float64)[0]
+    )
+
+    def value(word, at_start=at_start):
+      ids = predictor.vocabulary.encode_batch([word])[0]
+      return at_start[ids[0]] if kind == "first" else at_start[ids].mean()
+
+    expected.append(aggregated(by_class(value), "sum"))
+  np.testing.assert_allclose(
+    [r.scores for r in found], expected, **tolerance["oracle"]
+  )
+
+
+def test_rows_that_are_the_heads_own_score_as_its_pieces(
+  predictor, asked, words, tolerance
+):
+  """WARP before it is trained is the verbaliser that it starts from."""
+  first = WordPieces(words.pieces[:, :1, :1], words.weights[:, :1])
+  kernel = predictor.params["decoder"]["logits_dense"]["kernel"]
+  rows = jnp.asarray(kernel)[:, first.pieces[:, 0, 0]].T
+  runs = predictor.runs
+  delta = dataclasses.replace(
+    runs.delta, head_rows=jnp.broadcast_to(rows, (3, *rows.shape))
+  )
+  warp = dataclasses.replace(predictor, runs=Runs(delta, runs.placements))
+  ours = rank.classify(warp, asked, first, scorers.OutputRows())
+  theirs = rank.classify(predictor, asked, first, scorers.FirstPiece())
+  np.testing.assert_allclose(
+    [r.scores for r in ours], [r.scores for r in theirs], **tolerance["same"]
+  )
+  assert [r.best for r in ours] == [r.best for r in theirs]
+
+
+def test_no_rows_for_the_classes_is_an_error(words):
+  with pytest.raises(ValueError, match="0 learned output rows for 2 classes"):
+    scorers.OutputRows()(jnp.zeros((1, 1, 7)), words, 7)
+
+
+@pytest.mark.parametrize("length", scorers.LENGTHS)
+@pytest.mark.parametrize("how", scorers.AGGREGATIONS)
+def test_words_make_a_class(words, how, length, tolerance):
+  """Without a model: logits of every position are drawn."""
+  scorer = scorers.WholeWords(how, length)
+  targets = scorers._targets(words)
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(2, sum(map(len, targets)) + 2 * 5, 16))
+  found = scorer(jnp.asarray(logits, jnp.float32), words, 16)
+  expected = []
+  for row in log_softmax(logits, axis=-1):
+    values, begin = [], 0
+    for ids in targets:
+      begin += 2  # a virtual token, and the start token but for its target
+      values.append(row[begin + np.arange(len(ids)), ids].sum())
+      values[-1] /= len(ids) if length == "mean" else 1
+      begin += len(ids)
+    expected.append(aggregated([values[:3], values[3:]], how))
+  np.testing.assert_allclose(found, expected, **tolerance["oracle"])
+  assert how in scorer.convention
+
+
+@pytest.mark.parametrize("scorer", [scorers.WholeWords, scorers.MeanPiece])
+def test_malformed_settings(scorer):
+  with pytest.raises(ValueError, match="'average': expected one of sum, mean"):
+    scorer(aggregate="average")
+
+
+def test_words_are_keys_of_programs(words):
+  again = WordPieces(words.pieces.copy(), words.weights.copy())
+  other = WordPieces(words.pieces, words.weights * 2)
+  key = rank.programs.Words.of
+  assert key(words) == key(again)
+  assert key(words) != key(other)
+  np.testing.assert_array_equal(key(words).words.pieces, words.pieces)
