@@ -115,7 +115,7 @@ def _train(
   source = model or _open(job.source.initial_checkpoint_path)
   if isinstance(source, Checkpoint):
     same_vocabulary.insist_of_model(source.path, vocabulary)
-  start_step = _start_step(job.duration, source)
+  start_step = find_start(job.duration, source)
   num_steps = job.duration.num_steps(start_step)
   _insist_on_same_run(job, tuners, vocabulary, start_step)
   batches = feed.train_batches(
@@ -193,7 +193,7 @@ def _train(
     ),
     folder=output.model_dir,
     manifest=manifest,
-    about=_about(configuration, model, vocabulary),
+    about=about(configuration, model, vocabulary),
     summarise=cast(loop.Summarise, built.program.summarise),
     shard=axes.batch_sharder(mesh, rules),
     evaluate=evaluator(built, mesh) if evaluator else scorer,
@@ -370,8 +370,16 @@ def _write_reports(
     reports.write(folder, step, result, output.json_write_n_results)
 
 
-def _start_step(duration: Duration, source: Backbone | Checkpoint) -> int:
-  """Find the step that the optimizer goes on from, as T5X restores it."""
+def find_start(duration: Duration, source: Backbone | Checkpoint) -> int:
+  """Find the step that the optimizer goes on from, as T5X restores it.
+
+  Args:
+    duration: may say another one.
+    source: of the model.
+
+  Returns:
+    The step.
+  """
   if duration.restored_step is not None:
     return duration.restored_step
   if source.step is None:
@@ -408,10 +416,19 @@ def _settings(
   )
 
 
-def _about(
+def about(
   configuration: Mapping[str, str], model: Backbone, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-  """Say how a bundle was made; a run may go on in another way."""
+  """Say how a bundle was made; a run may go on in another way.
+
+  Args:
+    configuration: see `train`.
+    model: that is trained.
+    vocabulary: of the model.
+
+  Returns:
+    JSON values for its manifest.
+  """
   packages = (prompt_tuning, jax, flax, optax)
   versions = {package.__name__: package.__version__ for package in packages}
   about: dict[str, Any] = {"gin": dict(configuration), "versions": versions}

@@ -43,6 +43,7 @@ def run(
   computes: bool = True,
   look: Callable[[Any], Sequence[str]] = lambda job: (),
   defaults: Sequence[str] = (),
+  build: Callable[[Flags], Any] | None = None,
 ) -> int:
   """Read flags and gin, build the job, and do it.
 
@@ -57,6 +58,8 @@ def run(
     look: what a dry run does with a job: refuses what would be refused before
       anything large is read, and returns what there is to say.
     defaults: gin statements of what the command does not ask for.
+    build: builds the job from flags, where it is of several configurations; a
+      dry run prints none of them then.
 
   Returns:
     0; 1 where training diverged; 2 where the command line, the configuration,
@@ -69,7 +72,9 @@ def run(
       configure_job = functools.partial(
         configure, configurable or name, arguments, defaults
       )
-      _run(configure_job, arguments, work, computes, look)
+      if build is not None:
+        configure_job = functools.partial(build, arguments)
+      _run(configure_job, arguments, work, computes, look, build is None)
   except StoppedError as stop:
     say(_plain(stop))
     return stop.status
@@ -97,6 +102,7 @@ def _run(
   work: Callable[[Any, Flags], None],
   computes: bool,
   look: Callable[[Any], Sequence[str]],
+  has_configuration: bool,
 ) -> None:
   """Do what flags say, see `run`."""
   if computes:
@@ -113,9 +119,10 @@ def _run(
     from prompt_tuning.launch import gin_config
 
     notes = look(job)
-    print(gin_config.operative_text(), end="")
+    if has_configuration:
+      print(gin_config.operative_text(), end="")
     for line in notes:
-      print(f"# {line}")
+      print(f"# {line}" if has_configuration else line)
     return
   if computes:
     from prompt_tuning.machine import compiled_programs

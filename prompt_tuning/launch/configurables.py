@@ -22,6 +22,7 @@ from prompt_tuning.jobs import (
   infer_job,
   pretrain_job,
   settings,
+  sweep_job,
   train_job,
 )
 from prompt_tuning.launch import gin_config
@@ -114,6 +115,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "eval": eval_job.EvalJob,
   "infer": infer_job.InferJob,
   "pretrain": pretrain_job.PretrainJob,
+  "sweep": sweep_job.Settings,
   "train": train_job.from_settings,
   "corpora.Denoising": corpus.Denoising,
   "corpora.Skills": corpus.Skills,

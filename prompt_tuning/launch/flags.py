@@ -11,9 +11,9 @@ from prompt_tuning.machine.processes import Distributed
 _BINDING = "--gin."
 # Flags that not every command has -> the commands. `plan` takes the line of
 # `train` as it is.
-_TFDS = ("train", "compare", "eval", "infer", "score", "plan")
+_TFDS = ("train", "sweep", "compare", "eval", "infer", "score", "plan")
 _SHARDS = ("infer", "score")
-_HOSTS = ("train", "pretrain", "compare", "eval", "plan")
+_HOSTS = ("train", "sweep", "pretrain", "compare", "eval", "plan")
 _COMMANDS_OF = {
   "--tfds_data_dir": _TFDS,
   "--seqio_additional_cache_dirs": _TFDS,

@@ -82,18 +82,8 @@ def load(
   """
   gin.clear_config()
   search = SearchPath(search_paths)
-  statements = gin_statements.read(files, bindings, search, defaults)
-  files = (*files, *t5x_names.files_for(statements.settings))
-  more = _modules(statements.settings) if register else ()
-  if register and more:
-    try:
-      known = {**known, **register(more)}
-    except ValueError as error:
-      raise ConfigError([str(error)]) from error
-  if more or t5x_names.files_for(statements.settings):
-    # What the first reading did not know, the second does.
-    statements = gin_statements.read(files, bindings, search, defaults)
-  settings = tuple(t5x_names.translate(statements.settings))
+  statements, known = read(files, bindings, known, search, register, defaults)
+  settings = statements.settings
   faults = [
     *statements.faults,
     *_macro_faults(settings, search, constants),
@@ -106,6 +96,46 @@ def load(
     gin.clear_config()
     raise ConfigError(faults)
   gin.finalize()
+
+
+def read(
+  files: Sequence[str],
+  bindings: Sequence[str],
+  known: Mapping[str, Callable[..., Any]],
+  search: SearchPath,
+  register: Register | None = None,
+  defaults: Sequence[str] = (),
+) -> tuple[gin_statements.Statements, Mapping[str, Callable[..., Any]]]:
+  """Read statements, with the tuning methods of METHOD_MODULE.
+
+  Args:
+    files: see `load`.
+    bindings: see `load`.
+    known: see `load`.
+    search: finds the files.
+    register: see `load`.
+    defaults: see `load`.
+
+  Returns:
+    The statements, and what is known now.
+
+  Raises:
+    ConfigError: a module of METHOD_MODULE is at fault.
+  """
+  statements = gin_statements.read(files, bindings, search, defaults)
+  files = (*files, *t5x_names.files_for(statements.settings))
+  more = _modules(statements.settings) if register else ()
+  if register and more:
+    try:
+      known = {**known, **register(more)}
+    except ValueError as error:
+      raise ConfigError([str(error)]) from error
+  if more or t5x_names.files_for(statements.settings):
+    # What the first reading did not know, the second does.
+    statements = gin_statements.read(files, bindings, search, defaults)
+  settings = list(t5x_names.translate(statements.settings))
+  statements = gin_statements.Statements(settings, statements.faults)
+  return statements, known
 
 
 def _idle_optimizers(settings: Sequence[Setting]) -> Iterator[str]:

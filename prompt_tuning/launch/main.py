@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
   "pretrain": ("pretrain", "pre-train a T5: span corruption, LM adaptation"),
   "vocabulary": ("vocabulary", "train a SentencePiece vocabulary on text"),
   "train": ("train", "train a tuning method, evaluate, keep the best"),
+  "sweep": ("sweep", "many trainings: axes of settings, side by side"),
   "plan": ("plan", "what training needs and costs on TPUs that are not here"),
   "launch": ("launch", "start a command on a pod or a cluster"),
   "compare": ("compare", "tuning methods beside their baselines, one table"),

@@ -1,0 +1,485 @@
+"""Many trainings as one: cells that can share a bank do, the others in turn.
+
+  MODEL_DIR/sweep.json     which sweep this is: what every cell trains
+  MODEL_DIR/banks/<bank>   banks that are training, and the names of their cells
+  MODEL_DIR/cells/<cell>   cells that are done, as `train` would have left them
+  MODEL_DIR/failures       of cells: why they failed
+
+A cell is done when its `cell.json` is there, which is written last; then
+nothing of it is written again. Killed at whatever moment, a sweep goes on with
+the banks that it had.
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from prompt_tuning.checkpoints import bundle, json_files, restore
+from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.core import files, sole_writer
+from prompt_tuning.core.schema import ANY, TEXT, Each, one_of
+from prompt_tuning.jobs import (
+  feed,
+  identity,
+  model_dir,
+  sweep_banks,
+  sweep_cell,
+  train,
+)
+from prompt_tuning.jobs.conclusion import Outcome
+from prompt_tuning.jobs.sweep_banks import Bank, Size
+from prompt_tuning.jobs.sweep_job import BANKS, CELLS, FAILURES, Cell, SweepJob
+from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.train.errors import StoppedError
+
+FILE, MEMBERS = "sweep.json", "cells.json"
+_FORMAT = "prompt-tuning-sweep"
+_SCHEMA = {
+  "format": one_of(_FORMAT),
+  "axes": [TEXT],
+  "cells": Each({"values": Each(TEXT), "trains": Each(ANY)}),
+}
+_MINUTE = 60
+
+logger = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+  """What a sweep has to do.
+
+  Attributes:
+    banks: that are to be trained, those that were begun first.
+    sizes: of the banks.
+    done: names of cells that are done.
+  """
+
+  banks: tuple[Bank, ...]
+  sizes: tuple[Size, ...]
+  done: tuple[str, ...]
+
+
+def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
+  """Say what is to be done; refuse what cannot be done.
+
+  Args:
+    job: the sweep.
+    shard: number of the part of its cells, and of how many.
+
+  Returns:
+    The banks of the shard's cells.
+
+  Raises:
+    ValueError: MODEL_DIR holds another sweep, or a cell cannot train.
+    CheckpointError: what is in MODEL_DIR, or a cell's model, cannot be read.
+  """
+  if pathlib.Path(job.model_dir, FILE).is_file():
+    _insist_on_same(job)
+  share = functools.partial(
+    sweep_banks.share, folder=job.model_dir, most_runs=job.most_runs
+  )
+  ordered = [cell.name for bank in share(job.cells) for cell in bank.cells]
+  start, end = (n * len(ordered) // shard[1] for n in (shard[0], shard[0] + 1))
+  ours = ordered[start:end]
+  cells = {cell.name: cell for cell in job.cells}
+  done = [n for n in ours if sweep_cell.is_whole(_folder(job, n))]
+  banks, taken = [], set(done)
+  for members in _begun(job, cells):
+    taken.update(members)
+    # Of a bank that shards share, the one takes care that has its first cell.
+    if members[0] in ours and _open(job, members):
+      of_bank = [cells[name] for name in members]
+      banks.append(sweep_banks.together(of_bank, job.model_dir))
+  banks += share([cells[name] for name in ours if name not in taken])
+  return Plan(tuple(banks), tuple(map(sweep_banks.size, banks)), tuple(done))
+
+
+def sweep(
+  job: SweepJob,
+  data_dir: str | None = None,
+  shard: tuple[int, int] = (0, 1),
+  *,
+  say: Callable[[str], None] = logger.info,
+) -> None:
+  """Train every cell that is not done.
+
+  Args:
+    job: the sweep.
+    data_dir: TFDS's data directory.
+    shard: see `plan`.
+    say: gets what is being done, for people.
+
+  Raises:
+    StoppedError: it was told to stop on the way; the same call goes on.
+    ValueError: it cannot be done, or cells failed: all others are done.
+    CheckpointError: what is in MODEL_DIR cannot be read.
+    OSError: MODEL_DIR cannot be written to.
+  """
+  files.ensure_writable(job.model_dir, "MODEL_DIR")
+  with _held(job.model_dir, shard):
+    planned = plan(job, shard)
+    if jax.process_index() == 0:
+      _write_sweep(job)
+      _clear(job)
+    _Sweep(job, data_dir, say, planned).run()
+
+
+class _Sweep:
+  """The banks of a sweep, one after the other."""
+
+  def __init__(
+    self,
+    job: SweepJob,
+    data_dir: str | None,
+    say: Callable[[str], None],
+    planned: Plan,
+  ):
+    self._job, self._data_dir, self._say = job, data_dir, say
+    self._banks = list(planned.banks)
+    self._done = len(planned.done)
+    self._count = self._done + sum(
+      len(_open(job, [cell.name for cell in bank.cells]))
+      for bank in self._banks
+    )
+    self._model: tuple[str, Backbone] | None = None  # the last that was read
+    self._failures: dict[str, str] = {}
+    self._clock = _Clock(planned.banks, planned.sizes)
+
+  def run(self) -> None:
+    """Train all banks; say in the end what failed."""
+    while self._banks:
+      bank = self._banks.pop(0)
+      left = self._clock.left()
+      self._say(
+        f"\n{self._done} of {self._count} cells are done"
+        + (f", about {left} left" if left else "")
+        + f". Next: {_listed([cell.name for cell in bank.cells])}"
+      )
+      self._train(bank)
+      self._clock.passed(bank)
+    self._say(f"\n{self._done} of {self._count} cells are done.")
+    if self._failures:
+      lines = [f"{name}: {why}" for name, why in self._failures.items()]
+      folder = pathlib.Path(self._job.model_dir, FAILURES)
+      raise ValueError(
+        f"{len(lines)} of {self._count} cells failed; the others are done. The "
+        f"same command tries them again. Said in {folder} too:\n  "
+        + "\n  ".join(lines)
+      )
+
+  def _train(self, bank: Bank) -> None:
+    """Train one bank, or note why it cannot be."""
+    folder = pathlib.Path(bank.job.output.model_dir)
+    names = [cell.name for cell in bank.cells]
+    is_main = jax.process_index() == 0
+    if is_main:
+      files.make_folder(folder)
+    with model_dir.held(str(folder)):
+      if is_main:
+        text = json.dumps({"cells": names}, indent=2) + "\n"
+        files.write_text(folder / MEMBERS, text)
+      try:
+        outcome = train.train(
+          bank.job, self._data_dir, self._read(bank.job), say=self._say
+        )
+      except StoppedError:
+        raise
+      except Exception as error:  # whatever it is, other cells may do
+        self._failed(bank, error)
+        return
+      outcome.insist_on_an_end()
+      self._model = _model_of(bank.job), outcome.model
+      written = [
+        self._write(cell, outcome, runs)
+        for cell, runs in zip(bank.cells, bank.runs, strict=True)
+        if not sweep_cell.is_whole(_folder(self._job, cell.name))
+      ]
+    if is_main and all(written):
+      files.remove(folder)
+
+  def _read(self, job: TrainJob) -> Backbone | None:
+    """Return the model of the last bank, if a job would read the same."""
+    if self._model is None or self._model[0] != _model_of(job):
+      return None
+    return self._model[1]
+
+  def _write(self, cell: Cell, outcome: Outcome, runs: Sequence[int]) -> bool:
+    """Write a cell; say whether that went well."""
+    try:
+      sweep_cell.write(cell, outcome, runs)
+    except Exception as error:
+      self._note(cell, error)
+      return False
+    self._done += 1
+    if jax.process_index() == 0:
+      files.remove(_failure(self._job, cell.name))
+    return True
+
+  def _failed(self, bank: Bank, error: Exception) -> None:
+    """Note a bank's failure; before its first step, try its cells alone."""
+    folder = pathlib.Path(bank.job.output.model_dir)
+    has_begun = bool(bundle.steps(folder / bundle.BUNDLES))
+    if len(bank.cells) == 1 or has_begun:
+      for cell in bank.cells:
+        self._note(cell, error)
+      return
+    logger.warning("A bank failed; its cells are tried alone. %s", error)
+    self._banks = [
+      *(
+        sweep_banks.together([cell], self._job.model_dir) for cell in bank.cells
+      ),
+      *self._banks,
+    ]
+    if jax.process_index() == 0:
+      files.remove(folder)
+
+  def _note(self, cell: Cell, error: Exception) -> None:
+    """Record why a cell failed."""
+    logger.debug("%s", cell.name, exc_info=error)
+    why = str(error) or type(error).__name__
+    self._failures[cell.name] = why
+    logger.warning("%s failed: %s", cell.name, why)
+    if jax.process_index() == 0:
+      path = _failure(self._job, cell.name)
+      files.make_folder(path.parent)
+      content = {"cell": cell.name, "kind": type(error).__name__, "error": why}
+      files.write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+class _Clock:
+  """Says how long the rest takes, by the work that was done so far."""
+
+  def __init__(self, banks: Sequence[Bank], sizes: Sequence[Size]):
+    self._work = {
+      bank.name: size.flops or float(len(bank.cells))
+      for bank, size in zip(banks, sizes, strict=True)
+    }
+    self._left = sum(self._work.values())
+    self._passed, self._started = 0.0, time.perf_counter()
+
+  def passed(self, bank: Bank) -> None:
+    """Note that a bank was trained."""
+    work = self._work.get(bank.name, 0.0)
+    self._passed += work
+    self._left -= work
+
+  def left(self) -> str:
+    """Say how long the rest will take; nothing where nothing is known."""
+    if not self._passed:
+      return ""
+    spent = time.perf_counter() - self._started
+    seconds = spent / self._passed * self._left
+    if seconds < 2 * _MINUTE:
+      return f"{seconds:.0f} seconds"
+    return f"{seconds / _MINUTE:.0f} minutes"
+
+
+def lines(
+  planned: Plan, costs: Callable[[float], Mapping[str, float]]
+) -> list[str]:
+  """Describe what is to be done, for people.
+
+  Args:
+    planned: what.
+    costs: floating-point operations -> what they take at least, of everything
+      that they may be done on.
+
+  Returns:
+    Lines of text.
+  """
+  count = sum(len(bank.cells) for bank in planned.banks)
+  text = [
+    f"{count} cells in {len(planned.banks)} banks; {len(planned.done)} more "
+    "are done."
+  ]
+  total = 0.0
+  for bank, size in zip(planned.banks, planned.sizes, strict=True):
+    text.append(f"bank {bank.name}: {_size_line(bank, size)}")
+    numbers = size.parameters or ()
+    for cell, runs in zip(bank.cells, bank.runs, strict=True):
+      trained = f"  {numbers[runs[0]]:,} parameters" if numbers else ""
+      text.append(f"  {cell.name}{trained}")
+    total += size.flops or 0.0
+  if total:
+    hours = ", ".join(f"{n} {_hours(h)}" for n, h in costs(total).items())
+    text.append(
+      f"At least, with rows as long as they may be, in chip-hours: {hours}."
+    )
+  if any(size.flops is None for size in planned.sizes):
+    text.append(
+      "Costs of banks without TRAIN_STEPS_RELATIVE or limits of "
+      "TASK_FEATURE_LENGTHS are not known."
+    )
+  return text
+
+
+def _size_line(bank: Bank, size: Size) -> str:
+  runs = len(bank.job.experiment.runs)
+  rows = bank.job.experiment.dataset.batch_size
+  line = f"{runs} runs x {rows} rows"
+  if size.steps is not None:
+    line += f" x {size.steps:,} steps"
+  if size.flops is not None:
+    line += f", {size.flops / 1e12:,.3g} TFLOP"
+  return line
+
+
+def _hours(hours: float) -> str:
+  return f"{hours:.2g}" if hours < 100 else f"{hours:,.0f}"
+
+
+def failures(job: SweepJob) -> dict[str, str]:
+  """Read why cells failed.
+
+  Args:
+    job: the sweep.
+
+  Returns:
+    Name of a cell -> why; of those that are not done.
+  """
+  found = {}
+  for cell in job.cells:
+    path = _failure(job, cell.name)
+    if path.is_file() and not sweep_cell.is_whole(_folder(job, cell.name)):
+      content = json_files.read(path, "why a cell failed")
+      json_files.check(path, content, {"error": TEXT})
+      found[cell.name] = content["error"]
+  return found
+
+
+def _folder(job: SweepJob, name: str) -> pathlib.Path:
+  return files.below(pathlib.Path(job.model_dir, CELLS), name, "A cell")
+
+
+def _failure(job: SweepJob, name: str) -> pathlib.Path:
+  root = pathlib.Path(job.model_dir, FAILURES)
+  return files.below(root, f"{name}.json", "A cell")
+
+
+def _model_of(job: TrainJob) -> str:
+  """Name the model that a job reads: equal names, equal weights in memory."""
+  described = identity.describe({"of": job.source, "as": job.experiment.model})
+  return json.dumps(described, sort_keys=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+  first = ", ".join(names[:2])
+  more = len(names) - 2
+  return f"{first} and {more} more, side by side" if more > 0 else first
+
+
+@contextlib.contextmanager
+def _held(folder: str, shard: tuple[int, int]) -> Iterator[None]:
+  """Be the only one who does a shard of the sweep in a folder."""
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      name = f"writer_of_{shard[0]}_of_{shard[1]}.json"
+      stack.enter_context(sole_writer.hold(folder, "MODEL_DIR", name))
+    yield
+
+
+def _begun(job: SweepJob, cells: Mapping[str, Cell]) -> Iterator[list[str]]:
+  """Yield the cells of every bank that was begun."""
+  root = pathlib.Path(job.model_dir, BANKS)
+  for folder in sorted(root.iterdir()) if root.is_dir() else ():
+    path = folder / MEMBERS
+    if not path.is_file():  # killed before it was written
+      continue
+    content = json_files.read(path, "the cells of a bank")
+    json_files.check(path, content, {"cells": [TEXT]})
+    if set(content["cells"]) <= cells.keys():
+      yield content["cells"]
+
+
+def _open(job: SweepJob, names: Sequence[str]) -> list[str]:
+  """List the cells that are not done."""
+  return [n for n in names if not sweep_cell.is_whole(_folder(job, n))]
+
+
+def _clear(job: SweepJob) -> None:
+  """Delete banks whose cells are all done."""
+  for members in _begun(job, {cell.name: cell for cell in job.cells}):
+    if not _open(job, members):
+      name = sweep_banks.name_of(members)
+      files.remove(pathlib.Path(job.model_dir, BANKS, name))
+
+
+def _insist_on_same(job: SweepJob) -> dict[str, Any]:
+  """Hold the sweep against what MODEL_DIR holds.
+
+  Args:
+    job: the sweep.
+
+  Returns:
+    What MODEL_DIR holds, and this sweep.
+
+  Raises:
+    ValueError: another sweep, or a cell that trains something else.
+  """
+  described = _described(job)
+  path = pathlib.Path(job.model_dir, FILE)
+  if not path.is_file():
+    return described
+  saved = json_files.read(path, "which sweep this is")
+  json_files.check(path, saved, _SCHEMA)
+  if saved["axes"] != described["axes"]:
+    raise ValueError(
+      f"{job.model_dir} holds another sweep, over {', '.join(saved['axes'])}; "
+      f"this one is over {', '.join(described['axes'])}. Choose another "
+      "MODEL_DIR."
+    )
+  for name, cell in described["cells"].items():
+    if name in saved["cells"]:
+      theirs = bundle.Bundle({"run": saved["cells"][name]["trains"]}, {})
+      theirs.insist_run(cell["trains"], f"{job.model_dir}, {name},")
+  # Cells of other values than today's stay.
+  return {**described, "cells": {**saved["cells"], **described["cells"]}}
+
+
+def _write_sweep(job: SweepJob) -> None:
+  text = json.dumps(_insist_on_same(job), indent=1, sort_keys=True) + "\n"
+  path = pathlib.Path(job.model_dir, FILE)
+  if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    files.write_text(path, text)
+
+
+def _described(job: SweepJob) -> dict[str, Any]:
+  """Describe what every cell trains, and for how long."""
+  cells = {}
+  for cell in job.cells:
+    experiment = cell.job.experiment
+    vocabulary = feed.open_vocabulary(
+      experiment.dataset, experiment.model.vocab_size
+    )
+    start = _start(cell.job)
+    trains = identity.settings(
+      experiment,
+      experiment.tuners,
+      vocabulary.sha256,
+      start,
+      cell.job.evaluations.evaluation,
+      cell.job.output.keep_best,
+    )
+    trains["steps"] = cell.job.duration.num_steps(start)
+    trains["model"] = cell.job.source.initial_checkpoint_path
+    cells[cell.name] = {"values": dict(cell.values), "trains": trains}
+  return {"format": _FORMAT, "axes": list(job.axes), "cells": cells}
+
+
+def _start(job: TrainJob) -> int:
+  """Find the step that a cell's optimizer goes on from."""
+  path = job.source.initial_checkpoint_path
+  if path is None:
+    raise ValueError("No model to train: set INITIAL_CHECKPOINT_PATH.")
+  return train.find_start(job.duration, _opened(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(path: str) -> Any:
+  return restore.open_checkpoint(path, whole=False)

@@ -1,0 +1,356 @@
+"""What came out of a sweep: CSV, JSON, Markdown and pictures.
+
+Written to MODEL_DIR/report, of the cells that are done; others are named. A
+report can be made at any time, and again.
+"""
+
+import csv
+import io
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from prompt_tuning.core import files
+from prompt_tuning.jobs import sweep, sweep_cell
+from prompt_tuning.jobs.sweep_job import CELLS, SweepJob
+
+FOLDER = "report"
+_MARKERS, _LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
+_SPREAD = 10  # from which ratio on an axis of sizes is drawn logarithmically
+_SIZE = (6.4, 4.0)  # inches
+
+
+class Point(NamedTuple):
+  """One run of a cell.
+
+  Attributes:
+    cell: its name.
+    values: axis -> label.
+    run: its name within the cell; empty where it is alone.
+    task: that it trained on.
+    seed: its seed.
+    parameters: that it trained.
+    step: of its best evaluation; None where there was none.
+    score: there.
+    metrics: there.
+  """
+
+  cell: str
+  values: Mapping[str, str]
+  run: str
+  task: str
+  seed: int
+  parameters: int
+  step: int | None
+  score: float | None
+  metrics: Mapping[str, float]
+
+
+class Group(NamedTuple):
+  """Points that differ in repetitions only.
+
+  Attributes:
+    values: axis -> label, of the other axes.
+    scores: those that there are.
+  """
+
+  values: Mapping[str, str]
+  scores: tuple[float, ...]
+
+  @property
+  def mean(self) -> float:
+    """Of the scores."""
+    return statistics.fmean(self.scores)
+
+  @property
+  def deviation(self) -> float:
+    """Their standard deviation; 0 of a single one."""
+    return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+def write(job: SweepJob) -> str:
+  """Write the report.
+
+  Args:
+    job: the sweep.
+
+  Returns:
+    The table, and where everything is, for people.
+
+  Raises:
+    ValueError: no cell is done.
+    CheckpointError: what a cell came to, cannot be read.
+    OSError: a file cannot be written.
+  """
+  points = read(job)
+  if not points:
+    raise ValueError(
+      f"No cell of {job.model_dir} is done: there is nothing to report. Run "
+      "the sweep without --report first."
+    )
+  failed = sweep.failures(job)
+  names = {point.cell for point in points}
+  missing = [cell.name for cell in job.cells if cell.name not in names]
+  grouped = groups(points, job.mean_over)
+  folder = pathlib.Path(job.model_dir, FOLDER)
+  table = markdown(grouped)
+  notes = [f"* {name}: {failed.get(name, 'not done')}" for name in missing]
+  text = "\n".join([f"# {', '.join(job.axes)}", "", table])
+  if notes:
+    count = len(job.cells)
+    text += f"\n{len(missing)} of {count} cells are missing:\n\n"
+    text += "\n".join(notes) + "\n"
+  files.write_texts(
+    folder,
+    {
+      "results.json": json.dumps(as_json(job, points), indent=1) + "\n",
+      "results.csv": as_csv(points),
+      "table.md": text,
+    },
+  )
+  pictures = draw(grouped, folder)
+  paths = [folder / n for n in ("table.md", "results.json", "results.csv")]
+  lines = [f"report: {path}" for path in [*paths, *pictures]]
+  return "\n".join([text, *lines])
+
+
+def read(job: SweepJob) -> list[Point]:
+  """Read what the cells that are done came to, in the order of the cells.
+
+  Args:
+    job: the sweep.
+
+  Returns:
+    A point for each of their runs.
+
+  Raises:
+    CheckpointError: of a cell that cannot be read.
+  """
+  points = []
+  for cell in job.cells:
+    root = pathlib.Path(job.model_dir, CELLS)
+    folder = files.below(root, cell.name, "A cell")
+    if not sweep_cell.is_whole(folder):
+      continue
+    content = sweep_cell.read(folder)
+    points += [
+      Point(
+        cell.name,
+        content["values"],
+        run.get("name", ""),
+        run["task"],
+        run["seed"],
+        content["parameters"],
+        run["step"],
+        run["score"],
+        run["metrics"],
+      )
+      for run in content["runs"]
+    ]
+  return points
+
+
+def groups(points: Sequence[Point], mean_over: Sequence[str]) -> list[Group]:
+  """Put points together that differ in repetitions only.
+
+  Args:
+    points: of a sweep.
+    mean_over: axes of repetitions.
+
+  Returns:
+    The groups that have scores, in the order of the points.
+  """
+  found: dict[tuple[tuple[str, str], ...], list[float]] = {}
+  for point in points:
+    values = tuple(
+      (a, v) for a, v in point.values.items() if a not in mean_over
+    )
+    scores = found.setdefault(values, [])
+    if point.score is not None:
+      scores.append(point.score)
+  return [
+    Group(dict(v), tuple(scores)) for v, scores in found.items() if scores
+  ]
+
+
+def markdown(grouped: Sequence[Group]) -> str:
+  """Format groups as a table: mean, deviation, how many.
+
+  Args:
+    grouped: at least one.
+
+  Returns:
+    The table in Markdown.
+  """
+  if not grouped:
+    return "Nothing was evaluated: the cells have no scores.\n"
+  axes = list(grouped[0].values)
+  lines = [
+    "| " + " | ".join([*map(_title, axes), "score", "runs"]) + " |",
+    "|---" * (len(axes) + 2) + "|",
+  ]
+  for group in grouped:
+    score = f"{group.mean:.1f}"
+    if len(group.scores) > 1:
+      score += f" ± {group.deviation:.1f}"
+    cells = [*group.values.values(), score, str(len(group.scores))]
+    lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def as_json(job: SweepJob, points: Sequence[Point]) -> dict[str, Any]:
+  """Describe a report in JSON's types.
+
+  Args:
+    job: the sweep.
+    points: that it came to.
+
+  Returns:
+    Axes, repetitions, and every point.
+  """
+  return {
+    "axes": {axis: list(labels) for axis, labels in job.axes.items()},
+    "mean_over": [axis for axis in job.mean_over if axis in job.axes],
+    "points": [point._asdict() for point in points],
+  }
+
+
+def from_json(content: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
+  """Undo `as_json`.
+
+  Args:
+    content: what it gave.
+
+  Returns:
+    The points, and the axes of repetitions.
+  """
+  return [Point(**p) for p in content["points"]], list(content["mean_over"])
+
+
+def as_csv(points: Sequence[Point]) -> str:
+  """Write points as CSV, a line for each.
+
+  Args:
+    points: at least one.
+
+  Returns:
+    The text.
+  """
+  out = io.StringIO()
+  axes = list(points[0].values)
+  rest = ("run", "task", "seed", "parameters", "step", "score")
+  writer = csv.writer(out, lineterminator="\n")
+  writer.writerow([*map(_title, axes), *rest])
+  for point in points:
+    own = [getattr(point, name) for name in rest]
+    writer.writerow([*(point.values[axis] for axis in axes), *own])
+  return out.getvalue()
+
+
+def draw(grouped: Sequence[Group], folder: pathlib.Path) -> list[pathlib.Path]:
+  """Draw the scores over every axis that has several values.
+
+  Args:
+    grouped: the groups.
+    folder: where to.
+
+  Returns:
+    The pictures' paths.
+  """
+  if not grouped:
+    return []
+  axes = [
+    axis
+    for axis in grouped[0].values
+    if len({group.values[axis] for group in grouped}) > 1
+  ]
+  paths = []
+  for axis in axes:
+    path = folder / f"score_over_{_title(axis)}.png"
+    files.write_bytes(path, picture(grouped, axis))
+    paths.append(path)
+  return paths
+
+
+def picture(grouped: Sequence[Group], axis: str, title: str = "") -> bytes:
+  """Draw the scores over one axis, a line for every combination of the others.
+
+  Lines differ in markers and dashes too, so that they can be told apart
+  without colours. Small points are single runs.
+
+  Args:
+    grouped: the groups.
+    axis: from left to right.
+    title: of the picture.
+
+  Returns:
+    A PNG.
+  """
+  # Not at the top: slow to import.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  labels = list(dict.fromkeys(group.values[axis] for group in grouped))
+  numbers = [_number(label) for label in labels]
+  known = [number for number in numbers if number is not None]
+  places: list[float] = [float(n) for n in range(len(labels))]
+  is_number = len(known) == len(labels)
+  if is_number:
+    places = known
+  place = dict(zip(labels, places, strict=True))
+  figure = Figure(figsize=_SIZE, layout="constrained")
+  canvas, plot = FigureCanvasAgg(figure), figure.subplots()
+  lines: dict[str, list[Group]] = {}
+  for group in grouped:
+    rest = [v for a, v in group.values.items() if a != axis]
+    lines.setdefault(", ".join(rest), []).append(group)
+  for number, (name, members) in enumerate(lines.items()):
+    members = sorted(members, key=lambda group: place[group.values[axis]])
+    x = [place[group.values[axis]] for group in members]
+    drawn = plot.errorbar(
+      x,
+      [group.mean for group in members],
+      [group.deviation for group in members],
+      marker=_MARKERS[number % len(_MARKERS)],
+      linestyle=_LINES[number % len(_LINES)],
+      capsize=3,
+      label=name or None,
+    )
+    for at, group in zip(x, members, strict=True):
+      if len(group.scores) > 1:
+        plot.plot(
+          [at] * len(group.scores),
+          group.scores,
+          marker=".",
+          linestyle="",
+          markersize=3,
+          color=drawn[0].get_color(),
+        )
+  if is_number and min(places) > 0 and max(places) >= _SPREAD * min(places):
+    plot.set_xscale("log")
+    plot.minorticks_off()
+  plot.set_xticks(places, labels)
+  if not is_number:
+    plot.set_xlim(-0.3, len(labels) - 0.7)
+  plot.set(xlabel=_title(axis), ylabel="score, mean ± sd", title=title)
+  plot.grid(alpha=0.3)
+  if len(lines) > 1:
+    plot.legend(fontsize="small")
+  out = io.BytesIO()
+  canvas.print_png(out)
+  return out.getvalue()
+
+
+def _title(axis: str) -> str:
+  return axis.lstrip("@").replace("/", "_")
+
+
+def _number(label: str) -> float | None:
+  try:
+    number = float(label)
+  except ValueError:
+    return None
+  return number if math.isfinite(number) else None

@@ -1,0 +1,263 @@
+"""`prompt-tuning sweep`: the training of `train` for every value of some axes.
+
+Cells that can share a bank train side by side; each ends as an ordinary run
+folder. The same command goes on where it was.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prompt_tuning.launch import command
+from prompt_tuning.launch.flags import Flags
+
+if TYPE_CHECKING:
+  from prompt_tuning.jobs.sweep_job import SweepJob
+
+ABOUT = """Train for every combination of the values of some axes. Takes the
+flags of `train` and besides: --axis NAME=VALUES (may be repeated; NAME is a
+macro or a parameter in gin, or @ and any name for gin files, whose values are
+then FILE,FILE); --shard i/n for one of n parts; --report to write the tables
+and plots of what is done; --topology v5e:4x4 to insist that weights fit there.
+Axes can stand in a gin file: sweep.axes = {"PROMPT_LENGTH": (1, 5, 20)}."""
+
+_SWEEP, _AXES, _DIR = "sweep", "axes", "MODEL_DIR"
+_FILES = "@"  # how an axis of gin files begins
+
+
+class _Own(NamedTuple):
+  """The command's own flags.
+
+  Attributes:
+    axis: `NAME=VALUES`, each.
+    shard: `i/n`.
+    report: whether to report only.
+    topology: slices that must do.
+  """
+
+  axis: Sequence[str]
+  shard: str
+  report: bool
+  topology: Sequence[str]
+
+
+def split(argv: Sequence[str]) -> tuple[_Own, list[str]]:
+  """Tell the command's own flags from those of `train`.
+
+  Args:
+    argv: the words after `prompt-tuning sweep`.
+
+  Returns:
+    Both.
+  """
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument("--axis", action="append", default=[])
+  parser.add_argument("--shard", default="0/1")
+  parser.add_argument("--report", action="store_true")
+  parser.add_argument("--topology", action="append", default=[])
+  own, rest = parser.parse_known_args(argv)
+  return _Own(own.axis, own.shard, own.report, own.topology), rest
+
+
+def main(argv: Sequence[str]) -> int:
+  """Sweep as flags and gin files say.
+
+  Args:
+    argv: the words after `prompt-tuning sweep`.
+
+  Returns:
+    The process's exit status.
+  """
+  own, rest = split(argv)
+
+  def work(job: "SweepJob", arguments: Flags) -> None:
+    from prompt_tuning.jobs import sweep, sweep_job, sweep_report
+
+    shard = sweep_job.shard_of(own.shard)
+    if not own.report:
+      _insist_on_fitting(job, own)
+      sweep.sweep(job, arguments.tfds_data_dir, shard, say=command.say)
+    if own.report or shard == (0, 1):
+      command.say(f"\n{sweep_report.write(job)}")
+
+  def look(job: "SweepJob") -> Sequence[str]:
+    from prompt_tuning.jobs import sweep, sweep_job
+    from prompt_tuning.plans import bounds
+
+    _insist_on_fitting(job, own)
+    planned = sweep.plan(job, sweep_job.shard_of(own.shard))
+    return sweep.lines(planned, bounds.chip_hours)
+
+  return command.run(
+    _SWEEP,
+    rest,
+    ABOUT,
+    work,
+    look=look,
+    build=lambda arguments: configure(arguments, own.axis),
+  )
+
+
+def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
+  """Build the job of every cell.
+
+  Args:
+    arguments: the flags of `train`.
+    more_axes: `NAME=VALUES`, which win over those of gin files.
+
+  Returns:
+    The sweep.
+
+  Raises:
+    ValueError: the configuration is at fault; names the cell.
+  """
+  import gin
+
+  from prompt_tuning.jobs import sweep_job
+  from prompt_tuning.launch import gin_config
+
+  folder, axes = _read(arguments, more_axes)
+  labels = {
+    axis: [sweep_job.label(value) for value in values]
+    for axis, values in axes.items()
+  }
+  sweep_job.check_axes(labels)
+  cells = []
+  for chosen in itertools.product(*(range(len(v)) for v in axes.values())):
+    numbers = dict(zip(axes, chosen, strict=True))
+    values = {axis: labels[axis][n] for axis, n in numbers.items()}
+    chosen_texts = {axis: axes[axis][n] for axis, n in numbers.items()}
+    name = sweep_job.cell_name(values)
+    path = str(pathlib.Path(folder, sweep_job.CELLS, name))
+    try:
+      job = command.configure("train", _of_cell(arguments, chosen_texts, path))
+    except ValueError as error:
+      raise ValueError(f"Cell {name}: {error}") from error
+    texts = gin_config.texts()
+    cells.append(sweep_job.Cell(name, values, sweep_job.settled(job), texts))
+  settings = gin.get_configurable(_SWEEP)()
+  unknown = [axis for axis in settings.mean_over if axis not in axes]
+  defaults = sweep_job.Settings.mean_over
+  if unknown and tuple(settings.mean_over) != tuple(defaults):
+    raise ValueError(
+      f"sweep.mean_over names {', '.join(unknown)}, which is no axis; the axes "
+      f"are {', '.join(axes)}."
+    )
+  return sweep_job.SweepJob(
+    folder, labels, cells, settings.mean_over, settings.most_runs
+  )
+
+
+def _read(
+  arguments: Flags, more_axes: Sequence[str]
+) -> tuple[str, dict[str, list[str]]]:
+  """Read MODEL_DIR and the axes: axis -> gin's text of its values."""
+  from prompt_tuning.launch import configurables, gin_config
+  from prompt_tuning.launch.gin_files import SearchPath
+
+  configurables.register()
+  statements, _ = gin_config.read(
+    arguments.gin_files,
+    arguments.gin_bindings,
+    configurables.KNOWN,
+    SearchPath(arguments.gin_search_paths),
+    configurables.register_methods,
+  )
+  if statements.faults:
+    raise gin_config.ConfigError(statements.faults)
+  settings = statements.settings
+  folders = [s.value for s in settings if s.macro == _DIR]
+  folder = next((f for f in reversed(folders) if isinstance(f, str)), None)
+  if folder is None:
+    raise ValueError("Where to? Give --gin.MODEL_DIR=\"'runs/sweep'\".")
+  in_files = [
+    s.value for s in settings if (s.selector, s.parameter) == (_SWEEP, _AXES)
+  ]
+  axes: dict[str, list[str]] = {}
+  for axis, values in _as_mapping(in_files[-1] if in_files else {}).items():
+    if not isinstance(values, list | tuple):
+      values = (values,)
+    axes[axis] = [v if _is_files(axis) else repr(v) for v in values]
+  for text in more_axes:
+    axis, values = _axis(text)
+    axes[axis] = values
+  return folder, axes
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+  if not isinstance(value, Mapping):
+    raise ValueError(
+      f"sweep.axes is {value!r}; expected a mapping of names to values, such "
+      'as {"PROMPT_LENGTH": (1, 5, 20)}.'
+    )
+  return value
+
+
+def _is_files(axis: str) -> bool:
+  return axis.startswith(_FILES)
+
+
+def _axis(text: str) -> tuple[str, list[str]]:
+  """Read `NAME=VALUES` of the command line."""
+  from prompt_tuning.launch import gin_config, gin_statements
+  from prompt_tuning.launch.gin_files import SearchPath
+
+  axis, _, values = text.partition("=")
+  axis = axis.strip()
+  if not axis:
+    raise ValueError(f"--axis {text!r}: expected NAME=VALUES.")
+  if _is_files(axis):
+    return axis, [v.strip() for v in values.split(",") if v.strip()]
+  # Several values without brackets are several, too.
+  for wrapped in (values, f"({values},)"):
+    read = gin_statements.read((), [f"AXIS = {wrapped}"], SearchPath(()))
+    if not read.faults:
+      value = read.settings[-1].value
+      several = value if isinstance(value, list | tuple) else (value,)
+      return axis, [repr(one) for one in several]
+  if not values.strip():
+    return axis, []
+  raise gin_config.ConfigError(
+    [fault.replace("--gin.AXIS", f"--axis {axis}") for fault in read.faults]
+  )
+
+
+def _of_cell(arguments: Flags, texts: Mapping[str, str], folder: str) -> Flags:
+  """Give a cell its values and its folder."""
+  files = [value for axis, value in texts.items() if _is_files(axis)]
+  bindings = [
+    f"{axis} = {value}" for axis, value in texts.items() if not _is_files(axis)
+  ]
+  return dataclasses.replace(
+    arguments,
+    gin_files=(*arguments.gin_files, *files),
+    gin_bindings=(
+      *arguments.gin_bindings,
+      *bindings,
+      f"{_DIR} = {folder!r}",
+    ),
+  )
+
+
+def _insist_on_fitting(job: "SweepJob", own: _Own) -> None:
+  """Refuse cells that are too large for a slice that was asked for."""
+  from prompt_tuning.plans import bounds, chips
+
+  for tpu_slice in map(chips.parse, own.topology):
+    for cell in job.cells:
+      why = bounds.misfit(cell.job, tpu_slice)
+      if why is not None:
+        raise ValueError(
+          f"{cell.name} fits on no mesh of {tpu_slice}: {why}. A larger slice, "
+          "or RESTORE_DTYPE of fewer bytes."
+        )
+
+
+if __name__ == "__main__":
+  from prompt_tuning.launch import main as program
+
+  sys.exit(program.main([_SWEEP, *sys.argv[1:]]))
