@@ -270,12 +270,14 @@ def draw(grouped: Sequence[Group], folder: pathlib.Path) -> list[pathlib.Path]:
   paths = []
   for axis in axes:
     path = folder / f"score_over_{_title(axis)}.png"
-    files.write_bytes(path, picture(grouped, axis))
+    picture(grouped, axis, path)
     paths.append(path)
   return paths
 
 
-def picture(grouped: Sequence[Group], axis: str, title: str = "") -> bytes:
+def picture(
+  grouped: Sequence[Group], axis: str, path: pathlib.Path, title: str = ""
+) -> None:
   """Draw the scores over one axis, a line for every combination of the others.
 
   Lines differ in markers and dashes too, so that they can be told apart
@@ -284,10 +286,8 @@ def picture(grouped: Sequence[Group], axis: str, title: str = "") -> bytes:
   Args:
     grouped: the groups.
     axis: from left to right.
+    path: of the PNG.
     title: of the picture.
-
-  Returns:
-    A PNG.
   """
   # Not at the top: slow to import.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -339,9 +339,8 @@ def picture(grouped: Sequence[Group], axis: str, title: str = "") -> bytes:
   plot.grid(alpha=0.3)
   if len(lines) > 1:
     plot.legend(fontsize="small")
-  out = io.BytesIO()
-  canvas.print_png(out)
-  return out.getvalue()
+  with files.replacing(path) as temporary:
+    canvas.print_png(temporary)
 
 
 def _title(axis: str) -> str:
