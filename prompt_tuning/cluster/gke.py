@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--tpu_type", required=True, help="such as v5litepod-16 or v6e-256")
   add("--docker_image", required=True, help="has prompt-tuning and jax[tpu]")
   add("--num_slices", type=int, default=1)
+  add("--shards", type=int, default=1, help="workloads to divide a sweep into")
   add("--project", help="by default gcloud's")
   add("--zone", help="by default gcloud's")
   add("--priority", choices=("very-low", "low", "medium", "high", "very-high"))
@@ -60,15 +61,28 @@ def plan(flags: argparse.Namespace, args: Sequence[str]) -> list[Command]:
     args: the program's.
 
   Returns:
-    One command.
+    One command, or one for every part of a sweep.
 
   Raises:
     ValueError: something that would not arrive as it is.
   """
+  parts = program.shards(flags, args)
+  if len(parts) == 1:
+    return [_workload(flags, flags.workload, parts[0])]
+  return [
+    _workload(flags, f"{flags.workload}-{number}", part)
+    for number, part in enumerate(parts)
+  ]
+
+
+def _workload(
+  flags: argparse.Namespace, name: str, args: Sequence[str]
+) -> Command:
+  """Build the call of one workload."""
   words = program.joining(program.words(flags.program, args))
   options = {
     "cluster": flags.cluster,
-    "workload": flags.workload,
+    "workload": name,
     "tpu-type": flags.tpu_type,
     "num-slices": flags.num_slices,
     "docker-image": flags.docker_image,
@@ -77,19 +91,17 @@ def plan(flags: argparse.Namespace, args: Sequence[str]) -> list[Command]:
     "priority": flags.priority,
     "max-restarts": flags.max_restarts,
   }
-  return [
-    Command(
-      (
-        "xpk",
-        "workload",
-        "create",
-        *(f"--{k}={v}" for k, v in options.items() if v is not None),
-        *(f"--storage={storage}" for storage in flags.storage),
-        *(f"--env={_env(variable)}" for variable in flags.env),
-        f"--command={_script(words)}",
-      )
+  return Command(
+    (
+      "xpk",
+      "workload",
+      "create",
+      *(f"--{k}={v}" for k, v in options.items() if v is not None),
+      *(f"--storage={storage}" for storage in flags.storage),
+      *(f"--env={_env(variable)}" for variable in flags.env),
+      f"--command={_script(words)}",
     )
-  ]
+  )
 
 
 def _script(words: Sequence[str]) -> str:

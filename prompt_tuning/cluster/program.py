@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Sequence
 # (command of prompt-tuning, its flags); raises ValueError for a mistake.
 Check = Callable[[str, Sequence[str]], None]
 
-PROGRAMS = ("train", "pretrain", "eval", "infer", "score")
+PROGRAMS = ("train", "sweep", "pretrain", "eval", "infer", "score")
 # Those whose processes work together; the others divide their input.
-JOINED = ("train", "pretrain", "eval")
+JOINED = ("train", "sweep", "pretrain", "eval")
+SWEEP = "sweep"
 
 _JOIN = "--multiprocess_gpu"
 _TOOLS = {
@@ -70,6 +71,31 @@ def parser(engine: str, about: str) -> argparse.ArgumentParser:
     help="environment of the program; may be repeated",
   )
   return made
+
+
+def shards(flags: argparse.Namespace, args: Sequence[str]) -> list[list[str]]:
+  """Divide a sweep.
+
+  Args:
+    flags: the launcher's flags; `shards` says into how many parts.
+    args: the program's.
+
+  Returns:
+    The program's flags of every part.
+
+  Raises:
+    ValueError: the program is no sweep, or is divided already.
+  """
+  if flags.shards == 1:
+    return [list(args)]
+  if flags.program != SWEEP or flags.shards < 1:
+    raise ValueError(
+      f"--shards {flags.shards} divides a sweep: give --program={SWEEP}, and a "
+      "positive number."
+    )
+  if any(word.partition("=")[0] == "--shard" for word in args):
+    raise ValueError("Leave out --shard: --shards gives every part its own.")
+  return [[*args, f"--shard={n}/{flags.shards}"] for n in range(flags.shards)]
 
 
 def variable(text: str) -> str:

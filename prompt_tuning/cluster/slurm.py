@@ -32,6 +32,7 @@ _SHARED = {
   "mem_gb": "mem",
 }
 _OWN = "slurm_"  # prefixes what submitit hands to Slurm alone
+_AT_ONCE = 256  # jobs of an array, as submitit has it
 _OF_JOB = ("setup", "signal_delay_s", "additional_parameters")  # not options
 
 
@@ -49,12 +50,16 @@ def main(argv: Sequence[str], check: program.Check) -> int:
   launcher_words, args = program.split(argv)
   flags = _parser().parse_args(launcher_words)
   try:
-    script = task_script(flags, program.words(flags.program, args, check))
+    scripts = [
+      task_script(flags, program.words(flags.program, part, check))
+      for part in program.shards(flags, args)
+    ]
     print(batch_file(flags))
-    print(f"# every task runs\n{script}", flush=True)
+    which = "every task" if len(scripts) == 1 else "every task of part 0"
+    print(f"# {which} runs\n{scripts[0]}", flush=True)
     if not flags.dry_run:
       program.require(("sbatch", "srun"))
-      _submit(flags, script)
+      _submit(flags, scripts)
   except BrokenPipeError:  # for `launch.main`
     raise
   except (ValueError, OSError, ImportError) as error:
@@ -71,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--gpus_per_node", type=int, default=0)
   add("--cpus_per_task", type=int, help="of a node")
   add("--mem_gb", type=int, help="of a node")
+  add("--shards", type=int, default=1, help="jobs of an array, for a sweep")
   add("--partition")
   add("--account")
   add("--qos")
@@ -165,7 +171,8 @@ def batch_file(flags: argparse.Namespace) -> str:
   if flags.mem_gb is not None:
     options["mem"] = f"{flags.mem_gb}GB"
   folder = pathlib.Path(flags.folder).expanduser().absolute()
-  streams = [f"{folder}/%j_%t_log.{end}" for end in ("out", "err")]
+  job = "%j" if flags.shards == 1 else "%A_%a"
+  streams = [f"{folder}/{job}_%t_log.{end}" for end in ("out", "err")]
   options |= {
     "output": streams[0].replace("%t", "0"),
     "error": streams[1].replace("%t", "0"),
@@ -173,6 +180,8 @@ def batch_file(flags: argparse.Namespace) -> str:
     "signal": f"USR2@{flags.save_s}",
     "wckey": "submitit",
   }
+  if flags.shards > 1:
+    options["array"] = f"0-{flags.shards - 1}%{min(flags.shards, _AT_ONCE)}"
   options |= known.get("slurm_additional_parameters", {})
   lines = [
     f"#SBATCH --{key.replace('_', '-')}={shlex.quote(str(value))}"
@@ -220,7 +229,7 @@ def task_script(flags: argparse.Namespace, words: Sequence[str]) -> str:
   return "\n".join(lines)
 
 
-def _submit(flags: argparse.Namespace, script: str) -> None:
+def _submit(flags: argparse.Namespace, scripts: Sequence[str]) -> None:
   try:
     submitit = importlib.import_module("submitit")
   except ImportError as error:
@@ -234,5 +243,11 @@ def _submit(flags: argparse.Namespace, script: str) -> None:
     slurm_max_num_timeout=flags.max_requeues,
   )
   executor.update_parameters(**parameters(flags))
-  job = executor.submit(slurm_task.Task(script))
-  print(f"# job {job.job_id}; its output: {job.paths.stdout}")
+  tasks = list(map(slurm_task.Task, scripts))
+  if len(tasks) == 1:
+    jobs = [executor.submit(tasks[0])]
+  else:
+    with executor.batch():  # one array
+      jobs = [executor.submit(task) for task in tasks]
+  for job in jobs:
+    print(f"# job {job.job_id}; its output: {job.paths.stdout}")

@@ -225,7 +225,7 @@ def _write_run(
   folder = pathlib.Path(alone.output.model_dir)
   files.write_texts(folder, cell.configuration)
   manifest = {
-    **train.about(cell.configuration, alone.model),
+    **train.about(cell.configuration, alone.model, alone.vocabulary),
     "run": identity.identity(
       _suited(cell, alone.model),
       alone.setup.tuners,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from prompt_tuning.core import tree
-from prompt_tuning.launch import flags
+from prompt_tuning.launch import flags, sweep
 
 ENGINES = {
   "gke": "TPU slices of a GKE cluster, through xpk",
@@ -56,6 +56,8 @@ def check(program: str, args: Sequence[str]) -> None:
   Raises:
     ValueError: an unknown flag, or one that the launcher sets.
   """
+  if program == "sweep":  # which has flags of its own
+    _, args = sweep.split(args)
   hosts = flags.parse(program, args, "").distributed
   host_flags = (
     hosts.coordinator_address,

@@ -487,8 +487,16 @@ class Executor:
   def update_parameters(self, **parameters):
     self.parameters = parameters
 
+  @contextlib.contextmanager
+  def batch(self):
+    """What is submitted inside, is one array."""
+    self.array = []
+    yield
+
   def submit(self, task):
     self.task = task
+    if hasattr(self, "array"):
+      self.array.append(task)
     paths = types.SimpleNamespace(stdout="out")
     return types.SimpleNamespace(job_id="1", paths=paths)
 
@@ -553,6 +561,62 @@ def test_submitit_gets_one_task_per_node(fakes, capsys, monkeypatch):
   assert made.task.script in capsys.readouterr().out
 
 
+SWEPT = [*ARGS, "--axis=SEEDS=0,1,2", "--report"]
+
+
+def test_a_sweep_is_one_array(fakes, capsys, monkeypatch):
+  module = types.ModuleType("submitit")
+  module.AutoExecutor = Executor
+  monkeypatch.setitem(sys.modules, "submitit", module)
+  text = f"{SLURM} --program=sweep --shards=3"
+  assert called(slurm, text, SWEPT) == 0
+  scripts = [task.script for task in Executor.made.array]
+  assert [
+    [word for word in script.split() if "--shard=" in word]
+    for script in scripts
+  ] == [["--shard=0/3"], ["--shard=1/3"], ["--shard=2/3"]]
+  assert all("--coordinator_address" in script for script in scripts)
+  printed = capsys.readouterr().out
+  assert "#SBATCH --array=0-2%3" in printed
+  assert f"# every task of part 0 runs\n{scripts[0]}" in printed
+
+
+def test_a_sweep_is_some_workloads(fakes):
+  text = f"{GKE} --program=sweep --shards=2"
+  assert called(gke, text, SWEPT) == 0
+  calls = fakes.calls()
+  assert [option(call, "workload") for call in calls] == ["w-0", "w-1"]
+  for number, call in enumerate(calls):
+    words = shlex.split(option(call, "command").replace("$$", "$"))
+    assert words == [
+      *("prompt-tuning", "sweep", *SWEPT),
+      *(f"--shard={number}/2", "--multiprocess_gpu"),
+    ]
+
+
+@pytest.mark.parametrize(
+  ("text", "args", "message"),
+  [
+    ("--shards=2", ARGS, "--shards 2 divides a sweep"),
+    ("--program=sweep --shards=0", SWEPT, "a positive number"),
+    (
+      "--program=sweep --shards=2",
+      [*SWEPT, "--shard=0/2"],
+      "Leave out --shard",
+    ),
+    (
+      "--program=sweep",
+      [*SWEPT, "--axes=A=1"],
+      "Unknown argument '--axes=A=1'",
+    ),
+  ],
+)
+def test_sweeps_that_cannot_be_divided(fakes, capsys, text, args, message):
+  assert called(gke, f"{GKE} {text}", args) == 2
+  assert message in capsys.readouterr().err
+  assert fakes.calls() == []
+
+
 def test_submitit_s_absence_says_how_to_get_it(fakes, capsys, monkeypatch):
   monkeypatch.setitem(sys.modules, "submitit", None)
   assert called(slurm, SLURM) == 2
@@ -567,6 +631,7 @@ def test_submitit_s_absence_says_how_to_get_it(fakes, capsys, monkeypatch):
     f"{SLURM} --mem_gb=64 --cpus_per_task=8 --partition=p --account='a b' "
     "--qos=q --name=x --folder='runs/my jobs' --setup 'module load x' "
     "--setup 'ulimit -n 9' --sbatch gres=gpu:a100:4 --sbatch signal=USR1@9",
+    f"{SLURM} --program=sweep --shards=3",
   ],
 )
 def test_the_printed_batch_file_is_submitit_s(fakes, text):
@@ -575,6 +640,8 @@ def test_the_printed_batch_file_is_submitit_s(fakes, text):
   executor = submitit.AutoExecutor(folder=given.folder, cluster="slurm")
   executor.update_parameters(**slurm.parameters(given))
   inner = executor._executor
+  if given.shards > 1:
+    inner.parameters["map_count"] = given.shards
   text = inner._make_submission_file_text(inner._submitit_command_str, "")
   assert slurm.batch_file(given).splitlines() == text.splitlines()
 

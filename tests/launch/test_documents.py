@@ -22,7 +22,10 @@ DOCUMENTS = sorted(
   ]
 )
 # Those that are configured by gin.
-GIN = ("train", "compare", "pretrain", "eval", "infer", "score", "plan")
+GIN = (
+  *("train", "sweep", "compare", "pretrain", "eval", "infer", "score"),
+  "plan",
+)
 # A package, what must never be made, and what lies beside the checkout.
 ABSENT = {"prompt_tuning.gin", "gin/__init__.py", "numbers.md", "style.md"}
 
