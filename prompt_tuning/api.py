@@ -168,6 +168,7 @@ def from_vectors(values: np.ndarray) -> Runs:
     ValueError: not a matrix, of no rows, or with numbers that float32 cannot
       hold.
   """
+  values = np.asarray(values)
   if values.ndim != 2 or not values.size:
     raise ValueError(
       "A prompt is a matrix [P, H], P and H at least 1; got "
@@ -209,6 +210,11 @@ class Model:
       ValueError: no names, several runs under one name, arrays that do not fit
         the model, or what was tuned with another one.
     """
+    if not isinstance(named, Mapping) or not named:
+      raise ValueError(
+        "Give names and what was tuned, such as {'rte': 'rte.npy'}; got "
+        f"{named!r:.80}."
+      )
     parts = {n: self._as_runs(n, tuned) for n, tuned in named.items()}
     for name, part in parts.items():
       if faults := algebra.faults(part.delta, 1):
@@ -306,6 +312,8 @@ class Model:
     """
     names = self.names if members is None else members
     runs = [self._run_id(name) for name in names]
+    if len(set(runs)) < len(runs):
+      raise ValueError(f"Somebody would vote twice: {', '.join(names)}.")
     if candidates is None:
       return ensemble.predict(self.predictor, texts, runs, **decoding)
     return ensemble.classify(self.predictor, texts, candidates, runs)
@@ -470,7 +478,7 @@ class Model:
     return Dataset(
       names,
       {"inputs": predictor.input_length, "targets": None},
-      batch_size or predictor.batching.batch_size,
+      predictor.batching.batch_size if batch_size is None else batch_size,
       split=split,
       vocabulary_file=predictor.vocabulary.path,
       cache_dir=cache_dir,
@@ -496,6 +504,11 @@ class Model:
       return tuned
     if isinstance(tuned, np.ndarray):
       return from_vectors(tuned)
+    if not isinstance(tuned, str | os.PathLike):
+      raise ValueError(
+        f"{name!r} is a {type(tuned).__name__}; expected a path, an array "
+        "[P, H], one run, a training, or None for the model itself."
+      )
     loaded = load.load_one(tuned, self.backbone.config.shape)
     return load.insist(loaded, self.backbone, os.fspath(tuned), vocabulary).runs
 

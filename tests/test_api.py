@@ -331,8 +331,26 @@ def test_mistakes(plain, model, files):
   two = join([api.from_vectors(vectors(2)), api.from_vectors(vectors(3))])
   with pytest.raises(ValueError, match="'p' names 2 runs"):
     plain.with_prompts({"p": two})
-  with pytest.raises(ValueError, match="Nothing to join"):
+  with pytest.raises(ValueError, match="Give names and what was tuned"):
     plain.with_prompts({})
+  with pytest.raises(ValueError, match="Give names and what was tuned"):
+    plain.with_prompts(["two.npy"])
+  with pytest.raises(ValueError, match="'p' is a list; expected a path, an"):
+    plain.with_prompts({"p": [[1.0] * 8]})
+  with pytest.raises(ValueError, match="would vote twice: two, two"):
+    model.vote(TEXTS, ["two", "two"])
+  for text in (None, b"a", 3, "\ud800"):
+    with pytest.raises(ValueError, match=r"Text number 1 is .*; expected"):
+      plain.predict(["a", text])
+  for settings, message in (
+    ({"batch_size": 0}, "BATCH_SIZE is 0; expected"),
+    ({"patience": -1}, "PATIENCE is -1; expected a whole number, 1 or more,"),
+    ({"dropout_rate": 1.5}, "DROPOUT_RATE is 1.5; expected a number from 0"),
+    ({"steps": 0}, "TRAIN_STEPS_RELATIVE is 0"),
+    ({"seeds": ()}, r"SEEDS is \(\): nothing would train"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      plain.train("skill_first", **settings)
   with pytest.raises(ValueError, match=r"at least 1; got \[3\]"):
     plain.with_prompts({"p": np.zeros(3)})
   with pytest.raises(ValueError, match=r"virtual: expected \[runs, any, 8\]"):
@@ -625,9 +643,9 @@ class TestTraining:
 
     with pytest.raises(ValueError, match="Did you mean 'speaks_of_a_cat_api'"):
       train("speaks_of_a_cat_ap")
-    with pytest.raises(ValueError, match="must be positive; got 0"):
+    with pytest.raises(ValueError, match="TRAIN_STEPS_RELATIVE is 0; expected"):
       train(steps=0)
-    with pytest.raises(ValueError, match="BATCH_SIZE must be positive; got -1"):
+    with pytest.raises(ValueError, match="BATCH_SIZE is -1; expected"):
       train(batch_size=-1)
     with pytest.raises(ValueError, match="no vectors; set PROMPT_LENGTH"):
       train(prompt_length=0)

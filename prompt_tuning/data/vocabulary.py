@@ -147,7 +147,17 @@ class Vocabulary:
     return list(self.processor.EncodeAsIds(text))
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of many texts, each without EOS, on all cores."""
+    """Return the ids of many texts, each without EOS, on all cores.
+
+    Raises:
+      ValueError: one is no text that UTF-8 can hold.
+    """
+    for number, text in enumerate(texts):
+      if not isinstance(text, str) or not files.is_text(text):
+        raise ValueError(
+          f"Text number {number} is {text!r:.80}; expected characters of "
+          "Unicode, as a str."
+        )
     return list(self.processor.EncodeAsIds(list(texts)))
 
   def decode(self, ids: Iterable[int]) -> str:

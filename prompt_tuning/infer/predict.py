@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from prompt_tuning.core import bounds
 from prompt_tuning.core.axes import DATA
 from prompt_tuning.core.types import Params
 from prompt_tuning.data.vocabulary import Vocabulary
@@ -82,6 +83,8 @@ class Predictor:
 
   def __post_init__(self) -> None:
     self.batching.insist_multiple(self._ways)
+    name = "TASK_FEATURE_LENGTHS['inputs'] (input_length)"
+    bounds.insist_whole(name, self.input_length, 1, optional=True)
 
   @property
   def _ways(self) -> int:

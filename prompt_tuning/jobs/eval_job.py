@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from prompt_tuning.core import bounds
 from prompt_tuning.jobs.settings import EvaluationSettings, MeshShape
 from prompt_tuning.models.t5.config import T5Config
 
@@ -38,3 +39,5 @@ class EvalJob:
 
   def __post_init__(self) -> None:
     self.evaluation.dataset.insist_on_split()
+    results = self.json_write_n_results
+    bounds.insist_whole("JSON_WRITE_N_RESULTS", results, 0, optional=True)

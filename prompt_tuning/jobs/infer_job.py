@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from prompt_tuning.core import bounds
 from prompt_tuning.infer.predict import DECODE_LENGTH
 from prompt_tuning.jobs.settings import Dataset, MeshShape
 from prompt_tuning.models.t5.config import T5Config
@@ -48,6 +49,9 @@ class InferJob:
   restore_dtype: str = "bfloat16"
 
   def __post_init__(self) -> None:
+    bounds.insist_whole("MAX_DECODE_LENGTH", self.max_decode_length, 1)
+    bounds.insist_whole("CHECKPOINT_PERIOD", self.checkpoint_period, 1)
+    bounds.insist_whole("NUM_SHARDS", self.num_shards, 1)
     if self.input_file is None and not self.dataset.names:
       raise ValueError("Give MIXTURE_OR_TASK_NAME, or INPUT_FILE.")
     if self.input_file is None:

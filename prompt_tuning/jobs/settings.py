@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from prompt_tuning.core import axes
+from prompt_tuning.core import axes, bounds
 from prompt_tuning.data import planning, spec
 from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.infer import evaluate
@@ -65,8 +65,18 @@ class Dataset:
         f"PACKED_LENGTHS names {', '.join(self.packed_lengths)}; expected "
         f"{' and '.join(FEATURES)}."
       )
-    if self.batch_size < 1:
-      raise ValueError(f"BATCH_SIZE must be positive; got {self.batch_size}.")
+    bounds.insist_whole("BATCH_SIZE", self.batch_size, 1)
+    bounds.insist_whole("MAX_SHAPES", self.max_shapes, 1)
+    for what, limit in self.lengths.items():
+      name = f"TASK_FEATURE_LENGTHS[{what!r}]"
+      bounds.insist_whole(name, limit, 1, optional=True)
+    for what, length in (self.packed_lengths or {}).items():
+      bounds.insist_whole(f"PACKED_LENGTHS[{what!r}]", length, 1)
+    if self.split == "":
+      raise ValueError(
+        "TRAIN_SPLIT, EVAL_SPLIT and INFER_SPLIT are names of splits, or None "
+        "for what a task is evaluated on; got ''."
+      )
     if self.batching not in planning.BATCHINGS:
       raise ValueError(
         f"BATCHING {self.batching!r}: expected one of "
@@ -136,6 +146,13 @@ class EvaluationSettings:
   label_words: WordsLike = None
 
   def __post_init__(self) -> None:
+    for name, value in (
+      ("MAX_DECODE_LENGTH", self.max_decode_length),
+      ("EVALUATOR_NUM_EXAMPLES", self.num_examples),
+    ):
+      bounds.insist_whole(name, value, 1, optional=True)
+    if not self.ways:
+      raise ValueError("EVALUATE_BY names no way to evaluate.")
     for way in self.ways:
       if way not in evaluate.PREDICTION:
         raise ValueError(
@@ -169,6 +186,7 @@ class MeshShape:
         f"MODEL_PARALLEL is {self.model!r}; expected how many devices share "
         "the model, at least 1."
       )
+    bounds.insist_whole("meshes.Mesh.data", self.data, 1, optional=True)
 
   def build(self) -> Mesh | None:
     """Make the mesh; None where one device does everything.

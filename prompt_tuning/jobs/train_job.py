@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.core import files, partition, tree
+from prompt_tuning.core import bounds, files, partition, tree
 from prompt_tuning.data import spec
 from prompt_tuning.jobs import method_names, recipes
 from prompt_tuning.jobs.settings import (
@@ -100,6 +100,13 @@ class Experiment:
 
   def __post_init__(self) -> None:
     self.dataset.insist_on_split()
+    bounds.insist_whole("NUM_MICROBATCHES", self.num_microbatches, 1)
+    for name, values in (
+      ("SEEDS", self.seeds),
+      ("LEARNING_RATES", self.learning_rates),
+    ):
+      if not listed(values):
+        raise ValueError(f"{name} is {values!r}: nothing would train.")
     for seed in listed(self.seeds):
       if not isinstance(seed, int):
         raise ValueError(
@@ -251,6 +258,12 @@ class Duration:
   def __post_init__(self) -> None:
     if self.total_steps is None and self.relative_steps is None:
       raise ValueError("Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE.")
+    for name, value, least in (
+      ("TRAIN_STEPS", self.total_steps, 1),
+      ("TRAIN_STEPS_RELATIVE", self.relative_steps, 1),
+      ("RESTORED_STEP", self.restored_step, 0),
+    ):
+      bounds.insist_whole(name, value, least, optional=True)
 
   def num_steps(self, restored_step: int) -> int:
     """Count the updates to do after a checkpoint.
@@ -265,10 +278,6 @@ class Duration:
       ValueError: there are none to do.
     """
     if self.relative_steps is not None:
-      if self.relative_steps < 1:
-        raise ValueError(
-          f"TRAIN_STEPS_RELATIVE must be positive; got {self.relative_steps}."
-        )
       return self.relative_steps
     steps = (self.total_steps or 0) - restored_step
     if steps < 1:
@@ -302,6 +311,9 @@ class EvaluationPlan:
   patience: int | None = None
 
   def __post_init__(self) -> None:
+    bounds.insist_whole("EVAL_PERIOD", self.eval_period, 0)
+    bounds.insist_whole("EVAL_STEPS", self.eval_steps, 0)
+    bounds.insist_whole("PATIENCE", self.patience, 1, optional=True)
     if self.evaluation is None:
       return
     dataset = self.evaluation.dataset
@@ -342,6 +354,15 @@ class Output:
   json_write_n_results: int | None = None
   progress_bar: bool = True
   tensorboard: bool = True
+
+  def __post_init__(self) -> None:
+    if not isinstance(self.model_dir, str) or not self.model_dir:
+      raise ValueError(f"MODEL_DIR is {self.model_dir!r}; expected a path.")
+    bounds.insist_whole("CHECKPOINT_PERIOD", self.checkpoint_period, 0)
+    bounds.insist_whole("KEEP_CHECKPOINTS", self.keep_checkpoints, 1)
+    bounds.insist_whole("LOG_PERIOD", self.log_period, 1)
+    results = self.json_write_n_results
+    bounds.insist_whole("JSON_WRITE_N_RESULTS", results, 0, optional=True)
 
 
 @dataclasses.dataclass(frozen=True)

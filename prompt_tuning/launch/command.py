@@ -28,6 +28,18 @@ logger = logging.getLogger(__name__)
 # one may take to be written.
 _CHECKED, _WRITING_S = "checked", 60
 
+_UNSET = re.compile(
+  r"missing (?:a|\d+) required (?:positional )?arguments?: (.*)"
+)
+# What gin calls a job -> a run file of the package, which has its settings.
+_RUN_FILES = {
+  "train": "prompt_finetune.gin",
+  "compare": "compare.gin",
+  "pretrain": "pretrain.gin",
+  "eval": "prompt_eval.gin",
+  "infer": "prompt_infer.gin (prompt_score.gin)",
+}
+
 _CALL = re.compile(r"\n  In call to configurable '([^']*)' .*")
 _OF_GIN = re.compile(
   r"\n  (No values supplied by Gin|Gin had values|Caller supplied values) .*"
@@ -191,8 +203,20 @@ def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
     return gin.get_configurable(name)()
   except TypeError as error:  # text where a number belongs, and the like
     callers = _CALL.findall(str(error))
+    unset = _UNSET.search(_plain(error))
+    if unset and callers[:1] == [name]:
+      raise gin_config.ConfigError([_what_to_give(name, unset[1])]) from error
     prefix = f"{callers[0]}: " if callers else ""
     raise gin_config.ConfigError([f"{prefix}{_plain(error)}"]) from error
+
+
+def _what_to_give(name: str, unset: str) -> str:
+  """Say which files a job needs whose settings are not there."""
+  return (
+    f"Nothing says what {name}'s {unset} shall be. Give a model file and a run "
+    "file, such as --gin_file=models/embedded.gin "
+    f"--gin_file=runs/{_RUN_FILES[name]}; they are in the package's folder gin."
+  )
 
 
 def _plain(error: Exception) -> str:

@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     raise
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
-    return 1
+    return 2
   return 0
 
 

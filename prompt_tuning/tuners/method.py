@@ -253,11 +253,18 @@ def check_settings(method: Method) -> None:
     method: any.
 
   Raises:
-    ValueError: names one that does not.
+    ValueError: names one that does not, or that is no number of what it
+      counts.
   """
   kind, settings = settings_of(method)
   for name, value in settings.items():
     _check_plain(f"{name_of(kind)}.{name}", value)
+  for field in dataclasses.fields(kind):
+    value = settings.get(field.name)
+    if field.type in (int, int | None) and isinstance(value, bool | float):
+      raise ValueError(
+        f"{name_of(kind)}.{field.name} is {value!r}; expected a whole number."
+      )
 
 
 def _check_plain(what: str, value: Any) -> None:

@@ -2,11 +2,16 @@
 
 import dataclasses
 import functools
+import re
 
 import pytest
 
 from prompt_tuning.jobs import eval_job, identity, task_modules
-from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
+from prompt_tuning.jobs.settings import (
+  Dataset,
+  EvaluationSettings,
+  MeshShape,
+)
 from prompt_tuning.jobs.train_job import (
   Duration,
   EvaluationPlan,
@@ -75,6 +80,63 @@ def test_settings_side_by_side_are_those_of_the_parts():
   assert made.experiment == Experiment(MODEL, Dataset(RTE), Prompt)
 
 
+NAN = float("nan")
+# What meant something else than it said, or failed an hour later.
+OUT_OF_BOUNDS = {
+  "BATCH_SIZE": (lambda v: Dataset(RTE, batch_size=v), [0, -1, 1.5, True, "8"]),
+  "TASK_FEATURE_LENGTHS['inputs']": (
+    lambda v: Dataset(RTE, {"inputs": v, "targets": None}),
+    [0, -3, 8.5],
+  ),
+  "PACKED_LENGTHS['targets']": (
+    lambda v: Dataset(RTE, packed_lengths={"inputs": 8, "targets": v}),
+    [0, None],
+  ),
+  "TRAIN_SPLIT": (lambda v: Dataset(RTE, split=v), [""]),
+  "DROPOUT_RATE": (
+    lambda v: dataclasses.replace(MODEL, dropout_rate=v),
+    [1, 1.5, -0.1, NAN, "0.1"],
+  ),
+  "EVALUATOR_NUM_EXAMPLES": (
+    lambda v: EvaluationSettings(Dataset(RTE), num_examples=v),
+    [0, -1],
+  ),
+  "MAX_DECODE_LENGTH": (
+    lambda v: EvaluationSettings(Dataset(RTE), max_decode_length=v),
+    [0, 2.5],
+  ),
+  "EVALUATE_BY": (lambda v: EvaluationSettings(Dataset(RTE), v), [()]),
+  "EVAL_PERIOD": (lambda v: job(eval_period=v), [-1, None]),
+  "EVAL_STEPS": (lambda v: job(eval_steps=v), [-1]),
+  "PATIENCE": (lambda v: job(patience=v), [0, -1]),
+  "LOG_PERIOD": (lambda v: job(log_period=v), [0, -1]),
+  "CHECKPOINT_PERIOD": (lambda v: job(checkpoint_period=v), [-1]),
+  "KEEP_CHECKPOINTS": (lambda v: job(keep_checkpoints=v), [0]),
+  "JSON_WRITE_N_RESULTS": (lambda v: job(json_write_n_results=v), [-1]),
+  "MODEL_DIR": (lambda v: job(model_dir=v), ["", 3]),
+  "TRAIN_STEPS": (lambda v: Duration(total_steps=v), [0, "a", 2.5]),
+  "TRAIN_STEPS_RELATIVE": (lambda v: Duration(relative_steps=v), [0, -3]),
+  "RESTORED_STEP": (lambda v: Duration(8, restored_step=v), [-1]),
+  "NUM_MICROBATCHES": (lambda v: job(num_microbatches=v), [0, 1.5]),
+  "SEEDS": (lambda v: job(seeds=v), [()]),
+  "LEARNING_RATES": (lambda v: job(learning_rates=v), [()]),
+  "meshes.Mesh.data": (lambda v: MeshShape(data=v), [0]),
+  "prompt tuning.encoder_length": (
+    lambda v: job(tuner=functools.partial(Prompt, encoder_length=v)),
+    [1.5, True],
+  ),
+}
+
+
+@pytest.mark.parametrize("setting", OUT_OF_BOUNDS)
+def test_numbers_that_make_no_sense_are_refused_at_once(setting):
+  make, values = OUT_OF_BOUNDS[setting]
+  for value in values:
+    with pytest.raises(ValueError, match=re.escape(setting)) as raised:
+      make(value)
+    assert repr(value) in str(raised.value) or "no way" in str(raised.value)
+
+
 def test_a_setting_that_is_none_or_missing_is_named():
   with pytest.raises(TypeError, match="seedz"):
     job(seedz=(0,))
@@ -108,7 +170,7 @@ def test_jobs_that_cannot_be_done(changes, message):
       {"task_feature_lengths": {"input": 512, "targets": 8}},
       "TASK_FEATURE_LENGTHS names input, targets; expected inputs and targets",
     ),
-    ({"batch_size": 0}, "BATCH_SIZE must be positive; got 0"),
+    ({"batch_size": 0}, "BATCH_SIZE is 0; expected"),
     ({"batching": "bucket"}, "BATCHING 'bucket': expected one of fixed"),
     ({"module": "no_such_module"}, "cannot import 'no_such_module'"),
     (

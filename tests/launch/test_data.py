@@ -131,7 +131,7 @@ def test_list_names_every_task(tmp_path, capsys):
 def test_mistakes(capsys, tmp_path, monkeypatch, words, message):
   monkeypatch.chdir(tmp_path)
   status, out, err = run(capsys, *words)
-  assert status == 1
+  assert status == 2
   assert out == ""
   assert err.startswith("error: ")
   assert message in err
@@ -144,5 +144,5 @@ def test_a_bad_row_is_named(source, tmp_path, capsys):
   status, _, err = run(
     capsys, "prepare", "--source", source, "--tfds_data_dir", tmp_path / "tfds"
   )
-  assert status == 1
+  assert status == 2
   assert "train.jsonl:2: unknown label 'neutrale'; expected one of" in err

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from prompt_tuning.launch import main
+from prompt_tuning.launch import gin_files, main
 from prompt_tuning.machine import processes
 
 TRAIN = (
@@ -90,3 +90,25 @@ def test_of_several_processes_the_others_hear_why_one_fails(
   assert "nowhere.gin" in error
   said = capsys.readouterr().err
   assert said == f"error: {error}\nerror: process 3 of 4 is gone\n"
+
+
+@pytest.mark.parametrize(
+  ("command", "file"),
+  [
+    ("train", "prompt_finetune"),
+    ("plan", "prompt_finetune"),
+    ("compare", "compare"),
+    ("pretrain", "pretrain"),
+    ("eval", "prompt_eval"),
+    ("infer", "prompt_infer"),
+    ("score", "prompt_score"),
+  ],
+)
+def test_a_command_without_files_says_which_it_needs(command, file, capsys):
+  """It named what Python lacked of `InferJob.__init__`."""
+  assert main.main([command]) == 2
+  said = capsys.readouterr().err
+  assert "Give a model file and a run file, such as" in said
+  assert f"{file}.gin" in said
+  assert "__init__" not in said
+  assert (gin_files.packaged_root() / "runs" / f"{file}.gin").is_file()

@@ -460,7 +460,10 @@ def test_a_prompt_of_another_width_is_refused(tmp_path, train_flags, capsys):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ("BATCH_SIZE=0", "error: BATCH_SIZE must be positive; got 0.\n"),
+    (
+      "BATCH_SIZE=0",
+      "error: BATCH_SIZE is 0; expected a whole number, 1 or more.\n",
+    ),
     ("BATCH_SIZE='4'", "\n  Dataset: '<' not supported between instances of"),
   ],
 )

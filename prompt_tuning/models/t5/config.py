@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.core import tree
+from prompt_tuning.core import bounds, tree
 from prompt_tuning.core.shape import ModelShape
 
 REMAT_POLICIES = ("none", "minimal", "full")
@@ -81,6 +81,7 @@ class T5Config:
         f"Activations of {name}: expected one of {', '.join(DTYPES)}. Change "
         "ACTIVATION_DTYPE (in Python `dtype`)."
       )
+    bounds.insist_rate("DROPOUT_RATE", self.dropout_rate)
     if self.remat_policy not in REMAT_POLICIES:
       raise ValueError(
         f"REMAT is {self.remat_policy!r}; expected one of "

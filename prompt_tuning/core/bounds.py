@@ -1,0 +1,49 @@
+"""What numbers a setting may have, held where it is given.
+
+Otherwise a 0 that was meant as "none" trains on nothing, or for ever, and a
+command fails an hour later.
+"""
+
+import numbers
+from typing import Any
+
+
+def insist_whole(
+  setting: str, value: Any, least: int, optional: bool = False
+) -> None:
+  """Insist on a whole number.
+
+  Args:
+    setting: its name, as users write it.
+    value: what was given.
+    least: the smallest that makes sense.
+    optional: whether None does too.
+
+  Raises:
+    ValueError: it is another value.
+  """
+  if optional and value is None:
+    return
+  is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  if not is_whole or value < least:
+    raise ValueError(
+      f"{setting} is {value!r}; expected a whole number, {least} or more"
+      f"{', or None' if optional else ''}."
+    )
+
+
+def insist_rate(setting: str, value: Any) -> None:
+  """Insist on a probability of losing something that is not certain.
+
+  Args:
+    setting: its name, as users write it.
+    value: what was given.
+
+  Raises:
+    ValueError: it is another value.
+  """
+  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if not is_number or not 0 <= value < 1:
+    raise ValueError(
+      f"{setting} is {value!r}; expected a number from 0 to below 1."
+    )
