@@ -163,7 +163,7 @@ class EvaluationSettings:
   @property
   def ways(self) -> tuple[str, ...]:
     """The ways to evaluate."""
-    return listed(self.by or evaluate.GENERATION)
+    return listed(evaluate.GENERATION if self.by is None else self.by)
 
 
 @dataclasses.dataclass(frozen=True)
