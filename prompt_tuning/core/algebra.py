@@ -45,8 +45,8 @@ class Leaf(NamedTuple):
 # Letters whose sizes may differ between the runs of one model.
 _FREE = "PRC"
 
-# Field of `Delta` -> arrays of its sites. `virtual` and `head_rows` are one
-# site each; the mask of the latter is a field beside it.
+# Field of `Delta` -> arrays of its sites. `virtual`, `head_rows` and
+# `log_weight` are one site each; the mask of rows is a field beside them.
 KINDS: Mapping[str, Mapping[str, Leaf]] = {
   "virtual": {"virtual": Leaf("KPH", 0.0)},
   "prefix": {
@@ -76,6 +76,7 @@ KINDS: Mapping[str, Mapping[str, Leaf]] = {
     "head_rows": Leaf("KCH", 0.0),
     "head_mask": Leaf("KC", False, True, marks=True),
   },
+  "log_weight": {"log_weight": Leaf("K", 0.0)},
 }
 _STRUCTS = {
   "prefix": Prefix,

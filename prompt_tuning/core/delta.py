@@ -120,6 +120,8 @@ class Delta:
       an input the same id would be a virtual token.
     head_mask: [K, C] booleans, False for words that a run has not; None for all
       there.
+    log_weight: [K], the logarithm of the share that a run has in a mixture of
+      runs. The model does not read it; who mixes does.
   """
 
   virtual: Array | None = None
@@ -131,3 +133,4 @@ class Delta:
   norm: Mapping[str, Array] = dataclasses.field(default_factory=dict)
   head_rows: Array | None = None
   head_mask: Array | None = None
+  log_weight: Array | None = None

@@ -84,10 +84,26 @@ class Job:
   Attributes:
     dataset: the task's examples.
     run: number of the run.
+    members: numbers of the runs that are mixed by `Delta.log_weight`, if it is
+      a mixture: it ranks as such, and its heaviest member generates. `run` is
+      one of them.
   """
 
   dataset: EvalSet
   run: int = 0
+  members: tuple[int, ...] = ()
+
+  def heaviest(self, delta: Delta) -> "Job":
+    """Let the heaviest member stand for the mixture."""
+    if not self.members or delta.log_weight is None:
+      return self
+    shares = np.asarray(delta.log_weight)[list(self.members)]
+    return dataclasses.replace(self, run=self.members[int(shares.argmax())])
+
+  @property
+  def parts(self) -> "list[Job]":
+    """Jobs of single runs: of every member, or this one."""
+    return [Job(self.dataset, run) for run in self.members or (self.run,)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,15 +234,20 @@ class Evaluator:
     ]
     if not generated:
       return
-    jobs = [job for job, _ in generated]
+    delta = predictor.runs.delta
+    jobs = [job.heaviest(delta) for job, _ in generated]
     length = self.length or _longest_target(predictor, jobs)
     predicted = predictor.predict(
       _inputs_of(jobs), length=length, method=self.method
     )
     by_job = _split(predicted, jobs)
-    for (_, output), part in zip(generated, by_job, strict=True):
+    for (job, output), used, part in zip(generated, jobs, by_job, strict=True):
       output["prediction"] = [prediction.text for prediction in part]
       output["score"] = [prediction.score for prediction in part]
+      if job.members:
+        number = job.members.index(used.run)
+        by = f"component {number}, the heaviest of {len(job.members)}"
+        output["generated_by"] = [by] * len(part)
 
   def _rank(
     self,
@@ -244,22 +265,24 @@ class Evaluator:
     ]
     if not ranked:
       return
-    jobs = [job for job, _ in ranked]
+    jobs = [part for job, _ in ranked for part in job.parts]
     candidates = [
       words
       for job in jobs
       for words in _candidates(job.dataset, predictor.vocabulary)
     ]
     rankings = rank.rank(predictor, _inputs_of(jobs), candidates, normalise)
-    answers = [
-      words[ranking.best]
-      for words, ranking in zip(candidates, rankings, strict=True)
-    ]
-    for (_, output), best, part in zip(
-      ranked, _split(answers, jobs), _split(rankings, jobs), strict=True
-    ):
-      output["rank_prediction"] = best
-      output["rank_scores"] = [list(ranking.scores) for ranking in part]
+    by_job = iter(
+      zip(_split(candidates, jobs), _split(rankings, jobs), strict=True)
+    )
+    for job, output in ranked:
+      parts = [next(by_job) for _ in job.parts]
+      mixed = _mixed([part for _, part in parts], job, predictor.runs.delta)
+      output["rank_prediction"] = [
+        words[ranking.best]
+        for words, ranking in zip(parts[0][0], mixed, strict=True)
+      ]
+      output["rank_scores"] = [list(ranking.scores) for ranking in mixed]
 
   def _classify(
     self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
@@ -269,8 +292,11 @@ class Evaluator:
       scorer, classes = self._scorer(predictor, job), job.dataset.classes
       if scorer is None or classes is None:
         continue
-      asked = _inputs_of([job])
-      rankings = rank.classify(predictor, asked, classes.words, scorer)
+      by_part = [
+        rank.classify(predictor, _inputs_of([part]), classes.words, scorer)
+        for part in job.parts
+      ]
+      rankings = _mixed(by_part, job, predictor.runs.delta)
       names = [classes.names[ranking.best] for ranking in rankings]
       output["rank_prediction"] = names
       output["rank_scores"] = [list(ranking.scores) for ranking in rankings]
@@ -283,6 +309,31 @@ class Evaluator:
       return None
     delta, count = predictor.runs.delta, len(classes.answers)
     return self.scorer if self.scorer.applies(delta, job.run, count) else None
+
+
+def _mixed(
+  by_part: Sequence[Sequence[rank.Ranking]], job: Job, delta: Delta
+) -> Sequence[rank.Ranking]:
+  """Rank by a mixture: the probability of a candidate is its members' mean.
+
+  Args:
+    by_part: rankings of every member, or of the one run.
+    job: says who is a member.
+    delta: has the members' weights.
+
+  Returns:
+    One ranking per example.
+  """
+  if not job.members:
+    return by_part[0]
+  assert delta.log_weight is not None
+  shares = np.asarray(delta.log_weight, np.float64)[list(job.members)]
+  mixed = []
+  for of_members in zip(*by_part, strict=True):
+    scores = np.array([ranking.scores for ranking in of_members])
+    joint = np.logaddexp.reduce(scores + shares[:, None], axis=0)
+    mixed.append(rank.Ranking(int(joint.argmax()), tuple(joint.tolist())))
+  return mixed
 
 
 def metrics(

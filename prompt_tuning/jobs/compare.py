@@ -246,13 +246,14 @@ class _Asked(NamedTuple):
   """One evaluation: whose score it is, and what in the batch it is of.
 
   `runs` gives every task of a mixture the number of a run in the batch; a task
-  that it has not gets the plain model.
+  that it has not gets the plain model. `members` are the runs that it mixes.
   """
 
   method: str
   task: str
   seed: int | None
   runs: Mapping[str, int]
+  members: tuple[int, ...] = ()
 
 
 def _frozen_scores(
@@ -276,7 +277,8 @@ def _frozen_scores(
     is_instructed = one.method == comparison.INSTRUCTION
     name = job.instructed[one.task] if is_instructed else one.task
     for dataset in sets[name]:
-      jobs.append(Job(dataset, run=one.runs.get(dataset.task.name, 0)))
+      number = one.runs.get(dataset.task.name, 0)
+      jobs.append(Job(dataset, number, one.members))
       owners.append((one.method, one.task, one.seed))
   outcome = tuned[0].outcome
   results = _scorer(job, outcome, {}).evaluate(
@@ -333,7 +335,9 @@ def _ask_method(
       numbers = {task: randoms[slot] for task, slot in of_method.items()}
       controls.append(_Asked(label, run.task, run.seed, numbers))
     numbers = {task: first + slot for task, slot in of_method.items()}
-    asked.append(_Asked(title, run.task, run.seed, numbers))
+    mixed = slots.components(outcome.setup.slots, k)
+    members = tuple(first + slot for slot in mixed)
+    asked.append(_Asked(title, run.task, run.seed, numbers, members))
   return [*controls, *asked]
 
 

@@ -7,6 +7,7 @@ from prompt_tuning.infer.evaluate import RANKING
 from prompt_tuning.jobs.settings import EvaluationSettings
 from prompt_tuning.models.scorers import OutputRows
 from prompt_tuning.train.classes import Classes
+from prompt_tuning.train.mixture import Mixture
 from prompt_tuning.train.objectives import Choice, CrossEntropy
 from prompt_tuning.train.optimizers import (
   Adafactor,
@@ -21,6 +22,7 @@ ADAFACTOR = "adafactor"
 CROSS_ENTROPY = "cross_entropy"
 _OBJECTIVES: Mapping[str, Callable[[], Choice]] = {
   CROSS_ENTROPY: CrossEntropy,
+  "mixture": Mixture,
   "output_rows": lambda: Classes(OutputRows()),
 }
 

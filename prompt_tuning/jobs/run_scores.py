@@ -104,8 +104,9 @@ class Scorer:
     program, frozen = self._setup.program, self._setup.frozen
     params = program.partition.merge(trainable, frozen)
     delta = program.produce(params.get("tuner", {}), None)
+    all_slots = self._setup.slots
     jobs = [
-      Job(dataset, run=self._slot(k, dataset))
+      Job(dataset, self._slot(k, dataset), slots.components(all_slots, k))
       for k, run in enumerate(self._runs)
       for dataset in self.sets[run.task]
     ]

@@ -30,6 +30,7 @@ from prompt_tuning.models.scorers import ClassTable, WordsLike
 from prompt_tuning.models.t5 import network, quantized, site_shapes
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, row_groups, state
+from prompt_tuning.train.mixture import Mixture
 from prompt_tuning.train.objectives import Objective, Setting
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Produce, StepProgram
@@ -229,20 +230,40 @@ def _program(
   produce = _produce(experiment.tuners)
   if "tuner" in whole:
     _insist_on_fitting(experiment, produce, whole["tuner"])
+  objective = _objective(experiment)
   return StepProgram(
     forward=_forward(experiment.model, mesh, rules),
     produce=produce,
     partition=modes,
-    objective=_objective(experiment),
+    objective=objective,
     optimizer=optimizer,
     num_runs=len(experiment.runs),
     num_microbatches=experiment.num_microbatches,
     dropout=experiment.model.dropout_rate > 0,
     conditions=tuple(len(tuner.conditions) for tuner in experiment.tuners),
     sizes=row_groups.sizes(modes.split(shapes)[0], rows) if any(rows) else None,
+    components=_components(experiment, objective),
     extra=bank.extra_of(experiment.tuners),
     penalty=bank.penalty_of(experiment.tuners),
   )
+
+
+def _components(experiment: Experiment, objective: Objective) -> int:
+  """Count the components of every run, and insist that something mixes them."""
+  counts = {method.components for method in experiment.tuners} or {1}
+  (count, *others) = counts
+  if others:
+    raise ValueError(
+      f"The runs of a bank are mixtures of {sorted(counts)} components; they "
+      "need equally many. Train them apart."
+    )
+  if count > 1 and not isinstance(objective, Mixture):
+    raise ValueError(
+      f"{name_of(type(experiment.tuners[0]))} is a mixture of {count} prompts, "
+      f"and the objective {type(objective).__name__} mixes nothing: set "
+      "OBJECTIVE to @objectives.Mixture()."
+    )
+  return count
 
 
 def _objective(experiment: Experiment) -> Objective:

@@ -1,6 +1,7 @@
 """Slots: the rows of a delta that a bank's runs have, one for each condition.
 
-A run without conditions has one slot, which serves all of its tasks.
+A run without conditions has one slot, which serves all of its tasks; a mixture
+has one for each of its components, which serve all of them together.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ class Slot(NamedTuple):
   Attributes:
     run: number of the run that it belongs to.
     condition: the task that it is for; None for any.
+    component: its number in the mixture that the run is; None for none.
   """
 
   run: int
   condition: str | None = None
+  component: int | None = None
 
   def name(self, run: str) -> str:
     """Name the slot.
@@ -27,7 +30,9 @@ class Slot(NamedTuple):
     Args:
       run: name of its run; may be empty.
     """
-    return "_".join(filter(None, (run, self.condition)))
+    number = self.component
+    component = None if number is None else f"component{number}"
+    return "_".join(filter(None, (run, self.condition, component)))
 
 
 def of_methods(methods: Sequence[Method], num_runs: int) -> tuple[Slot, ...]:
@@ -43,9 +48,30 @@ def of_methods(methods: Sequence[Method], num_runs: int) -> tuple[Slot, ...]:
   if not methods:
     return tuple(map(Slot, range(num_runs)))
   return tuple(
-    Slot(run, condition)
-    for run, method in enumerate(methods)
-    for condition in method.conditions or (None,)
+    slot for run, method in enumerate(methods) for slot in _of_run(run, method)
+  )
+
+
+def _of_run(run: int, method: Method) -> list[Slot]:
+  if method.components > 1:
+    return [Slot(run, component=n) for n in range(method.components)]
+  return [Slot(run, condition) for condition in method.conditions or (None,)]
+
+
+def components(slots: Sequence[Slot], run: int) -> tuple[int, ...]:
+  """Find the slots of which a run is a mixture.
+
+  Args:
+    slots: of the bank.
+    run: number of the run.
+
+  Returns:
+    Their numbers; none where it is no mixture.
+  """
+  return tuple(
+    number
+    for number, slot in enumerate(slots)
+    if slot.run == run and slot.component is not None
   )
 
 
@@ -63,7 +89,9 @@ def find(slots: Sequence[Slot], run: int, task: str) -> int:
   Raises:
     ValueError: the run has slots for other tasks only.
   """
-  own = {s.condition: n for n, s in enumerate(slots) if s.run == run}
+  numbered = [(n, s) for n, s in enumerate(slots) if s.run == run]
+  # Of a mixture the first one stands for all.
+  own = {s.condition: n for n, s in reversed(numbered)}
   for condition in (None, task):
     if condition in own:
       return own[condition]

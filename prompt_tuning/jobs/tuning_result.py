@@ -79,7 +79,12 @@ class Trained:
         f"one of the runs {', '.join(self.runs)}."
       )
     names = [name for name in self.runs if self.origins[name].task == task]
-    return max(names, key=lambda name: self.ranking[name])
+    return max(names, key=lambda name: (self.ranking[name], self._share(name)))
+
+  def _share(self, name: str) -> float:
+    """Say how heavy a run is in its mixture; 0 of none, which is all of it."""
+    weight = self.runs[name].delta.log_weight
+    return 0.0 if weight is None else float(weight[0])
 
   def select(self, name: str | None) -> str:
     """Name a run by its own name, by its task, or as the only task's best.

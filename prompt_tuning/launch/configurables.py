@@ -29,6 +29,7 @@ from prompt_tuning.launch import gin_config
 from prompt_tuning.models import scorers
 from prompt_tuning.models.t5 import config, decoding
 from prompt_tuning.train import classes, objectives, optimizers, schedules
+from prompt_tuning.train import mixture as mixture_objective
 from prompt_tuning.tuners import copying, discovery, initializers
 from prompt_tuning.tuners.method import Method
 
@@ -134,6 +135,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "models.t5_of_checkpoint": t5_of_checkpoint,
   "objectives.Classes": classes.Classes,
   "objectives.CrossEntropy": objectives.CrossEntropy,
+  "objectives.Mixture": mixture_objective.Mixture,
   "optimizers.Adafactor": optimizers.Adafactor,
   "optimizers.AtRate": optimizers.AtRate,
   "optimizers.ByPath": optimizers.ByPath,

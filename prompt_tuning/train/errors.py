@@ -15,6 +15,10 @@ class UnknownTargetError(ValueError):
   """Examples have targets that are no class's word."""
 
 
+class DeadComponentError(ValueError):
+  """A component of a mixture has no weight any more."""
+
+
 class StoppedError(RuntimeError):
   """Training was asked to stop by a signal, and has saved what it is at.
 

@@ -21,6 +21,9 @@ from prompt_tuning.core.types import PAD_ID, Array, Batch
 # Named sums. As an objective returns them, each is a float32 [B].
 Sums = Mapping[str, Array]
 
+# What a batch has [B, M] where answers are a mixture of M components.
+LOG_WEIGHTS = "mixture_log_weights"
+
 # T5X's names of divisors that depend on the batch -> the sum to divide by.
 _DIVISORS = {
   "NUM_REAL_TARGET_TOKENS": "weights",

@@ -20,7 +20,12 @@ from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.partition import TRAIN, Partition
 from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.train import reach
-from prompt_tuning.train.objectives import Objective, Sums, sum_by_run
+from prompt_tuning.train.objectives import (
+  LOG_WEIGHTS,
+  Objective,
+  Sums,
+  sum_by_run,
+)
 from prompt_tuning.train.optimizers import BankOptimizer
 from prompt_tuning.train.state import TrainState
 
@@ -89,6 +94,8 @@ class StepProgram:
       apart by `task_ids` [B]; none where no method has any.
     sizes: numbers that every run trains, where runs differ in that; None counts
       those of the bank's arrays.
+    components: deltas of every run of which its answers are a mixture; the
+      model reads every row under each of them.
     extra: what a method adds to the loss of every example; None for nothing.
     penalty: what a method adds to the loss of every run, once per step,
       whatever the batch, its divisor and its pieces; None for nothing.
@@ -105,6 +112,7 @@ class StepProgram:
   shardings: Any = None
   conditions: tuple[int, ...] = ()
   sizes: tuple[float, ...] | None = None
+  components: int = 1
   extra: Extra | None = None
   penalty: Penalty | None = None
 
@@ -209,6 +217,7 @@ class StepProgram:
     params = self.partition.merge(trainable, frozen)
     delta = self.produce(params.get("tuner", {}), run_keys)
     rows = self._with_slots(self.objective.prepare(batch), self.conditions)
+    rows, row_keys = self._with_components(rows, row_keys)
     outputs = self.forward(params["model"], rows, delta, row_keys)
     sums = self._sums(outputs, batch, rows, delta)
     return sum_by_run(sums, batch.get("run_ids"), self.num_runs)
@@ -217,6 +226,11 @@ class StepProgram:
     self, outputs: Outputs, batch: Batch, rows: Batch, delta: Delta
   ) -> Sums:
     """Compute the sums of every example; the model read `rows`."""
+    if self.components > 1:
+      assert delta.log_weight is not None
+      of_runs = delta.log_weight.reshape(-1, self.components)
+      run_ids = rows["run_ids"][:: self.components] // self.components
+      batch = {**batch, LOG_WEIGHTS: of_runs[run_ids]}
     sums = self.objective(outputs, batch)
     if self.extra is None:
       return sums
@@ -259,6 +273,7 @@ class StepProgram:
       rows = self._with_slots(
         self.objective.prepare(batch), self.conditions[:1]
       )
+      rows, row_keys = self._with_components(rows, row_keys)
       outputs = self.forward(params["model"], rows, delta, row_keys)
       sums = self._sums(outputs, batch, rows, delta)
       return {name: jnp.sum(values) for name, values in sums.items()}
@@ -276,6 +291,19 @@ class StepProgram:
     first = jnp.asarray([sum(sizes[:k]) for k in range(len(sizes))], jnp.int32)
     run_ids = batch.get("run_ids", jnp.zeros_like(batch["task_ids"]))
     return {**batch, "run_ids": first[run_ids] + batch["task_ids"]}
+
+  def _with_components(
+    self, rows: Batch, keys: Array | None
+  ) -> tuple[Batch, Array | None]:
+    """Let the model read every row under each component of its run."""
+    count = self.components
+    if count == 1:
+      return rows, keys
+    repeated = {name: jnp.repeat(a, count, axis=0) for name, a in rows.items()}
+    number = jnp.arange(len(repeated["encoder_input_tokens"])) % count
+    run_ids = repeated.get("run_ids", jnp.zeros_like(number, jnp.int32))
+    repeated["run_ids"] = run_ids * count + number.astype(jnp.int32)
+    return repeated, None if keys is None else jnp.repeat(keys, count, axis=0)
 
   def _penalised(
     self,

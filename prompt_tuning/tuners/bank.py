@@ -15,7 +15,13 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.tuners.initializers import InitializerContext
-from prompt_tuning.tuners.method import Inputs, Method, name_of, settings_of
+from prompt_tuning.tuners.method import (
+  Inputs,
+  Method,
+  name_of,
+  settings_of,
+  slots_of,
+)
 
 RUN_AXIS = "run"
 
@@ -105,7 +111,7 @@ def apply_runs(
     of_run = jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], params)
     own_keys = None if keys is None else keys[k : k + 1]
     deltas.append(apply_bank(tuner, of_run, own_keys))
-  return algebra.join(deltas, [max(1, len(t.conditions)) for t in tuners])
+  return algebra.join(deltas, list(map(slots_of, tuners)))
 
 
 def apply_bank(
@@ -121,12 +127,13 @@ def apply_bank(
 
   Returns:
     A delta whose arrays have a leading axis of size K, or K T where the method
-    has T conditions: those of the first run come first.
+    has T conditions or components: those of the first run come first.
 
   Raises:
     BankError: the method returns something else.
   """
-  numbers = jnp.arange(len(tuner.conditions))
+  numbers = jnp.arange(slots_of(tuner))
+  is_one = len(tuner.conditions) == 0 and tuner.components == 1
 
   def one(run: Params, key: Array | None, condition: Array | None) -> Any:
     if key is not None and condition is not None:
@@ -140,12 +147,12 @@ def apply_bank(
     return made
 
   def of_run(run: Params, key: Array | None) -> Any:
-    if not tuner.conditions:
+    if is_one:
       return one(run, key, None)
     return jax.vmap(one, in_axes=(None, None, 0))(run, key, numbers)
 
   delta: Delta = jax.vmap(of_run)(params, keys)
-  if not tuner.conditions:
+  if is_one:
     return delta
   slots: Delta = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), delta)
   return slots

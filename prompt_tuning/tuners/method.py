@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
     context: what initialisers may look at; there while parameters are made.
     train: whether to drop activations; the random key `dropout` is there then.
     condition: number of the condition that a delta is for, see
-      `Method.conditions`; None where a method has none.
+      `Method.conditions`, or of the component; None where a method has none.
   """
 
   context: InitializerContext = InitializerContext()
@@ -133,6 +133,15 @@ class Method(nn.Module):
     """
     del methods
     return None
+
+  @property
+  def components(self) -> int:
+    """Deltas of one run of which its answers are a mixture; one by default.
+
+    Where there are several, `__call__` is asked for each by number, as for
+    conditions, and `Delta.log_weight` says what share each has.
+    """
+    return 1
 
   @nn.nowrap
   def extra(
@@ -224,6 +233,11 @@ class Method(nn.Module):
       ValueError: the adapter says what this project cannot.
     """
     raise NotImplementedError
+
+
+def slots_of(method: Method) -> int:
+  """Count the rows of a delta that one run of a method has."""
+  return max(1, len(method.conditions), method.components)
 
 
 def name_of(kind: type[Method]) -> str:

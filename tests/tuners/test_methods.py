@@ -37,6 +37,7 @@ from prompt_tuning.jobs.train_job import Experiment, TunerFactory
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
+from prompt_tuning.train.mixture import Mixture
 from prompt_tuning.train.objectives import CrossEntropy
 from prompt_tuning.train.optimizers import Optax
 from prompt_tuning.tuners import bank
@@ -58,6 +59,7 @@ from prompt_tuning.tuners.norms import NormTuning
 from prompt_tuning.tuners.p_tuning import PTuning
 from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
 from prompt_tuning.tuners.prompt import Prompt
+from prompt_tuning.tuners.soft_words import SoftWords
 from prompt_tuning.tuners.warp import Warp
 from tests import old_peft
 
@@ -264,6 +266,16 @@ METHODS: dict[str, Row] = {
     functools.partial(MPT, length=2, rank=2),
     lambda H, J, F, E, D: 2 * H + 2 * 2 * (2 + H),
     data=PAIR,
+  ),
+  "soft words": Row(
+    functools.partial(SoftWords, length=2, mixture=2),
+    lambda H, J, F, E, D: 2 * E * 2 * H + 2,
+    objective=Mixture(),
+  ),
+  "soft words by gradient": Row(
+    functools.partial(SoftWords, length=1, mixture=3, weighting="gradient"),
+    lambda H, J, F, E, D: 3 * E * H + 3,
+    objective=Mixture(),
   ),
   "WARP": Row(
     functools.partial(Warp, before=2, after=1, label_words=("no", "yes")),

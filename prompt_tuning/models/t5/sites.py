@@ -44,6 +44,7 @@ def layer_sites(delta: Delta, stack: str) -> Delta:
     virtual=None,
     head_rows=None,
     head_mask=None,
+    log_weight=None,
     prefix=of_stack(delta.prefix),
     hidden={k: v for k, v in delta.hidden.items() if k == stack},
     bottleneck=of_stack(delta.bottleneck),
