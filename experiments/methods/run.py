@@ -52,6 +52,7 @@ METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("methods/parallel_adapters",),
     ("ADAPTER_WIDTH=16", LONGER),
   ),
+  "soft_words": (("methods/soft_words",), ("SOFT_WORDS_LENGTH=8",)),
   "warp": (("methods/warp",), ("LABEL_WORDS=ANSWERS",)),
   "hyperformer": (("methods/hyperformer",), ("HYPER_REDUCTION=8", LONGER)),
 }

@@ -100,7 +100,7 @@ def _jobs(
   tasks = settings.dataset.names
   own = _own_tasks(tasks, prompts)
   return [
-    Job(dataset, run)
+    Job(dataset, run, members)
     for task in tasks
     for dataset in feed.eval_sets(
       settings.dataset,
@@ -109,9 +109,31 @@ def _jobs(
       settings.num_examples,
       feed.scored_classes(settings),
     )
-    for run in range(len(prompts.names))
+    for run, members in _answering(prompts)
     if own is None or own[run] == task
   ]
+
+
+def _answering(prompts: Tuned) -> list[tuple[int, tuple[int, ...]]]:
+  """List the runs that answer, and of which others each is a mixture.
+
+  Components that were loaded together answer as the mixture that they are; one
+  that stands alone, such as an export, for itself.
+  """
+  answering: list[tuple[int, tuple[int, ...]]] = []
+  run = 0
+  while run < len(prompts.names):
+    method = prompts.methods[run]
+    count = method.components if method else 1
+    members = tuple(range(run, run + count))
+    together = [m is method for m in prompts.methods[run : run + count]]
+    if count > 1 and len(together) == count and all(together):
+      answering.append((run, members))
+      run += count
+    else:
+      answering.append((run, ()))
+      run += 1
+  return answering
 
 
 def _own_tasks(

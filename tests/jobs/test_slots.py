@@ -7,9 +7,9 @@ import pytest
 from prompt_tuning.jobs import slots
 from prompt_tuning.jobs.slots import Slot
 
-PLAIN = types.SimpleNamespace(conditions=())
+PLAIN = types.SimpleNamespace(components=1, conditions=())
 SKILLS = ("skill_first", "skill_last")
-SPLIT = types.SimpleNamespace(conditions=SKILLS)
+SPLIT = types.SimpleNamespace(components=1, conditions=SKILLS)
 
 
 def test_a_run_has_a_slot_or_one_for_each_condition():
@@ -39,7 +39,7 @@ def test_a_task_finds_its_slot():
 def test_data_that_are_scored_under_another_name_find_theirs():
   wsc = "taskless_super_glue_wsc_v102_simple_"
   method = types.SimpleNamespace(
-    conditions=("taskless_super_glue_rte_v102", f"{wsc}train")
+    components=1, conditions=("taskless_super_glue_rte_v102", f"{wsc}train")
   )
   bank = slots.of_methods((method,), 1)
   assert slots.find(bank, 0, f"{wsc}eval") == 1
