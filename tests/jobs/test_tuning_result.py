@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs.export import Origin
 from prompt_tuning.jobs.tuning_result import Trained
 
@@ -11,7 +12,7 @@ from prompt_tuning.jobs.tuning_result import Trained
 def trained(**runs):
   """Make runs of (task, score)."""
   return Trained(
-    {name: object() for name in runs},
+    {name: Runs() for name in runs},
     {name: Origin(task=task) for name, (task, _) in runs.items()},
     {name: {} for name in runs},
     {name: score for name, (_, score) in runs.items()},
