@@ -18,6 +18,7 @@ if TYPE_CHECKING:
   from prompt_tuning.api import load_model as load_model
   from prompt_tuning.api import load_prompt as load_prompt
   from prompt_tuning.data import custom as custom
+  from prompt_tuning.data import templated as templated
   from prompt_tuning.data import mixtures as mixtures
   from prompt_tuning.models import scorers as scorers
   from prompt_tuning.tuners import initializers as initializers
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _NAMES = {
   "Model": "prompt_tuning.api:Model",
   "custom": "prompt_tuning.data.custom",
+  "templated": "prompt_tuning.data.templated",
   "from_vectors": "prompt_tuning.api:from_vectors",
   "initializers": "prompt_tuning.tuners.initializers",
   "load_model": "prompt_tuning.api:load_model",

@@ -103,16 +103,25 @@ def declare(
   return task
 
 
+def check_name(name: str) -> None:
+  """Insist on a name that a task can have.
+
+  Raises:
+    ValueError: another.
+  """
+  if not re.fullmatch(r"[\w.:]+", name):
+    raise ValueError(
+      f"Task name {name!r}: expected letters, digits, '_', '.' and ':' only."
+    )
+
+
 def _task(
   name: str,
   files: Mapping[str, str],
   metrics: tuple[str, ...],
   content: Mapping[str, Any],
 ) -> spec.TaskSpec:
-  if not re.fullmatch(r"[\w.:]+", name):
-    raise ValueError(
-      f"Task name {name!r}: expected letters, digits, '_', '.' and ':' only."
-    )
+  check_name(name)
   if not files:
     raise ValueError(f"{name}: no files; expected at least one split.")
   for split in files:
@@ -147,6 +156,14 @@ def _task(
 
 
 def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
+  """Read a file and render its rows, see `rows_with_columns`."""
+  for _, example in rows_with_columns(task, split):
+    yield example
+
+
+def rows_with_columns(
+  task: spec.TaskSpec, split: str
+) -> Iterator[tuple[tables.Row, dict[str, Any]]]:
   """Read a file and render its rows.
 
   Args:
@@ -154,8 +171,9 @@ def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
     split: one of its splits.
 
   Yields:
-    `inputs`, `targets` (`<unk>` without a label), `label` (class id; 0 for free
-    text, -1 without a label), `answers` (all acceptable ones) and `idx` (text).
+    A row, and what it is rendered to: `inputs`, `targets` (`<unk>` without a
+    label), `label` (class id; 0 for free text, -1 without a label), `answers`
+    (all acceptable ones) and `idx` (text).
 
   Raises:
     FileNotFoundError: the file is gone.
@@ -182,7 +200,17 @@ def rows(task: spec.TaskSpec, split: str) -> Iterator[dict[str, Any]]:
           f"distinct values in column {task.content['id_column']!r}."
         )
       places[key] = row.place
-    yield example
+    yield row, example
+
+
+def first_row(task: spec.TaskSpec, split: str) -> tables.Row:
+  """Return the first row of a task's file.
+
+  Raises:
+    FileNotFoundError: the file is gone.
+    ValueError: it has no rows, or a bad first one.
+  """
+  return _head(task.splits[split], task.content["columns"]).first
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:

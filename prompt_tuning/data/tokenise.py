@@ -6,18 +6,19 @@ Imports TensorFlow and seqio; only a missing or damaged cache comes here.
 import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from prompt_tuning.core.types import EOS_ID
-from prompt_tuning.data import spec, vocabulary
+from prompt_tuning.data import spec, templated, vocabulary
 from prompt_tuning.data.prepare import writing
 from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.data.tasks import registry
 from prompt_tuning.data.token_rows import FEATURES, TokenRows
+from prompt_tuning.prompting.rendering import Renderer
 
 # TFDS reads GLUE 1.0.0 but writes only this version of it; the rows are the
 # same, but for the three more that QQP had.
@@ -63,14 +64,16 @@ def tokenise(
     task: the task.
     split: its name.
     lengths: limits of `inputs` and `targets`; longer rows are cut to one less,
-      then end in EOS, as seqio's `append_eos_after_trim` does.
+      then end in EOS, as seqio's `append_eos_after_trim` does. A template says
+      which of its parts are shortened.
     data_dir: TFDS's data directory.
 
   Returns:
     The token rows and the other columns.
 
   Raises:
-    ValueError: no examples, or a split that the source does not have.
+    ValueError: no examples, a split that the source does not have, or a limit
+      that leaves a template no room.
   """
   seqio_task = registry.get(task.name)
   source = seqio_task.source
@@ -82,22 +85,31 @@ def tokenise(
   dataset = seqio_task.get_dataset(
     sequence_length=None, split=split, shuffle=False, use_cached=False
   )
-  dtype = np.uint16 if vocabulary.load().size < 2**16 else np.int32
+  renderer = templated.renderer(task, vocabulary.load())
+  dtype = _dtype(renderer)
   tokens: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
   columns = []
   truncated = dict.fromkeys(FEATURES, 0)
   unlabelled = 0
   names = (spec.INPUTS, spec.TARGETS, *task.eval_features)
   for batch in dataset.ragged_batch(_BATCH).as_numpy_iterator():
+    whole = {feature: list(_rows(batch[feature])) for feature in FEATURES}
+    cut = {name: _cut(rows, lengths[name]) for name, rows in whole.items()}
+    parts: list[list[int]] = []
+    if renderer:
+      parts_of_tokens = list(_rows(batch[templated.PARTS]))
+      cut["inputs"], parts = _shorten(
+        renderer, whole["inputs"], parts_of_tokens, lengths["inputs"]
+      )
     for feature in FEATURES:
-      limit = lengths[feature]
-      for row in _rows(batch[feature]):
-        if limit is not None and len(row) > limit:
-          row = np.append(row[: limit - 1], EOS_ID)
-          truncated[feature] += 1
-        tokens[feature].append(row.astype(dtype))
-    for values in zip(*(_rows(batch[name]) for name in names), strict=True):
+      pairs = zip(whole[feature], cut[feature], strict=True)
+      truncated[feature] += sum(len(row) > len(short) for row, short in pairs)
+      tokens[feature] += [row.astype(dtype) for row in cut[feature]]
+    columns_of_batch = zip(*(_rows(batch[name]) for name in names), strict=True)
+    for number, values in enumerate(columns_of_batch):
       plain = dict(zip(names, map(_plain, values), strict=True))
+      if renderer:
+        plain[templated.PARTS] = parts[number]
       unlabelled += plain[spec.TARGETS] == spec.UNLABELLED
       text = json.dumps(plain, ensure_ascii=False).encode()
       columns.append(np.frombuffer(text, np.uint8))
@@ -113,6 +125,41 @@ def tokenise(
   arrays = {name: from_rows(rows, dtype) for name, rows in tokens.items()}
   arrays["columns"] = from_rows(columns, np.uint8)
   return TokenRows(arrays, truncated)
+
+
+def _dtype(renderer: Renderer | None) -> type[np.integer[Any]]:
+  """Choose what holds a token: a small vocabulary's ids need two bytes."""
+  has_slots = renderer is not None and renderer.template.has_soft
+  is_small = vocabulary.load().size < 2**16 and not has_slots
+  return np.uint16 if is_small else np.int32
+
+
+def _cut(rows: Sequence[np.ndarray], limit: int | None) -> list[np.ndarray]:
+  """Cut rows that are too long, as seqio's `append_eos_after_trim` does."""
+  return [
+    row
+    if limit is None or len(row) <= limit
+    else np.append(row[: limit - 1], EOS_ID)
+    for row in rows
+  ]
+
+
+def _shorten(
+  renderer: Renderer,
+  rows: Sequence[np.ndarray],
+  parts: Sequence[np.ndarray],
+  limit: int | None,
+) -> tuple[list[np.ndarray], list[list[int]]]:
+  """Shorten rows as their template says; count the tokens of its parts."""
+  shortened, counts = [], []
+  number = len(renderer.template.parts)
+  for row, of_tokens in zip(rows, parts, strict=True):
+    ids = row[:-1]  # EOS is of no part
+    room = len(ids) if limit is None else limit - 1
+    stay = renderer.shorten(ids, of_tokens, room)
+    shortened.append(np.append(ids[stay], EOS_ID))
+    counts.append(np.bincount(of_tokens[stay], minlength=number).tolist())
+  return shortened, counts
 
 
 def _rows(values: Any) -> Iterable[Any]:

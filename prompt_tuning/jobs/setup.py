@@ -19,7 +19,7 @@ from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.partition import TRAIN, Partition
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
-from prompt_tuning.data import spec
+from prompt_tuning.data import spec, templated
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import classes, feed, load, slots
@@ -331,9 +331,22 @@ def _context(
     embeddings=table,
     tokenize=vocabulary.encode,
     label_words=task_words(run.task),
+    soft_pieces=_soft_pieces(run.task, vocabulary),
     load_prompt=load.encoder_vectors,
     warn=warn,
   )
+
+
+def _soft_pieces(name: str, vocabulary: Vocabulary) -> tuple[int | None, ...]:
+  """Return what the soft tokens of a task's template start as.
+
+  Of a mixture, those of the first task whose template has some.
+  """
+  for task, _ in spec.get(name).components("train"):
+    renderer = templated.renderer(task, vocabulary)
+    if renderer and renderer.soft:
+      return renderer.soft
+  return ()
 
 
 def task_words(name: str) -> tuple[str, ...]:
@@ -349,7 +362,9 @@ def task_words(name: str) -> tuple[str, ...]:
   words: dict[str, None] = {}
   for task, _ in spec.get(name).components("train"):
     words |= dict.fromkeys(
-      task.label_words or _WORDS_OF_UNLABELLED.get(task.dataset, ())
+      templated.first_words(task)
+      or task.label_words
+      or _WORDS_OF_UNLABELLED.get(task.dataset, ())
     )
   return tuple(words)
 

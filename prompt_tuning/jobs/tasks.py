@@ -3,10 +3,20 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from prompt_tuning.data import cache, installed, spec, summary, vocabulary
+from prompt_tuning.core.placement import FIRST_SLOT
+from prompt_tuning.data import (
+  cache,
+  installed,
+  spec,
+  summary,
+  templated,
+  vocabulary,
+)
 from prompt_tuning.data import prepare as official_files
 from prompt_tuning.data.prepare import sources
 from prompt_tuning.data.token_rows import FEATURES
+from prompt_tuning.prompting import label_words
+from prompt_tuning.prompting.rendering import Renderer
 
 _COLUMNS = 80  # of a screen
 _MIXTURES = "mixtures"
@@ -178,9 +188,21 @@ def examples(
   )
   for tokens, rate in caches:
     yield f"{tokens.task}, {tokens.split}, rate {rate:g}"
+    renderer = templated.renderer(spec.task(tokens.task), words)
+    yield from _label_word_lines(spec.task(tokens.task), words)
     for index in range(min(count, len(tokens))):
-      yield from _example_lines(tokens, index, words)
+      yield from _example_lines(tokens, index, words, renderer)
     yield from _summary_lines(tokens)
+
+
+def _label_word_lines(
+  task: spec.TaskSpec, words: vocabulary.Vocabulary
+) -> Iterator[str]:
+  """Say what the vocabulary and scorers make of label words."""
+  of_classes = templated.label_words(task)
+  if of_classes:
+    for line in label_words.survey(of_classes, words.encode).lines():
+      yield f"  {line}"
 
 
 def _splits_of(entry: spec.TaskSpec | spec.MixtureSpec) -> list[str]:
@@ -191,17 +213,47 @@ def _splits_of(entry: spec.TaskSpec | spec.MixtureSpec) -> list[str]:
 
 
 def _example_lines(
-  tokens: cache.TokenCache, index: int, words: vocabulary.Vocabulary
+  tokens: cache.TokenCache,
+  index: int,
+  words: vocabulary.Vocabulary,
+  renderer: Renderer | None,
 ) -> Iterator[str]:
   example = tokens.example(index)
+  lengths = example.pop(templated.PARTS, None)
   yield f"\nexample {index}"
   for name in FEATURES:
     ids = getattr(tokens, name)[index].tolist()
     yield f"  {name}: {example.pop(f'{name}_pretokenized')}"
+    if renderer and name == "inputs":
+      yield from _part_lines(renderer, ids, lengths, words)
+      continue
     yield f"    ids:    {' '.join(map(str, ids))}"
     yield f"    pieces: {' '.join(words.pieces(ids))}"
   for name, value in example.items():
     yield f"  {name}: {value}"
+
+
+def _part_lines(
+  renderer: Renderer,
+  ids: Sequence[int],
+  lengths: Sequence[int],
+  words: vocabulary.Vocabulary,
+) -> Iterator[str]:
+  """Write the parts of a template beside their pieces."""
+  names = renderer.describe(lengths)
+  width = max(map(len, names))
+  start = 0
+  for name, length in zip(names, lengths, strict=True):
+    part = ids[start : start + length]
+    start += length
+    pieces = " ".join(_piece(token, words) for token in part)
+    yield f"    {name:<{width}}  {pieces}".rstrip()
+
+
+def _piece(token: int, words: vocabulary.Vocabulary) -> str:
+  if token >= FIRST_SLOT:
+    return f"[{token - FIRST_SLOT}]"
+  return words.pieces([token])[0]
 
 
 def _summary_lines(tokens: cache.TokenCache) -> Iterator[str]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
-from prompt_tuning.data import corpus, custom, mixtures
+from prompt_tuning.data import corpus, custom, mixtures, templated
 from prompt_tuning.data.catalog import skills
 from prompt_tuning.jobs import (
   compare_job,
@@ -96,6 +96,17 @@ def custom_task(*args: Any, **kwargs: Any) -> str:
   return custom.declare(*args, **kwargs).name
 
 
+@functools.wraps(templated.declare)
+def templated_task(*args: Any, **kwargs: Any) -> str:
+  """Declare a task of a template and label words and return its name."""
+  return templated.declare(*args, **kwargs).name
+
+
+def shown_task(task: str) -> str:
+  """Name the task that `data show` looks at."""
+  return task
+
+
 @functools.wraps(mixtures.declare)
 def mixture(*args: Any, **kwargs: Any) -> str:
   """Declare a mixture of tasks and return its name."""
@@ -124,6 +135,8 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "data.Dataset": settings.Dataset,
   "data.custom_task": custom_task,
   "data.mixture": mixture,
+  "data.shown_task": shown_task,
+  "data.templated_task": templated_task,
   "decoding.BeamSearch": decoding.BeamSearch,
   "decoding.Greedy": decoding.Greedy,
   "decoding.Sampling": decoding.Sampling,
@@ -149,6 +162,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "tuners.ClassLabels": initializers.ClassLabels,
   "tuners.FromFile": copying.FromFile,
   "tuners.SampledVocabulary": initializers.SampledVocabulary,
+  "tuners.TemplateWords": initializers.TemplateWords,
   "tuners.Text": initializers.Text,
   "tuners.Uniform": initializers.Uniform,
 }

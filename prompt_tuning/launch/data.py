@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
+_BINDING = "--gin."
+_NAME = "MIXTURE_OR_TASK_NAME"
 _DATA_DIR_HELP = "TFDS's data directory"
 
 
@@ -16,7 +18,12 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  arguments = _parser().parse_args(argv)
+  parser = _parser()
+  settings = [word for word in argv if word.startswith(_BINDING)]
+  arguments = parser.parse_args([w for w in argv if w not in settings])
+  if settings and arguments.run is not _show:
+    parser.error(f"unrecognized arguments: {' '.join(settings)}")
+  arguments.bindings = [word.removeprefix(_BINDING) for word in settings]
   try:
     for line in arguments.run(arguments):
       print(line, flush=True)
@@ -71,7 +78,17 @@ def _parser() -> argparse.ArgumentParser:
   command = commands.add_parser("show", help="look at a task's examples")
   command.set_defaults(run=_show)
   command.add_argument(
-    "task", help="a task or mixture, see `list`, also k-shot: TASK_k16_seed0"
+    "task",
+    nargs="?",
+    help="a task or mixture, see `list`, also k-shot: TASK_k16_seed0; by "
+    "default what MIXTURE_OR_TASK_NAME of the gin files is",
+  )
+  command.add_argument(
+    "--gin_file",
+    action="append",
+    default=[],
+    metavar="FILE",
+    help="declares tasks of your own; --gin.NAME=VALUE sets what is in it",
   )
   command.add_argument("--split", help="by default the first it has")
   command.add_argument("--tfds_data_dir", help=_DATA_DIR_HELP)
@@ -80,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
   command.add_argument("--examples", type=int, default=3)
   command.add_argument("--inputs", type=int, default=512, help="limit")
   command.add_argument("--targets", type=int, help="limit, by default none")
+
+  command = commands.add_parser(
+    "words", help="look at files of templates and label words"
+  )
+  command.set_defaults(run=_words)
+  command.add_argument(
+    "paths", nargs="+", metavar="PATH", help="a file, or a folder of them"
+  )
+  command.add_argument("--vocabulary", help="T5's sentencepiece.model")
   return parser
 
 
@@ -102,11 +128,34 @@ def _list(arguments: argparse.Namespace) -> Iterable[str]:
   return tasks.overview(arguments.tfds_data_dir)
 
 
+def _words(arguments: argparse.Namespace) -> Iterator[str]:
+  from prompt_tuning.jobs import word_files
+
+  return word_files.lines(arguments.paths, arguments.vocabulary)
+
+
+def _task(arguments: argparse.Namespace) -> str:
+  """Return the task's name, declared by gin files where there are some."""
+  if not arguments.gin_file and not arguments.bindings:
+    if not arguments.task:
+      raise ValueError("Name a task, or give a --gin_file that does.")
+    return str(arguments.task)
+  from prompt_tuning.launch import command, flags
+
+  default = f"data.shown_task.task = %{_NAME}"
+  declared = command.configure(
+    "data.shown_task",
+    flags.Flags(tuple(arguments.gin_file), tuple(arguments.bindings)),
+    [default],
+  )
+  return str(arguments.task or declared)
+
+
 def _show(arguments: argparse.Namespace) -> Iterator[str]:
   from prompt_tuning.jobs import tasks
 
   return tasks.examples(
-    arguments.task,
+    _task(arguments),
     arguments.split,
     {"inputs": arguments.inputs, "targets": arguments.targets},
     arguments.examples,

@@ -320,14 +320,7 @@ def read(path: str, classes: Sequence[str] = (), choice: int = 0) -> LabelWords:
       words, an entry that depends on a row: with file, line and what was
       expected.
   """
-  ending = pathlib.Path(path).suffix.lower()
-  if ending not in _TEXT_ENDINGS + _JSON_ENDINGS:
-    raise ValueError(
-      f"{path}: expected label words in a file ending in "
-      f"{', '.join(_TEXT_ENDINGS + _JSON_ENDINGS)}, got {ending or 'none'!r}."
-    )
-  is_json = ending in _JSON_ENDINGS
-  lists = _json_lists(path) if is_json else _text_lists(path)
+  lists = _lists(path)
   if not 0 <= choice < len(lists):
     raise ValueError(
       f"{path}: has {len(lists)} lists of label words, numbered from 0; there "
@@ -338,7 +331,7 @@ def read(path: str, classes: Sequence[str] = (), choice: int = 0) -> LabelWords:
   for number, entry in enumerate(entries):
     if entry.name in names[:number]:
       raise ValueError(f"{entry.place}: class {entry.name!r} stands twice.")
-  if classes and is_json:
+  if classes and _is_json(path):
     entries = _in_order(path, entries, classes)
   elif classes:
     entries = _named(path, entries, classes)
@@ -348,12 +341,37 @@ def read(path: str, classes: Sequence[str] = (), choice: int = 0) -> LabelWords:
   )
 
 
+def count_lists(path: str) -> int:
+  """Count the lists of label words in a file.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: no file of label words.
+  """
+  return len(_lists(path))
+
+
 class _Entry(NamedTuple):
   """A class of a file: `FILE:LINE`, its name, its words."""
 
   place: str
   name: str
   words: Any
+
+
+def _is_json(path: str) -> bool:
+  return path.lower().endswith(_JSON_ENDINGS)
+
+
+def _lists(path: str) -> list[list[_Entry]]:
+  """Read all lists of a file."""
+  ending = pathlib.Path(path).suffix.lower()
+  if ending not in _TEXT_ENDINGS + _JSON_ENDINGS:
+    raise ValueError(
+      f"{path}: expected label words in a file ending in "
+      f"{', '.join(_TEXT_ENDINGS + _JSON_ENDINGS)}, got {ending or 'none'!r}."
+    )
+  return _json_lists(path) if _is_json(path) else _text_lists(path)
 
 
 def _text_lists(path: str) -> list[list[_Entry]]:

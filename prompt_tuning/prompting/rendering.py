@@ -73,7 +73,7 @@ class Renderer:
     Raises:
       ValueError: an unknown format; several masks in a plain one.
     """
-    _check_format(template, format)
+    check_format(template, format)
     self.template = template
     self.format = format
     self._encode = encode
@@ -312,7 +312,12 @@ def levels(lengths: Sequence[int], room: int) -> list[int]:
   return result
 
 
-def _check_format(template: Template, format: str) -> None:
+def check_format(template: Template, format: str) -> None:
+  """Insist on a format that there is, and that fits a template.
+
+  Raises:
+    ValueError: an unknown format; several masks in a plain one.
+  """
   if format not in FORMATS:
     raise ValueError(
       f"Target format {format!r}: expected one of {', '.join(FORMATS)}."

@@ -47,6 +47,8 @@ class InitializerContext:
       host.
     tokenize: text -> ids, without an end-of-sequence id.
     label_words: the task's target words, in the order of its labels.
+    soft_pieces: for every soft token of the task's template the id that it
+      starts as, None for one without words; empty without a template.
     load_prompt: path -> [P, H] array, for prompts in files; None reads `.npy`.
     warn: tells the user what is not as it was asked for.
     output_rows: ids -> [n, H], the output head's rows of these pieces, whose
@@ -56,6 +58,7 @@ class InitializerContext:
   embeddings: Array | np.ndarray | None = None
   tokenize: Callable[[str], Sequence[int]] | None = None
   label_words: tuple[str, ...] = ()
+  soft_pieces: tuple[int | None, ...] = ()
   load_prompt: Callable[[str], np.ndarray] | None = None
   warn: Callable[[str], None] = _LOG.warning
   output_rows: Callable[[Sequence[int]], Array] | None = None
@@ -237,6 +240,44 @@ class Text:
       )
     rows = jnp.take(table, jnp.asarray(ids), axis=0)
     return _overwrite(self.fallback(rng, shape, dtype, context), rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class TemplateWords:
+  """Embed the words of the soft tokens in the task's template.
+
+  Attributes:
+    fallback: fills those that have no words.
+  """
+
+  fallback: Initializer = SampledVocabulary()
+
+  def __call__(
+    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
+  ) -> Array:
+    """Embed the words, see `Initializer`."""
+    table = _table(context, shape, type(self).__name__)
+    pieces = context.soft_pieces
+    if not pieces:
+      raise ValueError(
+        "Initialising from a template's soft tokens needs a task whose "
+        'template has some, such as {"soft": "It was"}. Choose another '
+        "initialiser (PROMPT_INIT), or another template."
+      )
+    if len(pieces) != shape[0]:
+      raise ValueError(
+        f"The template has {len(pieces)} soft tokens; set PROMPT_LENGTH, which "
+        f"is {shape[0]}, to that."
+      )
+    rows = self.fallback(rng, shape, dtype, context)
+    worded = np.array(
+      [k for k, piece in enumerate(pieces) if piece is not None]
+    )
+    if not len(worded):
+      return rows
+    ids = jnp.asarray([piece for piece in pieces if piece is not None])
+    words = jnp.take(table, ids, axis=0).astype(dtype)
+    return rows.at[worded].set(words)
 
 
 def _table(

@@ -5,9 +5,11 @@ import json
 import re
 import sys
 
+import gin
 import pytest
+import seqio
 
-from prompt_tuning.data import vocabulary
+from prompt_tuning.data import spec, vocabulary
 from prompt_tuning.launch import main
 
 
@@ -67,6 +69,53 @@ def test_prepare_list_show(
   assert "\n4 examples\n" in out
   assert "  target 'entailment': 50.0 %" in out
   assert "0 (limit 512)" in out
+
+
+def test_show_a_templated_task_of_a_gin_file(tmp_path, capsys, monkeypatch):
+  """Its slots and their pieces side by side."""
+  monkeypatch.setattr(vocabulary, "_configured", None)
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  known = dict(seqio.TaskRegistry._REGISTRY)
+  monkeypatch.setattr(seqio.TaskRegistry, "_REGISTRY", known)
+  rows = [{"text": f"the sea {k}", "kind": k % 2} for k in range(4)]
+  path = tmp_path / "rows.jsonl"
+  path.write_text("\n".join(map(json.dumps, rows)))
+  (tmp_path / "task.gin").write_text(f"""
+MIXTURE_OR_TASK_NAME = @data.templated_task()
+SOFT = %gin.REQUIRED
+data.templated_task:
+  name = "own_sea"
+  source = @data.custom_task()
+  template = '{{"soft": 2}} It was {{"mask"}}. {{"placeholder": "text"}}'
+  label_words = {{"no": ["cold", "bad"], "yes": "wide"}}
+data.custom_task:
+  name = %SOFT
+  files = {{"train": "{path}"}}
+  template = "{{text}}"
+  target_column = "kind"
+  label_words = ("no", "yes")
+""")
+  words = ["show", "--gin_file", tmp_path / "task.gin", "--gin.SOFT='own_rows'"]
+  words += ["--cache_dir", tmp_path / "cache", "--examples", 1]
+  words += ["--vocabulary", "embedded:ladder_1"]
+  status, out, err = run(capsys, *words)
+  gin.clear_config()
+  assert status == 0, err
+  lines = [" ".join(line.split()) for line in out.splitlines()]
+  assert lines[:2] == ["own_sea, train, rate 1", "3 label words of 2 classes"]
+  assert "inputs: [soft 0] [soft 1] It was <extra_id_0>. the sea 0" in lines
+  assert "soft 0 to 1 [0] [1]" in lines
+  assert "mask 0 ▁<extra_id_0>" in lines
+  assert "text ▁It ▁was" in lines
+  assert "text ." in lines
+  assert any(
+    line.startswith("field text (may be shortened) ▁the ▁sea") for line in lines
+  )
+  assert "targets: <extra_id_0> cold" in lines
+  assert run(capsys, "show")[2].startswith("error: Name a task")
+  with pytest.raises(SystemExit):
+    run(capsys, "list", "--gin.SOFT=3")
+  assert "unrecognized arguments: --gin.SOFT=3" in capsys.readouterr().err
 
 
 def test_a_list_of_everything_fits_a_screen(tmp_path, capsys, monkeypatch):

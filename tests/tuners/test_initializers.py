@@ -14,6 +14,7 @@ from prompt_tuning.tuners.initializers import (
   ClassLabels,
   InitializerContext,
   SampledVocabulary,
+  TemplateWords,
   Text,
   Uniform,
 )
@@ -253,3 +254,20 @@ def test_table_of_another_width_is_an_error():
 def test_malformed_settings(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+def test_soft_tokens_start_as_their_words():
+  context = _context(soft_pieces=(10, None, 12))
+  rows = _make(TemplateWords(), length=3, context=context)
+  np.testing.assert_array_equal(rows[[0, 2]], TABLE[[10, 12]])
+  other = _make(SampledVocabulary(), length=3)
+  np.testing.assert_array_equal(rows[1], other[1])
+  context = _context(soft_pieces=(None,))
+  np.testing.assert_array_equal(
+    _make(TemplateWords(), length=1, context=context),
+    _make(SampledVocabulary(), length=1),
+  )
+  with pytest.raises(ValueError, match="1 soft tokens; set PROMPT_LENGTH"):
+    _make(TemplateWords(), length=2, context=context)
+  with pytest.raises(ValueError, match="needs a task whose template has some"):
+    _make(TemplateWords(), length=2)

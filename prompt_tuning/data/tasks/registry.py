@@ -6,7 +6,7 @@ import importlib
 import seqio
 
 from prompt_tuning.data import spec
-from prompt_tuning.data.tasks import corpus, custom, kshot
+from prompt_tuning.data.tasks import corpus, custom, kshot, templated
 
 
 def get(name: str) -> seqio.Task | seqio.Mixture:
@@ -39,6 +39,8 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
       kshot.register(entry, get(entry.kshot.base))
     elif entry.benchmark == "custom":
       custom.register(entry)
+    elif entry.benchmark == "templated":
+      templated.register(entry, get(entry.content["base"]["name"]))
     elif entry.benchmark == "pretraining":
       corpus.register(entry)
   return seqio.get_mixture_or_task(name)

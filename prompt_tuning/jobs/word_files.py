@@ -1,0 +1,99 @@
+"""What `data words` says: files of templates and label words, in a table."""
+
+import pathlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from prompt_tuning.core import plain_text
+from prompt_tuning.data import vocabulary
+from prompt_tuning.prompting import label_words, template
+from prompt_tuning.prompting.label_words import Encode
+from prompt_tuning.prompting.rendering import SENTINEL, Renderer
+
+_ENDINGS = (".txt", ".csv", ".json", ".jsonl")
+
+
+def lines(
+  paths: Sequence[str], vocabulary_file: str | None = None
+) -> Iterator[str]:
+  """Describe every template and every list of label words.
+
+  Args:
+    paths: files, or folders that are searched for them.
+    vocabulary_file: None for the usual one.
+
+  Yields:
+    A line for each: what it is, its counts, or why it is refused; in the end
+    how many there were.
+
+  Raises:
+    FileNotFoundError: no such path.
+    ValueError: no vocabulary.
+  """
+  if vocabulary_file:
+    vocabulary.configure(vocabulary_file)
+  encode = vocabulary.load().encode
+  totals: Counter[str] = Counter()
+  for path in _files(paths):
+    for place, counts, refusal in _entries(path, encode):
+      totals["refused" if refusal else "read"] += 1
+      shown = "  ".join(f"{name} {value}" for name, value in counts.items())
+      yield f"{place}  {shown or f'refused: {refusal}'}"
+  yield f"{totals['read']} read, {totals['refused']} refused"
+
+
+def _files(paths: Sequence[str]) -> Iterator[str]:
+  for name in paths:
+    path = pathlib.Path(name)
+    if not path.exists():
+      raise FileNotFoundError(f"No file or folder {name}.")
+    if not path.is_dir():
+      yield name
+      continue
+    for below in sorted(path.rglob("*")):
+      if below.suffix.lower() in _ENDINGS and below.is_file():
+        yield str(below)
+
+
+def _entries(
+  path: str, encode: Encode
+) -> Iterator[tuple[str, Mapping[str, int], str]]:
+  """Read everything in a file: (place, counts, why it is refused)."""
+  is_template = False
+  try:
+    text = list(plain_text.text_lines(path))
+    is_json = path.lower().endswith((".json", ".jsonl"))
+    is_template = not is_json and any('"mask"' in line for line in text)
+    if is_template:
+      count = sum(bool(line.strip()) for line in text)
+    else:
+      count = label_words.count_lists(path)
+  except ValueError as error:
+    yield path, {}, _reason(path, error)
+    return
+  for number in range(count):
+    place = f"{path} [{number}]"
+    read = _of_template if is_template else _of_words
+    try:
+      yield place, read(path, number, encode), ""
+    except ValueError as error:
+      yield place, {}, _reason(path, error)
+
+
+def _reason(path: str, error: ValueError) -> str:
+  return str(error).removeprefix(path).lstrip(":")
+
+
+def _of_template(path: str, number: int, encode: Encode) -> Mapping[str, int]:
+  parsed = template.read(path, number)
+  soft = Renderer(parsed, encode, SENTINEL).soft
+  return {
+    "masks": parsed.masks,
+    "fields": len(parsed.fields),
+    "soft tokens": len(soft),
+  }
+
+
+def _of_words(path: str, number: int, encode: Encode) -> Mapping[str, int]:
+  words = label_words.read(path, choice=number)
+  return label_words.survey(words, encode).counts()

@@ -1,0 +1,174 @@
+"""Tasks of a template and label words: what is declared, what is refused."""
+
+import json
+import re
+
+import pytest
+
+from prompt_tuning.data import custom, spec, templated
+
+TEMPLATE = '{"placeholder": "text_a"} {"mask"} , {"field": "hypothesis"}'
+FIELDS = {"text_a": "premise"}
+WORDS = {"yes": ["right", "true"], "no": "wrong"}
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+
+
+@pytest.fixture
+def source(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  row = {"premise": "It rains.", "hypothesis": "It is wet.", "gold": "yes"}
+  path.write_text(json.dumps(row))
+  return custom.declare(
+    "own_rows",
+    {"train": str(path)},
+    template="{premise} {hypothesis}",
+    target_column="gold",
+    label_words=("no", "yes"),
+  ).name
+
+
+def declare(source, **changes):
+  arguments = {
+    "template": TEMPLATE,
+    "label_words": WORDS,
+    "fields": FIELDS,
+    **changes,
+  }
+  return templated.declare("own", source, **arguments)
+
+
+def test_a_task_has_its_source_s_classes_and_its_words_as_targets(source):
+  task = declare(source)
+  assert spec.get("own") is task
+  assert task.label_words == ("<extra_id_0> wrong", "<extra_id_0> right")
+  assert templated.label_words(task).words == (("wrong",), ("right", "true"))
+  assert task.splits == spec.task(source).splits
+  examples = [{spec.TARGETS: text} for text in task.label_words]
+  predictions = ["<extra_id_0> wrong", "<extra_id_0> true"]
+  assert task.evaluate(predictions, examples)["accuracy"] == 100.0
+  assert task.evaluate(["wrong", "no"], examples)["accuracy"] == 0.0
+  assert templated.label_words(spec.task(source)) is None
+  assert templated.renderer(spec.task(source), None) is None
+
+
+def test_a_plain_task_answers_with_the_word_alone(source):
+  task = declare(source, target_format="plain")
+  assert task.label_words == ("wrong", "right")
+
+
+def test_whatever_changes_the_examples_changes_the_cache(source):
+  task = declare(source)
+  for changes in (
+    {"template": TEMPLATE + " ."},
+    {"label_words": {"yes": "right", "no": "wrong"}},
+    {"fields": {"text_a": "hypothesis"}},
+    {"target_format": "plain"},
+  ):
+    with pytest.raises(ValueError, match=r"A different task .* named 'own'"):
+      declare(source, **changes)
+  assert declare(source).identity() == task.identity()
+
+
+def test_published_tasks_are_sources_too(tmp_path):
+  path = tmp_path / "words.txt"
+  path.write_text("yes\nno,nay\n")
+  task = templated.declare(
+    "own_rte",
+    "taskless_super_glue_rte_v102",
+    template='{"field": "premise"} {"mask"} {"field": "hypothesis"}',
+    label_words_file=str(path),
+  )
+  assert task.label_words == ("<extra_id_0> yes", "<extra_id_0> no")
+  assert task.source == "super_glue/rte:1.0.2"
+  assert templated.label_words(task).classes == ("entailment", "not_entailment")
+  multirc = templated.declare(
+    "own_multirc",
+    "taskless_super_glue_multirc_v102",
+    template='{"field": "paragraph"} {"field": "answer"} {"mask"}',
+    label_words={"False": "no", "True": "yes"},
+  )
+  example = {"idx/paragraph": 1, "idx/question": 2, "idx/answer": 3}
+  found = multirc.postprocess(
+    "<extra_id_0> yes", example=example, is_target=True
+  )
+  assert found == {"value": 1, "group": (1, 2)}
+
+
+def test_classes_may_be_called_otherwise(tmp_path):
+  path = tmp_path / "words.json"
+  words = {"World": "politics", "Sports": "sports"}
+  words |= {"Business": "business", "Tech": ["technology"]}
+  path.write_text(json.dumps(words))
+  arguments = {
+    "source": "taskless_ag_news_v100",
+    "template": '{"mask"} {"field": "title"}',
+    "label_words_file": str(path),
+  }
+  with pytest.raises(ValueError, match=r"unknown class 'Tech'. Did you mean"):
+    templated.declare("own_news", **arguments)
+  classes = ("World", "Sports", "Business", "Tech")
+  task = templated.declare("own_news", **arguments, classes=classes)
+  assert task.label_words[3] == "<extra_id_0> technology"
+
+
+BAD = {
+  "no template": ({"template": ""}, "give template or template_file"),
+  "two": ({"template_file": "x"}, "give template or template_file"),
+  "no words": ({"label_words": None}, "give label_words or label_words_file"),
+  "no mask": (
+    {"template": '{"field": "premise"}'},
+    'own: template: no {"mask"',
+  ),
+  "two masks": (
+    {"template": '{"mask"} {"mask"}', "fields": {}},
+    "own: template: 2 masks; label words answer one",
+  ),
+  "no such field": (
+    {"template": '{"mask"} {"field": "premis"}', "fields": {}},
+    "no column 'premis', which own: template needs. Did you mean 'premise'?",
+  ),
+  "not of the template": (
+    {"fields": {**FIELDS, "text_b": "gold"}},
+    "the template has no field 'text_b'. Did you mean 'text_a'?",
+  ),
+  "a class": ({"label_words": {"yes": "a", "nay": "b"}}, "unknown class 'nay'"),
+  "a class without words": ({"label_words": {"yes": "a"}}, "no words of class"),
+  "an empty class": (
+    {"label_words": {"yes": "a", "no": []}},
+    "class 'no' has no words",
+  ),
+  "the same target": (
+    {"label_words": {"yes": ["a", "b"], "no": "a"}},
+    "two classes have the same first label word",
+  ),
+  "classes": (
+    {"classes": ("a", "b", "c")},
+    "own: 3 classes, and own_rows has 2",
+  ),
+  "format": ({"target_format": "x"}, "Target format 'x'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "error"), BAD.values(), ids=BAD)
+def test_bad_arguments(source, changes, error):
+  with pytest.raises(ValueError, match=re.escape(error)):
+    declare(source, **changes)
+  assert "own" not in spec.names()
+
+
+@pytest.mark.parametrize(
+  ("name", "error"),
+  {
+    "squad_v010_allanswers": "has no classes",
+    "skill_first": "has no classes",
+    "taskless_super_glue_rte_v102_k4_seed0": "is itself made of another task",
+    "taskless_super_glue_rt_v102": "Unknown task",
+  }.items(),
+)
+def test_sources_without_classes(name, error):
+  with pytest.raises(ValueError, match=error):
+    templated.declare("own", name, template=TEMPLATE, label_words=WORDS)

@@ -1,0 +1,70 @@
+"""Files of templates and label words, in a table."""
+
+import pytest
+
+from prompt_tuning.data import vocabulary
+from prompt_tuning.jobs import word_files
+from prompt_tuning.launch import main
+
+
+@pytest.fixture(autouse=True)
+def _no_vocabulary(monkeypatch):
+  monkeypatch.setattr(vocabulary, "_configured", None)
+
+
+def test_everything_is_read_or_refused_for_a_reason(tmp_path, capsys):
+  (tmp_path / "a_template.txt").write_text(
+    'It was {"mask"} . {"meta": "a"}\n{"mask"} {"soft": 2}\n'
+    '{"mask"} {"meta": "a", "post_processing": lambda x: x}\n\n'
+  )
+  (tmp_path / "b_words.txt").write_text("good,great\nbad,terrible\n\nyes\nno\n")
+  (tmp_path / "c_words.json").write_text('{"a": "good"}')
+  (tmp_path / "d_words.txt").write_text('{"meta": "a"}\nno\n')
+  (tmp_path / "e_words.txt").write_text("")
+  (tmp_path / "README.md").write_text("no words")
+  words = ["words", str(tmp_path), "--vocabulary", "embedded:ladder_1"]
+  assert main.main(["data", *words]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  at = {
+    line.removeprefix(f"{tmp_path}/").split("  ")[0]: line for line in lines
+  }
+  assert at["a_template.txt [0]"].endswith("  masks 1  fields 1  soft tokens 0")
+  assert at["a_template.txt [1]"].endswith("  masks 1  fields 0  soft tokens 2")
+  assert "refused: 3: 'post_processing' is a lambda" in at["a_template.txt [2]"]
+  assert "classes 2  words 4  one piece" in at["b_words.txt [0]"]
+  assert "classes 2  words 2  one piece" in at["b_words.txt [1]"]
+  assert "refused: 1: 1 class; expected two or more" in at["c_words.json [0]"]
+  assert 'refused: 1: \'{"meta": "a"}\' is another word' in at["d_words.txt"]
+  assert "refused:  the file has no lines" in at["e_words.txt"]
+  assert lines[-1] == "4 read, 4 refused"
+
+
+def test_a_path_that_is_not_there(tmp_path):
+  with pytest.raises(FileNotFoundError, match="No file or folder"):
+    list(word_files.lines([str(tmp_path / "x")], "embedded:ladder_1"))
+
+
+def test_openprompts_own_files(shared_data):
+  """Counts alone: which are read, and why others are not."""
+  lines = list(
+    word_files.lines(
+      [str(shared_data / "verbalizers")],
+      str(shared_data / "t5_vocab" / "sentencepiece.model"),
+    )
+  )
+  reasons = {
+    "'post_processing' is a lambda": 13,
+    "'special' names a token": 1,
+    "1 class; expected two": 4,
+    "is another word in every row": 3,
+    "the file has no lines": 1,
+  }
+  refused = [line for line in lines if "refused: " in line]
+  for reason, count in reasons.items():
+    assert sum(reason in line for line in refused) == count, reason
+  assert lines[-1] == f"79 read, {sum(reasons.values())} refused"
+  news = next(line for line in lines if "agnews/knowledgeable" in line)
+  assert "words 1379  one piece 529  several pieces 850" in news
+  classes = next(line for line in lines if "dbpedia/knowledgeable" in line)
+  assert "words 6370  one piece 2171" in classes
+  assert "unknown 2" in classes
