@@ -18,8 +18,8 @@ if TYPE_CHECKING:
   from prompt_tuning.api import load_model as load_model
   from prompt_tuning.api import load_prompt as load_prompt
   from prompt_tuning.data import custom as custom
-  from prompt_tuning.data import templated as templated
   from prompt_tuning.data import mixtures as mixtures
+  from prompt_tuning.data import templated as templated
   from prompt_tuning.models import scorers as scorers
   from prompt_tuning.tuners import initializers as initializers
 

@@ -71,7 +71,7 @@ def test_a_word_begins_behind_virtual_tokens():
 
 BAD = {
   "no mask": ('{"field": "a"}', 'no {"mask"}, and so no place'),
-  "unknown key": ('{"mask"} {"feild": "a"}', "unknown key 'feild'. Did you"),
+  "unknown key": ('{"mask"} {"fields": "a"}', "unknown key 'fields'. Did you"),
   "key of another": ('{"mask": 0, "id": 3}', "a slot 'mask' has no key 'id'"),
   "two kinds": ('{"mask", "soft"}', "a slot of mask and soft"),
   "no kind": ('{"id": 3} {"mask"}', "a slot of no kind"),
