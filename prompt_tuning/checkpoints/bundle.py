@@ -10,9 +10,10 @@ A bundle is a folder:
                           may go on from here
 
 Folders are written under a temporary name, flushed and renamed, so that one
-that can be seen is whole. The same state gives the same bytes: nothing in a
-bundle depends on time, host or path, but for the configuration's text, which
-names what the user named. No pickle is read or written.
+that can be seen is whole; in a bucket one is there when its manifest is. The
+same state gives the same bytes: nothing in a bundle depends on time, host or
+path, but for the configuration's text, which names what the user named. No
+pickle is read or written.
 """
 
 import contextlib
@@ -162,7 +163,7 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
       is left, or something else than a bundle is there; what was there before
       is untouched.
   """
-  with paths.replacing(path, True, _may_be_replaced) as temporary:
+  with paths.replacing(path, True, _may_be_replaced, MANIFEST) as temporary:
     folder = pathlib.Path(temporary)
     folder.mkdir()
     arrays = {_TRAINABLE: bundle.trainable}
@@ -190,10 +191,21 @@ def read(path: str | os.PathLike[str]) -> Bundle:
   Raises:
     CheckpointError: no bundle, a newer version, or a damaged or missing file.
   """
-  folder = pathlib.Path(path)
+  folder = files.path(path)
   manifest = _read_manifest(folder)
+  try:
+    with files.as_local(folder) as local:
+      return _read(folder, local, manifest)
+  except FileNotFoundError as error:  # it is just being deleted
+    raise unreadable(folder, "a bundle", describe(error)) from error
+
+
+def _read(
+  folder: pathlib.Path, local: pathlib.Path, manifest: dict[str, Any]
+) -> Bundle:
+  """Read the arrays of a bundle where they lie on this machine."""
   digests = manifest["files"]
-  hashes = {name: _digest(folder / name) for name in digests}
+  hashes = {name: _digest(local / name) for name in digests}
   damaged = [
     Mismatch(name, f"sha256 {digests[name]}", str(hashes[name]))
     for name in digests
@@ -201,7 +213,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
   ]
   if damaged:
     raise CheckpointError(folder, damaged, "The bundle is damaged.")
-  arrays = {name: _load(folder / name) for name in digests}
+  arrays = {name: _load(local / name) for name in digests}
   if _TRAINABLE not in arrays:
     raise unreadable(folder, _TRAINABLE, f"only {sorted(arrays)}")
   return Bundle(
@@ -215,7 +227,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
 def is_bundle(path: str | os.PathLike[str]) -> bool:
   """Say whether a folder calls itself a bundle."""
   try:
-    _read_manifest(pathlib.Path(path))
+    _read_manifest(files.path(path))
   except CheckpointError:
     return False
   return True
@@ -223,25 +235,34 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 def looks_like_one(path: str | os.PathLike[str]) -> bool:
   """Say whether a folder has a bundle's files, whole or damaged."""
-  folder = pathlib.Path(path)
+  folder = files.path(path)
   return (folder / MANIFEST).is_file() and (folder / _TRAINABLE).is_file()
 
 
 def _may_be_replaced(path: str) -> bool:
   """Say whether a folder may be replaced by a bundle: even a damaged one."""
-  names = set(os.listdir(path)) if os.path.isdir(path) else set()
+  names = set(files.names(path)) if files.is_dir(path) else set()
   known = {MANIFEST, *_ARRAYS}
   return bool(names & {MANIFEST, _TRAINABLE}) and names <= known
 
 
 def step_path(folder: str | os.PathLike[str], step: int) -> pathlib.Path:
   """Name the bundle of one step below a folder of bundles."""
-  return pathlib.Path(folder) / f"step_{step:08d}"
+  return files.path(folder) / f"step_{step:08d}"
 
 
 def steps(folder: str | os.PathLike[str]) -> list[int]:
   """List the steps that a folder has bundles of, ascending."""
-  root = pathlib.Path(folder)
+  return [
+    step
+    for step in _steps_begun(folder)
+    if files.is_committed(step_path(folder, step), MANIFEST)
+  ]
+
+
+def _steps_begun(folder: str | os.PathLike[str]) -> list[int]:
+  """List the steps of `steps`, and in a bucket those of half bundles."""
+  root = files.path(folder)
   if not root.is_dir():
     return []
   matches = [_STEP_FOLDER.fullmatch(entry.name) for entry in root.iterdir()]
@@ -309,10 +330,10 @@ def keep_only(folder: str | os.PathLike[str], spared: Collection[int]) -> None:
     folder: of `step_...` bundles.
     spared: the steps whose bundles stay.
   """
-  root = pathlib.Path(folder)
-  for step in steps(root):
+  root = files.path(folder)
+  for step in _steps_begun(root):
     if step not in spared:
-      files.remove(step_path(root, step))
+      files.remove(step_path(root, step), MANIFEST)
   files.remove_leftovers(root)
 
 

@@ -101,7 +101,7 @@ def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
     "about": dict(saved.about),
     "sha256": files.sha256(data),
   }
-  with paths.replacing(path, True, is_delta) as temporary:
+  with paths.replacing(path, True, is_delta, MANIFEST) as temporary:
     folder = pathlib.Path(temporary)
     folder.mkdir()
     (folder / _ARRAYS).write_bytes(data)
@@ -124,7 +124,7 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
   """
   from prompt_tuning.core import algebra  # imports JAX
 
-  file = pathlib.Path(path) / _ARRAYS
+  file = files.path(path) / _ARRAYS
   arrays, placement, about = read_arrays(path)
   with parsing(file, "the arrays of a delta"):
     delta = algebra.from_named_leaves(arrays)
@@ -151,7 +151,7 @@ def read_arrays(path: str | os.PathLike[str]) -> SavedArrays:
 
   A look at it needs no more.
   """
-  folder = pathlib.Path(path)
+  folder = files.path(path)
   manifest = _manifest(folder)
   try:
     data = files.read_bytes(folder / _ARRAYS, _LIMIT)
@@ -176,7 +176,7 @@ def read_arrays(path: str | os.PathLike[str]) -> SavedArrays:
 def is_delta(path: str | os.PathLike[str]) -> bool:
   """Say whether a folder calls itself a delta."""
   try:
-    _manifest(pathlib.Path(path))
+    _manifest(files.path(path))
   except CheckpointError:
     return False
   return True
@@ -186,7 +186,7 @@ def digest(path: str | os.PathLike[str]) -> str | None:
   """Return the sha256 of a delta's arrays; None where there is no delta."""
   if not is_delta(path):
     return None
-  sha256: str | None = _manifest(pathlib.Path(path)).get("sha256")
+  sha256: str | None = _manifest(files.path(path)).get("sha256")
   return sha256
 
 

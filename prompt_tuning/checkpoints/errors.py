@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
+from prompt_tuning.core import files
+
 ABSENT = "nothing"
 
 
@@ -92,7 +94,7 @@ def parsing(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
   """
   try:
     yield
-  except CheckpointError:
+  except (CheckpointError, files.StoreError):
     raise
   except Exception as error:
     raise unreadable(path, expected, describe(error)) from error

@@ -75,7 +75,7 @@ class InlineLeaf(Leaf):
 
   def _read_bytes(self, start: int, out: np.ndarray) -> None:
     """Fill `out` [bytes] with the leaf's bytes from `start` on."""
-    with open(self.path, "rb", buffering=0) as file:
+    with files.open_unbuffered(self.path) as file:
       piece_start, done = 0, 0
       for offset, length in self.pieces:
         skip = start + done - piece_start
@@ -121,7 +121,7 @@ class _Walker:
   def __init__(self, path: str, file: BinaryIO):
     self.path = path
     self.file = file
-    self.end = os.fstat(file.fileno()).st_size
+    self.end = files.size_of(file)
     self.nodes = 0
 
   def node(self, path: tuple[str, ...]) -> Any:

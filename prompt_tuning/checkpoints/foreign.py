@@ -58,7 +58,7 @@ def of_file(path: str) -> Kind | None:
   name = os.path.basename(path)
   with files.open_file(path) as file:
     start = file.read(512)
-    size = os.fstat(file.fileno()).st_size
+    size = files.size_of(file)
   if not start:
     return Kind("an empty file", "Copy it again.")
   if start.startswith(b"PK\x03\x04"):
@@ -115,7 +115,7 @@ def _is_safetensors(start: bytes, size: int) -> bool:
 def _zip(path: str) -> Kind:
   """Tell torch's zip files, NumPy's and others apart by their names."""
   try:
-    with zipfile.ZipFile(path) as archive:
+    with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
       names = archive.namelist()[:1_000]
   except (OSError, ValueError, zipfile.BadZipFile):
     return Kind("a damaged zip file", "Copy it again.")
@@ -149,7 +149,7 @@ def pickle_advice(path: str) -> str:
   source = os.path.basename(path)
   stem = os.path.splitext(source)[0]
   beside = os.path.join(os.path.dirname(path), _ADAPTER)
-  if source == "adapter_model.bin" or os.path.isfile(beside):
+  if source == "adapter_model.bin" or files.is_file(beside):
     target = "adapter_model.safetensors"
   elif stem.startswith("pytorch_model"):
     target = stem.replace("pytorch_model", "model") + ".safetensors"
@@ -162,7 +162,7 @@ def _beside(path: str) -> str:
   """Say what has to be named, or made, of a file of tensors."""
   folder = os.path.dirname(path)
   for name, what in _MANIFESTS.items():
-    if os.path.isfile(os.path.join(folder, name)):
+    if files.is_file(os.path.join(folder, name)):
       return f"It is part of {what}: name its folder, {folder}."
   return (
     "An adapter has adapter_config.json beside it, a model config.json: name "
@@ -191,8 +191,8 @@ def contents(folder: str) -> list[str]:
     `<name> (<what it is>)`, those with numbers in their order.
   """
   named = []
-  for entry in sorted(os.scandir(folder), key=_by_number):
-    kind = _kind_of_entry(pathlib.Path(entry.path))
+  for entry in sorted(files.path(folder).iterdir(), key=_by_number):
+    kind = _kind_of_entry(entry)
     if kind:
       named.append(f"{entry.name} ({kind})")
   return named
@@ -205,7 +205,7 @@ def spelled(named: list[str]) -> str:
   return start + ", ".join(named[-_SHOWN:])
 
 
-def _by_number(entry: os.DirEntry[str]) -> tuple[str, int, str]:
+def _by_number(entry: pathlib.Path) -> tuple[str, int, str]:
   digits = len(entry.name) - len(entry.name.rstrip("0123456789"))
   if not 0 < digits < 20:
     return entry.name, 0, entry.name

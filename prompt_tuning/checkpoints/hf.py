@@ -7,6 +7,7 @@ safetensors format.
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning.checkpoints import (
+  flax_msgpack,
   hf_config,
   hf_names,
   json_files,
@@ -38,14 +40,16 @@ from prompt_tuning.checkpoints.source import (
   dtype_named,
   missing,
 )
-from prompt_tuning.core import files
-from prompt_tuning.core.schema import TEXT, Each
+from prompt_tuning.core import files, schema
+from prompt_tuning.core.schema import TEXT, WHOLE, Each
 from prompt_tuning.models.t5.config import T5Config
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _SHARD_BYTES = 5 * 10**9  # transformers' own limit for one file
+_HEADER_BYTES = 100_000_000  # the library's own limit
+_HEADER = Each({"dtype": TEXT, "shape": [WHOLE], "data_offsets": [WHOLE]})
 _DTYPES = {
   "F64": "float64",
   "F32": "float32",
@@ -111,7 +115,7 @@ def open_hf(path: str) -> Checkpoint:
     CheckpointError: every way in which it is none, or is a T5 that this
       project's model cannot express.
   """
-  folder = path if os.path.isdir(path) else os.path.dirname(path)
+  folder = path if files.is_dir(path) else os.path.dirname(path)
   config = hf_config.read(folder)
   tensors = _tensors(path)
   unknown = hf_names.unknown(tensors)
@@ -165,15 +169,15 @@ def is_hf(folder: str) -> bool:
     return False
   weights = (os.path.join(folder, name) for name in (WEIGHTS, INDEX))
   mismatches = hf_config.mismatches(config)
-  return not mismatches and any(map(os.path.isfile, weights))
+  return not mismatches and any(map(files.is_file, weights))
 
 
 def _tensors(path: str) -> dict[str, Leaf]:
   """Open every tensor of a model, by Hugging Face's name."""
-  if not os.path.isdir(path):
+  if not files.is_dir(path):
     return file_tensors(path)
   index = os.path.join(path, INDEX)
-  if not os.path.isfile(index):
+  if not files.is_file(index):
     return file_tensors(os.path.join(path, WEIGHTS))
   content = json_files.read(index, "the index of a sharded safetensors model")
   json_files.check(index, content, {"weight_map": Each(TEXT)})
@@ -211,6 +215,8 @@ def _shard(folder: str, name: str) -> str:
 
 def file_tensors(file: str) -> dict[str, Leaf]:
   """Open the tensors of one safetensors file."""
+  if files.is_url(file):
+    return _object_tensors(file)
   leaves: dict[str, Leaf] = {}
   mismatches = []
   opened = safetensors.safe_open
@@ -226,6 +232,41 @@ def file_tensors(file: str) -> dict[str, Leaf]:
       else:
         shape = tuple(view.get_shape())
         leaves[name] = SafetensorsLeaf(name, shape, dtype, file)
+  if mismatches:
+    raise CheckpointError(file, mismatches)
+  return leaves
+
+
+def _object_tensors(file: str) -> dict[str, Leaf]:
+  """Open the tensors of a safetensors file in a bucket, see `file_tensors`.
+
+  The library wants a file of this machine. A header is the length of its JSON
+  in eight bytes, and the JSON: {name: {dtype, shape, data_offsets}}.
+  """
+  with parsing(file, "a safetensors file"), files.open_file(file) as stream:
+    length = int.from_bytes(stream.read(8), "little")
+    if length > _HEADER_BYTES:
+      raise ValueError(f"a header of {length} bytes")
+    header = schema.parse(stream.read(length))
+    header.pop("__metadata__", None)
+    json_files.check(file, header, _HEADER)
+    size, start = files.size_of(stream), 8 + length
+  leaves: dict[str, Leaf] = {}
+  mismatches = []
+  for name, about in header.items():
+    dtype = dtype_named(_DTYPES.get(about["dtype"], ""))
+    shape, (begin, end) = tuple(about["shape"]), about["data_offsets"]
+    if dtype is None:
+      content = f"dtype {about['dtype']}"
+      mismatches.append(Mismatch(name, "a floating point tensor", content))
+      continue
+    nbytes = math.prod(shape) * dtype.itemsize
+    if end - begin != nbytes or start + end > size:
+      content = f"bytes {begin} to {end} of {size - start}"
+      mismatches.append(Mismatch(name, f"{nbytes} bytes in {file}", content))
+      continue
+    pieces = ((start + begin, nbytes),)
+    leaves[name] = flax_msgpack.InlineLeaf(name, shape, dtype, file, pieces)
   if mismatches:
     raise CheckpointError(file, mismatches)
   return leaves
@@ -323,7 +364,7 @@ def write_hf(
     named[renamed[0]] = (leaf, renamed[1], dtype or leaf.dtype)
   shards = _shards(named, shard_bytes)
   saved_as = dtype or params[hf_names.EMBEDDING].dtype
-  with paths.replacing(path, overwrite, is_hf) as folder:
+  with paths.replacing(path, overwrite, is_hf, hf_config.FILE) as folder:
     os.mkdir(folder)
     weight_map = {}
     for number, names in enumerate(shards, 1):

@@ -9,7 +9,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.errors import Mismatch
-from prompt_tuning.core import schema
+from prompt_tuning.core import files, schema
 from prompt_tuning.core.schema import (
   ANY,
   FINITE,
@@ -93,7 +93,7 @@ def generation_mismatches(folder: str) -> list[Mismatch]:
     CheckpointError: the file cannot be read.
   """
   file = os.path.join(folder, GENERATION_FILE)
-  if not os.path.lexists(file):
+  if not (files.exists(file) or os.path.islink(file)):
     return []
   config = json_files.read(file, f"Hugging Face's {GENERATION_FILE}")
   json_files.check(file, config, Each(ANY))

@@ -27,9 +27,12 @@ def read(path: str | os.PathLike[str], expected: str) -> Any:
 
   Raises:
     CheckpointError: it cannot be read, is no JSON, or a very large one.
+    StoreError: a bucket that it lies in cannot be asked.
   """
   try:
     return schema.parse(files.read_bytes(path, _LIMIT))
+  except files.StoreError:
+    raise
   except (OSError, ValueError) as error:
     raise unreadable(path, expected, describe(error)) from error
 

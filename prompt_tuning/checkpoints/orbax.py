@@ -30,6 +30,7 @@ from prompt_tuning.checkpoints.errors import (
   unreadable,
 )
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
+from prompt_tuning.core import files
 from prompt_tuning.core.schema import ANY, TEXT, Each
 
 METADATA = "_METADATA"
@@ -62,12 +63,12 @@ def find(path: str) -> str | None:
   """
   for item in _ITEMS:
     folder = os.path.join(path, item) if item else path
-    if os.path.isfile(os.path.join(folder, METADATA)):
+    if files.is_file(os.path.join(folder, METADATA)):
       return folder
-    if item and os.path.isfile(os.path.join(folder, MSGPACK)):
+    if item and files.is_file(os.path.join(folder, MSGPACK)):
       return folder
   file = os.path.join(path, MSGPACK)
-  return path if os.path.isfile(file) and _is_orbax(file) else None
+  return path if files.is_file(file) and _is_orbax(file) else None
 
 
 def _is_orbax(file: str) -> bool:
@@ -100,12 +101,12 @@ def open_orbax(path: str, folder: str) -> Checkpoint:
   Raises:
     CheckpointError: every way in which it is none.
   """
-  if UNFINISHED in os.path.abspath(folder):
+  if UNFINISHED in files.absolute(folder):
     raise unreadable(path, "a finished checkpoint", "Orbax's temporary name")
   nodes: dict[str, Leaf | Spec] = {}
-  if os.path.isfile(os.path.join(folder, METADATA)):
+  if files.is_file(os.path.join(folder, METADATA)):
     nodes.update(_from_metadata(folder))
-  if os.path.isfile(os.path.join(folder, MSGPACK)):
+  if files.is_file(os.path.join(folder, MSGPACK)):
     nodes.update(_from_msgpack(folder))
 
   def opener(some: Mapping[str, Any]) -> t5x.Opened:
@@ -156,7 +157,7 @@ def _from_msgpack(folder: str) -> dict[str, Leaf | Spec]:
 
 def _spec(folder: str, name: str, driver: str) -> Spec:
   """Say where one array lies: in the database, or in its own folder."""
-  if os.path.isfile(os.path.join(folder, MANIFEST)):
+  if files.is_file(os.path.join(folder, MANIFEST)):
     return stores.database(folder, name, driver)
   return stores.directory(paths.inside(folder, name), driver)
 

@@ -29,15 +29,16 @@ def inside(folder: str, name: str) -> str:
   """
   if "\0" in name:
     raise unreadable(folder, "files inside the checkpoint", f"{name!r}")
-  root = os.path.realpath(folder)
+  real = files.absolute if files.is_url(folder) else os.path.realpath
+  root = real(folder)
 
   def resolved(relative: str) -> str | None:
-    path = os.path.realpath(os.path.join(root, relative))
+    path = real(os.path.join(root, relative))
     return path if path.startswith(root + os.sep) else None
 
   path = resolved(name)
-  if os.path.isabs(name) or (path and not os.path.exists(path)):
-    path = (path if path and os.path.exists(path) else None) or resolved(
+  if os.path.isabs(name) or (path and not files.exists(path)):
+    path = (path if path and files.exists(path) else None) or resolved(
       os.path.basename(name.rstrip("/"))
     )
   if path is None:
@@ -49,7 +50,8 @@ def inside(folder: str, name: str) -> str:
 def replacing(
   path: str | os.PathLike[str],
   overwrite: Overwrite = False,
-  is_ours: Callable[[str], bool] = os.path.isfile,
+  is_ours: Callable[[str], bool] = files.is_file,
+  last: str | None = None,
 ) -> Iterator[str]:
   """Write a file or a folder as `core.files` does, where one may be written.
 
@@ -58,6 +60,7 @@ def replacing(
     overwrite: what may be replaced of what is already there. An empty folder
       may, unless this is False.
     is_ours: recognises what the writer itself makes; by default any file.
+    last: see `core.files.replacing`.
 
   Yields:
     A name in the same folder, free, for the body to create.
@@ -66,7 +69,7 @@ def replacing(
     CheckpointError: something is there already and may not be replaced, or the
       place cannot be written to.
   """
-  target = pathlib.Path(os.path.abspath(path))
+  target = files.path(files.absolute(path))
   if target.exists() and not overwrite:
     hint = "Choose another name, or allow overwriting it."
     raise unreadable(target, "a free name", "something already there", hint)
@@ -75,11 +78,11 @@ def replacing(
     hint = "It is not replaced: delete it yourself, or choose another name."
     content = "another file"
     if target.is_dir():
-      content = f"a folder with {sorted(os.listdir(target))[:5]}"
+      content = f"a folder with {sorted(files.names(target))[:5]}"
     raise unreadable(target, "something to replace", content, hint)
   try:
     files.make_folder(target.parent)
-    with files.replacing(target) as temporary:
+    with files.replacing(target, last) as temporary:
       yield temporary
   except OSError as error:
     raise unreadable(target, "a place to write to", str(error)) from error

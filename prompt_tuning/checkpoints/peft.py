@@ -32,7 +32,7 @@ from prompt_tuning.checkpoints.errors import (
 )
 from prompt_tuning.checkpoints.prompts import Prompt, as_prompt
 from prompt_tuning.checkpoints.source import missing
-from prompt_tuning.core import finite
+from prompt_tuning.core import files, finite
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.core.schema import FINITE, Maybe, at_least
 from prompt_tuning.core.shape import ModelShape
@@ -129,7 +129,7 @@ def read_adapter(
 def _refuse_pickle(path: str) -> None:
   """Say how the file of an older PEFT becomes one that is read."""
   file = os.path.join(path, PICKLE)
-  if os.path.isfile(file) and not os.path.exists(os.path.join(path, WEIGHTS)):
+  if files.is_file(file) and not files.exists(os.path.join(path, WEIGHTS)):
     content = f"{PICKLE}, a pickle, which is never opened"
     raise unreadable(path, WEIGHTS, content, foreign.pickle_advice(file))
 
@@ -228,7 +228,7 @@ def write_adapter(
     for (site, layer, name), array in adapter.kernels.items()
   }
   tensors |= adapter.tensors
-  with paths.replacing(path, overwrite, is_peft) as folder:
+  with paths.replacing(path, overwrite, is_peft, CONFIG) as folder:
     os.mkdir(folder)
     contiguous = {n: np.ascontiguousarray(a) for n, a in tensors.items()}
     hf.save_tensors(os.path.join(folder, WEIGHTS), contiguous)

@@ -86,7 +86,7 @@ def as_prompt(
 
 def is_npy(path: str) -> bool:
   """Say whether a file starts as NumPy files do, whatever its name."""
-  if not os.path.isfile(path):
+  if not files.is_file(path):
     return False
   with files.open_file(path) as file:
     return file.read(len(MAGIC)) == MAGIC
@@ -109,7 +109,7 @@ def read_npy(path: str) -> Prompt:
     shape, fortran, dtype = _header(file)
     start = file.tell()
     wanted = math.prod(shape) * dtype.itemsize
-    held = os.fstat(file.fileno()).st_size - start
+    held = files.size_of(file) - start
     if held != wanted:
       raise ValueError(f"{held} bytes of data, {wanted} announced")
     flat = np.frombuffer(file.read(), dtype)

@@ -26,7 +26,7 @@ from prompt_tuning.checkpoints.errors import (
   unreadable,
 )
 from prompt_tuning.checkpoints.source import ArrayLeaf, Checkpoint, Leaf
-from prompt_tuning.core import embedded, tree
+from prompt_tuning.core import embedded, files, tree
 from prompt_tuning.core.types import Params
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def open_checkpoint(
 def _open(path: str | os.PathLike[str]) -> Checkpoint:
   """Find the reader of a path and let it open what it can."""
   name = _local(path)
-  if not os.path.exists(name):
+  if not files.exists(name):
     raise unreadable(name, _EXPECTED, "nothing")
   with parsing(name, _EXPECTED):
-    if os.path.isfile(name):
+    if files.is_file(name):
       return _open_file(name)
     return _open_folder(name)
 
@@ -78,15 +78,14 @@ def _open(path: str | os.PathLike[str]) -> Checkpoint:
 def _local(path: str | os.PathLike[str]) -> str:
   """Spell a path as TensorStore takes it: without `./`, `..` and last `/`."""
   name = embedded.checkpoint(path)
-  if "://" in name:
-    raise unreadable(
-      name, "a path on this machine", "a URL", "Copy the folder here first."
-    )
-  return os.path.abspath(name)
+  if "://" in name and not files.is_url(name):
+    expected = "a path on this machine, or gs:// or s3://"
+    raise unreadable(name, expected, "a URL", "Copy the folder here first.")
+  return files.absolute(name)
 
 
 def _open_file(path: str) -> Checkpoint:
-  is_hf = os.path.isfile(os.path.join(os.path.dirname(path), hf_config.FILE))
+  is_hf = files.is_file(os.path.join(os.path.dirname(path), hf_config.FILE))
   if path.endswith(".safetensors") and is_hf:
     return hf.open_hf(path)
   _refuse_foreign(path, _EXPECTED)
@@ -101,7 +100,7 @@ def _refuse_foreign(path: str, expected: str) -> None:
 
 
 def _open_folder(path: str) -> Checkpoint:
-  names = os.listdir(path)
+  names = files.names(path)
   folder = orbax.find(path)
   if folder is not None:
     return orbax.open_orbax(path, folder)
@@ -236,11 +235,11 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
   """
   name = _local(path)
   with parsing(name, _PROMPT):
-    if os.path.isfile(os.path.join(name, peft.CONFIG)):
+    if files.is_file(os.path.join(name, peft.CONFIG)):
       return peft.read_vectors(name)
     if prompts.is_npy(name):
       return prompts.read_npy(name)
-    if os.path.isfile(name):
+    if files.is_file(name):
       _refuse_foreign(name, _PROMPT)
     if name.endswith(".npy"):
       return prompts.read_npy(name)
@@ -255,17 +254,17 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
 
 def npy_files(path: str) -> list[str]:
   """List the NumPy files of a folder, whatever they are called."""
-  if not os.path.isdir(path):
+  if not files.is_dir(path):
     return []
-  files = (os.path.join(path, name) for name in sorted(os.listdir(path)))
-  return [file for file in files if prompts.is_npy(file)]
+  paths = (os.path.join(path, name) for name in sorted(files.names(path)))
+  return [file for file in paths if prompts.is_npy(file)]
 
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
   """Say whether a path is a prompt file or adapter, rather than a model."""
-  name = os.path.abspath(path)
-  if os.path.isdir(name):
-    adapter = os.path.isfile(os.path.join(name, peft.CONFIG))
+  name = files.absolute(path)
+  if files.is_dir(name):
+    adapter = files.is_file(os.path.join(name, peft.CONFIG))
     return adapter or _only_arrays(name)
   return prompts.is_npy(name) or name.endswith(".npy")
 
@@ -273,7 +272,7 @@ def holds_prompt(path: str | os.PathLike[str]) -> bool:
 def _only_arrays(folder: str) -> bool:
   """Say whether a folder has NumPy files, and nothing else."""
   arrays = npy_files(folder)
-  return bool(arrays) and len(arrays) == len(os.listdir(folder))
+  return bool(arrays) and len(arrays) == len(files.names(folder))
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
@@ -286,7 +285,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
     Whether overwriting may replace it. Arrays may be damaged; a folder that has
     more than NumPy files in it is no folder of prompts.
   """
-  name = os.path.abspath(path)
+  name = files.absolute(path)
   kinds = (prompts.is_npy, peft.is_peft, hf.is_hf, t5x.is_t5x)
   if any(is_one(name) for is_one in kinds) or _only_arrays(name):
     return True

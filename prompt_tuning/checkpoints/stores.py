@@ -85,12 +85,12 @@ def _check_gzip_end(file: str, length: int) -> None:
 
 def directory(folder: str, driver: str = "zarr") -> Mapping[str, Any]:
   """Spec of an array that is a directory of chunk files."""
-  return {"driver": driver, "kvstore": {"driver": "file", "path": folder + "/"}}
+  return {"driver": driver, "kvstore": files.kvstore(folder)}
 
 
 def database(folder: str, name: str, driver: str = "zarr") -> Mapping[str, Any]:
   """Spec of an array inside an OCDBT database."""
-  base = {"driver": "file", "path": folder + "/"}
+  base = files.kvstore(folder)
   kvstore = {"driver": "ocdbt", "base": base, "path": name + "/"}
   return {"driver": driver, "kvstore": kvstore}
 
@@ -108,7 +108,10 @@ def _pipes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mismatch]:
   mismatches = {}
   for name, spec in specs.items():
     kvstore = spec["kvstore"]
-    folder = kvstore.get("base", kvstore)["path"]
+    store = kvstore.get("base", kvstore)
+    if store["driver"] != "file":
+      continue
+    folder = store["path"]
     if folder not in pipes:
       pipes[folder] = _pipe_in(folder) or _pipe_in(f"{folder}/d")
     if pipes[folder]:

@@ -53,8 +53,8 @@ def open_t5x(path: str) -> Checkpoint:
   Raises:
     CheckpointError: every way in which it is none.
   """
-  file = os.path.join(path, FILE) if os.path.isdir(path) else path
-  folder = os.path.dirname(os.path.abspath(file))
+  file = os.path.join(path, FILE) if files.is_dir(path) else path
+  folder = os.path.dirname(files.absolute(file))
   nodes = flat_nodes(_optimizer(file))
   return from_nodes(path, "t5x", nodes, lambda some: _open_nodes(folder, some))
 
@@ -62,7 +62,7 @@ def open_t5x(path: str) -> Checkpoint:
 def is_t5x(path: str) -> bool:
   """Say whether a path has T5X's msgpack file; its arrays may be damaged."""
   try:
-    _optimizer(os.path.join(path, FILE) if os.path.isdir(path) else path)
+    _optimizer(os.path.join(path, FILE) if files.is_dir(path) else path)
   except CheckpointError:
     return False
   return True

@@ -68,7 +68,7 @@ def write_t5x(
       path, [Mismatch("dtype", "float32 or bfloat16", dtype.name)]
     )
   flat: dict[str, Any] = {"state/step": np.asarray(step, np.int32)}
-  with paths.replacing(path, overwrite, t5x.is_t5x) as folder:
+  with paths.replacing(path, overwrite, t5x.is_t5x, t5x.FILE) as folder:
     os.mkdir(folder)
     for name, leaf in params.items():
       saved_as = dtype or leaf.dtype

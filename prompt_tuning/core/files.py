@@ -5,8 +5,13 @@ under a temporary name first, flushed to the disk, then renamed. So a name that
 can be seen is whole, whenever the process was killed. A folder takes another's
 place in two renames; between them the old one is beside it, called `.old`.
 
+A path may be `gs://` or `s3://`, too, and this module alone knows the
+difference. A bucket cannot rename, but an object appears whole: so a folder is
+there when its last file is, such as a manifest, which is put behind the others
+and deleted before them. What is written is first a folder of this machine.
+
 Each function is made of the few operations at the end of this module, which a
-test can let fail one by one.
+test can let fail one by one, and of those of `core.object_store`.
 """
 
 import contextlib
@@ -22,11 +27,18 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any
+from concurrent import futures
+from typing import Any, BinaryIO, cast
+
+from prompt_tuning.core import object_store
+from prompt_tuning.core.object_store import StoreError, Url, is_url
+
+__all__ = ("StoreError", "is_url")  # of what is imported
 
 Path = str | os.PathLike[str]
 
 _ABANDONED_S = 3_600
+_UPLOADS = 8  # at once
 _SCHEME = re.compile("[a-z][a-z0-9+.-]+:")  # of a URL, as a part of a path
 
 # How every temporary name ends: this, and hexadecimal digits.
@@ -39,20 +51,141 @@ NAME_RULE = (
 )
 
 
+def path(name: Path) -> pathlib.Path:
+  """Make a path of what a user gave, on this machine or in a bucket.
+
+  Every path that a user gives becomes one here.
+
+  Args:
+    name: of a file or a folder, perhaps `gs://` or `s3://`.
+
+  Returns:
+    The path. In a bucket it is a `Url`, which stands for a `pathlib.Path` by
+    doing what this project does with one.
+  """
+  return cast(pathlib.Path, Url(name)) if is_url(name) else pathlib.Path(name)
+
+
+def absolute(name: Path) -> str:
+  """Spell a path without `./`, `..` and last `/`."""
+  return str(Url(name)) if is_url(name) else os.path.abspath(name)
+
+
+def exists(name: Path) -> bool:
+  """Say whether there is a file or a folder."""
+  return path(name).exists()
+
+
+def is_file(name: Path) -> bool:
+  """Say whether there is a file."""
+  return Url(name).is_file() if is_url(name) else os.path.isfile(name)
+
+
+def is_dir(name: Path) -> bool:
+  """Say whether there is a folder."""
+  return Url(name).is_dir() if is_url(name) else os.path.isdir(name)
+
+
+def names(folder: Path) -> list[str]:
+  """List what is in a folder, by name."""
+  if is_url(folder):
+    return [entry.name for entry in Url(folder).iterdir()]
+  return os.listdir(folder)
+
+
+def is_committed(folder: Path, last: str) -> bool:
+  """Say whether a folder that is there was written to its end.
+
+  Args:
+    folder: that `replacing` wrote, or still writes.
+    last: the file by which its readers know it, as `replacing` was told.
+  """
+  return not is_url(folder) or (Url(folder) / last).is_file()
+
+
+def insist_local(name: Path, setting: str) -> None:
+  """Refuse a URL where only a folder of this machine will do.
+
+  Raises:
+    ValueError: it is one.
+  """
+  if is_url(name) or _SCHEME.match(os.fspath(name)):
+    raise ValueError(
+      f"{setting} {os.fspath(name)} is a URL; expected a folder of this "
+      "machine, which is read again and again."
+    )
+
+
+def kvstore(folder: Path) -> dict[str, Any]:
+  """Say where a folder is as TensorStore wants it."""
+  if not is_url(folder):
+    return {"driver": "file", "path": f"{os.fspath(folder)}/"}
+  url = Url(folder)
+  spec = {"bucket": url.bucket, "path": f"{url.key}/"}
+  if url.scheme == "gs":
+    return {"driver": "gcs", **spec}
+  # Where s3fs finds them; TensorStore's own driver reads neither.
+  variables = {
+    "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+  }
+  for key, names_of_it in variables.items():
+    values = [os.environ[name] for name in names_of_it if name in os.environ]
+    if values:
+      spec[key] = values[0]
+  return {"driver": "s3", **spec}
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[str]:
+def as_local(name: Path) -> Iterator[pathlib.Path]:
+  """Have a file or a folder on this machine, for a library that opens files.
+
+  Args:
+    name: of a file or a folder.
+
+  Yields:
+    The path itself; of a URL, that of a copy that does not outlive the body.
+
+  Raises:
+    OSError: it cannot be read.
+  """
+  if not is_url(name):
+    yield pathlib.Path(name)
+    return
+  url = Url(name)
+  with tempfile.TemporaryDirectory() as scratch:
+    copy = pathlib.Path(scratch, url.name or url.bucket)
+    for source in url.objects():
+      target = copy if source == url else copy / source.relative_to(url)
+      _make(target.parent)
+      _write(target, source.read_bytes())
+    yield copy
+
+
+@contextlib.contextmanager
+def replacing(path: Path, last: str | None = None) -> Iterator[str]:
   """Let the body write a file or a folder, then give it its name.
 
   Args:
     path: where it shall be, in a folder that exists; what is there is replaced.
+    last: of a folder, the file by which its readers know it. In a bucket it is
+      deleted first and put last, so that readers see no half of a folder.
 
   Yields:
-    A free name in the same folder, for the body to create.
+    A free name in the same folder, for the body to create; of a URL, one on
+    this machine.
 
   Raises:
     FileNotFoundError: there is no such folder.
     OSError: it cannot be written to; names `path`. What was there stays.
   """
+  if is_url(path):
+    url = Url(path)
+    with tempfile.TemporaryDirectory() as scratch:
+      made = pathlib.Path(scratch, url.name or url.bucket)
+      yield str(made)
+      _upload(made, url, last)
+    return
   with _temporary(path) as temporary:
     yield str(temporary)
     move(temporary, path)
@@ -64,7 +197,9 @@ def creating(path: Path) -> Iterator[str]:
 
   Raises:
     FileExistsError: another process was first.
+    ValueError: a URL; in a bucket only single objects replace nothing.
   """
+  insist_local(path, "The folder")
   with _temporary(path) as temporary:
     yield str(temporary)
     _flush_all(temporary)
@@ -79,8 +214,24 @@ def creating(path: Path) -> Iterator[str]:
 
 def write_bytes(path: Path, data: bytes) -> None:
   """Write a file, see `replacing`."""
+  if is_url(path):
+    object_store.put(Url(path), data)
+    return
   with replacing(path) as temporary:
     _write(pathlib.Path(temporary), data)
+
+
+def create(path: Path, data: bytes) -> None:
+  """Write an object of a bucket where there is none.
+
+  Args:
+    path: its URL; on a disk, folders are created, see `creating`.
+    data: what nobody else would write, such as who does.
+
+  Raises:
+    FileExistsError: another process was first.
+  """
+  object_store.create(Url(path), data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,7 +251,7 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
   """
   make_folder(folder)
   for name, text in texts.items():
-    write_text(pathlib.Path(folder, name), text)
+    write_text(_path(folder) / name, text)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -132,16 +283,21 @@ def flush(path: Path) -> None:
     _flush(pathlib.Path(path))
 
 
-def move(source: Path, target: Path) -> None:
+def move(source: Path, target: Path, last: str | None = None) -> None:
   """Flush a finished file or folder, and put it where `target` is or shall be.
 
   Args:
-    source: on the same disk.
+    source: on the same disk; of this machine where `target` is in a bucket.
     target: what is there is replaced, a link itself and not what it points to.
+    last: see `replacing`.
 
   Raises:
     OSError: it cannot be renamed; what was there stays.
   """
+  if is_url(target):
+    _upload(pathlib.Path(source), Url(target), last)
+    _delete(pathlib.Path(source))
+    return
   source, target = pathlib.Path(source), pathlib.Path(target)
   _flush_all(source)
   folders = source.is_dir() or (target.is_dir() and not target.is_symlink())
@@ -160,11 +316,18 @@ def move(source: Path, target: Path) -> None:
     _flush(target.parent)
 
 
-def remove(path: Path) -> None:
+def remove(path: Path, last: str | None = None) -> None:
   """Delete a file or a folder, if it is there.
 
   A folder is renamed first: a half-deleted one must not look whole.
+
+  Args:
+    path: of it.
+    last: see `replacing`; deleted first in a bucket.
   """
+  if is_url(path):
+    _remove_objects(Url(path), last)
+    return
   path = pathlib.Path(path)
   if path.is_dir() and not path.is_symlink():
     doomed = _beside(path, ".old")
@@ -183,6 +346,8 @@ def remove_leftovers(folder: Path, below: bool = False) -> None:
     folder: of a single writer, which is the caller; need not be there.
     below: whether to look into its folders too.
   """
+  if is_url(folder):  # there are no temporary names in a bucket
+    return
   root = pathlib.Path(folder)
   pattern = f"*{_TEMPORARY}{'[0-9a-f]' * _DIGITS}"
   for leftover in sorted((root.rglob if below else root.glob)(pattern)):
@@ -199,6 +364,8 @@ def remove_abandoned(folder: Path, *patterns: str) -> None:
     folder: need not be there.
     *patterns: of their names, besides the temporary ones.
   """
+  if is_url(folder):
+    return
   for pattern in (f"*{_TEMPORARY}*", *patterns):
     for path in sorted(pathlib.Path(folder).glob(pattern)):
       with contextlib.suppress(OSError):  # another user's, or gone already
@@ -210,15 +377,19 @@ def make_folder(path: Path) -> None:
   """Make a folder and those above it, where they are missing.
 
   Raises:
-    OSError: it cannot be made, or is a URL, which would become a folder `gs:`.
+    OSError: it cannot be made, or is a URL of another kind, which would become
+      a folder such as `hdfs:`.
   """
+  if is_url(path):  # a bucket has none
+    return
   folder = pathlib.Path(path)
   for part in folder.parts:
     if _SCHEME.fullmatch(part):
       rest = os.fspath(folder).partition(f"{part}/")[2].lstrip("/")
       raise OSError(
-        f"{part}//{rest} is a URL, and only this machine's folders can be "
-        "written to: mount the bucket, and name the folder where it is mounted"
+        f"{part}//{rest} is a URL in a place where none is expected, or of a "
+        "kind that is not known: gs://BUCKET/... and s3://BUCKET/... are, and "
+        "folders of this machine. Mount what it names, and name the folder"
       )
   _make(folder)
 
@@ -271,6 +442,11 @@ def ensure_writable(folder: Path, setting: str) -> None:
     ValueError: it cannot be made, or nothing can be written there.
   """
   try:
+    if is_url(folder):
+      probe = Url(folder) / f"writable{_TEMPORARY}{uuid.uuid4().hex[:_DIGITS]}"
+      object_store.put(probe, b"")
+      object_store.delete(probe)
+      return
     make_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
       pass
@@ -334,7 +510,7 @@ def below(folder: Path, name: str, what: str) -> pathlib.Path:
   """
   if name:
     check_name(name, what)
-  return pathlib.Path(folder, name)
+  return _path(folder) / name
 
 
 def open_file(path: Path) -> io.BufferedReader:
@@ -343,6 +519,8 @@ def open_file(path: Path) -> io.BufferedReader:
   Raises:
     OSError: it cannot be opened, or is a pipe, a socket or a device.
   """
+  if is_url(path):
+    return Url(path).open()
   descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
   if not stat.S_ISREG(os.fstat(descriptor).st_mode):
     os.close(descriptor)
@@ -352,6 +530,13 @@ def open_file(path: Path) -> io.BufferedReader:
       kind = (errno.EINVAL, "Is a pipe or a device, not a file")
     raise OSError(*kind, os.fspath(path))
   return open(descriptor, "rb")
+
+
+def open_unbuffered(path: Path) -> io.RawIOBase:
+  """Open a file to read no more of it than is asked for."""
+  if is_url(path):
+    return Url(path).open().detach()
+  return open(path, "rb", buffering=0)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -377,9 +562,17 @@ def sha256(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()
 
 
+def size_of(file: BinaryIO) -> int:
+  """Count the bytes of an open file, wherever it stands."""
+  here = file.tell()
+  size = file.seek(0, os.SEEK_END)
+  file.seek(here)
+  return size
+
+
 def file_sha256(path: Path) -> str:
   """Hash the bytes of a file, as 64 hexadecimal digits."""
-  with open(path, "rb") as file:
+  with open_file(path) as file:
     return open_file_sha256(file)
 
 
@@ -387,6 +580,110 @@ def open_file_sha256(file: io.BufferedReader) -> str:
   """Hash all bytes of a file that is open already, wherever it stands."""
   file.seek(0)
   return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Growing:
+  """A file that grows by pieces, each of which is there whole once written.
+
+  In a bucket, where nothing can be appended to, every piece is an object of its
+  own below the file's name, called after the number of bytes before it.
+  """
+
+  def __init__(self, path: Path):
+    self._path = _path(path)
+    self._is_url = is_url(path)
+    self._size = 0  # in a bucket, since it was cut off
+
+  def exists(self) -> bool:
+    """Say whether there is anything of it."""
+    return self._path.exists()
+
+  def open(self) -> BinaryIO:
+    """Open what is there of it to read."""
+    if not self._is_url:
+      return self._path.open("rb")
+    return _Named(str(self._path), b"".join(self._pieces().values()))
+
+  def truncate(self, size: int) -> None:
+    """Cut it off behind `size` bytes; it is made where it is missing."""
+    if not self._is_url:
+      truncate(self._path, size)
+      return
+    for start, piece in self._pieces().items():
+      if start >= size:
+        object_store.delete(self._piece(start))
+      elif start + len(piece) > size:
+        object_store.put(self._piece(start), piece[: size - start])
+    self._size = size
+
+  def append(self, data: bytes) -> None:
+    """Write a piece behind where it was cut off, and wait until it is safe."""
+    if not self._is_url:
+      append(self._path, data)
+      flush(self._path)
+      return
+    object_store.put(self._piece(self._size), data)
+    self._size += len(data)
+
+  def move(self, target: Path) -> None:
+    """Give the whole file its name, once there is no more to come."""
+    if not self._is_url:
+      move(self._path, target)
+      return
+    with self.open() as file:
+      object_store.put(Url(target), file.read())
+    remove(self._path)
+
+  def _pieces(self) -> dict[int, bytes]:
+    """Read the pieces, by where they start, as far as they follow each other.
+
+    What a kill left out of order is none of it.
+    """
+    pieces: dict[int, bytes] = {}
+    end = 0
+    for piece in sorted(self._path.iterdir()):
+      if piece.name.isdecimal() and int(piece.name) == end:
+        pieces[end] = piece.read_bytes()
+        end += len(pieces[end])
+    return pieces
+
+  def _piece(self, start: int) -> Url:
+    return Url(self._path / f"{start:015d}")
+
+
+class _Named(io.BytesIO):
+  """Bytes that say what they were read from."""
+
+  def __init__(self, name: str, data: bytes):
+    super().__init__(data)
+    self.name = name
+
+
+_path = path  # where an argument has its name
+
+
+def _upload(source: pathlib.Path, url: Url, last: str | None) -> None:
+  """Put a file, or a folder whose last file makes it one."""
+  if not source.is_dir():
+    object_store.put_file(url, source)
+    return
+  _remove_objects(url, last)
+  paths = [p for p in sorted(source.rglob("*")) if p.is_file()]
+  targets = {p: url / p.relative_to(source).as_posix() for p in paths}
+  final = [p for p in paths if last and p == source / last]
+  with futures.ThreadPoolExecutor(_UPLOADS) as pool:
+    early = {targets[p]: p for p in paths if p not in final}
+    list(pool.map(object_store.put_file, early, early.values()))
+  for p in final:
+    object_store.put_file(targets[p], p)
+
+
+def _remove_objects(url: Url, last: str | None) -> None:
+  """Delete an object, and those below it, the last file of a folder first."""
+  objects = url.objects()
+  first = [one for one in objects if last and one == url / last]
+  for one in [*first, *(one for one in objects if one not in first)]:
+    object_store.delete(one)
 
 
 def _beside(path: pathlib.Path, kind: str = "") -> pathlib.Path:

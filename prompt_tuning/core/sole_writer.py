@@ -5,12 +5,16 @@ machine the file is locked (flock), and a lock ends with its process, however
 that ends. A process on another machine cannot be asked: its file is watched
 for a while, in which a living writer writes it again several times.
 
-What this cannot do: in a bucket, or on a network disk that knows no locks, two
-processes that start in the same second may both find nobody there. And a writer
-that was suspended for longer than others watch loses its place; it notices
-before it saves.
+In a bucket it is an object that only one process can create. What a process on
+this machine left there when it died is taken over; any other is watched.
+
+What this cannot do: on a network disk that knows no locks, two processes that
+start in the same second may both find nobody there. And a writer that was
+suspended for longer than others watch loses its place; it notices before it
+saves.
 """
 
+import abc
 import contextlib
 import errno
 import fcntl
@@ -31,33 +35,27 @@ FILE = "writer.json"
 SIGN, WATCH = 4.0, 15.0
 
 _BYTES = 1 << 16  # of the file, at most
+_SETTLED_S = 1.0  # after which two that took one place over know of each other
 # What file systems without locks answer.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 logger = logging.getLogger(__name__)
 
 
-class _Place:
+class _Place(abc.ABC):
   """The place of the writer of one folder, which this process holds."""
 
-  def __init__(self, path: pathlib.Path, descriptor: int):
+  def __init__(self, path: pathlib.Path, about: dict[str, Any]):
     self.thread = threading.get_ident()
-    self._path, self._descriptor = path, descriptor
-    self._about: dict[str, Any] = {
-      "host": socket.gethostname(),
-      "pid": os.getpid(),
-      "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-      "signs": 0,
-    }
+    self._path, self._about = path, about
     self._ended = threading.Event()
-    self._write()
     self._signs = threading.Thread(target=self._give_signs, daemon=True)
     self._signs.start()
 
   def insist(self) -> None:
     """Insist that nobody took the place."""
     there = _read(self._path)
-    if any(there.get(key) != self._about[key] for key in ("host", "pid")):
+    if not _is_same(there, self._about):
       raise ValueError(
         f"{self._path.parent}: {_who(there)} took this process's place, which "
         "gave no sign of life for a while. Nothing more is written."
@@ -67,12 +65,7 @@ class _Place:
     """Give the place up."""
     self._ended.set()
     self._signs.join()
-    try:
-      # Only what is still this process's own.
-      if _is_at(self._path, self._descriptor):
-        files.remove(self._path)
-    finally:
-      os.close(self._descriptor)
+    self._leave()
 
   def _give_signs(self) -> None:
     while not self._ended.wait(SIGN):
@@ -80,10 +73,45 @@ class _Place:
       with contextlib.suppress(OSError):  # a full disk ends no training
         self._write()
 
+  @abc.abstractmethod
+  def _write(self) -> None:
+    """Give a sign of life."""
+
+  @abc.abstractmethod
+  def _leave(self) -> None:
+    """Remove what is still this process's own."""
+
+
+class _File(_Place):
+  """A file of this machine, or of a network disk, that is locked."""
+
+  def __init__(self, path: pathlib.Path, descriptor: int):
+    self._descriptor, about = descriptor, _about()
+    os.pwrite(descriptor, _text(about), 0)
+    super().__init__(path, about)
+
   def _write(self) -> None:
     # In place: the lock is that of the file.
-    text = json.dumps(self._about).ljust(200) + "\n"
-    os.pwrite(self._descriptor, text.encode(), 0)
+    os.pwrite(self._descriptor, _text(self._about), 0)
+
+  def _leave(self) -> None:
+    try:
+      if _is_at(self._path, self._descriptor):
+        files.remove(self._path)
+    finally:
+      os.close(self._descriptor)
+
+
+class _Object(_Place):
+  """An object of a bucket."""
+
+  def _write(self) -> None:
+    if _is_same(_read(self._path), self._about):
+      files.write_bytes(self._path, _text(self._about))
+
+  def _leave(self) -> None:
+    if _is_same(_read(self._path), self._about):
+      files.remove(self._path)
 
 
 _places: dict[str, _Place] = {}
@@ -105,13 +133,17 @@ def hold(folder: files.Path, setting: str, name: str = FILE) -> Iterator[None]:
     ValueError: another process, or thread, is its writer.
     OSError: the folder cannot be written to.
   """
-  folder = pathlib.Path(folder)
-  key = os.path.join(os.path.realpath(folder), name)
+  folder = files.path(folder)
+  key = _key(folder, name)
   held = _places.get(key)
   if held is not None and held.thread == threading.get_ident():
     yield
     return
-  place = _Place(folder / name, _take(folder / name, setting))
+  place: _Place
+  if files.is_url(folder):
+    place = _Object(folder / name, _claim(folder / name, setting, key))
+  else:
+    place = _File(folder / name, _take(folder / name, setting))
   _places[key] = place
   try:
     if name == FILE:
@@ -131,9 +163,98 @@ def insist(folder: files.Path) -> None:
   Raises:
     ValueError: another process took it.
   """
-  place = _places.get(os.path.join(os.path.realpath(folder), FILE))
+  place = _places.get(_key(files.path(folder), FILE))
   if place is not None:
     place.insist()
+
+
+def _key(folder: pathlib.Path, name: str) -> str:
+  """Name a place, however its folder is spelled."""
+  if files.is_url(folder):
+    return str(folder / name)
+  return os.path.join(os.path.realpath(folder), name)
+
+
+def _claim(path: pathlib.Path, setting: str, key: str) -> dict[str, Any]:
+  """Create the object of a writer, or take over what a dead one left."""
+  about = _about()
+  has_waited = False
+  while True:
+    try:
+      files.create(path, _text(about))
+      break
+    except FileExistsError:
+      there = _read(path)
+    if there and _is_alive(there, key):
+      raise _refusal(path.parent, setting, there)
+    if there and _is_alive(there, key) is None:
+      _watch(path, setting, there)
+    if _read(path) == there:  # else its writer just left
+      logger.info("%s: %s is gone without a word.", path.parent, _who(there))
+      files.remove(path)
+      has_waited = True
+  if has_waited:  # perhaps another one did, too
+    time.sleep(_SETTLED_S)
+    there = _read(path)
+    if not _is_same(there, about):
+      raise _refusal(path.parent, setting, there)
+  return about
+
+
+def _is_alive(there: dict[str, Any], key: str) -> bool | None:
+  """Say whether a writer lives; None where it is not on this machine."""
+  here = _about()
+  if here["machine"] is None or there.get("machine") != here["machine"]:
+    return None
+  if there.get("pid") == here["pid"]:  # this process, or one of its number
+    return key in _places
+  started = _started(there.get("pid"))
+  return started is not None and started == there.get("started")
+
+
+def _about() -> dict[str, Any]:
+  """Say who this process is."""
+  return {
+    "host": socket.gethostname(),
+    "pid": os.getpid(),
+    "machine": _machine(),
+    "started": _started(os.getpid()),
+    "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+    "signs": 0,
+  }
+
+
+def _machine() -> str | None:
+  """Name what gives processes their numbers; None where Linux does not."""
+  try:
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+  except OSError:
+    return None
+
+
+def _started(pid: Any) -> str | None:
+  """Return when a process started, as the kernel counts; None without one.
+
+  Numbers of processes are used again.
+  """
+  try:
+    stat = pathlib.Path(f"/proc/{int(pid)}/stat").read_text()
+  except (OSError, ValueError, TypeError):
+    return None
+  state, *fields = stat.rpartition(")")[2].split()
+  return None if state in "ZX" else fields[18]
+
+
+def _text(about: dict[str, Any]) -> bytes:
+  """Write who a process is, always as long."""
+  return f"{json.dumps(about).ljust(400)}\n".encode()
+
+
+def _is_same(there: dict[str, Any], about: dict[str, Any]) -> bool:
+  """Say whether two say that they are the same process."""
+  keys = about.keys() - {"signs"}
+  return all(there.get(key) == about[key] for key in keys)
 
 
 def _take(path: pathlib.Path, setting: str) -> int:
@@ -208,7 +329,12 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
   """Read who the writer is; nothing where the file does not say."""
   try:
     return dict(schema.parse(files.read_bytes(path, _BYTES)))
-  except (OSError, ValueError, TypeError):
+  except (ValueError, TypeError):
+    return {}
+  except OSError as error:
+    # A bucket that does not answer says nothing about anybody.
+    if files.is_url(path) and not isinstance(error, FileNotFoundError):
+      raise
     return {}
 
 

@@ -44,7 +44,7 @@ def write(
     settings: JSON values that decide the answers; are written with the digest
       of what was answered. None writes neither.
   """
-  folder = pathlib.Path(folder)
+  folder = files.path(folder)
   files.make_folder(folder)
   name = result.job.dataset.task.name
   line = json.dumps({"step": step, **result.metrics})

@@ -1,7 +1,6 @@
 """The best of every run of a training: the bundles that its record names."""
 
 import logging
-import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -63,7 +62,7 @@ def read(folder: pathlib.Path) -> list[Saved]:
       saved.append(Saved(path, _one(last, run)))
       continue
     where = bundle.step_path(_run_folder(folder, run), record["step"])
-    name = os.path.relpath(where, folder)
+    name = str(where.relative_to(folder))
     if not where.is_dir():
       expected = f"the best of run {run}{_called(described, run)}"
       wrong.append(Mismatch(name, expected, "nothing"))
@@ -107,7 +106,7 @@ def _without_record(folder: pathlib.Path) -> list[Saved]:
   described = _checked(*next(iter(saved.values())))
   wrong = []
   for run in range(len(described["runs"])):
-    name = os.path.relpath(_run_folder(folder, run), folder)
+    name = str(_run_folder(folder, run).relative_to(folder))
     if run in saved:
       wrong += _strangers(saved[run], name, described, run)
     else:

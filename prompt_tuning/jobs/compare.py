@@ -6,7 +6,6 @@ has a split that none of them saw.
 
 import functools
 import logging
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import jax
 
 from prompt_tuning.checkpoints import fingerprint
 from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.core import files
 from prompt_tuning.core.types import Params
 from prompt_tuning.infer.evaluate import EvalSet, Job, Result
 from prompt_tuning.infer.outputs import InputsDigest
@@ -180,7 +180,7 @@ def _made_of(
 
 def places(job: CompareJob) -> str:
   """Say where what came out is, beside the table."""
-  folder = pathlib.Path(job.model_dir)
+  folder = files.path(job.model_dir)
   trainings = [*job.trainings, *([job.models] if job.models else [])]
   lines = [f"as JSON: {folder / comparison.FILE}"]
   names = ", ".join(comparison_report.FILES)

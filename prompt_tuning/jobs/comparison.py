@@ -138,7 +138,7 @@ def write(
   Returns:
     The file.
   """
-  path = pathlib.Path(folder) / FILE
+  path = files.path(folder) / FILE
   content: dict[str, Any] = comparison._asdict()
   content["scores"] = [score._asdict() for score in comparison.scores]
   for name, value in content.items():
@@ -154,7 +154,7 @@ def read(folder: str | os.PathLike[str]) -> Comparison:
   Raises:
     CheckpointError: it is not there, or damaged.
   """
-  path = pathlib.Path(folder) / FILE
+  path = files.path(folder) / FILE
   content = json_files.read(path, "a comparison")
   json_files.check(path, content, _SCHEMA)
   content["scores"] = tuple(

@@ -111,7 +111,7 @@ def finish(
 
 def _finish(outcome: Outcome, chosen: tuple[list[int], Params] | None) -> str:
   steps, trainable = chosen or best(outcome)
-  folder = pathlib.Path(outcome.output.model_dir)
+  folder = files.path(outcome.output.model_dir)
   scores = ""
   if outcome.scorer is not None:
     rows = [*_rows(outcome, steps, trainable), *_controls(outcome, trainable)]
@@ -161,7 +161,8 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
     of_run = {path: a[k : k + 1] for path, a in last.items()}
     step = last_step
     if record is not None:
-      folder = pathlib.Path(outcome.output.model_dir, loop.BEST, f"run_{k}")
+      root = files.path(outcome.output.model_dir)
+      folder = root / loop.BEST / f"run_{k}"
       step = record["step"]
       of_run = dict(bundle.read(bundle.step_path(folder, step)).trainable)
     steps.append(step + outcome.start_step)

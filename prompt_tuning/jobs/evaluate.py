@@ -1,7 +1,6 @@
 """Scoring prompts on tasks, alone and as an ensemble."""
 
 import logging
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,7 +49,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
   )()
   if jax.process_index() == 0:
     for result in results:
-      folder = pathlib.Path(job.output_dir, reports.FOLDER)
+      folder = files.path(job.output_dir) / reports.FOLDER
       run = result.job.run
       name, steps = prompts.names[run], (prompts.steps[run], model.step, 0)
       step = next(step for step in steps if step is not None)

@@ -109,7 +109,7 @@ def export(
   Raises:
     CheckpointError: the run changes nothing, or there is no place to write to.
   """
-  folder = pathlib.Path(folder)
+  folder = files.path(folder)
   one = runs.one(run)
   (placement,) = one.placements
   unfit = _not_finite(one)
@@ -148,14 +148,14 @@ def _remove_others(
     stale.append(folder / PEFT)
   for path in stale:
     if path not in written:
-      files.remove(path)
+      files.remove(path, peft.CONFIG)
 
 
 def clear(folder: pathlib.Path) -> None:
   """Remove an export that lies directly in a folder; nothing else there."""
   _remove_others(folder, ())
   if deltas.is_delta(folder / deltas.FOLDER):
-    files.remove(folder / deltas.FOLDER)
+    files.remove(folder / deltas.FOLDER, deltas.MANIFEST)
 
 
 def _write_arrays(

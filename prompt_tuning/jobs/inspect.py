@@ -19,7 +19,7 @@ from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError, parsing
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
 from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
-from prompt_tuning.core import text
+from prompt_tuning.core import files, text
 from prompt_tuning.jobs import best, contents, run_schema
 
 Report = dict[str, Any]
@@ -141,7 +141,7 @@ def _adapter(path: str) -> Report:
     "method": adapter.config["peft_type"],
     "base model": adapter.config.get("base_model_name_or_path"),
   }
-  file = pathlib.Path(path, peft.WEIGHTS)
+  file = files.path(path) / peft.WEIGHTS
   return {
     "path": path,
     "kind": contents.ADAPTER,
@@ -219,8 +219,8 @@ def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _export(path: str) -> Report:
-  inside = pathlib.Path(path, deltas.FOLDER)
-  folder = inside if inside.is_dir() else pathlib.Path(path)
+  inside = files.path(path) / deltas.FOLDER
+  folder = inside if inside.is_dir() else files.path(path)
   saved = deltas.read_arrays(folder)
   about = saved.about
   views = sorted(p.name for p in inside.parent.iterdir() if p != inside)
@@ -251,7 +251,7 @@ def _export(path: str) -> Report:
 
 def _run(path: str) -> Report:
   """Describe a training; its bundles have the arrays."""
-  folder = pathlib.Path(path)
+  folder = files.path(path)
   manifests = map(bundle.latest_manifest, best.run_folders(folder).values())
   bests = [manifest for manifest in manifests if manifest is not None]
   latest = bundle.latest_manifest(folder / bundle.BUNDLES)

@@ -110,8 +110,8 @@ def load(
     ValueError: several tuned models, an unknown method, or an adapter that says
       what cannot be said here.
   """
-  folder = pathlib.Path(path)
-  if os.path.lexists(folder / bundle.MANIFEST):
+  folder = files.path(path)
+  if _is_there(folder / bundle.MANIFEST):
     return from_bundle(bundle.read(folder), folder)
   saved = best.read(folder)
   if saved:
@@ -119,13 +119,18 @@ def load(
     names = tuple(name for part in banks for name in part.names)
     return _side_by_side(banks)._replace(names=names)
   for candidate in (folder, folder / deltas.FOLDER):
-    if os.path.lexists(candidate / deltas.MANIFEST):
+    if _is_there(candidate / deltas.MANIFEST):
       return _from_delta(deltas.read(candidate))
   if (folder / peft.CONFIG).is_file():
     method, delta = peft.read(folder, model)
     runs = Runs(delta, (method.placement,))
     return Tuned(runs, ("",), methods=(method,))
   return _from_vectors(path)
+
+
+def _is_there(file: pathlib.Path) -> bool:
+  """Say whether there is a file, or a link to one that is gone."""
+  return file.exists() or file.is_symlink()
 
 
 def parameters(
@@ -145,8 +150,8 @@ def parameters(
     CheckpointError: no training, or damaged.
     ValueError: several runs, or one that tuned the model itself.
   """
-  folder = pathlib.Path(path)
-  if os.path.lexists(folder / bundle.MANIFEST):
+  folder = files.path(path)
+  if _is_there(folder / bundle.MANIFEST):
     bundles = [bundle.read(folder)]
   else:
     bundles = [one.bundle for one in best.read(folder)]

@@ -1,7 +1,6 @@
 """The folder of a training: one training at a time writes to it."""
 
 import contextlib
-import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -42,7 +41,7 @@ def held(folder: str) -> Iterator[None]:
       )
     if jax.process_index() == 0:
       for part in _PARTS:
-        files.remove_leftovers(pathlib.Path(folder, part), below=True)
+        files.remove_leftovers(files.path(folder) / part, below=True)
     yield
 
 

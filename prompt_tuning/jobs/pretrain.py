@@ -91,8 +91,8 @@ def _pretrain(
     path = str(checkpoint_path(job, stage))
   if jax.process_index() == 0:
     source = vocabulary.load(job.vocabulary_file).path
-    target = pathlib.Path(job.model_dir) / VOCABULARY
-    files.write_bytes(target, pathlib.Path(source).read_bytes())
+    target = files.path(job.model_dir) / VOCABULARY
+    files.write_bytes(target, files.path(source).read_bytes())
   return reports
 
 

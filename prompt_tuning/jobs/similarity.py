@@ -106,7 +106,7 @@ def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
   for name, path in paths.items():
     tuned = load.load(path)
     for run, own in enumerate(tuned.names):
-      label = "_".join(filter(None, (name, own))) or pathlib.Path(path).stem
+      label = "_".join(filter(None, (name, own))) or files.path(path).stem
       if label in prompts:
         raise ValueError(
           f"Two prompts are called {label}; name them, as in one={path}."
@@ -164,7 +164,7 @@ def write(
   Returns:
     The paths.
   """
-  root = pathlib.Path(folder)
+  root = files.path(folder)
   files.make_folder(root)
   numbers = {
     "by": similarity.by,
@@ -228,7 +228,7 @@ def named(words: Sequence[str]) -> dict[str, str]:
   for word in words:
     name, equals, path = word.partition("=")
     if not equals:
-      name, path = pathlib.Path(word).stem, word
+      name, path = files.path(word).stem, word
     if name in paths:
       raise ValueError(f"{name} is given twice; name them, as in other={word}.")
     paths[name] = path

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.core import files
 from prompt_tuning.data import spec, submission
 from prompt_tuning.data.prepare import sources
 
@@ -73,7 +74,7 @@ def _official_rows() -> dict[str, int]:
 
 def _by_task(folder: str) -> dict[str, list[pathlib.Path]]:
   """Find the complete output files, the parts of a task in their order."""
-  root = pathlib.Path(folder)
+  root = files.path(folder)
   if not root.is_dir():
     raise ValueError(f"{folder} is no folder; expected INFER_OUTPUT_DIR.")
   matches: dict[str, dict[int, tuple[int, pathlib.Path]]] = {}

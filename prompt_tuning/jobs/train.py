@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import pathlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -232,7 +231,7 @@ def _insist_on_same_run(
 ) -> None:
   """Refuse to go on with other settings, before the model is read."""
   folder = job.output.model_dir
-  saved = bundle.latest_manifest(pathlib.Path(folder) / loop.BUNDLES)
+  saved = bundle.latest_manifest(files.path(folder) / loop.BUNDLES)
   if saved is None:
     return
   ours = identity.settings(
@@ -260,7 +259,7 @@ def _insist_on_same_rows(
 ) -> None:
   """Refuse to go on with other data under the same settings."""
   folder = job.output.model_dir
-  saved = bundle.latest_manifest(pathlib.Path(folder) / loop.BUNDLES)
+  saved = bundle.latest_manifest(files.path(folder) / loop.BUNDLES)
   if saved is None:
     return
   try:
@@ -325,7 +324,7 @@ def _next_batch(
   batches: "grain.DatasetIterator[NumpyBatch]",
 ) -> NumpyBatch | None:
   """Look at what training begins or goes on with; None if nothing is to do."""
-  saved = bundle.latest_manifest(pathlib.Path(model_dir) / loop.BUNDLES)
+  saved = bundle.latest_manifest(files.path(model_dir) / loop.BUNDLES)
   if saved is not None:
     if saved["step"] >= num_steps:
       return None
@@ -364,7 +363,7 @@ def _write_reports(
   output: Output, run: Run, results: Sequence[Result], step: int
 ) -> None:
   """Write T5X's files of metrics and predictions."""
-  root = pathlib.Path(output.model_dir, reports.FOLDER)
+  root = files.path(output.model_dir) / reports.FOLDER
   folder = files.below(root, run.name, "A run's name")
   for result in results:
     reports.write(folder, step, result, output.json_write_n_results)
@@ -442,7 +441,7 @@ def _write_configuration(
   folder: str, manifest: dict[str, Any], texts: Mapping[str, str]
 ) -> None:
   """Write the configuration down, unless the folder is another run's."""
-  latest = bundle.read_latest(pathlib.Path(folder) / loop.BUNDLES)
+  latest = bundle.read_latest(files.path(folder) / loop.BUNDLES)
   is_ours = latest is None or latest[1].is_run(manifest)
   if is_ours and jax.process_index() == 0:
     files.write_texts(folder, texts)

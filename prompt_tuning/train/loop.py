@@ -25,7 +25,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.checkpoints.errors import CheckpointError
-from prompt_tuning.core import schema, sole_writer, tree
+from prompt_tuning.core import files, schema, sole_writer, tree
 from prompt_tuning.core.schema import ANY, Each, Fault
 from prompt_tuning.core.types import Batch, Params
 from prompt_tuning.train import progress_bar, reach
@@ -211,7 +211,7 @@ def train(
     UnreachedError: a leaf has no gradient.
   """
   bundles = _Bundles(
-    pathlib.Path(folder),
+    files.path(folder),
     dict(manifest),
     about,
     settings.keep,

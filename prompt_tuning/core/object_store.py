@@ -1,0 +1,473 @@
+"""Objects in a bucket, `gs://` or `s3://`; for `core.files`, and nobody else.
+
+A bucket has no folders, no renaming and no locks: it has whole objects that
+appear at once, and a put that succeeds only where nothing is. A folder is what
+names have in common before a `/`.
+
+Servers fail for moments: every request is made again for a while. What no
+patience helps with (no rights, no bucket, no credentials, a wrong clock) is one
+line that says what to do.
+
+The libraries are imported when the first URL is used: `gcsfs` and `s3fs`, both
+of fsspec.
+"""
+
+import errno
+import fnmatch
+import functools
+import importlib.util
+import io
+import os
+import posixpath
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+# Seconds for which a request is made again; between two, at most.
+PATIENCE_S, _PAUSE_S = 60.0, 8.0
+_BUFFER = 1 << 20  # bytes that are read at once, unless more are asked for
+# One slash, too: that is what `pathlib` makes of two.
+_URL = re.compile(r"(gs|s3):/+([^/]*)(.*)", re.DOTALL)
+
+_Result = TypeVar("_Result")
+
+
+class _Scheme(NamedTuple):
+  """What is to be said of one kind of store.
+
+  Attributes:
+    module: that speaks with it.
+    extra: of this package, that has it.
+    credentials: how one gets some.
+    rights: what reading and writing need.
+  """
+
+  module: str
+  extra: str
+  credentials: str
+  rights: str
+
+
+_SCHEMES = {
+  "gs": _Scheme(
+    "gcsfs",
+    "gcs",
+    "log in with `gcloud auth application-default login`, or name a key file "
+    "in GOOGLE_APPLICATION_CREDENTIALS",
+    "roles/storage.objectUser",
+  ),
+  "s3": _Scheme(
+    "s3fs",
+    "s3",
+    "run `aws configure`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY",
+    "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject",
+  ),
+}
+# Errors of libraries that are told by their names: none is imported for it.
+_NO_CREDENTIALS = {
+  "google.auth.exceptions.DefaultCredentialsError",
+  "google.auth.exceptions.RefreshError",
+  "botocore.exceptions.NoCredentialsError",
+  "botocore.exceptions.PartialCredentialsError",
+  "botocore.exceptions.CredentialRetrievalError",
+  "botocore.exceptions.ProfileNotFound",
+  "botocore.exceptions.TokenRetrievalError",
+}
+_PASSING = {
+  "aiohttp.client_exceptions.ClientError",
+  "botocore.exceptions.HTTPClientError",
+  "botocore.exceptions.ConnectionError",
+  "gcsfs.retry.ChecksumError",
+  "requests.exceptions.RequestException",
+  "urllib3.exceptions.HTTPError",
+}
+_PASSING_NUMBERS = (errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
+_PASSING_STATUS = (408, 429)  # and all from 500 on
+# What stores and Google's log-in say of a request from another time.
+_CLOCK = re.compile(
+  "RequestTimeTooSkewed|request time and the (current|server) time|"
+  "short-lived token|iat and exp|Signature expired|not yet (current|valid)|"
+  "Token used too early",
+  re.IGNORECASE,
+)
+
+
+class StoreError(OSError):
+  """A store that cannot be asked: it says nothing about what lies there."""
+
+
+class Url:
+  """A path in a bucket, with what this project uses of `pathlib.Path`.
+
+  What changes objects is in `core.files`.
+  """
+
+  def __init__(self, url: str | os.PathLike[str]):
+    match = _URL.fullmatch(os.fspath(url))
+    if match is None or not match[2]:
+      raise ValueError(
+        f"{os.fspath(url)!r}: expected gs://BUCKET/... or s3://BUCKET/..."
+      )
+    self.scheme, self.bucket, rest = match.groups()
+    # Never above the bucket, whatever `..` there is.
+    self.key = posixpath.normpath(f"/{rest}").lstrip("/")
+
+  def __str__(self) -> str:
+    return f"{self.scheme}://{self.place}"
+
+  def __repr__(self) -> str:
+    return f"Url({str(self)!r})"
+
+  def __fspath__(self) -> str:
+    return str(self)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Url) and str(self) == str(other)
+
+  def __lt__(self, other: "Url") -> bool:
+    return str(self) < str(other)
+
+  def __hash__(self) -> int:
+    return hash(str(self))
+
+  def __truediv__(self, name: str | os.PathLike[str]) -> "Url":
+    return Url(f"{self}/{os.fspath(name)}")
+
+  @property
+  def place(self) -> str:
+    """The bucket, and the key in it."""
+    return f"{self.bucket}/{self.key}" if self.key else self.bucket
+
+  @property
+  def name(self) -> str:
+    """The last part."""
+    return posixpath.basename(self.key)
+
+  @property
+  def stem(self) -> str:
+    """The last part without its ending."""
+    return posixpath.splitext(self.name)[0]
+
+  @property
+  def suffix(self) -> str:
+    """The ending of the last part, with its dot."""
+    return posixpath.splitext(self.name)[1]
+
+  @property
+  def parent(self) -> "Url":
+    """The folder."""
+    return Url(f"{self.scheme}://{self.bucket}/{posixpath.dirname(self.key)}")
+
+  def with_name(self, name: str) -> "Url":
+    """Replace the last part."""
+    return self.parent / name
+
+  def with_suffix(self, suffix: str) -> "Url":
+    """Replace the ending."""
+    return self.with_name(self.stem + suffix)
+
+  def relative_to(self, folder: "Url") -> str:
+    """Name an object as seen from a folder that it is below."""
+    return posixpath.relpath(self.key, folder.key or ".")
+
+  def exists(self) -> bool:
+    """Say whether there is an object, or a folder."""
+    return _kind(self) is not None
+
+  def is_file(self) -> bool:
+    """Say whether there is an object."""
+    return _kind(self) == "file"
+
+  def is_dir(self) -> bool:
+    """Say whether objects are below."""
+    return _kind(self) == "directory"
+
+  def is_symlink(self) -> bool:
+    """Say no: buckets have no links."""
+    return False
+
+  def iterdir(self) -> Iterator["Url"]:
+    """List objects and folders directly below."""
+    for info in _request(self, lambda fs: _listed(fs, self.place)):
+      name = posixpath.basename(info["name"].rstrip("/"))
+      if info["name"].rstrip("/") != self.place:
+        yield self / name
+
+  def glob(self, pattern: str) -> Iterator["Url"]:
+    """List those whose names match."""
+    for path in self.iterdir():
+      if fnmatch.fnmatchcase(path.name, pattern):
+        yield path
+
+  def objects(self) -> list["Url"]:
+    """List all objects below, however deep, and this one if it is one."""
+    places = _request(self, lambda fs: fs.find(self.place))
+    return [Url(f"{self.scheme}://{place}") for place in sorted(places)]
+
+  def size(self) -> int:
+    """Count the bytes of an object."""
+    info = _request(self, lambda fs: fs.info(self.place))
+    if info["type"] != "file":
+      raise IsADirectoryError(errno.EISDIR, "Is a directory", str(self))
+    return int(info["size"])
+
+  def read_bytes(self) -> bytes:
+    """Read an object."""
+    return bytes(_request(self, lambda fs: fs.cat_file(self.place)))
+
+  def read_range(self, start: int, end: int) -> bytes:
+    """Read the bytes of an object from `start` to before `end`."""
+    if end <= start:
+      return b""
+    return bytes(
+      _request(self, lambda fs: fs.cat_file(self.place, start=start, end=end))
+    )
+
+  def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read an object of text."""
+    return self.read_bytes().decode(encoding, errors)
+
+  def open(self, mode: str = "rb") -> io.BufferedReader:
+    """Open an object to read, of which only what is asked for is fetched."""
+    if mode != "rb":
+      raise ValueError(
+        f"{self}: objects are opened to read bytes, not {mode!r}"
+      )
+    return io.BufferedReader(_Ranges(self), _BUFFER)
+
+
+class _Ranges(io.RawIOBase):
+  """An object as a file, read by ranges."""
+
+  def __init__(self, url: Url):
+    self.name = str(url)
+    self._url, self._size, self._at = url, url.size(), 0
+
+  def readable(self) -> bool:
+    """Say yes."""
+    return True
+
+  def seekable(self) -> bool:
+    """Say yes."""
+    return True
+
+  def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+    """Go to a place."""
+    start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}
+    self._at = max(start[whence] + offset, 0)
+    return self._at
+
+  def tell(self) -> int:
+    """Return the place."""
+    return self._at
+
+  def readinto(self, out: Any) -> int:
+    """Fill `out` with the bytes from here on."""
+    view = memoryview(out).cast("B")
+    end = min(self._at + view.nbytes, self._size)
+    data = self._url.read_range(self._at, end)
+    view[: len(data)] = data
+    self._at += len(data)
+    return len(data)
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+  """Say whether a path names something in a bucket."""
+  return os.fspath(path).startswith(("gs:/", "s3:/"))
+
+
+def put(url: Url, data: bytes) -> None:
+  """Make an object, in the place of what is there."""
+  _request(url, lambda fs: fs.pipe_file(url.place, data), "written to")
+
+
+def put_file(url: Url, path: str | os.PathLike[str]) -> None:
+  """Make an object of a file of this machine, see `put`."""
+  local = os.fspath(path)
+  _request(url, lambda fs: fs.put_file(local, url.place), "written to")
+
+
+def create(url: Url, data: bytes) -> None:
+  """Make an object where there is none.
+
+  Args:
+    url: of the object.
+    data: what nobody else would write, such as who makes it.
+
+  Raises:
+    FileExistsError: there is one.
+  """
+  try:
+    _request(
+      url,
+      lambda fs: fs.pipe_file(url.place, data, mode="create"),
+      "written to",
+    )
+  except FileExistsError:
+    # Perhaps it is our own, and only the answer was lost.
+    if url.read_bytes() != data:
+      raise
+
+
+def delete(url: Url) -> None:
+  """Delete an object, if it is there."""
+
+  def rm(fs: Any) -> None:
+    try:
+      fs.rm_file(url.place)
+    except FileNotFoundError:
+      return
+
+  _request(url, rm, "written to")
+
+
+def _kind(url: Url) -> str | None:
+  """Say whether there is a `file` or a `directory`, or nothing."""
+  try:
+    # Not fsspec's `exists`: to it, a server that fails has nothing.
+    return str(_request(url, lambda fs: fs.info(url.place))["type"])
+  except FileNotFoundError:
+    _insist_on_bucket(url.scheme, url.bucket)
+    return None
+
+
+@functools.cache
+def _insist_on_bucket(scheme: str, bucket: str) -> None:
+  """Insist that there is a bucket: with a wrong name, all seems to be empty."""
+  url = Url(f"{scheme}://{bucket}")
+
+  def look(fs: Any) -> None:
+    if scheme == "gs":
+      fs.call("GET", "b/{}/o", bucket, maxResults=1)
+    else:
+      fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+
+  try:
+    _request(url, look)
+  except FileNotFoundError as error:
+    raise _no_bucket(url) from error
+
+
+def _listed(fs: Any, place: str) -> list[dict[str, Any]]:
+  """List a folder; one that is not there is empty."""
+  try:
+    return list(fs.ls(place, detail=True))
+  except FileNotFoundError:
+    return []
+
+
+def _request(
+  url: Url, ask: Callable[[Any], _Result], verb: str = "read"
+) -> _Result:
+  """Make a request until it is answered, or nobody is there to answer.
+
+  Args:
+    url: what it is about.
+    ask: makes it of fsspec's file system.
+    verb: what cannot be done, for the message.
+
+  Returns:
+    The answer.
+
+  Raises:
+    OSError: what to do about it, on one line.
+  """
+  end, pause = time.monotonic() + PATIENCE_S, 0.1
+  while True:
+    try:
+      return ask(_file_system(url.scheme, os.getpid()))
+    except Exception as error:  # of four libraries
+      if not _is_passing(error):
+        raise _explained(url, verb, error) from error
+      if time.monotonic() + pause > end:
+        raise StoreError(
+          f"{url} cannot be {verb}: the server failed for "
+          f"{PATIENCE_S:.0f} seconds ({_one_line(error)}). What was written "
+          "before is whole: run the same command again."
+        ) from error
+    time.sleep(pause * random.uniform(0.5, 1))
+    pause = min(2 * pause, _PAUSE_S)
+
+
+@functools.cache
+def _file_system(scheme: str, process: int) -> Any:
+  """Find fsspec's file system of a kind of URL, one per process."""
+  del process
+  about = _SCHEMES[scheme]
+  if not importlib.util.find_spec(about.module):
+    raise StoreError(
+      f"{scheme}:// needs {about.module}: pip install "
+      f"'prompt-tuning[{about.extra}]'"
+    )
+  import fsspec
+
+  # What another process wrote a moment ago is there.
+  return fsspec.filesystem(
+    "gcs" if scheme == "gs" else scheme, use_listings_cache=False
+  )
+
+
+def _names(error: BaseException) -> set[str]:
+  """Name an error's classes, with their modules."""
+  return {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+
+
+def _status(error: BaseException) -> int | None:
+  """Read an answer's HTTP status off gcsfs's error."""
+  code = str(getattr(error, "code", None))
+  return int(code) if code.isdecimal() else None
+
+
+def _is_passing(error: Exception) -> bool:
+  """Say whether the same request may succeed a moment later."""
+  names = _names(error)
+  if names & _NO_CREDENTIALS:
+    return False
+  if "gcsfs.retry.HttpError" in names:
+    status = _status(error) or 0
+    return status >= 500 or status in _PASSING_STATUS
+  if names & _PASSING or isinstance(error, ConnectionError | TimeoutError):
+    return True
+  return isinstance(error, OSError) and error.errno in _PASSING_NUMBERS
+
+
+def _explained(url: Url, verb: str, error: Exception) -> Exception:
+  """Say what is to be done about an error that stays."""
+  about, text = _SCHEMES[url.scheme], _one_line(error)
+  if isinstance(error, FileNotFoundError):
+    if verb == "read":
+      return FileNotFoundError(errno.ENOENT, "No such object", str(url))
+    return _no_bucket(url)
+  if isinstance(error, FileExistsError | StoreError):
+    return error
+  if _CLOCK.search(f"{error} {error.__cause__}"):
+    return StoreError(
+      f"{url} cannot be {verb}: this machine's clock is off ({text}). Set it, "
+      "for instance with `timedatectl set-ntp true`."
+    )
+  if _names(error) & _NO_CREDENTIALS or _status(error) == 401:
+    return StoreError(
+      f"{url} cannot be {verb}: no credentials that the store takes ({text}). "
+      f"To get some, {about.credentials}."
+    )
+  forbidden = str(error).startswith("Forbidden") or _status(error) == 403
+  if forbidden or isinstance(error, PermissionError):
+    return StoreError(
+      f"{url} cannot be {verb}: these credentials have no right to ({text}). "
+      f"Ask the bucket's owner for {about.rights}, or {about.credentials}."
+    )
+  return StoreError(f"{url} cannot be {verb}: {text}")
+
+
+def _no_bucket(url: Url) -> StoreError:
+  return StoreError(
+    f"{url}: there is no bucket {url.bucket!r}. Check its name, or make it."
+  )
+
+
+def _one_line(error: BaseException) -> str:
+  text = " ".join(str(error).split()) or type(error).__name__
+  return text[:300]
