@@ -562,6 +562,18 @@ def sha256(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()
 
 
+def written_state(path: Path) -> tuple[Any, ...]:
+  """Tell whether a file was written since: the same value says that it was not.
+
+  Raises:
+    OSError: there is no such file.
+  """
+  if is_url(path):
+    return Url(path).version()
+  stat_of = os.stat(path)
+  return (stat_of.st_ino, stat_of.st_size, stat_of.st_mtime_ns)
+
+
 def size_of(file: BinaryIO) -> int:
   """Count the bytes of an open file, wherever it stands."""
   here = file.tell()
@@ -594,14 +606,11 @@ class Growing:
     self._is_url = is_url(path)
     self._size = 0  # in a bucket, since it was cut off
 
-  def exists(self) -> bool:
-    """Say whether there is anything of it."""
-    return self._path.exists()
-
   def open(self) -> BinaryIO:
-    """Open what is there of it to read."""
+    """Open what is there of it to read, which may be nothing."""
     if not self._is_url:
-      return self._path.open("rb")
+      there = self._path.exists()
+      return self._path.open("rb") if there else io.BytesIO()
     return _Named(str(self._path), b"".join(self._pieces().values()))
 
   def truncate(self, size: int) -> None:
@@ -649,6 +658,69 @@ class Growing:
 
   def _piece(self, start: int) -> Url:
     return Url(self._path / f"{start:015d}")
+
+
+class Appended:
+  """A file to whose end lines are written, many more than are worth a put.
+
+  In a bucket it is put whole, now and then; until then lines are in memory.
+  """
+
+  def __init__(self, path: Path):
+    self._path = _path(path)
+    self._lines: list[bytes] | None = None  # in a bucket, once they are known
+    self._is_put = True
+
+  def append(self, data: bytes) -> None:
+    """Write behind the end of the file, which is made where it is missing."""
+    if not is_url(self._path):
+      append(self._path, data)
+      return
+    if self._lines is None:
+      there = self._path.is_file()
+      self._lines = [self._path.read_bytes()] if there else []
+    self._lines.append(data)
+    self._is_put = False
+
+  def put(self) -> None:
+    """Let others see all of it."""
+    if not self._is_put:
+      object_store.put(Url(self._path), b"".join(self._lines or ()))
+      self._is_put = True
+
+
+class Mirrored:
+  """A folder that a library fills which writes on this machine only.
+
+  Attributes:
+    local: where the library writes; the folder itself, unless it is a URL.
+  """
+
+  def __init__(self, folder: Path):
+    self._sizes: dict[pathlib.Path, int] = {}
+    self._url = Url(folder) if is_url(folder) else None
+    self._scratch = None
+    self.local = _path(folder)
+    if self._url is not None:
+      self._scratch = tempfile.TemporaryDirectory()
+      self.local = pathlib.Path(self._scratch.name)
+
+  def put(self) -> None:
+    """Let others see what the library has written."""
+    if self._url is None:
+      return
+    for written in sorted(self.local.rglob("*")):
+      size = written.stat().st_size
+      if written.is_file() and self._sizes.get(written) != size:
+        name = written.relative_to(self.local).as_posix()
+        object_store.put_file(self._url / name, written)
+        self._sizes[written] = size
+
+  def close(self) -> None:
+    """Let others see all of it, and delete the copy."""
+    self.put()
+    if self._scratch is not None:
+      self._scratch.cleanup()
 
 
 class _Named(io.BytesIO):

@@ -214,6 +214,12 @@ class Url:
       raise IsADirectoryError(errno.EISDIR, "Is a directory", str(self))
     return int(info["size"])
 
+  def version(self) -> tuple[Any, ...]:
+    """Say which one of the objects of this name it is."""
+    info = _request(self, lambda fs: fs.info(self.place))
+    keys = ("size", "etag", "ETag", "generation")
+    return tuple(info.get(key) for key in keys)
+
   def read_bytes(self) -> bytes:
     """Read an object."""
     return bytes(_request(self, lambda fs: fs.cat_file(self.place)))

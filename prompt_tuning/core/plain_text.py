@@ -5,10 +5,11 @@ line feed, a carriage return, or both. Every error names the file and the line.
 """
 
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
+
+from prompt_tuning.core import files
 
 _END_OF_LINE = re.compile("(?<=\r)(?!\n)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -30,9 +31,9 @@ def text_lines(path: str) -> Iterator[str]:
     FileNotFoundError: no such file.
     ValueError: an empty file, or a line that is not UTF-8, with file and line.
   """
-  if not pathlib.Path(path).is_file():
+  if not files.is_file(path):
     raise FileNotFoundError(f"No data file {path}.")
-  with open(path, "rb") as file:
+  with files.open_file(path) as file:
     texts = (line.rstrip("\r\n") for line in every_line(decode(path, file)))
     yield from not_empty(path, texts, "lines")
 
@@ -43,7 +44,7 @@ def lines(path: str) -> Iterator[str]:
   Raises:
     ValueError: a line that is not UTF-8, with file and line.
   """
-  with open(path, "rb") as file:
+  with files.open_file(path) as file:
     yield from decode(path, file)
 
 

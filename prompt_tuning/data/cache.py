@@ -200,6 +200,7 @@ def _load_task(
     raise ValueError(
       f"{task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}."
     )
+  files.insist_local(cache_dir, "TOKEN_CACHE_DIR")
   lengths = _check_lengths(lengths)
   vocabulary.insist_distinct(
     *(vocabulary.load(), task.label_words, lengths["targets"]),
@@ -208,7 +209,7 @@ def _load_task(
   name = task.name.replace("_examples", "")
   root = files.below(files.below(cache_dir, name, "A task"), split, "A split")
   files.remove_abandoned(root, *_OLD_LEFTOVERS)
-  data_dir = pathlib.Path(data_dir or default_data_dir())
+  data_dir = files.path(data_dir or default_data_dir())
   fields = {
     "format": FORMAT,
     "task": task.identity(),
@@ -221,6 +222,12 @@ def _load_task(
     elsewhere = _find_copy(root, fields)
     if elsewhere is not None:
       return _open_only(elsewhere)
+    if files.is_url(data_dir):
+      raise ValueError(
+        f"{data_dir} has no {task.source}, split {task.splits[split]!r}. TFDS "
+        "downloads to a folder of a machine only: write it there with "
+        f"`prompt-tuning data prepare --tfds_data_dir {data_dir}`, or copy it."
+      )
     _tokenise().fetch(task, data_dir)
     fields["rows"] = _fingerprint(task, split, data_dir)
   path = root / _key(fields)
@@ -233,7 +240,8 @@ def _load_task(
   # Before minutes of work; for all users that may write to `cache_dir`.
   files.make_shared(cache_dir, name, split)
   files.ensure_writable(root, "TOKEN_CACHE_DIR")
-  rows = _tokenise().tokenise(task, split, lengths, data_dir)
+  with installed.on_this_machine(data_dir, task.source) as local:
+    rows = _tokenise().tokenise(task, split, lengths, local)
   for feature, count in rows.truncated.items():
     if count:
       logger.warning(

@@ -4,16 +4,16 @@ A corpus is declared once; an objective turns it into a task like any other,
 tokenised by seqio, cached, packed and mixed by rate.
 """
 
+import contextlib
 import dataclasses
 import gzip
 import lzma
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from prompt_tuning.core import plain_text, tree
-from prompt_tuning.core.files import file_sha256
+from prompt_tuning.core import files, plain_text, tree
 from prompt_tuning.data import denoising, skills, spec, vocabulary
 
 MODULE = "prompt_tuning.data.tasks.corpus"
@@ -290,12 +290,15 @@ def read(path: str) -> Iterator[Document]:
 
 
 def _lines(path: str) -> Iterator[str]:
-  if not pathlib.Path(path).is_file():
+  if not files.is_file(path):
     raise FileNotFoundError(f"No corpus file {path}.")
-  opener = _OPENERS.get(pathlib.Path(path).suffix.lower(), open)
+  opener = _OPENERS.get(pathlib.PurePath(path).suffix.lower())
   number = 0
   try:
-    with opener(path, "rb") as file:
+    with contextlib.ExitStack() as stack:
+      file: BinaryIO = stack.enter_context(files.open_file(path))
+      if opener is not None:
+        file = stack.enter_context(opener(file))
       for line in plain_text.decode(path, file):
         number += 1
         yield line
@@ -345,6 +348,6 @@ def _document(row: Any) -> Document | None:
 
 
 def _sha256(path: str) -> str:
-  if not pathlib.Path(path).is_file():
+  if not files.is_file(path):
     raise FileNotFoundError(f"No corpus file {path}.")
-  return file_sha256(path)
+  return files.file_sha256(path)

@@ -7,15 +7,13 @@ hashed once per process, and its rows are read only where a token cache is made.
 import functools
 import io
 import math
-import os
-import pathlib
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from prompt_tuning.core import files as core_files
 from prompt_tuning.core import tree
-from prompt_tuning.core.files import open_file_sha256, sha256
 from prompt_tuning.data import postprocessors, spec, tables
 from prompt_tuning.data.metrics import classification, correlation, qa
 
@@ -181,9 +179,9 @@ def rows_with_columns(
       is another than when the task was declared.
   """
   path, template = task.splits[split], parse_template(task.content["template"])
-  content = pathlib.Path(path).read_bytes()
+  content = core_files.path(path).read_bytes()
   # The token cache is named by this hash: it must hold these rows.
-  if sha256(content) != task.content["sha256"][split]:
+  if core_files.sha256(content) != task.content["sha256"][split]:
     raise ValueError(
       f"{path} has changed since {task.name!r} was declared; run the command "
       "again, or declare the new content under another name."
@@ -396,18 +394,17 @@ class _Head(NamedTuple):
 
 def _head(path: str, columns: Sequence[str]) -> _Head:
   """Read a file's head; again only where the file was written since."""
-  if not pathlib.Path(path).is_file():
+  if not core_files.is_file(path):
     raise FileNotFoundError(f"No data file {path}.")
-  stat = os.stat(path)
-  state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+  state = core_files.written_state(path)
   return _read_head(path, tuple(columns), state)
 
 
 @functools.lru_cache(maxsize=64)
 def _read_head(
-  path: str, columns: tuple[str, ...], state: tuple[int, ...]
+  path: str, columns: tuple[str, ...], state: tuple[Any, ...]
 ) -> _Head:
   del state  # part of the key
-  with open(path, "rb") as file:
+  with core_files.open_file(path) as file:
     first = next(tables.parse(path, file, columns))
-    return _Head(open_file_sha256(file), first)
+    return _Head(core_files.open_file_sha256(file), first)

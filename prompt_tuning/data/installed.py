@@ -1,9 +1,11 @@
 """What a TFDS directory holds, read without TensorFlow."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prompt_tuning.core import files, schema
@@ -11,6 +13,7 @@ from prompt_tuning.core.schema import ANY, TEXT, Each, Kind
 
 # Beside TFDS's own files: where the rows came from.
 RECORD = "prepared.json"
+INFO = "dataset_info.json"  # TFDS's own, without which nothing is there
 _COUNT = Kind(
   "a number of rows",
   lambda value: type(value) in (int, str) and str(value).isdecimal(),
@@ -26,7 +29,35 @@ def directory(data_dir: str | pathlib.Path, source: str) -> pathlib.Path:
     source: TFDS name with version, such as `super_glue/boolq:1.0.2`.
   """
   name, _, version = source.partition(":")
-  return pathlib.Path(data_dir) / name / version
+  return files.path(data_dir) / name / version
+
+
+@contextlib.contextmanager
+def on_this_machine(
+  data_dir: str | pathlib.Path, source: str
+) -> Iterator[pathlib.Path]:
+  """Have one dataset version where TFDS, which reads it in C++, can.
+
+  Args:
+    data_dir: TFDS's data directory, perhaps in a bucket.
+    source: TFDS name with version; none where the rows are not TFDS's.
+
+  Yields:
+    A data directory that has it: the same, or one that does not outlive the
+    body.
+  """
+  if not (files.is_url(data_dir) and source):
+    yield pathlib.Path(data_dir)
+    return
+  folder = directory(data_dir, source)
+  with (
+    files.as_local(folder) as copy,
+    tempfile.TemporaryDirectory() as scratch,
+  ):
+    place = directory(scratch, source)
+    files.make_folder(place.parent)
+    place.symlink_to(copy)
+    yield pathlib.Path(scratch)
 
 
 def splits(data_dir: str | pathlib.Path, source: str) -> dict[str, int]:
@@ -39,7 +70,7 @@ def splits(data_dir: str | pathlib.Path, source: str) -> dict[str, int]:
   Returns:
     TFDS split -> rows; empty if the dataset is not there.
   """
-  info = directory(data_dir, source) / "dataset_info.json"
+  info = directory(data_dir, source) / INFO
   if not info.is_file():
     return {}
   content = schema.read(info, _INFO)
@@ -76,7 +107,7 @@ def fingerprint(
   if name not in splits(data_dir, source):
     return None
   root = directory(data_dir, source)
-  info = schema.read(root / "dataset_info.json", _INFO)
+  info = schema.read(root / INFO, _INFO)
   sizes = [split for split in info["splits"] if split["name"] == name]
   digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
   digest.update((root / "features.json").read_bytes())

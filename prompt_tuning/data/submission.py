@@ -119,7 +119,7 @@ def write_lines(
   name: str, content: Sequence[str], directory: str
 ) -> pathlib.Path:
   """Write a task's file, complete or not at all; return its path."""
-  path = pathlib.Path(directory) / file_name(name)
+  path = files.path(directory) / file_name(name)
   files.make_folder(path.parent)
   files.write_text(path, "".join(f"{line}\n" for line in content))
   return path

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.core import plain_text, tree
+from prompt_tuning.core import files, plain_text, tree
 
 # Far beyond Python's own limit of 131,072: over-long text is cut, not refused.
 _LONGEST_CELL = 1 << 30
@@ -116,9 +116,9 @@ def read(path: str, columns: Sequence[str] = ()) -> Iterator[Row]:
       object, or a row with more or fewer cells than columns; each with file,
       line and what was expected.
   """
-  if not pathlib.Path(path).is_file():
+  if not files.is_file(path):
     raise FileNotFoundError(f"No data file {path}.")
-  with open(path, "rb") as file:
+  with files.open_file(path) as file:
     yield from parse(path, file, columns)
 
 

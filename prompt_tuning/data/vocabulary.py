@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sentencepiece
-from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning.core import embedded, files, types
@@ -89,16 +88,18 @@ def _load(path: str) -> "Vocabulary":
 
 def _read(path: str) -> bytes:
   """Read a model file, perhaps from a bucket."""
-  try:
-    file = epath.Path(path)
-    content = bytes(file.read_bytes()) if file.is_file() else None
-  except Exception as error:  # any of the libraries that reach elsewhere
-    if "://" not in path:
-      raise
-    why = next(iter(str(error).splitlines()), type(error).__name__)
+  if "://" in path and not files.is_url(path):
     raise OSError(
-      f"The vocabulary {path} cannot be read from here ({why[:200]}). Copy it "
-      "to this machine from where it can be, and give the path of the copy."
+      f"The vocabulary {path} cannot be read from here: expected a file, or "
+      "gs:// or s3://. Copy it to this machine, and give the path of the copy."
+    )
+  file = files.path(path)
+  try:
+    content = file.read_bytes() if file.is_file() else None
+  except files.StoreError as error:
+    raise OSError(
+      f"The vocabulary {path} cannot be read from here ({error}). Copy it to "
+      "this machine from where it can be, and give the path of the copy."
     ) from error
   if content is None:
     raise FileNotFoundError(

@@ -3,7 +3,6 @@
 import io
 import itertools
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 
 import sentencepiece
@@ -47,8 +46,8 @@ def train(
       f"A vocabulary of {size} ids has no room for pieces beside "
       f"{vocabulary.EXTRA_IDS} sentinels; raise --size."
     )
-  path = pathlib.Path(path)
-  if not path.parent.is_dir():
+  path = files.path(path)
+  if not (files.is_url(path) or path.parent.is_dir()):
     raise FileNotFoundError(f"No directory {path.parent} to write {path.name}.")
   failures: list[Exception] = []
   lines = _noting(failures, _lines(texts))

@@ -4,7 +4,8 @@
   <task>-<mode>.jsonl-00000-of-00001.COMPLETED  how they were made, of what
 
 A file is held against its input, also a complete one: it is never the answer to
-another. Until it is complete, the two are called `.partial` and `.settings`.
+another. Until it is complete, the two are called `.partial` and `.settings`;
+in a bucket, every chunk is an object below `.partial`.
 Lines are computed and written in chunks; what a kill left of a chunk is cut off
 and computed again, since a batch of fewer rows may round otherwise.
 Source: names and lines are those of T5X's infer.py (whose marker is empty).
@@ -160,15 +161,17 @@ class Output:
     if self.path.exists():
       self._check_answers(counted)
     else:
-      self._fill(partial, settings, counted, compute)
-      files.move(partial, self.path)
+      growing = files.Growing(partial)
+      self._fill(growing, settings, counted, compute)
+      growing.move(self.path)
     files.write_text(self.completed, self._describe(counted.digest))
     files.remove(settings)
 
   def _check_answers(self, examples: Iterator[tuple[int, Example]]) -> None:
     """Insist that the complete file answers this input, and all of it."""
     one_by_one = ([example] for example in examples)
-    _, missing = self._skip_written(self.path, one_by_one)
+    with files.open_file(self.path) as file:
+      _, missing = self._skip_written(file, one_by_one)
     if missing:
       raise self._refusal(
         f"it has no answer, or a damaged one, to input number {missing[0][0]}"
@@ -176,45 +179,42 @@ class Output:
 
   def _fill(
     self,
-    partial: pathlib.Path,
+    growing: files.Growing,
     settings: pathlib.Path,
     examples: Iterator[tuple[int, Example]],
     compute: Compute,
   ) -> None:
     """Skip the chunks that are whole, then compute the others."""
     chunks = iter(lambda: list(itertools.islice(examples, self.chunk_size)), [])
-    size, chunk = self._skip_written(partial, chunks)
+    with growing.open() as file:
+      size, chunk = self._skip_written(file, chunks)
     if chunk and size:
       logger.info("Continuing %s behind %d bytes.", self.path, size)
     # Nothing is left of a job that fails before its first lines.
     lines = _lines(chunk, compute) if chunk else b""
     if not size:
       files.write_text(settings, self._describe())
-    files.truncate(partial, size)
+    growing.truncate(size)
     while chunk:
-      files.append(partial, lines)
-      files.flush(partial)
+      growing.append(lines)
       chunk = next(chunks, [])
       lines = _lines(chunk, compute) if chunk else b""
 
   def _skip_written(
-    self, partial: pathlib.Path, chunks: Iterator[Chunk]
+    self, file: BinaryIO, chunks: Iterator[Chunk]
   ) -> tuple[int, Chunk]:
     """Read the chunks that are whole.
 
     Returns:
       Their bytes, and the first chunk that is not there, empty if all are.
     """
-    if not partial.exists():
-      return 0, next(chunks, [])
-    with partial.open("rb") as file:
-      for chunk in chunks:
-        start = file.tell()
-        if not self._is_written(file, chunk):
-          return start, chunk
-      if file.read(1):
-        raise self._refusal(f"{partial} has more lines than the input")
-      return file.tell(), []
+    for chunk in chunks:
+      start = file.tell()
+      if not self._is_written(file, chunk):
+        return start, chunk
+    if file.read(1):
+      raise self._refusal(f"{file.name} has more lines than the input")
+    return file.tell(), []
 
   def _is_written(self, file: BinaryIO, chunk: Chunk) -> bool:
     """Read a chunk's lines; False if one is missing or damaged."""

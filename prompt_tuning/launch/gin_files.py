@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 import prompt_tuning
-from prompt_tuning.core import tree
+from prompt_tuning.core import files, tree
 from prompt_tuning.launch import original_files
 
 
@@ -61,7 +61,9 @@ class SearchPath:
     if ours is not None:
       return ours
     for folder in (*self.folders, str(self.root)):
-      path = pathlib.Path(folder, os.path.expanduser(name))
+      path = files.path(os.path.join(folder, os.path.expanduser(name)))
+      if files.is_url(name):
+        path = files.path(name)
       if path.is_file():
         return path
     folders = ", ".join([*map(str, self.folders), "the package's own files"])
@@ -71,6 +73,8 @@ class SearchPath:
 
   def is_packaged(self, path: pathlib.Path) -> bool:
     """Say whether a file is one of the package's own."""
+    if files.is_url(path):
+      return False
     return path.resolve().is_relative_to(self.root.resolve())
 
   def packaged(self) -> Iterator[tuple[str, pathlib.Path]]:
@@ -82,7 +86,9 @@ class SearchPath:
     """Suggest a file of the same base name, else one of a similar name."""
     known = [known for known, _ in self.packaged()]
     for folder in self.folders:
-      beside = pathlib.Path(folder, os.path.dirname(name))
+      if files.is_url(name):
+        break
+      beside = files.path(os.path.join(folder, os.path.dirname(name)))
       known += [
         os.path.join(os.path.dirname(name), path.name)
         for path in sorted(beside.glob("*.gin"))

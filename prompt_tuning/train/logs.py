@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from prompt_tuning.core import files
 from prompt_tuning.core.types import PyTree
 
 FILE = "metrics.jsonl"
+_PUT_S = 30.0  # between two puts that nobody waits for
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +36,15 @@ class MetricsLog:
       num_runs: K.
       tensorboard: whether to write event files too.
     """
-    self._path = pathlib.Path(folder) / FILE
+    self._path = files.path(folder) / FILE
     files.make_folder(self._path.parent)
+    self._lines = files.Appended(self._path)
+    self._put_at = time.monotonic()
     self._writers: list[Any] = []
     if tensorboard:
       writer = _summary_writer()
-      root = self._path.parent / "tensorboard"
+      self._events = files.Mirrored(self._path.parent / "tensorboard")
+      root = self._events.local
       self._writers = [writer(str(root / f"run_{k}")) for k in range(num_runs)]
 
   def forget_after(self, step: int) -> None:
@@ -65,15 +70,30 @@ class MetricsLog:
     tagged = {f"{prefix}/{tag}": float(v) for tag, v in metrics.items()}
     entry: dict[str, float | None] = {"step": step, "run": run}
     entry |= {t: v if math.isfinite(v) else None for t, v in tagged.items()}
-    files.append(self._path, f"{json.dumps(entry)}\n".encode())
+    self._lines.append(f"{json.dumps(entry)}\n".encode())
     if self._writers:
       for tag, value in tagged.items():
         self._writers[run].add_scalar(tag, value, step)
 
+  def put(self, at_once: bool) -> None:
+    """Let others see what was written, where that takes a request.
+
+    Args:
+      at_once: what a bundle says was done must be there; the rest may wait.
+    """
+    if at_once or time.monotonic() > self._put_at + _PUT_S:
+      self._lines.put()
+      if self._writers:
+        self._events.put()
+      self._put_at = time.monotonic()
+
   def close(self) -> None:
     """Flush the event files."""
+    self._lines.put()
     for writer in self._writers:
       writer.close()
+    if self._writers:
+      self._events.close()
 
 
 def _summary_writer() -> Any:
@@ -94,7 +114,7 @@ def _summary_writer() -> Any:
 
 def read(folder: str | os.PathLike[str]) -> list[dict[str, PyTree]]:
   """Read the lines that `MetricsLog` wrote, in order."""
-  path = pathlib.Path(folder) / FILE
+  path = files.path(folder) / FILE
   return [entry for _, entry in _entries(path)] if path.exists() else []
 
 

@@ -620,6 +620,7 @@ class _Loop:
     if steps:  # no bundle of runs that have all diverged
       self._note_divergence(steps[-1], step)
     window = self.window.plus(steps)
+    self.log.put(at_once=True)
     self.bundles.save(state, step, self.batches, self.progress, window)
 
   def _evaluate(self, state: TrainState, step: int) -> None:
@@ -693,6 +694,7 @@ class _Loop:
           for tag, value in metrics.items()
         }
         self.log.write(self.settings.start_step + step, run, of_run, "train")
+      self.log.put(at_once=False)
     self.bar.show("loss", metrics["loss"])
     self.clock.restart(self.progress.tokens)
 

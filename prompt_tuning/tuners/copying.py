@@ -1,12 +1,12 @@
 """Initialisers that copy a prompt that exists already."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_tuning.core import files
 from prompt_tuning.core.types import Array, DType, Shape
 from prompt_tuning.tuners.initializers import InitializerContext
 
@@ -46,12 +46,13 @@ def load_array(path: str) -> np.ndarray:
     FileNotFoundError: there is no such file.
     ValueError: it is no file of one floating-point array.
   """
-  if not pathlib.Path(path).is_file():
+  if not files.is_file(path):
     raise FileNotFoundError(
       f"PROMPT_FILE must name a NumPy array file; there is none at {path}."
     )
   try:
-    values = np.load(path, allow_pickle=False)
+    with files.as_local(path) as local:
+      values = np.load(local, allow_pickle=False)
   except (ValueError, EOFError, OSError) as error:
     raise ValueError(
       f"PROMPT_FILE {path} is no NumPy array file: {error}"

@@ -4,6 +4,7 @@ The same seqio tasks then run with no network. Names, versions, features, label
 orders, keys and file formats are TFDS's own, since its builders write them.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,11 +80,23 @@ def prepare_each(
     ValueError: a bad file, with file, line and what was expected; an unknown
       name in `only`; a version that exists already from other files.
   """
-  datasets = sources.discover([pathlib.Path(path) for path in directories])
+  with contextlib.ExitStack() as stack:
+    folders = [stack.enter_context(files.as_local(p)) for p in directories]
+    yield from _prepare(folders, files.path(data_dir), only, overwrite)
+
+
+def _prepare(
+  folders: Sequence[pathlib.Path],
+  data_dir: pathlib.Path,
+  only: Sequence[str],
+  overwrite: bool,
+) -> Iterator[DatasetVersion]:
+  """Prepare what lies in folders of this machine, see `prepare_each`."""
+  datasets = sources.discover(folders)
   names = _select([source.name for source, _ in datasets], only)
   for source, splits in datasets:
     if source.name in names:
-      yield from _prepare_one(source, splits, pathlib.Path(data_dir), overwrite)
+      yield from _prepare_one(source, splits, data_dir, overwrite)
 
 
 def _select(names: Sequence[str], only: Sequence[str]) -> set[str]:
@@ -133,7 +146,7 @@ def _prepare_one(
       for name in stale:
         target = installed.directory(data_dir, name)
         files.make_folder(target.parent)
-        files.move(installed.directory(stage, name), target)
+        files.move(installed.directory(stage, name), target, installed.INFO)
   return [
     DatasetVersion(
       name,

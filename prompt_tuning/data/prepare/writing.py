@@ -18,6 +18,7 @@ from tqdm import auto as bars
 
 from prompt_tuning.core.files import (
   file_sha256,
+  is_url,
   make_folder,
   remove_abandoned,
   replacing,
@@ -90,7 +91,8 @@ def staging(data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
   """Give a directory beside the final ones that vanishes in the end."""
   make_folder(data_dir)
   remove_abandoned(data_dir, ".prepare-*")
-  path = pathlib.Path(tempfile.mkdtemp(prefix=".prepare-", dir=data_dir))
+  beside = None if is_url(data_dir) else data_dir
+  path = pathlib.Path(tempfile.mkdtemp(prefix=".prepare-", dir=beside))
   try:
     yield path
   finally:
