@@ -54,6 +54,7 @@ hypothesis.settings.load_profile("project")
 # One random model in torch and in our tree, for the parity tests; a language to
 # pre-train on; short trainings by command.
 pytest_plugins = [
+  "tests.bucket_servers",
   "tests.hugging_face_twins",
   "tests.invented_corpus",
   "tests.small_trainings",

@@ -8,8 +8,7 @@ Servers fail for moments: every request is made again for a while. What no
 patience helps with (no rights, no bucket, no credentials, a wrong clock) is one
 line that says what to do.
 
-The libraries are imported when the first URL is used: `gcsfs` and `s3fs`, both
-of fsspec.
+The libraries, fsspec's gcsfs and s3fs, are imported when a URL is used.
 """
 
 import errno
@@ -270,6 +269,12 @@ class _Ranges(io.RawIOBase):
     """Return the place."""
     return self._at
 
+  def readall(self) -> bytes:
+    """Read from here to the end in one request."""
+    data = self._url.read_range(self._at, self._size)
+    self._at += len(data)
+    return data
+
   def readinto(self, out: Any) -> int:
     """Fill `out` with the bytes from here on."""
     view = memoryview(out).cast("B")
@@ -408,12 +413,18 @@ def _file_system(scheme: str, process: int) -> Any:
       f"{scheme}:// needs {about.module}: pip install "
       f"'prompt-tuning[{about.extra}]'"
     )
-  import fsspec
-
   # What another process wrote a moment ago is there.
-  return fsspec.filesystem(
-    "gcs" if scheme == "gs" else scheme, use_listings_cache=False
-  )
+  if scheme == "gs":
+    # Not the class for hierarchical buckets, which asks of every bucket first
+    # whether it is one.
+    from gcsfs.core import GCSFileSystem
+
+    return GCSFileSystem(use_listings_cache=False)
+  from s3fs import S3FileSystem
+
+  # One library that asks again is enough, and the other waits longer.
+  once = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+  return S3FileSystem(use_listings_cache=False, config_kwargs=once)
 
 
 def _names(error: BaseException) -> set[str]:
@@ -459,6 +470,8 @@ def _explained(url: Url, verb: str, error: Exception) -> Exception:
       f"{url} cannot be {verb}: no credentials that the store takes ({text}). "
       f"To get some, {about.credentials}."
     )
+  if text == "Forbidden":  # an answer without words, as to a question for sizes
+    text = "the same is said to a request of a clock that is off"
   forbidden = str(error).startswith("Forbidden") or _status(error) == 403
   if forbidden or isinstance(error, PermissionError):
     return StoreError(
