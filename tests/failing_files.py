@@ -2,7 +2,7 @@
 
 import errno
 
-from prompt_tuning.core import files
+from prompt_tuning.core import files, object_store, sole_writer
 
 OPERATIONS = (
   "_write",
@@ -61,3 +61,34 @@ class Disk:
 def full_disk():
   """Make the error of a full disk, which names no file."""
   return OSError(errno.ENOSPC, "No space left on device")
+
+
+class Store:
+  """The same of what changes objects in buckets.
+
+  Attributes:
+    calls: (operation, URL) of every one so far, but for signs of life.
+  """
+
+  def __init__(self, monkeypatch, fails=lambda number: None):
+    """Take the place of the operations.
+
+    Args:
+      monkeypatch: pytest's.
+      fails: number from 0 -> an exception to raise, now and from then on.
+    """
+    self.calls, self._fails, self._dead = [], fails, None
+    for name in ("put", "put_file", "create", "delete"):
+      operation = getattr(object_store, name)
+      monkeypatch.setattr(object_store, name, self._counted(name, operation))
+
+  def _counted(self, name, operation):
+    def wrapped(url, *rest):
+      self._dead = self._dead or self._fails(len(self.calls))
+      if self._dead:
+        raise self._dead
+      if name == "create" or url.name != sole_writer.FILE:
+        self.calls.append((name, str(url)))
+      operation(url, *rest)
+
+    return wrapped

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
-from prompt_tuning.checkpoints.errors import unreadable
+from prompt_tuning.checkpoints.errors import CheckpointError, unreadable
 from prompt_tuning.core import files
 
 # What may be replaced: nothing (False), what the writer itself makes (True), or
@@ -70,22 +70,41 @@ def replacing(
       place cannot be written to.
   """
   target = files.path(files.absolute(path))
-  if target.exists() and not overwrite:
+  half = _half(target, last)
+  is_there = target.exists() and not half
+  if is_there and not overwrite:
     hint = "Choose another name, or allow overwriting it."
     raise unreadable(target, "a free name", "something already there", hint)
   may_replace = overwrite if callable(overwrite) else is_ours
-  if target.exists() and not (_is_empty(target) or may_replace(str(target))):
-    hint = "It is not replaced: delete it yourself, or choose another name."
-    content = "another file"
-    if target.is_dir():
-      content = f"a folder with {sorted(files.names(target))[:5]}"
-    raise unreadable(target, "something to replace", content, hint)
+  if is_there and not (_is_empty(target) or may_replace(str(target))):
+    raise _refusal(target)
   try:
     files.make_folder(target.parent)
     with files.replacing(target, last) as temporary:
       yield temporary
+      if half - files.names_below(temporary):
+        raise _refusal(target)
   except OSError as error:
     raise unreadable(target, "a place to write to", str(error)) from error
+
+
+def _half(target: pathlib.Path, last: str | None) -> set[str]:
+  """List what a folder in a bucket has that was not written to its end.
+
+  To readers it is not there. It is replaced by what has all its files; with
+  others in it, it is somebody else's.
+  """
+  if last is None or files.is_committed(target, last) or target.is_file():
+    return set()
+  return files.names_below(target)
+
+
+def _refusal(target: pathlib.Path) -> CheckpointError:
+  content = "another file"
+  if target.is_dir():
+    content = f"a folder with {sorted(files.names(target))[:5]}"
+  hint = "It is not replaced: delete it yourself, or choose another name."
+  return unreadable(target, "something to replace", content, hint)
 
 
 def _is_empty(path: pathlib.Path) -> bool:

@@ -93,6 +93,16 @@ def names(folder: Path) -> list[str]:
   return os.listdir(folder)
 
 
+def names_below(folder: Path) -> set[str]:
+  """List the files of a folder and of those in it, as seen from the folder."""
+  if is_url(folder):
+    url = Url(folder)
+    return {one.relative_to(url) for one in url.objects()}
+  root = path(folder)
+  below = (one for one in root.rglob("*") if one.is_file())
+  return {one.relative_to(root).as_posix() for one in below}
+
+
 def is_committed(folder: Path, last: str) -> bool:
   """Say whether a folder that is there was written to its end.
 

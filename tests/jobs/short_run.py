@@ -3,7 +3,8 @@
 As a script, it is a process to be killed:
 `python -m tests.jobs.short_run FOLDER DATA MOMENT...` lets a child of its own
 run in FOLDER/MOMENT and die by SIGKILL at that operation on the disk, for each
-moment. DATA is what another one was made in.
+moment. DATA is what another one was made in. A moment may also be URL@MOMENT:
+then it runs there, and dies at that operation of the bucket.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from prompt_tuning.train import loop
 from prompt_tuning.train.compiled_step import Jitted
 from prompt_tuning.tuners.prompt import Prompt
 from tests.conftest import _random_params
-from tests.failing_files import Disk
+from tests.failing_files import Disk, Store
 
 STEPS = 4
 ROWS = [("a cat", "yes"), ("a dog", "no"), ("the cat", "yes"), ("red", "no")]
@@ -168,14 +169,14 @@ def without_pictures():
 
 def _die(root, run, moment):
   """Run until an operation on the disk, and be gone."""
-  patch = _Patch()
+  url, _, at = moment.rpartition("@")
 
   def kill(number, *_):
-    if number == moment:
+    if number == int(at):
       os.kill(os.getpid(), signal.SIGKILL)
 
-  Disk(patch, kill)
-  run(root / str(moment))
+  (Store if url else Disk)(_Patch(), kill)
+  run(url or root / moment)
 
 
 class _Patch:
@@ -188,7 +189,7 @@ class _Patch:
 def main(root, data, *moments):
   """Let a child die at every moment; what it imports is here already."""
   root = pathlib.Path(root)
-  for moment in map(int, moments):
+  for moment in moments:
     child = os.fork()
     if not child:
       with without_pictures():

@@ -15,21 +15,21 @@ import sys
 import pytest
 
 from prompt_tuning.checkpoints import bundle
+from prompt_tuning.core import files, sole_writer
 from prompt_tuning.train import logs
-from tests.failing_files import Disk, Killed, full_disk
+from tests.failing_files import Disk, Killed, Store, full_disk
 from tests.jobs.short_run import ShortRun, without_pictures
 
 CHILDREN = 10
+KILLS = {"gs": 8, "s3": 2}  # in a bucket, whose servers are slow
 
 
 def content(folder):
   """Read every file; of the log what does not depend on the clock."""
+  root = files.path(folder)
   found = {
-    str(path.relative_to(folder)): path.read_bytes().replace(
-      os.fsencode(folder), b"FOLDER"
-    )
-    for path in sorted(folder.rglob("*"))
-    if path.is_file()
+    name: (root / name).read_bytes().replace(os.fsencode(folder), b"FOLDER")
+    for name in sorted(files.names_below(folder))
   }
   lines = map(json.loads, found.pop(logs.FILE).splitlines())
   found["log"] = [
@@ -41,10 +41,11 @@ def content(folder):
 
 def insist_records(folder):
   """Insist that whatever the record of a bundle names is there."""
-  for manifest in bundle.manifests(folder / "bundles"):
+  root = files.path(folder)
+  for manifest in bundle.manifests(root / "bundles"):
     for run, record in enumerate(manifest["progress"]["best"]):
       if record is not None:
-        best = folder / "best" / f"run_{run}"
+        best = root / "best" / f"run_{run}"
         assert bundle.is_bundle(bundle.step_path(best, record["step"]))
 
 
@@ -101,23 +102,54 @@ def test_it_ends_as_if_nothing_had_happened(
     shutil.rmtree(folder)
 
 
-def test_it_ends_as_if_nobody_had_killed_it(run, undisturbed, data, tmp_path):
-  """SIGKILL, at operations spread over the whole run."""
+def test_in_a_bucket_it_ends_as_on_a_disk(
+  bucket, run, undisturbed, monkeypatch
+):
+  """Undisturbed, and dying at operations spread over the whole run."""
+  monkeypatch.setattr(sole_writer, "_SETTLED_S", 0)
+  expected, _ = undisturbed
+  folder = bucket.folder()
+  with pytest.MonkeyPatch.context() as patch:
+    store = Store(patch)
+    run(folder)
+  assert content(folder) == expected
+  last = len(store.calls) - 1
+  assert last > 40
+  kills = KILLS[bucket.url[:2]]
+  for moment in (last * kill // (kills - 1) for kill in range(kills)):
+    folder = bucket.folder()
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+      Store(patch, lambda number, at=moment: number == at and Killed())
+      run(folder)
+      pytest.fail(f"operation {moment} did not fail")
+    insist_records(folder)
+    run(folder)
+    assert content(folder) == expected, store.calls[moment]
+
+
+def test_it_ends_as_if_nobody_had_killed_it(
+  run, undisturbed, data, gs, tmp_path
+):
+  """SIGKILL, at operations spread over the whole run; once in a bucket."""
   expected, operations = undisturbed
-  moments = [operations * i // CHILDREN + 3 for i in range(CHILDREN)]
+  moments = [
+    *(str(operations * i // CHILDREN + 3) for i in range(CHILDREN)),
+    f"{gs.folder()}@20",
+  ]
   command = [sys.executable, "-m", "tests.jobs.short_run", tmp_path, data]
   done = subprocess.run(
-    [*map(str, command), *map(str, moments)],
+    [*map(str, command), *moments],
     capture_output=True,
     text=True,
     timeout=300,
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  ended = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-  assert ended == [(moment, -signal.SIGKILL) for moment in moments]
+  ended = [line.split() for line in done.stdout.splitlines()]
+  assert ended == [[moment, str(-signal.SIGKILL)] for moment in moments]
   for moment in moments:
-    folder = tmp_path / str(moment)
+    url = moment.rpartition("@")[0]
+    folder = url or tmp_path / moment
     insist_records(folder)
     run(folder)
     assert content(folder) == expected, f"operation {moment}"
