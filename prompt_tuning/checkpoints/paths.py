@@ -29,11 +29,10 @@ def inside(folder: str, name: str) -> str:
   """
   if "\0" in name:
     raise unreadable(folder, "files inside the checkpoint", f"{name!r}")
-  real = files.absolute if files.is_url(folder) else os.path.realpath
-  root = real(folder)
+  root = files.real(folder)
 
   def resolved(relative: str) -> str | None:
-    path = real(os.path.join(root, relative))
+    path = files.real(os.path.join(root, relative))
     return path if path.startswith(root + os.sep) else None
 
   path = resolved(name)

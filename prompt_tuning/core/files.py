@@ -71,6 +71,11 @@ def absolute(name: Path) -> str:
   return str(Url(name)) if is_url(name) else os.path.abspath(name)
 
 
+def real(name: Path) -> str:
+  """Spell a path without `./`, `..`, last `/` and links: one name per place."""
+  return str(Url(name)) if is_url(name) else os.path.realpath(name)
+
+
 def exists(name: Path) -> bool:
   """Say whether there is a file or a folder."""
   return path(name).exists()
@@ -84,6 +89,11 @@ def is_file(name: Path) -> bool:
 def is_dir(name: Path) -> bool:
   """Say whether there is a folder."""
   return Url(name).is_dir() if is_url(name) else os.path.isdir(name)
+
+
+def size(name: Path) -> int:
+  """Count the bytes of a file."""
+  return Url(name).size() if is_url(name) else os.stat(name).st_size
 
 
 def names(folder: Path) -> list[str]:

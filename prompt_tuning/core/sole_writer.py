@@ -170,9 +170,7 @@ def insist(folder: files.Path) -> None:
 
 def _key(folder: pathlib.Path, name: str) -> str:
   """Name a place, however its folder is spelled."""
-  if files.is_url(folder):
-    return str(folder / name)
-  return os.path.join(os.path.realpath(folder), name)
+  return os.path.join(files.real(folder), name)
 
 
 def _claim(path: pathlib.Path, setting: str, key: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import os
-import pathlib
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -211,7 +210,7 @@ def write(folder: str | os.PathLike[str], comparison: Comparison) -> None:
     folder: of `comparison.FILE`.
     comparison: what.
   """
-  root = pathlib.Path(folder)
+  root = files.path(folder)
   files.write_text(root / CSV, as_csv(comparison))
   files.write_text(root / MARKDOWN, as_markdown(comparison))
   draw(comparison, root / PICTURE)

@@ -5,7 +5,6 @@ in however many processes.
 """
 
 import itertools
-import pathlib
 import statistics
 from typing import NamedTuple
 
@@ -78,12 +77,12 @@ def disk_bytes(outcome: Outcome, trainable: Params) -> int:
   Returns:
     Bytes of its exported deltas; of its arrays where it has none, as a model.
   """
-  root = pathlib.Path(outcome.output.model_dir, model_dir.EXPORTS)
+  root = files.path(outcome.output.model_dir) / model_dir.EXPORTS
   total, (run, *_) = 0, outcome.runs
   for slot in outcome.setup.slots:
     if slot.run == 0:
       name = slot.name(run.name) or run.task
       folder = files.below(root, name, "A run's name") / delta.FOLDER
-      total += sum(path.stat().st_size for path in folder.glob("*"))
+      total += sum(files.size(path) for path in folder.glob("*"))
   leaves = jax.tree.leaves(trainable)
   return total or sum(leaf.nbytes // leaf.shape[0] for leaf in leaves)

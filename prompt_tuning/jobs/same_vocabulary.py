@@ -6,13 +6,12 @@ checkpoints without a vocabulary beside them.
 """
 
 import os
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
-from prompt_tuning.core import embedded
+from prompt_tuning.core import embedded, files
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.jobs import pretrain_report
@@ -99,7 +98,7 @@ def beside(
   Returns:
     The vocabulary; None where there is none, or ours.
   """
-  folder = pathlib.Path(os.path.abspath(embedded.checkpoint(path)))
+  folder = files.path(files.absolute(embedded.checkpoint(path)))
   folders = [folder]
   if _T5X.fullmatch(folder.name):
     folders.append(folder.parent)
@@ -112,7 +111,7 @@ def beside(
 
 
 def _of_file(path: str, ours: Vocabulary) -> VocabularyMark | None:
-  if os.path.realpath(path) == os.path.realpath(ours.path):
+  if files.real(path) == files.real(ours.path):
     return None
   try:
     theirs = vocabularies.load(path)
