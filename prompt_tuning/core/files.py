@@ -555,7 +555,7 @@ def open_file(path: Path) -> io.BufferedReader:
 def open_unbuffered(path: Path) -> io.RawIOBase:
   """Open a file to read no more of it than is asked for."""
   if is_url(path):
-    return Url(path).open().detach()
+    return Url(path).open_unbuffered()
   return open(path, "rb", buffering=0)
 
 

@@ -26,7 +26,9 @@ from typing import Any, NamedTuple, TypeVar
 
 # Seconds for which a request is made again; between two, at most.
 PATIENCE_S, _PAUSE_S = 60.0, 8.0
-_BUFFER = 1 << 20  # bytes that are read at once, unless more are asked for
+# Bytes that are read at once where less is asked for: twice as many each time
+# that a reader goes on where it was.
+_LEAST_READ, _MOST_READ = 1 << 16, 1 << 23
 # One slash, too: that is what `pathlib` makes of two.
 _URL = re.compile(r"(gs|s3):/+([^/]*)(.*)", re.DOTALL)
 
@@ -236,20 +238,30 @@ class Url:
     return self.read_bytes().decode(encoding, errors)
 
   def open(self, mode: str = "rb") -> io.BufferedReader:
-    """Open an object to read, of which only what is asked for is fetched."""
+    """Open an object to read, of which little more is fetched than is read."""
     if mode != "rb":
       raise ValueError(
         f"{self}: objects are opened to read bytes, not {mode!r}"
       )
-    return io.BufferedReader(_Ranges(self), _BUFFER)
+    return io.BufferedReader(_Ranges(self, _LEAST_READ), _LEAST_READ)
+
+  def open_unbuffered(self) -> io.RawIOBase:
+    """Open an object to read, of which nothing else is fetched."""
+    return _Ranges(self)
 
 
 class _Ranges(io.RawIOBase):
-  """An object as a file, read by ranges."""
+  """An object as a file, read by ranges.
 
-  def __init__(self, url: Url):
+  Args:
+    url: of the object.
+    ahead: bytes to read where less is asked for; 0 reads just those.
+  """
+
+  def __init__(self, url: Url, ahead: int = 0):
     self.name = str(url)
     self._url, self._size, self._at = url, url.size(), 0
+    self._ahead, self._start, self._data = ahead, 0, b""
 
   def readable(self) -> bool:
     """Say yes."""
@@ -278,8 +290,14 @@ class _Ranges(io.RawIOBase):
   def readinto(self, out: Any) -> int:
     """Fill `out` with the bytes from here on."""
     view = memoryview(out).cast("B")
-    end = min(self._at + view.nbytes, self._size)
-    data = self._url.read_range(self._at, end)
+    skip = self._at - self._start
+    if not 0 <= skip < len(self._data):
+      if self._data and skip == len(self._data):
+        self._ahead = min(2 * self._ahead, _MOST_READ)
+      end = min(self._at + max(view.nbytes, self._ahead), self._size)
+      self._start, skip = self._at, 0
+      self._data = self._url.read_range(self._at, end)
+    data = self._data[skip : skip + view.nbytes]
     view[: len(data)] = data
     self._at += len(data)
     return len(data)

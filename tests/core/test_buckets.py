@@ -56,6 +56,12 @@ def test_ranges(bucket):
   with files.open_file(url) as file:
     assert files.size_of(file) == len(data)
     assert file.read() == data
+  lines = b"".join(b"%d\n" % number for number in range(100_000))
+  files.write_bytes(url, lines)
+  asked = len(bucket.proxy.requests)
+  with files.open_file(url) as file:
+    assert list(file) == lines.splitlines(keepends=True)
+  assert len(bucket.proxy.requests) - asked < 10
   files.write_bytes(url, b"")
   with files.open_file(url) as file:
     assert file.read() == b""
