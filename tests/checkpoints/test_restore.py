@@ -76,4 +76,4 @@ def test_prompts_as_users_write_them(
 )
 def test_urls_are_refused_as_such(opened):
   with pytest.raises(CheckpointError, match="Copy the folder here first"):
-    opened("gs://bucket/checkpoint_1")
+    opened("hdfs://name/checkpoint_1")

@@ -170,7 +170,7 @@ def test_dtypes(found, wanted, fits):
 
 
 @pytest.mark.parametrize(
-  "path", ["nowhere", "gs://bucket/checkpoint_1", "empty", "file", "steps"]
+  "path", ["nowhere", "hdfs://name/checkpoint_1", "empty", "file", "steps"]
 )
 def test_paths_that_are_no_checkpoint(tmp_path, tools, path):
   (tmp_path / "empty").mkdir()
@@ -179,7 +179,7 @@ def test_paths_that_are_no_checkpoint(tmp_path, tools, path):
   (tmp_path / "steps" / "checkpoint_40").mkdir()
   name = path if "://" in path else str(tmp_path / path)
   messages = {
-    "gs://bucket/checkpoint_1": "Copy the folder here first",
+    "hdfs://name/checkpoint_1": "Copy the folder here first",
     "steps": r"Name one of these: checkpoint_5 \(a checkpoint\), checkpoint_40",
     "nowhere": "found nothing",
   }

@@ -275,12 +275,14 @@ def test_folders_that_cannot_be_written_to(tmp_path):
     files.ensure_writable(tmp_path / "file", "MODEL_DIR")
 
 
-@pytest.mark.parametrize("path", ["gs://b/x", "./s3://b", "/tmp/../gs://b/x/y"])
-def test_a_bucket_is_no_folder_of_this_machine(path, tmp_path, monkeypatch):
-  """It would become one called `gs:`, which goes with the machine."""
+@pytest.mark.parametrize(
+  "path", ["hdfs://b/x", "./s3://b", "/tmp/../gs://b/x/y"]
+)
+def test_a_url_is_no_folder_of_this_machine(path, tmp_path, monkeypatch):
+  """It would become one called `hdfs:`, which goes with the machine."""
   monkeypatch.chdir(tmp_path)
-  for name in (path, pathlib.Path(path), os.path.abspath(path)):
-    with pytest.raises(OSError, match=r"is a URL.*mount the bucket"):
+  for name in (path, os.path.abspath(path)):
+    with pytest.raises(OSError, match=r"is a URL.*gs://BUCKET"):
       files.make_folder(name)
   with pytest.raises(ValueError, match=r"MODEL_DIR cannot .* a URL"):
     files.ensure_writable(path, "MODEL_DIR")
@@ -332,3 +334,50 @@ def test_nothing_else_renames_deletes_or_hashes_files():
       ):
         seen.add((name, call))
   assert seen == _ALLOWED
+
+
+# What knows paths of this machine only; a user's may be in a bucket.
+_ONLY_LOCAL = {
+  *("pathlib.Path", "open", "os.listdir", "os.scandir", "os.stat"),
+  *("os.path.isfile", "os.path.isdir", "os.path.exists"),
+  *("os.path.abspath", "os.path.realpath"),
+}
+# (Module, call) -> what it is of.
+_THIS_MACHINES = {
+  ("checkpoints/bundle.py", "pathlib.Path"): "what is being written",
+  ("checkpoints/delta.py", "pathlib.Path"): "what is being written",
+  ("checkpoints/hf.py", "open"): "what is being written",
+  ("checkpoints/peft.py", "open"): "what is being written",
+  ("checkpoints/prompts.py", "open"): "what is being written",
+  ("checkpoints/t5x_writer.py", "open"): "what is being written",
+  ("checkpoints/stores.py", "os.path.isdir"): "pipes, which buckets lack",
+  ("checkpoints/stores.py", "os.path.exists"): "pipes, which buckets lack",
+  ("checkpoints/stores.py", "os.scandir"): "pipes, which buckets lack",
+  ("data/cache.py", "pathlib.Path"): "the token cache",
+  ("data/cache.py", "os.path.abspath"): "the token cache",
+  ("data/corpus.py", "pathlib.Path"): "an ending",
+  ("data/installed.py", "pathlib.Path"): "a copy",
+  ("data/tables.py", "pathlib.Path"): "an ending",
+  ("data/tokenise.py", "pathlib.Path"): "what TFDS downloads",
+  ("data/prepare/sources.py", "pathlib.Path"): "a copy",
+  ("data/prepare/layouts.py", "pathlib.Path"): "a copy",
+  ("data/prepare/writing.py", "pathlib.Path"): "what is being written",
+  ("prompting/label_words.py", "pathlib.Path"): "an ending",
+  ("prompting/template.py", "pathlib.Path"): "an ending",
+}
+_WORK = (
+  *("checkpoints", "data", "prompting", "tuners", "train", "infer", "jobs"),
+  "api.py",
+)
+
+
+def test_paths_that_users_give_may_be_in_buckets():
+  seen = set()
+  for source in sorted(PACKAGE.rglob("*.py")):
+    name = source.relative_to(PACKAGE)
+    if name.parts[0] not in _WORK:
+      continue
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+      if isinstance(node, ast.Call) and ast.unparse(node.func) in _ONLY_LOCAL:
+        seen.add((name.as_posix(), ast.unparse(node.func)))
+  assert seen == set(_THIS_MACHINES)

@@ -9,6 +9,7 @@ import sys
 import pytest
 from sentencepiece import sentencepiece_model_pb2 as pb2
 
+from prompt_tuning.core import object_store
 from prompt_tuning.data import vocabulary
 
 # Ids that reference data and the T5 paper's own example give.
@@ -266,12 +267,12 @@ def test_imports_no_tensorflow(path):
 def test_a_vocabulary_elsewhere_is_one_line(path, monkeypatch):
   """Whatever the libraries say that would reach it."""
 
-  class Bucket:
-    def __init__(self, name):
-      raise RuntimeError(f"no route to {name}\nwhen reading metadata")
+  def no_route(scheme, process):
+    raise RuntimeError(f"no route to {scheme}\nwhen reading metadata")
 
-  monkeypatch.setattr(vocabulary.epath, "Path", Bucket)
-  with pytest.raises(OSError, match=r"from here \(no route") as e:
+  monkeypatch.setattr(object_store, "_file_system", no_route)
+  why = "expected a file" if path[0] == "h" else "no route"
+  with pytest.raises(OSError, match=f"from here.*{why}") as e:
     vocabulary.load(path)
   assert "Copy it to this machine" in str(e.value)
   assert "\n" not in str(e.value)

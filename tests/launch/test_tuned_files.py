@@ -213,7 +213,7 @@ def test_what_a_format_cannot_hold(run, tmp_path, source, flags, message):
 @pytest.mark.parametrize(
   ("path", "message"),
   [
-    ("gs://t5-data/x/checkpoint_1", "Copy the folder here first."),
+    ("hdfs://t5-data/x/checkpoint_1", "Copy the folder here first."),
     ("embedded:ladder_9", "Known: ladder_1, ladder_2."),
     ("no/such/folder", "found nothing."),
   ],
