@@ -179,7 +179,7 @@ def _bundle(path: str) -> Report:
 def _refuse(path: str, manifest: Mapping[str, Any]) -> None:
   """Refuse runs that nothing else here would take."""
   json_files.refuse(
-    pathlib.Path(path, bundle.MANIFEST), run_schema.faults(manifest)
+    files.path(path) / bundle.MANIFEST, run_schema.faults(manifest)
   )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_tuning.checkpoints import restore, strict
+from prompt_tuning.checkpoints import loading, restore, strict
 from prompt_tuning.checkpoints.errors import CheckpointError, Mismatch
 from prompt_tuning.core import tree
 from prompt_tuning.models.t5 import config as t5_config
@@ -139,7 +139,7 @@ def test_nothing_is_loaded_when_one_leaf_does_not_fit(
   def load(*_):
     raise AssertionError("arrays were read before the tree was checked")
 
-  monkeypatch.setattr(restore.loading, "load", load)
+  monkeypatch.setattr(loading, "load", load)
   target = tools.structs()
   target["decoder"]["decoder_norm"]["scale"] = jax.ShapeDtypeStruct((9,), "f4")
   with pytest.raises(CheckpointError, match=NORM):
