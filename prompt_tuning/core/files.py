@@ -626,6 +626,12 @@ class Growing:
     self._is_url = is_url(path)
     self._size = 0  # in a bucket, since it was cut off
 
+  def is_begun(self) -> bool:
+    """Say whether anything is in it."""
+    if not self._is_url:
+      return self._path.exists() and self._path.stat().st_size > 0
+    return self._path.exists()
+
   def open(self) -> BinaryIO:
     """Open what is there of it to read, which may be nothing."""
     if not self._is_url:

@@ -153,7 +153,9 @@ class Output:
       files.remove(settings)  # a kill may have come before that
       logger.info("%s is complete already.", self.path)
       return
-    if settings.exists() and (self.path.exists() or _has_lines(partial)):
+    if settings.exists() and (
+      self.path.exists() or files.Growing(partial).is_begun()
+    ):
       self._check_settings(settings)
     else:
       self._check_absent(self.path, partial)
@@ -262,7 +264,7 @@ class Output:
 
   def _check_absent(self, *paths: pathlib.Path) -> None:
     for path in paths:
-      if _has_lines(path):
+      if files.Growing(path).is_begun():
         raise self._refusal(f"{path} exists, and nothing says how it was made")
 
   def _refusal(self, why: str) -> ValueError:
@@ -270,11 +272,6 @@ class Output:
       f"{self.path} cannot be continued; delete it and the files beside it, "
       f"or choose another INFER_OUTPUT_DIR: {why}"
     )
-
-
-def _has_lines(path: pathlib.Path) -> bool:
-  """Say whether a file is there, and begun."""
-  return path.exists() and path.stat().st_size > 0
 
 
 class _Counted:

@@ -137,8 +137,8 @@ def test_every_other_command(gs, trained, common_flags, tiny_checkpoint):
   converted = f"{root}/converted"
   command("convert", model, converted, "--to", "hf")
   assert set(get_tree(converted)) == {"config.json", "model.safetensors"}
-  assert "0 differ" in command("diff", converted, tiny_checkpoint)
-  assert "adapter" in command("inspect", f"{exported}/seed0/peft")
+  assert " 0 different" in command("diff", converted, tiny_checkpoint)
+  assert "peft, a prompt" in command("inspect", f"{exported}/seed0/peft")
   assert "seed1" in command("inspect", run)
 
 

@@ -11,6 +11,7 @@ import seqio
 
 from prompt_tuning.data import spec, vocabulary
 from prompt_tuning.launch import main
+from tests.bucket_servers import put_tree
 
 
 @pytest.fixture
@@ -36,6 +37,27 @@ def run(capsys, *words):
   status = main.main(["data", *map(str, words)])
   output = capsys.readouterr()
   return status, output.out, output.err
+
+
+def test_data_in_a_bucket(source, gs, tmp_path, capsys, vocabulary_file):
+  """Official files there, TFDS's directory there, tokens here."""
+  root = gs.folder()
+  put_tree(source, f"{root}/official/CB")
+  where = ("--tfds_data_dir", f"{root}/tfds")
+  words = ("prepare", "--source", f"{root}/official", *where)
+  assert run(capsys, *words)[1] == "super_glue/cb:1.0.2  train 4 of 250\n"
+  assert "(was there)" in run(capsys, *words)[1]
+  cached = ("--cache_dir", tmp_path, "--vocabulary", vocabulary_file)
+  shown = ("show", "taskless_super_glue_cb_v102", "--examples", 1)
+  status, out, _ = run(capsys, *shown, *where, *cached)
+  assert status == 0
+  assert "It rained." in out
+  # It is not downloaded into a folder called `gs:`.
+  status, _, err = run(
+    capsys, "show", "taskless_super_glue_rte_v102", *where, *cached
+  )
+  assert status == 1
+  assert f"{root}/tfds has no super_glue/rte:1.0.2" in err
 
 
 def test_prepare_list_show(
