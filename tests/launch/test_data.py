@@ -56,7 +56,7 @@ def test_data_in_a_bucket(source, gs, tmp_path, capsys, vocabulary_file):
   status, _, err = run(
     capsys, "show", "taskless_super_glue_rte_v102", *where, *cached
   )
-  assert status == 1
+  assert status == 2
   assert f"{root}/tfds has no super_glue/rte:1.0.2" in err
 
 
