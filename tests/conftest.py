@@ -52,12 +52,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("project")
 
 # One random model in torch and in our tree, for the parity tests; a language to
-# pre-train on; short trainings by command.
+# pre-train on; short trainings by command; a user's seqio module.
 pytest_plugins = [
   "tests.bucket_servers",
   "tests.hugging_face_twins",
   "tests.invented_corpus",
   "tests.small_trainings",
+  "tests.own_seqio_tasks",
 ]
 
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"

@@ -295,6 +295,8 @@ def _fingerprint(
   task: spec.TaskSpec, split: str, data_dir: pathlib.Path
 ) -> str | None:
   """Hash the rows of the source; None if they are not here."""
+  if task.source == spec.SEQIO:
+    return str(_tokenise().fingerprint(task, split))
   if not task.is_from_tfds:
     return "in the task's content"
   return installed.fingerprint(data_dir, task.source, task.splits[split])

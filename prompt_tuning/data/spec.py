@@ -20,8 +20,11 @@ Postprocess = Callable[..., Any]
 # (targets, predictions), both postprocessed -> metrics by name.
 Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
-# Sources that are no TFDS name: files of the user's, or a generator.
-FILE, GENERATED = "file", "generated"
+# Sources that are no TFDS name: files of the user's, a generator, or whatever a
+# task of seqio's reads.
+FILE, GENERATED, SEQIO = "file", "generated", "seqio"
+# In place of evaluation features: all that an example has.
+EVERYTHING = "*"
 
 INPUTS = "inputs_pretokenized"
 TARGETS = "targets_pretokenized"
@@ -121,7 +124,7 @@ class TaskSpec:
   @property
   def is_from_tfds(self) -> bool:
     """Whether TFDS has the rows; else `content` says all about them."""
-    return self.source not in (FILE, GENERATED)
+    return self.source not in (FILE, GENERATED, SEQIO)
 
   @property
   def eval_split(self) -> str:
@@ -165,13 +168,7 @@ class TaskSpec:
       ValueError: no examples, not one prediction per example, or an example
         without a gold label (the published test splits have none).
     """
-    if len(predictions) != len(examples):
-      raise ValueError(
-        f"{self.name}: {len(predictions)} predictions for "
-        f"{len(examples)} examples; expected one each."
-      )
-    if not examples:
-      raise ValueError(f"{self.name}: nothing to evaluate: no examples.")
+    insist_on_examples(self.name, predictions, examples)
     targets = [
       self._target(row, example) for row, example in enumerate(examples)
     ]
@@ -199,6 +196,23 @@ class TaskSpec:
         f"{self.name}: example {row} has no field {error}, which the metrics "
         f"need; it has: {', '.join(example)}."
       ) from error
+
+
+def insist_on_examples(
+  name: str, predictions: Sequence[str], examples: Sequence[Any]
+) -> None:
+  """Insist on one prediction for every example, and on any.
+
+  Raises:
+    ValueError: there are others; `name` says of which task.
+  """
+  if len(predictions) != len(examples):
+    raise ValueError(
+      f"{name}: {len(predictions)} predictions for {len(examples)} examples; "
+      "expected one each."
+    )
+  if not examples:
+    raise ValueError(f"{name}: nothing to evaluate: no examples.")
 
 
 def _lacks_label(target: Any) -> bool:
@@ -272,6 +286,17 @@ class MixtureSpec:
 
 
 _specs: dict[str, TaskSpec | MixtureSpec] = {}
+# Asked for names that nobody has here; each says whether it added the spec.
+_adopters: list[Callable[[str], bool]] = []
+
+
+def on_unknown(adopt: Callable[[str], bool]) -> None:
+  """Let somebody add specs when their names are asked for.
+
+  Args:
+    adopt: name -> whether it was added.
+  """
+  _adopters.append(adopt)
 
 
 def add(spec: TaskSpec | MixtureSpec) -> None:
@@ -310,6 +335,9 @@ def get(name: str) -> TaskSpec | MixtureSpec:
   if name in _specs:
     return _specs[name]
   subset = KShot.from_name(name)
+  asked = subset.base if subset else name
+  if asked not in _specs and any(adopt(asked) for adopt in _adopters):
+    return get(name)
   if subset is None or subset.base not in _specs:
     unknown = subset.base if subset else name
     raise ValueError(

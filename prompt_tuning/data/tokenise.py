@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from prompt_tuning.core.types import EOS_ID
-from prompt_tuning.data import spec, templated, vocabulary
+from prompt_tuning.data import adopted, spec, templated, vocabulary
 from prompt_tuning.data.prepare import writing
 from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.data.tasks import registry
@@ -52,6 +52,11 @@ def fetch(task: spec.TaskSpec, data_dir: pathlib.Path) -> None:
     ) from error
 
 
+def fingerprint(task: spec.TaskSpec, split: str) -> str:
+  """Hash the rows of an adopted task, see `adopted.fingerprint`."""
+  return adopted.fingerprint(task, split)
+
+
 def tokenise(
   task: spec.TaskSpec,
   split: str,
@@ -81,17 +86,23 @@ def tokenise(
     source = registry.get(task.kshot.base).source
   if hasattr(source, "tfds_dataset"):
     source.tfds_dataset.override_data_dir(str(data_dir))
-  # Without lengths seqio does not trim, so that what is cut can be counted.
-  dataset = seqio_task.get_dataset(
-    sequence_length=None, split=split, shuffle=False, use_cached=False
-  )
+  names = (spec.INPUTS, spec.TARGETS, *task.eval_features)
+  if isinstance(task, adopted.AdoptedTask):
+    adopted.check_vocabulary(task)
+    dataset = adopted.dataset(task, split, lengths)
+    names = tuple(name for name in dataset.element_spec if name not in FEATURES)
+    lengths = dict.fromkeys(FEATURES)  # seqio has cut what is longer
+  else:
+    # Without lengths seqio does not trim, so that what is cut can be counted.
+    dataset = seqio_task.get_dataset(
+      sequence_length=None, split=split, shuffle=False, use_cached=False
+    )
   renderer = templated.renderer(task, vocabulary.load())
   dtype = _dtype(renderer)
   tokens: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
   columns = []
   truncated = dict.fromkeys(FEATURES, 0)
   unlabelled = 0
-  names = (spec.INPUTS, spec.TARGETS, *task.eval_features)
   for batch in dataset.ragged_batch(_BATCH).as_numpy_iterator():
     whole = {feature: list(_rows(batch[feature])) for feature in FEATURES}
     cut = {name: _cut(rows, lengths[name]) for name, rows in whole.items()}
