@@ -81,6 +81,11 @@ def _step_of(line: str) -> Any:
     return None
 
 
+def _shown(value: Any) -> Any:
+  """Write what a user's own postprocessor may return and JSON has not."""
+  return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
 def _example_lines(result: Result, limit: int | None) -> list[str]:
   task = result.job.dataset.task
   lines = []
@@ -91,5 +96,5 @@ def _example_lines(result: Result, limit: int | None) -> list[str]:
       "target": task.postprocess(text, example=example, is_target=True),
       **{name: values[number] for name, values in result.outputs.items()},
     }
-    lines.append(json.dumps(record) + "\n")
+    lines.append(json.dumps(record, default=_shown) + "\n")
   return lines
