@@ -54,6 +54,7 @@ def declare(
   classes: Sequence[str] = (),
   fields: Mapping[str, str] | None = None,
   target_format: str = rendering.SENTINEL,
+  common_words: str = "keep",
 ) -> spec.TaskSpec:
   """Declare a task of a template and label words.
 
@@ -73,6 +74,8 @@ def declare(
       `{"text_a": "premise"}`.
     target_format: `sentinel` for a model of span corruption, `plain` for one
       that was trained to go on with a text; see `prompting.rendering.FORMATS`.
+    common_words: `keep` or `drop` words of several classes; the first word of a
+      class stays.
 
   Returns:
     The registered spec. Its name works wherever a task's does, also with
@@ -107,6 +110,12 @@ def declare(
     if label_words_file
     else _in_order(name, label_words or {}, names)
   )
+  if common_words not in ("keep", "drop"):
+    raise ValueError(
+      f"{name}: common_words {common_words!r}: expected 'keep' or 'drop'."
+    )
+  if common_words == "drop":
+    words = words.without_common()
   renamed = dict(fields or {})
   _check_fields(name, base, parsed, renamed)
   task = _task(name, base, parsed, words, renamed, target_format)

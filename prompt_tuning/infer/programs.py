@@ -104,18 +104,20 @@ class Words(NamedTuple):
     shape: of their pieces, (C, W, L).
     pieces: the bytes of these, int32.
     weights: of the words, float32.
+    start: see `WordPieces`.
   """
 
   shape: tuple[int, ...]
   pieces: bytes
   weights: bytes
+  start: tuple[int, ...]
 
   @classmethod
   def of(cls, words: WordPieces) -> "Words":
     """Make the key of words."""
     arrays = words.pieces.astype(np.int32), words.weights.astype(np.float32)
     pieces, weights = (array.tobytes() for array in arrays)
-    return cls(words.pieces.shape, pieces, weights)
+    return cls(words.pieces.shape, pieces, weights, words.start)
 
   @property
   def words(self) -> WordPieces:
@@ -123,6 +125,7 @@ class Words(NamedTuple):
     return WordPieces(
       np.frombuffer(self.pieces, np.int32).reshape(self.shape),
       np.frombuffer(self.weights, np.float32).reshape(self.shape[:2]),
+      self.start,
     )
 
 

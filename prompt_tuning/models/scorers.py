@@ -7,7 +7,8 @@ and inference use the same scorers: those of `objectives.Classes`, and those of
 
 Words are `prompting.label_words.WordPieces`; the decoder starts from
 `decoder_prefix_tokens` [B, Q], virtual tokens padded on the left and the start
-token 0, or from the start token alone.
+token 0, or from the start token alone. Then it reads what stands before a word
+in the targets of a template, its sentinel.
 """
 
 import dataclasses
@@ -56,6 +57,7 @@ class ClassTable:
         (self.answers, other.answers),
         (self.words.pieces, other.words.pieces),
         (self.words.weights, other.words.weights),
+        (self.words.start, other.words.start),
       )
     )
 
@@ -142,7 +144,9 @@ class WholeWords(Scorer):
     """Put every word into a segment of its own, see `Scorer`."""
     starts = _starts(batch)
     inputs, targets, segments = [], [], []
+    before = np.array(words.start, np.int32)
     for number, ids in enumerate(_targets(words), 1):
+      ids = np.append(before, ids)
       rest = jnp.broadcast_to(ids[None, :-1], (len(starts), len(ids) - 1))
       inputs += [starts, rest]
       targets += [np.zeros(starts.shape[1] - 1, np.int32), ids]
@@ -209,8 +213,7 @@ class FirstPiece(Scorer):
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
     """Read the start alone, see `Scorer`."""
-    del words
-    return _first_position(batch)
+    return _first_position(batch, words)
 
   def __call__(
     self, logits: Array, words: WordPieces, vocab_rows: int
@@ -244,8 +247,7 @@ class MeanPiece(Scorer):
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
     """Read the start alone, see `Scorer`."""
-    del words
-    return _first_position(batch)
+    return _first_position(batch, words)
 
   def __call__(
     self, logits: Array, words: WordPieces, vocab_rows: int
@@ -280,8 +282,7 @@ class OutputRows(Scorer):
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
     """Read the start alone, see `Scorer`."""
-    del words
-    return _first_position(batch)
+    return _first_position(batch, words)
 
   def __call__(
     self, logits: Array, words: WordPieces, vocab_rows: int
@@ -351,14 +352,17 @@ def _starts(batch: Batch) -> Array:
   return jnp.full((rows, 1), PAD_ID, jnp.int32)
 
 
-def _first_position(batch: Batch) -> Batch:
-  """Let the decoder read its start; what comes first is asked for."""
+def _first_position(batch: Batch, words: WordPieces) -> Batch:
+  """Let the decoder read up to a word; what comes first of it is asked for."""
   starts = _starts(batch)
+  before = np.array(words.start, np.int32)
+  row = np.concatenate([np.zeros(starts.shape[1] - 1, np.int32), before])
   # The start token is told from padding by its having a target.
-  targets = jnp.zeros_like(starts).at[:, -1].set(EOS_ID)
+  row = np.append(row, np.int32(EOS_ID))
+  given = jnp.broadcast_to(before[None], (len(starts), len(before)))
   return _encoder_features(batch) | {
-    "decoder_input_tokens": starts,
-    _TARGETS: targets,
+    "decoder_input_tokens": jnp.concatenate([starts, given], axis=1),
+    _TARGETS: jnp.broadcast_to(row[None], (len(starts), len(row))),
   }
 
 

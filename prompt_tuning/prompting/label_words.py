@@ -165,19 +165,27 @@ class WordPieces:
     pieces: int32 [C, W, L], the pieces of every word, in order, 0 behind them;
       W is the most words of a class, L the most pieces of a word.
     weights: float32 [C, W], 0 where a class has no word.
+    start: ids that stand before a word in the target; a template's sentinel.
   """
 
   pieces: np.ndarray
   weights: np.ndarray
+  start: tuple[int, ...] = ()
 
   @classmethod
-  def of(cls, label_words: LabelWords, encode: Encode) -> "WordPieces":
+  def of(
+    cls,
+    label_words: LabelWords,
+    encode: Encode,
+    start: tuple[int, ...] = (),
+  ) -> "WordPieces":
     """Cut label words into pieces.
 
     Args:
       label_words: of all classes. A word in two of them counts for both:
         `LabelWords.without_common` drops such words.
       encode: a vocabulary's.
+      start: see the class.
 
     Raises:
       ValueError: a word without pieces; one that the vocabulary lacks, which
@@ -195,7 +203,7 @@ class WordPieces:
       weights[number, : len(words)] = label_words.weights[number]
       for k, word in enumerate(words):
         pieces[number, k, : len(word)] = word
-    return cls(pieces, weights)
+    return cls(pieces, weights, start)
 
   @property
   def lengths(self) -> np.ndarray:

@@ -260,6 +260,16 @@ def target(answers: Sequence[str], format: str) -> str:
   return words[0].strip()
 
 
+def word_start(format: str, encode: Encode) -> tuple[int, ...]:
+  """Return what stands before the answer in a target with one mask.
+
+  Args:
+    format: `sentinel` or `plain`.
+    encode: a vocabulary's.
+  """
+  return tuple(encode(mask_text(0))) if format == SENTINEL else ()
+
+
 def text_ids(encode: Encode, text: str, blank: bool) -> list[int]:
   """Tokenise text that holds no markup, whatever it looks like.
 

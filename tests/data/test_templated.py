@@ -73,6 +73,12 @@ def test_whatever_changes_the_examples_changes_the_cache(source):
   assert declare(source).identity() == task.identity()
 
 
+def test_words_of_two_classes_may_be_dropped(source):
+  words = {"yes": ["right", "so"], "no": ["wrong", "so"]}
+  task = declare(source, label_words=words, common_words="drop")
+  assert templated.label_words(task).words == (("wrong",), ("right",))
+
+
 def test_published_tasks_are_sources_too(tmp_path):
   path = tmp_path / "words.txt"
   path.write_text("yes\nno,nay\n")
@@ -149,6 +155,7 @@ BAD = {
     {"classes": ("a", "b", "c")},
     "own: 3 classes, and own_rows has 2",
   ),
+  "common": ({"common_words": "x"}, "own: common_words 'x'"),
   "format": ({"target_format": "x"}, "Target format 'x'"),
 }
 

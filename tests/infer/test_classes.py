@@ -88,6 +88,31 @@ def test_pieces_are_read_at_the_first_position(
   )
 
 
+@pytest.mark.parametrize("kind", ["whole", "first"])
+def test_words_stand_behind_a_templates_sentinel(
+  predictor, texts, asked, words, teacher_forced, tolerance, kind
+):
+  """Given what the decoder has read before, sentinel included."""
+  before = (7, 5)
+  behind = dataclasses.replace(words, start=before)
+  scorer = scorers.WholeWords() if kind == "whole" else scorers.FirstPiece()
+  found = rank.classify(predictor, asked, behind, scorer)
+  expected = []
+  for text, run in zip(texts[3:7], RUN_IDS, strict=True):
+
+    def value(word, text=text, run=run):
+      ids = [*predictor.vocabulary.encode_batch([word])[0], 1]
+      ids = ids if kind == "whole" else ids[:1]
+      logits = teacher_forced(predictor, run, text, [*before, *ids])
+      log_probs = log_softmax(logits.astype(np.float64), axis=-1)
+      return log_probs[len(before) + np.arange(len(ids)), ids].sum()
+
+    expected.append(aggregated(by_class(value), "sum"))
+  np.testing.assert_allclose(
+    [r.scores for r in found], expected, **tolerance["oracle"]
+  )
+
+
 def test_rows_that_are_the_heads_own_score_as_its_pieces(
   predictor, asked, words, tolerance
 ):
@@ -147,4 +172,7 @@ def test_words_are_keys_of_programs(words):
   key = rank.programs.Words.of
   assert key(words) == key(again)
   assert key(words) != key(other)
+  behind = dataclasses.replace(words, start=(3,))
+  assert key(words) != key(behind)
+  assert key(behind).words.start == (3,)
   np.testing.assert_array_equal(key(words).words.pieces, words.pieces)

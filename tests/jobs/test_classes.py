@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prompt_tuning.data import mixtures
+from prompt_tuning.data import mixtures, spec, templated
 from prompt_tuning.jobs import classes, recipes
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.models.scorers import OutputRows, WholeWords
@@ -88,3 +88,33 @@ def test_runs_with_other_objectives_do_not_share_a_bank():
     ValueError, match=r"cross_entropy, output_rows; .*OBJECTIVE"
   ):
     recipes.objective([IA3(), Warp(emb_dim=4)])
+
+
+@pytest.mark.parametrize("format", ["sentinel", "plain"])
+def test_a_templated_task_has_its_words_and_its_sentinel(
+  monkeypatch, caplog, format
+):
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  templated.declare(
+    "own_sst2",
+    SST2,
+    template='It was {"mask"} . {"field": "sentence"}',
+    label_words={"negative": ["bad", "b\xff"], "positive": ["good", "great"]},
+    target_format=format,
+  )
+
+  def lacking(text):
+    return [2 if number > 127 else number for number in encode(text)]
+
+  table = classes.of_task("own_sst2", None, lacking)
+  start = "<extra_id_0>" if format == "sentinel" else ""
+  assert table.words.start == tuple(encode(start))
+  first = f"{start} bad".strip()
+  np.testing.assert_array_equal(
+    table.answers[0, : len(first) + 1], [*encode(first), 1]
+  )
+  assert table.words.lengths.tolist() == [[3, 0], [4, 5]]
+  assert "lacks 1 of 4 label words" in caplog.text
+  given = {"negative": "awful", "positive": "fine"}
+  table = classes.of_task("own_sst2", given, lacking)
+  assert table.words.lengths.tolist() == [[5], [4]]
