@@ -124,6 +124,8 @@ def settings(
     "start_step": start_step,
     "evaluation": _describe_evaluation(evaluation, keep_best),
   }
+  if experiment.run_stages:
+    description["stages"] = experiment.run_stages
   if experiment.start_from is not None:
     description["start_from"] = experiment.start_from
   return _as_json(description)

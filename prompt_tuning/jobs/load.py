@@ -175,6 +175,28 @@ def parameters(
   return of_method, method.conditions if method else ()
 
 
+def all_parameters(folder: str) -> dict[str, np.ndarray]:
+  """Read what the methods of all runs of a training had learned at last.
+
+  Args:
+    folder: of the training.
+
+  Returns:
+    Path within the method -> array, with a leading run axis.
+
+  Raises:
+    CheckpointError: no training, or damaged.
+  """
+  latest = bundle.read_latest(pathlib.Path(folder) / loop.BUNDLES)
+  if latest is None:
+    raise unreadable(folder, bundle.MANIFEST, "no training's folder")
+  return {
+    path.removeprefix(_TUNER): array
+    for path, array in latest[1].parameters.items()
+    if path.startswith(_TUNER)
+  }
+
+
 def _from_delta(saved: SavedDelta) -> Tuned:
   """Take an export; its method's module need not be here."""
   about = saved.about

@@ -16,7 +16,7 @@ from prompt_tuning.train.optimizers import (
   Optax,
   OptimizerFactory,
 )
-from prompt_tuning.tuners.method import Method, Recipe, name_of
+from prompt_tuning.tuners.method import Method, Recipe, Stage, name_of
 
 ADAFACTOR = "adafactor"
 CROSS_ENTROPY = "cross_entropy"
@@ -79,6 +79,25 @@ def objective(methods: Sequence[Method]) -> Choice:
       "train them apart."
     )
   return _OBJECTIVES[name]()
+
+
+def stages(methods: Sequence[Method]) -> tuple[Stage, ...]:
+  """List the stages that the recipes of all runs agree on.
+
+  Args:
+    methods: of the runs; none for model tuning, which has none.
+
+  Raises:
+    ValueError: recipes with different stages.
+  """
+  lists = [tuple(method.recipe.stages) for method in methods] or [()]
+  if any(other != lists[0] for other in lists):
+    names = dict.fromkeys(name_of(type(method)) for method in methods)
+    raise ValueError(
+      f"The recipes of {' and '.join(names)} have different stages, and runs "
+      "of one bank share theirs: train them apart."
+    )
+  return lists[0]
 
 
 def evaluation(

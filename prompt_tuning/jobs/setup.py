@@ -104,10 +104,25 @@ def initialise(
   ]
   keys = [jax.random.key(run.seed) for run in experiment.runs]
   made = bank.init_bank(experiment.tuners, keys, contexts)
+  if experiment.after is not None:
+    learned = load.all_parameters(experiment.after)
+    return made._replace(params=_continued(made.params, learned))
   if experiment.start_from is None:
     return made
   params = _started(made.params, experiment.tuners, experiment.start_from)
   return made._replace(params=params)
+
+
+def _continued(params: Params, learned: Mapping[str, Any]) -> Params:
+  """Put what the same runs learned in the stage before in their place."""
+  ours = {path: array.shape for path, array in tree.flatten(params).items()}
+  theirs = {path: array.shape for path, array in learned.items()}
+  if ours != theirs:
+    raise ValueError(
+      f"The stage before has learned {theirs}, and the runs have {ours}: it "
+      "is of other runs. Choose another MODEL_DIR."
+    )
+  return tree.unflatten({p: jnp.asarray(a) for p, a in learned.items()})
 
 
 def _started(params: Params, methods: Sequence[Method], path: str) -> Params:

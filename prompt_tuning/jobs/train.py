@@ -37,6 +37,7 @@ from prompt_tuning.jobs import (
   model_dir,
   same_vocabulary,
   setup,
+  stages,
 )
 from prompt_tuning.jobs.eval_loss import EvalLoss
 from prompt_tuning.jobs.run_scores import Scorer
@@ -91,8 +92,18 @@ def train(
     CheckpointError: a checkpoint cannot be read or written.
     OSError: another file cannot.
   """
+  *before, last = stages.of(job)
   with model_dir.held(job.output.model_dir):
-    return _train(job, data_dir, model, evaluator, configuration, say)
+    for stage in before:
+      if stages.has_ended(stage):
+        continue
+      say(f"Stage in {stage.output.model_dir}:")
+      with model_dir.held(stage.output.model_dir):
+        outcome = _train(stage, data_dir, model, None, configuration, say)
+      if outcome.result.reason == "preempted":
+        return outcome
+      model = outcome.model
+    return _train(last, data_dir, model, evaluator, configuration, say)
 
 
 def _train(

@@ -64,6 +64,36 @@ class Run(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainingStage:
+  """A training that comes before others of the same runs, on the same data.
+
+  Attributes:
+    name: of its folder, below `stages` in the run's.
+    steps: updates.
+    rules: what trains in it, see `core.partition`; of the method only.
+    optimizer: builds each run's optimizer; None for the experiment's.
+    schedule: (step, base rate) -> rate; None for the experiment's.
+    learning_rate: base rate of all runs; None for the experiment's.
+    objective: what is minimised; None for the experiment's.
+  """
+
+  name: str
+  steps: int
+  rules: Sequence[partition.RuleLike]
+  optimizer: OptimizerFactory | None = None
+  schedule: Schedule | None = None
+  learning_rate: float | None = None
+  objective: Choice | None = None
+
+  def __post_init__(self) -> None:
+    files.check_name(self.name, "The name of a stage")
+    if type(self.steps) is not int or self.steps < 1:
+      raise ValueError(
+        f"Stage {self.name} has {self.steps!r} steps; expected at least one."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
   """What is trained, on what, and how: all that decides a run's numbers.
 
@@ -84,6 +114,8 @@ class Experiment:
     num_microbatches: pieces of a batch whose gradients are added up.
     start_from: MODEL_DIR or bundle of one run, whose values the method's
       parameters begin with where it has them; None for first values.
+    stages: trainings that come before, in turn; None for those of the recipe.
+    after: folder of the one before, which `jobs.stages` sets.
   """
 
   model: T5Config
@@ -97,6 +129,8 @@ class Experiment:
   seeds: Sequence[int] = (0,)
   num_microbatches: int = 1
   start_from: str | None = None
+  stages: Sequence[TrainingStage] | None = None
+  after: str | None = None
 
   def __post_init__(self) -> None:
     self.dataset.insist_on_split()
@@ -118,6 +152,9 @@ class Experiment:
       if factory is not None:
         build_tuner(factory, self.model, self.dataset.names[0])
     _ = self.run_optimizer, self.run_objective
+    stages = collections.Counter(stage.name for stage in self.run_stages)
+    if twice := [name for name, count in stages.items() if count > 1]:
+      raise ValueError(f"Several stages are called {', '.join(twice)}.")
     names = collections.Counter(run.name for run in self.runs)
     for name in filter(None, names):  # they become folders
       files.check_name(name, "The name of a run")
@@ -200,6 +237,22 @@ class Experiment:
   def run_objective(self) -> Choice:
     """What every run minimises: the given one, or the recipe's."""
     return self.objective or recipes.objective(self.tuners)
+
+  @property
+  def run_stages(self) -> tuple[TrainingStage, ...]:
+    """What comes before: the given stages, or the recipe's."""
+    if self.stages is not None:
+      return tuple(self.stages)
+    return tuple(
+      TrainingStage(
+        stage.name,
+        stage.steps,
+        stage.rules,
+        recipes.optimizer(stage.recipe),
+        learning_rate=stage.recipe.learning_rate,
+      )
+      for stage in recipes.stages(self.tuners)
+    )
 
   @property
   def notes(self) -> list[str]:

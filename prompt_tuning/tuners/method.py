@@ -37,6 +37,7 @@ class Recipe:
       parameters, whose learning rate stays what it is.
     objective: `cross_entropy`; `output_rows`, over classes by learned output
       rows; or `mixture`, of the components of a method.
+    stages: trainings that come before the one that all of the above is for.
   """
 
   learning_rate: float | None = None
@@ -44,6 +45,24 @@ class Recipe:
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   by_path: Mapping[str, "Recipe"] = dataclasses.field(default_factory=dict)
   objective: str = "cross_entropy"
+  stages: Sequence["Stage"] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A training that comes before the last one.
+
+  Attributes:
+    name: of its folder below the run's.
+    steps: updates.
+    rules: what trains in it, see `core.partition`.
+    recipe: how it trains.
+  """
+
+  name: str
+  steps: int
+  rules: Sequence[tuple[str, str]]
+  recipe: Recipe = Recipe()
 
 
 class Inputs(NamedTuple):

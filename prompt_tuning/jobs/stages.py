@@ -1,0 +1,100 @@
+"""Trainings in turn: each starts with what the one before has learned.
+
+A stage is an ordinary training in `MODEL_DIR/stages/<name>`, which resumes as
+any other; the last one is that of MODEL_DIR itself. What a stage trains, the
+rules of the next may freeze.
+"""
+
+import dataclasses
+import pathlib
+
+from prompt_tuning.checkpoints import bundle
+from prompt_tuning.core.partition import TRAIN, Rule
+from prompt_tuning.jobs.settings import listed
+from prompt_tuning.jobs.train_job import TrainingStage, TrainJob
+from prompt_tuning.train import loop
+
+FOLDER = "stages"
+
+
+def of(job: TrainJob) -> list[TrainJob]:
+  """List the trainings of a job, in turn.
+
+  Args:
+    job: what to do.
+
+  Returns:
+    The stages, and the job itself, which comes last.
+
+  Raises:
+    ValueError: a stage trains the model: there is nowhere to go on from it; or
+      its rate cannot be that of runs which differ in theirs.
+  """
+  jobs: list[TrainJob] = []
+  before: str | None = None
+  earlier: list[TrainingStage] = []
+  for stage in job.experiment.run_stages:
+    _insist_on_method(stage)
+    jobs.append(_job(job, stage, earlier, before))
+    before = jobs[-1].output.model_dir
+    earlier.append(stage)
+  experiment = dataclasses.replace(job.experiment, after=before)
+  return [*jobs, dataclasses.replace(job, experiment=experiment)]
+
+
+def has_ended(job: TrainJob) -> bool:
+  """Whether a stage has done all of its steps."""
+  folder = pathlib.Path(job.output.model_dir, loop.BUNDLES)
+  saved = bundle.latest_manifest(folder)
+  steps = job.duration.relative_steps
+  return saved is not None and steps is not None and saved["step"] >= steps
+
+
+def _job(
+  job: TrainJob,
+  stage: TrainingStage,
+  earlier: list[TrainingStage],
+  before: str | None,
+) -> TrainJob:
+  """Make the job of one stage."""
+  experiment = job.experiment
+  rates = experiment.learning_rates
+  if stage.learning_rate is not None:
+    if len(listed(rates)) > 1:
+      raise ValueError(
+        f"Stage {stage.name} has a rate of its own, and its runs differ in "
+        "theirs (LEARNING_RATES): take one of them, or none for the stage."
+      )
+    rates = (stage.learning_rate,)
+  own = dataclasses.replace(
+    experiment,
+    rules=stage.rules,
+    optimizer=stage.optimizer or experiment.optimizer,
+    schedule=stage.schedule or experiment.schedule,
+    objective=stage.objective or experiment.objective,
+    learning_rates=rates,
+    stages=tuple(earlier),
+    after=before,
+  )
+  folder = pathlib.Path(job.output.model_dir, FOLDER, stage.name)
+  return dataclasses.replace(
+    job,
+    experiment=own,
+    duration=dataclasses.replace(
+      job.duration, total_steps=None, relative_steps=stage.steps
+    ),
+    output=dataclasses.replace(job.output, model_dir=str(folder)),
+  )
+
+
+def _insist_on_method(stage: TrainingStage) -> None:
+  """Refuse a stage whose model the next one would not know."""
+  for rule in stage.rules:
+    pattern, mode = (
+      (rule.pattern, rule.mode) if isinstance(rule, Rule) else rule
+    )
+    if mode == TRAIN and not pattern.startswith("tuner/"):
+      raise ValueError(
+        f"Stage {stage.name} trains {pattern!r}: a stage before the last one "
+        "can train parameters of the tuning method only ('tuner/...')."
+      )
