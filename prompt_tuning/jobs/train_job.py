@@ -34,6 +34,7 @@ from prompt_tuning.tuners.method import (
 )
 
 _VALIDATION = "validation"
+_NO_SETTING = {"set by": "jobs"}  # metadata of fields that no user sets
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class Experiment:
   num_microbatches: int = 1
   start_from: str | None = None
   stages: Sequence[TrainingStage] | None = None
-  after: str | None = None
+  after: str | None = dataclasses.field(default=None, metadata=_NO_SETTING)
 
   def __post_init__(self) -> None:
     self.dataset.insist_on_split()
@@ -453,6 +454,7 @@ _PART_OF = {
   setting.name: (part, setting)
   for part, kind in _PARTS.items()
   for setting in dataclasses.fields(kind)
+  if setting.metadata != _NO_SETTING
 }
 
 

@@ -159,7 +159,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "scorers.MeanPiece": scorers.MeanPiece,
   "scorers.OutputRows": scorers.OutputRows,
   "scorers.WholeWords": scorers.WholeWords,
-  "training.Stage": train_job.TrainingStage,
+  "training.TrainingStage": train_job.TrainingStage,
   "tuners.ClassLabels": initializers.ClassLabels,
   "tuners.FromFile": copying.FromFile,
   "tuners.SampledVocabulary": initializers.SampledVocabulary,
