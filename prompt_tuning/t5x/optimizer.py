@@ -1,0 +1,113 @@
+"""An optimizer of T5X's for the prompt alone."""
+
+import re
+from typing import Any
+
+from flax import traverse_util
+from flax.core import frozen_dict
+from t5x import optimizers
+
+Tree = Any  # of parameters, plain or frozen
+
+
+class PromptOptimizer(optimizers.OptimizerDef):
+  """Trains what a pattern names; the rest has neither update nor state.
+
+  T5X's `MultiOptimizer` does so too, and writes checkpoints with `None` in the
+  place of the frozen parameters' states, which it cannot read again with Orbax.
+
+  Attributes:
+    optimizer: updates what trains.
+    pattern: matches whole paths of parameters, as `re.fullmatch` does.
+  """
+
+  def __init__(
+    self,
+    optimizer: optimizers.OptimizerDef,
+    pattern: str = "encoder/prompt/.*",
+  ):
+    super().__init__(optimizer.hyper_params)
+    self.optimizer = optimizer
+    self.pattern = re.compile(pattern)
+
+  def init_state(self, params: Tree) -> optimizers.OptimizerState:
+    """Make the state of what trains.
+
+    Args:
+      params: of the whole model.
+
+    Returns:
+      The inner optimizer's.
+
+    Raises:
+      ValueError: nothing trains.
+    """
+    return self.optimizer.init_state(self._trained(params))
+
+  def apply_gradient(
+    self,
+    hyper_params: Any,
+    params: Tree,
+    state: optimizers.OptimizerState,
+    grads: Tree,
+  ) -> tuple[Tree, optimizers.OptimizerState]:
+    """Update what trains.
+
+    Args:
+      hyper_params: the inner optimizer's, with the learning rate.
+      params: of the whole model.
+      state: see `init_state`.
+      grads: of the whole model; XLA computes none that nobody reads.
+
+    Returns:
+      Parameters, of which the frozen ones are the same arrays, and the state.
+    """
+    trained, state = self.optimizer.apply_gradient(
+      hyper_params, self._trained(params), state, self._trained(grads)
+    )
+    return _replace(params, trained), state
+
+  def derive_logical_axes(
+    self, optimizer: optimizers.Optimizer, param_logical_axes: Tree
+  ) -> optimizers.Optimizer:
+    """Name the axes of parameters and state.
+
+    Args:
+      optimizer: with the shapes of both.
+      param_logical_axes: the names of every parameter's axes.
+
+    Returns:
+      The optimizer, with names in the place of arrays.
+    """
+    trained = optimizers.Optimizer(
+      self.optimizer, optimizer.state, self._trained(optimizer.target)
+    )
+    axes = self.optimizer.derive_logical_axes(
+      trained, self._trained(param_logical_axes)
+    )
+    return optimizer.replace(target=param_logical_axes, state=axes.state)
+
+  def _trained(self, tree: Tree) -> Tree:
+    """Take the part that trains."""
+    flat = traverse_util.flatten_dict(frozen_dict.unfreeze(tree), sep="/")
+    part = {
+      path: leaf for path, leaf in flat.items() if self.pattern.fullmatch(path)
+    }
+    if not part:
+      raise ValueError(
+        f"No parameter matches {self.pattern.pattern!r}, such as "
+        f"{min(flat)!r}: nothing would train. Change "
+        "optimizer.PromptOptimizer.pattern."
+      )
+    return frozen_dict.freeze(traverse_util.unflatten_dict(part, sep="/"))
+
+
+def _replace(whole: Tree, part: Tree) -> Tree:
+  """Put new leaves in the place of some; the type of tree stays."""
+  flat = [
+    traverse_util.flatten_dict(frozen_dict.unfreeze(tree), sep="/")
+    for tree in (whole, part)
+  ]
+  merged = traverse_util.unflatten_dict(flat[0] | flat[1], sep="/")
+  is_frozen = isinstance(whole, frozen_dict.FrozenDict)
+  return frozen_dict.freeze(merged) if is_frozen else merged

@@ -1,0 +1,67 @@
+"""This project's initialisers, as T5X's network calls them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.checkpoints import restore
+from prompt_tuning.data import vocabulary
+from prompt_tuning.jobs import load, setup
+from prompt_tuning.tuners.initializers import Initializer, InitializerContext
+
+_EMBEDDINGS = "token_embedder/embedding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """The first value of a prompt.
+
+  T5X draws a model before it reads the checkpoint: what looks at embeddings
+  reads them from there itself.
+
+  Attributes:
+    initializer: one of `prompt_tuning.tuners`.
+    checkpoint: the frozen model, for initialisers that look at its embeddings.
+    task: name of one of this project's, for those that look at its label words.
+    seed: of the draw. T5X's own is the time of day by default, and its
+      generator another one on other hardware.
+  """
+
+  initializer: Initializer
+  checkpoint: str | None = None
+  task: str | None = None
+  seed: int = 0
+
+  def __call__(
+    self, rng: jax.Array, shape: Sequence[int], dtype: Any
+  ) -> jax.Array:
+    """Make it.
+
+    Args:
+      rng: not used, see `seed`.
+      shape: [P, H].
+      dtype: of the result.
+
+    Returns:
+      [P, H].
+    """
+    del rng
+    # Or the whole table would be a constant in T5X's compiled program.
+    with jax.ensure_compile_time_eval():
+      key = jax.random.key(self.seed, impl="threefry2x32")
+      return self.initializer(key, tuple(shape), dtype, self._context())
+
+  def _context(self) -> InitializerContext:
+    embeddings = None
+    if self.checkpoint is not None:
+      leaf = restore.open_checkpoint(self.checkpoint).params[_EMBEDDINGS]
+      embeddings = leaf.read(np.dtype(np.float32))
+    return InitializerContext(
+      embeddings=embeddings,
+      tokenize=lambda text: vocabulary.load().encode(text),
+      label_words=setup.task_words(self.task) if self.task else (),
+      load_prompt=load.encoder_vectors,
+    )

@@ -1,0 +1,69 @@
+"""Insist on a T5X that has what this package is built on.
+
+T5X is on no package registry and has no version number: what it offers says
+which one it is.
+"""
+
+import importlib
+import inspect
+
+COMMIT = "cc342d4"
+_HINT = f"Install T5X at commit {COMMIT}, as docs/t5x.md shows."
+
+# Module -> class or function -> the parameters that are used here.
+_USED = {
+  "t5x.examples.t5.network": {
+    "T5Config": ("emb_dim", "dtype"),
+    "Transformer": ("config",),
+    "Transformer.encode": (
+      *("encoder_input_tokens", "encoder_segment_ids", "enable_dropout"),
+    ),
+    "Transformer.decode": ("encoded", "encoder_input_tokens"),
+  },
+  "t5x.optimizers": {
+    "Optimizer": ("optimizer_def", "state", "target"),
+    "OptimizerDef": ("hyper_params",),
+    "OptimizerDef.init_state": ("params",),
+    "OptimizerDef.apply_gradient": ("hyper_params", "params", "state", "grads"),
+  },
+  "t5x.partitioning": {"standard_logical_axis_rules": ("additional_rules",)},
+  "t5x.utils": {
+    "RestoreCheckpointConfig": ("assignment_map", "fallback_to_scratch"),
+  },
+}
+
+
+def insist() -> None:
+  """Check T5X's modules.
+
+  Raises:
+    ImportError: T5X is absent, or another version.
+  """
+  for module, members in _USED.items():
+    try:
+      found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+      name = error.name or module
+      if name == "t5x":
+        raise ImportError(f"T5X is not installed. {_HINT}") from error
+      raise ImportError(
+        f"T5X needs the module {name}, which is not there: another version, or "
+        f"not installed completely. {_HINT}"
+      ) from error
+    for member, parameters in members.items():
+      _check(found, member, parameters)
+
+
+def _check(module: object, member: str, parameters: tuple[str, ...]) -> None:
+  """Look for a class or function, and for its parameters."""
+  what = module
+  for name in member.split("."):
+    what = getattr(what, name, None)
+  known = inspect.signature(what).parameters if callable(what) else {}
+  missing = [name for name in parameters if name not in known]
+  if missing:
+    file, name = inspect.getfile(module), module.__name__  # type: ignore[arg-type, attr-defined]
+    raise ImportError(
+      f"T5X in {file} is another version than this works with: {name}.{member} "
+      f"has no {', '.join(missing)}. {_HINT}"
+    )
