@@ -25,12 +25,16 @@ class PromptedTransformer(network.Transformer):
   Attributes:
     prompt_length: P.
     prompt_start: makes the first vectors.
+    prompt_is_parameter: or else these vectors are a constant of the network,
+      and checkpoints of the frozen model alone fit: T5X's `infer` and `eval`
+      take no parameter from anywhere else.
 
   Source: google-research/prompt-tuning at 72285ee for path, axes and place.
   """
 
   prompt_length: int = 100
   prompt_start: Start = nn.initializers.uniform(0.5)
+  prompt_is_parameter: bool = True
 
   def encode(
     self,
@@ -69,12 +73,7 @@ class PromptedTransformer(network.Transformer):
         return call(*args, **kwargs)
       (tokens,) = args
       text = call(tokens[:, self.prompt_length :])
-      folder = _Folder(
-        *(self.prompt_length, self.prompt_start),
-        parent=self.encoder,
-        name="prompt",
-      )
-      vectors = folder(text.shape[-1]).astype(text.dtype)
+      vectors = self._vectors(text.shape[-1]).astype(text.dtype)
       rows = jnp.broadcast_to(vectors, (len(text), *vectors.shape))
       return jnp.concatenate([rows, text], axis=1)
 
@@ -106,6 +105,17 @@ class PromptedTransformer(network.Transformer):
     logits: jax.Array = super().decode(encoded, tokens, *args, **kwargs)
     return logits
 
+  def _vectors(self, features: int) -> jax.Array:
+    """Return the prompt, [P, features] float32."""
+    shape = (self.prompt_length, features)
+    if not self.prompt_is_parameter:
+      return self.prompt_start(jax.random.key(0), shape, jnp.float32)
+    folder = _Folder(
+      shape, self.prompt_start, parent=self.encoder, name="prompt"
+    )
+    vectors: jax.Array = folder()
+    return vectors
+
   def _behind_prompt(self, tokens: jax.Array) -> jax.Array:
     """Put P ids before those of a text; any that are no padding."""
     before = ((0, 0), (self.prompt_length, 0))
@@ -115,26 +125,24 @@ class PromptedTransformer(network.Transformer):
 class _Folder(nn.Module):
   """The first half of a path that the public code made of two modules."""
 
-  length: int
+  shape: tuple[int, int]
   start: Start
 
   @nn.compact
-  def __call__(self, features: int) -> jax.Array:
-    vectors: jax.Array = _Vectors(self.length, self.start, name="prompt")(
-      features
-    )
+  def __call__(self) -> jax.Array:
+    vectors: jax.Array = _Vectors(self.shape, self.start, name="prompt")()
     return vectors
 
 
 class _Vectors(nn.Module):
   """The parameter."""
 
-  length: int
+  shape: tuple[int, int]
   start: Start
 
   @nn.compact
-  def __call__(self, features: int) -> jax.Array:
+  def __call__(self) -> jax.Array:
     vectors: jax.Array = partitioning.param_with_axes(
-      "prompt", self.start, (self.length, features), jnp.float32, axes=AXES
+      "prompt", self.start, self.shape, jnp.float32, axes=AXES
     )
     return vectors

@@ -9,7 +9,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import restore
 from prompt_tuning.data import vocabulary
-from prompt_tuning.jobs import load, setup
+from prompt_tuning.jobs import setup
 from prompt_tuning.tuners.initializers import Initializer, InitializerContext
 
 _EMBEDDINGS = "token_embedder/embedding"
@@ -63,5 +63,5 @@ class Start:
       embeddings=embeddings,
       tokenize=lambda text: vocabulary.load().encode(text),
       label_words=setup.task_words(self.task) if self.task else (),
-      load_prompt=load.encoder_vectors,
+      load_prompt=lambda path: restore.open_prompt(path).values,
     )

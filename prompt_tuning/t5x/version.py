@@ -6,12 +6,14 @@ which one it is.
 
 import importlib
 import inspect
+from types import ModuleType
+from typing import Any
 
 COMMIT = "cc342d4"
 _HINT = f"Install T5X at commit {COMMIT}, as docs/t5x.md shows."
 
 # Module -> class or function -> the parameters that are used here.
-_USED = {
+_USED: dict[str, dict[str, tuple[str, ...]]] = {
   "t5x.examples.t5.network": {
     "T5Config": ("emb_dim", "dtype"),
     "Transformer": ("config",),
@@ -54,16 +56,17 @@ def insist() -> None:
       _check(found, member, parameters)
 
 
-def _check(module: object, member: str, parameters: tuple[str, ...]) -> None:
+def _check(
+  module: ModuleType, member: str, parameters: tuple[str, ...]
+) -> None:
   """Look for a class or function, and for its parameters."""
-  what = module
+  what: Any = module
   for name in member.split("."):
     what = getattr(what, name, None)
   known = inspect.signature(what).parameters if callable(what) else {}
   missing = [name for name in parameters if name not in known]
   if missing:
-    file, name = inspect.getfile(module), module.__name__  # type: ignore[arg-type, attr-defined]
     raise ImportError(
-      f"T5X in {file} is another version than this works with: {name}.{member} "
-      f"has no {', '.join(missing)}. {_HINT}"
+      f"T5X in {module.__file__} is another version than this works with: "
+      f"{module.__name__}.{member} has no {', '.join(missing)}. {_HINT}"
     )
