@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments setup.py
 
 .PHONY: check rest env quickstart format lint types imports test parity \
-	plan-test bench bench-short clean
+	plan-test t5x bench bench-short clean
 
 check: test rest
 
@@ -69,6 +69,12 @@ $(LIBTPU)/.installed: constraints.txt | env
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(LIBTPU) \
 		-c constraints.txt libtpu
 	touch $@
+
+# T5X is on no registry: docs/t5x.md says how to install it. This is the Python
+# of an environment that has it; in another, the tests say that they are skipped.
+T5X_PYTHON ?= $(BIN)/python
+t5x:
+	$(T5X_PYTHON) -m pytest tests/t5x
 
 # A part of `bench` with fewer turns and wider limits.
 bench-short: env

@@ -82,6 +82,7 @@ setuptools.setup(
     "prompt_tuning.gin": ["**/*.gin"],
     # Arrays of a native T5X checkpoint are folders with hidden files.
     "prompt_tuning": ["embedded/**/*", "embedded/**/.*"],
+    "prompt_tuning.t5x.configs": ["*.gin"],
   },
   install_requires=REQUIRES,
   extras_require=EXTRAS,

@@ -68,6 +68,13 @@ def test_every_gin_file_is_in_the_wheel(installed):
   assert len(ours) > 50
 
 
+def test_gin_files_for_t5x_are_in_the_wheel(installed):
+  configs = pathlib.Path("prompt_tuning", "t5x", "configs")
+  ours = {path.name for path in (ROOT / configs).glob("*.gin")}
+  shipped = {path.name for path in (installed / configs).glob("*.gin")}
+  assert shipped == ours > {"prompt.gin"}
+
+
 def test_every_module_is_in_the_wheel(installed):
   ours = {p.relative_to(ROOT) for p in (ROOT / "prompt_tuning").rglob("*.py")}
   shipped = {p.relative_to(installed) for p in installed.rglob("*.py")}

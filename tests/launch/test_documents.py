@@ -111,7 +111,7 @@ def test_make_targets_and_python_modules_exist():
   for path in DOCUMENTS:
     text = path.read_text()
     # In code only: "make" is a word, too.
-    made |= set(re.findall(r"(?:^|`|&& )make ([a-z-]+)", text, re.M))
+    made |= set(re.findall(r"(?:^|`|&& )make ([a-z0-9-]+)", text, re.M))
     modules |= set(
       re.findall(r"python -m ((?:benchmarks|experiments)[\w.]+)", text)
     )
