@@ -79,7 +79,7 @@ def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
     ValueError: MODEL_DIR holds another sweep, or a cell cannot train.
     CheckpointError: what is in MODEL_DIR, or a cell's model, cannot be read.
   """
-  if pathlib.Path(job.model_dir, FILE).is_file():
+  if (files.path(job.model_dir) / FILE).is_file():
     _insist_on_same(job)
   share = functools.partial(
     sweep_banks.share, folder=job.model_dir, most_runs=job.most_runs
@@ -166,7 +166,7 @@ class _Sweep:
     self._say(f"\n{self._done} of {self._count} cells are done.")
     if self._failures:
       lines = [f"{name}: {why}" for name, why in self._failures.items()]
-      folder = pathlib.Path(self._job.model_dir, FAILURES)
+      folder = files.path(self._job.model_dir) / FAILURES
       raise ValueError(
         f"{len(lines)} of {self._count} cells failed; the others are done. The "
         f"same command tries them again. Said in {folder} too:\n  "
@@ -175,7 +175,7 @@ class _Sweep:
 
   def _train(self, bank: Bank) -> None:
     """Train one bank, or note why it cannot be."""
-    folder = pathlib.Path(bank.job.output.model_dir)
+    folder = files.path(bank.job.output.model_dir)
     names = [cell.name for cell in bank.cells]
     is_main = jax.process_index() == 0
     if is_main:
@@ -223,7 +223,7 @@ class _Sweep:
 
   def _failed(self, bank: Bank, error: Exception) -> None:
     """Note a bank's failure; before its first step, try its cells alone."""
-    folder = pathlib.Path(bank.job.output.model_dir)
+    folder = files.path(bank.job.output.model_dir)
     has_begun = bool(bundle.steps(folder / bundle.BUNDLES))
     if len(bank.cells) == 1 or has_begun:
       for cell in bank.cells:
@@ -354,11 +354,11 @@ def failures(job: SweepJob) -> dict[str, str]:
 
 
 def _folder(job: SweepJob, name: str) -> pathlib.Path:
-  return files.below(pathlib.Path(job.model_dir, CELLS), name, "A cell")
+  return files.below(files.path(job.model_dir) / CELLS, name, "A cell")
 
 
 def _failure(job: SweepJob, name: str) -> pathlib.Path:
-  root = pathlib.Path(job.model_dir, FAILURES)
+  root = files.path(job.model_dir) / FAILURES
   return files.below(root, f"{name}.json", "A cell")
 
 
@@ -386,7 +386,7 @@ def _held(folder: str, shard: tuple[int, int]) -> Iterator[None]:
 
 def _begun(job: SweepJob, cells: Mapping[str, Cell]) -> Iterator[list[str]]:
   """Yield the cells of every bank that was begun."""
-  root = pathlib.Path(job.model_dir, BANKS)
+  root = files.path(job.model_dir) / BANKS
   for folder in sorted(root.iterdir()) if root.is_dir() else ():
     path = folder / MEMBERS
     if not path.is_file():  # killed before it was written
@@ -407,7 +407,7 @@ def _clear(job: SweepJob) -> None:
   for members in _begun(job, {cell.name: cell for cell in job.cells}):
     if not _open(job, members):
       name = sweep_banks.name_of(members)
-      files.remove(pathlib.Path(job.model_dir, BANKS, name))
+      files.remove(files.path(job.model_dir) / BANKS / name)
 
 
 def _insist_on_same(job: SweepJob) -> dict[str, Any]:
@@ -423,7 +423,7 @@ def _insist_on_same(job: SweepJob) -> dict[str, Any]:
     ValueError: another sweep, or a cell that trains something else.
   """
   described = _described(job)
-  path = pathlib.Path(job.model_dir, FILE)
+  path = files.path(job.model_dir) / FILE
   if not path.is_file():
     return described
   saved = json_files.read(path, "which sweep this is")
@@ -444,7 +444,7 @@ def _insist_on_same(job: SweepJob) -> dict[str, Any]:
 
 def _write_sweep(job: SweepJob) -> None:
   text = json.dumps(_insist_on_same(job), indent=1, sort_keys=True) + "\n"
-  path = pathlib.Path(job.model_dir, FILE)
+  path = files.path(job.model_dir) / FILE
   if not path.is_file() or path.read_text(encoding="utf-8") != text:
     files.write_text(path, text)
 

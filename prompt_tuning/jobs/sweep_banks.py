@@ -237,7 +237,7 @@ def _shared_settings(cell: Cell) -> str:
     "duration": job.duration,
     "evaluations": evaluations,
     "evaluation": evaluation,
-    "output": dataclasses.replace(job.output, model_dir=""),
+    "output": dataclasses.replace(job.output, model_dir="of the sweep"),
   }
   return json.dumps(identity.describe(settings), sort_keys=True)
 

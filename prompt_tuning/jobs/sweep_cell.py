@@ -57,7 +57,7 @@ _SCHEMA = {
 
 def is_whole(folder: str | os.PathLike[str]) -> bool:
   """Say whether a cell's folder has everything."""
-  return (pathlib.Path(folder) / FILE).is_file()
+  return (files.path(folder) / FILE).is_file()
 
 
 def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
   Raises:
     CheckpointError: it is not there, or damaged.
   """
-  path = pathlib.Path(folder) / FILE
+  path = files.path(folder) / FILE
   content: dict[str, Any] = json_files.read(path, "a cell of a sweep")
   json_files.check(path, content, _SCHEMA)
   return content
@@ -102,7 +102,7 @@ def write(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> None:
   conclusion.finish(alone)
   if jax.process_index() == 0:
     content = json.dumps(_content(cell, alone), indent=2) + "\n"
-    files.write_text(pathlib.Path(alone.output.model_dir, FILE), content)
+    files.write_text(files.path(alone.output.model_dir) / FILE, content)
 
 
 def _by_run(outcome: Outcome) -> Iterator[Params]:
@@ -221,8 +221,8 @@ def _write_run(
   cell: Cell, outcome: Outcome, alone: Outcome, runs: Sequence[int]
 ) -> None:
   """Write what a training writes before its end."""
-  bank = pathlib.Path(outcome.output.model_dir)
-  folder = pathlib.Path(alone.output.model_dir)
+  bank = files.path(outcome.output.model_dir)
+  folder = files.path(alone.output.model_dir)
   files.write_texts(folder, cell.configuration)
   manifest = {
     **train.about(cell.configuration, alone.model, alone.vocabulary),
@@ -321,7 +321,7 @@ def _write_best(
   manifest: Mapping[str, Any],
 ) -> None:
   """Write the best of every run, see `loop`."""
-  best = pathlib.Path(outcome.output.model_dir, loop.BEST)
+  best = files.path(outcome.output.model_dir) / loop.BEST
   for number, record in enumerate(alone.result.best):
     if record is None:
       continue

@@ -95,7 +95,7 @@ def write(job: SweepJob) -> str:
   names = {point.cell for point in points}
   missing = [cell.name for cell in job.cells if cell.name not in names]
   grouped = groups(points, job.mean_over)
-  folder = pathlib.Path(job.model_dir, FOLDER)
+  folder = files.path(job.model_dir) / FOLDER
   table = markdown(grouped)
   notes = [f"* {name}: {failed.get(name, 'not done')}" for name in missing]
   text = "\n".join([f"# {', '.join(job.axes)}", "", table])
@@ -131,7 +131,7 @@ def read(job: SweepJob) -> list[Point]:
   """
   points = []
   for cell in job.cells:
-    root = pathlib.Path(job.model_dir, CELLS)
+    root = files.path(job.model_dir) / CELLS
     folder = files.below(root, cell.name, "A cell")
     if not sweep_cell.is_whole(folder):
       continue

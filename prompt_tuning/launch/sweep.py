@@ -7,11 +7,11 @@ folder. The same command goes on where it was.
 import argparse
 import dataclasses
 import itertools
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prompt_tuning.core import files
 from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
 
@@ -132,7 +132,7 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
     values = {axis: labels[axis][n] for axis, n in numbers.items()}
     chosen_texts = {axis: axes[axis][n] for axis, n in numbers.items()}
     name = sweep_job.cell_name(values)
-    path = str(pathlib.Path(folder, sweep_job.CELLS, name))
+    path = str(files.path(folder) / sweep_job.CELLS / name)
     try:
       job = command.configure("train", _of_cell(arguments, chosen_texts, path))
     except ValueError as error:
