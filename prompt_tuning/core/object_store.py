@@ -203,6 +203,12 @@ class Url:
       if fnmatch.fnmatchcase(path.name, pattern):
         yield path
 
+  def rglob(self, pattern: str) -> Iterator["Url"]:
+    """List the objects below, however deep, whose names match."""
+    for path in self.objects():
+      if path != self and fnmatch.fnmatchcase(path.name, pattern):
+        yield path
+
   def objects(self) -> list["Url"]:
     """List all objects below, however deep, and this one if it is one."""
     places = _request(self, lambda fs: fs.find(self.place))

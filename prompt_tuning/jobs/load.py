@@ -187,7 +187,7 @@ def all_parameters(folder: str) -> dict[str, np.ndarray]:
   Raises:
     CheckpointError: no training, or damaged.
   """
-  latest = bundle.read_latest(pathlib.Path(folder) / loop.BUNDLES)
+  latest = bundle.read_latest(files.path(folder) / loop.BUNDLES)
   if latest is None:
     raise unreadable(folder, bundle.MANIFEST, "no training's folder")
   return {

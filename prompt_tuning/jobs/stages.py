@@ -6,9 +6,9 @@ rules of the next may freeze.
 """
 
 import dataclasses
-import pathlib
 
 from prompt_tuning.checkpoints import bundle
+from prompt_tuning.core import files
 from prompt_tuning.core.partition import TRAIN, Rule
 from prompt_tuning.jobs.settings import listed
 from prompt_tuning.jobs.train_job import TrainingStage, TrainJob
@@ -44,7 +44,7 @@ def of(job: TrainJob) -> list[TrainJob]:
 
 def has_ended(job: TrainJob) -> bool:
   """Whether a stage has done all of its steps."""
-  folder = pathlib.Path(job.output.model_dir, loop.BUNDLES)
+  folder = files.path(job.output.model_dir) / loop.BUNDLES
   saved = bundle.latest_manifest(folder)
   steps = job.duration.relative_steps
   return saved is not None and steps is not None and saved["step"] >= steps
@@ -76,7 +76,7 @@ def _job(
     stages=tuple(earlier),
     after=before,
   )
-  folder = pathlib.Path(job.output.model_dir, FOLDER, stage.name)
+  folder = files.path(job.output.model_dir) / FOLDER / stage.name
   return dataclasses.replace(
     job,
     experiment=own,

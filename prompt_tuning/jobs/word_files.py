@@ -1,10 +1,9 @@
 """What `data words` says: files of templates and label words, in a table."""
 
-import pathlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from prompt_tuning.core import plain_text
+from prompt_tuning.core import files, plain_text
 from prompt_tuning.data import vocabulary
 from prompt_tuning.prompting import label_words, template
 from prompt_tuning.prompting.label_words import Encode
@@ -44,7 +43,7 @@ def lines(
 
 def _files(paths: Sequence[str]) -> Iterator[str]:
   for name in paths:
-    path = pathlib.Path(name)
+    path = files.path(name)
     if not path.exists():
       raise FileNotFoundError(f"No file or folder {name}.")
     if not path.is_dir():

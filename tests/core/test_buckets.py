@@ -38,6 +38,7 @@ def test_files_and_folders(bucket, tmp_path):
     f"{root}/a/b.txt",
   )
   assert path.with_name("c.txt").read_text() == "c"
+  assert list(files.path(root).rglob("b.*")) == [path]
   files.remove(f"{root}/a/b.txt")
   files.remove(f"{root}/a/b.txt")
   files.remove(f"{root}/a")
