@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import axes, partition, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.outputs import Outputs
-from prompt_tuning.core.partition import TRAIN, Partition
+from prompt_tuning.core.partition import FREEZE, TRAIN, Partition, Rule
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.data import spec, templated
@@ -226,7 +227,9 @@ def _program(
 ) -> StepProgram:
   """Build the step for {"model": ..., "tuner": those of all runs}."""
   shapes = _shapes_of_one_run(whole)
-  modes = partition.build(experiment.rules, shapes)
+  modes = partition.build(
+    (*_constants(experiment.tuners), *experiment.rules), shapes
+  )
   _insist_on_training(modes, "tuner" in whole)
   quantized.refuse_training(
     (leaf.path, leaf.dtype) for leaf in modes.leaves if leaf.mode == TRAIN
@@ -298,6 +301,15 @@ def _objective(experiment: Experiment) -> Objective:
       1 + max(placement.decoder_length for placement in placements),
     )
   )
+
+
+def _constants(methods: Sequence[Method]) -> list[Rule]:
+  """Freeze what methods keep beside what they learn."""
+  names = {name: None for method in methods for name in type(method).constants}
+  return [
+    Rule(f"tuner/{re.escape(name)}(/.*)?", FREEZE, optional=True)
+    for name in names
+  ]
 
 
 def _insist_on_training(modes: Partition, has_method: bool) -> None:

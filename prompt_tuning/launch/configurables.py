@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
-from prompt_tuning.data import corpus, custom, mixtures, templated
+from prompt_tuning.data import corpus, custom, mixtures, templated, vocabulary
 from prompt_tuning.data.catalog import skills
 from prompt_tuning.jobs import (
   compare_job,
@@ -28,7 +28,13 @@ from prompt_tuning.jobs import (
 from prompt_tuning.launch import gin_config
 from prompt_tuning.models import scorers
 from prompt_tuning.models.t5 import config, decoding
-from prompt_tuning.train import classes, objectives, optimizers, schedules
+from prompt_tuning.train import (
+  classes,
+  objectives,
+  optimizers,
+  perceptron,
+  schedules,
+)
 from prompt_tuning.train import mixture as mixture_objective
 from prompt_tuning.tuners import copying, discovery, initializers
 from prompt_tuning.tuners.method import Method
@@ -113,6 +119,16 @@ def mixture(*args: Any, **kwargs: Any) -> str:
   return mixtures.declare(*args, **kwargs).name
 
 
+def count_tokens(text: str, vocabulary_file: str | None = None) -> int:
+  """Count a text's tokens, without EOS.
+
+  Args:
+    text: any.
+    vocabulary_file: None for the usual one.
+  """
+  return len(vocabulary.load(vocabulary_file).encode(text))
+
+
 def _dtype(name: str) -> Any:
   if name not in config.DTYPES:
     raise ValueError(
@@ -133,6 +149,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "corpora.Skills": corpus.Skills,
   "corpora.Text": corpus.Text,
   "data.Dataset": settings.Dataset,
+  "data.count_tokens": count_tokens,
   "data.custom_task": custom_task,
   "data.mixture": mixture,
   "data.shown_task": shown_task,
@@ -149,6 +166,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "objectives.Classes": classes.Classes,
   "objectives.CrossEntropy": objectives.CrossEntropy,
   "objectives.Mixture": mixture_objective.Mixture,
+  "objectives.Perceptron": perceptron.Perceptron,
   "optimizers.Adafactor": optimizers.Adafactor,
   "optimizers.AtRate": optimizers.AtRate,
   "optimizers.ByPath": optimizers.ByPath,

@@ -100,22 +100,32 @@ class ClassLoss(Objective):
     """
     words = self.table.words
     scores = self.scorer(outputs.logits, words, self.vocab_rows)
-    log_probs = jax.nn.log_softmax(scores)
     gold, there = _gold(batch, self.table.answers)
     known = gold.any(-1)
     weight = (there & known).astype(jnp.float32)
-    picked = jnp.where(gold, log_probs, 0).sum(-1)
     right = jnp.take_along_axis(
       gold, scores.argmax(-1, keepdims=True), axis=-1
     )[:, 0]
     return {
-      "loss": -jnp.where(weight > 0, picked, 0),
+      "loss": jnp.where(weight > 0, self.losses(scores, gold), 0),
       "weights": weight,
       "sequences": weight,
       "correct": jnp.where(right, weight, 0),
       "target_tokens": jnp.full_like(weight, batch[_TARGETS].shape[1]),
       "unknown": (there & ~known).astype(jnp.float32),
     }
+
+  def losses(self, scores: Array, gold: Array) -> Array:
+    """Compute what a choice costs.
+
+    Args:
+      scores: [B, C].
+      gold: [B, C] booleans, which class is right.
+
+    Returns:
+      [B] float32.
+    """
+    return -jnp.where(gold, jax.nn.log_softmax(scores), 0).sum(-1)
 
   def divide(self, sums: Sums) -> Array:
     """Turn sums over each run's batch into its loss, see `Objective`."""

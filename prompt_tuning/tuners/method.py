@@ -97,6 +97,7 @@ class Method(nn.Module):
     bundle_name: what bundles call it; None for `module:Class`.
     peft_types: PEFT's names of the adapters that `from_peft` reads; none where
       PEFT has nothing like it.
+    constants: names of parameters that never train, whatever the rules.
   """
 
   title: ClassVar[str] = ""
@@ -106,6 +107,7 @@ class Method(nn.Module):
   recipe: ClassVar[Recipe] = Recipe()
   bundle_name: ClassVar[str | None] = None
   peft_types: ClassVar[tuple[str, ...]] = ()
+  constants: ClassVar[tuple[str, ...]] = ()
 
   def __call__(self, inputs: Inputs) -> Delta:
     """Make the delta of one run, without the run axis.

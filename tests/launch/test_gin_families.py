@@ -42,6 +42,7 @@ VALUES = {
   "PROMPT_TEXT": "'Does one follow from the other?'",
   "SPAN_CORRUPTION_STEPS": "200",
   "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 8}",
+  "TASK_STRING": "'Does one follow from the other?'",
   "TASK_FILES": "{'train': 'a.jsonl', 'validation': 'b.jsonl'}",
   "TRAIN_STEPS": "1_150_000",
 }

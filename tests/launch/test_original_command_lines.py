@@ -11,6 +11,8 @@ import pytest
 from prompt_tuning.data import vocabulary
 from prompt_tuning.launch import command, flags, original_files
 from prompt_tuning.launch.gin_files import SearchPath, packaged_root
+from prompt_tuning.train.classes import Classes
+from prompt_tuning.train.perceptron import Perceptron
 
 CONFIGS = "prompt_tuning/configs"
 TASK = [
@@ -147,6 +149,7 @@ FILES = {
     *("ia3_t5_1_1", "mt5_per_layer_prompt", "t5_1_1_per_layer_prompt"),
     *("multi_factorized_task_mt5_base_prompt", "multi_task_t5_1_1_prompt"),
     *(f"multi_task_t5_1_1_{size}_prompt" for size in SIZES),
+    *(f"wayward_t5_1_1_{size}prompt" for size in ("", "base_", "large_")),
   ],
   "extended/runs": [
     *("ia3_finetune", "multitask_prompt_finetune"),
@@ -177,11 +180,17 @@ NAMES = [
   for folder, names in FILES.items()
   for name in names
 ]
+PERCEPTRON = "prompt_tuning/extended/perceptron/configs/models"
+NAMES += [
+  f"{PERCEPTRON}/{loss}_t5_1_1_prompt.gin"
+  for loss in ("perceptron", "cross_entropy")
+]
 
 
 def test_every_file_of_the_original_has_one_here():
   paths = [SearchPath().find(name) for name in NAMES]
   assert all(path.is_relative_to(packaged_root()) for path in paths)
+  assert len(NAMES) == 62
 
 
 def test_what_nobody_had_is_still_an_error():
@@ -205,6 +214,46 @@ def test_renamed_files_say_so(caplog):
   assert "train_t5_1_1_tiny_prompt.gin is runs/tiny_prompt_fin" in caplog.text
 
 
+WAYWARD = "--gin.TASK_STRING='is the film good or bad'"
+OWN = [
+  *COMMON,
+  *("--gin.MODEL_DIR='m'", "--gin.TRAIN_STEPS=1_150_000"),
+  "--gin.INITIAL_CHECKPOINT_PATH='checkpoint_1100000'",
+]
+
+
+def test_a_wayward_prompt_is_as_long_as_its_text():
+  model = f"--gin_file={CONFIGS}/{MODELS}/wayward_t5_1_1_base_prompt.gin"
+  run = f"--gin_file={CONFIGS}/runs/prompt_finetune.gin"
+  job = configure("train", [model, run, *OWN, WAYWARD])
+  (method,) = job.experiment.tuners
+  words = vocabulary.load().encode("is the film good or bad")
+  assert (method.length, method.pull) == (len(words), 0.01)
+
+
+@pytest.mark.parametrize(
+  ("loss", "expected"),
+  [("perceptron", Perceptron), ("cross_entropy", Classes)],
+)
+def test_losses_over_label_words(loss, expected):
+  """Scores are means over a word's pieces, and rank too."""
+  job = configure(
+    "train",
+    [
+      f"--gin_file={PERCEPTRON}/{loss}_t5_1_1_prompt.gin",
+      f"--gin_file={CONFIGS}/models/sizes/base.gin",
+      f"--gin_file={CONFIGS}/runs/prompt_finetune.gin",
+      *OWN,
+      "--gin.MIXTURE_OR_TASK_NAME='glue_sst2_v200_perceptron_train'",
+    ],
+  )
+  chosen = job.experiment.objective
+  assert type(chosen) is expected
+  assert chosen.scorer.length == "mean"
+  assert getattr(chosen, "margin", 0.2) == 0.2
+  assert job.evaluations.evaluation.ways == ("rank",)
+
+
 @pytest.mark.parametrize(
   ("model", "run", "title", "rate"),
   [
@@ -225,9 +274,7 @@ def test_extended_models(model, run, title, rate):
       f"--gin_file={CONFIGS}/{MODELS}/{model}.gin",
       f"--gin_file={CONFIGS}/models/sizes/large.gin",
       f"--gin_file={CONFIGS}/{run}.gin",
-      *COMMON,
-      *("--gin.MODEL_DIR='m'", "--gin.TRAIN_STEPS=1_150_000"),
-      "--gin.INITIAL_CHECKPOINT_PATH='checkpoint_1100000'",
+      *OWN,
     ],
   )
   (one,) = job.experiment.runs

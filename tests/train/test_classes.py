@@ -12,6 +12,7 @@ from prompt_tuning.prompting.label_words import WordPieces
 from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.errors import UnknownTargetError
 from prompt_tuning.train.objectives import Setting
+from prompt_tuning.train.perceptron import Perceptron
 
 V = 12
 # The answers are `5`, `6 7` and `6`, each with EOS; the first two have words of
@@ -108,3 +109,22 @@ def test_runs_need_the_same_words():
   other = ClassTable(TABLE.names[:2], TABLE.answers[:2], TABLE.words)
   with pytest.raises(ValueError, match=r"different label words.*LABEL_WORDS"):
     objective((TABLE, other))
+
+
+def test_the_perceptron_compares_the_right_score_with_the_best(tolerance):
+  rows = batch([5, 1], [6, 7, 1], [6, 1], [])
+  logits = np.random.default_rng(1).normal(size=(4, 1, V)).astype("f4")
+  chosen = Perceptron(scorers.FirstPiece(), margin=0.2)
+  own = chosen.for_runs(Setting([lambda words: TABLE], V, 1))
+  sums = own(Outputs(jnp.asarray(logits)), rows)
+
+  p = np.exp(log_softmax(logits[:, 0], axis=-1))
+  scores = np.log(np.stack([p[:, 5] + p[:, 8], p[:, 7], p[:, 6]], axis=1))
+  gold, there = np.array([0, 1, 2, 0]), np.array([1, 1, 1, 0])
+  right = scores[np.arange(4), gold]
+  losses = np.maximum(0, 0.2 + scores.max(-1) - right) * there
+  np.testing.assert_allclose(sums["loss"], losses, **tolerance["oracle"])
+  assert (losses[:3] >= 0.2 - 1e-6).all()
+  assert Perceptron().scorer.length == "mean"
+  with pytest.raises(ValueError, match="PERCEPTRON_MARGIN is -1"):
+    Perceptron(margin=-1)

@@ -61,6 +61,7 @@ from prompt_tuning.tuners.prefix import PrefixMLP, PrefixTuning
 from prompt_tuning.tuners.prompt import Prompt
 from prompt_tuning.tuners.soft_words import SoftWords
 from prompt_tuning.tuners.warp import Warp
+from prompt_tuning.tuners.wayward import WaywardPrompt
 from tests import old_peft
 
 # All sizes differ, so that none can stand for another.
@@ -121,6 +122,7 @@ class Row(NamedTuple):
     starts_frozen: whether it changes nothing before it is trained; None where
       it changes very little.
     drops: whether it draws random numbers while it trains.
+    starts_alike: whether all seeds begin with the same.
     data: task or mixture that it trains on.
     steep: whether its gradients are so large that their rounding is beyond
       what holds of numbers around 1.
@@ -133,6 +135,7 @@ class Row(NamedTuple):
   count: Callable[[int, int, int, int, int], int]
   starts_frozen: bool | None = False
   drops: bool = False
+  starts_alike: bool = False
   data: str = "skill_first"
   steep: bool = False
   optimizer: Any = None
@@ -266,6 +269,11 @@ METHODS: dict[str, Row] = {
     functools.partial(MPT, length=2, rank=2),
     lambda H, J, F, E, D: 2 * H + 2 * 2 * (2 + H),
     data=PAIR,
+  ),
+  "wayward prompts": Row(
+    functools.partial(WaywardPrompt, text="abc", length=1),
+    lambda H, J, F, E, D: H,
+    starts_alike=True,
   ),
   "soft words": Row(
     functools.partial(SoftWords, length=2, mixture=2),
@@ -579,7 +587,8 @@ def test_it_trains_as_many_numbers_as_the_formula_says(case, size):
 
   table = jax.ShapeDtypeStruct((model.vocab_size, model.emb_dim), jnp.float32)
   params, delta = jax.eval_shape(make, table)
-  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count(
+  learnt = {k: v for k, v in params.items() if k not in method.constants}
+  assert sum(leaf.size for leaf in jax.tree.leaves(learnt)) == count(
     case.row, model
   )
   one = jax.tree.map(
@@ -608,9 +617,12 @@ def test_only_its_own_numbers_train(case, random_params):
 def test_every_run_begins_as_it_would_alone(case):
   for run, training in enumerate(case.alone):
     own = jax.tree.map(lambda a, run=run: a[run : run + 1], case.methods.params)
-    assert_equal(training.states[0].trainable["tuner"], own)
+    begun = training.states[0].trainable["tuner"]
+    assert_equal(begun, {name: own[name] for name in begun})
+    constants = training.built.tuners[0].constants
+    assert begun.keys() == own.keys() - set(constants)
   first, second = case.alone
-  if not case.row.starts_frozen:
+  if not case.row.starts_frozen and not case.row.starts_alike:
     assert differs(first.states[0].trainable, second.states[0].trainable)
 
 
