@@ -49,6 +49,7 @@ _SCHEMA = {
   "about": {
     "method?": {"class": TEXT},
     "title?": Maybe(TEXT),
+    "answers?": [TEXT],
     "task?": Maybe(TEXT),
     "step?": Maybe(WHOLE),
     "backbone?": Maybe(TEXT),
@@ -65,9 +66,10 @@ class SavedDelta:
   Attributes:
     delta: with a run axis of size 1.
     placement: where its virtual tokens stand.
-    about: JSON values: `method` (as bundles describe it), `title`, `task`,
-      `step`, `backbone` (its fingerprint), `base_model` (transformers' name of
-      it), `vocabulary` (see `vocabulary_mark`); each may be missing.
+    about: JSON values: `method` (as bundles describe it), `title`, `answers`
+      (texts that learned output rows stand for), `task`, `step`, `backbone`
+      (its fingerprint), `base_model` (transformers' name of it), `vocabulary`
+      (see `vocabulary_mark`); each may be missing.
   """
 
   delta: "Delta"

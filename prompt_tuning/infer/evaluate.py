@@ -16,7 +16,6 @@ from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import rank
 from prompt_tuning.infer.inputs import Chained, Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
-from prompt_tuning.infer.runs import Runs
 from prompt_tuning.models.scorers import ClassTable, Scorer
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
@@ -198,7 +197,7 @@ class Evaluator:
     """
     predictor = self.predictor
     if delta is not None:
-      runs = Runs(delta, predictor.runs.placements)
+      runs = dataclasses.replace(predictor.runs, delta=delta)
       predictor = dataclasses.replace(predictor, runs=runs)
     if params is not None:
       predictor = dataclasses.replace(predictor, params=params)

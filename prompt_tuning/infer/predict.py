@@ -145,11 +145,21 @@ class Predictor:
         # Such beams stand last.
         count = max(1, int(np.sum(scores > _NOTHING)))
         tokens = result.tokens[row, :count]
-        texts = (self.vocabulary.decode(_trim(ids)) for ids in tokens)
+        run = int(asked.run_ids[example])
+        texts = (self._text(_trim(ids), run) for ids in tokens)
         decoded[example] = Prediction(
           tuple(texts), tuple(scores[:count].tolist())
         )
     return [decoded[example] for example in range(len(asked))]
+
+  def _text(self, ids: list[int], run: int) -> str:
+    """Read what was decoded; a learned output row ends it, and is a text."""
+    word = ids[-1] - self.config.vocab_size if ids else -1
+    answers = self.runs.answers_of(run)
+    if not 0 <= word < len(answers):
+      return self.vocabulary.decode(ids)
+    before = self.vocabulary.decode(ids[:-1])
+    return " ".join(filter(None, (before, answers[word])))
 
   def map_batches(
     self,

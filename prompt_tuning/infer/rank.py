@@ -95,6 +95,7 @@ def rank(
       f"Unknown length convention {normalise!r}; expected 'sum' or 'mean'."
     )
   rows = encode_candidates(predictor, candidates, len(asked))
+  rows = _as_answers(predictor, asked, candidates, rows)
   rankings = []
   for candidate_ids, values in zip(
     rows, log_likelihoods(predictor, asked, rows), strict=True
@@ -171,6 +172,30 @@ def encode_candidates(
       insist_distinct(predictor.vocabulary, key, None, "The candidates")
       known[key] = encode_targets(predictor.vocabulary, key)
   return [known[tuple(texts)] for texts in lists]
+
+
+def _as_answers(
+  predictor: Predictor,
+  asked: Inputs,
+  candidates: Sequence[str] | Sequence[Sequence[str]],
+  rows: list[list[np.ndarray]],
+) -> list[list[np.ndarray]]:
+  """Let learned output rows stand for the candidates that they are for."""
+  if not any(predictor.runs.answers):
+    return rows
+  shared = all(isinstance(candidate, str) for candidate in candidates)
+  replaced = []
+  for example, own_rows in enumerate(rows):
+    texts = candidates if shared else candidates[example]
+    answers = predictor.runs.answers_of(int(asked.run_ids[example]))
+    ids = {t: predictor.config.vocab_size + k for k, t in enumerate(answers)}
+    replaced.append(
+      [
+        np.asarray([ids[text]], np.int32) if text in ids else row
+        for text, row in zip(texts, own_rows, strict=True)
+      ]
+    )
+  return replaced
 
 
 def log_likelihoods(

@@ -19,6 +19,8 @@ class Runs:
       model.
     placements: where each run's virtual tokens stand; of any lengths, as long
       as `delta.virtual` has the rows they name.
+    answers: texts that every run's learned output rows stand for, in order;
+      none where no run has any.
 
   Raises:
     ValueError: delta and placements disagree about the number of runs, or a
@@ -27,6 +29,7 @@ class Runs:
 
   delta: Delta = dataclasses.field(default_factory=Delta)
   placements: tuple[Placement, ...] = (Placement(),)
+  answers: tuple[tuple[str, ...], ...] = ()
 
   def __post_init__(self) -> None:
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(self.delta)} or {1}
@@ -49,13 +52,17 @@ class Runs:
           f"its delta has rows 0 to {rows - 1}."
         )
 
+  def answers_of(self, run: int) -> tuple[str, ...]:
+    """Return the texts that a run's learned output rows stand for."""
+    return self.answers[run] if self.answers else ()
+
   def __len__(self) -> int:
     return len(self.placements)
 
   def one(self, run: int) -> "Runs":
     """Take one run out."""
     delta = algebra.select(self.delta, slice(run, run + 1))
-    return Runs(delta, (self.placements[run],))
+    return Runs(delta, (self.placements[run],), (self.answers_of(run),))
 
 
 def join(parts: Sequence[Runs]) -> Runs:
@@ -84,4 +91,7 @@ def join(parts: Sequence[Runs]) -> Runs:
       "virtual tokens in the decoder's input, which would stand between the "
       "prefix and the text of other rows; use them in batches of their own."
     )
-  return Runs(delta, placements)
+  answers = tuple(
+    part.answers_of(k) for part in parts for k in range(len(part))
+  )
+  return Runs(delta, placements, answers)

@@ -1,6 +1,7 @@
 """The end of a training run: the best of it scored, exported, explained."""
 
 import collections
+import dataclasses
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -255,7 +256,7 @@ def random_control(
   """
   one = trained.one(slot)
   delta = method.control(one.delta, key)
-  return None if delta is None else Runs(delta, one.placements)
+  return None if delta is None else dataclasses.replace(one, delta=delta)
 
 
 def random_label(method: Method) -> str:

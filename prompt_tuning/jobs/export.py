@@ -79,6 +79,7 @@ class Origin(NamedTuple):
     if self.method is not None:
       about["method"] = identity.describe_method(self.method)
       about["title"] = name_of(type(self.method))
+      about["answers"] = list(self.method.answers) or None
     return {name: value for name, value in about.items() if value is not None}
 
 

@@ -208,7 +208,7 @@ def _from_delta(saved: SavedDelta) -> Tuned:
       logger.info("Used as it is, without its method. %s", error)
   delta = jax.tree.map(jnp.asarray, saved.delta)
   return Tuned(
-    Runs(delta, (saved.placement,)),
+    Runs(delta, (saved.placement,), (tuple(about.get("answers", ())),)),
     ("",),
     about.get("backbone"),
     (about.get("step"),),
@@ -290,7 +290,9 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     delta = _delta(methods, params.get("tuner", {}), path)
     json_files.refuse(path, algebra.faults(delta, len(slots_of_runs)))
     runs = Runs(
-      delta, tuple(methods[slot.run].placement for slot in slots_of_runs)
+      delta,
+      tuple(methods[slot.run].placement for slot in slots_of_runs),
+      tuple(tuple(methods[slot.run].answers) for slot in slots_of_runs),
     )
   settings = [described["runs"][numbers[slot.run]] for slot in slots_of_runs]
   return Tuned(

@@ -153,8 +153,10 @@ class Scorer:
       Job(dataset, run=self._slot(run, dataset) - first)
       for dataset in self.sets[self._runs[run].task]
     ]
-    places = (self._setup.placements[run],) * len(self._own_slots(run))
-    return self.evaluate(Runs(delta, places), params["model"], jobs)
+    count = len(self._own_slots(run))
+    answers = tuple(tuple(t.answers) for t in self._setup.tuners[run : run + 1])
+    runs = Runs(delta, (self._setup.placements[run],) * count, answers * count)
+    return self.evaluate(runs, params["model"], jobs)
 
   def _slot(self, run: int, dataset: EvalSet) -> int:
     """Find the row of the delta that a run has for a task."""

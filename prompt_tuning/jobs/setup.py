@@ -69,7 +69,12 @@ class Setup(NamedTuple):
 
   def runs(self, delta: Delta) -> Runs:
     """Put the virtual tokens of a delta of these runs in their places."""
-    return Runs(delta, tuple(self.placements[s.run] for s in self.slots))
+    answers = [tuple(tuner.answers) for tuner in self.tuners]
+    return Runs(
+      delta,
+      tuple(self.placements[slot.run] for slot in self.slots),
+      tuple(answers[slot.run] for slot in self.slots) if answers else (),
+    )
 
 
 def initialise(

@@ -156,6 +156,11 @@ class Method(nn.Module):
     return None
 
   @property
+  def answers(self) -> Sequence[str]:
+    """Texts that the rows of `Delta.head_rows` stand for; none by default."""
+    return ()
+
+  @property
   def components(self) -> int:
     """Deltas of one run of which its answers are a mixture; one by default.
 

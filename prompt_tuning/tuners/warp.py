@@ -104,6 +104,11 @@ class Warp(Method):
       encoder_prefix=rows[: self.before], encoder_suffix=rows[self.before :]
     )
 
+  @property
+  def answers(self) -> Sequence[str]:
+    """The label words."""
+    return tuple(self.label_words or ())
+
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:
     """Return virtual tokens and output rows, see `Method`.

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 
 from prompt_tuning.infer import rank
-from prompt_tuning.infer.runs import Runs
+from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.models import scorers
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
 
@@ -131,6 +131,35 @@ def test_rows_that_are_the_heads_own_score_as_its_pieces(
     [r.scores for r in ours], [r.scores for r in theirs], **tolerance["same"]
   )
   assert [r.best for r in ours] == [r.best for r in theirs]
+
+
+def test_an_output_row_is_the_text_that_it_stands_for(
+  predictor, solo_runs, texts, tolerance
+):
+  """In the answers of its run, and among the candidates of a ranking."""
+  row = 90 * jnp.eye(1, predictor.config.emb_dim)
+  rows = jnp.stack([row[0], -row[0]])[None]  # of which one wins
+  delta = dataclasses.replace(solo_runs[0].delta, head_rows=rows)
+  own = Runs(delta, solo_runs[0].placements, (("cat", "bird runs"),))
+  both = dataclasses.replace(predictor, runs=join([own, solo_runs[1]]))
+  asked = both.encode([texts[4]] * 4, [0, 1, 0, 1])
+  predicted = both.predict(asked, length=2)
+  assert predicted[0].text in ("cat", "bird runs")
+  assert predicted[1].text not in ("cat", "bird runs")
+  rankings = rank.rank(both, asked, ("cat", "bird runs", "dog"))
+  best = ("cat", "bird runs", "dog")[rankings[0].best]
+  assert best == predicted[0].text
+  np.testing.assert_allclose(
+    rankings[0].scores[rankings[0].best],
+    predicted[0].score,
+    **tolerance["same"],
+  )
+  plain = rank.rank(predictor, predictor.encode([texts[4]], 1), ("cat", "dog"))
+  np.testing.assert_allclose(
+    [rankings[1].scores[k] for k in (0, 2)],
+    plain[0].scores,
+    **tolerance["same"],
+  )
 
 
 def test_no_rows_for_the_classes_is_an_error(words):

@@ -782,6 +782,7 @@ def test_a_bundle_has_the_method_and_its_delta(case, tmp_path):
   made_by = [settings_of(tuners[slot.run]) for slot in case.bank.built.slots]
   assert list(map(settings_of, loaded.methods)) == made_by
   assert loaded.runs.placements == case.runs.placements
+  assert loaded.runs.answers == case.runs.answers
   assert_equal(loaded.runs.delta, case.runs.delta)
 
 
@@ -792,6 +793,7 @@ def test_an_export_has_its_delta_without_it(case, tmp_path):
   loaded = load.load(tmp_path)
   assert_equal(loaded.runs.delta, case.runs.one(1).delta)
   assert loaded.runs.placements == (case.placement,)
+  assert loaded.runs.answers_of(0) == case.method.answers
   assert settings_of(loaded.methods[0]) == settings_of(case.method)
   about = json.loads((tmp_path / "delta" / "delta.json").read_text())["about"]
   assert about["method"] == identity.describe_method(case.method)
