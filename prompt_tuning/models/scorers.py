@@ -301,6 +301,54 @@ class OutputRows(Scorer):
     return own - normaliser[:, None]
 
 
+@dataclasses.dataclass(frozen=True)
+class Sentinels(Scorer):
+  """The log-probability of several words, each at a sentinel of its own.
+
+  Word k of a class answers mask k, by its first piece, and its logarithms add
+  up. The decoder reads the sentinels one after the other, without the answers
+  between them, so that one pass serves all masks and classes.
+
+  Source: PTR (Han et al. 2022), whose masked model has all masks at once.
+  """
+
+  @property
+  def convention(self) -> str:
+    """See `Scorer`."""
+    return "first pieces of the words of all masks, sum over masks"
+
+  def prepare(self, batch: Batch, words: WordPieces) -> Batch:
+    """Let the decoder read all sentinels, see `Scorer`."""
+    starts, masks = _starts(batch), words.pieces.shape[1]
+    if len(words.start) != 1 or (words.lengths == 0).any():
+      raise ValueError(
+        f"The scorer Sentinels needs a word for each mask of every class "
+        f"(words: {np.count_nonzero(words.lengths, axis=1).tolist()}), and "
+        "targets with sentinels. Change the label words, the template's target "
+        "format, or SCORER."
+      )
+    # They are counted down from the first.
+    row = words.start[0] - np.arange(masks, dtype=np.int32)
+    given = jnp.broadcast_to(row[None], (len(starts), masks))
+    targets = np.zeros(starts.shape[1] + masks, np.int32)
+    targets[starts.shape[1] - 1 :] = EOS_ID
+    return _encoder_features(batch) | {
+      "decoder_input_tokens": jnp.concatenate([starts, given], axis=1),
+      _TARGETS: jnp.broadcast_to(
+        targets[None], (len(starts), starts.shape[1] + masks)
+      ),
+    }
+
+  def __call__(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the classes, see `Scorer`."""
+    masks = words.pieces.shape[1]
+    log_probs = jax.nn.log_softmax(logits[:, -masks:, :vocab_rows])
+    at_mask = np.arange(masks)[None]
+    return log_probs[:, at_mask, words.pieces[..., 0]].sum(-1)
+
+
 class _Words(NamedTuple):
   """Which of the words of a table there are: their numbers."""
 

@@ -162,6 +162,32 @@ def test_an_output_row_is_the_text_that_it_stands_for(
   )
 
 
+def test_sentinels_are_read_side_by_side(
+  predictor, texts, asked, teacher_forced, tolerance
+):
+  """Id 15 stands for the first sentinel, 14 for the second."""
+  pieces = np.array([[[6], [7]], [[6], [8]], [[5], [7]]], np.int32)
+  words = WordPieces(pieces, np.ones((3, 2), np.float32), (15,))
+  found = rank.classify(predictor, asked, words, scorers.Sentinels())
+  expected = []
+  for text, run in zip(texts[3:7], RUN_IDS, strict=True):
+    logits = teacher_forced(predictor, run, text, [15, 14, 1])
+    p = log_softmax(logits.astype(np.float64)[1:3], axis=-1)
+    expected.append([p[0, a] + p[1, b] for (a,), (b,) in pieces.tolist()])
+  np.testing.assert_allclose(
+    [r.scores for r in found], expected, **tolerance["oracle"]
+  )
+
+
+@pytest.mark.parametrize("start", [(), (15,)])
+def test_sentinels_need_a_word_for_every_mask(start):
+  pieces = np.array([[[6], [7]], [[5], [0 if start else 4]]], np.int32)
+  words = WordPieces(pieces, np.ones((2, 2), np.float32), start)
+  batch = {"encoder_input_tokens": jnp.ones((1, 2), jnp.int32)}
+  with pytest.raises(ValueError, match="a word for each mask"):
+    scorers.Sentinels().prepare(batch, words)
+
+
 def test_no_rows_for_the_classes_is_an_error(words):
   with pytest.raises(ValueError, match="0 learned output rows for 2 classes"):
     scorers.OutputRows()(jnp.zeros((1, 1, 7)), words, 7)
