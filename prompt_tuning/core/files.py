@@ -27,7 +27,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from concurrent import futures
 from typing import Any, BinaryIO, cast
 
 from prompt_tuning.core import object_store
@@ -769,6 +768,8 @@ def _upload(source: pathlib.Path, url: Url, last: str | None) -> None:
   paths = [p for p in sorted(source.rglob("*")) if p.is_file()]
   targets = {p: url / p.relative_to(source).as_posix() for p in paths}
   final = [p for p in paths if last and p == source / last]
+  from concurrent import futures  # where there is none, starts are faster
+
   with futures.ThreadPoolExecutor(_UPLOADS) as pool:
     early = {targets[p]: p for p in paths if p not in final}
     list(pool.map(object_store.put_file, early, early.values()))

@@ -88,11 +88,11 @@ _PASSING = {
 _PASSING_NUMBERS = (errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
 _PASSING_STATUS = (408, 429)  # and all from 500 on
 # What stores and Google's log-in say of a request from another time.
-_CLOCK = re.compile(
-  "RequestTimeTooSkewed|request time and the (current|server) time|"
-  "short-lived token|iat and exp|Signature expired|not yet (current|valid)|"
-  "Token used too early",
-  re.IGNORECASE,
+_CLOCK = (
+  *("requesttimetooskewed", "request time and the current time"),
+  *("request time and the server time", "short-lived token", "iat and exp"),
+  *("signature expired", "not yet current", "not yet valid"),
+  "token used too early",
 )
 
 
@@ -484,7 +484,8 @@ def _explained(url: Url, verb: str, error: Exception) -> Exception:
     return _no_bucket(url)
   if isinstance(error, FileExistsError | StoreError):
     return error
-  if _CLOCK.search(f"{error} {error.__cause__}"):
+  said = f"{error} {error.__cause__}".lower()
+  if any(words in said for words in _CLOCK):
     return StoreError(
       f"{url} cannot be {verb}: this machine's clock is off ({text}). Set it, "
       "for instance with `timedatectl set-ntp true`."
