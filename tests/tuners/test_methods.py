@@ -743,6 +743,48 @@ def test_a_mixed_batch_equals_its_rows_alone(case, forward, tolerance):
   assert differs(alone[0][real[:2]], alone[2][real[4:]])
 
 
+TEN = (
+  *("prompt", "LoRA", "(IA)3", "prefix tuning", "prefix tuning by an MLP"),
+  *("norm tuning", "adapters", "deep prompts", "P-tuning", "HyperFormer++"),
+)
+
+
+def test_ten_methods_in_one_batch_equal_each_alone(
+  backbones, forward, tolerance
+):
+  """One row under each, in one program."""
+  text, rng = make_text(5, 2), np.random.default_rng(0)
+  parts, rows, alone = [], [], []
+  for name in TEN:
+    case = Case(name, METHODS[name], backbones)
+    params = jax.tree.map(  # so that none is the frozen model
+      lambda a: a + rng.normal(size=a.shape).astype(np.float32) / 4,
+      case.methods.params,
+    )
+    tuners = case.experiment.tuners
+    places = (case.placement,) * (
+      len(SEEDS) * max(1, len(case.method.conditions))
+    )
+    runs = Runs(bank.apply_runs(tuners, params), places)
+    batch = unpacked(text, case.placement, (0, 1))
+    parts.append(runs)
+    rows.append(batch)
+    alone.append(forward(batch, runs.delta)[:1])
+  mixed = {
+    name: np.concatenate([batch[name][:1] for batch in rows])
+    for name in rows[0]
+  }
+  starts = np.cumsum([0, *map(len, parts)])[:-1]
+  mixed["run_ids"] = starts.astype(np.int32)
+  logits = forward(mixed, infer_runs.join(parts).delta)
+  real = mixed["decoder_loss_weights"] > 0
+  assert_close(logits[real], np.concatenate(alone)[real], tolerance)
+  plain = unpacked(text, Placement(), (0, 0))
+  theirs = forward(plain, Delta())[:1]
+  for ours in alone:
+    assert np.abs(ours - theirs)[real[:1]].max() > 1e-3
+
+
 def test_some_start_at_the_frozen_model(case, forward, tolerance):
   """Others are not at it even before they are trained."""
   text = make_text(5, 2)
