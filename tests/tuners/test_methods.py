@@ -571,10 +571,8 @@ def count(row, model):
   )
 
 
-@pytest.mark.parametrize("size", [None, *SIZES])
-def test_it_trains_as_many_numbers_as_the_formula_says(case, size):
-  model = t5_config.get(f"t5_1_1_{size}") if size else MODEL
-  (method, _) = make_experiment(case.row, model).tuners
+def described(method, model):
+  """Describe the parameters and the delta of one run."""
   method = identity.without_initialisers(method)
 
   def make(table):
@@ -586,7 +584,14 @@ def test_it_trains_as_many_numbers_as_the_formula_says(case, size):
     return nn.meta.unbox(variables["params"]), delta
 
   table = jax.ShapeDtypeStruct((model.vocab_size, model.emb_dim), jnp.float32)
-  params, delta = jax.eval_shape(make, table)
+  return jax.eval_shape(make, table)
+
+
+@pytest.mark.parametrize("size", [None, *SIZES])
+def test_it_trains_as_many_numbers_as_the_formula_says(case, size):
+  model = t5_config.get(f"t5_1_1_{size}") if size else MODEL
+  (method, _) = make_experiment(case.row, model).tuners
+  params, delta = described(method, model)
   learnt = {k: v for k, v in params.items() if k not in method.constants}
   assert sum(leaf.size for leaf in jax.tree.leaves(learnt)) == count(
     case.row, model
@@ -749,24 +754,20 @@ TEN = (
 )
 
 
-def test_ten_methods_in_one_batch_equal_each_alone(
-  backbones, forward, tolerance
-):
+def test_ten_methods_in_one_batch_equal_each_alone(forward, tolerance):
   """One row under each, in one program."""
   text, rng = make_text(5, 2), np.random.default_rng(0)
   parts, rows, alone = [], [], []
   for name in TEN:
-    case = Case(name, METHODS[name], backbones)
+    tuners = make_experiment(METHODS[name]).tuners
     params = jax.tree.map(  # so that none is the frozen model
-      lambda a: a + rng.normal(size=a.shape).astype(np.float32) / 4,
-      case.methods.params,
+      lambda a: rng.normal(size=(len(SEEDS), *a.shape)).astype(np.float32) / 4,
+      described(tuners[0], MODEL)[0],
     )
-    tuners = case.experiment.tuners
-    places = (case.placement,) * (
-      len(SEEDS) * max(1, len(case.method.conditions))
-    )
-    runs = Runs(bank.apply_runs(tuners, params), places)
-    batch = unpacked(text, case.placement, (0, 1))
+    delta = bank.apply_runs(tuners, params)
+    slots = len(SEEDS) * max(1, len(tuners[0].conditions))
+    runs = Runs(delta, (tuners[0].placement,) * slots)
+    batch = unpacked(text, tuners[0].placement, (0, 1))
     parts.append(runs)
     rows.append(batch)
     alone.append(forward(batch, runs.delta)[:1])
