@@ -60,7 +60,8 @@ def markdown(found: dict[str, Any]) -> str:
   return "\n".join(parts)
 
 
-def _spread(found: dict[str, float], digits: int = 2) -> str:
+def spread(found: dict[str, float], digits: int = 2) -> str:
+  """Write median, least and most."""
   median, least, most = (
     f"{found[name]:.{digits}f}" for name in ("median", "least", "most")
   )
@@ -86,7 +87,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
     sides = (PROJECT, PEFT, BARE)
     times.append(
       [row["inputs"]]
-      + [_spread(row[side]["step_s"]) for side in sides]
+      + [spread(row[side]["step_s"]) for side in sides]
       + [f"{ratio(row, PROJECT, other):.2f}" for other in (PEFT, BARE)]
     )
     for side in sides:
@@ -95,7 +96,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
         [
           f"{row['inputs']}, {_NAMES[side]}",
           *(
-            _spread(one[kind]) if kind in one else ""
+            spread(one[kind]) if kind in one else ""
             for kind in ("cold_start_s", "warm_start_s")
           ),
           one["peak_gb"],
@@ -111,7 +112,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
 
 
 def _commands(rows: list[dict[str, Any]]) -> str:
-  lines = [[row["kept"], _spread(row["seconds"])] for row in rows]
+  lines = [[row["kept"], spread(row["seconds"])] for row in rows]
   header = ["what an earlier command left", "seconds"]
   return "### `prompt-tuning train`, one step, all of it\n\n" + table(
     header, lines
@@ -124,8 +125,8 @@ def _lengths(rows: list[dict[str, Any]]) -> str:
   rates, ratios, peaks = [], [], []
   for row in rows:
     name = f"{row['task']} ({row['mean_tokens']} tokens)"
-    rates.append([name, *(_spread(row["examples_per_s"][w]) for w in ways)])
-    ratios.append([row["task"], *map(_spread, row["ratios"].values())])
+    rates.append([name, *(spread(row["examples_per_s"][w]) for w in ways)])
+    ratios.append([row["task"], *map(spread, row["ratios"].values())])
     peaks.append([row["task"], *(row["peak_gb"][way] for way in ways)])
   header = ["task", *ways.values()]
   return (
@@ -145,8 +146,8 @@ def _decoding(rows: list[dict[str, Any]]) -> str:
     lines.append(
       [
         row["inputs"],
-        _spread(ours),
-        _spread(theirs),
+        spread(ours),
+        spread(theirs),
         f"{ours['median'] / theirs['median']:.2f}",
       ]
     )
@@ -159,7 +160,7 @@ def _saving(found: dict[str, Any]) -> str:
     [
       _NAMES.get(name, name),
       f"{one['bytes']:,}",
-      _spread(one["seconds"], 3) if "seconds" in one else "",
+      spread(one["seconds"], 3) if "seconds" in one else "",
     ]
     for name, one in found.items()
   ]
@@ -170,7 +171,7 @@ def _saving(found: dict[str, Any]) -> str:
 def _bank(rows: list[dict[str, Any]]) -> str:
   keys = ("runs", "bank_ms", "in_turn_ms")
   lines = [
-    [*(row[key] for key in keys), _spread(row["speedups"])] for row in rows
+    [*(row[key] for key in keys), spread(row["speedups"])] for row in rows
   ]
   header = ["runs", "bank, ms per step", "in turn, ms", "times faster"]
   return "### A bank of prompts, tiny model\n\n" + table(header, lines)
@@ -182,7 +183,7 @@ def _pretraining(rows: list[dict[str, Any]]) -> str:
       row["size"],
       row["tokens_per_second"]["project"],
       row["tokens_per_second"]["bare"],
-      _spread(row["ratios"]),
+      spread(row["ratios"]),
     ]
     for row in rows
   ]
@@ -197,7 +198,7 @@ def _starts(rows: list[dict[str, Any]]) -> str:
     for kind in ("cpu_s", "seconds"):
       sides = (row[side][kind]["median"] for side in ("project", "other"))
       cells += [*(f"{value:.2f}" for value in sides)]
-      cells.append(_spread(row["ratios"][kind]))
+      cells.append(spread(row["ratios"][kind]))
     lines.append([f"{row['what']}, {row['over']}", *cells])
   header = ["what, the other side", "CPU s", "other's", "ratio"]
   header += ["seconds", "other's", "ratio"]

@@ -1,9 +1,11 @@
 """Draw the frozen model and the prompt that all sides start from."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.sides import methods as both
 from benchmarks.sides import work
 from prompt_tuning.checkpoints import hf
 from prompt_tuning.checkpoints.source import ArrayLeaf
@@ -12,13 +14,19 @@ from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
 
 
-def write(folder: pathlib.Path, size: str, prompt_length: int) -> None:
+def write(
+  folder: pathlib.Path,
+  size: str,
+  prompt_length: int,
+  methods: Sequence[str] = (),
+) -> None:
   """Write a Hugging Face checkpoint of random weights, and a prompt.
 
   Args:
     folder: where to.
     size: of `t5_config.SIZES`.
     prompt_length: P.
+    methods: of `methods.METHODS`, whose first values to write too.
   """
   config = t5_config.get(size)
   rng = np.random.default_rng(0)
@@ -36,3 +44,5 @@ def write(folder: pathlib.Path, size: str, prompt_length: int) -> None:
   hf.write_hf(folder / work.MODEL, leaves, config)
   prompt = rng.uniform(-0.5, 0.5, (prompt_length, config.emb_dim))
   np.save(work.prompt_file(folder), prompt.astype(np.float32))
+  for name in methods:
+    both.write(folder, name, config)

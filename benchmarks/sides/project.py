@@ -1,4 +1,4 @@
-"""Prompt tuning by this project: its step, its restore, its decoding."""
+"""Tuning by this project: its step, its restore, its decoding."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.sides import work
+from benchmarks.sides import methods, work
 from prompt_tuning.checkpoints import backbone, restore, sizes
 from prompt_tuning.checkpoints import bundle as bundles
 from prompt_tuning.core import axes, partition, tree
@@ -20,17 +20,19 @@ from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import objectives, optimizers, state
 from prompt_tuning.train.compiled_step import Compiling, Jitted
 from prompt_tuning.train.step import AbstractStep, StepProgram
-from prompt_tuning.tuners import bank, initializers, prompt
+from prompt_tuning.tuners import bank, initializers
+from prompt_tuning.tuners.method import Method
 
 
 class Side:
-  """A restored model, one prompt, a jitted step.
+  """A restored model, one run of a method, a jitted step.
 
   Args:
     folder: made by `making.write`.
     first: shape of the first step, which is then compiled while the model is
       read, as `jobs.train` does; None compiles it when it is taken.
-    dtype: of weights and activations; the prompt is float32.
+    dtype: of weights and activations; what trains is float32.
+    method: prompt tuning, or one of `methods.METHODS`.
 
   Attributes:
     device: what it computes on.
@@ -41,10 +43,10 @@ class Side:
     folder: pathlib.Path,
     first: work.Shape | None = None,
     dtype: str = "float32",
+    method: str = work.PROMPT,
   ):
     self.device = jax.devices()[0].device_kind
     values = np.load(work.prompt_file(folder))
-    self.length = len(values)
     checkpoint = restore.open_checkpoint(folder / work.MODEL)
     given = dataclasses.replace(
       sizes.infer_config(checkpoint),
@@ -54,7 +56,9 @@ class Side:
     )
     self.config = backbone.for_machine(given, None)
     shapes = network.abstract_params(self.config)
-    self.program, drawn = _program(self.config, self.length, shapes)
+    tuner = methods.build(method, self.config, len(values))
+    self.length = tuner.placement.encoder_length
+    self.program, drawn = _program(self.config, tuner, shapes)
     self._step: Callable[..., Any]
     if first is None:
       self._step = Jitted(self.program)
@@ -63,7 +67,10 @@ class Side:
       self._step = Compiling(self._described(shapes, drawn, batch))
 
     params = backbone.load(checkpoint, self.config, None, (), dtype).params
-    start = jax.tree.map(lambda _: jnp.asarray(values)[None], drawn)
+    if method == work.PROMPT:
+      start = jax.tree.map(lambda _: jnp.asarray(values)[None], drawn)
+    else:
+      start = jax.tree.map(jnp.asarray, methods.read(folder, method))
     trainable, self.frozen = self.program.partition.split(
       {"model": params, "tuner": start}
     )
@@ -134,14 +141,9 @@ class Side:
 
 
 def _program(
-  config: T5Config, length: int, shapes: Params
+  config: T5Config, tuner: Method, shapes: Params
 ) -> tuple[StepProgram, Params]:
-  """Build the step from shapes; also describes the prompt's parameters."""
-  tuner = prompt.Prompt(
-    config.emb_dim,
-    encoder_length=length,
-    encoder_init=initializers.UNIFORM_PAPER,
-  )
+  """Build the step from shapes; also describes the method's parameters."""
 
   def draw(table: Array) -> Params:
     context = initializers.InitializerContext(table)

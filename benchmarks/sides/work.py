@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-MODEL, PROMPT = "model", "prompt.npy"
+MODEL, PROMPT = "model", "prompt"
 RATE = 1e-3  # of Adam, the one optimizer that all sides have alike
 
 Batch = Mapping[str, np.ndarray]
@@ -54,7 +54,17 @@ def text(shape: Shape, vocab_size: int, seed: int = 0) -> Batch:
 
 def prompt_file(folder: pathlib.Path) -> pathlib.Path:
   """Say where the initial prompt lies: [P, H] float32."""
-  return folder / PROMPT
+  return folder / f"{PROMPT}.npy"
+
+
+def values_file(folder: pathlib.Path, method: str) -> pathlib.Path:
+  """Say where the first values of another method's parameters lie."""
+  return folder / f"{method}.npz"
+
+
+def adapter_folder(folder: pathlib.Path, method: str) -> pathlib.Path:
+  """Say where they lie as PEFT reads them."""
+  return folder / f"{method}_adapter"
 
 
 def save(path: pathlib.Path, batches: Sequence[Batch]) -> None:

@@ -25,3 +25,11 @@ def test_a_step_that_is_compiled_ahead_is_the_same_step(tmp_path, compiled):
 def test_a_side_that_ends_says_why(tmp_path):
   with pytest.raises(RuntimeError, match=r"No module named .*no_such_side"):
     turns.Worker("no_such_side", tmp_path)
+
+
+def test_a_step_of_another_method_learns(tmp_path):
+  making.write(tmp_path, "t5_1_1_tiny", 5, ["prefix"])
+  side = project.Side(tmp_path, method="prefix")
+  batch = work.text(SHAPE, 32_000)
+  losses = [side.step(batch) for _ in range(2)]
+  assert losses[1] < losses[0]
