@@ -123,8 +123,18 @@ def load(
       return _from_delta(deltas.read(candidate))
   if (folder / peft.CONFIG).is_file():
     method, delta = peft.read(folder, model)
-    runs = Runs(delta, (method.placement,))
-    return Tuned(runs, ("",), methods=(method,))
+    names = method.conditions or ("",)
+    count = len(names)
+    runs = Runs(delta, (method.placement,) * count)
+    nothing = (None,) * count
+    return Tuned(
+      runs,
+      names,
+      steps=nothing,
+      methods=(method,) * count,
+      tasks=nothing,
+      keys=nothing,
+    )
   return _from_vectors(path)
 
 

@@ -13,6 +13,7 @@ from prompt_tuning.train.optimizers import (
   Adafactor,
   AtRate,
   ByPath,
+  ClipByGlobalNorm,
   Optax,
   OptimizerFactory,
 )
@@ -43,6 +44,9 @@ def optimizer(recipe: Recipe) -> OptimizerFactory:
     rest = dataclasses.replace(recipe, by_path={})
     apart = {path: _apart(path, own) for path, own in recipe.by_path.items()}
     return ByPath({**apart, ".*": optimizer(rest)})
+  if recipe.max_norm is not None:
+    free = dataclasses.replace(recipe, max_norm=None)
+    return ClipByGlobalNorm(optimizer(free), recipe.max_norm)
   if recipe.optimizer != ADAFACTOR:
     return Optax(recipe.optimizer, **recipe.settings)
   try:

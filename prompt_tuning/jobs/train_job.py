@@ -266,6 +266,8 @@ class Experiment:
       if self.optimizer is None:
         arguments = ", ".join(settings)
         choices.append(f"OPTIMIZER = {recipe.optimizer}({arguments})")
+        if recipe.max_norm is not None:
+          choices.append(f"gradients of a norm of {recipe.max_norm} at most")
       if None in listed(self.learning_rates):
         choices.append(f"LEARNING_RATE = {recipe.learning_rate}")
       if choices:

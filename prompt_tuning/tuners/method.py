@@ -33,6 +33,8 @@ class Recipe:
     learning_rate: base rate; None where the user has to choose one.
     optimizer: `adafactor`, as T5X ran it, or the name of one in optax.
     settings: its other arguments.
+    max_norm: largest norm of a run's gradient, over all parameters that this
+      is the recipe of; None for any.
     by_path: pattern of paths, such as `tuner/weights` -> recipe of these
       parameters, whose learning rate stays what it is.
     objective: `cross_entropy`; `output_rows`, over classes by learned output
@@ -43,6 +45,7 @@ class Recipe:
   learning_rate: float | None = None
   optimizer: str = "adafactor"
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  max_norm: float | None = None
   by_path: Mapping[str, "Recipe"] = dataclasses.field(default_factory=dict)
   objective: str = "cross_entropy"
   stages: Sequence["Stage"] = ()
@@ -253,7 +256,7 @@ class Method(nn.Module):
 
     Returns:
       The method with the adapter's settings, and the delta of one run, with a
-      run axis of size 1.
+      run axis of size 1, or of the number of its conditions.
 
     Raises:
       ValueError: the adapter says what this project cannot.

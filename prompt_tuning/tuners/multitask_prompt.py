@@ -5,12 +5,14 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.core import meta
 
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array, DType, Shape
 from prompt_tuning.tuners import controls, parameters, settings
 from prompt_tuning.tuners.initializers import Initializer, SampledVocabulary
@@ -18,6 +20,16 @@ from prompt_tuning.tuners.method import Inputs, Method, Recipe
 from prompt_tuning.tuners.parameters import Parameter
 from prompt_tuning.tuners.prompt import PROMPT_AXES, Prompt
 
+_PEFT_SIZES = ("num_virtual_tokens", "token_dim", "num_tasks", "num_ranks")
+_PEFT_TENSORS = ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows")
+# Settings that are read, or say how the numbers began.
+_PEFT_HARMLESS = (
+  *_PEFT_SIZES,
+  *("num_attention_heads", "num_layers", "num_transformer_submodules"),
+  *("prompt_tuning_init", "prompt_tuning_init_state_dict_path"),
+  *("prompt_tuning_init_task", "prompt_tuning_init_text"),
+  *("tokenizer_kwargs", "tokenizer_name_or_path"),
+)
 # (random key, shape) -> first values, float32.
 _Draw = Callable[[Array, Shape], Array]
 
@@ -245,6 +257,7 @@ class MPT(MultitaskSum):
 
   title: ClassVar[str] = "multitask prompt tuning"
   noun: ClassVar[str] = "prompt"
+  peft_types: ClassVar[tuple[str, ...]] = ("MULTITASK_PROMPT_TUNING",)
 
   rank: int = 1
 
@@ -269,6 +282,36 @@ class MPT(MultitaskSum):
 
   def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
     return shared * (own["task_columns"] @ own["task_rows"])
+
+  @classmethod
+  def from_peft(
+    cls, adapter: Adapter, model: ModelShape | None
+  ) -> tuple["MPT", Delta]:
+    """Read PEFT's MULTITASK_PROMPT_TUNING, see `Method`.
+
+    PEFT numbers tasks; they are called `task0`, ... here. Of two prompts it
+    uses the first, as `Prompt.from_peft` says.
+    """
+    del model
+    adapter.insist(_PEFT_HARMLESS, tensors=_PEFT_TENSORS)
+    length, width, tasks, rank = map(adapter.positive, _PEFT_SIZES)
+    shared, columns, rows = (
+      adapter.tensors.get(name, np.zeros(())) for name in _PEFT_TENSORS
+    )
+    whole = (shared.shape, columns.shape, rows.shape)
+    expected = [
+      ((n * length, width), (tasks, n * length, rank), (tasks, rank, width))
+      for n in (1, 2)
+    ]
+    if whole not in expected:
+      raise ValueError(
+        f"{', '.join(_PEFT_TENSORS)}: expected the shapes {expected[0]}, or "
+        f"twice as many tokens; found {whole}."
+      )
+    values = shared[:length] * (columns[:, :length] @ rows)
+    names = tuple(f"task{number}" for number in range(tasks))
+    method = cls(width, names, length, rank=rank)
+    return method, Delta(virtual=jnp.asarray(values))
 
 
 def _initialiser(draw: _Draw) -> Callable[..., Array]:

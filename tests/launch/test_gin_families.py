@@ -440,6 +440,16 @@ def test_a_recipe_counts_where_a_user_says_nothing():
   assert f"LEARNING_RATE = {recipe.learning_rate}" in note
 
 
+def test_a_recipe_may_limit_gradients():
+  flags = [flag.replace("methods/lora", "methods/p_tuning") for flag in LORA]
+  experiment = configure("train", flags).experiment
+  recipe = discovery.methods()["PTuning"].recipe
+  assert experiment.run_optimizer.max_norm == recipe.max_norm
+  assert experiment.run_optimizer.optimizer.name == recipe.optimizer
+  (note,) = experiment.notes
+  assert f"gradients of a norm of {recipe.max_norm} at most" in note
+
+
 def test_a_setting_of_an_optimizer_that_is_not_used_is_an_error():
   with pytest.raises(ValueError, match="would have no effect: the method's"):
     configure("train", [*LORA, "--gin.optimizers.Adafactor.decay_rate=0.5"])

@@ -1,5 +1,7 @@
 """Prompts of several tasks: how the shared part and a task's are combined."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from flax.core import meta
 
 from prompt_tuning.checkpoints import peft
+from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.jobs import load
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.initializers import InitializerContext, Uniform
@@ -163,3 +166,48 @@ def test_a_tasks_prompt_is_an_adapter(tmp_path):
 def test_refused_settings(kind, settings, message):
   with pytest.raises(ValueError, match=message):
     kind(H, TASKS, **settings)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("submodules", [1, 2])
+def test_adapters_of_peft_are_a_run_for_every_task(
+  tiny_twins, tmp_path, tolerance, submodules
+):
+  lib = pytest.importorskip("peft", reason="parity needs the test extra")
+  import torch
+
+  config = lib.MultitaskPromptTuningConfig(
+    task_type="SEQ_2_SEQ_LM",
+    num_virtual_tokens=P,
+    num_tasks=3,
+    num_ranks=2,
+    num_transformer_submodules=submodules,
+    prompt_tuning_init="RANDOM",
+  )
+  backbone = copy.deepcopy(tiny_twins.torch_model)
+  model = lib.get_peft_model(backbone, config).eval()
+  model.save_pretrained(tmp_path)
+  loaded = load.load(tmp_path)
+  assert loaded.names == ("task0", "task1", "task2")
+  theirs = model.prompt_encoder["default"]
+  for number, virtual in enumerate(loaded.runs.delta.virtual):
+    with torch.no_grad():
+      rows = torch.arange(submodules * P)[None]
+      expected = theirs(rows, torch.tensor([number]))[0, :P]
+    np.testing.assert_allclose(virtual, expected, **tolerance["oracle"])
+  method = loaded.methods[0]
+  assert (method.length, method.rank) == (P, 2)
+  assert set(loaded.runs.placements) == {method.placement}
+
+
+def test_an_adapter_of_other_shapes_is_refused():
+  arrays = {
+    "prompt_embeddings": np.zeros((P, H)),
+    "prefix_task_cols": np.zeros((2, P, 1)),
+    "prefix_task_rows": np.zeros((2, 1, H + 1)),
+  }
+  config = {"peft_type": "MULTITASK_PROMPT_TUNING", "num_tasks": 2}
+  config |= {"num_virtual_tokens": P, "token_dim": H, "num_ranks": 1}
+  with pytest.raises(ValueError, match=r"the shapes .*\(3, 6\).*found"):
+    MPT.from_peft(Adapter(config, arrays), None)
