@@ -39,7 +39,7 @@ from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
 from prompt_tuning.train.mixture import Mixture
 from prompt_tuning.train.objectives import CrossEntropy
-from prompt_tuning.train.optimizers import Optax
+from prompt_tuning.train.optimizers import ClipByGlobalNorm, Optax
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.adapters import AdapterTuning
 from prompt_tuning.tuners.deep_prompt import DeepPrompt
@@ -143,6 +143,8 @@ class Row(NamedTuple):
 
 
 PAIR = "pair_of_skills"
+# As the recipe, but that nothing is divided by what may be a rounding error.
+CLIPPED = ClipByGlobalNorm(Optax("sgd", momentum=0.9), 0.1)
 METHODS: dict[str, Row] = {
   "prompt": Row(
     functools.partial(Prompt, encoder_length=3),
@@ -218,11 +220,13 @@ METHODS: dict[str, Row] = {
       3 * H + 2 * 4 * 5 * (H + 5 + 1 + 10 + 5 + 1) + 11 * 10 + 11 * H
     ),
     steep=True,
+    optimizer=CLIPPED,
   ),
   "P-tuning by an MLP": Row(
     functools.partial(PTuning, length=3, network="mlp", hidden=5),
     lambda H, J, F, E, D: 3 * H + (H + 1) * 5 + 6 * 5 + 6 * H,
     steep=True,
+    optimizer=CLIPPED,
   ),
   "HyperFormer": Row(
     functools.partial(
