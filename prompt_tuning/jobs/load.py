@@ -548,7 +548,7 @@ def encoder_vectors(path: str) -> np.ndarray:
   """Read the virtual tokens of one run, to start others from.
 
   Args:
-    path: see `load`.
+    path: see `load`; of the runs of one task, which were scored, the best.
 
   Returns:
     [P, H] float32.
@@ -556,7 +556,7 @@ def encoder_vectors(path: str) -> np.ndarray:
   Raises:
     ValueError: several runs, or none with virtual tokens in the encoder only.
   """
-  stacks = vectors(load_one(path).runs, 0)
+  stacks = vectors((_best_of_a_task(path) or load_one(path)).runs, 0)
   if list(stacks) != ["encoder"]:
     raise ValueError(
       f"PROMPT_FILE {path} has virtual tokens in "
@@ -564,6 +564,24 @@ def encoder_vectors(path: str) -> np.ndarray:
       "encoder, and there only."
     )
   return stacks["encoder"]
+
+
+def _best_of_a_task(path: str) -> Tuned | None:
+  """Load the best of several runs, where their scores can be compared."""
+  folder = files.path(path)
+  if _is_there(folder / bundle.MANIFEST):
+    return None
+  saved = best.read(folder)
+  scores = [one.bundle.manifest.get("best", {}).get("score") for one in saved]
+  if len(saved) < 2 or None in scores:
+    return None
+  tuned = [from_bundle(one.bundle, one.path) for one in saved]
+  if len({part.tasks for part in tuned}) > 1:
+    return None
+  number = max(range(len(saved)), key=lambda k: scores[k])
+  (name,) = tuned[number].names
+  logger.info("%s: of %d runs the best, %s.", path, len(saved), name)
+  return tuned[number]
 
 
 def vectors(runs: Runs, run: int) -> dict[str, np.ndarray]:

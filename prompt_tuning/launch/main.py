@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
   "convert": ("convert", "write a checkpoint or a prompt in another format"),
   "inspect": ("inspect", "show a checkpoint's tree, dtypes, counts and step"),
   "similar": ("similar", "how alike prompts are: what others may start from"),
+  "recycle": ("recycle", "move a prompt to another model"),
   "diff": ("diff", "compare two checkpoints leaf by leaf"),
   "data": ("data", "prepare, list and show tasks"),
 }

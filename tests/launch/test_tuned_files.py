@@ -13,7 +13,7 @@ from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta, LowRank
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import export
+from prompt_tuning.jobs import export, load
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
@@ -228,3 +228,15 @@ def test_what_cannot_be_read_is_one_line(run, tmp_path, command, path, message):
   status, out, err = run(command, path, *more[command])
   assert (status, out, err.count("\n")) == (2, "", 1)
   assert err.endswith(f"{message}\n")
+
+
+def test_of_two_seeds_of_a_task_the_best_starts_others(tmp_path):
+  """Where their scores are known; of two tasks nobody can say."""
+  folder = tmp_path / "two"
+  shutil.copytree(TWO, folder)
+  bests = sorted((folder / "best").glob("run_*/step_*"))
+  scores = [bundle.read(path).manifest["best"]["score"] for path in bests]
+  best = bests[int(np.argmax(scores))]
+  np.testing.assert_array_equal(
+    load.encoder_vectors(str(folder)), load.encoder_vectors(str(best))
+  )

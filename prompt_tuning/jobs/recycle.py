@@ -1,0 +1,236 @@
+"""Moving a prompt to another model, through the words that both know.
+
+A map from the source model's embeddings of words to the target's is fitted, and
+the prompt's vectors are put through it.
+
+Source: Lester et al. 2022, Reducing Retraining by Recycling Parameter-Efficient
+Prompts; settings of prompt-tuning's `recycling`: 4,000 English words after the
+first 1,000. Its linear combination of words (`lin-comb`) is the least-squares
+map up to rounding, since both are prompt x pinv(source) x target; one stands
+for both here. Deviation: English words are pieces that begin a word and have
+ASCII letters only, where the original keeps a list.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from prompt_tuning.checkpoints import prompts, restore
+from prompt_tuning.data import vocabulary
+from prompt_tuning.jobs import load
+
+LINEAR, MLP = "linear", "mlp"
+WAYS = (LINEAR, MLP)
+WORDS, SKIPPED = 4_000, 1_000  # the original's
+_EMBEDDING = "token_embedder/embedding"
+_WORD = re.compile("▁[A-Za-z]+")
+# The MLP's: width over the target's, and how it is fitted.
+_WIDER, _BATCH, _EPOCHS, _RATE = 4, 50, 25, 3e-4
+
+logger = logging.getLogger(__name__)
+
+# Vectors [P, H] -> vectors [P, H'] of the other model.
+Map = Callable[[np.ndarray], np.ndarray]
+
+
+class Recycled(NamedTuple):
+  """A prompt for another model.
+
+  Attributes:
+    vectors: [P, H'] float32.
+    words: how many words the map was fitted on.
+    error: the root of the mean squared error of their embeddings, over that of
+      the target's embeddings themselves.
+  """
+
+  vectors: np.ndarray
+  words: int
+  error: float
+
+
+def recycle(
+  prompt: np.ndarray,
+  source: np.ndarray,
+  target: np.ndarray,
+  by: str = LINEAR,
+) -> Recycled:
+  """Move a prompt.
+
+  Args:
+    prompt: [P, H], of the source model.
+    source: [N, H] embeddings of N words in the source model.
+    target: [N, H'] of the same words in the target model.
+    by: `linear`, a matrix by least squares, or `mlp`, two layers and ReLU.
+
+  Returns:
+    The prompt for the target model.
+
+  Raises:
+    ValueError: another width than the model's, fewer words than features, or an
+      unknown `by`.
+  """
+  if by not in WAYS:
+    raise ValueError(f"--by {by!r}: expected {' or '.join(WAYS)}.")
+  if prompt.shape[1] != source.shape[1]:
+    raise ValueError(
+      f"The prompt has vectors of {prompt.shape[1]} features, and the source "
+      f"model {source.shape[1]}: --source is not the model that it was "
+      "trained with."
+    )
+  if len(source) < source.shape[1]:
+    raise ValueError(
+      f"{len(source)} words cannot fit a map of {source.shape[1]} features: "
+      "raise --words or lower --skip."
+    )
+  fitted = {LINEAR: _least_squares, MLP: _mlp}[by](source, target)
+  apart = np.square(fitted(source) - target).mean()
+  error = float(np.sqrt(apart / np.square(target).mean()))
+  return Recycled(fitted(prompt).astype(np.float32), len(source), error)
+
+
+def shared_words(
+  source: Sequence[str],
+  target: Mapping[str, int],
+  count: int = WORDS,
+  skip: int = SKIPPED,
+) -> list[tuple[int, int]]:
+  """Choose words that both models have a row for.
+
+  Args:
+    source: pieces of the source's vocabulary, by id.
+    target: piece -> id in the target's vocabulary.
+    count: how many to take.
+    skip: how many of the first ones to leave out.
+
+  Returns:
+    Pairs of ids, at most `count`.
+  """
+  pairs = [
+    (number, target[piece])
+    for number, piece in enumerate(source)
+    if _WORD.fullmatch(piece) and piece in target
+  ]
+  return pairs[skip : skip + count]
+
+
+def move(
+  path: str,
+  source: str,
+  target: str,
+  out: str | os.PathLike[str],
+  vocabulary_file: str | None = None,
+  target_vocabulary_file: str | None = None,
+  by: str = LINEAR,
+  count: int = WORDS,
+  skip: int = SKIPPED,
+  overwrite: bool = False,
+) -> str:
+  """Read a prompt, move it to another model, and write it.
+
+  Args:
+    path: of the prompt, see `load.load`; of several seeds of one task the best.
+    source: checkpoint of the model it was trained with.
+    target: checkpoint of the model it shall be used with.
+    out: NumPy file to write.
+    vocabulary_file: of the source model; None for the usual one.
+    target_vocabulary_file: of the target model; None for the source's.
+    by: see `recycle`.
+    count: see `shared_words`.
+    skip: see `shared_words`.
+    overwrite: whether to replace a prompt that is there.
+
+  Returns:
+    What was done, in a line.
+
+  Raises:
+    ValueError: what does not fit together.
+    CheckpointError: something that cannot be read, or written.
+  """
+  vectors = load.encoder_vectors(path)
+  ours = vocabulary.load(vocabulary_file)
+  theirs = vocabulary.load(target_vocabulary_file or vocabulary_file)
+  pieces = theirs.pieces(range(theirs.size))
+  ids = {piece: number for number, piece in enumerate(pieces)}
+  pairs = shared_words(ours.pieces(range(ours.size)), ids, count, skip)
+  if not pairs:
+    raise ValueError(
+      f"No words are left after the first {skip}: lower --skip. Both "
+      "vocabularies need words of ASCII letters."
+    )
+  rows = np.array(pairs)
+  made = recycle(
+    vectors,
+    _embeddings(source)[rows[:, 0]],
+    _embeddings(target)[rows[:, 1]],
+    by,
+  )
+  prompts.write_npy(out, made.vectors, overwrite=overwrite)
+  return (
+    f"{out}: {len(made.vectors)} vectors of {made.vectors.shape[1]} features, "
+    f"moved by {by} on {made.words:,} words (relative error {made.error:.3f})"
+  )
+
+
+def _embeddings(path: str) -> np.ndarray:
+  """Read a model's embedding table, [V, H] float32."""
+  checkpoint = restore.open_checkpoint(path)
+  leaf = checkpoint.params.get(_EMBEDDING)
+  if leaf is None:
+    raise ValueError(f"{path} has no {_EMBEDDING}; name a T5's checkpoint.")
+  return leaf.read(np.dtype(np.float32))
+
+
+def _least_squares(source: np.ndarray, target: np.ndarray) -> Map:
+  wide = np.asarray(source, np.float64)
+  matrix, *_ = np.linalg.lstsq(wide, np.asarray(target, np.float64))
+  return lambda vectors: np.asarray(vectors, np.float64) @ matrix
+
+
+class _Mlp(nn.Module):
+  """Two layers with ReLU between them."""
+
+  hidden: int
+  output: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    hidden = nn.relu(nn.Dense(self.hidden)(x))
+    result: jax.Array = nn.Dense(self.output)(hidden)
+    return result
+
+
+def _mlp(source: np.ndarray, target: np.ndarray) -> Map:
+  module = _Mlp(_WIDER * target.shape[1], target.shape[1])
+  params = module.init(jax.random.key(0), jnp.asarray(source[:1]))
+  optimizer = optax.adam(_RATE)
+
+  @jax.jit
+  def step(params: Any, state: Any, x: Any, y: Any) -> Any:
+    def loss(params: Any) -> jax.Array:
+      return 0.5 * jnp.square(module.apply(params, x) - y).mean()
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
+      updates, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state, value
+
+  state = optimizer.init(params)
+  rng = np.random.default_rng(0)
+  for epoch in range(_EPOCHS):
+    order = rng.permutation(len(source))
+    # What is left of a whole batch waits for the next order.
+    for start in range(0, len(order) - _BATCH + 1, _BATCH):
+      rows = order[start : start + _BATCH]
+      params, state, value = step(params, state, source[rows], target[rows])
+    logger.debug("epoch %d: loss %s", epoch, value)
+  return lambda vectors: np.asarray(
+    module.apply(params, jnp.asarray(vectors, jnp.float32))
+  )

@@ -1,0 +1,70 @@
+"""`prompt-tuning recycle PROMPT OUT.npy`: a prompt for another model."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+  """Move a prompt to another model through the words that both know.
+
+  Args:
+    argv: the words after `prompt-tuning recycle`.
+
+  Returns:
+    0, or 2 where it cannot be moved.
+  """
+  args = _parser().parse_args(argv)
+  from prompt_tuning.jobs import recycle
+
+  try:
+    done = recycle.move(
+      args.prompt,
+      args.source,
+      args.target,
+      args.out,
+      args.vocabulary,
+      args.target_vocabulary,
+      by=args.by,
+      count=recycle.WORDS if args.words is None else args.words,
+      skip=recycle.SKIPPED if args.skip is None else args.skip,
+      overwrite=args.overwrite,
+    )
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  print(done)
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="prompt-tuning recycle", description=__doc__
+  )
+  parser.add_argument(
+    "prompt",
+    help="MODEL_DIR (the best of its seeds), bundle, export, NumPy prompt",
+  )
+  parser.add_argument("out", help="NumPy file to write")
+  parser.add_argument(
+    "--source", required=True, help="checkpoint it was trained with"
+  )
+  parser.add_argument(
+    "--target", required=True, help="checkpoint it shall be used with"
+  )
+  parser.add_argument(
+    "--by",
+    default="linear",
+    choices=("linear", "mlp"),
+    help="least squares (default), or a small network",
+  )
+  parser.add_argument("--words", type=int, help="to fit on; by default 4000")
+  parser.add_argument(
+    "--skip", type=int, help="of the commonest words; by default 1000"
+  )
+  parser.add_argument("--vocabulary", help="sentencepiece.model of --source")
+  parser.add_argument(
+    "--target_vocabulary", help="that of --target, where it is another"
+  )
+  parser.add_argument("--overwrite", action="store_true")
+  return parser
