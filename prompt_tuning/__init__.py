@@ -20,6 +20,7 @@ if TYPE_CHECKING:
   from prompt_tuning.data import custom as custom
   from prompt_tuning.data import mixtures as mixtures
   from prompt_tuning.data import templated as templated
+  from prompt_tuning.data.in_context import InContext as InContext
   from prompt_tuning.models import scorers as scorers
   from prompt_tuning.tuners import initializers as initializers
 
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 # What `import prompt_tuning as pt` offers: name -> where it is. A line more
 # here is one more above, for type checkers.
 _NAMES = {
+  "InContext": "prompt_tuning.data.in_context:InContext",
   "Model": "prompt_tuning.api:Model",
   "custom": "prompt_tuning.data.custom",
   "templated": "prompt_tuning.data.templated",

@@ -28,6 +28,7 @@ from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import DType
 from prompt_tuning.data import spec
 from prompt_tuning.data import vocabulary as vocabularies
+from prompt_tuning.data.in_context import InContext
 from prompt_tuning.infer import ensemble, rank
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.ensemble import Vote
@@ -327,6 +328,7 @@ class Model:
     *,
     scorer: Scorer | None = None,
     label_words: WordsLike = None,
+    context: InContext | None = None,
     data_dir: str | None = None,
     cache_dir: str | None = None,
   ) -> dict[str, float]:
@@ -341,6 +343,8 @@ class Model:
       scorer: how ranking scores classes, one of `pt.scorers`; None for their
         label words as whole targets.
       label_words: what it scores; None for the task's own label words.
+      context: instruction and demonstrations before every input, a
+        `pt.InContext`; None for none.
       data_dir: TFDS's data directory.
       cache_dir: where tokenised examples are; None for the usual place.
 
@@ -351,7 +355,11 @@ class Model:
     if examples is None:
       data = self._dataset(task_spec.name, None, cache_dir)
       feed.open_vocabulary(data, self.predictor.config.vocab_size)
-      (dataset,) = feed.eval_sets(data, task_spec.name, data_dir)
+      (dataset,) = feed.eval_sets(
+        data, task_spec.name, data_dir, context=context
+      )
+    elif context is not None:
+      raise ValueError("A context is of a task's splits: leave examples out.")
     else:
       asked = self.predictor.encode(_inputs_of(examples))
       dataset = EvalSet(task_spec, asked.rows, examples)

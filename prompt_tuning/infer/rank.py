@@ -19,6 +19,9 @@ from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.models.scorers import Scorer
 from prompt_tuning.prompting.label_words import WordPieces
 
+# What the score of a candidate is, where no scorer says otherwise.
+CONVENTION = "whole targets with EOS, sum over pieces"
+
 logger = logging.getLogger(__name__)
 
 Normalise = Literal["sum", "mean"]

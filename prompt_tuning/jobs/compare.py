@@ -15,6 +15,7 @@ from prompt_tuning.checkpoints import fingerprint
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import files
 from prompt_tuning.core.types import Params
+from prompt_tuning.data.in_context import InContext
 from prompt_tuning.infer.evaluate import EvalSet, Job, Result
 from prompt_tuning.infer.outputs import InputsDigest
 from prompt_tuning.infer.runs import Runs, join
@@ -34,6 +35,7 @@ from prompt_tuning.jobs.compare_job import CompareJob
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.jobs.conclusion import SUMMARY, Outcome
 from prompt_tuning.jobs.costs import Cost
+from prompt_tuning.jobs.settings import listed
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.tuners.method import noun_of
@@ -103,17 +105,16 @@ def _compare(
     tuned.append(done)
     model = model or done.outcome.model
   sets = {
-    name: feed.eval_sets(
-      job.test.dataset,
-      name,
-      data_dir,
-      job.test.num_examples,
-      feed.scored_classes(job.test),
-    )
+    name: _eval_sets(job, name, data_dir)
     for task in job.trainings[0].experiment.dataset.names
     for name in (task, job.instructed.get(task, task))
   }
-  scores = _frozen_scores(job, tuned, sets)
+  in_context = {
+    _InContext(context, task): _eval_sets(job, task, data_dir, context)
+    for context in listed(job.contexts)
+    for task in job.trainings[0].experiment.dataset.names
+  }
+  scores = _frozen_scores(job, tuned, sets, in_context)
   trained = list(tuned)
   if job.models is not None:
     models = fit(job.models, model=_shared(job, job.models, model))
@@ -127,7 +128,7 @@ def _compare(
     parameters=sum(counts.values()),
     trained=_by_method(trained, _count_trained),
     frozen=all(_is_frozen(done.outcome) for done in tuned),
-    made_of=_made_of(job, trained, sets),
+    made_of=_made_of(job, trained, sets, in_context),
     runs=_by_method(trained, lambda done: len(done.outcome.runs)),
     step_seconds=_by_method(trained, lambda done: done.cost.step_seconds),
     step_bytes=_by_method(trained, lambda done: done.cost.step_bytes),
@@ -137,6 +138,30 @@ def _compare(
     comparison.write(job.model_dir, compared)
     comparison_report.write(job.model_dir, compared)
   return compared
+
+
+class _InContext(NamedTuple):
+  """A task whose inputs stand in a context."""
+
+  context: InContext
+  task: str
+
+
+def _eval_sets(
+  job: CompareJob,
+  name: str,
+  data_dir: str | None,
+  context: InContext | None = None,
+) -> list[EvalSet]:
+  """Read what is scored in the end, see `feed.eval_sets`."""
+  return feed.eval_sets(
+    job.test.dataset,
+    name,
+    data_dir,
+    job.test.num_examples,
+    feed.scored_classes(job.test),
+    context,
+  )
 
 
 def _by_method(
@@ -156,6 +181,7 @@ def _made_of(
   job: CompareJob,
   trained: Sequence[_Trained],
   sets: Mapping[str, Sequence[EvalSet]],
+  in_context: Mapping[_InContext, Sequence[EvalSet]],
 ) -> dict[str, Any]:
   """Describe what decides the scores, of inputs and weights by digests."""
   first = trained[0].outcome
@@ -164,6 +190,12 @@ def _made_of(
     for of_task in sets.values()
     for one in of_task
   }
+  contexts = [
+    {"context": asked.context, "task": one.task.name}
+    | InputsDigest(one.examples).value
+    for asked, of_task in in_context.items()
+    for one in of_task
+  ]
   described = identity.describe(
     {
       "backbone": first.model.fingerprint,
@@ -172,6 +204,7 @@ def _made_of(
       "decoder": job.test.decoder,
       "length": job.test.max_decode_length,
       "inputs": inputs,
+      "contexts": contexts,
     }
   )
   learned = _by_method(trained, lambda d: fingerprint.checksum(d.trainable))
@@ -260,23 +293,30 @@ def _frozen_scores(
   job: CompareJob,
   tuned: Sequence[_Trained],
   sets: Mapping[str, Sequence[EvalSet]],
+  in_context: Mapping[_InContext, Sequence[EvalSet]],
 ) -> list[Score]:
   """Score everything that leaves the model as it is, in one go."""
-  banks, asked = [Runs()], []
+  banks: list[Runs] = [Runs()]
+  asked: list[_Asked] = []
+  jobs: list[Job] = []
+  owners: list[tuple[str, str, int | None]] = []
   for task in job.trainings[0].experiment.dataset.names:
-    asked.append(_Asked(comparison.PLAIN, task, None, {}))
+    named = {comparison.PLAIN: task}
     if task in job.instructed:
-      asked.append(_Asked(comparison.INSTRUCTION, task, None, {}))
+      named[comparison.INSTRUCTION] = job.instructed[task]
+    for title, name in named.items():
+      jobs += map(Job, sets[name])
+      owners += ((title, task, None) for _ in sets[name])
+  for (context, task), of_task in in_context.items():
+    jobs += map(Job, of_task)
+    owners += ((context.title, task, context.drawn_by) for _ in of_task)
   nouns = [noun_of(type(done.outcome.setup.tuners[0])) for done in tuned]
   for done, noun in zip(tuned, nouns, strict=True):
     alone = nouns.count(noun) == len(set(done.titles)) == 1
     asked += _ask_method(done, noun if alone else None, banks, sets)
 
-  jobs, owners = [], []
   for one in asked:
-    is_instructed = one.method == comparison.INSTRUCTION
-    name = job.instructed[one.task] if is_instructed else one.task
-    for dataset in sets[name]:
+    for dataset in sets[one.task]:
       number = one.runs.get(dataset.task.name, 0)
       jobs.append(Job(dataset, number, one.members))
       owners.append((one.method, one.task, one.seed))

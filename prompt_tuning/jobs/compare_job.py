@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from prompt_tuning.core import files
 from prompt_tuning.data import spec
+from prompt_tuning.data.in_context import InContext
 from prompt_tuning.jobs import method_names
 from prompt_tuning.jobs.comparison import MODEL
 from prompt_tuning.jobs.settings import EvaluationSettings, listed
@@ -24,6 +25,8 @@ class CompareJob:
     test: what the final scores are of, and how they are made.
     instructed: task -> the same task with an instruction in words in front, to
       ask the model itself (the paper's prompt design); may be empty.
+    contexts: an instruction and demonstrations before the inputs of every task,
+      or several such, with which to ask the model itself; may be none.
   """
 
   model_dir: str
@@ -31,9 +34,15 @@ class CompareJob:
   test: EvaluationSettings
   models: TrainJob | None = None
   instructed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  contexts: InContext | Sequence[InContext] = ()
 
   def __post_init__(self) -> None:
     self.test.dataset.insist_on_split()
+    if self.test.context is not None:
+      raise ValueError(
+        "A context of `test` would stand before the inputs of every method; "
+        "compare.contexts is for the model itself."
+      )
     tasks = self.trainings[0].experiment.dataset.names
     for job in self.trainings:
       names = job.experiment.dataset.names
@@ -51,6 +60,13 @@ class CompareJob:
         raise ValueError(
           f"compare has {title} twice, with the same settings; give each once, "
           "and several seeds of one as a bank."
+        )
+    drawn = [(c.title, c.drawn_by) for c in listed(self.contexts)]
+    for title, seed in drawn:
+      if drawn.count((title, seed)) > 1:
+        raise ValueError(
+          f"compare.contexts has {title} twice, with the same seed; give each "
+          "once, with seeds of their own."
         )
     for task, twin in self.instructed.items():
       if task not in tasks:

@@ -8,9 +8,15 @@ import jax
 
 from prompt_tuning.core import algebra, files
 from prompt_tuning.data import score
-from prompt_tuning.infer import ensemble, reports
-from prompt_tuning.infer.evaluate import GENERATION, Evaluator, Job, Result
-from prompt_tuning.jobs import feed, identity, inference, summary
+from prompt_tuning.infer import ensemble, rank, reports
+from prompt_tuning.infer.evaluate import (
+  GENERATION,
+  RANKING,
+  Evaluator,
+  Job,
+  Result,
+)
+from prompt_tuning.jobs import comparison, feed, identity, inference, summary
 from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.jobs.inference import Ready
 from prompt_tuning.jobs.load import Tuned
@@ -58,6 +64,9 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
       limit = job.json_write_n_results
       reports.write(target, step, result, limit, made_of)
   names = [label(prompts, k) for k in range(len(prompts.names))]
+  if settings.context is not None:
+    title = settings.context.title
+    names = [title if n == comparison.PLAIN else f"{n}, {title}" for n in names]
   return table(results, names, prompts.steps)
 
 
@@ -75,9 +84,19 @@ def _settings(job: EvalJob, ready: Ready, run: int) -> dict[str, Any]:
       "length": settings.max_decode_length if decodes else None,
       "batch_size": settings.dataset.batch_size,
       "input_lengths": settings.dataset.lengths,
+      "context": settings.context,
+      "ranked_by": _convention(settings),
     }
   )
   return dict(described)
+
+
+def _convention(settings: EvaluationSettings) -> str | None:
+  """Say what scores by ranking are; None where nothing is ranked."""
+  if RANKING not in settings.ways:
+    return None
+  scorer = settings.scorer
+  return scorer.convention if scorer else rank.CONVENTION
 
 
 def label(prompts: Tuned, run: int) -> str:
@@ -89,7 +108,9 @@ def label(prompts: Tuned, run: int) -> str:
     return noun_of(type(method))
   if prompts.weights:
     return "tuned model"
-  return "delta" if algebra.named_leaves(prompts.runs.delta) else "frozen model"
+  return (
+    "delta" if algebra.named_leaves(prompts.runs.delta) else comparison.PLAIN
+  )
 
 
 def _jobs(
@@ -107,6 +128,7 @@ def _jobs(
       data_dir,
       settings.num_examples,
       feed.scored_classes(settings),
+      settings.context,
     )
     for run, members in _answering(prompts)
     if own is None or own[run] == task

@@ -1,5 +1,6 @@
 """Data of a job: training batches of every run, labelled evaluation sets."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -9,9 +10,10 @@ from jax.sharding import Mesh
 from prompt_tuning.checkpoints import backbone
 from prompt_tuning.core.axes import DATA, data_shard
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.data import cache, spec, vocabulary
+from prompt_tuning.data import cache, in_context, spec, vocabulary
 from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.data.cache import TokenCache
+from prompt_tuning.data.in_context import InContext
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet
 from prompt_tuning.jobs import classes, slots
@@ -153,6 +155,7 @@ def eval_sets(
   data_dir: str | None,
   num_examples: int | None = None,
   classes_of: Callable[[str], ClassTable] | None = None,
+  context: InContext | None = None,
 ) -> list[EvalSet]:
   """Read the labelled examples of a task, or of all tasks of a mixture.
 
@@ -162,24 +165,63 @@ def eval_sets(
     data_dir: TFDS's data directory.
     num_examples: only the first so many of each task; None for all.
     classes_of: name of a task -> its classes; None where nothing scores them.
+    context: what stands before every input; None for nothing.
 
   Returns:
     One set per task.
 
   Raises:
-    ValueError: data that is not here, or has no labels.
+    ValueError: data that is not here, or has no labels; demonstrations that do
+      not fit, or that could be the examples themselves.
   """
   sets = []
   for task, tokens in members(dataset, name, data_dir):
     count = min(len(tokens), num_examples or len(tokens))
     rows = [tokens.inputs[i] for i in range(count)]
     examples = [tokens.example(i) for i in range(count)]
+    if context is not None:
+      writer = _writer(dataset, task, context, data_dir)
+      rows, examples = in_context.write_all(writer, rows, examples)
     # What every example has candidates of its own for, has no classes.
     table = None
     if classes_of is not None and not task.candidates:
       table = classes_of(task.name)
     sets.append(EvalSet(task, rows, examples, table))
   return sets
+
+
+def _writer(
+  dataset: Dataset,
+  task: spec.TaskSpec,
+  context: InContext,
+  data_dir: str | None,
+) -> in_context.Writer:
+  """Choose a task's demonstrations, whole ones, and prepare to write them."""
+  chosen = []
+  if context.shots:
+    if in_context.TRAIN not in task.splits:
+      raise ValueError(
+        f"{task.name} has no split {in_context.TRAIN!r} that demonstrations "
+        "could be of: set SHOTS = 0."
+      )
+    if _split(dataset, task.name) == in_context.TRAIN:
+      raise ValueError(
+        f"Demonstrations are of the split {in_context.TRAIN!r}, and so are the "
+        "examples to answer: set EVAL_SPLIT to another one, or SHOTS = 0."
+      )
+    whole = dataclasses.replace(
+      dataset, split=in_context.TRAIN, task_feature_lengths=None
+    )
+    ((tokens, _),) = load(whole, task.name, data_dir)
+    answers = [tokens.targets[i].tobytes() for i in range(len(tokens))]
+    chosen = [
+      (row, tokens.inputs[row], tokens.targets[row])
+      for row in in_context.choose(
+        answers, context.shots, context.seed, context.balanced
+      )
+    ]
+  limit = dataset.lengths["inputs"]
+  return in_context.Writer(context, vocabulary.load(), chosen, limit)
 
 
 def sets_by_task(
@@ -200,7 +242,12 @@ def sets_by_task(
   classes_of = scored_classes(settings)
   return {
     name: eval_sets(
-      settings.dataset, name, data_dir, settings.num_examples, classes_of
+      settings.dataset,
+      name,
+      data_dir,
+      settings.num_examples,
+      classes_of,
+      settings.context,
     )
     for name in dict.fromkeys(_tasks(runs))
   }

@@ -173,9 +173,11 @@ def _describe_evaluation(
   if settings is None:
     return None
   decodes = GENERATION in settings.ways
-  scoring = {}
+  scoring: dict[str, Any] = {}
   if settings.scorer is not None:
     scoring = {"scorer": settings.scorer, "label_words": settings.label_words}
+  if settings.context is not None:
+    scoring["context"] = settings.context
   return {
     **scoring,
     "split": settings.dataset.split,

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from prompt_tuning.core import axes, bounds
 from prompt_tuning.data import planning, spec
+from prompt_tuning.data.in_context import InContext
 from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.infer import evaluate
 from prompt_tuning.jobs import task_modules
@@ -135,6 +136,7 @@ class EvaluationSettings:
     scorer: how ranking scores classes; None for their label words as whole
       targets. Runs without what it reads are scored in that way, too.
     label_words: what the scorer scores; None for the task's own label words.
+    context: instruction and demonstrations before every input; None for none.
   """
 
   dataset: Dataset
@@ -144,6 +146,7 @@ class EvaluationSettings:
   num_examples: int | None = None
   scorer: Scorer | None = None
   label_words: WordsLike = None
+  context: InContext | None = None
 
   def __post_init__(self) -> None:
     for name, value in (

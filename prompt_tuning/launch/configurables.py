@@ -14,7 +14,14 @@ import jax.numpy as jnp
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.core import axes, partition
-from prompt_tuning.data import corpus, custom, mixtures, templated, vocabulary
+from prompt_tuning.data import (
+  corpus,
+  custom,
+  in_context,
+  mixtures,
+  templated,
+  vocabulary,
+)
 from prompt_tuning.data.catalog import skills
 from prompt_tuning.jobs import (
   compare_job,
@@ -159,6 +166,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "decoding.Sampling": decoding.Sampling,
   "pretraining.Stage": pretrain_job.Stage,
   "evaluation.Evaluation": settings.EvaluationSettings,
+  "evaluation.InContext": in_context.InContext,
   "meshes.Mesh": settings.MeshShape,
   "models.T5Config": config.T5Config,
   "models.t5": t5,

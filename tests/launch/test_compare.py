@@ -14,7 +14,15 @@ from prompt_tuning.launch import command, main
 from prompt_tuning.launch import flags as command_line
 
 RANDOM, PROMPT = "random prompt", "prompt tuning"
+FEW_SHOT = "2-shot in context"
 TASK = "speaks_of_a_cat"
+# The plain task stands in for one with an instruction: their scores must be
+# equal then.
+IN_WORDS = (
+  f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}",
+  "--gin_file=contexts/few_shot.gin",
+  "--gin.SHOTS=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +55,7 @@ def flags(common_flags, tiny_checkpoint):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, flags):
   folder = tmp_path_factory.mktemp("compared") / "run"
-  # The plain task stands in for one with an instruction: their scores must be
-  # equal then.
-  twin = f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}"
-  assert main.main(["compare", *flags(folder, twin)]) == 0
+  assert main.main(["compare", *flags(folder, *IN_WORDS)]) == 0
   return folder
 
 
@@ -60,6 +65,7 @@ def test_every_method_has_a_score_per_seed(compared):
   assert found.methods == (
     comparison.PLAIN,
     comparison.INSTRUCTION,
+    FEW_SHOT,
     RANDOM,
     PROMPT,
     comparison.MODEL,
@@ -72,6 +78,7 @@ def test_every_method_has_a_score_per_seed(compared):
     comparison.PLAIN: [None],
     RANDOM: [0, 1],
     comparison.INSTRUCTION: [None],
+    FEW_SHOT: [0],
     PROMPT: [0, 1],
     comparison.MODEL: [0],
   }
@@ -79,6 +86,9 @@ def test_every_method_has_a_score_per_seed(compared):
   assert told["inputs"][TASK]["count"] > 0
   assert told["learned"].keys() == {PROMPT, comparison.MODEL}
   assert {"backbone", "vocabulary", "by", "decoder"} <= told.keys()
+  (context,) = told["contexts"]
+  assert context["context"]["shots"] == 2
+  assert context["sha256"] != told["inputs"][TASK]["sha256"]
   plain, asked = (
     found.of(method, TASK)
     for method in (comparison.PLAIN, comparison.INSTRUCTION)
@@ -147,8 +157,7 @@ def test_the_same_command_again_trains_nothing(compared, flags, capsys):
     path: path.stat().st_mtime_ns
     for path in compared.rglob("trainable.safetensors")
   }
-  twin = f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}"
-  assert main.main(["compare", *flags(compared, twin)]) == 0
+  assert main.main(["compare", *flags(compared, *IN_WORDS)]) == 0
   after = comparison.read(compared)
   # Costs too are those of the whole, not of what was left to do.
   assert after == before

@@ -221,3 +221,42 @@ def test_another_vocabulary_of_the_same_size(
   assert f"{finished} was trained with the vocabulary 'embedded:lad" in text
   assert str(other_vocabulary_file) in text
   assert "Set VOCABULARY_FILE" in text
+
+
+def test_few_shot_in_context(run, tmp_path, capsys):
+  """Two answered examples, one of each class, before every input."""
+  context = ("--gin_file=contexts/few_shot.gin", "--gin.SHOTS=2")
+  assert run("None", *context, "--gin.BETWEEN='label:'") == 0
+  assert " 2-shot in context " in capsys.readouterr().out
+  folder = tmp_path / "out" / "inference_eval"
+  answers = folder / f"{TASK}-{STEP}.jsonl"
+  rows = [json.loads(line) for line in answers.read_text().splitlines()]
+  for row in rows:
+    assert row["input"]["demonstrations"] == 2
+    parts = row["input"]["inputs_pretokenized"].split(" label:")
+    assert parts[-1] == ""
+    assert {part.split()[0] for part in parts[1:-1]} == {"yes", "no"}
+    assert all("text:" in part for part in parts[:-1])
+  assert len({row["input"]["inputs_pretokenized"] for row in rows}) > 1
+  told = json.loads(answers.with_suffix(".COMPLETED").read_text())
+  assert told["context"]["shots"] == 2
+  assert told["ranked_by"] == "whole targets with EOS, sum over pieces"
+  (line,) = (folder / f"{TASK}-metrics.jsonl").read_text().splitlines()
+  assert json.loads(line)["step"] == STEP
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    (("EVAL_SPLIT='train'",), "so are the examples to answer: set EVAL_SPLIT"),
+    (("SHOTS=25",), "SHOTS is 25, and the training split has 24 rows"),
+    (
+      ("TASK_FEATURE_LENGTHS={'inputs': 4, 'targets': 4}",),
+      "was chosen as a demonstration, and takes",
+    ),
+  ],
+)
+def test_demonstrations_that_cannot_be(run, settings, message, capsys):
+  flags = [f"--gin.{setting}" for setting in settings]
+  assert run("None", "--gin_file=contexts/few_shot.gin", *flags) == 2
+  assert message in capsys.readouterr().err
