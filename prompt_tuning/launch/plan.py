@@ -30,7 +30,7 @@ and which costs least (--price v5e=1.2, of a chip's hour, may be repeated);
 --json for programs."""
 
 # Nothing is read or written.
-NOT_ASKED = ("MODEL_DIR = ''", "INITIAL_CHECKPOINT_PATH = None")
+NOT_ASKED = ("MODEL_DIR = 'nowhere'", "INITIAL_CHECKPOINT_PATH = None")
 MESHES = ("all", "first", "given")
 
 
