@@ -12,6 +12,7 @@ COUNTERPARTS = {
   "data/tasks/test_real_rows.py": "data/tasks/test_golden.py",
   "data/test_flow.py": "data/prepare/test_prepare.py",
   "launch/test_real_input.py": "launch/test_train.py",
+  "t5x/test_training.py": "t5x/test_scores.py",
 }
 
 
