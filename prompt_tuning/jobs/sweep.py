@@ -81,6 +81,11 @@ def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
   """
   if (files.path(job.model_dir) / FILE).is_file():
     _insist_on_same(job)
+  elif len(_open(job, [cell.name for cell in job.cells])) < len(job.cells):
+    raise ValueError(
+      f"{job.model_dir} has cells that are done, and no {FILE}, which says "
+      "what they were trained on. Put it back, or choose another MODEL_DIR."
+    )
   share = functools.partial(
     sweep_banks.share, folder=job.model_dir, most_runs=job.most_runs
   )

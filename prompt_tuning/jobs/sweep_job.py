@@ -47,6 +47,7 @@ class Settings:
   most_runs: int | None = None
 
   def __post_init__(self) -> None:
+    object.__setattr__(self, "mean_over", listed(self.mean_over))
     if self.most_runs is not None and self.most_runs < 1:
       raise ValueError(
         f"sweep.most_runs must be positive; got {self.most_runs}. None lets as "

@@ -156,6 +156,9 @@ def read(job: SweepJob) -> list[Point]:
 def groups(points: Sequence[Point], mean_over: Sequence[str]) -> list[Group]:
   """Put points together that differ in repetitions only.
 
+  Of a cell that trains on several tasks, each with a prompt of its own, the
+  mean over tasks is one score; it has none where a task has none.
+
   Args:
     points: of a sweep.
     mean_over: axes of repetitions.
@@ -163,14 +166,19 @@ def groups(points: Sequence[Point], mean_over: Sequence[str]) -> list[Group]:
   Returns:
     The groups that have scores, in the order of the points.
   """
-  found: dict[tuple[tuple[str, str], ...], list[float]] = {}
+  by_cell: dict[tuple[str, int], list[Point]] = {}
   for point in points:
-    values = tuple(
-      (a, v) for a, v in point.values.items() if a not in mean_over
-    )
-    scores = found.setdefault(values, [])
-    if point.score is not None:
-      scores.append(point.score)
+    by_cell.setdefault((point.cell, point.seed), []).append(point)
+  found: dict[tuple[tuple[str, str], ...], list[float]] = {}
+  for members in by_cell.values():
+    chosen = members[0].values.items()
+    values = tuple((axis, v) for axis, v in chosen if axis not in mean_over)
+    scores = [point.score for point in members if point.score is not None]
+    of_group = found.setdefault(values, [])
+    if len(scores) < len(members):
+      continue
+    one_each = len({point.task for point in members}) == len(members)
+    of_group += [statistics.fmean(scores)] if one_each else scores
   return [
     Group(dict(v), tuple(scores)) for v, scores in found.items() if scores
   ]

@@ -16,7 +16,7 @@ from prompt_tuning.launch import command
 from prompt_tuning.launch.flags import Flags
 
 if TYPE_CHECKING:
-  from prompt_tuning.jobs.sweep_job import SweepJob
+  from prompt_tuning.jobs.sweep_job import Cell, SweepJob
 
 ABOUT = """Train for every combination of the values of some axes. Takes the
 flags of `train` and besides: --axis NAME=VALUES (may be repeated; NAME is a
@@ -118,7 +118,6 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
   import gin
 
   from prompt_tuning.jobs import sweep_job
-  from prompt_tuning.launch import gin_config
 
   folder, axes = _read(arguments, more_axes)
   labels = {
@@ -126,23 +125,11 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
     for axis, values in axes.items()
   }
   sweep_job.check_axes(labels)
-  cells = []
-  for chosen in itertools.product(*(range(len(v)) for v in axes.values())):
-    numbers = dict(zip(axes, chosen, strict=True))
-    values = {axis: labels[axis][n] for axis, n in numbers.items()}
-    chosen_texts = {axis: axes[axis][n] for axis, n in numbers.items()}
-    name = sweep_job.cell_name(values)
-    path = str(files.path(folder) / sweep_job.CELLS / name)
-    try:
-      job = command.configure("train", _of_cell(arguments, chosen_texts, path))
-    except ValueError as error:
-      raise ValueError(f"Cell {name}: {error}") from error
-    texts = gin_config.texts()
-    cells.append(sweep_job.Cell(name, values, sweep_job.settled(job), texts))
+  cells = _cells(arguments, folder, axes, labels)
+  # Of the last cell, whose settings of the sweep are those of all.
   settings = gin.get_configurable(_SWEEP)()
   unknown = [axis for axis in settings.mean_over if axis not in axes]
-  defaults = sweep_job.Settings.mean_over
-  if unknown and tuple(settings.mean_over) != tuple(defaults):
+  if unknown and settings.mean_over != sweep_job.Settings.mean_over:
     raise ValueError(
       f"sweep.mean_over names {', '.join(unknown)}, which is no axis; the axes "
       f"are {', '.join(axes)}."
@@ -150,6 +137,32 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
   return sweep_job.SweepJob(
     folder, labels, cells, settings.mean_over, settings.most_runs
   )
+
+
+def _cells(
+  arguments: Flags,
+  folder: str,
+  axes: Mapping[str, Sequence[str]],
+  labels: Mapping[str, Sequence[str]],
+) -> "list[Cell]":
+  """Configure `train` for every combination of the axes' values."""
+  from prompt_tuning.jobs import sweep_job
+  from prompt_tuning.launch import gin_config
+
+  cells = []
+  for numbers in itertools.product(*(range(len(v)) for v in axes.values())):
+    chosen = dict(zip(axes, numbers, strict=True))
+    values = {axis: labels[axis][number] for axis, number in chosen.items()}
+    texts = {axis: axes[axis][number] for axis, number in chosen.items()}
+    name = sweep_job.cell_name(values)
+    path = str(files.path(folder) / sweep_job.CELLS / name)
+    try:
+      job = command.configure("train", _of_cell(arguments, texts, path))
+      job = sweep_job.settled(job)
+    except ValueError as error:
+      raise ValueError(f"Cell {name}: {error}") from error
+    cells.append(sweep_job.Cell(name, values, job, gin_config.texts()))
+  return cells
 
 
 def _read(
@@ -228,13 +241,13 @@ def _axis(text: str) -> tuple[str, list[str]]:
 
 def _of_cell(arguments: Flags, texts: Mapping[str, str], folder: str) -> Flags:
   """Give a cell its values and its folder."""
-  files = [value for axis, value in texts.items() if _is_files(axis)]
+  more = [value for axis, value in texts.items() if _is_files(axis)]
   bindings = [
     f"{axis} = {value}" for axis, value in texts.items() if not _is_files(axis)
   ]
   return dataclasses.replace(
     arguments,
-    gin_files=(*arguments.gin_files, *files),
+    gin_files=(*arguments.gin_files, *more),
     gin_bindings=(
       *arguments.gin_bindings,
       *bindings,

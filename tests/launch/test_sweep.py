@@ -210,6 +210,14 @@ def test_another_sweep_is_refused(swept, train_flags, capsys):
   assert "steps: the bundle has 4, this run 5" in error
 
 
+def test_cells_of_nobody_knows_what_are_refused(train_flags, tmp_path, capsys):
+  cell = tmp_path / "cells" / "SEEDS=0"
+  cell.mkdir(parents=True)
+  (cell / sweep_cell.FILE).write_text("{}")
+  error = failing(capsys, *train_flags(tmp_path), "--axis=SEEDS=0,1")
+  assert "has cells that are done, and no sweep.json" in error
+
+
 def test_a_failing_cell_leaves_the_others(
   train_flags, tmp_path, monkeypatch, capsys
 ):
@@ -332,6 +340,8 @@ def test_a_limit_of_runs(train_flags, tmp_path):
     (("--axis=@init=prompts/none.gin",), "No gin file 'prompts/none.gin'"),
     (("--axis=SEEDS=0", "--gin.sweep.most_runs=0"), "most_runs must be"),
     (("--axis=SEEDS=0", "--gin.sweep.mean_over=('X',)"), "which is no axis"),
+    (("--axis=SEEDS=0", "--gin.sweep.mean_over='X'"), "names X, which is no"),
+    (("--axis=SEEDS=0", "--report"), "there is nothing to report"),
     (("--axis=SEEDS=0", "--shard=2/2"), "expected i/n"),
     (("--axis=SEEDS=0", "--topology=v5e:9"), "along 2 dimensions"),
     (("--axis=PROMPT_LENGTH=0,1",), "The prompt has no vectors"),
