@@ -21,6 +21,9 @@ FOLDER = "report"
 _MARKERS, _LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
 _SPREAD = 10  # from which ratio on an axis of sizes is drawn logarithmically
 _SIZE = (6.4, 4.0)  # inches
+_LETTERS = 60  # that stand side by side below a picture
+_ASIDE, _ROOM = 0.1, 0.8  # of the distance between two names
+_IN_PICTURE = 3  # lines whose names stand inside
 
 
 class Point(NamedTuple):
@@ -317,13 +320,16 @@ def picture(
     lines.setdefault(", ".join(rest), []).append(group)
   for number, (name, members) in enumerate(lines.items()):
     members = sorted(members, key=lambda group: place[group.values[axis]])
-    x = [place[group.values[axis]] for group in members]
+    # Nothing lies between names: no line, and points beside each other.
+    step = 0.0 if is_number else min(_ASIDE, _ROOM / len(lines))
+    aside = step * (number - (len(lines) - 1) / 2)
+    x = [place[group.values[axis]] + aside for group in members]
     drawn = plot.errorbar(
       x,
       [group.mean for group in members],
       [group.deviation for group in members],
       marker=_MARKERS[number % len(_MARKERS)],
-      linestyle=_LINES[number % len(_LINES)],
+      linestyle=_LINES[number % len(_LINES)] if is_number else "",
       capsize=3,
       label=name or None,
     )
@@ -340,12 +346,17 @@ def picture(
   if is_number and min(places) > 0 and max(places) >= _SPREAD * min(places):
     plot.set_xscale("log")
     plot.minorticks_off()
+  is_wide = sum(map(len, labels)) > _LETTERS
   plot.set_xticks(places, labels)
+  if is_wide:
+    plot.tick_params(axis="x", rotation=20)
   if not is_number:
-    plot.set_xlim(-0.3, len(labels) - 0.7)
+    plot.set_xlim(-0.5, len(labels) - 0.5)
   plot.set(xlabel=_title(axis), ylabel="score, mean ± sd", title=title)
   plot.grid(alpha=0.3)
-  if len(lines) > 1:
+  if len(lines) > _IN_PICTURE:
+    figure.legend(fontsize="small", loc="outside right upper")
+  elif len(lines) > 1:
     plot.legend(fontsize="small")
   with files.replacing(path) as temporary:
     canvas.print_png(temporary)

@@ -76,7 +76,8 @@ def test_commands(words, monkeypatch, capsys):
   if command == "launch":
     assert "--dry_run" in argv
     assert main.main(words) == 0, capsys.readouterr().err
-    command, argv = "train", program.split(argv[1:])[1]
+    command = program.SWEEP if "--program=sweep" in argv else "train"
+    _, argv = program.split(argv[1:])
   if command in GIN:
     # `pretrain` reads its vocabulary, which a line before would have made.
     vocabulary = f"--gin.VOCABULARY_FILE='{embedded.DEFAULT}'"
