@@ -13,10 +13,11 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Params
 from prompt_tuning.data import spec
 from prompt_tuning.data.vocabulary import Vocabulary
-from prompt_tuning.infer import rank
+from prompt_tuning.infer import calibrated, rank
+from prompt_tuning.infer.calibrated import Calibration
 from prompt_tuning.infer.inputs import Chained, Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
-from prompt_tuning.models.scorers import ClassTable, Scorer
+from prompt_tuning.models.scorers import ClassTable, Scorer, WordScorer
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
 GENERATION, RANKING = "generation", "rank"
@@ -40,6 +41,7 @@ class EvalSet:
     examples: n examples with `inputs_pretokenized`, `targets_pretokenized` and
       the spec's `eval_features`; `TokenCache.examples()`.
     classes: of the task, where a scorer ranks.
+    unlabelled: token rows of other texts, where scores are calibrated.
 
   Raises:
     ValueError: inputs and examples differ in number, there are none, one has no
@@ -50,6 +52,7 @@ class EvalSet:
   inputs: Rows
   examples: Sequence[Mapping[str, Any]]
   classes: ClassTable | None = None
+  unlabelled: Rows | None = None
 
   def __post_init__(self) -> None:
     if len(self.inputs) != len(self.examples):
@@ -150,6 +153,8 @@ class Evaluator:
     normalise: `sum` or `mean`, see `rank.rank`.
     scorer: ranks the classes of data sets that have some; None ranks label
       words as whole targets.
+    calibration: what is done to the scores of words before they make up
+      classes; nothing by default.
 
   Raises:
     ValueError: no jobs, an unknown way to evaluate, a run that does not exist,
@@ -163,6 +168,7 @@ class Evaluator:
   method: DecodingMethod = dataclasses.field(default_factory=Greedy)
   normalise: rank.Normalise = "sum"
   scorer: Scorer | None = None
+  calibration: Calibration | None = None
 
   def __post_init__(self) -> None:
     if not self.jobs:
@@ -291,15 +297,36 @@ class Evaluator:
       scorer, classes = self._scorer(predictor, job), job.dataset.classes
       if scorer is None or classes is None:
         continue
-      by_part = [
-        rank.classify(predictor, _inputs_of([part]), classes.words, scorer)
-        for part in job.parts
-      ]
+      convention = scorer.convention
+      by_part = []
+      for part in job.parts:
+        rankings, convention = self._rankings(predictor, part, scorer)
+        by_part.append(rankings)
       rankings = _mixed(by_part, job, predictor.runs.delta)
       names = [classes.names[ranking.best] for ranking in rankings]
       output["rank_prediction"] = names
       output["rank_scores"] = [list(ranking.scores) for ranking in rankings]
-      output["rank_scorer"] = [scorer.convention] * len(rankings)
+      output["rank_scorer"] = [convention] * len(rankings)
+
+  def _rankings(
+    self, predictor: Predictor, job: Job, scorer: Scorer
+  ) -> tuple[Sequence[rank.Ranking], str]:
+    """Rank the classes for one run; say what scores are."""
+    classes, asked = job.dataset.classes, _inputs_of([job])
+    assert classes is not None
+    if self.calibration is None:
+      rankings = rank.classify(predictor, asked, classes.words, scorer)
+      return rankings, scorer.convention
+    rows = job.dataset.unlabelled
+    if not isinstance(scorer, WordScorer) or rows is None:
+      raise ValueError(
+        f"CALIBRATION is of words, and {scorer.convention} are none: change "
+        "SCORER, or set CALIBRATION to None."
+      )
+    context = Inputs(rows, np.full(len(rows), job.run, np.int32))
+    return calibrated.classify(
+      *(predictor, asked, context, classes.words, scorer, self.calibration)
+    )
 
   def _scorer(self, predictor: Predictor, job: Job) -> Scorer | None:
     """Return what scores the classes for a run; None for whole targets."""

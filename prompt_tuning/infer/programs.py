@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from prompt_tuning.core.axes import DATA
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch, Params
-from prompt_tuning.models.scorers import Scorer
+from prompt_tuning.models.scorers import Scorer, WordScorer
 from prompt_tuning.models.t5 import decoding, network
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.prompting.label_words import WordPieces
@@ -144,10 +144,38 @@ def class_scorer(
   Returns:
     A program that gives [B, C] float32, see `models.scorers`.
   """
-  model, words = network.T5(config), key.words
+  return _scoring(config, score, score, key.words, mesh)
+
+
+@functools.cache
+def word_scorer(
+  config: T5Config, score: WordScorer, key: Words, mesh: Mesh | None
+) -> InferProgram:
+  """Compile the scoring of words, before they make up classes.
+
+  Args:
+    config: of the model.
+    score: what a word's score is.
+    key: the words of the classes.
+    mesh: where it runs.
+
+  Returns:
+    A program that gives [B, C, W] float32, see `models.scorers`.
+  """
+  return _scoring(config, score, score.of_words, key.words, mesh)
+
+
+def _scoring(
+  config: T5Config,
+  reader: Scorer,
+  score: Callable[[Array, WordPieces, int], Array],
+  words: WordPieces,
+  mesh: Mesh | None,
+) -> InferProgram:
+  model = network.T5(config)
 
   def scores(params: Params, delta: Delta, batch: Batch) -> Array:
-    rows = score.prepare(batch, words)
+    rows = reader.prepare(batch, words)
     logits = model.apply({"params": params}, rows, delta)
     return score(jnp.asarray(logits), words, config.vocab_size)
 

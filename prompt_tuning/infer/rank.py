@@ -4,6 +4,7 @@ A target is always scored as a whole, EOS included: the first piece tells
 little (`choice1` and `choice2` share it, `entailment` starts with a blank).
 """
 
+import dataclasses
 import logging
 from collections.abc import Hashable, Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -16,11 +17,13 @@ from prompt_tuning.infer import batching, programs
 from prompt_tuning.infer.batching import BatchPlan
 from prompt_tuning.infer.inputs import Inputs, Rows, encode_targets
 from prompt_tuning.infer.predict import Predictor
-from prompt_tuning.models.scorers import Scorer
+from prompt_tuning.models.scorers import Scorer, WordScorer
 from prompt_tuning.prompting.label_words import WordPieces
 
 # What the score of a candidate is, where no scorer says otherwise.
 CONVENTION = "whole targets with EOS, sum over pieces"
+# Positions of words in one decoder row: more need memory, fewer time.
+_ROW = 512
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +140,52 @@ def classify(
       best = int(scores[row].argmax())
       by_example[example] = Ranking(best, tuple(scores[row].tolist()))
   return [by_example[example] for example in range(len(asked))]
+
+
+def word_scores(
+  predictor: Predictor, asked: Inputs, words: WordPieces, scorer: WordScorer
+) -> np.ndarray:
+  """Score every word of every class for every input.
+
+  Many words are scored in turns, each of which reads the inputs again.
+
+  Args:
+    predictor: model and runs.
+    asked: n inputs.
+    words: of C classes.
+    scorer: makes their scores.
+
+  Returns:
+    [n, C, W] float32 log-probabilities; any number where there is no word.
+  """
+  result = np.zeros((len(asked), *words.weights.shape), np.float32)
+  for columns in _turns(words):
+    part = dataclasses.replace(
+      words,
+      pieces=words.pieces[:, columns],
+      weights=words.weights[:, columns],
+    )
+    program = programs.word_scorer(
+      predictor.config,
+      cast(Any, scorer),
+      programs.Words.of(part),
+      predictor.mesh,
+    )
+    for slots, scores in predictor.map_batches(program, asked, lambda _: {}):
+      result[slots.examples, :, columns] = scores[: len(slots.examples)]
+  return result
+
+
+def _turns(words: WordPieces) -> list[slice]:
+  """Divide the words of all classes, so that a decoder row holds a turn's."""
+  sizes = (words.lengths + 1).sum(axis=0)  # EOS too
+  turns, start, size = [], 0, 0
+  for column, pieces in enumerate(sizes.tolist()):
+    if column > start and size + pieces > _ROW:
+      turns.append(slice(start, column))
+      start, size = column, 0
+    size += pieces
+  return [*turns, slice(start, len(sizes))]
 
 
 def encode_candidates(

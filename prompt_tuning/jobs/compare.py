@@ -161,6 +161,7 @@ def _eval_sets(
     job.test.num_examples,
     feed.scored_classes(job.test),
     context,
+    job.test.calibration,
   )
 
 

@@ -52,6 +52,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
     length=settings.max_decode_length,
     method=settings.decoder,
     scorer=settings.scorer,
+    calibration=settings.calibration,
   )()
   if jax.process_index() == 0:
     for result in results:
@@ -129,6 +130,7 @@ def _jobs(
       settings.num_examples,
       feed.scored_classes(settings),
       settings.context,
+      settings.calibration,
     )
     for run, members in _answering(prompts)
     if own is None or own[run] == task

@@ -15,6 +15,7 @@ from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.data.cache import TokenCache
 from prompt_tuning.data.in_context import InContext
 from prompt_tuning.data.vocabulary import Vocabulary
+from prompt_tuning.infer.calibrated import Calibration
 from prompt_tuning.infer.evaluate import EvalSet
 from prompt_tuning.jobs import classes, slots
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
@@ -156,6 +157,7 @@ def eval_sets(
   num_examples: int | None = None,
   classes_of: Callable[[str], ClassTable] | None = None,
   context: InContext | None = None,
+  calibration: Calibration | None = None,
 ) -> list[EvalSet]:
   """Read the labelled examples of a task, or of all tasks of a mixture.
 
@@ -166,6 +168,7 @@ def eval_sets(
     num_examples: only the first so many of each task; None for all.
     classes_of: name of a task -> its classes; None where nothing scores them.
     context: what stands before every input; None for nothing.
+    calibration: says how many texts without labels it needs.
 
   Returns:
     One set per task.
@@ -186,7 +189,10 @@ def eval_sets(
     table = None
     if classes_of is not None and not task.candidates:
       table = classes_of(task.name)
-    sets.append(EvalSet(task, rows, examples, table))
+    unlabelled = None
+    if table is not None and calibration is not None:
+      unlabelled = _unlabelled(dataset, task, data_dir, calibration)
+    sets.append(EvalSet(task, rows, examples, table, unlabelled))
   return sets
 
 
@@ -224,6 +230,22 @@ def _writer(
   return in_context.Writer(context, vocabulary.load(), chosen, limit)
 
 
+def _unlabelled(
+  dataset: Dataset,
+  task: spec.TaskSpec,
+  data_dir: str | None,
+  calibration: Calibration,
+) -> list[np.ndarray]:
+  """Read inputs of the training split, which tell priors of words."""
+  if "train" not in task.splits:
+    raise ValueError(
+      f"{task.name} has no training split, and so no texts for CALIBRATION."
+    )
+  folder = dataset.cache_dir or cache.default_cache_dir()
+  tokens = cache.load_task(task, "train", dataset.lengths, folder, data_dir)
+  return [tokens.inputs[i] for i in calibration.choose(len(tokens)).tolist()]
+
+
 def sets_by_task(
   settings: EvaluationSettings | None, runs: Sequence[Run], data_dir: str | None
 ) -> dict[str, list[EvalSet]]:
@@ -248,6 +270,7 @@ def sets_by_task(
       settings.num_examples,
       classes_of,
       settings.context,
+      settings.calibration,
     )
     for name in dict.fromkeys(_tasks(runs))
   }

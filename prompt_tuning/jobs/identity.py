@@ -178,6 +178,8 @@ def _describe_evaluation(
     scoring = {"scorer": settings.scorer, "label_words": settings.label_words}
   if settings.context is not None:
     scoring["context"] = settings.context
+  if settings.calibration is not None:
+    scoring["calibration"] = settings.calibration
   return {
     **scoring,
     "split": settings.dataset.split,

@@ -138,6 +138,7 @@ class Scorer:
       length=self._settings.max_decode_length,
       method=self._settings.decoder,
       scorer=self._settings.scorer,
+      calibration=self._settings.calibration,
     )
 
   def _one_run(self, trainable: Params, run: int) -> list[Result]:

@@ -12,6 +12,7 @@ from prompt_tuning.data import planning, spec
 from prompt_tuning.data.in_context import InContext
 from prompt_tuning.data.token_rows import FEATURES
 from prompt_tuning.infer import evaluate
+from prompt_tuning.infer.calibrated import Calibration
 from prompt_tuning.jobs import task_modules
 from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
@@ -137,6 +138,7 @@ class EvaluationSettings:
       targets. Runs without what it reads are scored in that way, too.
     label_words: what the scorer scores; None for the task's own label words.
     context: instruction and demonstrations before every input; None for none.
+    calibration: of the scores of words; None for none.
   """
 
   dataset: Dataset
@@ -147,8 +149,19 @@ class EvaluationSettings:
   scorer: Scorer | None = None
   label_words: WordsLike = None
   context: InContext | None = None
+  calibration: Calibration | None = None
 
   def __post_init__(self) -> None:
+    if self.calibration is not None and self.scorer is None:
+      raise ValueError(
+        "CALIBRATION is of a scorer's words: give objectives/classes.gin, or "
+        "set evaluation.Evaluation.scorer."
+      )
+    if self.calibration is not None and self.context is not None:
+      raise ValueError(
+        "CALIBRATION reads texts as they are: it goes with no demonstrations "
+        "and no instruction. Set one of them to None."
+      )
     for name, value in (
       ("MAX_DECODE_LENGTH", self.max_decode_length),
       ("EVALUATOR_NUM_EXAMPLES", self.num_examples),

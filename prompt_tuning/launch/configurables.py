@@ -23,6 +23,7 @@ from prompt_tuning.data import (
   vocabulary,
 )
 from prompt_tuning.data.catalog import skills
+from prompt_tuning.infer import calibrated
 from prompt_tuning.jobs import (
   compare_job,
   eval_job,
@@ -165,6 +166,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "decoding.Greedy": decoding.Greedy,
   "decoding.Sampling": decoding.Sampling,
   "pretraining.Stage": pretrain_job.Stage,
+  "evaluation.Calibration": calibrated.Calibration,
   "evaluation.Evaluation": settings.EvaluationSettings,
   "evaluation.InContext": in_context.InContext,
   "meshes.Mesh": settings.MeshShape,

@@ -110,8 +110,40 @@ class Scorer(Protocol):
     return True
 
 
+class WordScorer(Scorer):
+  """A scorer that makes the score of a class of those of its words.
+
+  Attributes:
+    aggregate: how, see `WholeWords`.
+  """
+
+  aggregate: str
+
+  def of_words(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the words.
+
+    Args:
+      logits: see `Scorer`.
+      words: of the classes.
+      vocab_rows: V.
+
+    Returns:
+      [B, C, W] float32 log-probabilities; any number where there is no word.
+    """
+    raise NotImplementedError
+
+  def __call__(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the classes, see `Scorer`."""
+    values = self.of_words(logits, words, vocab_rows)
+    return _aggregate(values, words, self.aggregate)
+
+
 @dataclasses.dataclass(frozen=True)
-class WholeWords(Scorer):
+class WholeWords(WordScorer):
   """The log-probability of whole words, EOS included: the default.
 
   All words stand in one decoder row, apart from each other as the examples of a
@@ -160,10 +192,10 @@ class WholeWords(Scorer):
       ),
     }
 
-  def __call__(
+  def of_words(
     self, logits: Array, words: WordPieces, vocab_rows: int
   ) -> Array:
-    """Score the classes, see `Scorer`."""
+    """Score the words, see `WordScorer`."""
     del vocab_rows
     targets = _targets(words)
     starts, rest = divmod(
@@ -187,11 +219,11 @@ class WholeWords(Scorer):
     of_words = jnp.where(there, log_probs[:, where], 0).sum(-1)
     if self.length == "mean":
       of_words = of_words / there.sum(-1).astype(np.float32)
-    return _aggregate(_by_class(of_words, words), words, self.aggregate)
+    return _by_class(of_words, words)
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstPiece(Scorer):
+class FirstPiece(WordScorer):
   """The log-probability of the first piece of words; OpenPrompt's `first`.
 
   Words with the same first piece score the same; `label_words.survey` names
@@ -215,17 +247,16 @@ class FirstPiece(Scorer):
     """Read the start alone, see `Scorer`."""
     return _first_position(batch, words)
 
-  def __call__(
+  def of_words(
     self, logits: Array, words: WordPieces, vocab_rows: int
   ) -> Array:
-    """Score the classes, see `Scorer`."""
+    """Score the words, see `WordScorer`."""
     log_probs = _log_probs(logits, vocab_rows)
-    of_words = log_probs[:, words.pieces[..., 0]]
-    return _aggregate(of_words, words, self.aggregate)
+    return log_probs[:, words.pieces[..., 0]]
 
 
 @dataclasses.dataclass(frozen=True)
-class MeanPiece(Scorer):
+class MeanPiece(WordScorer):
   """The mean log-probability of a word's pieces, all at the first position.
 
   OpenPrompt's `mean`: it is no probability of anything, and what its users
@@ -249,15 +280,14 @@ class MeanPiece(Scorer):
     """Read the start alone, see `Scorer`."""
     return _first_position(batch, words)
 
-  def __call__(
+  def of_words(
     self, logits: Array, words: WordPieces, vocab_rows: int
   ) -> Array:
-    """Score the classes, see `Scorer`."""
+    """Score the words, see `WordScorer`."""
     log_probs = _log_probs(logits, vocab_rows)[:, words.pieces]
     lengths = np.maximum(words.lengths, 1).astype(np.float32)
     there = jnp.where((words.pieces != PAD_ID)[None], log_probs, 0)
-    of_words = there.sum(-1) / lengths[None]
-    return _aggregate(of_words, words, self.aggregate)
+    return there.sum(-1) / lengths[None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,163 @@
+"""Classes by words that a model likes unequally: calibrated, and refined.
+
+What a model answers to texts without labels says how much it likes a word
+anyway (its prior), and with which class's name the word goes.
+
+Source: Hu et al. 2021 (KPT), sections 3.2 and 3.3.
+"""
+
+import dataclasses
+import logging
+
+import numpy as np
+
+from prompt_tuning.core import bounds
+from prompt_tuning.infer import rank
+from prompt_tuning.infer.inputs import Inputs
+from prompt_tuning.infer.predict import Predictor
+from prompt_tuning.models.scorers import WordScorer
+from prompt_tuning.prompting import aggregation, calibration, refinement
+from prompt_tuning.prompting.label_words import WordPieces
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 10  # dropped words that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """How scores of words are calibrated, and which words count.
+
+  Attributes:
+    texts: most texts of the training split that tell the prior, without their
+      labels; KPT takes 200.
+    seed: of their choice.
+    prior: `logits` as KPT's code, or `probabilities` as the paper, see
+      `prompting.calibration`.
+    drop_rare: share of the label words to drop, of lowest prior; 0 for none.
+    least_relevance: of a word to its class, 1 in the paper; None keeps all.
+  """
+
+  texts: int = 200
+  seed: int = 0
+  prior: str = calibration.LOGITS
+  drop_rare: float = 0.0
+  least_relevance: float | None = None
+
+  def __post_init__(self) -> None:
+    bounds.insist_whole("Calibration.texts", self.texts, 1)
+    bounds.insist_whole("Calibration.seed", self.seed, 0)
+    if self.prior not in calibration.PRIORS:
+      raise ValueError(
+        f"Calibration.prior {self.prior!r}: expected one of "
+        f"{', '.join(calibration.PRIORS)}."
+      )
+    if not 0 <= self.drop_rare < 1:
+      raise ValueError(
+        f"Calibration.drop_rare {self.drop_rare}: expected 0 to below 1."
+      )
+
+  def choose(self, count: int) -> np.ndarray:
+    """Choose texts for the prior.
+
+    Args:
+      count: how many there are.
+
+    Returns:
+      At most `texts` row numbers, ascending.
+    """
+    order = np.random.default_rng(self.seed).permutation(count)
+    return np.sort(order[: self.texts])
+
+
+def classify(
+  predictor: Predictor,
+  asked: Inputs,
+  context: Inputs,
+  words: WordPieces,
+  scorer: WordScorer,
+  how: Calibration,
+) -> tuple[list[rank.Ranking], str]:
+  """Choose the class of every input.
+
+  Args:
+    predictor: model and runs.
+    asked: n inputs, of one run.
+    context: texts without labels, of the same run.
+    words: of the classes.
+    scorer: of words.
+    how: what is done to their scores.
+
+  Returns:
+    n rankings, and what was done, for a result file.
+  """
+  there = words.weights > 0
+  of_context = rank.word_scores(predictor, context, words, scorer)
+  of_context = of_context.astype(np.float64)
+  prior = calibration.log_prior(of_context, there, how.prior)
+  keep = _refined(of_context, prior, there, how)
+  scores = rank.word_scores(predictor, asked, words, scorer)
+  classes = aggregation.aggregate(
+    calibration.calibrate(scores, prior, keep),
+    words.weights,
+    keep,
+    scorer.aggregate,
+  )
+  _log_dropped(predictor, words, there & ~keep)
+  convention = (
+    f"{scorer.convention}, calibrated by the prior of {how.prior} of "
+    f"{len(context)} texts, {keep.sum()} of {there.sum()} words"
+  )
+  rankings = [
+    rank.Ranking(int(row.argmax()), tuple(row.tolist())) for row in classes
+  ]
+  return rankings, convention
+
+
+def _refined(
+  scores: np.ndarray, prior: np.ndarray, there: np.ndarray, how: Calibration
+) -> np.ndarray:
+  """Say which words count, [C, W] bool."""
+  keep = there
+  for name, kept in _refinements(scores, prior, there, how):
+    if kept.saved.any():
+      logger.warning(
+        "%s would leave %d classes without words; each keeps its best.",
+        *(name, kept.saved.sum()),
+      )
+    both = keep & kept.words
+    # What one of them saved, the other may drop.
+    lost = ~both.any(-1)
+    keep = np.where(lost[:, None], kept.words, both)
+  return keep
+
+
+def _refinements(
+  scores: np.ndarray, prior: np.ndarray, there: np.ndarray, how: Calibration
+) -> list[tuple[str, refinement.Kept]]:
+  refinements = []
+  if how.drop_rare:
+    kept = refinement.frequent(prior, there, how.drop_rare)
+    refinements.append(("Calibration.drop_rare", kept))
+  if how.least_relevance is not None:
+    # Cosines do not mind a factor, and small numbers would be 0.
+    answers = np.exp(scores - scores.max(axis=0))
+    values = refinement.relevance(answers, there)
+    kept = refinement.relevant(values, there, how.least_relevance)
+    refinements.append(("Calibration.least_relevance", kept))
+  return refinements
+
+
+def _log_dropped(
+  predictor: Predictor, words: WordPieces, dropped: np.ndarray
+) -> None:
+  """List the words that do not count."""
+  if not dropped.any():
+    return
+  decode = predictor.vocabulary.decode
+  texts = [decode(ids[ids != 0]) for ids in words.pieces[dropped][:_SHOWN]]
+  more = dropped.sum() - len(texts)
+  logger.info(
+    "%d label words are refined away: %s%s.",
+    *(dropped.sum(), ", ".join(texts), f" and {more} more" if more else ""),
+  )
