@@ -65,6 +65,9 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
       limit = job.json_write_n_results
       reports.write(target, step, result, limit, made_of)
   names = [label(prompts, k) for k in range(len(prompts.names))]
+  for run, members in _answering(prompts):
+    if members:
+      names[run] = f"{names[run]} and {len(members) - 1} more, mixed"
   if settings.context is not None:
     title = settings.context.title
     names = [title if n == comparison.PLAIN else f"{n}, {title}" for n in names]

@@ -10,6 +10,7 @@ import jax
 
 from prompt_tuning.core.partition import TRAIN
 from prompt_tuning.machine import kernels
+from prompt_tuning.train.errors import UnreachedError
 from prompt_tuning.train.step import AbstractStep, StepProgram
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Compiling:
   def _compile(self, state: Any, frozen: Any, batch: Any) -> None:
     try:
       self._step.suited(batch).lower(state, frozen, batch).compile()
+    except UnreachedError as error:
+      logger.debug("%s", error)  # the first call raises it, too
     except Exception:
       # What is wrong with the step, its first call meets too.
       logger.warning("The step was not compiled ahead.", exc_info=True)
