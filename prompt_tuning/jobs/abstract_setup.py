@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from prompt_tuning.core import axes
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.types import UNK_ID, Array, Params
+from prompt_tuning.core.types import Array, Params
 from prompt_tuning.data import assembly as data_assembly
 from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.jobs import identity, setup
@@ -111,7 +111,6 @@ def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
     contexts = [
       InitializerContext(
         embeddings=table,
-        tokenize=lambda _: [UNK_ID],
         warn=lambda _: None,
         output_rows=lambda ids: table[jnp.asarray(ids)],
       )

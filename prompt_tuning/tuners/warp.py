@@ -10,7 +10,7 @@ from flax.core import meta
 
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.types import Array, DType, Shape
+from prompt_tuning.core.types import UNK_ID, Array, DType, Shape
 from prompt_tuning.tuners import controls, settings
 from prompt_tuning.tuners.initializers import (
   Initializer,
@@ -33,13 +33,15 @@ class OutputRowsOfWords:
   ) -> Array:
     """Make the rows, see `Initializer`."""
     del rng
-    if context.tokenize is None or context.output_rows is None:
+    if context.output_rows is None:
       raise ValueError(
-        "The rows of label words need a vocabulary and the output head of the "
-        "model; the context has neither, or one of them."
+        "The rows of label words need the output head of the model; the "
+        "context has none."
       )
+    # Where shapes alone count, there is no vocabulary.
+    tokenize = context.tokenize or (lambda word: [UNK_ID])
     means = [
-      jnp.mean(context.output_rows(context.tokenize(word)), axis=0)
+      jnp.mean(context.output_rows(tokenize(word)), axis=0)
       for word in context.label_words
     ]
     rows = jnp.stack(means).astype(dtype)
