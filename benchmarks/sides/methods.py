@@ -26,7 +26,8 @@ from prompt_tuning.tuners.prefix import PrefixTuning
 from prompt_tuning.tuners.prompt import Prompt
 
 LENGTH = 20  # virtual tokens, positions of a prefix
-_P_TUNING = {"length": LENGTH, "hidden": 128}  # as PEFT's documentation has it
+# As PEFT's documentation has it.
+_P_TUNING = {"length": LENGTH, "hidden": 128, "scale": 1.0}
 
 # Name -> (model) -> method.
 METHODS: Mapping[str, Callable[[T5Config], Method]] = {

@@ -34,24 +34,24 @@ class PTuning(Method):
       each is made alone.
     hidden: M.
     layers: of the LSTM.
+    scale: factor on what the network gives; PEFT has 1.
 
   Source: Liu et al. 2021, section 3.2 and its code, which has two layers of
   H / 2 for LAMA; PEFT's `PromptEncoder` for the MLP and the order of ReLUs.
   Here the prompt stands in front of the text. Deviations: the LSTM's kernels
-  start as flax's do, and it has one bias where torch adds two. The authors cut
-  gradients off at a norm of 1, beside rates of 1e-5 and 1e-4; here it is 0.1,
-  at which all steps count alike: norms fall from 170 to below 1 while a skill
-  is learned, and Adam, whose mean of squares has a thousand steps, would slow
-  down as much.
+  start as flax's do, and it has one bias where torch adds two; `scale`, since
+  token vectors of the authors' models are a tenth as long as T5's, and what an
+  LSTM gives is bounded; the rate, theirs being for thousands of steps. As in
+  their code, gradients are cut off at a norm of 1.
   """
 
   title: ClassVar[str] = "P-tuning"
   noun: ClassVar[str] = "prompt"
   recipe: ClassVar[Recipe] = Recipe(
-    learning_rate=3e-2,
+    learning_rate=1e-2,
     optimizer="adamw",
     settings={"weight_decay": 0.0},
-    max_norm=0.1,
+    max_norm=1.0,
   )
 
   emb_dim: int = 0
@@ -59,12 +59,14 @@ class PTuning(Method):
   network: str = "lstm"
   hidden: int = 256
   layers: int = 2
+  scale: float = 10.0
 
   def __post_init__(self) -> None:
     super().__post_init__()
     settings.positive_integer("P_TUNING_LENGTH", self.length)
     settings.positive_integer("P_TUNING_HIDDEN", self.hidden)
     settings.positive_integer("P_TUNING_LAYERS", self.layers)
+    settings.positive("P_TUNING_SCALE", self.scale)
     settings.among("P_TUNING_NETWORK", [self.network], REPARAMETERISATIONS)
 
   @nn.compact
@@ -84,7 +86,7 @@ class PTuning(Method):
     for i, width in enumerate((*widths, self.emb_dim)):
       x = nn.relu(x) if i else x
       x = nn.Dense(width, kernel_init=_LINEAR, name=f"dense_{i}")(x)
-    return Delta(virtual=x)
+    return Delta(virtual=self.scale * x)
 
   @property
   def placement(self) -> Placement:

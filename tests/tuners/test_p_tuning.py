@@ -52,7 +52,7 @@ def copy_lstm(lstm, params):
 @pytest.mark.parity
 @pytest.mark.parametrize("network", ["lstm", "mlp"])
 def test_the_prompt_is_that_of_pefts_network(network, tolerance):
-  method = PTuning(WIDTH, LENGTH, network, HIDDEN)
+  method = PTuning(WIDTH, LENGTH, network, HIDDEN, scale=2.0)
   theirs = encoder_of(method)
   import torch
 
@@ -70,7 +70,7 @@ def test_the_prompt_is_that_of_pefts_network(network, tolerance):
   ) + (2 * 2 * 4 * HIDDEN if network == "lstm" else 0)  # torch's second biases
   ours = method.apply({"params": params}, Inputs()).virtual
   expected = theirs(torch.arange(LENGTH)[None])[0].detach().numpy()
-  np.testing.assert_allclose(ours, expected, **tolerance["oracle"])
+  np.testing.assert_allclose(ours, 2 * expected, **tolerance["oracle"])
 
 
 @pytest.mark.parametrize("network", ["lstm", "mlp"])
@@ -108,6 +108,7 @@ def test_its_adapters_load_in_peft_and_here(tmp_path):
     ({"length": 0}, "P_TUNING_LENGTH must be a positive integer; got 0"),
     ({"hidden": 1.5}, "P_TUNING_HIDDEN"),
     ({"layers": 0}, "P_TUNING_LAYERS"),
+    ({"scale": 0}, "P_TUNING_SCALE must be a positive number; got 0"),
     ({"network": "lstn"}, "P_TUNING_NETWORK has 'lstn'.*Did you mean 'lstm'"),
   ],
 )
