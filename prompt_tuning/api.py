@@ -26,7 +26,7 @@ from prompt_tuning.core import algebra, axes, embedded, finite, tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import DType
-from prompt_tuning.data import spec
+from prompt_tuning.data import spec, templated
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.in_context import InContext
 from prompt_tuning.infer import ensemble, rank
@@ -360,6 +360,11 @@ class Model:
       )
     elif context is not None:
       raise ValueError("A context is of a task's splits: leave examples out.")
+    elif templated.is_templated(task_spec):
+      raise ValueError(
+        f"{task_spec.name} is written by a template, which reads rows and not "
+        "texts: leave examples out."
+      )
     else:
       asked = self.predictor.encode(_inputs_of(examples))
       dataset = EvalSet(task_spec, asked.rows, examples)

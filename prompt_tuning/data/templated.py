@@ -123,10 +123,15 @@ def declare(
   return task
 
 
+def is_templated(task: spec.TaskSpec) -> bool:
+  """Whether `declare` made a task."""
+  return task.benchmark == BENCHMARK
+
+
 def label_words(task: spec.TaskSpec) -> LabelWords | None:
   """Return the label words of a task that `declare` made, None of another."""
   described = task.content.get("label_words")
-  if task.benchmark != BENCHMARK or described is None:
+  if not is_templated(task) or described is None:
     return None
   return LabelWords(
     tuple(described["classes"]),
@@ -157,7 +162,7 @@ def renderer(task: spec.TaskSpec, vocabulary: Vocabulary) -> Renderer | None:
   Returns:
     It, or None where another task has no template.
   """
-  if task.benchmark != BENCHMARK:
+  if not is_templated(task):
     return None
   parsed = templates.parse(task.content["template"], task.name)
   target_format = task.content["target_format"]

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from prompt_tuning.core import tree
 from prompt_tuning.data.spec import INPUTS, TARGETS
 from prompt_tuning.infer import rank
+from prompt_tuning.infer.inputs import Inputs, Rows
 from prompt_tuning.infer.outputs import Compute, Example
 from prompt_tuning.infer.predict import Predictor
 
@@ -16,6 +19,7 @@ def compute(
   mode: str,
   predictor: Predictor,
   run_of: Callable[[Example], int] = lambda example: 0,
+  rows: Rows | None = None,
   **decoding: Any,
 ) -> Compute:
   """Build what makes an output's lines.
@@ -26,6 +30,8 @@ def compute(
       log-likelihood of `targets_pretokenized`.
     predictor: model and runs.
     run_of: chooses the run of an example.
+    rows: the inputs as tokens, by the numbers of examples, where their texts do
+      not say all; None makes them of the texts.
     **decoding: see `Predictor.predict`.
 
   Returns:
@@ -44,8 +50,12 @@ def compute(
   def lines(
     numbers: Sequence[int], examples: Sequence[Example]
   ) -> Sequence[Mapping[str, Any]]:
-    texts = [str(example[INPUTS]) for example in examples]
-    asked = predictor.encode(texts, [run_of(example) for example in examples])
+    run_ids = [run_of(example) for example in examples]
+    if rows is None:
+      texts = [str(example[INPUTS]) for example in examples]
+      asked = predictor.encode(texts, run_ids)
+    else:
+      asked = Inputs([rows[n] for n in numbers], np.asarray(run_ids, np.int32))
     if mode == "score":
       targets = [_target(n, e) for n, e in zip(numbers, examples, strict=True)]
       return [{"score": s} for s in rank.score(predictor, asked, targets)]

@@ -9,7 +9,9 @@ from typing import Any
 import jax
 
 from prompt_tuning.core import files
+from prompt_tuning.data import templated
 from prompt_tuning.infer import modes, outputs, sources
+from prompt_tuning.infer.inputs import Rows
 from prompt_tuning.jobs import feed, identity, inference
 from prompt_tuning.jobs.infer_job import InferJob
 from prompt_tuning.jobs.inference import Ready
@@ -51,15 +53,16 @@ def infer(
     "method": job.decoder,
     "seed": job.seed,
   }
-  compute = modes.compute(
-    job.mode,
-    ready.predictor,
-    lambda example: _run_of(example, ready.prompts),
-    **decoding,
-  )
   settings = _settings(job, ready)
   written = []
-  for name, examples in _inputs(job, data_dir):
+  for name, rows, examples in _inputs(job, data_dir):
+    compute = modes.compute(
+      job.mode,
+      ready.predictor,
+      lambda example: _run_of(example, ready.prompts),
+      rows,
+      **decoding,
+    )
     output = outputs.Output(
       job.output_dir,
       name,
@@ -74,17 +77,23 @@ def infer(
 
 def _inputs(
   job: InferJob, data_dir: str | None
-) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
-  """List the inputs: (first part of the output's name, examples)."""
+) -> Iterator[tuple[str, Rows | None, Iterator[dict[str, Any]]]]:
+  """List the inputs: (first part of the output's name, tokens, examples).
+
+  Tokens are those of templates, whose texts do not say where virtual tokens
+  stand.
+  """
   if job.input_file is not None:
     name = job.input_file.replace("\\", "/").rpartition("/")[2]
     # Only what says the format: `dev.en.txt` is not `dev.de.txt`.
-    yield name.rpartition(".")[0] or name, sources.read(job.input_file)
+    yield name.rpartition(".")[0] or name, None, sources.read(job.input_file)
     return
   dataset = job.dataset
   for name in dataset.names:
     for task, tokens in feed.members(dataset, name, data_dir):
-      yield task.name, (tokens.example(i) for i in range(len(tokens)))
+      rows = tokens.inputs if templated.is_templated(task) else None
+      examples = (tokens.example(i) for i in range(len(tokens)))
+      yield task.name, rows, examples
 
 
 def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:

@@ -36,6 +36,19 @@ def test_predict(predictor, texts, examples):
   ]
 
 
+def test_rows_of_a_template_are_taken_as_they_are(predictor, texts, examples):
+  """By the numbers of examples; their texts are for people."""
+  rows = predictor.encode(texts[::-1]).rows
+  compute = modes.compute("predict", predictor, run_of, rows, length=4)
+  numbers = range(3, -1, -1)
+  backwards = [examples[n] for n in numbers]
+  asked = predictor.encode([texts[3 - n] for n in numbers], RUN_IDS[::-1])
+  expected = predictor.predict(asked, length=4)
+  assert compute(numbers, backwards) == [
+    {"prediction": p.text} for p in expected
+  ]
+
+
 def test_predict_with_aux(predictor, texts, examples):
   compute = modes.compute("predict_with_aux", predictor, run_of, length=4)
   expected = predictor.predict(predictor.encode(texts, RUN_IDS), length=4)
