@@ -16,6 +16,7 @@ import fnmatch
 import functools
 import importlib.util
 import io
+import logging
 import os
 import posixpath
 import random
@@ -33,6 +34,8 @@ _LEAST_READ, _MOST_READ = 1 << 16, 1 << 23
 _URL = re.compile(r"(gs|s3):/+([^/]*)(.*)", re.DOTALL)
 
 _Result = TypeVar("_Result")
+
+logger = logging.getLogger(__name__)
 
 
 class _Scheme(NamedTuple):
@@ -423,6 +426,8 @@ def _request(
           f"{PATIENCE_S:.0f} seconds ({_one_line(error)}). What was written "
           "before is whole: run the same command again."
         ) from error
+      if pause > _PAUSE_S / 4:  # a while, after which one would like to know
+        logger.warning("%s: %s. Trying again.", url, _one_line(error))
     time.sleep(pause * random.uniform(0.5, 1))
     pause = min(2 * pause, _PAUSE_S)
 
@@ -439,6 +444,8 @@ def _file_system(scheme: str, process: int) -> Any:
     )
   # What another process wrote a moment ago is there.
   if scheme == "gs":
+    # It prints a stack for every error that it raises, too.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     # Not the class for hierarchical buckets, which asks of every bucket first
     # whether it is one.
     from gcsfs.core import GCSFileSystem

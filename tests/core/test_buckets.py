@@ -168,12 +168,12 @@ with sole_writer.hold(sys.argv[1], "MODEL_DIR"):
 """
 
 
-def test_two_writers_in_one_folder(bucket, monkeypatch):
+def test_two_writers_in_one_folder(gs, monkeypatch):
   """The living one is named; what a killed one left is taken at once."""
   monkeypatch.setattr(sole_writer, "WATCH", 0.5)
   monkeypatch.setattr(sole_writer, "SIGN", 0.1)
   monkeypatch.setattr(sole_writer, "_SETTLED_S", 0.1)
-  folder = bucket.folder()
+  folder = gs.folder()
   command = [sys.executable, "-c", SCRIPT, folder]
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
     assert process.stdout.readline() == "held\n"
@@ -276,13 +276,14 @@ def test_what_no_patience_helps_with_says_what_to_do(kind, bucket):
       assert "\n" not in str(error.value)
 
 
-def test_no_credentials(gs):
+def test_no_credentials(gs, caplog):
   body = b'{"error": {"code": 401, "message": "Anonymous caller"}}'
   with (
     gs.proxy.refusing(401, body),
     pytest.raises(files.StoreError, match="gcloud auth application-default"),
   ):
     files.write_text(f"{gs.folder()}/object", "text")
+  assert caplog.text == "", "one line, and no stack"
 
 
 def test_a_bucket_that_does_not_exist(bucket):
