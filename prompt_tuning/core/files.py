@@ -131,7 +131,7 @@ def insist_local(name: Path, setting: str) -> None:
   if is_url(name) or _SCHEME.match(os.fspath(name)):
     raise ValueError(
       f"{setting} {os.fspath(name)} is a URL; expected a folder of this "
-      "machine, which is read again and again."
+      "machine, which files are read from again and again."
     )
 
 

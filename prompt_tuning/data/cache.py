@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,8 @@ _DAMAGE = (
 )
 # What killed processes of former versions left.
 _OLD_LEFTOVERS = (f".{24 * '[0-9a-f]'}-*", ".damaged-*")
+# Where it is noted what rows in buckets are.
+_NOTES, _SHA256 = ".in_buckets", re.compile("[0-9a-f]{64}")
 _MANIFEST_BYTES = 16 << 20
 _MANIFEST = {
   "fields": {
@@ -216,7 +219,7 @@ def _load_task(
     "split": split,
     "lengths": lengths,
     "vocabulary": vocabulary.load().sha256,
-    "rows": _fingerprint(task, split, data_dir),
+    "rows": _fingerprint(task, split, data_dir, cache_dir),
   }
   if fields["rows"] is None:
     elsewhere = _find_copy(root, fields)
@@ -229,7 +232,7 @@ def _load_task(
         f"`prompt-tuning data prepare --tfds_data_dir {data_dir}`, or copy it."
       )
     _tokenise().fetch(task, data_dir)
-    fields["rows"] = _fingerprint(task, split, data_dir)
+    fields["rows"] = _fingerprint(task, split, data_dir, cache_dir)
   path = root / _key(fields)
   if path.exists():
     try:
@@ -240,7 +243,8 @@ def _load_task(
   # Before minutes of work; for all users that may write to `cache_dir`.
   files.make_shared(cache_dir, name, split)
   files.ensure_writable(root, "TOKEN_CACHE_DIR")
-  with installed.on_this_machine(data_dir, task.source) as local:
+  source = task.source if task.is_from_tfds else ""
+  with installed.on_this_machine(data_dir, source) as local:
     rows = _tokenise().tokenise(task, split, lengths, local)
   for feature, count in rows.truncated.items():
     if count:
@@ -292,14 +296,35 @@ def _check_lengths(lengths: Mapping[str, int | None]) -> dict[str, int | None]:
 
 
 def _fingerprint(
-  task: spec.TaskSpec, split: str, data_dir: pathlib.Path
+  task: spec.TaskSpec,
+  split: str,
+  data_dir: pathlib.Path,
+  cache_dir: str | os.PathLike[str],
 ) -> str | None:
-  """Hash the rows of the source; None if they are not here."""
+  """Hash the rows of the source; None if they are not here.
+
+  Those in a bucket are read once: what came out is noted in `cache_dir`, under
+  a name that is another one when they are written again.
+  """
   if task.source == spec.SEQIO:
     return str(_tokenise().fingerprint(task, split))
   if not task.is_from_tfds:
     return "in the task's content"
-  return installed.fingerprint(data_dir, task.source, task.splits[split])
+  rows = (data_dir, task.source, task.splits[split])
+  if not files.is_url(data_dir):
+    return installed.fingerprint(*rows)
+  state = json.dumps([str(data_dir), *rows[1:], installed.written_state(*rows)])
+  name = files.sha256(state.encode())
+  note = pathlib.Path(cache_dir, _NOTES, name)
+  with contextlib.suppress(OSError):
+    noted = files.read_bytes(note, 64).decode("ascii", "replace")
+    if _SHA256.fullmatch(noted):
+      return noted
+  fingerprint = installed.fingerprint(*rows)
+  if fingerprint is not None:
+    files.make_shared(cache_dir, _NOTES)
+    files.write_text(note, fingerprint)
+  return fingerprint
 
 
 def _key(fields: Mapping[str, Any]) -> str:

@@ -111,6 +111,30 @@ def fingerprint(
   sizes = [split for split in info["splits"] if split["name"] == name]
   digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
   digest.update((root / "features.json").read_bytes())
-  for path in sorted(root.glob(f"*-{name}.*")):
+  for path in _shards(root, name):
     digest.update(bytes.fromhex(files.file_sha256(path)))
   return digest.hexdigest()
+
+
+def written_state(
+  data_dir: str | pathlib.Path, source: str, split: str
+) -> list[Any]:
+  """Tell whether `fingerprint` would say something else than before.
+
+  Args:
+    data_dir: TFDS's data directory.
+    source: see `fingerprint`.
+    split: see `fingerprint`.
+
+  Returns:
+    JSON values that are the same only where no file was written since.
+  """
+  root, name = directory(data_dir, source), split.split("[")[0]
+  paths = [root / INFO, root / "features.json", *_shards(root, name)]
+  return [
+    [path.name, *files.written_state(path)] for path in paths if path.is_file()
+  ]
+
+
+def _shards(root: pathlib.Path, name: str) -> list[pathlib.Path]:
+  return sorted(root.glob(f"*-{name}.*"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from prompt_tuning.core import files
 from prompt_tuning.core.types import EOS_ID
 from prompt_tuning.data import adopted, spec, templated, vocabulary
 from prompt_tuning.data.prepare import writing
@@ -85,6 +86,8 @@ def tokenise(
   if task.kshot:
     source = registry.get(task.kshot.base).source
   if hasattr(source, "tfds_dataset"):
+    # Of own seqio tasks nobody knows which folders would have to be copied.
+    files.insist_local(data_dir, f"--tfds_data_dir for {task.name},")
     source.tfds_dataset.override_data_dir(str(data_dir))
   names = (spec.INPUTS, spec.TARGETS, *task.eval_features)
   if isinstance(task, adopted.AdoptedTask):

@@ -188,6 +188,25 @@ def test_hosts_share_the_global_batch(batching):
   assert_same(joined, read())
 
 
+@pytest.mark.parametrize("batching", planning.BATCHINGS)
+def test_a_host_reads_only_its_own_rows(batching, monkeypatch):
+  store, read = make_store(64), []
+  gather = Ragged.gather
+
+  def counted(ragged, rows):
+    if ragged is store.inputs:
+      read.extend(rows)
+    return gather(ragged, rows)
+
+  monkeypatch.setattr(Ragged, "gather", counted)
+  batches = TrainBatches(
+    store, 8, seed=5, batching=batching, layout=LAYOUT, shard=(1, 4)
+  )
+  brought = [i for b in take(iter(batches), 6) for i in examples_in(b)]
+  assert sorted(read) == sorted(brought)
+  assert len(read) < 64
+
+
 def test_fixed_shapes_are_the_limits_plus_virtual_tokens():
   batches = TrainBatches(make_store(9), 2, 0, layout=LAYOUT, batching="fixed")
   assert batches.shapes == ((2, 32 + 4, 4 + 1),)

@@ -52,6 +52,11 @@ def test_data_in_a_bucket(source, gs, tmp_path, capsys, vocabulary_file):
   status, out, _ = run(capsys, *shown, *where, *cached)
   assert status == 0
   assert "It rained." in out
+  # Once: from then on it is known which rows they are.
+  asked = len(gs.proxy.requests)
+  assert run(capsys, *shown, *where, *cached)[1] == out
+  later = [path for _, path, *_ in gs.proxy.requests[asked:]]
+  assert not any("tfrecord" in path and "alt=media" in path for path in later)
   # It is not downloaded into a folder called `gs:`.
   status, _, err = run(
     capsys, "show", "taskless_super_glue_rte_v102", *where, *cached
