@@ -129,6 +129,8 @@ def sweep(
   files.ensure_writable(job.model_dir, "MODEL_DIR")
   with _held(job.model_dir, shard):
     planned = plan(job, shard)
+    for bank in planned.banks:
+      sweep_banks.insist_on_rows(bank)
     if jax.process_index() == 0:
       _write_sweep(job)
       _clear(job)

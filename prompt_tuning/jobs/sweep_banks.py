@@ -166,18 +166,30 @@ def size(bank: Bank) -> Size:
   Raises:
     ValueError: it cannot train.
   """
-  job, experiment = bank.job, bank.job.experiment
-  mesh = job.source.mesh.build()
+  steps = bank.job.duration.relative_steps
+  return Size(_parameters(bank), steps, _flops(bank))
+
+
+def insist_on_rows(bank: Bank) -> None:
+  """Insist that this machine's devices can share a bank's rows.
+
+  Args:
+    bank: that is to be trained here.
+
+  Raises:
+    ValueError: they cannot.
+  """
+  mesh = bank.job.source.mesh.build()
   ways = mesh.shape.get(axes.DATA, 1) if mesh else 1
-  runs, rows = experiment.runs, experiment.dataset.batch_size
-  if rows * len(runs) % ways:
+  experiment = bank.job.experiment
+  runs, rows = len(experiment.runs), experiment.dataset.batch_size
+  if rows * runs % ways:
     names = ", ".join(cell.name for cell in bank.cells[:3])
     raise ValueError(
       f"No bank holds {names}{' ...' * (len(bank.cells) > 3)}: BATCH_SIZE "
-      f"{rows} x {len(runs)} runs cannot be split over {ways} data-parallel "
+      f"{rows} x {runs} runs cannot be split over {ways} data-parallel "
       "devices. Change BATCH_SIZE, the mesh, or sweep.most_runs."
     )
-  return Size(_parameters(bank), job.duration.relative_steps, _flops(bank))
 
 
 def _parameters(bank: Bank) -> tuple[int, ...] | None:

@@ -362,6 +362,16 @@ def test_what_fits_on_no_slice_is_said_first(train_flags, tmp_path, capsys):
   assert "size=xxl fits on no mesh of v5e:1x1: weights take" in error
 
 
+def test_what_devices_cannot_share_is_said_first(train_flags, tmp_path, capsys):
+  """A dry run does not ask which devices are here."""
+  argv = [*train_flags(tmp_path / "sweep", "--gin_file=meshes/data.gin")]
+  argv.append("--axis=BATCH_SIZE=8,3")
+  error = failing(capsys, *argv)
+  assert "No bank holds BATCH_SIZE=3: BATCH_SIZE 3 x 1 runs cannot be" in error
+  assert not (tmp_path / "sweep" / sweep.FILE).exists()
+  assert main.main(["sweep", *argv, "--dry_run"]) == 0
+
+
 def test_labels_are_names():
   assert sweep_job.label("'skill_first'") == "skill_first"
   assert sweep_job.label("@a/tuners.Uniform()") == "a_tuners.Uniform"
