@@ -166,7 +166,7 @@ def groups(found: similarity.Similarity) -> dict[str, Any]:
     "within": statistics.fmean(within),
     "between": statistics.fmean(between),
     "nearest_is_related": hits,
-    "of": len(group_of),
+    "of": sum(name in group_of for name in found.names),
     "by_chance": chance,
   }
 

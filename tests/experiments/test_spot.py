@@ -1,0 +1,40 @@
+"""Prompts from prompts: what is compared, and what counts as soon."""
+
+import numpy as np
+
+from experiments.spot import run as spot
+from prompt_tuning.data import skills
+from prompt_tuning.jobs import similarity
+
+
+def test_a_related_skill_is_of_the_same_group_and_the_other_is_not():
+  names = [name for group in spot.GROUPS for name in group]
+  assert len(names) == len(set(names))
+  assert set(names) <= set(skills.SKILLS)
+  group_of = {name: group for group in spot.GROUPS for name in group}
+  for target, (related, other) in spot.PAIRS.items():
+    assert related != target
+    assert group_of[related] is group_of[target]
+    assert group_of[other] is not group_of[target]
+
+
+def test_the_first_step_with_most_of_the_last_score_counts():
+  curve = [(0, 5.0), (10, 71.9), (20, 72.0), (30, 60.0), (40, 80.0)]
+  assert spot.steps_to(curve) == 20
+  assert spot.steps_to([(0, 0.0), (10, 0.0)]) == 0
+
+
+def test_groups_say_how_often_the_nearest_is_related():
+  """Two pairs point the same way each; a skill of no group stands between."""
+  angles = {"largest": 0, "smallest": 10, "longest": 90, "shortest": 95}
+  angles["opposite"] = 4
+  prompts = {
+    name: np.array([[np.cos(np.pi * a / 180), np.sin(np.pi * a / 180)]])
+    for name, a in angles.items()
+  }
+  found = spot.groups(similarity.of(prompts))
+  # The nearest of `largest` and `smallest` is of no group.
+  assert (found["nearest_is_related"], found["of"]) == (2, 4)
+  assert found["by_chance"] == 4 * 1 / 4
+  assert found["within"] > 0.98
+  assert found["between"] < 0.2
