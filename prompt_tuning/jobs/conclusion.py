@@ -142,7 +142,7 @@ def _finish(outcome: Outcome, chosen: tuple[list[int], Params] | None) -> str:
 
 
 def best(outcome: Outcome) -> tuple[list[int], Params]:
-  """Gather the best of every run, or its last where nothing was scored.
+  """Gather the best of every run, or its last where none was kept.
 
   Args:
     outcome: of a training that has ended.
@@ -158,7 +158,7 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
   last = bundle.to_host(on_devices)
   last_step = int(outcome.result.state.step)
   steps, params = [], []
-  for k, record in enumerate(outcome.result.best):
+  for k, record in enumerate(_kept(outcome)):
     of_run = {path: a[k : k + 1] for path, a in last.items()}
     step = last_step
     if record is not None:
@@ -173,6 +173,12 @@ def best(outcome: Outcome) -> tuple[list[int], Params]:
     for path, like in on_devices.items()
   }
   return steps, tree.unflatten(whole)
+
+
+def _kept(outcome: Outcome) -> loop.Records:
+  """List the best evaluations of which bundles were kept."""
+  records = outcome.result.best
+  return records if outcome.output.keep_best else [None] * len(records)
 
 
 def runs_of(outcome: Outcome, trainable: Params) -> Runs:
@@ -198,7 +204,7 @@ def _metrics(outcome: Outcome, trainable: Params) -> list[Mapping[str, float]]:
 
   Where a run has none, as one that diverged, all are evaluated as they are.
   """
-  records = outcome.result.best
+  records = _kept(outcome)
   if outcome.scorer is None or all(record is not None for record in records):
     return [{} if record is None else record["metrics"] for record in records]
   results = outcome.scorer.results(trainable)

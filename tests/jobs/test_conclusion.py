@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import fingerprint
+from prompt_tuning.checkpoints import bundle, fingerprint
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.jobs import conclusion
 from prompt_tuning.tuners.initializers import ClassLabels
@@ -73,3 +73,28 @@ def test_a_frozen_weight_that_changed_is_reported():
   assert "frozen weights: CHANGED (sha256 " in text
   assert "unchanged" not in text
   assert outcome.checksum[:16] in text
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_without_best_bundles_the_last_values_count(tmp_path, keep_best):
+  last = {"tuner": {"a": np.arange(2, dtype=np.float32)}}
+  record = {"step": 3, "score": 1.0, "metrics": {}}
+  outcome = types.SimpleNamespace(
+    result=types.SimpleNamespace(
+      state=types.SimpleNamespace(trainable=last, step=5),
+      best=[record, record],
+    ),
+    output=types.SimpleNamespace(model_dir=tmp_path, keep_best=keep_best),
+    start_step=100,
+  )
+  for run in range(2):
+    path = bundle.step_path(tmp_path / "best" / f"run_{run}", 3)
+    kept = np.full(1, 7.0 + run, np.float32)
+    if keep_best:
+      manifest = {"run": {}, "step": 3}
+      bundle.write(path, bundle.Bundle(manifest, {"tuner/a": kept}))
+  steps, found = conclusion.best(outcome)
+  assert steps == ([103, 103] if keep_best else [105, 105])
+  np.testing.assert_array_equal(
+    found["tuner"]["a"], [7, 8] if keep_best else [0, 1]
+  )
