@@ -120,6 +120,12 @@ def _compare(
     models = fit(job.models, model=_shared(job, job.models, model))
     trained.append(models)
     scores += _model_scores(job, models, sets)
+  if job.multitask is not None:
+    (mixture,) = job.multitask.experiment.dataset.names
+    sets[mixture] = _eval_sets(job, mixture, data_dir)
+    done = fit(job.multitask, model=_shared(job, job.multitask, model))
+    trained.append(done)
+    scores += _multitask_scores(job, done, sets)
   counts = cost.count_parameters(tuned[0].outcome.model.config)
   compared = Comparison(
     scores=tuple(scores),
@@ -215,7 +221,7 @@ def _made_of(
 def places(job: CompareJob) -> str:
   """Say where what came out is, beside the table."""
   folder = files.path(job.model_dir)
-  trainings = [*job.trainings, *([job.models] if job.models else [])]
+  trainings = filter(None, [*job.trainings, job.models, job.multitask])
   lines = [f"as JSON: {folder / comparison.FILE}"]
   names = ", ".join(comparison_report.FILES)
   lines.append(f"as {names}: beside it")
@@ -397,6 +403,25 @@ def _model_scores(
       models.titles, outcome.runs, results, strict=True
     )
   ]
+
+
+def _multitask_scores(
+  job: CompareJob, done: _Trained, sets: Mapping[str, Sequence[EvalSet]]
+) -> list[Score]:
+  """Score one model per seed on every task, under its name in the mixture."""
+  outcome = done.outcome
+  scores = []
+  results = _scorer(job, outcome, sets).results(done.trainable)
+  for title, run, of_run in zip(
+    done.titles, outcome.runs, results, strict=True
+  ):
+    by_task = {result.job.dataset.task.name: result for result in of_run}
+    for task in job.trainings[0].experiment.dataset.names:
+      members = job.members(job.named.get(task, task))
+      group = [by_task[name] for name in members]
+      score = run_scores.summary(group).score
+      scores.append(Score(title, task, run.seed, score))
+  return scores
 
 
 def _scorer(

@@ -7,7 +7,7 @@ from prompt_tuning.core import files
 from prompt_tuning.data import spec
 from prompt_tuning.data.in_context import InContext
 from prompt_tuning.jobs import method_names
-from prompt_tuning.jobs.comparison import MODEL
+from prompt_tuning.jobs.comparison import MODEL, MULTITASK
 from prompt_tuning.jobs.settings import EvaluationSettings, listed
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.tuners.method import name_of
@@ -22,6 +22,10 @@ class CompareJob:
     prompts: the tuning of a method, or of several: each a bank over the same
       tasks, and over seeds.
     models: the model tuning; None leaves it out.
+    multitask: the tuning of one model for all tasks, on a mixture; None leaves
+      it out.
+    named: task -> the same task under whose name the mixture has it, with texts
+      that name the task; others are in it as they are.
     test: what the final scores are of, and how they are made.
     instructed: task -> the same task with an instruction in words in front, to
       ask the model itself (the paper's prompt design); may be empty.
@@ -33,6 +37,8 @@ class CompareJob:
   prompts: TrainJob | Sequence[TrainJob]
   test: EvaluationSettings
   models: TrainJob | None = None
+  multitask: TrainJob | None = None
+  named: Mapping[str, str] = dataclasses.field(default_factory=dict)
   instructed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   contexts: InContext | Sequence[InContext] = ()
 
@@ -61,6 +67,8 @@ class CompareJob:
           f"compare has {title} twice, with the same settings; give each once, "
           "and several seeds of one as a bank."
         )
+    if self.multitask is not None:
+      self._check_multitask(self.multitask)
     drawn = [(c.title, c.drawn_by) for c in listed(self.contexts)]
     for title, seed in drawn:
       if drawn.count((title, seed)) > 1:
@@ -75,6 +83,28 @@ class CompareJob:
           f"{', '.join(sorted(tasks))}."
         )
       spec.get(twin)
+
+  def _check_multitask(self, job: TrainJob) -> None:
+    """Insist that one model trains on all tasks."""
+    if job.experiment.tuners or len(job.experiment.dataset.names) != 1:
+      raise ValueError(
+        "compare.multitask tunes one model on one mixture, without a TUNER; "
+        f"its tasks are {', '.join(job.experiment.dataset.names)}."
+      )
+    known = self.members(job.experiment.dataset.names[0])
+    for task in self.trainings[0].experiment.dataset.names:
+      missing = set(self.members(self.named.get(task, task))) - set(known)
+      if missing:
+        raise ValueError(
+          f"compare.multitask does not train on {', '.join(sorted(missing))}, "
+          f"which is compared. Put it into MULTITASK_TASKS, or name in NAMED "
+          f"what {task} is called there: {', '.join(known)}."
+        )
+
+  def members(self, name: str) -> list[str]:
+    """Name the tasks of a task or mixture that have the split of `test`."""
+    split = self.test.dataset.split or spec.task(name).eval_split
+    return [task.name for task, _ in spec.get(name).components(split)]
 
   @property
   def trainings(self) -> tuple[TrainJob, ...]:
@@ -102,6 +132,8 @@ class CompareJob:
     """Return what reports call one of the trainings."""
     if job is self.models:
       return MODEL
+    if job is self.multitask:
+      return MULTITASK
     return self.titles[self.trainings.index(job)]
 
   def run_titles(self, job: TrainJob) -> tuple[str, ...]:
@@ -118,6 +150,8 @@ class CompareJob:
     """Name the folder of one of the trainings."""
     if job is self.models:
       return "models"
+    if job is self.multitask:
+      return "multitask"
     alone = len(self.trainings) == 1
     return "prompts" if alone else self.title(job).replace(" ", "_")
 

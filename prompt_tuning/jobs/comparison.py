@@ -26,6 +26,7 @@ FILE = "comparison.json"
 PLAIN = "frozen model"
 INSTRUCTION = "instruction"
 MODEL = "model tuning"
+MULTITASK = "multi-task model tuning"
 RANDOM = "random "  # how the name of a method's random control begins
 
 _SCHEMA = {
@@ -50,8 +51,8 @@ class Score(NamedTuple):
   """What one method, with one seed, scores on one task.
 
   Attributes:
-    method: `PLAIN`, `INSTRUCTION`, `MODEL`, the title of a tuning method, or
-      the name of its random control.
+    method: `PLAIN`, `INSTRUCTION`, `MODEL`, `MULTITASK`, what a context is
+      called, the title of a tuning method, or the name of its random control.
     task: its name.
     seed: of the training; None where nothing is drawn.
     score: the mean of the task's metrics, in percent.

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from prompt_tuning.data import spec
 from prompt_tuning.jobs import compare, comparison, comparison_report, train
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import command, main
@@ -22,6 +23,11 @@ IN_WORDS = (
   f"--gin.INSTRUCTED={{'{TASK}': '{TASK}'}}",
   "--gin_file=contexts/few_shot.gin",
   "--gin.SHOTS=2",
+)
+# One task is a mixture, too.
+MULTITASK = (
+  "--gin.MULTITASK_TUNING=@multitask/train()",
+  f"--gin.MULTITASK_TASKS=('{TASK}',)",
 )
 
 
@@ -55,7 +61,8 @@ def flags(common_flags, tiny_checkpoint):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, flags):
   folder = tmp_path_factory.mktemp("compared") / "run"
-  assert main.main(["compare", *flags(folder, *IN_WORDS)]) == 0
+  argv = flags(folder, *IN_WORDS, *MULTITASK)
+  assert main.main(["compare", *argv]) == 0
   return folder
 
 
@@ -69,6 +76,7 @@ def test_every_method_has_a_score_per_seed(compared):
     RANDOM,
     PROMPT,
     comparison.MODEL,
+    comparison.MULTITASK,
   )
   seeds = {
     method: [s.seed for s in found.scores if s.method == method]
@@ -81,10 +89,12 @@ def test_every_method_has_a_score_per_seed(compared):
     FEW_SHOT: [0],
     PROMPT: [0, 1],
     comparison.MODEL: [0],
+    comparison.MULTITASK: [0],
   }
   told = found.made_of
   assert told["inputs"][TASK]["count"] > 0
-  assert told["learned"].keys() == {PROMPT, comparison.MODEL}
+  models = {comparison.MODEL, comparison.MULTITASK}
+  assert told["learned"].keys() == {PROMPT, *models}
   assert {"backbone", "vocabulary", "by", "decoder"} <= told.keys()
   (context,) = told["contexts"]
   assert context["context"]["shots"] == 2
@@ -96,14 +106,25 @@ def test_every_method_has_a_score_per_seed(compared):
   assert plain == asked
 
 
+def test_one_model_for_a_mixture_of_one_task_is_that_tasks(compared):
+  """The same steps, examples and seed: the same score."""
+  found = comparison.read(compared)
+  alone, together = (
+    found.of(method, TASK)
+    for method in (comparison.MODEL, comparison.MULTITASK)
+  )
+  assert alone == together
+
+
 def test_costs_and_frozen_weights_are_reported(compared):
   found = comparison.read(compared)
   assert found.frozen
   assert found.parameters == 257_856
-  assert found.trained == {PROMPT: 400, comparison.MODEL: 257_856}
-  assert found.steps == {PROMPT: 4, comparison.MODEL: 2}
+  models = (comparison.MODEL, comparison.MULTITASK)
+  assert found.trained == {PROMPT: 400, **dict.fromkeys(models, 257_856)}
+  assert found.steps == {PROMPT: 4, **dict.fromkeys(models, 2)}
   assert all(seconds > 0 for seconds in found.seconds.values())
-  assert found.runs == {PROMPT: 2, comparison.MODEL: 1}
+  assert found.runs == {PROMPT: 2, **dict.fromkeys(models, 1)}
   assert (
     found.step_seconds.keys() == found.step_bytes.keys() == found.runs.keys()
   )
@@ -112,7 +133,7 @@ def test_costs_and_frozen_weights_are_reported(compared):
   assert model < found.step_bytes[PROMPT] < found.step_bytes[comparison.MODEL]
   exported = compared / "prompts" / "exports" / "seed0" / "delta"
   on_disk = sum(path.stat().st_size for path in exported.iterdir())
-  assert found.disk_bytes == {PROMPT: on_disk, comparison.MODEL: model}
+  assert found.disk_bytes == {PROMPT: on_disk, **dict.fromkeys(models, model)}
 
 
 def test_tables_and_a_picture_stand_beside_the_numbers(compared):
@@ -157,7 +178,8 @@ def test_the_same_command_again_trains_nothing(compared, flags, capsys):
     path: path.stat().st_mtime_ns
     for path in compared.rglob("trainable.safetensors")
   }
-  assert main.main(["compare", *flags(compared, *IN_WORDS)]) == 0
+  argv = flags(compared, *IN_WORDS, *MULTITASK)
+  assert main.main(["compare", *argv]) == 0
   after = comparison.read(compared)
   # Costs too are those of the whole, not of what was left to do.
   assert after == before
@@ -169,6 +191,7 @@ def test_the_same_command_again_trains_nothing(compared, flags, capsys):
     "as comparison.csv, comparison.md, comparison.png: beside it\n"
     f"prompts: {compared / 'prompts'}, beginning with summary.txt\n"
     f"models: {compared / 'models'}, beginning with summary.txt\n"
+    f"multitask: {compared / 'multitask'}, beginning with summary.txt\n"
   )
   for name in ("prompts", "models"):
     assert TASK in (compared / name / "summary.txt").read_text()
@@ -297,3 +320,36 @@ def test_a_frozen_weight_that_changes_in_any_training_is_said(
   assert not comparison.read(folder).frozen
   folders = {path.name for path in folder.iterdir() if path.is_dir()}
   assert folders == {"prompt_tuning", "(IA)3"}
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    (
+      ("MULTITASK_TASKS=('skill_first',)",),
+      f"compare.multitask does not train on {TASK}, which is compared. Put",
+    ),
+    (
+      (f"MULTITASK_TASKS=('{TASK}',)", "multitask/train.tuner=@tuners.Prompt"),
+      "compare.multitask tunes one model on one mixture, without a TUNER",
+    ),
+    (
+      ("CONTEXTS=(@evaluation.InContext(), @evaluation.InContext())",),
+      "compare.contexts has 2-shot in context twice, with the same seed",
+    ),
+    (
+      ("evaluation.Evaluation.context=@evaluation.InContext()",),
+      "A context of `test` would stand before the inputs of every method",
+    ),
+  ],
+)
+def test_baselines_that_say_nothing(
+  flags, tmp_path, capsys, monkeypatch, settings, message
+):
+  known = {n: s for n, s in spec._specs.items() if n != "multitask"}
+  monkeypatch.setattr(spec, "_specs", known)
+  bindings = [f"--gin.{setting}" for setting in settings]
+  more = MULTITASK[:1] if "multitask" in message else ()
+  argv = flags(tmp_path, *IN_WORDS, *more, *bindings)
+  assert main.main(["compare", *argv, "--dry_run"]) == 2
+  assert message in capsys.readouterr().err
