@@ -28,6 +28,7 @@ IN_WORDS = (
 MULTITASK = (
   "--gin.MULTITASK_TUNING=@multitask/train()",
   f"--gin.MULTITASK_TASKS=('{TASK}',)",
+  "--gin.multitask/data.mixture.name='only_cats'",
 )
 
 
