@@ -99,7 +99,7 @@ def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
   manifest = {
     "format": FORMAT,
     "version": VERSION,
-    "placement": dataclasses.asdict(saved.placement),
+    "placement": saved.placement.described(),
     "about": dict(saved.about),
     "sha256": files.sha256(data),
   }

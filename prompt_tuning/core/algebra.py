@@ -45,7 +45,7 @@ class Leaf(NamedTuple):
 # Letters whose sizes may differ between the runs of one model.
 _FREE = "PRC"
 
-# Field of `Delta` -> arrays of its sites. `virtual`, `head_rows` and
+# Field of `Delta` -> arrays of its sites. `virtual`, `head_rows`, `sight` and
 # `log_weight` are one site each; the mask of rows is a field beside them.
 KINDS: Mapping[str, Mapping[str, Leaf]] = {
   "virtual": {"virtual": Leaf("KPH", 0.0)},
@@ -76,6 +76,7 @@ KINDS: Mapping[str, Mapping[str, Leaf]] = {
     "head_rows": Leaf("KCH", 0.0),
     "head_mask": Leaf("KC", False, True, marks=True),
   },
+  "sight": {"sight": Leaf("KW", True)},
   "log_weight": {"log_weight": Leaf("K", 0.0)},
 }
 _STRUCTS = {

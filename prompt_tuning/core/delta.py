@@ -120,6 +120,9 @@ class Delta:
       an input the same id would be a virtual token.
     head_mask: [K, C] booleans, False for words that a run has not; None for all
       there.
+    sight: [K, 3] booleans, what a virtual token of the encoder's input sees
+      beside itself: those before it, those after it, and the text. Whatever it
+      sees, the text sees all of them.
     log_weight: [K], the logarithm of the share that a run has in a mixture of
       runs. The model does not read it; who mixes does.
   """
@@ -133,4 +136,5 @@ class Delta:
   norm: Mapping[str, Array] = dataclasses.field(default_factory=dict)
   head_rows: Array | None = None
   head_mask: Array | None = None
+  sight: Array | None = None
   log_weight: Array | None = None

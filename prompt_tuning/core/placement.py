@@ -1,6 +1,7 @@
 """Where a tuner's virtual tokens stand in the encoder and decoder inputs."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,26 +25,39 @@ class Placement:
     encoder_prefix: rows before the input text.
     encoder_suffix: rows after the input text, before its EOS.
     decoder_prefix: rows before the decoder's start token.
+    encoder_infix: rows behind the first token of the input text.
+    later: fields that files of older versions do not have.
   """
+
+  later: ClassVar[tuple[str, ...]] = ("encoder_infix",)
 
   encoder_prefix: tuple[int, ...] = ()
   encoder_suffix: tuple[int, ...] = ()
   decoder_prefix: tuple[int, ...] = ()
+  encoder_infix: tuple[int, ...] = ()
 
   @property
   def encoder_rows(self) -> tuple[int, ...]:
     """All rows of the encoder input, in order."""
-    return self.encoder_prefix + self.encoder_suffix
+    return self.encoder_prefix + self.encoder_infix + self.encoder_suffix
 
   @property
   def encoder_length(self) -> int:
     """Positions that virtual tokens take in the encoder input."""
-    return len(self.encoder_prefix) + len(self.encoder_suffix)
+    return len(self.encoder_rows)
 
   @property
   def decoder_length(self) -> int:
     """Positions that virtual tokens take in the decoder input."""
     return len(self.decoder_prefix)
+
+  def described(self) -> dict[str, tuple[int, ...]]:
+    """Return the fields, for files: those that came later where they say more.
+
+    Runs and exports of older versions have no others.
+    """
+    fields = dataclasses.asdict(self)
+    return {k: v for k, v in fields.items() if v or k not in self.later}
 
   def insist_fills(self, slots: int) -> None:
     """Insist on as many virtual tokens as a text has slots.

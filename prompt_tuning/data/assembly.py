@@ -3,6 +3,7 @@
 An example's encoder segment is
 
   encoder_prefix  text  encoder_suffix  EOS
+                  (encoder_infix behind its first token)
 
 or, where the text has slots for virtual tokens (of a template), the text with
 the encoder's rows in them. Its decoder segment, with the targets shifted right
@@ -177,18 +178,21 @@ class Assembler:
     """Write texts, with virtual tokens around them or in their slots."""
     flat = batch["encoder_input_tokens"].reshape(-1)
     prefix = self._virtual(self.placement.encoder_prefix if around else ())
+    infix = self._virtual(self.placement.encoder_infix if around else ())
     suffix = self._virtual(self.placement.encoder_suffix if around else ())
     lengths = self.inputs.lengths[examples]
     values, within = self.inputs.gather(examples)
     positions = np.repeat(bases + len(prefix), lengths) + within
-    if len(suffix):
-      # The suffix stands before the EOS: move that one token to the right.
-      last = np.cumsum(lengths)[lengths > 0] - 1
-      eos = last[values[last] == EOS_ID]
+    if len(infix) or len(suffix):
+      eos, has_eos = _ends(values, lengths)
+      first = np.minimum(lengths - has_eos, 1)
+      # What stands behind the first token moves to the right; the suffix stands
+      # before the EOS, which moves once more.
+      positions[within >= np.repeat(first, lengths)] += len(infix)
       positions[eos] += len(suffix)
-      has_eos = np.zeros(len(examples), np.int64)
-      has_eos[np.searchsorted(np.cumsum(lengths), eos, side="right")] = 1
-      ends = bases + len(prefix) + lengths - has_eos
+      starts = bases + len(prefix) + first
+      flat[starts[:, None] + np.arange(len(infix))] = infix
+      ends = bases + len(prefix) + len(infix) + lengths - has_eos
       flat[ends[:, None] + np.arange(len(suffix))] = suffix
     if not around:
       values = fill_slots(values, self.placement, self.vocab_rows)
@@ -211,3 +215,22 @@ class Assembler:
 
   def _virtual(self, rows: tuple[int, ...]) -> np.ndarray:
     return self.vocab_rows + np.asarray(rows, np.int64)
+
+
+def _ends(
+  values: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Find the EOS of texts that end in one.
+
+  Args:
+    values: ids of all texts, end to end.
+    lengths: [n] tokens of each.
+
+  Returns:
+    Where they are in `values`; and [n] int64, 1 for a text that has one.
+  """
+  last = np.cumsum(lengths)[lengths > 0] - 1
+  eos = last[values[last] == EOS_ID]
+  has_eos = np.zeros(len(lengths), np.int64)
+  has_eos[np.searchsorted(np.cumsum(lengths), eos, side="right")] = 1
+  return eos, has_eos

@@ -139,7 +139,8 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     self._rows = shard_rows(batch_size, shard)
     description = {
       "parts": [(store.key, rate) for store, rate in stores],
-      "layout": dataclasses.asdict(layout),
+      "layout": dataclasses.asdict(layout)
+      | {"placement": layout.placement.described()},
       "sequence": [batch_size, seed, batching, self._planner.shapes],
     }
     if task_ids is not None:

@@ -165,9 +165,12 @@ def encoder_tokens(
       continue
     # The suffix stands before the EOS, where there is one.
     end = len(text) - (len(text) > 0 and text[-1] == EOS_ID)
+    first = min(1, end) if placement.encoder_infix else 0
     pieces = (
       _virtual(placement.encoder_prefix, vocab_rows),
-      text[:end],
+      text[:first],
+      _virtual(placement.encoder_infix, vocab_rows),
+      text[first:end],
       _virtual(placement.encoder_suffix, vocab_rows),
       text[end:],
     )

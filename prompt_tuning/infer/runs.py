@@ -42,8 +42,7 @@ class Runs:
     rows = 0 if virtual is None else virtual.shape[1]
     for run, placement in enumerate(self.placements):
       named = (
-        *placement.encoder_prefix,
-        *placement.encoder_suffix,
+        *placement.encoder_rows,
         *placement.decoder_prefix,
       )
       if any(not 0 <= row < rows for row in named):

@@ -179,8 +179,9 @@ def _convert_tuned(job: Conversion) -> tuple[str, ...]:
         "NumPy file can hold: prompt-tuning export writes the whole of it."
       )
     _write_vectors(job, stacks["encoder"])
-    behind = tuned.runs.placements[0].encoder_suffix
-    return ("the vectors stood behind the text",) if behind else ()
+    (placement,) = tuned.runs.placements
+    is_before = placement.encoder_rows == placement.encoder_prefix
+    return () if is_before else ("the vectors did not stand before the text",)
   (method,) = tuned.methods
   adapter = method.to_peft(tuned.runs.delta) if method else "unknown method"
   if not isinstance(adapter, Adapter):

@@ -169,8 +169,9 @@ def _write_arrays(
   if not is_only_virtual(one):
     notes.append("more than virtual tokens was learned: no NumPy file")
     return []
-  if one.placements[0].encoder_suffix:
-    notes.append("the virtual tokens stand after the input text")
+  (placement,) = one.placements
+  if placement.encoder_rows != placement.encoder_prefix:
+    notes.append("the virtual tokens do not stand before the input text")
   paths = []
   for stack, values in stacks.items():
     name = "prompt.npy" if stack == "encoder" else f"prompt_{stack}.npy"

@@ -248,8 +248,17 @@ def describe(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
   if dataclasses.is_dataclass(value):
-    names = [field.name for field in dataclasses.fields(value)]
-    return {n: getattr(value, n) for n in names if n not in FLAX_FIELDS}
+    # What came later is written down where it matters: runs that older versions
+    # began go on, and these read what is written here.
+    later = getattr(value, "later", ())
+    return {
+      field.name: getattr(value, field.name)
+      for field in dataclasses.fields(value)
+      if field.name not in FLAX_FIELDS
+      and not (
+        field.name in later and getattr(value, field.name) == field.default
+      )
+    }
   return {n: v for n, v in vars(value).items() if not n.startswith("_")}
 
 

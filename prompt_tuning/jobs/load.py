@@ -596,7 +596,7 @@ def vectors(runs: Runs, run: int) -> dict[str, np.ndarray]:
   """
   placement, virtual = runs.placements[run], runs.delta.virtual
   rows = {
-    "encoder": (*placement.encoder_prefix, *placement.encoder_suffix),
+    "encoder": placement.encoder_rows,
     "decoder": placement.decoder_prefix,
   }
   if virtual is None:

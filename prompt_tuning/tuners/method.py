@@ -100,6 +100,8 @@ class Method(nn.Module):
     bundle_name: what bundles call it; None for `module:Class`.
     peft_types: PEFT's names of the adapters that `from_peft` reads; none where
       PEFT has nothing like it.
+    later: names of fields that came after runs had been trained without them;
+      bundles have them where they differ from their default.
     constants: names of parameters that never train, whatever the rules.
   """
 
@@ -110,6 +112,7 @@ class Method(nn.Module):
   recipe: ClassVar[Recipe] = Recipe()
   bundle_name: ClassVar[str | None] = None
   peft_types: ClassVar[tuple[str, ...]] = ()
+  later: ClassVar[tuple[str, ...]] = ()
   constants: ClassVar[tuple[str, ...]] = ()
 
   def __call__(self, inputs: Inputs) -> Delta:

@@ -14,7 +14,7 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array, DType, Shape
-from prompt_tuning.tuners import interpret
+from prompt_tuning.tuners import interpret, settings
 from prompt_tuning.tuners.initializers import (
   Initializer,
   InitializerContext,
@@ -34,6 +34,13 @@ _PEFT_HARMLESS = (
   "tokenizer_name_or_path",
 )
 
+# Where the encoder's vectors stand -> field of `Placement`.
+_PLACES = {"before": "encoder_prefix", "after": "encoder_suffix"}
+_PLACES |= {"after_first": "encoder_infix"}
+# What a vector sees of its prompt -> those before it, and those after it.
+_SIGHTS = {"all": (True, True), "earlier": (True, False)}
+_SIGHTS |= {"itself": (False, False)}
+
 # T5X's path of the prompt inside each stack: encoder/prompt/prompt/prompt.
 _FOLDERS, _PARAMETER = ("prompt", "prompt"), "prompt"
 _STACKS = ("encoder", "decoder")
@@ -50,7 +57,12 @@ class Prompt(Method):
     emb_dim: features of a token embedding (H).
     encoder_length: vectors in the encoder input.
     decoder_length: vectors in front of the decoder's start token.
-    encoder_position: `before` the input text, or `after` it (before its EOS).
+    encoder_position: `before` the input text, `after` it (before its EOS), or
+      `after_first`, behind its first token, as a model wants it whose texts
+      begin with a BOS.
+    sees: what a vector of the encoder prompt sees of the prompt: `all`, the
+      `earlier` ones and itself, or `itself` alone.
+    sees_text: whether it sees the text.
     encoder_init: first value of the encoder prompt.
     decoder_init: first value of the decoder prompt.
     encoder_rows: rows that the encoder prompt occupies, at least its length;
@@ -59,14 +71,16 @@ class Prompt(Method):
     decoder_rows: the same for the decoder prompt.
 
   Source: section 2 of the paper; prompt-tuning's `train/prompts.py` for the
-  positions. A decoder prompt in an encoder-decoder model has no counterpart
-  there.
+  positions, `extended/masks.py` for what is seen (six settings; its default
+  there is `earlier`). A decoder prompt in an encoder-decoder model has no
+  counterpart there.
   """
 
   title: ClassVar[str] = "prompt tuning"
   noun: ClassVar[str] = "prompt"
   peft_types: ClassVar[tuple[str, ...]] = ("PROMPT_TUNING", "P_TUNING")
   bundle_name: ClassVar[str] = "Prompt"
+  later: ClassVar[tuple[str, ...]] = ("sees", "sees_text")
   recipe: ClassVar[Recipe] = Recipe(
     learning_rate=0.3,
     settings={"multiply_by_parameter_scale": False, "weight_decay": 1e-5},
@@ -75,7 +89,9 @@ class Prompt(Method):
   emb_dim: int = 0
   encoder_length: int = 100
   decoder_length: int = 0
-  encoder_position: Literal["before", "after"] = "before"
+  encoder_position: Literal["before", "after", "after_first"] = "before"
+  sees: str = "all"
+  sees_text: bool = True
   encoder_init: Initializer = SampledVocabulary()
   decoder_init: Initializer = SampledVocabulary()
   encoder_rows: int | None = None
@@ -83,11 +99,12 @@ class Prompt(Method):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if self.encoder_position not in ("before", "after"):
+    if self.encoder_position not in _PLACES:
       raise ValueError(
-        f"encoder_position is {self.encoder_position!r}; expected 'before' or "
-        "'after'."
+        f"encoder_position is {self.encoder_position!r}; expected one of "
+        f"{', '.join(map(repr, _PLACES))}."
       )
+    settings.among("PROMPT_SEES", [self.sees], list(_SIGHTS))
     for length, rows in zip(self._lengths(), self._rows(), strict=True):
       if not 0 <= length <= rows:
         raise ValueError(
@@ -122,7 +139,7 @@ class Prompt(Method):
         vectors.append(
           _Vectors(_FOLDERS, shape, padded, name=stack)(context=inputs.context)
         )
-    return Delta(virtual=jnp.concatenate(vectors))
+    return Delta(virtual=jnp.concatenate(vectors), sight=self._sight())
 
   @property
   def rows(self) -> Mapping[str, int]:
@@ -161,7 +178,9 @@ class Prompt(Method):
   def to_peft(self, delta: Delta) -> Adapter | str:
     """Write PEFT's PROMPT_TUNING, see `Method`."""
     rows, placement = list(self.placement.encoder_prefix), self.placement
-    if placement.encoder_suffix or placement.decoder_prefix:
+    if delta.sight is not None:
+      return "PEFT's virtual tokens see each other and the text"
+    if tuple(rows) != placement.encoder_rows or placement.decoder_prefix:
       return "PEFT has virtual tokens before the encoder's input only"
     assert delta.virtual is not None
     values = np.asarray(delta.virtual[0], np.float32)[rows]
@@ -207,7 +226,13 @@ class Prompt(Method):
     if delta.virtual is None:
       return None
     noise = interpret.random_control(key, delta.virtual[0])
-    return Delta(virtual=noise[None])
+    return dataclasses.replace(delta, virtual=noise[None])
+
+  @nn.nowrap
+  def _sight(self) -> Array | None:
+    """Say what vectors see, unless it is everything."""
+    seen = (*_SIGHTS[self.sees], self.sees_text)
+    return None if all(seen) else jnp.asarray(seen, bool)
 
   @nn.nowrap
   def _lengths(self) -> tuple[int, int]:
@@ -226,12 +251,9 @@ class Prompt(Method):
     """Where this run's virtual tokens stand."""
     encoder = tuple(range(self.encoder_length))
     first = self._rows()[0]
-    before = self.encoder_position == "before"
-    return Placement(
-      encoder_prefix=encoder if before else (),
-      encoder_suffix=() if before else encoder,
-      decoder_prefix=tuple(range(first, first + self.decoder_length)),
-    )
+    decoder = tuple(range(first, first + self.decoder_length))
+    where = {_PLACES[self.encoder_position]: encoder}
+    return Placement(decoder_prefix=decoder, **where)
 
 
 @dataclasses.dataclass(frozen=True)

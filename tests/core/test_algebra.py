@@ -49,6 +49,7 @@ def everything(runs=K, length=4, rank=R):
     scale={"enc_self/key": normal(runs, L, N * D)},
     norm={"enc_mlp": normal(runs, L, H), "decoder": normal(runs, 1, H)},
     head_rows=normal(runs, 5, H),
+    sight=jnp.zeros((runs, 3), bool),
     log_weight=normal(runs),
   )
 

@@ -22,7 +22,7 @@ token_rows = st.lists(
   max_size=8,
 )
 rows_of = st.lists(st.integers(0, 9), max_size=3).map(tuple)
-placements = st.builds(Placement, rows_of, rows_of, rows_of)
+placements = st.builds(Placement, rows_of, rows_of, rows_of, rows_of)
 
 
 def reference(inputs, targets, placement):
@@ -33,7 +33,10 @@ def reference(inputs, targets, placement):
   ends = inputs[-1:] if inputs[-1:] == [EOS] else []
   text = inputs[: len(inputs) - len(ends)]
   return {
-    "encoder_input_tokens": before + text + after + ends,
+    "encoder_input_tokens": [
+      *(before + text[:1] + [V + r for r in placement.encoder_infix]),
+      *(text[1:] + after + ends),
+    ],
     "decoder_input_tokens": start + [0, *targets][: len(targets)],
     "decoder_target_tokens": [0] * len(start) + targets,
     "decoder_loss_weights": [0.0] * len(start) + [1.0] * len(targets),

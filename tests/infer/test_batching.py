@@ -76,14 +76,14 @@ rows = st.lists(
 positions = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 
 
-@given(rows, positions, positions, st.booleans())
+@given(rows, positions, positions, positions, st.booleans())
 def test_encoder_tokens_equal_the_training_pipelines(
-  texts, prefix, suffix, has_eos
+  texts, prefix, suffix, infix, has_eos
 ):
-  placement = Placement(prefix, suffix)
+  placement = Placement(prefix, suffix, encoder_infix=infix)
   own = [np.array(text + [1] * has_eos, np.int32) for text in texts]
   asked = Inputs(own, np.zeros(len(own), np.int32))
-  count, length = len(own), 16
+  count, length = len(own), 20
   slots = BatchPlan(np.arange(count), count, length)
   found = batching.encoder_tokens(asked, slots, [placement], V)
 

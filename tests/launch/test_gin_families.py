@@ -354,6 +354,7 @@ def test_where_a_prompt_stands():
     "prompts/decoder.gin": (0, 100, "before"),
     "prompts/both.gin": (100, 100, "before"),
     "prompts/suffix.gin": (100, 0, "after"),
+    "prompts/after_first.gin": (100, 0, "after_first"),
   }
   for name, (encoder, decoder, position) in expected.items():
     whole([*files, name, RUN])

@@ -156,6 +156,12 @@ METHODS: dict[str, Row] = {
     ),
     lambda H, J, F, E, D: 4 * H,
   ),
+  "prompts that see little": Row(
+    functools.partial(
+      Prompt, encoder_length=3, sees="earlier", sees_text=False
+    ),
+    lambda H, J, F, E, D: 3 * H,
+  ),
   "LoRA": Row(
     functools.partial(
       LoRA, rank=2, kernels=("query", "enc_mlp/wi_0", "dec_mlp/wo")

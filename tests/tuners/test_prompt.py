@@ -25,7 +25,7 @@ CONTEXT = InitializerContext(
   TABLE,
   lambda text: [5 + len(text)],
   ("no", "yes"),
-  {"a bundle": TABLE[:4]}.__getitem__,
+  load_prompt={"a bundle": TABLE[:4]}.__getitem__,
 )
 ENCODER = "encoder/prompt/prompt/prompt"
 DECODER = "decoder/prompt/prompt/prompt"
@@ -107,7 +107,7 @@ def test_placement(settings, prefix, suffix, decoder):
     ({"encoder_length": 0}, "no vectors; set PROMPT_LENGTH"),
     ({"encoder_length": -1}, "PROMPT_LENGTH must not be negative"),
     ({"encoder_length": 5, "encoder_rows": 4}, "cannot occupy 4 rows"),
-    ({"encoder_position": "behind"}, "expected 'before' or 'after'"),
+    ({"encoder_position": "behind"}, "expected one of 'before', 'after', 'af"),
   ],
 )
 def test_malformed_settings(settings, message):
@@ -232,3 +232,42 @@ def test_runs_of_different_length_do_not_stack_by_accident():
 def test_bank_arguments_must_agree_in_number():
   with pytest.raises(ValueError, match="1 tuners, 2 keys and 1 contexts"):
     bank.init_bank([_prompt()], [jax.random.key(0)] * 2, [CONTEXT])
+
+
+def test_behind_the_first_token_is_a_place_of_its_own():
+  placement = _prompt(
+    encoder_length=2, encoder_position="after_first"
+  ).placement
+  assert placement.encoder_infix == placement.encoder_rows == (0, 1)
+  assert placement.encoder_prefix == placement.encoder_suffix == ()
+
+
+@pytest.mark.parametrize("sees_text", [True, False])
+@pytest.mark.parametrize(
+  ("sees", "before", "after"),
+  [("all", True, True), ("earlier", True, False), ("itself", False, False)],
+)
+def test_the_six_settings_of_what_a_prompt_sees(sees, before, after, sees_text):
+  prompt = Prompt(emb_dim=2, encoder_length=2, sees=sees, sees_text=sees_text)
+  delta = prompt.apply({"params": _drawn(prompt)}, Inputs())
+  if sees == "all" and sees_text:
+    assert delta.sight is None  # nothing is hidden: the plain model
+    return
+  assert delta.sight.tolist() == [before, after, sees_text]
+  banked = jax.tree.map(lambda a: a[None], delta)
+  assert "see each other" in prompt.to_peft(banked)
+  control = prompt.control(banked, jax.random.key(0))
+  assert control.sight is banked.sight
+
+
+def _drawn(prompt):
+  table = np.ones((9, 2), np.float32)
+  variables = prompt.init(
+    jax.random.key(0), Inputs(InitializerContext(embeddings=table))
+  )
+  return meta.unbox(variables["params"])
+
+
+def test_another_word_for_what_it_sees_is_named():
+  with pytest.raises(ValueError, match="PROMPT_SEES has 'later'"):
+    Prompt(sees="later")

@@ -157,8 +157,10 @@ class T5(nn.Module):
     valid = ids != PAD_ID
     segments = batch.get("encoder_segment_ids")
     _check_packed(segments, delta, "enc_self")
+    mask = _key_mask(valid) & _same_segment(segments, segments)
+    virtual = ids >= self.config.vocab_size
     context = StackContext(
-      mask=_key_mask(valid) & _same_segment(segments, segments),
+      mask=sites.sight(mask, virtual, delta.sight, run_ids),
       run_ids=run_ids,
       dropout_keys=dropout_keys,
       virtual_index=self._virtual_index(ids, delta, "encoder"),

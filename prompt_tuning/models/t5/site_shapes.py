@@ -93,6 +93,8 @@ def _expectations(
     if delta.head_mask is not None:
       expected = (delta.head_rows.shape[1],)
       yield "head_mask", delta.head_mask.shape, expected
+  if delta.sight is not None:
+    yield "sight", delta.sight.shape, (3,)
   if delta.log_weight is not None:
     yield "log_weight", delta.log_weight.shape, ()
   for site, prefix in delta.prefix.items():

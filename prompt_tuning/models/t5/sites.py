@@ -44,6 +44,7 @@ def layer_sites(delta: Delta, stack: str) -> Delta:
     virtual=None,
     head_rows=None,
     head_mask=None,
+    sight=None,
     log_weight=None,
     prefix=of_stack(delta.prefix),
     hidden={k: v for k, v in delta.hidden.items() if k == stack},
@@ -110,6 +111,33 @@ def virtual_rows(values: Array, index: Array, run_ids: Array | None) -> Array:
     values.reshape(num_runs * length, width),
     jnp.where(inside, flat, num_runs * length),
   )
+
+
+def sight(
+  mask: Array,
+  virtual: Array,
+  site: Array | None,
+  run_ids: Array | None,
+) -> Array:
+  """Hide positions from the virtual tokens of the encoder's input.
+
+  Args:
+    mask: [B, 1, 1 or T, T] booleans, True = attend.
+    virtual: [B, T] booleans, where virtual tokens stand.
+    site: [K, 3] booleans, see `Delta.sight`, or None.
+    run_ids: [B] or None.
+
+  Returns:
+    [B, 1, T, T]; without a site the mask as it is.
+  """
+  if site is None:
+    return mask
+  earlier, later, text = _flags(site, run_ids, len(virtual)).T[..., None, None]
+  keys = jnp.arange(virtual.shape[1])[None, None, :]
+  queries = keys.swapaxes(1, 2)
+  among = jnp.where(keys < queries, earlier, later) | (keys == queries)
+  seen = jnp.where(virtual[:, None, :], among, text)
+  return mask & (seen | ~virtual[:, :, None])[:, None]
 
 
 def hidden(

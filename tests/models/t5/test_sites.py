@@ -106,7 +106,22 @@ class NumpyT5:
       outer = outer * part["norm_scale"] + part["norm_bias"]
     return y + outer
 
-  def attention(self, x, source, kernels, site, layer, bias, causal):
+  def seen(self, ids):
+    """Which position each position of the encoder's input sees."""
+    seen = np.ones((len(ids), len(ids)), bool)
+    if self.delta.sight is None:
+      return seen
+    earlier, later, text = self.delta.sight.astype(bool)
+    for i, query in enumerate(ids):
+      for j, key in enumerate(ids):
+        if query >= V and i != j:
+          if key < V:
+            seen[i, j] = text
+          else:
+            seen[i, j] = earlier if j < i else later
+    return seen
+
+  def attention(self, x, source, kernels, site, layer, bias, causal, seen=None):
     def heads(name, inputs):
       y = self.dense(inputs, kernels[name]["kernel"], f"{site}/{name}", layer)
       return y.reshape(len(inputs), N, D)
@@ -133,7 +148,7 @@ class NumpyT5:
           if bias is not None:
             b = bucket(j - i, bidirectional=not causal)
             logits[i, extra + j] += bias[head, b]
-          if causal and j > i:
+          if (causal and j > i) or (seen is not None and not seen[i, j]):
             logits[i, extra + j] = -np.inf
       y[:, head] = softmax(logits) @ v[:, head]
     y = y.reshape(len(x), N * D)
@@ -181,7 +196,8 @@ class NumpyT5:
       key = "attention" if name == "encoder" else "self_attention"
       y = self.norm(x, layer[f"pre_{key}_layer_norm"]["scale"], side, i)
       causal = name == "decoder"
-      x = x + self.attention(y, y, layer[key], side, i, bias, causal)
+      seen = self.seen(ids) if name == "encoder" else None
+      x = x + self.attention(y, y, layer[key], side, i, bias, causal, seen)
       if name == "decoder":
         scale = layer["pre_cross_attention_layer_norm"]["scale"]
         y = self.norm(x, scale, "cross", i)
@@ -305,6 +321,7 @@ def make_delta(kind, rng, runs=1):
       | {s: 1 + normal(rng, K, 1, H) for s in SIDES_STACKS}
     },
     "head_rows": {"head_rows": normal(rng, K, C, H)},
+    "sight": {"sight": jnp.asarray([[True, False, False]] * K)},
   }
   if kind == "all":
     merged = {}
@@ -318,6 +335,7 @@ def make_delta(kind, rng, runs=1):
 SIDES_STACKS = ("encoder", "decoder")
 KINDS = [
   "virtual",
+  "sight",
   "prefix",
   "prefix_marked",
   "hidden_replace",
