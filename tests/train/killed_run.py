@@ -2,12 +2,12 @@
 
 Reports every step on standard output, so that the test can choose a moment.
 With an address, it is one of several that take every step together. Without a
-folder, it reads folders line by line, and for each has a child that does not
-import everything again.
+folder, it reads `FOLDER` or `FOLDER ADDRESS COUNT` line by line, and for each
+has children that do not import everything again.
 """
 
+import atexit
 import os
-import pathlib
 import sys
 
 import jax
@@ -24,6 +24,8 @@ from prompt_tuning.machine import processes
 from prompt_tuning.train import loop, objectives, optimizers, state, step
 
 V, H, RUNS = 32, 8, 2
+# More than 20 kills let one process take on a fast machine; several are slower.
+STEPS, STEPS_TOGETHER = 1000, 60
 rng = np.random.default_rng(0)
 TABLE = rng.normal(size=(V, H)).astype(np.float32)
 
@@ -93,14 +95,14 @@ def main(folder, address=None, count="1", index="0"):
     frozen,
     Batches(),
     settings=loop.Settings(
-      num_steps=1000,  # more than 20 kills let it take on a fast machine
+      num_steps=STEPS if address is None else STEPS_TOGETHER,
       log_period=7,
       eval_period=5,
       save_period=3,
       progress_bar=False,
       tensorboard=False,
     ),
-    folder=pathlib.Path(folder),
+    folder=folder,
     manifest={"run": "killed"},
     summarise=program.objective.summarise,
     evaluate=evaluate,
@@ -108,16 +110,28 @@ def main(folder, address=None, count="1", index="0"):
 
 
 def serve():
-  """Let a child run in every folder that is asked for."""
-  for folder in map(str.strip, sys.stdin):
-    child = os.fork()  # JAX has not started yet
-    if not child:
-      print("child", os.getpid(), flush=True)
-      main(folder)
-      sys.stdout.flush()
-      os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print("ended", os.waitstatus_to_exitcode(status), flush=True)
+  """Let children run in every folder that is asked for."""
+  for folder, *together in map(str.split, sys.stdin):
+    count = int(together[1]) if together else 1
+    children = [child(folder, together, index) for index in range(count)]
+    print("children", *children, flush=True)
+    statuses = [os.waitpid(number, 0)[1] for number in children]
+    print("ended", *map(os.waitstatus_to_exitcode, statuses), flush=True)
+
+
+def child(folder, together, index):
+  """Start one process; returns its number."""
+  number = os.fork()  # JAX has not started yet
+  if number:
+    return number
+  status = 1
+  try:
+    main(folder, *together, *([str(index)] if together else []))
+    sys.stdout.flush()
+    atexit._run_exitfuncs()  # goodbye to the others
+    status = 0
+  finally:
+    os._exit(status)
 
 
 if __name__ == "__main__":
