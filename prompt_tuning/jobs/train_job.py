@@ -266,6 +266,10 @@ class Experiment:
       if self.optimizer is None:
         arguments = ", ".join(settings)
         choices.append(f"OPTIMIZER = {recipe.optimizer}({arguments})")
+        choices += [
+          f"{own.optimizer} at {own.learning_rate} for {path}"
+          for path, own in recipe.by_path.items()
+        ]
         if recipe.max_norm is not None:
           choices.append(f"gradients of a norm of {recipe.max_norm} at most")
       if None in listed(self.learning_rates):

@@ -40,6 +40,7 @@ Extra = Callable[[Delta, Outputs, Batch], Sums]
 # Parameters of the method with a leading run axis -> [K].
 Penalty = Callable[[Params], Array]
 PENALTY = "penalty"  # under which a step's sums have it
+EXTRA = "extra/"  # and how names of extras begin there
 
 
 class DropoutKeys(NamedTuple):
@@ -186,8 +187,9 @@ class StepProgram:
   def summarise(self, sums: Sums, num_steps: int) -> dict[str, np.ndarray]:
     """Turn sums over many steps into metrics, see `Objective.summarise`."""
     metrics = self.objective.summarise(sums, num_steps)
-    if PENALTY in sums:
-      metrics[PENALTY] = np.asarray(sums[PENALTY], np.float64) / num_steps
+    added = [n for n in sums if n == PENALTY or n.startswith(EXTRA)]
+    for name in added:
+      metrics[name] = np.asarray(sums[name], np.float64) / num_steps
     return metrics
 
   def losses(
@@ -235,7 +237,8 @@ class StepProgram:
     if self.extra is None:
       return sums
     more = self.extra(delta, outputs, rows)
-    return {**more, **sums, "loss": sums["loss"] + sum(more.values())}
+    named = {f"{EXTRA}{name}": values for name, values in more.items()}
+    return {**sums, **named, "loss": sums["loss"] + sum(more.values())}
 
   def _losses_run_by_run(
     self,

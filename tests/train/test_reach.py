@@ -165,8 +165,10 @@ def test_what_is_added_to_every_example_is_divided_as_the_loss_is():
   after, metrics = built.step(first, frozen, batch())
   rows = batch()
   scale = np.asarray(rows["scale"]).reshape(RUNS, ROWS)
-  np.testing.assert_array_equal(metrics.sums["length"], 3 * scale.sum(-1))
+  np.testing.assert_array_equal(metrics.sums["extra/length"], 3 * scale.sum(-1))
   np.testing.assert_array_equal(metrics.sums["loss"], 7 * scale.sum(-1))
+  summary = built.summarise(metrics.sums, 2)
+  np.testing.assert_array_equal(summary["extra/length"], 1.5 * scale.sum(-1))
   expected = np.ones((RUNS, H)) - scale.mean(-1)[:, None]
   expected[:, 0] -= 3 * scale.mean(-1)
   np.testing.assert_array_equal(after.trainable["tuner"]["used"], expected)
