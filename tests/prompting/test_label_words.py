@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.prompting import label_words
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
 
@@ -198,3 +199,18 @@ def test_common_words_are_dropped_but_for_names():
     {"a": ["law", "ball", "goal"], "b": ["ball", "law"], "c": ["A", "goal"]}
   )
   assert words.without_common().words == (("law",), ("ball",), ("A",))
+
+
+def test_letters_of_t5_are_pieces_without_a_blank(shared_data):
+  """As PPT's choices are: `A` is 188 and not 71."""
+  path = shared_data / "t5_vocab" / "sentencepiece.model"
+  vocabulary = vocabularies.Vocabulary(str(path))
+  letters = "ABCDEF"
+  for mark, expected in {
+    "<!>": [188, 279, 254, 308, 427, 371],
+    "": [71, 272, 205, 309, 262, 377],
+  }.items():
+    words = LabelWords.of({letter: mark + letter for letter in letters})
+    pieces = WordPieces.of(words, vocabulary.encode).pieces
+    assert pieces[:, 0, 0].tolist() == expected
+    assert pieces.shape == (6, 1, 1)
