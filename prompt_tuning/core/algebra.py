@@ -194,17 +194,17 @@ def faults(delta: Delta, runs: int) -> list[Fault]:
   for (field, site), leaves in _sites(delta).items():
     for leaf, array in leaves.items():
       kind = KINDS[field][leaf]
-      where = "/".join(dict.fromkeys(filter(None, (field, site, leaf))))
+      name = "/".join(dict.fromkeys(filter(None, (field, site, leaf))))
       shape = tuple(np.shape(array))
       number = np.bool_ if isinstance(kind.identity, bool) else np.floating
       if len(shape) != len(kind.axes) or shape[0] != runs or not all(shape):
         axes = ", ".join(kind.axes).replace("K", str(runs))
-        listed.append(Fault(where, f"[{axes}], none of them 0", f"{[*shape]}"))
+        listed.append(Fault(name, f"[{axes}], none of them 0", f"{[*shape]}"))
       elif not jnp.issubdtype(array.dtype, number):
         expected = "true or false" if number is np.bool_ else "real numbers"
-        listed.append(Fault(where, expected, str(array.dtype)))
+        listed.append(Fault(name, expected, str(array.dtype)))
       elif number is np.floating and (bad := finite.fault(array)):
-        listed.append(Fault(where, finite.EXPECTED, bad))
+        listed.append(Fault(name, finite.EXPECTED, bad))
   return listed
 
 

@@ -176,8 +176,10 @@ def _is_below(name: Any, folder: str | os.PathLike[str]) -> bool:
 def _warn_of_unknown(cache: TokenCache) -> None:
   """Count the targets that the vocabulary cannot write."""
   unlabelled = [*vocabulary.load().encode(spec.UNLABELLED), EOS_ID]
-  places = np.flatnonzero(cache.targets.values == UNK_ID)
-  rows = np.unique(np.searchsorted(cache.targets.offsets, places, "right") - 1)
+  positions = np.flatnonzero(cache.targets.values == UNK_ID)
+  rows = np.unique(
+    np.searchsorted(cache.targets.offsets, positions, "right") - 1
+  )
   count = sum(cache.targets[row].tolist() != unlabelled for row in rows)
   if count:
     _warn_once(

@@ -186,18 +186,18 @@ def rows_with_columns(
       f"{path} has changed since {task.name!r} was declared; run the command "
       "again, or declare the new content under another name."
     )
-  places: dict[str, str] = {}
+  lines: dict[str, str] = {}
   table = tables.parse(path, io.BytesIO(content), task.content["columns"])
   for number, row in enumerate(table):
     example = _example(task, split, template, row, number)
     if task.content["id_column"]:
       key = example["idx"]
-      if key in places:
+      if key in lines:
         raise ValueError(
-          f"{row.place}: id {key!r} stands in {places[key]} already; expected "
+          f"{row.place}: id {key!r} stands in {lines[key]} already; expected "
           f"distinct values in column {task.content['id_column']!r}."
         )
-      places[key] = row.place
+      lines[key] = row.place
     yield row, example
 
 

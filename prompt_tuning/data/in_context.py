@@ -186,58 +186,58 @@ class Writer:
       Ids, EOS included, and how many demonstrations there was room for: the
       last ones. An input that is too long even without any loses its end.
     """
-    own = row[:-1].tolist()
-    behind = [] if self._sentinels(own) else self._between
+    asked = row[:-1].tolist()
+    behind = [] if self._sentinels(asked) else self._between
     fixed = len(self._instruction) + len(behind) + 1
-    room = len(own) if self._limit is None else self._limit - fixed
-    own = own[:room]
-    left, kept = room - len(own), []
+    room = len(asked) if self._limit is None else self._limit - fixed
+    asked = asked[:room]
+    left, shown = room - len(asked), []
     for one in reversed(self.demonstrations):
       if self._limit is not None and len(one.ids) > left:
         break
       left -= len(one.ids)
-      kept.append(one.ids)
-    before = [token for ids in reversed(kept) for token in ids]
-    ids = [*self._instruction, *before, *own, *behind, EOS_ID]
-    return np.asarray(ids, np.int32), len(kept)
+      shown.append(one.ids)
+    before = [token for ids in reversed(shown) for token in ids]
+    ids = [*self._instruction, *before, *asked, *behind, EOS_ID]
+    return np.asarray(ids, np.int32), len(shown)
 
-  def text(self, own: str, count: int) -> str:
+  def text(self, asked: str, count: int) -> str:
     """Write an input for people.
 
     Args:
-      own: the input alone.
+      asked: the input alone.
       count: demonstrations before it.
     """
     last = self.demonstrations[len(self.demonstrations) - count :]
-    parts = [self._words.decode(self._instruction)]
-    parts += [one.text for one in last]
-    parts.append(own)
-    if not self._sentinels(self._words.encode(own)):
-      parts.append(self._words.decode(self._between))
-    return " ".join(filter(None, parts))
+    texts = [self._words.decode(self._instruction)]
+    texts += [one.text for one in last]
+    texts.append(asked)
+    if not self._sentinels(self._words.encode(asked)):
+      texts.append(self._words.decode(self._between))
+    return " ".join(filter(None, texts))
 
   def _demonstration(
     self, row: int, inputs: np.ndarray, targets: np.ndarray
   ) -> Demonstration:
-    own, answer = inputs[:-1].tolist(), targets[:-1].tolist()
-    if own and max(own) >= self._words.size:
+    asked, answer = inputs[:-1].tolist(), targets[:-1].tolist()
+    if asked and max(asked) >= self._words.size:
       raise ValueError(
         "The inputs have virtual tokens, which are learned, and none of which "
         "can stand in a demonstration: take a template of words only."
       )
-    if self._sentinels(own):
-      ids = self._filled(own, answer)
+    if self._sentinels(asked):
+      ids = self._filled(asked, answer)
     else:
-      ids = [*own, *self._between, *answer]
+      ids = [*asked, *self._between, *answer]
     return Demonstration(row, ids, self._words.decode(ids))
 
   def _sentinels(self, ids: Sequence[int]) -> list[int]:
     first = self._words.size - EXTRA_IDS
     return [token for token in ids if first <= token < self._words.size]
 
-  def _filled(self, own: Sequence[int], answer: Sequence[int]) -> list[int]:
+  def _filled(self, asked: Sequence[int], answer: Sequence[int]) -> list[int]:
     """Put the parts of an answer where their sentinels stand in the input."""
-    wanted = set(self._sentinels(own))
+    wanted = set(self._sentinels(asked))
     parts: dict[int, list[int]] = {token: [] for token in wanted}
     current: int | None = None if wanted & set(answer) else min(wanted)
     for token in answer:
@@ -245,7 +245,7 @@ class Writer:
         current = token
       elif current in parts:
         parts[current].append(token)
-    return [t for token in own for t in parts.get(token, [token])]
+    return [t for token in asked for t in parts.get(token, [token])]
 
 
 def write_all(

@@ -331,14 +331,14 @@ def _drop_sentinels(model: Any, path: str) -> bool:
   size = len(model.pieces)
   expected = {size - 1 - k: k for k in range(EXTRA_IDS)}
   if numbers and numbers != expected:
-    wrong = min(
+    first = min(
       token
       for token in numbers.keys() | expected.keys()
       if numbers.get(token) != expected.get(token)
     )
     raise ValueError(
-      f"{path}: {len(numbers)} of {size} pieces are sentinels, and id {wrong} "
-      f"is {model.pieces[wrong].piece}. Expected no sentinels, or "
+      f"{path}: {len(numbers)} of {size} pieces are sentinels, and id {first} "
+      f"is {model.pieces[first].piece}. Expected no sentinels, or "
       f"{EXTRA_IDS} as the last pieces, <extra_id_{EXTRA_IDS - 1}> first and "
       f"<extra_id_0> last, as in {_PUBLISHED}."
     )

@@ -56,22 +56,22 @@ def read(folder: pathlib.Path) -> list[Saved]:
   records = last.manifest.get("progress", {}).get("best", [])
   if not any(records) or not _keeps_best(folder, described):
     return [Saved(path, last)]
-  saved, wrong = [], []
+  saved, mismatches = [], []
   for run, record in enumerate(records):
     if record is None:
       saved.append(Saved(path, _one(last, run)))
       continue
-    where = bundle.step_path(_run_folder(folder, run), record["step"])
-    name = str(where.relative_to(folder))
-    if not where.is_dir():
+    place = bundle.step_path(_run_folder(folder, run), record["step"])
+    name = str(place.relative_to(folder))
+    if not place.is_dir():
       expected = f"the best of run {run}{_called(described, run)}"
-      wrong.append(Mismatch(name, expected, "nothing"))
+      mismatches.append(Mismatch(name, expected, "nothing"))
       continue
-    saved.append(Saved(where, bundle.read(where)))
-    wrong += _strangers(saved[-1], name, described, run)
-  if wrong:
+    saved.append(Saved(place, bundle.read(place)))
+    mismatches += _strangers(saved[-1], name, described, run)
+  if mismatches:
     last_of_all = f"{bundle.BUNDLES}/{path.name}"
-    raise CheckpointError(folder, wrong, _HINT.format(bundles=last_of_all))
+    raise CheckpointError(folder, mismatches, _HINT.format(bundles=last_of_all))
   return saved
 
 
@@ -104,16 +104,18 @@ def _without_record(folder: pathlib.Path) -> list[Saved]:
   if not saved:
     return []
   described = _checked(*next(iter(saved.values())))
-  wrong = []
+  mismatches = []
   for run in range(len(described["runs"])):
     name = str(_run_folder(folder, run).relative_to(folder))
     if run in saved:
-      wrong += _strangers(saved[run], name, described, run)
+      mismatches += _strangers(saved[run], name, described, run)
     else:
       expected = f"the best of run {run}{_called(described, run)}"
-      wrong.append(Mismatch(name, expected, "nothing"))
-  if wrong:
-    raise CheckpointError(folder, wrong, _HINT.format(bundles=bundle.BUNDLES))
+      mismatches.append(Mismatch(name, expected, "nothing"))
+  if mismatches:
+    raise CheckpointError(
+      folder, mismatches, _HINT.format(bundles=bundle.BUNDLES)
+    )
   return [saved[run] for run in sorted(saved)]
 
 

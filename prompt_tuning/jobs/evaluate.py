@@ -122,7 +122,7 @@ def _jobs(
 ) -> list[Job]:
   """Pair tasks and prompts: each with its own task, or all with all."""
   tasks = settings.dataset.names
-  own = _own_tasks(tasks, prompts)
+  task_of_run = _own_tasks(tasks, prompts)
   return [
     Job(dataset, run, members)
     for task in tasks
@@ -136,7 +136,7 @@ def _jobs(
       settings.calibration,
     )
     for run, members in _answering(prompts)
-    if own is None or own[run] == task
+    if task_of_run is None or task_of_run[run] == task
   ]
 
 
@@ -185,10 +185,10 @@ def _own_tasks(
         )
     return prompts.keys
   known = {_plain(task): task for task in tasks}
-  own = [known.get(_plain(task or "")) for task in prompts.tasks]
-  if not any(prompts.keys) and set(own) == set(tasks) and tasks[1:]:
+  task_of_run = [known.get(_plain(task or "")) for task in prompts.tasks]
+  if not any(prompts.keys) and set(task_of_run) == set(tasks) and tasks[1:]:
     logger.info("Every run is scored on the task that it was trained on.")
-    return own
+    return task_of_run
   return None
 
 

@@ -142,16 +142,16 @@ def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
         "first, in that order; new ones come behind."
       )
   ours = tree.flatten(params)
-  wrong = [
+  misfits = [
     f"{name}: {[*array.shape[1:]]} there, "
     f"{[*ours[name].shape[1:]] if name in ours else 'nothing'} here"
     for name, array in theirs.items()
     if name not in ours or array.shape[1:] != ours[name].shape[1:]
   ]
-  if wrong:
+  if misfits:
     raise ValueError(
       f"START_FROM {path} holds a method of other parameters:\n  "
-      + "\n  ".join(wrong)
+      + "\n  ".join(misfits)
     )
   new = sorted(ours.keys() - theirs.keys())
   if new:

@@ -37,11 +37,11 @@ class Similarity(NamedTuple):
     Args:
       name: of one of the prompts.
     """
-    own = self.names.index(name)
+    number = self.names.index(name)
     others = [
-      (other, float(self.matrix[own, k]))
+      (other, float(self.matrix[number, k]))
       for k, other in enumerate(self.names)
-      if k != own
+      if k != number
     ]
     return sorted(others, key=lambda pair: -pair[1])
 
@@ -105,8 +105,8 @@ def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
   owners: dict[str, str] = {}
   for name, path in paths.items():
     tuned = load.load(path)
-    for run, own in enumerate(tuned.names):
-      label = "_".join(filter(None, (name, own))) or files.path(path).stem
+    for run, run_name in enumerate(tuned.names):
+      label = "_".join(filter(None, (name, run_name))) or files.path(path).stem
       if label in prompts:
         raise ValueError(
           f"Two prompts are called {label}; name them, as in one={path}."
@@ -187,11 +187,11 @@ def _draw(similarity: Similarity, path: pathlib.Path) -> None:
   canvas = FigureCanvasAgg(figure)
   axes = figure.subplots()
   image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
-  places = range(len(names))
+  numbers = range(len(names))
   axes.set_xticks(
-    places, names, rotation=60, ha="right", rotation_mode="anchor"
+    numbers, names, rotation=60, ha="right", rotation_mode="anchor"
   )
-  axes.set_yticks(places, names)
+  axes.set_yticks(numbers, names)
   if len(names) <= _NUMBERED:
     for i, row in enumerate(matrix):
       for j, value in enumerate(row):

@@ -91,13 +91,15 @@ def find(slots: Sequence[Slot], run: int, task: str) -> int:
   """
   numbered = [(n, s) for n, s in enumerate(slots) if s.run == run]
   # Of a mixture the first one stands for all.
-  own = {s.condition: n for n, s in reversed(numbered)}
+  by_condition = {s.condition: n for n, s in reversed(numbered)}
   for condition in (None, task):
-    if condition in own:
-      return own[condition]
+    if condition in by_condition:
+      return by_condition[condition]
   # Another name of the same data: WSC trains as one and is scored as another.
   dataset = spec.task(task).dataset
-  alike = [n for c, n in own.items() if c and spec.task(c).dataset == dataset]
+  alike = [
+    n for c, n in by_condition.items() if c and spec.task(c).dataset == dataset
+  ]
   if len(alike) == 1:
     return alike[0]
   known = ", ".join(str(slot.condition) for slot in slots if slot.run == run)
@@ -123,5 +125,5 @@ def numbers_of(method: Method, tasks: Sequence[str]) -> tuple[int, ...] | None:
   """
   if not method.conditions:
     return None
-  own = of_methods((method,), 1)
-  return tuple(find(own, 0, task) for task in tasks)
+  alone = of_methods((method,), 1)
+  return tuple(find(alone, 0, task) for task in tasks)

@@ -177,9 +177,9 @@ class AtRate:
   ) -> optax.GradientTransformation:
     """Build the optimizer, see `OptimizerFactory`."""
     del learning_rate
-    own = self.learning_rate
+    rate = self.learning_rate
     return self.optimizer(
-      lambda count: jnp.full_like(count, own, "f4"), start_step
+      lambda count: jnp.full_like(count, rate, "f4"), start_step
     )
 
 

@@ -198,8 +198,8 @@ def penalty_of(tuners: Sequence[Method]) -> Callable[[Params], Array] | None:
   def penalties(params: Params) -> Array:
     of_runs = []
     for k, tuner in enumerate(tuners):
-      own = jax.tree.map(lambda leaf, k=k: leaf[k], params)
-      of_runs.append(tuner.penalty(own))
+      params_of_run = jax.tree.map(lambda leaf, k=k: leaf[k], params)
+      of_runs.append(tuner.penalty(params_of_run))
     return jnp.stack(of_runs)
 
   return penalties

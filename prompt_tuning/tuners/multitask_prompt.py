@@ -86,15 +86,15 @@ class MultitaskSum(Method):
     words = self._words(inputs)
     shared = self._declare("shared_prompt", words, self._shared(), PROMPT_AXES)
     number = 0 if inputs.condition is None else inputs.condition
-    own = {}
+    of_task = {}
     for name, (draw, shape) in self._of_task(words).items():
       # A leaf for each, so that rules may train one, such as a new task's. By
       # number: runs of one bank may have other tasks.
       one = Parameter(_initialiser(draw), shape, (None,) * len(shape))
       paths = [f"{name}/{i}" for i in range(len(self.tasks))]
       made = parameters.declare(self, dict.fromkeys(paths, one))
-      own[name] = jnp.stack([made[path] for path in paths])[number]
-    return Delta(virtual=self._combined(shared, own))
+      of_task[name] = jnp.stack([made[path] for path in paths])[number]
+    return Delta(virtual=self._combined(shared, of_task))
 
   def _words(self, inputs: Inputs) -> _Draw:
     """Draw vectors as `prompt_init` does."""
@@ -125,9 +125,9 @@ class MultitaskSum(Method):
     del words
     return {"task_prompts": (_zeros, (self.length, self.emb_dim))}
 
-  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
+  def _combined(self, shared: Array, of_task: Mapping[str, Array]) -> Array:
     """Make a task's prompt, [P, H]."""
-    return shared + own["task_prompts"]
+    return shared + of_task["task_prompts"]
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta:
@@ -164,8 +164,8 @@ class MultitaskConcat(MultitaskSum):
   def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
     return {"task_prompts": (words, (self.task_length, self.emb_dim))}
 
-  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
-    return jnp.concatenate([shared, own["task_prompts"]])
+  def _combined(self, shared: Array, of_task: Mapping[str, Array]) -> Array:
+    return jnp.concatenate([shared, of_task["task_prompts"]])
 
 
 class MultitaskFeatures(MultitaskSum):
@@ -209,8 +209,8 @@ class MultitaskFeatures(MultitaskSum):
   def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
     return {"task_prompts": (words, (self.length, self.task_features))}
 
-  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
-    return jnp.concatenate([shared, own["task_prompts"]], axis=1)
+  def _combined(self, shared: Array, of_task: Mapping[str, Array]) -> Array:
+    return jnp.concatenate([shared, of_task["task_prompts"]], axis=1)
 
 
 class MultitaskProject(MultitaskSum):
@@ -236,8 +236,8 @@ class MultitaskProject(MultitaskSum):
       "task_biases": (_zeros, (size,)),
     }
 
-  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
-    return shared @ own["task_kernels"] + own["task_biases"][None]
+  def _combined(self, shared: Array, of_task: Mapping[str, Array]) -> Array:
+    return shared @ of_task["task_kernels"] + of_task["task_biases"][None]
 
 
 class MPT(MultitaskSum):
@@ -280,8 +280,8 @@ class MPT(MultitaskSum):
       "task_rows": (rows, (self.rank, self.emb_dim)),
     }
 
-  def _combined(self, shared: Array, own: Mapping[str, Array]) -> Array:
-    return shared * (own["task_columns"] @ own["task_rows"])
+  def _combined(self, shared: Array, of_task: Mapping[str, Array]) -> Array:
+    return shared * (of_task["task_columns"] @ of_task["task_rows"])
 
   @classmethod
   def from_peft(

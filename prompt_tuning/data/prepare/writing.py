@@ -133,19 +133,19 @@ def check(
   for split, files in splits.items():
     for file in files:
       plain = _plain(file.path, stage)
-      places: dict[Any, str] = {}
+      place_of_key: dict[Any, str] = {}
       rows = file.layout.check(plain, split, builder)
       for example in _counting(rows, f"{source.name}: reading {split}"):
-        if example.key in places:
+        if example.key in place_of_key:
           raise ValueError(
             f"{example.place}: id {example.key!r} stands in "
-            f"{places[example.key]} already; expected ids to differ."
+            f"{place_of_key[example.key]} already; expected ids to differ."
           )
-        places[example.key] = example.place
-      if not places:
+        place_of_key[example.key] = example.place
+      if not place_of_key:
         raise ValueError(f"{file.path}: no rows; expected at least one.")
       sound_files.setdefault(split, []).append(
-        SoundFile(file, plain, places.keys(), file_sha256(file.path))
+        SoundFile(file, plain, place_of_key.keys(), file_sha256(file.path))
       )
   return sound_files
 
