@@ -27,6 +27,14 @@ LONGER = "TRAIN_STEPS_RELATIVE=1200"
 # Name -> its gin files, and other settings than theirs: the model is small.
 METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   "prompt": (("prompts/from_sampled_vocab",), ("PROMPT_LENGTH=8",)),
+  "wayward": (
+    ("methods/wayward",),
+    ("TASK_STRING='answer with one of the words'",),
+  ),
+  "prompt_sees_earlier": (
+    ("prompts/from_sampled_vocab", "prompts/sight"),
+    ("PROMPT_LENGTH=8", "PROMPT_SEES='earlier'"),
+  ),
   "deep_prompt": (("methods/deep_prompt",), ("DEEP_PROMPT_LENGTH=8",)),
   "deep_prompt_add": (
     ("methods/deep_prompt",),
