@@ -106,6 +106,7 @@ def write(job: SweepJob) -> str:
     count = len(job.cells)
     text += f"\n{len(missing)} of {count} cells are missing:\n\n"
     text += "\n".join(notes) + "\n"
+  files.remove_leftovers(folder)  # of a report that was killed
   files.write_texts(
     folder,
     {

@@ -197,6 +197,25 @@ def test_the_report_can_be_made_again(swept, train_flags, capsys):
   assert pictures == ["score_over_PROMPT_LENGTH.png"]
 
 
+def test_an_interrupted_report_is_made_again(swept, train_flags):
+  folder, _ = swept
+  job = job_of([*train_flags(folder), *AXES])
+  with without_pictures():
+    sweep_report.write(job)
+    expected = content(folder)
+    for moment in (1, 4, 8):
+      with pytest.MonkeyPatch.context() as patch:
+
+        def fails(number, *_, at=moment):
+          return Killed() if number == at else None
+
+        Disk(patch, fails)
+        with pytest.raises(Killed):
+          sweep_report.write(job)
+      sweep_report.write(job)
+      assert content(folder) == expected
+
+
 def test_another_sweep_is_refused(swept, train_flags, capsys):
   folder, _ = swept
   error = failing(capsys, *train_flags(folder), "--axis=BATCH_SIZE=4")
