@@ -88,7 +88,10 @@ _PASSING = {
   "requests.exceptions.RequestException",
   "urllib3.exceptions.HTTPError",
 }
-_PASSING_NUMBERS = (errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
+_PASSING_NUMBERS = (
+  *(errno.EBUSY, errno.EIO, errno.ETIMEDOUT),
+  getattr(errno, "EREMOTEIO", errno.EIO),  # which Linux alone has
+)
 _PASSING_STATUS = (408, 429)  # and all from 500 on
 # What stores and Google's log-in say of a request from another time.
 _CLOCK = (
