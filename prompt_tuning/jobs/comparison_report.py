@@ -23,20 +23,20 @@ FILES = CSV, MARKDOWN, PICTURE = (
 _COLUMNS = 6  # methods, or tasks, that a table has room for
 _HEADS = (
   "method",
-  "score, %",
+  "score",
   "± sd",
   "seeds",
   "trained",
-  "of the model",
+  "share",
   "on disk",
   "runs",
-  "s per step",
-  "step's memory",
+  "s/step",
+  "memory",
   "all steps",
 )
 _CAPTION = (
-  "Scores: mean over tasks, deviation over seeds. On disk: one run. Steps, and "
-  "their memory on one device: of all runs of a method side by side."
+  "Score: percent, mean over tasks; deviation over seeds. Trained, its share of "
+  "the model, on disk: one run. Step and memory: all runs side by side."
 )
 _MARKERS = "os^Dv<>PXph*"
 _SIZE = (9.0, 5.6)  # inches
@@ -123,8 +123,8 @@ def table(comparison: Comparison) -> str:
     dict(zip(_HEADS, _cells(row), strict=True)) for row in rows(comparison)
   ]
   grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-  grid.add_column(_HEADS[0], no_wrap=True)
-  for head in _HEADS[1:]:  # heads wrap, numbers do not
+  grid.add_column(_HEADS[0])
+  for head in _HEADS[1:]:  # names and heads wrap, numbers do not
     widest = max((len(cells[head]) for cells in written), default=0)
     grid.add_column(head, justify="right", min_width=widest)
   for cells in written:
@@ -272,7 +272,10 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
       linewidth=1,
       zorder=3,
     )
-  _frame(axes, min(counts, default=1), comparison.parameters)
+  most = max([comparison.parameters, *counts])
+  _frame(axes, min(counts, default=1), most)
+  whole = f"{comparison.parameters:,}"
+  axes.set_xlabel(f"trained parameters of a run; the model has {whole}")
   for number, row in enumerate(flat):
     dashes = (0, (6, 2 + 2 * (number % 4)))
     axes.axhline(row.score, color="grey", linewidth=1, linestyle=dashes)
@@ -291,7 +294,6 @@ def _frame(axes: Any, least: int, most: int) -> None:
   axes.set_xlim(least / 10 ** (0.25 * decades), most * 10 ** (0.15 * decades))
   axes.set_ylim(-6, 112)
   axes.set_yticks(range(0, 101, 20))
-  axes.set_xlabel(f"trained parameters of a run, of {most:,} in the model")
   axes.set_ylabel("score, %")
   axes.grid(alpha=0.25)
 

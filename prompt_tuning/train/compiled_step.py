@@ -62,9 +62,13 @@ class Jitted:
 
   def _measure(self, compiled: Any) -> None:
     stats = compiled.memory_analysis()
-    if stats is not None:  # not every device's compiler says
-      needed = stats.peak_memory_in_bytes
-      self.peak_bytes = max(self.peak_bytes or 0, needed)
+    if stats is None:  # not every device's compiler says
+      return
+    needed = stats.peak_memory_in_bytes
+    kept = stats.argument_size_in_bytes + stats.output_size_in_bytes
+    if needed <= kept:  # XLA for CPU leaves temporaries out
+      needed = kept - stats.alias_size_in_bytes + stats.temp_size_in_bytes
+    self.peak_bytes = max(self.peak_bytes or 0, needed)
 
 
 class Compiling:
