@@ -35,8 +35,8 @@ _HEADS = (
   "all steps",
 )
 _CAPTION = (
-  "Score: percent, mean over tasks; deviation over seeds. Trained, its share of "
-  "the model, on disk: one run. Step and memory: all runs side by side."
+  "Score: percent, mean over tasks; deviation over seeds. Trained, its share "
+  "of the model, on disk: one run. Step and memory: all runs side by side."
 )
 _MARKERS = "os^Dv<>PXph*"
 _SIZE = (9.0, 5.6)  # inches
