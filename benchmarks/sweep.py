@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import pathlib
-import random
 import signal
 import subprocess
 import sys
@@ -26,7 +25,8 @@ from prompt_tuning.checkpoints import bundle
 
 LENGTHS, SEEDS = (1, 8, 20), (0, 1, 2, 3)
 INITS = ("from_sampled_vocab", "uniform_paper")
-KILLS = 5
+# Bundles of the bank, and cells that are done, at which it is killed.
+KILLS = ((1, 0), (2, 0), (2, 1), (2, 9), (2, 20))
 SETTINGS = """
 include "models/embedded_prompt.gin"
 include "prompts/from_sampled_vocab.gin"
@@ -89,31 +89,31 @@ def run(command: list[str]) -> float:
   return time.perf_counter() - started
 
 
-def killed(command: list[str], seconds: float, seed: int = 0) -> list[float]:
-  """Kill a command at random moments, then let it end.
+def killed(command: list[str], folder: pathlib.Path) -> list[int]:
+  """Kill a command in training and between cells, then let it end.
 
   Args:
     command: the words.
-    seconds: that it takes undisturbed.
-    seed: of the moments.
+    folder: that it writes to.
 
   Returns:
-    The seconds after which it was killed.
+    How many cells were done at every kill.
   """
-  chance, moments = random.Random(seed), []
-  while len(moments) < KILLS:
-    # Every start takes its part of that again.
-    moment = chance.uniform(0.3, 0.9) * seconds
+  done = []
+  for bundles, cells_done in KILLS:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-      process.wait(moment)
-      break  # it ended before
-    except subprocess.TimeoutExpired:
-      process.send_signal(signal.SIGKILL)
-      process.wait()
-      moments.append(round(moment, 1))
+    while process.poll() is None:
+      of_cells = len(list(folder.glob("cells/*/cell.json")))
+      of_bank = len(list(folder.glob("banks/*/bundles/step_*")))
+      if of_bank >= bundles and of_cells >= cells_done:
+        process.send_signal(signal.SIGKILL)
+        break
+      time.sleep(0.02)
+    if process.wait() != -signal.SIGKILL:
+      raise RuntimeError(f"It ended with {process.returncode}, not by a kill.")
+    done.append(len(list(folder.glob("cells/*/cell.json"))))
   run(command)
-  return moments
+  return done
 
 
 def content(folder: pathlib.Path) -> dict[str, Any]:
@@ -178,7 +178,8 @@ def main() -> None:
   run(sweep(out / "compiles", gin))
   together = run(sweep(out / "swept", gin))
   found: dict[str, Any] = {"steps": args.steps, "sweep_s": round(together, 1)}
-  found["killed_after_s"] = killed(sweep(out / "killed", gin), together)
+  folder = out / "killed"
+  found["cells_done_at_kills"] = killed(sweep(folder, gin), folder)
   pair = [content(out / name) for name in ("swept", "killed")]
   found["killed_equals_undisturbed"] = without_digests(
     pair[0]
