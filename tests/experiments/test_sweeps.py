@@ -16,7 +16,7 @@ from prompt_tuning.launch import flags, sweep
 ROOT = pathlib.Path(__file__).parents[2]
 # Folder -> the axis of its figure, that of its tasks, and how many runs it has.
 SWEPT = {
-  "figure3a_length": ("PROMPT_LENGTH", None, 72),
+  "figure3a_length": ("PROMPT_LENGTH", None, 90),
   "figure3b_initialisation": ("@init", "@task", 54),
 }
 # Parameters of T5 1.1 and features of a token, by the paper's own shapes.
