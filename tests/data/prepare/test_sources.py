@@ -121,7 +121,18 @@ def test_linked_folders_are_searched(tmp_path):
   assert list(splits) == ["train"]
 
 
-def test_every_published_source_can_be_prepared():
+# Summaries, C4 and SPoT's inference sets: nobody here has their files, so only
+# TFDS itself brings them.
+ONLY_FROM_TFDS = {
+  *(f"anli/r{number}:0.1.0" for number in (1, 2, 3)),
+  *("aeslc:1.0.0", "billsum:3.0.0", "c4/en:2.2.0", "cnn_dailymail:3.1.0"),
+  *("cnn_dailymail:3.2.0", "doc_nli:1.0.0", "gigaword:1.2.0"),
+  *("multi_news:1.0.0", "newsroom:1.0.0", "samsum:1.0.0", "snli:1.1.0"),
+  "xsum:1.1.0",
+}
+
+
+def test_every_published_source_can_be_prepared_or_is_named():
   """Names and versions of the task catalogue and of `prepare` agree."""
   known = {
     f"{source.name}:{version}"
@@ -133,4 +144,4 @@ def test_every_published_source_can_be_prepared():
     for task in map(spec.get, spec.names())
     if isinstance(task, spec.TaskSpec) and task.is_from_tfds
   }
-  assert needed <= known
+  assert needed - known == ONLY_FROM_TFDS
