@@ -25,6 +25,7 @@ from prompt_tuning.core import files, tree
 from prompt_tuning.launch import gin_statements, t5x_names
 from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
+from prompt_tuning.tuners.method import Method
 
 # Names of modules -> what they add to the table of what gin knows.
 _Key = tuple[str, str, str]  # scope, selector, parameter
@@ -91,6 +92,7 @@ def load(
     *_apply(settings, known),
     *_missing(settings),
     *_idle_optimizers(settings),
+    *_idle_methods(settings, known),
   ]
   if faults:
     gin.clear_config()
@@ -152,6 +154,71 @@ def _idle_optimizers(settings: Sequence[Setting]) -> Iterator[str]:
         "the method's recipe chooses the optimizer. To choose it yourself, "
         f"give --gin.{OPTIMIZER}=@optimizers.{name}() too."
       )
+
+
+def _idle_methods(
+  settings: Sequence[Setting], known: Mapping[str, Callable[..., Any]]
+) -> Iterator[str]:
+  """Find users' settings that lead to methods alone that nothing names.
+
+  A class does not get the settings of another one, such as its parent's.
+  """
+  effective = list(_effective(settings).values())
+  idle = _of_idle_methods(effective, known)
+  used = [setting for setting in effective if setting not in idle]
+  macros = _unused(used) - _unused(effective)
+  named = ", ".join(sorted(_named_methods(used, known)))
+  for setting in effective:
+    if setting.is_packaged or not (setting in idle or setting.macro in macros):
+      continue
+    name = setting.macro or f"{setting.selector}.{setting.parameter}"
+    leads = {s.selector for s in idle if setting.macro in [*s.macros()]}
+    yield (
+      f"{setting.origin}: {name} would have no effect: it is of "
+      f"{', '.join(sorted(leads)) or 'a method'}, which nothing names. Named: "
+      f"{named}. Set parameters of these, or give the gin file that names the "
+      "other."
+    )
+
+
+def _of_idle_methods(
+  effective: Collection[Setting], known: Mapping[str, Callable[..., Any]]
+) -> list[Setting]:
+  """Take the settings of methods that nothing names, if others are named."""
+  named = _named_methods(effective, known)
+  return [
+    setting
+    for setting in effective
+    if named
+    and _is_method(name := _full_name(setting.selector, known), known)
+    and name not in named
+  ]
+
+
+def _named_methods(
+  settings: Collection[Setting], known: Mapping[str, Callable[..., Any]]
+) -> set[str]:
+  """Collect the methods that parameters and used macros refer to."""
+  unused = _unused(settings)
+  names = {
+    reference.configurable.selector
+    for setting in settings
+    if setting.macro not in unused
+    for reference in setting.references()
+    if not isinstance(reference, Unknown)
+  }
+  return {name for name in names if _is_method(name, known)}
+
+
+def _is_method(name: str, known: Mapping[str, Callable[..., Any]]) -> bool:
+  kind = known.get(name)
+  return isinstance(kind, type) and issubclass(kind, Method)
+
+
+def _full_name(name: str, known: Mapping[str, Callable[..., Any]]) -> str:
+  """Return what a selector without its first parts stands for, if known."""
+  matches = [k for k in known if k == name or k.endswith(f".{name}")]
+  return matches[0] if len(matches) == 1 else name
 
 
 def _modules(settings: Sequence[Setting]) -> tuple[str, ...]:
@@ -298,12 +365,15 @@ def _apply(
 ) -> Iterator[str]:
   """Bind every setting in order; report those that gin does not know.
 
-  Macros that nobody uses are no part of the configuration.
+  Macros that nobody uses are no part of the configuration, nor are the
+  package's settings of methods that nothing names.
   """
   effective = _effective(settings)
-  unused = _unused(effective.values())
+  idle = _of_idle_methods(list(effective.values()), known)
+  idle = [setting for setting in idle if setting.is_packaged]
+  unused = _unused([s for s in effective.values() if s not in idle])
   for key, setting in effective.items():
-    if setting.macro in unused:
+    if setting.macro in unused or setting in idle:
       continue
     try:
       gin.bind_parameter(key, setting.value)

@@ -470,3 +470,47 @@ def test_methods_are_compared_each_by_its_recipe():
   assert rates == [
     type(t.experiment.tuners[0]).recipe.learning_rate for t in job.trainings
   ]
+
+
+def of(method, *more):
+  return [f.replace("methods/lora", f"methods/{method}") for f in LORA] + [
+    *more
+  ]
+
+
+def test_a_setting_reaches_the_method_of_its_own_file():
+  flags = of("hyperformer_per_layer", "--gin.HYPER_REDUCTION=8")
+  (tuner,) = configure("train", flags).experiment.tuners
+  assert (type(tuner).__name__, tuner.reduction) == ("HyperFormer", 8)
+
+
+@pytest.mark.parametrize(
+  ("method", "tuner", "setting"),
+  [
+    ("hyperformer", "HyperFormer", "HYPER_REDUCTION=8"),
+    ("multitask_prompt", "MultitaskSum", "PROMPT_LENGTH=100"),
+    ("lora", "Prompt", "tuners.LoRA.rank=2"),
+    ("lora", "Prompt", "LoRA.rank=2"),
+  ],
+)
+def test_a_setting_of_a_method_that_is_not_used_is_an_error(
+  method, tuner, setting
+):
+  """A class gets no setting of another one, its parent's neither."""
+  flags = of(method, f"--gin.{setting}", f"--gin.TUNER=@tuners.{tuner}")
+  name = re.escape(setting.split("=")[0])
+  with pytest.raises(ValueError, match=rf": {name} would have no .*{tuner}\."):
+    configure("train", flags)
+
+
+def test_what_is_written_down_has_no_settings_of_unused_methods(tmp_path):
+  argv = [flag.replace("embedded", "embedded_prompt") for flag in LORA]
+  argv.insert(1, "--gin_file=prompts/from_sampled_vocab.gin")
+  job = configure("train", argv)
+  text = gin_config.config_text()
+  assert "LoRA.rank" in text
+  assert "Prompt.encoder" not in text
+  path = tmp_path / "config.gin"
+  path.write_text(text)
+  again = configure("train", [f"--gin_file={path}"])
+  assert again.experiment.tuners == job.experiment.tuners
