@@ -95,10 +95,14 @@ def test_help_explains_quotes(capsys):
 @pytest.mark.parametrize(
   ("command", "flag", "others"),
   [
-    ("pretrain", "--tfds_data_dir=d", "train, compare, eval, infer, score"),
+    (
+      "pretrain",
+      "--tfds_data_dir=d",
+      "train, sweep, compare, eval, infer, score",
+    ),
     ("train", "--shard_id=1", "infer, score"),
-    ("infer", "--process_count=2", "train, pretrain, compare, eval"),
-    ("score", "--multiprocess_gpu", "train, pretrain, compare, eval"),
+    ("infer", "--process_count=2", "train, sweep, pretrain, compare, eval"),
+    ("score", "--multiprocess_gpu", "train, sweep, pretrain, compare, eval"),
   ],
 )
 def test_a_command_has_the_flags_that_it_uses(command, flag, others, capsys):
