@@ -159,16 +159,7 @@ def run(
   if (folder / comparison.FILE).is_file():
     return comparison.read(folder)
   print(f"== {name}, {kind}", flush=True)
-  files, settings = METHODS[name]
-  # Skills have no label words: every answer that there is, is a class.
-  settings = tuple(s.replace("ANSWERS", repr(answers())) for s in settings)
-  argv = [
-    "--gin_file=models/embedded.gin",
-    *(f"--gin_file={file}.gin" for file in files),
-    f"--gin_file={HERE / 'gate.gin'}",
-    f"--gin.MODEL_DIR={str(folder)!r}",
-    *(f"--gin.{binding}" for binding in (*settings, *bindings, *given.gin)),
-  ]
+  argv = arguments(name, folder, (*bindings, *given.gin))
   job = command.configure("compare", flags.parse("compare", argv, ""))
   found = compare.compare(
     job, None, configuration=gin_config.texts(), say=lambda text: None
@@ -176,6 +167,31 @@ def run(
   if found is not None:
     print(comparison_report.table(found), flush=True)
   return found
+
+
+def arguments(
+  name: str, folder: pathlib.Path, bindings: Sequence[str] = ()
+) -> list[str]:
+  """Write the arguments of `compare` for a method.
+
+  Args:
+    name: of `METHODS`.
+    folder: for the trainings.
+    bindings: further gin settings.
+
+  Returns:
+    The words after `prompt-tuning compare`.
+  """
+  files, settings = METHODS[name]
+  # Skills have no label words: every answer that there is, is a class.
+  settings = tuple(s.replace("ANSWERS", repr(answers())) for s in settings)
+  return [
+    "--gin_file=models/embedded.gin",
+    *(f"--gin_file={file}.gin" for file in files),
+    f"--gin_file={HERE / 'gate.gin'}",
+    f"--gin.MODEL_DIR={str(folder)!r}",
+    *(f"--gin.{binding}" for binding in (*settings, *bindings)),
+  ]
 
 
 def row(right: Comparison, wrong: Comparison) -> dict[str, object]:
