@@ -229,7 +229,7 @@ def write(results: Mapping[str, dict], folder: pathlib.Path) -> None:
 def table(results: Mapping[str, dict]) -> str:
   """Write a line per method."""
   heads = ["", "numbers of a run", "steps", *SKILLS]
-  heads += ["mean", "permuted, at most"]
+  heads += ["mean of all seeds", "permuted, at most", "recovers all"]
   lines = [
     f"| {' | '.join(heads)} |",
     "|---" + "|---:" * (len(heads) - 1) + "|",
@@ -242,6 +242,7 @@ def table(results: Mapping[str, dict]) -> str:
       *(f"{score:.1f}" for score in found["worst"].values()),
       f"{found['mean']:.1f}",
       f"{max(found['permuted'].values()):.1f}",
+      "yes" if found["recovers_all"] else "no",
     ]
     lines.append(f"| {' | '.join(cells)} |")
   return "\n".join(lines) + "\n"

@@ -95,7 +95,9 @@ def test_the_worst_seed_decides():
   assert gate.row(compared(good), misled)["learns_from_permuted"]
   assert not gate.row(compared(good, False), wrong)["frozen_unchanged"]
   line = gate.table({"mine": found}).splitlines()[-1]
-  assert line == "| mine | 7 | 300 | 96.0 | 96.0 | 96.0 | 96.0 | 98.0 | 5.0 |"
+  assert (
+    line == "| mine | 7 | 300 | 96.0 | 96.0 | 96.0 | 96.0 | 98.0 | 5.0 | yes |"
+  )
 
 
 def test_one_seed_of_prompts_recovers_all_skills(tmp_path):
