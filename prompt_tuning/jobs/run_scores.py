@@ -150,8 +150,10 @@ class Scorer:
     params = program.partition.merge({"model": model, **banked}, frozen)
     delta = program.produce(params.get("tuner", {}), None)
     first = self._setup.slots.index(self._own_slots(run)[0])
+    members = slots.components(self._setup.slots, run)
+    mixture = tuple(number - first for number in members)
     jobs = [
-      Job(dataset, run=self._slot(run, dataset) - first)
+      Job(dataset, self._slot(run, dataset) - first, mixture)
       for dataset in self.sets[self._runs[run].task]
     ]
     count = len(self._own_slots(run))

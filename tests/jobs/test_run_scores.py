@@ -1,0 +1,52 @@
+"""Which rows of the delta every run is scored by."""
+
+import types
+
+import jax.numpy as jnp
+import pytest
+
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.infer.evaluate import Job
+from prompt_tuning.jobs.run_scores import Scorer
+from prompt_tuning.jobs.slots import Slot
+
+
+@pytest.mark.parametrize(
+  ("slots", "members"),
+  [
+    ([Slot(run, component=n) for run in (0, 1) for n in (0, 1)], (0, 1)),
+    ([Slot(0), Slot(1)], ()),
+  ],
+)
+def test_a_mixture_that_trains_its_model_is_scored_whole(
+  slots, members, monkeypatch
+):
+  task = types.SimpleNamespace(name="any")
+  dataset = types.SimpleNamespace(task=task)
+  scorer = object.__new__(Scorer)
+  scorer.sets = {"any": [dataset]}
+  scorer._runs = [types.SimpleNamespace(task="any")] * 2
+  scorer._setup = types.SimpleNamespace(
+    program=types.SimpleNamespace(
+      tunes_model=True,
+      partition=types.SimpleNamespace(merge=lambda some, rest: some | rest),
+      produce=lambda *_: Delta(log_weight=jnp.zeros(len(slots) // 2)),
+    ),
+    frozen={},
+    slots=tuple(slots),
+    placements=(Placement(),) * 2,
+    tuners=(types.SimpleNamespace(answers=()),) * 2,
+  )
+  asked = []
+
+  def evaluate(runs, params, jobs):
+    asked.append((len(runs.placements), float(params), *jobs))
+    return []
+
+  monkeypatch.setattr(scorer, "evaluate", evaluate)
+  scorer.results({"model": jnp.array([5.0, 6.0])})
+  count = len(slots) // 2
+  assert asked == [
+    (count, model, Job(dataset, 0, members)) for model in (5.0, 6.0)
+  ]
