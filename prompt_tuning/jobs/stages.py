@@ -88,7 +88,7 @@ def _job(
 
 
 def _insist_on_method(stage: TrainingStage) -> None:
-  """Refuse a stage whose model the next one would not know."""
+  """Refuse a stage that trains the model."""
   for rule in stage.rules:
     pattern, mode = (
       (rule.pattern, rule.mode) if isinstance(rule, Rule) else rule

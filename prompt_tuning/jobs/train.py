@@ -96,6 +96,7 @@ def train(
   with model_dir.held(job.output.model_dir):
     for stage in before:
       if stages.has_ended(stage):
+        _insist_on_same_stage(stage, model)
         continue
       say(f"Stage in {stage.output.model_dir}:")
       with model_dir.held(stage.output.model_dir):
@@ -186,6 +187,7 @@ def _train(
     job.evaluations.evaluation,
     output.keep_best,
   )
+  _insist_on_same_model(experiment.after, manifest)
   _write_configuration(output.model_dir, manifest, configuration)
   step = compiling or Jitted(built.program)
   result = loop.train(
@@ -232,6 +234,28 @@ def _opening(
   if len(runs) > 1:
     opening += f", {len(runs)} runs side by side. Each of them:"
   return f"{opening}\n{partition.summary()}"
+
+
+def _insist_on_same_stage(job: TrainJob, model: Backbone | None) -> None:
+  """Refuse what a stage with other settings has learned."""
+  experiment = job.experiment
+  vocabulary = feed.open_vocabulary(
+    experiment.dataset, experiment.model.vocab_size
+  )
+  source = model or _open(job.source.initial_checkpoint_path)
+  start_step = find_start(job.duration, source)
+  _insist_on_same_run(job, experiment.tuners, vocabulary, start_step)
+
+
+def _insist_on_same_model(after: str | None, manifest: dict[str, Any]) -> None:
+  """Refuse what the stage before has learned of another model."""
+  if after is None:
+    return
+  saved = bundle.latest_manifest(files.path(after) / loop.BUNDLES)
+  if saved is not None:
+    key = "backbone"
+    theirs = bundle.Bundle({"run": {key: saved["run"][key]}}, {})
+    theirs.insist_run({key: manifest[key]}, after)
 
 
 def _insist_on_same_run(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -96,8 +97,18 @@ def test_every_stage_begins_where_the_one_before_ended(make_job, tmp_path):
   np.testing.assert_array_equal(learned(tmp_path / "run")[0], first[0])
   assert (learned(tmp_path / "run")[1] != last[1]).any()
   other = dataclasses.replace(FIRST, learning_rate=0.1)
-  with pytest.raises(ValueError, match="stages"):
+  with pytest.raises(ValueError, match=r"runs\[0\].learning_rate"):
     run(make_job(stages=(other,)))
+
+  # Killed behind the first stage: what that has learned is still its own.
+  shutil.rmtree(tmp_path / "run" / "bundles")
+  with pytest.raises(ValueError, match=r"runs\[0\].learning_rate"):
+    run(make_job(stages=(other,)))
+  model = Backbone(MODEL, model.params, 0, "another")
+  with pytest.raises(
+    ValueError, match=r"first holds.*\n  backbone.fingerprint"
+  ):
+    run(make_job())
 
 
 def test_stages_are_trainings_of_their_own(make_job, tmp_path):
