@@ -23,6 +23,7 @@ import jax
 
 from prompt_tuning.checkpoints import bundle, json_files, restore
 from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import files, sole_writer
 from prompt_tuning.core.schema import ANY, TEXT, Each, one_of
 from prompt_tuning.jobs import (
@@ -97,7 +98,7 @@ def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
   banks, taken = [], set(done)
   for members in _begun(job, cells):
     taken.update(members)
-    # Of a bank that shards share, the one takes care that has its first cell.
+    # Of a bank that shards share, the shard with its first cell trains it.
     if members[0] in ours and _open(job, members):
       of_bank = [cells[name] for name in members]
       banks.append(sweep_banks.together(of_bank, job.model_dir))
@@ -371,7 +372,15 @@ def _failure(job: SweepJob, name: str) -> pathlib.Path:
 
 def _model_of(job: TrainJob) -> str:
   """Name the model that a job reads: equal names, equal weights in memory."""
-  described = identity.describe({"of": job.source, "as": job.experiment.model})
+  experiment = job.experiment
+  described = identity.describe(
+    {
+      "of": job.source,
+      "as": experiment.model,
+      # What is read is held against the vocabulary, and what is reused is not.
+      "vocabulary": experiment.dataset.vocabulary_file,
+    }
+  )
   return json.dumps(described, sort_keys=True)
 
 
@@ -398,10 +407,17 @@ def _begun(job: SweepJob, cells: Mapping[str, Cell]) -> Iterator[list[str]]:
     path = folder / MEMBERS
     if not path.is_file():  # killed before it was written
       continue
-    content = json_files.read(path, "the cells of a bank")
+    try:
+      content = json_files.read(path, "the cells of a bank")
+    except CheckpointError:
+      if path.is_file():
+        raise
+      continue  # another shard has just deleted it
     json_files.check(path, content, {"cells": [TEXT]})
-    if set(content["cells"]) <= cells.keys():
-      yield content["cells"]
+    names = content["cells"]
+    is_whole = folder.name == sweep_banks.name_of(names)  # not half deleted
+    if is_whole and set(names) <= cells.keys():
+      yield names
 
 
 def _open(job: SweepJob, names: Sequence[str]) -> list[str]:
@@ -415,6 +431,7 @@ def _clear(job: SweepJob) -> None:
     if not _open(job, members):
       name = sweep_banks.name_of(members)
       files.remove(files.path(job.model_dir) / BANKS / name)
+  files.remove_abandoned(files.path(job.model_dir) / BANKS)
 
 
 def _insist_on_same(job: SweepJob) -> dict[str, Any]:

@@ -242,7 +242,11 @@ def _shared_settings(cell: Cell) -> str:
     dataset = _of_tasks(evaluation.dataset, ())
     evaluation = dataclasses.replace(evaluation, dataset=dataset)
   if job.evaluations.patience is not None:
-    # A bank stops when none of its runs gets better, a run alone before.
+    # A bank stops when none of its runs gets better, a run alone
+    # stops earlier.
+    settings["alone"] = cell.name
+  if experiment.run_stages:
+    # A stage may have a rate of its own, and a bank's runs have theirs.
     settings["alone"] = cell.name
   settings |= {
     "source": job.source,

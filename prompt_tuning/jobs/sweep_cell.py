@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,7 +92,7 @@ def write(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> None:
     OSError: another file cannot.
   """
   alone = _alone(cell, outcome, runs)
-  if not any(map(_is_finite, _by_run(alone))):
+  if not _finite_runs(alone.result.state.trainable):
     raise DivergedError(
       f"{cell.name}: its parameters are not finite any more. Lower the "
       "learning rate."
@@ -105,15 +105,11 @@ def write(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> None:
     files.write_text(files.path(alone.output.model_dir) / FILE, content)
 
 
-def _by_run(outcome: Outcome) -> Iterator[Params]:
-  for k in range(len(outcome.runs)):
-    yield jax.tree.map(lambda a, k=k: a[k], outcome.result.state.trainable)
-
-
-def _is_finite(params: Params) -> bool:
-  return all(
-    np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(params)
-  )
+def _finite_runs(trainable: Params) -> list[int]:
+  """List the runs of which every parameter is finite."""
+  leaves = bundle.to_host(tree.flatten(trainable)).values()
+  of_leaves = [np.isfinite(a).reshape(len(a), -1).all(-1) for a in leaves]
+  return [int(run) for run in np.flatnonzero(np.all(of_leaves, axis=0))]
 
 
 def _alone(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> Outcome:
@@ -177,7 +173,7 @@ def _suited(cell: Cell, model: Backbone) -> Experiment:
 def _describe(
   experiment: Experiment, outcome: Outcome, rules: axes.AxisRules
 ) -> Setup:
-  """Describe what the cell alone would have begun with."""
+  """Describe the state a training of this cell alone starts from."""
 
   def described(params: Params) -> Any:
     return jax.tree.map(

@@ -67,7 +67,7 @@ class Objective(Protocol):
   """Turns what the model gives into sums per example."""
 
   def for_runs(self, setting: Setting) -> "Objective":
-    """Build it, see `Choice`; by default it needs to know nothing.
+    """Build it, see `Choice`; by default it needs no setting.
 
     Args:
       setting: of the runs.

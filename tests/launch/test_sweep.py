@@ -1,6 +1,7 @@
 """`prompt-tuning sweep`: cells, banks, kills, failures, reports."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,7 +10,8 @@ import shutil
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import bundle
+from prompt_tuning.checkpoints import bundle, json_files
+from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.jobs import (
   sweep,
   sweep_banks,
@@ -17,6 +19,7 @@ from prompt_tuning.jobs import (
   sweep_job,
   sweep_report,
   train,
+  train_job,
 )
 from prompt_tuning.launch import flags, main
 from prompt_tuning.launch import sweep as command
@@ -337,6 +340,82 @@ def test_what_shares_a_bank(train_flags, tmp_path, axis, banks):
 def test_runs_with_patience_end_by_themselves(train_flags, tmp_path):
   argv = [*train_flags(tmp_path, "--gin.PATIENCE=2"), "--axis=SEEDS=0,1"]
   assert len(sweep_banks.share(job_of(argv).cells, str(tmp_path))) == 2
+
+
+def test_runs_with_stages_train_alone(train_flags, tmp_path):
+  """A bank's runs have rates of their own, which a stage's would not change."""
+  stage = train_job.TrainingStage("first", 2, ((".*", "freeze"),))
+  cells = [
+    cell._replace(
+      job=dataclasses.replace(
+        cell.job,
+        experiment=dataclasses.replace(cell.job.experiment, stages=(stage,)),
+      )
+    )
+    for cell in job_of([*train_flags(tmp_path), "--axis=SEEDS=0,1"]).cells
+  ]
+  assert len(sweep_banks.share(cells, str(tmp_path))) == 2
+
+
+def test_banks_that_are_being_deleted_are_none(
+  train_flags, tmp_path, monkeypatch
+):
+  """Half deleted by a killed process, or just gone: another shard's doing."""
+  job = job_of([*train_flags(tmp_path), "--axis=SEEDS=0,1"])
+  cells = {cell.name: cell for cell in job.cells}
+  folder = tmp_path / sweep.BANKS / sweep_banks.name_of(list(cells))
+  folder.mkdir(parents=True)
+  (folder / sweep.MEMBERS).write_text(json.dumps({"cells": list(cells)}))
+  assert list(sweep._begun(job, cells)) == [list(cells)]
+  half = folder.rename(f"{folder}.old.tmp-0123456789abcdef")
+  assert not list(sweep._begun(job, cells))
+  for path in (half / sweep.MEMBERS, half):
+    os.utime(path, (0, 0))
+  sweep._clear(job)
+  assert not half.exists()
+
+  folder.mkdir()
+  (folder / sweep.MEMBERS).write_text("{")
+  with pytest.raises(CheckpointError):
+    list(sweep._begun(job, cells))
+  read = json_files.read
+
+  def late(path, expected):
+    shutil.rmtree(folder)
+    return read(path, expected)
+
+  monkeypatch.setattr(json_files, "read", late)
+  assert not list(sweep._begun(job, cells))
+
+
+def test_a_model_is_reused_with_its_vocabulary_only(train_flags, tmp_path):
+  job = job_of([*train_flags(tmp_path), "--axis=SEEDS=0"]).cells[0].job
+  dataset = dataclasses.replace(
+    job.experiment.dataset, vocabulary_file="another.model"
+  )
+  other = dataclasses.replace(
+    job, experiment=dataclasses.replace(job.experiment, dataset=dataset)
+  )
+  assert sweep._model_of(job) == sweep._model_of(job)
+  assert sweep._model_of(job) != sweep._model_of(other)
+
+
+def test_finite_runs_are_found_in_whole_arrays(monkeypatch):
+  """Arrays that hosts share cannot be read as they are."""
+
+  class Split:
+    def __array__(self):
+      raise RuntimeError("spans devices of other hosts")
+
+  whole = {
+    "tuner/a": np.array([[1.0, np.nan], [1.0, 2.0], [3.0, 4.0]]),
+    "tuner/b": np.array([0.0, 1.0, np.inf]),
+  }
+  split = {"tuner": {"a": Split(), "b": Split()}}
+  monkeypatch.setattr(
+    bundle, "to_host", lambda arrays: {name: whole[name] for name in arrays}
+  )
+  assert sweep_cell._finite_runs(split) == [1]
 
 
 def test_a_limit_of_runs(train_flags, tmp_path):
