@@ -81,8 +81,10 @@ class Mixture(Objective):
     if dead.size:
       raise DeadComponentError(
         f"Run {', '.join(map(str, dead))}: the weight of a component of the "
-        "mixture has reached zero, and cannot leave it. Lower the rate of the "
-        "weights, choose other first values, or take fewer components."
+        "mixture has reached zero, and cannot leave it. Let "
+        "OPTIMIZER be @optimizers.ByPath(), whose @optimizers.AtRate() for the "
+        "weights has a lower rate (LEARNING_RATE, where one optimizer has all "
+        "parameters), or take fewer components."
       )
     examples = np.maximum(total["sequences"], 1)
     return {

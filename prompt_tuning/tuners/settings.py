@@ -21,6 +21,12 @@ def positive_integer(name: str, value: Any) -> None:
     raise ValueError(f"{name} must be a positive integer; got {value!r}.")
 
 
+def whole_number(name: str, value: Any) -> None:
+  """Insist on a whole number, which may be 0, see `positive_integer`."""
+  if type(value) is not int or value < 0:
+    raise ValueError(f"{name} must be a whole number >= 0; got {value!r}.")
+
+
 def positive(name: str, value: Any) -> None:
   """Insist on a positive, finite number, see `positive_integer`."""
   if not (_is_number(value) and 0 < value < math.inf):

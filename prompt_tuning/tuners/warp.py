@@ -96,6 +96,8 @@ class Warp(Method):
         "WARP's LABEL_WORDS must list one word per class; got "
         f"{self.label_words!r:.80}."
       )
+    settings.whole_number("WARP_BEFORE", self.before)
+    settings.whole_number("WARP_AFTER", self.after)
     settings.positive_integer("WARP_BEFORE + WARP_AFTER", self._length)
 
   @property

@@ -2,15 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import custom, spec, templated, vocabulary
+from prompt_tuning.data import custom, ragged, spec, templated, vocabulary
+from prompt_tuning.data.assembly import Assembler, one_per_row
 from prompt_tuning.data.in_context import InContext
 from prompt_tuning.infer.calibrated import Calibration
 from prompt_tuning.jobs import feed, setup
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.models.scorers import WholeWords
+from prompt_tuning.tuners.p_tuning import PTuning
 
 SPLITS = {"own": ("train", "validation"), "untaught": ("validation",)}
 
@@ -60,6 +63,33 @@ def test_soft_tokens_and_classes_have_the_templates_words(tasks):
   assert setup._soft_pieces("own", words) == (*sea, None)
   assert setup._soft_pieces("rows_of_own", words) == ()
   assert setup.task_words("own") == ("cold", "wide")
+
+
+def test_p_tuning_stands_in_the_templates_slots(tasks, tmp_path):
+  """Around the text, where the template says so, and not in front of it."""
+  settings = evaluation("own", cache_dir=str(tmp_path / "cache"))
+  (dataset,) = feed.eval_sets(
+    settings.dataset,
+    "own",
+    None,
+    classes_of=feed.scored_classes(settings),
+    calibration=settings.calibration,
+  )
+  rows, vocab_rows = ragged.from_rows(dataset.inputs, np.int32), 5_000
+  method = PTuning(emb_dim=8, length=2)
+  assembler = Assembler(rows, rows, method.placement, vocab_rows)
+  shape = (len(rows), 32, 32)
+  batch = assembler(one_per_row(np.arange(len(rows)), shape), packed=False)
+  for given, found in zip(
+    dataset.inputs, batch["encoder_input_tokens"], strict=True
+  ):
+    (places,) = np.nonzero(found >= vocab_rows)
+    assert found[places].tolist() == [vocab_rows, vocab_rows + 1]
+    assert places[0] == 0
+    assert places[1] == len(given) - 2  # only EOS stands behind it
+  longer = PTuning(emb_dim=8, length=3).placement
+  with pytest.raises(ValueError, match=r"makes 3 .*P_TUNING_LENGTH\) to 2"):
+    Assembler(rows, rows, longer, vocab_rows).encoder_lengths()
 
 
 def test_priors_are_told_by_the_training_split(tasks, tmp_path):

@@ -87,7 +87,7 @@ def test_tasks_start_at_words(kind, tolerance):
     near = np.abs(first[:, None] - np.asarray(table)).max(-1).min(-1)
     np.testing.assert_allclose(near, 0, **tolerance["mean"])
   same = np.array_equal(first, second)
-  assert same == (kind in (MultitaskSum, MultitaskProject)) or kind is MPT
+  assert same == (kind in (MultitaskSum, MultitaskProject, MPT))
 
 
 @pytest.mark.parametrize("kind", KINDS)

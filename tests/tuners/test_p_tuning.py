@@ -1,5 +1,7 @@
 """P-tuning: its networks against torch's, and its adapters in PEFT."""
 
+import copy
+
 import jax
 import numpy as np
 import pytest
@@ -100,6 +102,30 @@ def test_its_adapters_load_in_peft_and_here(tmp_path):
   loaded = load.load(folder).runs
   np.testing.assert_array_equal(loaded.delta.virtual, delta.virtual)
   assert loaded.placements == (method.placement,)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("network", ["lstm", "mlp"])
+def test_adapters_of_peft_load_here(tiny_twins, tmp_path, network):
+  lib = pytest.importorskip("peft", reason="parity needs the test extra")
+  config = lib.PromptEncoderConfig(
+    task_type="SEQ_2_SEQ_LM",
+    num_virtual_tokens=LENGTH,
+    encoder_reparameterization_type=network.upper(),
+    encoder_hidden_size=HIDDEN,
+    encoder_num_layers=2,
+    num_transformer_submodules=1,
+  )
+  backbone = copy.deepcopy(tiny_twins.torch_model)
+  model = lib.get_peft_model(backbone, config).eval()
+  model.save_pretrained(tmp_path)
+  loaded = load.load(tmp_path)
+  expected = model.get_prompt_embedding_to_save("default").numpy()
+  assert np.any(expected)
+  np.testing.assert_array_equal(loaded.runs.delta.virtual[0], expected)
+  (method,) = set(loaded.runs.placements)
+  assert method.encoder_prefix == tuple(range(LENGTH))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,12 @@ def test_a_word_starts_at_its_pieces_own_logits(random_params, tied, tolerance):
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    ({"before": 0, "after": 0}, "WARP_BEFORE"),
+    (
+      {"before": 0, "after": 0},
+      r"WARP_BEFORE \+ WARP_AFTER must be a positive",
+    ),
+    ({"before": -1, "after": 6}, "WARP_BEFORE must be a whole number >= 0"),
+    ({"before": 5, "after": 1.0}, "WARP_AFTER must be a whole number >= 0"),
     ({"label_words": "words.txt"}, "must list one word per class"),
     ({"label_words": {"a": "b"}}, "must list one word per class"),
   ],
