@@ -23,7 +23,7 @@ from tests.invented_corpus import VOCABULARY_SIZE, documents
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gin"
 NAMES = [name for name, _ in SearchPath().packaged()]
 LONGEST_METHOD_FILE = 15
-SHORT = ("methods", "prompts", "optimizers", "meshes")
+SHORT = ("methods", "prompts", "optimizers", "meshes", "contexts", "objectives")
 
 # Whatever any file requires, for those that declare it.
 VALUES = {
