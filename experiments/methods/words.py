@@ -99,7 +99,7 @@ def _score(
 
 def table(scores: Scores) -> str:
   """Write a line per row: the worst seed of each skill, and the mean."""
-  heads = ["", *next(iter(scores.values())), "mean"]
+  heads = ["", *next(iter(scores.values())), "mean of all seeds"]
   lines = [
     f"| {' | '.join(heads)} |",
     "|---" + "|---:" * (len(heads) - 1) + "|",

@@ -1,5 +1,7 @@
 """Four skills in one run: what is trained, and how it is told."""
 
+import json
+
 import pytest
 
 from experiments.hyperformer import run as hyper
@@ -35,3 +37,8 @@ def test_the_table_says_whether_the_others_stayed():
   assert lines[2] == "| hyperformer | 90.0 | 50.0 | 50.0 | 50.0 |  | 60.0 |"
   assert lines[3].endswith("| 7.0 | 50.0 |")
   assert lines[-1].endswith("NOT the same.")
+
+
+def test_what_is_written_down_is_what_was_scored():
+  found = json.loads((hyper.HERE / "results.json").read_text())
+  assert hyper.table(found) == (hyper.HERE / "table.md").read_text()

@@ -1,5 +1,7 @@
 """Prompts from prompts: what is compared, and what counts as soon."""
 
+import json
+
 import numpy as np
 
 from experiments.spot import run as spot
@@ -38,3 +40,11 @@ def test_groups_say_how_often_the_nearest_is_related():
   assert found["by_chance"] == 4 * 1 / 4
   assert found["within"] > 0.98
   assert found["between"] < 0.2
+
+
+def test_what_is_written_down_is_what_was_scored():
+  found = json.loads((spot.HERE / "results.json").read_text())
+  assert spot.table(found) == (spot.HERE / "table.md").read_text()
+  for target in found["targets"].values():
+    for start, curves in target["curves"].items():
+      assert target["steps"][start] == list(map(spot.steps_to, curves))
