@@ -54,6 +54,7 @@ from prompt_tuning.jobs.train_job import (
 from prompt_tuning.models.t5 import cost
 from prompt_tuning.train import loop
 from prompt_tuning.train.compiled_step import Compiling, Jitted
+from prompt_tuning.train.objectives import Objective
 from prompt_tuning.tuners.method import Method
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _train(
       start_step,
       cost.flops_per_token(experiment.model, bool(tuners)),
       runs,
+      _insists_on_gradients(experiment, built.program.objective),
     ),
     folder=output.model_dir,
     manifest=manifest,
@@ -432,6 +434,7 @@ def _settings(
   start_step: int,
   flops_per_token: tuple[float, float],
   runs: Sequence[Run],
+  insist_on_gradients: bool,
 ) -> loop.Settings:
   return loop.Settings(
     num_steps=num_steps,
@@ -447,7 +450,14 @@ def _settings(
     progress_bar=output.progress_bar,
     run_names=[run.name for run in runs],
     tensorboard=output.tensorboard,
+    insist_on_gradients=insist_on_gradients,
   )
+
+
+def _insists_on_gradients(experiment: Experiment, objective: Objective) -> bool:
+  """Say whether first steps without any gradient can only be a mistake."""
+  is_new = experiment.start_from is None and experiment.after is None
+  return is_new and not objective.can_be_flat
 
 
 def about(

@@ -111,6 +111,9 @@ class Settings:
     progress_bar: whether to draw one.
     run_names: what a progress bar calls the runs; by default their numbers.
     tensorboard: whether to write event files.
+    insist_on_gradients: whether a leaf of the method that has no gradient in
+      the run's first steps is an error; otherwise it is a warning, as it is in
+      later steps: what has been learned already needs none.
   """
 
   num_steps: int
@@ -126,6 +129,7 @@ class Settings:
   progress_bar: bool = True
   run_names: Sequence[str] | None = None
   tensorboard: bool = True
+  insist_on_gradients: bool = True
 
   def __post_init__(self) -> None:
     least = {"num_steps": 1, "log_period": 1, "keep": 1}
@@ -612,7 +616,9 @@ class _Loop:
   def _insist_on_gradients(self, state: TrainState) -> None:
     """Refuse to go on where something does not train that should."""
     squares = jax.device_get(self.squares)
-    for remark in reach.insist_nonzero(state.trainable, squares, _TUNER):
+    begins = int(state.step) == len(squares)
+    must = _TUNER if begins and self.settings.insist_on_gradients else None
+    for remark in reach.insist_nonzero(state.trainable, squares, must):
       logger.warning("%s", remark)
 
   def _save(self, state: TrainState, step: int) -> None:

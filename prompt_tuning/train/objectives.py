@@ -8,7 +8,7 @@ the runs of a bank never share a divisor.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,14 @@ class Choice(Protocol):
 
 
 class Objective(Protocol):
-  """Turns what the model gives into sums per example."""
+  """Turns what the model gives into sums per example.
+
+  Attributes:
+    can_be_flat: whether examples that are all right have a gradient of exactly
+      zero, so that such a gradient is no sign of a mistake.
+  """
+
+  can_be_flat: ClassVar[bool] = False
 
   def for_runs(self, setting: Setting) -> "Objective":
     """Build it, see `Choice`; by default it needs no setting.

@@ -1,6 +1,7 @@
 """The perceptron's loss over classes: the right one should score best."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -50,6 +51,8 @@ class PerceptronLoss(ClassLoss):
   Attributes:
     margin: see `Perceptron`.
   """
+
+  can_be_flat: ClassVar[bool] = True
 
   margin: float = 0.2
 

@@ -76,14 +76,14 @@ def zero_leaves(
 
 
 def insist_nonzero(
-  params: Params, squares: Sequence[np.ndarray], folder: str
+  params: Params, squares: Sequence[np.ndarray], folder: str | None
 ) -> list[str]:
   """Insist that gradients are not zero at every one of some steps.
 
   Args:
     params: the trainable part.
     squares: see `zero_leaves`.
-    folder: only what lies below it must have a gradient.
+    folder: only what lies below it must have a gradient; None: nothing must.
 
   Returns:
     What else is zero, or zero in some of the runs only: one line each.
@@ -95,7 +95,7 @@ def insist_nonzero(
   dead = [
     path
     for path, of_runs in zero.items()
-    if of_runs.all() and path.startswith(f"{folder}/")
+    if folder and of_runs.all() and path.startswith(f"{folder}/")
   ]
   if dead:
     raise UnreachedError(

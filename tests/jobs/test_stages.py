@@ -16,7 +16,9 @@ from prompt_tuning.jobs import setup, stages, train
 from prompt_tuning.jobs.settings import Dataset, MeshShape
 from prompt_tuning.jobs.train_job import TrainingStage, from_settings
 from prompt_tuning.train import loop
+from prompt_tuning.train.objectives import CrossEntropy
 from prompt_tuning.train.optimizers import Optax
+from prompt_tuning.train.perceptron import PerceptronLoss
 from prompt_tuning.tuners.method import Recipe, Stage
 from prompt_tuning.tuners.prompt import Prompt
 from tests.conftest import _random_params
@@ -128,6 +130,17 @@ def test_stages_are_trainings_of_their_own(make_job, tmp_path):
   assert last.experiment.after == two.output.model_dir
   assert last.output == job.output
   assert not stages.has_ended(one)
+
+
+def test_what_has_learned_already_needs_no_gradient(make_job):
+  job = make_job()
+  first, last = (one.experiment for one in stages.of(job))
+  insists = train._insists_on_gradients
+  assert insists(first, CrossEntropy())
+  assert not insists(last, CrossEntropy())
+  started = make_job(start_from="a_prompt", stages=None).experiment
+  assert not insists(started, CrossEntropy())
+  assert not insists(first, PerceptronLoss(None, None, 8, 1))
 
 
 def test_a_training_without_stages_is_one(make_job):

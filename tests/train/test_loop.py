@@ -19,6 +19,7 @@ from prompt_tuning.checkpoints import bundle
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import tree
 from prompt_tuning.train import logs, loop
+from prompt_tuning.train.errors import UnreachedError
 from prompt_tuning.train.loop import BUNDLES
 from tests.failing_files import Disk, Killed, full_disk
 
@@ -283,6 +284,27 @@ def test_a_finished_run_does_nothing_more(
   result = train(bank, tmp_path, counted_batches(SEEDS), scores_from)
   assert int(result.state.step) == 12
   assert bytes_below(tmp_path, "bundles", "best") == undisturbed
+
+
+def test_no_gradient_is_an_error_where_a_run_begins_only(
+  bank, counted_batches, tmp_path, caplog
+):
+  """Later it is all learned, perhaps: a warning, as it is where one may be."""
+
+  def step(state, *rest):
+    state, metrics = bank.step(state, *rest)
+    return state, metrics._replace(squares=np.zeros_like(metrics.squares))
+
+  def run(folder, **changes):
+    return train(bank, folder, counted_batches(SEEDS), step=step, **changes)
+
+  with pytest.raises(UnreachedError, match="zero at each of 10 steps"):
+    run(tmp_path / "new")
+  run(tmp_path / "solved", insist_on_gradients=False)
+  assert caplog.text.count("zero at each of 10 steps, in run 0, 1.") == 1
+  run(tmp_path / "resumed", num_steps=4)
+  run(tmp_path / "resumed", num_steps=14)
+  assert caplog.text.count("zero at each of 10 steps, in run 0, 1.") == 2
 
 
 def test_longer_training_continues(bank, counted_batches, tmp_path):

@@ -118,7 +118,8 @@ def test_one_that_is_zero_in_all_runs_is_an_error():
   squares = [np.array([[1.0, 1.0], [0.0, 0.0]])] * 3
   with pytest.raises(UnreachedError, match=r"tuner/b was zero at each of 3"):
     reach.insist_nonzero(params("a", "b"), squares, "tuner")
-  assert len(reach.insist_nonzero(params("a", "b"), squares, "model")) == 1
+  for folder in ("model", None):
+    assert len(reach.insist_nonzero(params("a", "b"), squares, folder)) == 1
 
 
 def test_one_that_had_a_gradient_once_is_none():
