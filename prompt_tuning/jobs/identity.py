@@ -32,6 +32,8 @@ from prompt_tuning.tuners.method import (
   settings_of,
 )
 
+_WORD_FILES = "word_files"
+
 
 def identity(
   experiment: Experiment,
@@ -128,6 +130,8 @@ def settings(
     description["stages"] = experiment.run_stages
   if experiment.start_from is not None:
     description["start_from"] = experiment.start_from
+  if hashes := _word_files(experiment, evaluation):
+    description[_WORD_FILES] = hashes
   return _as_json(description)
 
 
@@ -135,21 +139,26 @@ def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
   return dict(json.loads(json.dumps(describe(settings))))
 
 
-def data_files(experiment: Experiment) -> dict[str, str]:
-  """Find the files of a run's data.
+def data_files(
+  experiment: Experiment, evaluation: EvaluationSettings | None = None
+) -> dict[str, str]:
+  """Find the files of a run's data and of its label words.
 
   Args:
     experiment: what is trained.
+    evaluation: how it is scored; None where it is not.
 
   Returns:
     Key of a file's hash in `settings` -> the file.
   """
-  return {
+  of_tasks = {
     f"tasks.{name}.content.sha256.{split}": path
     for name, task in _tasks(experiment).items()
     if "sha256" in task.content
     for split, path in task.splits.items()
   }
+  words = _word_files(experiment, evaluation)
+  return of_tasks | {f"{_WORD_FILES}.{path}": path for path in words}
 
 
 def data_sources(experiment: Experiment) -> list[str]:
@@ -190,6 +199,20 @@ def _describe_evaluation(
     "num_examples": settings.num_examples,
     "keep_best": keep_best,
   }
+
+
+def _word_files(
+  experiment: Experiment, evaluation: EvaluationSettings | None
+) -> dict[str, str]:
+  """Hash the files of label words: what they say may change under a name."""
+  choices = [
+    experiment.run_objective,
+    *(stage.objective for stage in experiment.run_stages),
+    evaluation,
+  ]
+  given = [getattr(choice, "label_words", None) for choice in choices]
+  paths = sorted({path for path in given if isinstance(path, str)})
+  return {path: files.file_sha256(files.path(path)) for path in paths}
 
 
 def placements_of(

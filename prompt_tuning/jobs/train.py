@@ -282,7 +282,9 @@ def _insist_on_same_run(
   theirs = {key: saved["run"][key] for key in ours if key in saved["run"]}
   notes = {
     key: f"{file} has changed since"
-    for key, file in identity.data_files(job.experiment).items()
+    for key, file in identity.data_files(
+      job.experiment, job.evaluations.evaluation
+    ).items()
   }
   described = saved.get(vocabulary_mark.KEY)
   notes["vocabulary"] = same_vocabulary.change(described, vocabulary)

@@ -1,12 +1,17 @@
 """The classes of tasks, and the words by which they are scored."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints import bundle
 from prompt_tuning.data import mixtures, spec, templated
-from prompt_tuning.jobs import classes, recipes
+from prompt_tuning.jobs import classes, identity, recipes
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
+from prompt_tuning.jobs.train_job import Experiment, TrainingStage
 from prompt_tuning.models.scorers import OutputRows, WholeWords
+from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.objectives import CrossEntropy
 from prompt_tuning.tuners.ia3 import IA3
@@ -44,6 +49,39 @@ def test_words_may_come_from_a_file(tmp_path):
   path.write_text("bad,awful\ngood\n")
   table = classes.of_task(SST2, str(path), encode)
   assert table.words.lengths.tolist() == [[3, 5], [4, 0]]
+
+
+def test_a_file_of_words_is_known_by_what_it_says(tmp_path):
+  """In training, in a stage, and in evaluation; others are as they were."""
+  path = tmp_path / "words.txt"
+  path.write_text("bad\ngood\n")
+  words = Classes(label_words=str(path))
+  plain = Experiment(
+    t5_config.get("t5_1_1_tiny"),
+    Dataset(SST2),
+    objective=CrossEntropy(),
+    learning_rates=(0.1,),
+  )
+  stage = TrainingStage("first", 1, (), objective=words)
+  evaluation = EvaluationSettings(Dataset(SST2), label_words=str(path))
+  jobs = [
+    (dataclasses.replace(plain, objective=words), None),
+    (dataclasses.replace(plain, stages=(stage,)), None),
+    (plain, evaluation),
+  ]
+
+  def described(experiment, evaluation):
+    return identity.settings(experiment, (), "vocabulary", 0, evaluation)
+
+  assert "word_files" not in described(plain, None)
+  before = [described(*job) for job in jobs]
+  path.write_text("awful\ngreat\n")
+  for job, old in zip(jobs, before, strict=True):
+    changed = bundle.Bundle({"run": old}, {})
+    notes = identity.data_files(*job)
+    notes = {key: f"{file} is new" for key, file in notes.items()}
+    with pytest.raises(ValueError, match=r"word_files.*words.txt is new"):
+      changed.insist_run(described(*job), tmp_path, notes)
 
 
 def test_a_task_without_words_has_those_it_is_given():
