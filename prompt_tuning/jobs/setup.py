@@ -253,7 +253,9 @@ def _program(
   produce = _produce(experiment.tuners)
   if "tuner" in whole:
     _insist_on_fitting(experiment, produce, whole["tuner"])
-  objective = _objective(experiment)
+  placements = placements_of(experiment.tuners, len(experiment.runs))
+  start_length = 1 + max(placement.decoder_length for placement in placements)
+  objective = objective_of(experiment, start_length)
   return StepProgram(
     forward=_forward(experiment.model, mesh, rules),
     produce=produce,
@@ -289,21 +291,31 @@ def _components(experiment: Experiment, objective: Objective) -> int:
   return count
 
 
-def _objective(experiment: Experiment) -> Objective:
-  """Tell the objective what it may want to know."""
+def objective_of(experiment: Experiment, start_length: int = 1) -> Objective:
+  """Build what all runs minimise.
+
+  Args:
+    experiment: what is trained.
+    start_length: see `objectives.Setting`; by default that without virtual
+      tokens.
+
+  Returns:
+    The objective.
+
+  Raises:
+    ValueError: it needs what the runs have not, or do not share.
+  """
 
   def of_task(name: str, given: WordsLike) -> ClassTable:
     rows = experiment.model.vocab_size
     vocabulary = feed.open_vocabulary(experiment.dataset, rows)
     return classes.of_task(name, given, vocabulary.encode)
 
-  runs = experiment.runs
-  placements = placements_of(experiment.tuners, len(runs))
   return experiment.run_objective.for_runs(
     Setting(
-      [functools.partial(of_task, run.task) for run in runs],
+      [functools.partial(of_task, run.task) for run in experiment.runs],
       experiment.model.vocab_size,
-      1 + max(placement.decoder_length for placement in placements),
+      start_length,
     )
   )
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.core import axes, files
 from prompt_tuning.core.partition import TRAIN
-from prompt_tuning.jobs import abstract_setup, identity
+from prompt_tuning.jobs import abstract_setup, identity, setup
 from prompt_tuning.jobs.identity import placements_of
 from prompt_tuning.jobs.sweep_job import BANKS, Cell
 from prompt_tuning.jobs.train_job import Experiment, Run, TrainJob, build_tuner
@@ -234,6 +234,8 @@ def _shared_settings(cell: Cell) -> str:
     if field.name not in of_runs
   }
   settings["optimizer"] = experiment.run_optimizer
+  # With what it takes from the runs' tasks, such as their classes.
+  settings["objective"] = setup.objective_of(experiment)
   settings["dataset"] = _of_tasks(experiment.dataset, ())
   settings["methods"] = sorted({_kind(method) for method in experiment.tuners})
   evaluations = dataclasses.replace(job.evaluations, evaluation=None)

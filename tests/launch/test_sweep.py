@@ -24,6 +24,8 @@ from prompt_tuning.jobs import (
 from prompt_tuning.launch import flags, main
 from prompt_tuning.launch import sweep as command
 from prompt_tuning.train import logs, row_groups
+from prompt_tuning.train.classes import Classes
+from prompt_tuning.train.objectives import CrossEntropy
 from tests.failing_files import Disk, Killed
 from tests.jobs.short_run import without_pictures
 
@@ -355,6 +357,32 @@ def test_runs_with_stages_train_alone(train_flags, tmp_path):
     for cell in job_of([*train_flags(tmp_path), "--axis=SEEDS=0,1"]).cells
   ]
   assert len(sweep_banks.share(cells, str(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+  ("objective", "tasks", "banks"),
+  [
+    (Classes(), ("sst2", "rte"), 2),
+    (Classes(), ("sst2", "sst2"), 1),
+    (Classes(label_words=("a", "b")), ("rte", "qnli"), 1),
+    (CrossEntropy(), ("sst2", "rte"), 1),
+  ],
+)
+def test_what_an_objective_takes_from_tasks_is_shared(
+  train_flags, tmp_path, objective, tasks, banks
+):
+  """Cells whose label words differ have banks of their own."""
+  cells = []
+  job = job_of([*train_flags(tmp_path), "--axis=SEEDS=0,1"])
+  for cell, task in zip(job.cells, tasks, strict=True):
+    old = cell.job.experiment
+    name = f"taskless_glue_{task}_v200"
+    dataset = dataclasses.replace(old.dataset, mixture_or_task_name=name)
+    new = dataclasses.replace(old, objective=objective, dataset=dataset)
+    cells.append(
+      cell._replace(job=dataclasses.replace(cell.job, experiment=new))
+    )
+  assert len(sweep_banks.share(cells, str(tmp_path))) == banks
 
 
 def test_banks_that_are_being_deleted_are_none(
