@@ -43,11 +43,23 @@ def of(job: TrainJob) -> list[TrainJob]:
 
 
 def has_ended(job: TrainJob) -> bool:
-  """Whether a stage has done all of its steps."""
+  """Whether a stage has done all of its steps.
+
+  Raises:
+    ValueError: it has done more.
+  """
   folder = files.path(job.output.model_dir) / loop.BUNDLES
   saved = bundle.latest_manifest(folder)
   steps = job.duration.relative_steps
-  return saved is not None and steps is not None and saved["step"] >= steps
+  if saved is None or steps is None:
+    return False
+  if saved["step"] > steps:
+    raise ValueError(
+      f"The stage in {job.output.model_dir} was trained for {saved['step']} "
+      f"steps, and now has {steps}. Give it {saved['step']} steps, or choose "
+      "another MODEL_DIR."
+    )
+  return bool(saved["step"] == steps)
 
 
 def _job(

@@ -106,6 +106,9 @@ def test_every_stage_begins_where_the_one_before_ended(make_job, tmp_path):
   shutil.rmtree(tmp_path / "run" / "bundles")
   with pytest.raises(ValueError, match=r"runs\[0\].learning_rate"):
     run(make_job(stages=(other,)))
+  shorter = dataclasses.replace(FIRST, steps=1)
+  with pytest.raises(ValueError, match="trained for 2 steps, and now has 1"):
+    run(make_job(stages=(shorter,)))
   model = Backbone(MODEL, model.params, 0, "another")
   with pytest.raises(
     ValueError, match=r"first holds.*\n  backbone.fingerprint"
