@@ -644,10 +644,13 @@ class Growing:
       truncate(self._path, size)
       return
     for start, piece in self._pieces().items():
+      if start < size < start + len(piece):
+        object_store.put(self._piece(start), piece[: size - start])
+    # The last first, so that a kill leaves no gap; one left by another goes.
+    names = (piece.name for piece in self._path.iterdir())
+    for start in sorted(map(int, filter(str.isdecimal, names)), reverse=True):
       if start >= size:
         object_store.delete(self._piece(start))
-      elif start + len(piece) > size:
-        object_store.put(self._piece(start), piece[: size - start])
     self._size = size
 
   def append(self, data: bytes) -> None:

@@ -579,6 +579,8 @@ def _best_of_a_task(path: str) -> Tuned | None:
   if len({part.tasks for part in tuned}) > 1:
     return None
   number = max(range(len(saved)), key=lambda k: scores[k])
+  if len(tuned[number].names) > 1:
+    return None  # a run of several parts, none of which is the whole
   (name,) = tuned[number].names
   logger.info("%s: of %d runs the best, %s.", path, len(saved), name)
   return tuned[number]

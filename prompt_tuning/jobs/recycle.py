@@ -224,11 +224,12 @@ def _mlp(source: np.ndarray, target: np.ndarray) -> Map:
 
   state = optimizer.init(params)
   rng = np.random.default_rng(0)
+  size = min(_BATCH, len(source))
   for epoch in range(_EPOCHS):
     order = rng.permutation(len(source))
     # What is left of a whole batch waits for the next order.
-    for start in range(0, len(order) - _BATCH + 1, _BATCH):
-      rows = order[start : start + _BATCH]
+    for start in range(0, len(order) - size + 1, size):
+      rows = order[start : start + size]
       params, state, value = step(params, state, source[rows], target[rows])
     logger.debug("epoch %d: loss %s", epoch, value)
   return lambda vectors: np.asarray(

@@ -186,7 +186,6 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "scorers.FirstPiece": scorers.FirstPiece,
   "scorers.MeanPiece": scorers.MeanPiece,
   "scorers.OutputRows": scorers.OutputRows,
-  "scorers.Sentinels": scorers.Sentinels,
   "scorers.WholeWords": scorers.WholeWords,
   "training.TrainingStage": train_job.TrainingStage,
   "tuners.ClassLabels": initializers.ClassLabels,

@@ -211,14 +211,18 @@ def _add_host_flags(parser: argparse.ArgumentParser) -> None:
 
 def _without_absl(argv: Sequence[str]) -> list[str]:
   """Leave out what only says where absl's messages go."""
-  words, rest = [], iter(argv)
-  for word in rest:
+  words: list[str] = []
+  takes_value = False
+  for word in argv:
+    if takes_value and not word.startswith("-"):
+      takes_value = False
+      continue
     name, equals, _ = word.lstrip("-").partition("=")
     known = name in _OF_ABSL or _OF_ABSL.get(name.removeprefix("no")) is False
-    if not word.startswith("-") or not known:
+    is_absl = word.startswith("-") and known
+    takes_value = is_absl and not equals and bool(_OF_ABSL.get(name))
+    if not is_absl:
       words.append(word)
-    elif not equals and _OF_ABSL.get(name):
-      next(rest, None)  # its value
   return words
 
 

@@ -196,7 +196,6 @@ class WholeWords(WordScorer):
     self, logits: Array, words: WordPieces, vocab_rows: int
   ) -> Array:
     """Score the words, see `WordScorer`."""
-    del vocab_rows
     targets = _targets(words)
     starts, rest = divmod(
       logits.shape[1] - sum(map(len, targets)), len(targets)
@@ -215,7 +214,7 @@ class WholeWords(WordScorer):
     row = np.concatenate([part for ids in targets for part in (padding, ids)])
     index = jnp.broadcast_to(row[None], logits.shape[:2])[..., None]
     picked = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
-    log_probs = picked - jax.nn.logsumexp(logits, axis=-1)
+    log_probs = picked - jax.nn.logsumexp(logits[..., :vocab_rows], -1)
     of_words = jnp.where(there, log_probs[:, where], 0).sum(-1)
     if self.length == "mean":
       of_words = of_words / there.sum(-1).astype(np.float32)

@@ -34,7 +34,8 @@ class PTuning(Method):
       each is made alone.
     hidden: M.
     layers: of the LSTM.
-    scale: factor on what the network gives; PEFT has 1.
+    scale: factor on what the network gives; 1 in PEFT, and in bundles that do
+      not name it; `methods/p_tuning.gin` has 10.
 
   Source: Liu et al. 2021, section 3.2 and its code, which has two layers of
   H / 2 for LAMA; PEFT's `PromptEncoder` for the MLP and the order of ReLUs.
@@ -46,6 +47,7 @@ class PTuning(Method):
   """
 
   title: ClassVar[str] = "P-tuning"
+  later: ClassVar[tuple[str, ...]] = ("scale",)
   noun: ClassVar[str] = "prompt"
   recipe: ClassVar[Recipe] = Recipe(
     learning_rate=1e-2,
@@ -59,7 +61,7 @@ class PTuning(Method):
   network: str = "lstm"
   hidden: int = 256
   layers: int = 2
-  scale: float = 10.0
+  scale: float = 1.0
 
   def __post_init__(self) -> None:
     super().__post_init__()

@@ -118,6 +118,12 @@ def test_plan_takes_the_line_of_train():
   assert flags.parse("plan", words, "") == parse(*words)
 
 
+@pytest.mark.parametrize("absl", ["-v", "--log_dir", "--verbosity"])
+def test_a_flag_of_absl_without_value_takes_no_other(absl):
+  given = parse(absl, "--gin_file=a.gin", "--gin.A=1")
+  assert given == parse("--gin_file=a.gin", "--gin.A=1")
+
+
 def test_flags_of_absl_change_nothing():
   given = parse(
     *("--alsologtostderr", "--nologtostderr", "--verbosity=1", "-v", "1"),
