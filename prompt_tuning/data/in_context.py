@@ -185,11 +185,20 @@ class Writer:
     Returns:
       Ids, EOS included, and how many demonstrations there was room for: the
       last ones. An input that is too long even without any loses its end.
+
+    Raises:
+      ValueError: the end that it loses holds a sentinel, which is to be
+        answered.
     """
     asked = row[:-1].tolist()
     behind = [] if self._sentinels(asked) else self._between
     fixed = len(self._instruction) + len(behind) + 1
     room = len(asked) if self._limit is None else self._limit - fixed
+    if self._sentinels(asked[room:]):
+      raise ValueError(
+        f"An input of {len(asked)} tokens would lose its sentinel: INSTRUCTION "
+        f"leaves {room} of {self._limit}. Raise TASK_FEATURE_LENGTHS of inputs."
+      )
     asked = asked[:room]
     left, shown = room - len(asked), []
     for one in reversed(self.demonstrations):

@@ -25,7 +25,7 @@ from flax import linen as nn
 
 from prompt_tuning.checkpoints import prompts, restore
 from prompt_tuning.data import vocabulary
-from prompt_tuning.jobs import load
+from prompt_tuning.jobs import load, same_vocabulary
 
 LINEAR, MLP = "linear", "mlp"
 WAYS = (LINEAR, MLP)
@@ -157,6 +157,8 @@ def move(
   vectors = load.encoder_vectors(path)
   ours = vocabulary.load(vocabulary_file)
   theirs = vocabulary.load(target_vocabulary_file or vocabulary_file)
+  same_vocabulary.insist_of_model(source, ours)
+  same_vocabulary.insist_of_model(target, theirs)
   pieces = theirs.pieces(range(theirs.size))
   ids = {piece: number for number, piece in enumerate(pieces)}
   pairs = shared_words(ours.pieces(range(ours.size)), ids, count, skip)
@@ -168,8 +170,8 @@ def move(
   rows = np.array(pairs)
   made = recycle(
     vectors,
-    _embeddings(source)[rows[:, 0]],
-    _embeddings(target)[rows[:, 1]],
+    _rows(source, rows[:, 0], "--vocabulary"),
+    _rows(target, rows[:, 1], "--target_vocabulary"),
     by,
   )
   prompts.write_npy(out, made.vectors, overwrite=overwrite)
@@ -177,6 +179,18 @@ def move(
     f"{out}: {len(made.vectors)} vectors of {made.vectors.shape[1]} features, "
     f"moved by {by} on {made.words:,} words (relative error {made.error:.3f})"
   )
+
+
+def _rows(path: str, ids: np.ndarray, setting: str) -> np.ndarray:
+  """Read the embeddings of some ids, [N, H] float32."""
+  table = _embeddings(path)
+  if ids.max() >= len(table):
+    raise ValueError(
+      f"The vocabulary has a word with id {ids.max()}, and {path} has "
+      f"{len(table)} rows: {setting} is not that model's."
+    )
+  rows: np.ndarray = table[ids]
+  return rows
 
 
 def _embeddings(path: str) -> np.ndarray:

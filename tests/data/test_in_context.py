@@ -133,6 +133,13 @@ def test_an_input_that_is_too_long_by_itself_loses_its_end(words):
   assert row.tolist()[:1] == words.encode("first")[:1]
 
 
+def test_an_input_that_would_lose_its_sentinel_is_an_error(words):
+  made = writer(words, 12, rows=[], instruction="first")
+  asked = ids(words, "word " * 30 + "<extra_id_0>")
+  with pytest.raises(ValueError, match="would lose its sentinel"):
+    made.write(asked)
+
+
 def test_what_does_not_fit(words):
   with pytest.raises(ValueError, match=r"^Row 0 of .* chosen .*has 5 at most"):
     writer(words, 5)

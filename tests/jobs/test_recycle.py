@@ -75,3 +75,8 @@ def test_between_the_embedded_models(tmp_path, capsys):
   assert main.main(argv) == 2  # it is there
   assert main.main([*argv, "--overwrite", "--skip=9999"]) == 2
   assert "No words are left" in capsys.readouterr().err
+
+
+def test_a_vocabulary_of_another_model_is_an_error():
+  with pytest.raises(ValueError, match="4096 rows: --vocabulary is not"):
+    recycle._rows(embedded.DEFAULT, np.array([5, 4096]), "--vocabulary")
