@@ -22,13 +22,15 @@ import numpy as np
 from prompt_tuning.core import tree
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import EOS_ID, PAD_ID, Array, Batch
+from prompt_tuning.prompting.aggregation import LOG_MEAN, MEAN, SUM
 from prompt_tuning.prompting.label_words import WordPieces
 
 STARTS = "decoder_prefix_tokens"
 _TARGETS = "decoder_target_tokens"
 # How the words of a class become its score.
-AGGREGATIONS = ("sum", "mean", "log_mean")
-LENGTHS = ("sum", "mean")
+# `LEARNED` is for scores that a model gave before.
+AGGREGATIONS = (SUM, MEAN, LOG_MEAN)
+LENGTHS = (SUM, MEAN)
 
 # File of label words, class -> its word or words, or a word per class; None for
 # a task's own.
@@ -408,10 +410,10 @@ def _by_class(values: Array, words: WordPieces) -> Array:
 def _aggregate(of_words: Array, words: WordPieces, how: str) -> Array:
   """Make scores of classes of those of words: [B, C, W] -> [B, C]."""
   weights = np.asarray(words.weights, np.float32)[None]
-  if how == "log_mean":
+  if how == LOG_MEAN:
     terms = jnp.where(weights > 0, weights * of_words, 0)
     return terms.sum(-1) / weights.sum(-1)
-  if how == "mean":
+  if how == MEAN:
     weights = weights / weights.sum(-1, keepdims=True)
   with np.errstate(divide="ignore"):
     log_weights = np.log(weights)
