@@ -544,19 +544,26 @@ def _of_task(tuned: Tuned, name: str) -> Tuned:
   )
 
 
-def encoder_vectors(path: str) -> np.ndarray:
+def encoder_vectors(
+  path: str, vocabulary: Vocabulary | None = None
+) -> np.ndarray:
   """Read the virtual tokens of one run, to start others from.
 
   Args:
     path: see `load`; of the runs of one task, which were scored, the best.
+    vocabulary: that they shall have been trained with; None for any.
 
   Returns:
     [P, H] float32.
 
   Raises:
-    ValueError: several runs, or none with virtual tokens in the encoder only.
+    ValueError: several runs, or none with virtual tokens in the encoder only;
+      another vocabulary.
   """
-  stacks = vectors((_best_of_a_task(path) or load_one(path)).runs, 0)
+  tuned = _best_of_a_task(path) or load_one(path)
+  if vocabulary is not None:
+    same_vocabulary.insist(tuned.vocabulary, vocabulary, path)
+  stacks = vectors(tuned.runs, 0)
   if list(stacks) != ["encoder"]:
     raise ValueError(
       f"PROMPT_FILE {path} has virtual tokens in "

@@ -154,8 +154,8 @@ def move(
     ValueError: what does not fit together.
     CheckpointError: something that cannot be read, or written.
   """
-  vectors = load.encoder_vectors(path)
   ours = vocabulary.load(vocabulary_file)
+  vectors = load.encoder_vectors(path, ours)
   theirs = vocabulary.load(target_vocabulary_file or vocabulary_file)
   same_vocabulary.insist_of_model(source, ours)
   same_vocabulary.insist_of_model(target, theirs)

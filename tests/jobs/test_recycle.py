@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
 from prompt_tuning.core import embedded
-from prompt_tuning.jobs import recycle
+from prompt_tuning.data import vocabulary
+from prompt_tuning.jobs import load, recycle
 from prompt_tuning.launch import main
 
 RNG = np.random.default_rng(0)
@@ -80,3 +82,17 @@ def test_between_the_embedded_models(tmp_path, capsys):
 def test_a_vocabulary_of_another_model_is_an_error():
   with pytest.raises(ValueError, match="4096 rows: --vocabulary is not"):
     recycle._rows(embedded.DEFAULT, np.array([5, 4096]), "--vocabulary")
+
+
+def test_a_prompt_of_another_vocabulary_is_an_error(monkeypatch):
+  theirs = VocabularyMark("0" * 64)
+  tuned = load.PLAIN._replace(vocabulary=theirs)
+  monkeypatch.setattr(load, "_best_of_a_task", lambda path: tuned)
+  words = vocabulary.load(embedded.DEFAULT)
+  with pytest.raises(ValueError, match=r"^a was trained with the"):
+    load.encoder_vectors("a", words)
+
+
+def test_few_words_suffice_a_network():
+  made = recycle.recycle(PROMPT, SOURCE[:20], SOURCE[:20], "mlp")
+  assert np.isfinite(made.vectors).all()
