@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import peft
-from prompt_tuning.jobs import load
+from prompt_tuning.jobs import identity, load
 from prompt_tuning.tuners.method import Inputs
 from prompt_tuning.tuners.p_tuning import PTuning
 from tests.tuners import peft_twins
@@ -141,3 +141,12 @@ def test_adapters_of_peft_load_here(tiny_twins, tmp_path, network):
 def test_refused_settings(settings, message):
   with pytest.raises(ValueError, match=message):
     PTuning(WIDTH, **settings)
+
+
+def test_a_bundle_from_before_its_scale_is_as_it_was():
+  """What says nothing of a scale was trained without one."""
+  described = identity.describe_method(PTuning(WIDTH))
+  assert "scale" not in described
+  assert identity.rebuild(described).scale == 1
+  scaled = PTuning(WIDTH, scale=10.0)
+  assert identity.rebuild(identity.describe_method(scaled)) == scaled
