@@ -312,8 +312,9 @@ def _frozen_scores(
     if task in job.instructed:
       named[comparison.INSTRUCTION] = job.instructed[task]
     for title, name in named.items():
-      jobs += map(Job, sets[name])
-      owners += ((title, task, None) for _ in sets[name])
+      readable = conclusion.without_slots(sets[name])
+      jobs += map(Job, readable)
+      owners += ((title, task, None) for _ in readable)
   for (context, task), of_task in in_context.items():
     jobs += map(Job, of_task)
     owners += ((context.title, task, context.drawn_by) for _ in of_task)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import logging
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from prompt_tuning.core import files, text, tree
 from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Array, Params
 from prompt_tuning.data.vocabulary import Vocabulary
-from prompt_tuning.infer.evaluate import Job, Result
+from prompt_tuning.infer.evaluate import EvalSet, Job, Result
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import (
   export,
@@ -40,6 +41,8 @@ from prompt_tuning.tuners.method import Method, noun_of
 
 SUMMARY, CURVE = "summary.txt", "learning_curve.png"
 _WIDTH = 100  # columns of a line where there is no screen
+
+logger = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
@@ -214,6 +217,7 @@ def _metrics(outcome: Outcome, trainable: Params) -> list[Mapping[str, float]]:
 def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
   """Score the model alone, and with random numbers, on every task.
 
+  Tasks whose texts have places for virtual tokens are not for the model alone.
   The random ones are those of the task's first run, see `Method.control`.
   """
   scorer, tuners = outcome.scorer, outcome.setup.tuners
@@ -223,7 +227,7 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
   tasks = [run.task for run in outcome.runs]
   jobs, controls, labels = [], [Runs()], [PLAIN]
   for task, sets in scorer.sets.items():
-    jobs += [Job(dataset, run=0) for dataset in sets]
+    jobs += [Job(dataset, run=0) for dataset in without_slots(sets)]
     first = tasks.index(task)
     method = outcome.setup.tuners[first]
     by_slot = collections.defaultdict(list)
@@ -236,6 +240,8 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
         jobs += [Job(dataset, run=len(controls)) for dataset in datasets]
         controls.append(random)
         labels.append(random_label(method))
+  if not jobs:
+    return []
   results = scorer.evaluate(join(controls), outcome.model.params, jobs)
   by_label: dict[str, list[Result]] = {}
   for result in results:
@@ -244,6 +250,25 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
     summary.Row(label, None, run_scores.summary(group).metrics, is_control=True)
     for label, group in by_label.items()
   ]
+
+
+def without_slots(sets: Sequence[EvalSet]) -> list[EvalSet]:
+  """Leave out what the model alone cannot read, and say so.
+
+  Args:
+    sets: of any tasks.
+  """
+  readable = []
+  for dataset in sets:
+    if dataset.has_slots:
+      logger.warning(
+        "%s: its template has soft tokens, which the model alone has not; it "
+        "is left out for it.",
+        dataset.task.name,
+      )
+    else:
+      readable.append(dataset)
+  return readable
 
 
 def random_control(

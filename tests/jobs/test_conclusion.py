@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle, fingerprint
+from prompt_tuning.core import placement
 from prompt_tuning.data import vocabulary as vocabularies
+from prompt_tuning.infer import evaluate
 from prompt_tuning.jobs import conclusion
 from prompt_tuning.tuners.initializers import ClassLabels
 from prompt_tuning.tuners.prompt import Prompt
@@ -98,3 +100,34 @@ def test_without_best_bundles_the_last_values_count(tmp_path, keep_best):
   np.testing.assert_array_equal(
     found["tuner"]["a"], [7, 8] if keep_best else [0, 1]
   )
+
+
+def test_the_model_alone_is_not_asked_where_texts_have_slots(caplog):
+  """It has nothing to put there, and the run's end must not fail by it."""
+  task = types.SimpleNamespace(
+    name="soft", evaluate=lambda *_: {"accuracy": 0.0}
+  )
+  example = {"targets_pretokenized": "a"}
+  text = np.array([5, 1])
+  plain = evaluate.EvalSet(task, [text, text], [example] * 2)
+  soft = evaluate.EvalSet(
+    task, [text, np.array([placement.FIRST_SLOT, 1])], [example] * 2
+  )
+  assert conclusion.without_slots([plain, soft]) == [plain]
+  assert "soft: its template has soft tokens" in caplog.text
+
+
+def test_without_any_control_nothing_is_evaluated(monkeypatch):
+  dataset = types.SimpleNamespace(
+    task=types.SimpleNamespace(name="soft"), has_slots=True
+  )
+  outcome = types.SimpleNamespace(
+    output=types.SimpleNamespace(controls=True),
+    scorer=types.SimpleNamespace(sets={"soft": [dataset]}),
+    runs=[types.SimpleNamespace(task="soft")],
+    setup=types.SimpleNamespace(tuners=[None], slots=None),
+  )
+  monkeypatch.setattr(conclusion, "runs_of", lambda *_: None)
+  monkeypatch.setattr(conclusion, "random_control", lambda *_: None)
+  monkeypatch.setattr(conclusion.slots, "find", lambda *_: 0)
+  assert conclusion._controls(outcome, {}) == []
