@@ -7,7 +7,17 @@ import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
+
+# A shell lets what it starts in the background ignore Ctrl-C, and `nohup` a
+# closed terminal; tests of signals and the commands that they start do not.
+for _number, _handler in (
+  (signal.SIGINT, signal.default_int_handler),
+  (signal.SIGHUP, signal.SIG_DFL),
+):
+  if signal.getsignal(_number) == signal.SIG_IGN:
+    signal.signal(_number, _handler)
 
 # Before jax starts: eight simulated devices for the sharding tests, and a
 # compiler in a hurry, since tests compile far more than they compute. LLVM's

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -214,7 +215,7 @@ def _without_absl(argv: Sequence[str]) -> list[str]:
   words: list[str] = []
   takes_value = False
   for word in argv:
-    if takes_value and not word.startswith("-"):
+    if takes_value and re.match(r"[^-]|-\d", word):
       takes_value = False
       continue
     name, equals, _ = word.lstrip("-").partition("=")

@@ -13,7 +13,7 @@ in the targets of a template, its sentinel.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -224,17 +224,15 @@ class WholeWords(WordScorer):
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstPiece(WordScorer):
-  """The log-probability of the first piece of words; OpenPrompt's `first`.
-
-  Words with the same first piece score the same; `label_words.survey` names
-  them.
+class _AtStart(WordScorer):
+  """Scores of words by what the decoder answers at its first position.
 
   Attributes:
     aggregate: see `WholeWords`.
   """
 
-  aggregate: str = "sum"
+  aggregate: str = SUM
+  pieces: ClassVar[str] = ""  # which of a word's, for people
 
   def __post_init__(self) -> None:
     _insist("aggregate", self.aggregate, AGGREGATIONS)
@@ -242,11 +240,21 @@ class FirstPiece(WordScorer):
   @property
   def convention(self) -> str:
     """See `Scorer`."""
-    return f"first piece, {self.aggregate} over words"
+    return f"{self.pieces}, {self.aggregate} over words"
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
     """Read the start alone, see `Scorer`."""
     return _first_position(batch, words)
+
+
+class FirstPiece(_AtStart):
+  """The log-probability of the first piece of words; OpenPrompt's `first`.
+
+  Words with the same first piece score the same; `label_words.survey` names
+  them.
+  """
+
+  pieces: ClassVar[str] = "first piece"
 
   def of_words(
     self, logits: Array, words: WordPieces, vocab_rows: int
@@ -256,30 +264,14 @@ class FirstPiece(WordScorer):
     return log_probs[:, words.pieces[..., 0]]
 
 
-@dataclasses.dataclass(frozen=True)
-class MeanPiece(WordScorer):
+class MeanPiece(_AtStart):
   """The mean log-probability of a word's pieces, all at the first position.
 
   OpenPrompt's `mean`: it is no probability of anything, and what its users
   compare with.
-
-  Attributes:
-    aggregate: see `WholeWords`.
   """
 
-  aggregate: str = "sum"
-
-  def __post_init__(self) -> None:
-    _insist("aggregate", self.aggregate, AGGREGATIONS)
-
-  @property
-  def convention(self) -> str:
-    """See `Scorer`."""
-    return f"mean of pieces at the first position, {self.aggregate} over words"
-
-  def prepare(self, batch: Batch, words: WordPieces) -> Batch:
-    """Read the start alone, see `Scorer`."""
-    return _first_position(batch, words)
+  pieces: ClassVar[str] = "mean of pieces at the first position"
 
   def of_words(
     self, logits: Array, words: WordPieces, vocab_rows: int

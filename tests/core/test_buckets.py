@@ -109,8 +109,10 @@ def test_a_file_that_grows_by_pieces(bucket):
   again = files.Growing(url)
   with again.open() as file:
     assert file.read() == b"one\ntwo\nthree\n"
+  files.write_bytes(files.path(url) / f"{99:015d}", b"behind a gap")
   again.truncate(6)
   again.append(b"2")
+  assert len(get_tree(url)) == 3
   with files.Growing(url).open() as file:
     assert file.read() == b"one\ntw2"
   again.move(f"{url}.whole")

@@ -202,6 +202,11 @@ def test_words_make_a_class(words, how, length, tolerance):
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(2, sum(map(len, targets)) + 2 * 5, 16))
   found = scorer(jnp.asarray(logits, jnp.float32), words, 16)
+  # Learned rows behind the vocabulary's have no share in it.
+  rows = np.concatenate([logits, np.full((*logits.shape[:2], 3), 9.0)], -1)
+  np.testing.assert_array_equal(
+    scorer(jnp.asarray(rows, jnp.float32), words, 16), found
+  )
   expected = []
   for row in log_softmax(logits, axis=-1):
     values, begin = [], 0

@@ -126,7 +126,7 @@ def test_a_flag_of_absl_without_value_takes_no_other(absl):
 
 def test_flags_of_absl_change_nothing():
   given = parse(
-    *("--alsologtostderr", "--nologtostderr", "--verbosity=1", "-v", "1"),
+    *("--alsologtostderr", "--nologtostderr", "--verbosity=1", "-v", "-1"),
     *("--log_dir", "logs", "--stderrthreshold=info", "--gin_file=a.gin"),
   )
   assert given == Flags(gin_files=("a.gin",))
