@@ -6,7 +6,10 @@ import numpy as np
 
 
 def choose(
-  labels: Sequence[Hashable | None], shots: int, seed: int
+  labels: Sequence[Hashable | None],
+  shots: int,
+  seed: int,
+  scarce_classes: bool = False,
 ) -> list[int]:
   """Choose k rows of every class.
 
@@ -17,12 +20,13 @@ def choose(
     shots: rows per class.
     seed: the same seed gives the same rows; the first k of a larger k, so that
       subsets of one seed are nested.
+    scarce_classes: take all rows of a class that has fewer.
 
   Returns:
     Row numbers, ascending.
 
   Raises:
-    ValueError: shots < 1, or a class has fewer rows than that.
+    ValueError: shots < 1, or a class has fewer rows than that, unless it may.
   """
   if shots < 1:
     raise ValueError(f"k-shot needs k >= 1, got {shots}.")
@@ -34,7 +38,7 @@ def choose(
   # A generator per class: the rows of one do not depend on the size of others.
   for position, label in enumerate(sorted(rows_of, key=str)):
     rows = rows_of[label]
-    if len(rows) < shots:
+    if len(rows) < shots and not scarce_classes:
       raise ValueError(
         f"Class {label!r} has {len(rows)} rows; {shots} shots were asked for. "
         "Use a smaller k."

@@ -117,6 +117,26 @@ def qa(
   return [to_text(answer) for answer in example["answers"]]
 
 
+def relations(
+  text: str,
+  example: Mapping[str, Any] | None = None,
+  is_target: bool = False,
+) -> dict[str, Any]:
+  """Return the relation that is answered, or for a target all that are right.
+
+  A target has its pair of arguments as group, and says what can be judged; see
+  `metrics.relation.conversational_f1`.
+  """
+  if not is_target or example is None:
+    return {"value": [to_text(text)]}
+  return {
+    "value": [to_text(name) for name in example["relations"]],
+    "group": to_text(example["pair"]),
+    "evaluable": [to_text(name) for name in example["evaluable"]],
+    "seen": bool(example["arguments_seen"]),
+  }
+
+
 def wsc(text: str, example: Mapping[str, Any], is_target: bool = False) -> int:
   """Judge whether the prediction names the candidate referent.
 

@@ -48,6 +48,7 @@ def labelled_fields(
   name: str,
   fields: Sequence[str],
   label_words: Sequence[str],
+  others: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Write `NAME field1: text1 field2: text2` and the label's word.
 
@@ -56,9 +57,10 @@ def labelled_fields(
     name: leading word.
     fields: names, in the order in which they are written.
     label_words: words by class id; label -1 (no label) becomes `<unk>`.
+    others: features that are taken as they are.
 
   Returns:
-    `inputs`, `targets`, and `idx` if the row has one.
+    `inputs`, `targets`, `others`, and `idx` if the row has one.
   """
   pieces: list[Any] = [name]
   for field in fields:
@@ -66,6 +68,7 @@ def labelled_fields(
   example = {
     "inputs": tf.strings.join(pieces, separator=" "),
     "targets": _label_word(row["label"], label_words),
+    **{name: row[name] for name in others},
   }
   if "idx" in row:
     example["idx"] = row["idx"]

@@ -92,6 +92,8 @@ class TaskSpec:
     preprocessor_version: raised whenever the text form changes.
     content: whatever else changes the examples (template, hashes of files); it
       must be representable as JSON.
+    scarce_classes: whether a k-shot subset has all rows of a class that has
+      fewer than k; otherwise such a class is an error.
     kshot: set when the training split is a k-shot subset.
   """
 
@@ -110,6 +112,7 @@ class TaskSpec:
   log_examples: bool = False
   preprocessor_version: int = 1
   content: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  scarce_classes: bool = False
   kshot: KShot | None = None
 
   def components(self, split: str) -> tuple[tuple["TaskSpec", float], ...]:

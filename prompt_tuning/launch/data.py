@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     required=True,
     metavar="DIR",
     help="searched for official files (SuperGLUE, GLUE, SQuAD, MRQA, AG News, "
-    "DBpedia, IMDB, Amazon), complete or partial",
+    "DBpedia, IMDB, Amazon, SemEval-2010 task 8, TACRED, DialogRE), complete "
+    "or partial",
   )
   command.add_argument("--tfds_data_dir", required=True, help=_DATA_DIR_HELP)
   command.add_argument(

@@ -92,3 +92,13 @@ def test_too_few_rows_and_no_shots_are_errors():
     kshot.choose([0, 0, 1], 2, 0)
   with pytest.raises(ValueError, match="k >= 1, got 0"):
     kshot.choose([0], 0, 0)
+
+
+def test_scarce_classes_give_what_they_have():
+  labels = ["a", "b", "a", "a"]
+  with pytest.raises(ValueError, match="Class 'b' has 1 rows; 2 shots"):
+    kshot.choose(labels, 2, 0)
+  rows = kshot.choose(labels, 2, 0, scarce_classes=True)
+  assert len(rows) == 3
+  assert 1 in rows
+  assert spec.task("tacred_v100_k16_seed0").scarce_classes

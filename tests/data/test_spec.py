@@ -66,7 +66,11 @@ def own_names():
   """Names that the original lacks, in its pattern."""
   tasks = {
     f"{prefix}{d}_v100{suffix}"
-    for d in ("ag_news", "dbpedia", "imdb", "amazon")
+    for d in (
+      *("ag_news", "dbpedia", "imdb", "amazon"),
+      *("semeval2010_task8", "tacred", "tacrev", "retacred"),
+      *("dialogre", "dialogre_conversational"),
+    )
     for prefix in ("", "taskless_")
     for suffix in ("", "_examples")
   }
@@ -87,7 +91,7 @@ def test_names_are_those_of_the_original_and_a_few_more():
   # What other tests declare in this process is not the catalogue's, and its
   # other modules are those of `catalog/test_names.py`.
   modules = ("super_glue", "glue", "glue_transfer", "qa", "skills")
-  modules = (*modules, "text_classification")
+  modules = (*modules, "text_classification", "relation")
   found = [f for f in found if f.module.rpartition(".")[2] in modules]
   assert tasks | own_tasks == {
     f.name

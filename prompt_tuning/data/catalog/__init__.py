@@ -7,6 +7,7 @@ from prompt_tuning.data.catalog import (
   perceptron,
   qa,
   recycling,
+  relation,
   skills,
   spot,
   summarization,
@@ -29,6 +30,7 @@ BENCHMARKS = tuple(
     recycling,
     perceptron,
     text_classification,
+    relation,
     skills,
   )
 )

@@ -41,12 +41,13 @@ class Layout(Protocol):
     """Convert a file that was found sound: (key, TFDS example) pairs."""
 
 
-class _Converted:
+class Converted:
   """A layout whose rows are converted here."""
 
   def check(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterator[Example]:
+    """Yield every row's place, key and TFDS example, see `Layout`."""
     raise NotImplementedError
 
   def examples(
@@ -163,7 +164,7 @@ def _with_name(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
   return row
 
 
-class GlueJsonl(_Converted):
+class GlueJsonl(Converted):
   """GLUE as JSONL under TFDS's feature names; the test labels are hidden."""
 
   def check(
@@ -189,7 +190,7 @@ class GlueJsonl(_Converted):
     return label
 
 
-class GlueTsv(_Converted):
+class GlueTsv(Converted):
   """GLUE's official TSV files (MRPC as GLUE's download script writes it)."""
 
   def check(
@@ -316,7 +317,7 @@ class Dpr:
     return builder._generate_examples(str(path))
 
 
-class Labelled(_Converted):
+class Labelled(Converted):
   """JSONL with `label`, counted from 0, and text fields.
 
   A row with `text` instead of the dataset's two fields has it as the second.
@@ -338,7 +339,7 @@ class Labelled(_Converted):
       yield Example(place, number, values)
 
 
-class LabelledCsv(_Converted):
+class LabelledCsv(Converted):
   """The official CSV of Zhang et al.: class from 1, then two texts, no header.
 
   A dataset with a single text feature (Amazon reviews) gets title and text with
@@ -364,7 +365,7 @@ class LabelledCsv(_Converted):
       )
 
 
-class ReviewFile(_Converted):
+class ReviewFile(Converted):
   """One review of aclImdb: the folder is its label."""
 
   def check(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prompt_tuning.data.prepare import layouts
+from prompt_tuning.data.prepare import layouts, relations
 
 # A file's name up to its ending. `_partial`, `_partial_2`, `_sample` and the
 # `32` of FewGLUE mark a part of the official split; any other addition makes a
@@ -253,6 +253,34 @@ def _text_classification() -> list[Source]:
   return [*sources, imdb]
 
 
+def _relations() -> list[Source]:
+  spans, tacred = relations.TokenSpans(), relations.Tacred()
+  semeval = (
+    (rf"semeval[\w-]*/{_STEM}\.jsonl", spans),
+    (r"(?P<split>TRAIN)_FILE\.TXT", relations.SemEval()),
+    (r"(?P<split>TEST)_FILE_FULL\.TXT", relations.SemEval()),
+  )
+  rows = {"train": 8_000, "test": 2_717}
+  sources = [Source("semeval2010_task8", semeval, official=rows)]
+  for name, folder, *counts in (
+    ("tacred", "tacred", 68_124, 22_631, 15_509),
+    ("tacrev", "tacrev", 68_124, 22_631, 15_509),
+    ("retacred", "re-?tacred", 58_465, 19_584, 13_418),
+  ):
+    path = rf"{folder}/{_STEM}\."
+    files = ((path + "json", tacred), (path + "jsonl", spans))
+    sources.append(Source(name, files, official=_rows(*counts)))
+  for name, splits, dialogues, official in (
+    ("", "train|dev|test", relations.Dialogues(), {"train": 5_963}),
+    ("_conversational", "dev|test", relations.Dialogues(every_turn=True), {}),
+  ):
+    pattern = rf"dialogre/(?P<split>{splits})\.json"
+    sources.append(
+      Source(f"dialogre{name}", [(pattern, dialogues)], official=official)
+    )
+  return sources
+
+
 def all_sources() -> list[Source]:
   """Return every dataset that can be prepared."""
   dpr = Source(
@@ -267,6 +295,7 @@ def all_sources() -> list[Source]:
     *_glue(),
     *_question_answering(),
     *_text_classification(),
+    *_relations(),
   ]
 
 

@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterable, Iterator, Set
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import auto as bars
 
@@ -24,7 +25,7 @@ from prompt_tuning.core.files import (
   replacing,
 )
 from prompt_tuning.data import installed
-from prompt_tuning.data.catalog import text_classification
+from prompt_tuning.data.catalog import relation, text_classification
 from prompt_tuning.data.prepare import layouts
 from prompt_tuning.data.prepare.sources import COMPLETE, File, Source
 
@@ -59,9 +60,44 @@ with tfds.core.registered.skip_registration():
     name = "amazon_review_full"
     dataset = "amazon"
 
+  class _Relation(tfds.core.GeneratorBasedBuilder):
+    """Relations, which TFDS has no builder for."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = ""
+
+    def _info(self) -> Any:
+      return tfds.core.DatasetInfo(
+        builder=self, features=tfds.features.FeaturesDict(self._features())
+      )
+
+    def _features(self) -> dict[str, Any]:
+      texts = relation.text_features(self.name)
+      names = list(relation.CLASS_NAMES[self.name])
+      features = {name: tfds.features.Text() for name in texts}
+      features["label"] = tfds.features.ClassLabel(names=names)
+      if relation.is_dialogue(self.name):
+        for name in relation.LISTS:
+          features[name] = tfds.features.Sequence(tfds.features.Text())
+        for name in relation.NUMBERS:
+          features[name] = tfds.features.Scalar(np.int64)
+      return features
+
+    def _split_generators(self, dl_manager: Any) -> Any:
+      raise NotImplementedError  # set by `_write`
+
+    def _generate_examples(self) -> Any:
+      raise NotImplementedError
+
 
 _Row = TypeVar("_Row")
-_OWN_BUILDERS = {b.name: b for b in (_Dbpedia, _Amazon)}
+_OWN_BUILDERS = {
+  **{builder.name: builder for builder in (_Dbpedia, _Amazon)},
+  **{
+    name: type(f"_{name}", (_Relation,), {"name": name})
+    for name in relation.SOURCES
+  },
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,9 @@ def select(task: spec.TaskSpec, rows: tf.data.Dataset) -> list[int]:
   """
   assert task.kshot is not None
   labels = [_class_of(task, row) for row in rows.as_numpy_iterator()]
-  return kshot.choose(labels, task.kshot.shots, task.kshot.seed)
+  return kshot.choose(
+    labels, task.kshot.shots, task.kshot.seed, task.scarce_classes
+  )
 
 
 def register(task: spec.TaskSpec, base: seqio.Task) -> None:

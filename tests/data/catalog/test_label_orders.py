@@ -1,5 +1,7 @@
 """Label words, splits and versions, against the installed TFDS definitions."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -7,6 +9,7 @@ import tensorflow_datasets as tfds
 from prompt_tuning.data import spec
 from prompt_tuning.data.catalog import (
   glue,
+  relation,
   spot,
   super_glue,
   text_classification,
@@ -77,6 +80,21 @@ def test_text_classification(builder):
     )
 
 
+@pytest.mark.parametrize("dataset", relation.SOURCES)
+def test_relations(shared_data, dataset):
+  folders = {
+    "semeval2010_task8": "semeval2010_task8",
+    "dialogre": "dialogre",
+    "dialogre_conversational": "dialogre",
+  }
+  folder = folders.get(dataset, f"label_maps/{dataset}")
+  path = shared_data / "relation" / folder / "rel2id.json"
+  ids = json.loads(path.read_text())
+  names = sorted(ids, key=ids.__getitem__)
+  names = ["no_relation" if name == "NA" else name for name in names]
+  assert tuple(names) == relation.CLASS_NAMES[dataset]
+
+
 @pytest.mark.parametrize("dataset", ["record", "wsc"])
 def test_free_text_tasks_have_no_label_words(dataset):
   for task in tasks("super_glue"):
@@ -85,8 +103,9 @@ def test_free_text_tasks_have_no_label_words(dataset):
 
 
 def test_every_source_names_an_installed_version(builder):
-  """But for the two that TFDS has no builder for."""
+  """But for those that TFDS has no builder for."""
   own = {text_classification.SOURCES[d] for d in ("dbpedia", "amazon")}
+  own |= set(relation.SOURCES.values())
   found = [spec.get(name) for name in spec.names()]
   sources = {
     task.source

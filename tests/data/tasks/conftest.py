@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from prompt_tuning.data import spec
 from prompt_tuning.data.catalog import text_classification
+from prompt_tuning.data.prepare import sources, writing
 from prompt_tuning.data.tasks import registry
 
 # Versions that TFDS no longer writes.
@@ -28,7 +29,11 @@ def features_of(task, data_dir, columns):
     return tfds.features.FeaturesDict(
       {"label": label, **{name: tfds.features.Text() for name in text}}
     )
-  features = tfds.builder(task.source, data_dir=data_dir).info.features
+  if task.benchmark == "relation":  # nor here
+    source = sources.Source(task.source.partition(":")[0], ())
+    features = writing.make_builder(source, data_dir).info.features
+  else:
+    features = tfds.builder(task.source, data_dir=data_dir).info.features
   # Those that no text form reads may be left out.
   return tfds.features.FeaturesDict({name: features[name] for name in columns})
 

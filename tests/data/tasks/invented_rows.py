@@ -354,6 +354,33 @@ PERCEPTRON = {
     for dataset in ("boolq", "cb", "copa", "rte", "wic")
   },
 }
+_SENTENCE = {
+  "text": "The baker  sold [E1] bread .",
+  "subject": "baker ",
+  "object": "bread",
+}
+
+
+def _relations(*labels):
+  return [{**_SENTENCE, "label": label} for label in labels]
+
+
+_TURN = {
+  **_SENTENCE,
+  "pair": "0/1",
+  "relations": ["per:client", "per:pet"],
+  "evaluable": ["per:pet"],
+  "arguments_seen": 1,
+  "label": 6,
+}
+RELATION = {
+  "semeval2010_task8": _relations(0, 18),
+  "tacred": _relations(13, 41),
+  "tacrev": _relations(13, 41),
+  "retacred": _relations(0, 39),
+  "dialogre": [_TURN],
+  "dialogre_conversational": [_TURN],
+}
 
 ROWS = {
   "super_glue": SUPER_GLUE,
@@ -366,4 +393,5 @@ ROWS = {
   "recycling": RECYCLING,
   "perceptron": PERCEPTRON,
   "text_classification": TEXT_CLASSIFICATION,
+  "relation": RELATION,
 }

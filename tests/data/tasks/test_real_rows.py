@@ -232,6 +232,25 @@ def test_mrqa(render, shared_data):
     assert example["answers"] == [padded(a) for a in row["answers"]]
 
 
+def test_relations(render, shared_data):
+  rows = json_rows(shared_data / "relation/semeval2010_task8/test.jsonl")
+  names = spec.task("semeval2010_task8_v100").label_words
+  written = [
+    {
+      "text": " ".join(row["token"]),
+      "subject": row["h"]["name"],
+      "object": row["t"]["name"],
+      "label": names.index(row["relation"]),
+    }
+    for row in rows
+  ]
+  examples = render("taskless_semeval2010_task8_v100", written)
+  for row, example in zip(written, examples, strict=True):
+    text = fields("", "text", "subject", "object")(row).removeprefix(" ")
+    assert example["inputs"] == text
+    assert example["targets"] == names[row["label"]]
+
+
 @pytest.mark.parametrize(
   ("dataset", "file", "keys"),
   [
