@@ -250,6 +250,8 @@ def test_every_classification_task_reports_label_statistics(name):
     spec.TARGETS: task.label_words[0],
     **dict.fromkeys(task.eval_features, 0),
   }
+  if task.dataset.startswith("dialogre"):
+    example |= {"relations": [task.label_words[0]], "evaluable": []}
   got = task.evaluate([task.label_words[0], "xyz"], [example, example])
   assert got["legal_label_rate"] == 50.0
   assert got[f"gold_share/{task.label_words[0]}"] == 100.0

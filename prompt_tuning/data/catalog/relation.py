@@ -115,10 +115,11 @@ def _scoring(
 ) -> tuple[spec.Postprocess, tuple[spec.Metric, ...]]:
   """Return the postprocessor and the metrics of a data set."""
   names = CLASS_NAMES[dataset]
-  if dataset == "dialogre":
-    return postprocessors.relations, (relation.dialogue_f1,)
-  if dataset == "dialogre_conversational":
-    return postprocessors.relations, (relation.conversational_f1,)
+  if is_dialogue(dataset):
+    score = relation.dialogue_f1
+    if dataset == "dialogre_conversational":
+      score = relation.conversational_f1
+    return postprocessors.relations, (score, relation.statistics(names))
   scores: tuple[spec.Metric, ...]
   if dataset == "semeval2010_task8":
     micro = relation.micro_f1_without(names, "Other")

@@ -8,7 +8,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.data.metrics.classification import Metric
+from prompt_tuning.data.metrics.classification import (
+  Metric,
+  label_statistics,
+)
 
 # DialogRE's class of pairs without a relation.
 UNANSWERABLE = "unanswerable"
@@ -187,6 +190,27 @@ def conversational_f1(
   if not precision + recall:
     return {"f1c": 0.0}
   return {"f1c": 200 * precision * recall / (precision + recall)}
+
+
+def statistics(names: Sequence[str]) -> Metric:
+  """Build `classification.label_statistics` of a pair's first relation.
+
+  Args:
+    names: of the classes.
+  """
+  ids = {name: number for number, name in enumerate(names)}
+
+  def metric(
+    targets: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+  ) -> dict[str, float]:
+    gold, answers = (
+      [ids.get(row["value"][0], -1) for row in rows]
+      for rows in (targets, predictions)
+    )
+    return label_statistics(names, gold, answers)
+
+  return metric
 
 
 def _relations(row: Mapping[str, Any]) -> set[str]:
