@@ -127,7 +127,8 @@ class Renderer:
   ) -> np.ndarray:
     """Choose the tokens that stay of an input that is too long.
 
-    Fields that may be shortened lose their ends, the longest first.
+    Fields that may be shortened lose their ends, the longest first; or their
+    starts, where the template says so.
 
     Args:
       ids: [T], see `Rendered`.
@@ -153,7 +154,13 @@ class Renderer:
       )
     keep = np.ones(len(ids), bool)
     for number, count in zip(self._shorten, levels(lengths, room), strict=True):
-      keep[np.flatnonzero(parts == number)[count:]] = False
+      part, tokens = (
+        self.template.parts[number],
+        np.flatnonzero(parts == number),
+      )
+      from_start = isinstance(part, Field) and part.from_start
+      lost = tokens[: len(tokens) - count] if from_start else tokens[count:]
+      keep[lost] = False
     return positions[keep]
 
   def target(self, answers: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ value, and `True` for `true`. Nothing is ever evaluated, neither a template nor
 the text that comes into it.
 
   {"field": "premise"}          a field of the row; `"shorten": true` where a
-                                long input may lose its end
+                                long input may lose its end, `"shorten":
+                                "start"` where it may lose its start
   {"placeholder": "text_a"}     the same; may, unless `"shortenable": false`
   {"meta": "word"}              the same, shortened only if it says so
   {"mask"}, {"mask": 1}         where an answer belongs; numbered in order
@@ -42,6 +43,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
   "text": ("shortenable",),
 }
 _MOST_SOFT = 10_000
+_START = "start"  # in place of true, of a field that loses its start
 _LETTERS = string.ascii_uppercase
 
 
@@ -66,11 +68,13 @@ class Field:
     blank: see `Text`.
     name: of the field.
     shorten: whether it may lose its end in an input that is too long.
+    from_start: whether it loses its start instead.
   """
 
   blank: bool
   name: str
   shorten: bool = False
+  from_start: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,8 +368,12 @@ def _part(slot: dict[str, Any], blank: bool, place: str) -> Part:
         f"{', '.join(_KEYS[kind]) or 'no other'}."
       )
   for key in ("shorten", "shortenable", "same"):
-    if not isinstance(slot.get(key, False), bool):
-      raise ValueError(f"{place}: {key!r}: expected true or false.")
+    value = slot.get(key, False)
+    if not (isinstance(value, bool) or (key, value) == ("shorten", _START)):
+      raise ValueError(
+        f"{place}: {key!r}: expected true or false"
+        + (f", or {_START!r}." if key == "shorten" else ".")
+      )
   return _MAKE[kind](slot, blank, place)
 
 
@@ -373,7 +381,8 @@ def _field(
   kind: str, slot: Mapping[str, Any], blank: bool, place: str
 ) -> Field:
   shorten = slot.get("shorten", slot.get("shortenable", kind == "placeholder"))
-  return Field(blank, _text(kind, slot[kind], place), shorten)
+  name = _text(kind, slot[kind], place)
+  return Field(blank, name, bool(shorten), shorten == _START)
 
 
 def _mask(slot: Mapping[str, Any], blank: bool, place: str) -> Mask:

@@ -10,47 +10,15 @@ from flax.core import meta
 
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.types import UNK_ID, Array, DType, Shape
+from prompt_tuning.core.types import Array, Shape
 from prompt_tuning.tuners import controls, settings
 from prompt_tuning.tuners.initializers import (
   Initializer,
-  InitializerContext,
   SampledVocabulary,
 )
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
 from prompt_tuning.tuners.prompt import PROMPT_AXES, Prompt
-
-
-@dataclasses.dataclass(frozen=True)
-class OutputRowsOfWords:
-  """Copy the output head's rows of the label words, one for each.
-
-  A word of several pieces has the mean of their rows.
-  """
-
-  def __call__(
-    self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
-  ) -> Array:
-    """Make the rows, see `Initializer`."""
-    del rng
-    if context.output_rows is None:
-      raise ValueError(
-        "The rows of label words need the output head of the model; the "
-        "context has none."
-      )
-    # Where shapes alone count, there is no vocabulary.
-    tokenize = context.tokenize or (lambda word: [UNK_ID])
-    means = [
-      jnp.mean(context.output_rows(tokenize(word)), axis=0)
-      for word in context.label_words
-    ]
-    rows = jnp.stack(means).astype(dtype)
-    if rows.shape != shape:
-      raise ValueError(
-        f"{len(means)} label words make rows of shape {[*rows.shape]}; "
-        f"expected {[*shape]}."
-      )
-    return rows
+from prompt_tuning.tuners.word_rows import OutputRowsOfWords, answer
 
 
 class Warp(Method):
@@ -111,7 +79,7 @@ class Warp(Method):
   @property
   def answers(self) -> Sequence[str]:
     """The label words."""
-    return tuple(self.label_words or ())
+    return tuple(map(answer, self.label_words or ()))
 
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:

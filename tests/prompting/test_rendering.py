@@ -155,6 +155,53 @@ def test_the_longest_loses_first(lengths, room, expected):
   assert rendering.levels(lengths, room) == expected
 
 
+RELATION = (
+  '{"field": "before", "shorten": "start"} {"meta": "first"} '
+  '{"field": "between", "shorten": true} {"meta": "second"} '
+  '{"field": "after", "shorten": true} {"soft": 1, "id": 0} {"meta": "subject"}'
+  ' {"soft": 1, "id": 0} {"mask"} {"soft": 1, "id": 1} {"meta": "object"} '
+  '{"soft": 1, "id": 1} .'
+)
+
+
+def test_a_sentence_is_shortened_around_its_arguments(words):
+  made = renderer(words, RELATION)
+  fields = {
+    "before": "early in the cold morning the old",
+    "first": "[E1] baker [/E1]",
+    "between": "who lived by the lake sold",
+    "second": "[E2] bread [/E2]",
+    "after": "to all of his neighbours",
+    "subject": "baker",
+    "object": "bread",
+  }
+  row = made.render(fields)
+  free = [0, 2, 4]
+  fixed = sorted({*row.parts.tolist()} - {*free})
+  room = int(np.isin(row.parts, fixed).sum())
+  for limit in range(room, len(row.ids) + 1):
+    stay = made.shorten(row.ids, row.parts, limit)
+    assert len(stay) == limit
+    ids, parts = row.ids[stay], row.parts[stay]
+    for part in fixed:
+      np.testing.assert_array_equal(
+        ids[parts == part], row.ids[row.parts == part]
+      )
+    # What is next to an argument stays longest.
+    before, all_before = ids[parts == 0], row.ids[row.parts == 0]
+    np.testing.assert_array_equal(
+      before, all_before[len(all_before) - len(before) :]
+    )
+    for part in free[1:]:
+      kept = ids[parts == part]
+      np.testing.assert_array_equal(
+        kept, row.ids[row.parts == part][: len(kept)]
+      )
+    assert np.sum(ids == FIRST_SLOT) == np.sum(ids == FIRST_SLOT + 1) == 2
+  with pytest.raises(ValueError, match="may not be shortened, and room for"):
+    made.shorten(row.ids, row.parts, room - 1)
+
+
 def test_rows_must_have_the_fields(words):
   made = renderer(words, '{"mask"} {"field": "a"}')
   with pytest.raises(ValueError, match="without the field 'a'; it has: b"):

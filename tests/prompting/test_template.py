@@ -37,6 +37,7 @@ def test_text_and_slots_alternate():
   {
     '{"field": "a"}': Field(True, "a"),
     '{"field": "a", "shorten": true}': Field(True, "a", True),
+    '{"field": "a", "shorten": "start"}': Field(True, "a", True, True),
     '{"placeholder":"a", "shortenable":False}': Field(True, "a"),
     '{"meta": "a", "shortenable": True}': Field(True, "a", True),
     '{"soft"}': Soft(True),
@@ -92,6 +93,10 @@ BAD = {
   "one mask 1": ('{"mask": 1}', "masks [1]; expected the numbers 0 to 0"),
   "a field of no name": ('{"mask"} {"field": ""}', "'field': expected a text"),
   "shorten": ('{"mask"} {"field": "a", "shorten": 1}', "expected true or"),
+  "shorten from": (
+    '{"mask"} {"field": "a", "shorten": "end"}',
+    "expected true or false, or 'start'",
+  ),
   "a short mask": (
     '{"mask", "shortenable": true}',
     "a mask is never shortened",

@@ -12,7 +12,8 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
 from prompt_tuning.tuners.initializers import InitializerContext
-from prompt_tuning.tuners.warp import OutputRowsOfWords, Warp
+from prompt_tuning.tuners.warp import Warp
+from prompt_tuning.tuners.word_rows import OutputRowsOfWords
 
 PIECES = {"no": [5], "yes": [9], "no way": [5, 7]}
 MODEL = t5_config.get(
