@@ -14,6 +14,7 @@ import numpy as np
 
 from prompt_tuning.core import finite
 from prompt_tuning.core.delta import (
+  NO_WORD,
   Bottleneck,
   Delta,
   Hidden,
@@ -29,7 +30,7 @@ class Leaf(NamedTuple):
 
   Attributes:
     axes: a letter per dimension, see `core.types`; I and O are a kernel's
-      inputs and outputs, F any features.
+      inputs and outputs, F any features, U label words of a class.
     identity: with it everywhere, or in what is padded, the site does nothing.
     absent: value where a site has left it out; None where it may not.
     marks: whether it only says which entries of the others count, so that it
@@ -43,10 +44,11 @@ class Leaf(NamedTuple):
 
 
 # Letters whose sizes may differ between the runs of one model.
-_FREE = "PRC"
+_FREE = "PRCU"
 
-# Field of `Delta` -> arrays of its sites. `virtual`, `head_rows`, `sight` and
-# `log_weight` are one site each; the mask of rows is a field beside them.
+# Field of `Delta` -> arrays of its sites. `virtual`, `head_rows`, `sight`,
+# `log_weight` and `word_weights` are one site each; the mask of rows is a field
+# beside them.
 KINDS: Mapping[str, Mapping[str, Leaf]] = {
   "virtual": {"virtual": Leaf("KPH", 0.0)},
   "prefix": {
@@ -78,6 +80,7 @@ KINDS: Mapping[str, Mapping[str, Leaf]] = {
   },
   "sight": {"sight": Leaf("KW", True)},
   "log_weight": {"log_weight": Leaf("K", 0.0)},
+  "word_weights": {"word_weights": Leaf("KCU", NO_WORD)},
 }
 _STRUCTS = {
   "prefix": Prefix,

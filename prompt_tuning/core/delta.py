@@ -29,6 +29,9 @@ from prompt_tuning.core.site_names import STACKS as STACKS
 from prompt_tuning.core.site_names import SUBLAYER_SITES as SUBLAYER_SITES
 from prompt_tuning.core.types import Array
 
+# What `Delta.word_weights` has where there is no word: its softmax is zero.
+NO_WORD = -1e9
+
 
 class Prefix(NamedTuple):
   """Keys and values that every query of an attention site also sees.
@@ -125,6 +128,9 @@ class Delta:
       sees, the text sees all of them.
     log_weight: [K], the logarithm of the share that a run has in a mixture of
       runs. The model does not read it; who mixes does.
+    word_weights: [K, C, W], weights that a run has learned for the W label
+      words of each of C classes, before a softmax over a class's; `NO_WORD`
+      where there is none. The model does not read them; scorers do.
   """
 
   virtual: Array | None = None
@@ -138,3 +144,4 @@ class Delta:
   head_mask: Array | None = None
   sight: Array | None = None
   log_weight: Array | None = None
+  word_weights: Array | None = None

@@ -22,6 +22,8 @@ BENCHMARK = "templated"
 MODULE = "prompt_tuning.data.tasks.templated"
 # A token cache's column: how many tokens every part of the template has.
 PARTS = "parts"
+# What becomes of words that a setting asks about.
+KEEP, DROP = "keep", "drop"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,8 @@ def declare(
   classes: Sequence[str] = (),
   fields: Mapping[str, str] | None = None,
   target_format: str = rendering.SENTINEL,
-  common_words: str = "keep",
+  common_words: str = KEEP,
+  several_pieces: str = KEEP,
 ) -> spec.TaskSpec:
   """Declare a task of a template and label words.
 
@@ -76,6 +79,8 @@ def declare(
       that was trained to go on with a text; see `prompting.rendering.FORMATS`.
     common_words: `keep` or `drop` words of several classes; the first word of a
       class stays.
+    several_pieces: `keep` or `drop`, where classes are scored, words of several
+      pieces; what a model learns to answer stays.
 
   Returns:
     The registered spec. Its name works wherever a task's does, also with
@@ -110,15 +115,19 @@ def declare(
     if label_words_file
     else _in_order(name, label_words or {}, names)
   )
-  if common_words not in ("keep", "drop"):
-    raise ValueError(
-      f"{name}: common_words {common_words!r}: expected 'keep' or 'drop'."
-    )
-  if common_words == "drop":
+  choices = {"common_words": common_words, "several_pieces": several_pieces}
+  for setting, value in choices.items():
+    if value not in (KEEP, DROP):
+      raise ValueError(
+        f"{name}: {setting} {value!r}: expected {KEEP!r} or {DROP!r}."
+      )
+  if common_words == DROP:
     words = words.without_common()
   renamed = dict(fields or {})
   _check_fields(name, base, parsed, renamed)
-  task = _task(name, base, parsed, words, renamed, target_format)
+  task = _task(
+    *(name, base, parsed, words, renamed, target_format, several_pieces)
+  )
   spec.add(task)
   return task
 
@@ -237,6 +246,7 @@ def _task(
   words: LabelWords,
   fields: Mapping[str, str],
   target_format: str,
+  several_pieces: str,
 ) -> spec.TaskSpec:
   rendering.check_format(template, target_format)
   if template.masks != 1:
@@ -268,6 +278,8 @@ def _task(
       "template": template.source,
       "target_format": target_format,
       "fields": dict(fields),
+      # Caches and runs of before know nothing of it.
+      **({"several_pieces": DROP} if several_pieces == DROP else {}),
       "label_words": {
         "classes": list(words.classes),
         "words": [list(texts) for texts in words.words],

@@ -99,7 +99,7 @@ def classify(
   scores = rank.word_scores(predictor, asked, words, scorer)
   classes = aggregation.aggregate(
     calibration.calibrate(scores, prior, keep),
-    words.weights,
+    _weights(predictor, asked, words, scorer),
     keep,
     scorer.aggregate,
   )
@@ -112,6 +112,18 @@ def classify(
     rank.Ranking(int(row.argmax()), tuple(row.tolist())) for row in classes
   ]
   return rankings, convention
+
+
+def _weights(
+  predictor: Predictor, asked: Inputs, words: WordPieces, scorer: WordScorer
+) -> np.ndarray:
+  """Return what words weigh: [C, W], or learned, [n, C, W]."""
+  if scorer.aggregate != aggregation.LEARNED:
+    return words.weights
+  learned = predictor.runs.delta.word_weights
+  if learned is not None:
+    learned = learned[np.asarray(asked.run_ids)]
+  return np.asarray(scorer.learned_weights(learned, words))
 
 
 def _refined(

@@ -340,8 +340,8 @@ class Evaluator:
     classes = job.dataset.classes
     if self.scorer is None or classes is None or RANKING not in self._ways(job):
       return None
-    delta, count = predictor.runs.delta, len(classes.answers)
-    return self.scorer if self.scorer.applies(delta, job.run, count) else None
+    delta, words = predictor.runs.delta, classes.words
+    return self.scorer if self.scorer.applies(delta, job.run, words) else None
 
 
 def _mixed(

@@ -144,7 +144,14 @@ def class_scorer(
   Returns:
     A program that gives [B, C] float32, see `models.scorers`.
   """
-  return _scoring(config, score, score, key.words, mesh)
+
+  def scores(logits: Array, delta: Delta, batch: Batch) -> Array:
+    learned = delta.word_weights
+    if learned is not None:
+      learned = learned[batch.get("run_ids", jnp.zeros(len(logits), "i4"))]
+    return score(logits, key.words, config.vocab_size, learned)
+
+  return _scoring(config, score, scores, key.words, mesh)
 
 
 @functools.cache
@@ -162,13 +169,18 @@ def word_scorer(
   Returns:
     A program that gives [B, C, W] float32, see `models.scorers`.
   """
-  return _scoring(config, score, score.of_words, key.words, mesh)
+
+  def scores(logits: Array, delta: Delta, batch: Batch) -> Array:
+    del delta, batch
+    return score.of_words(logits, key.words, config.vocab_size)
+
+  return _scoring(config, score, scores, key.words, mesh)
 
 
 def _scoring(
   config: T5Config,
   reader: Scorer,
-  score: Callable[[Array, WordPieces, int], Array],
+  score: Callable[[Array, Delta, Batch], Array],
   words: WordPieces,
   mesh: Mesh | None,
 ) -> InferProgram:
@@ -177,7 +189,7 @@ def _scoring(
   def scores(params: Params, delta: Delta, batch: Batch) -> Array:
     rows = reader.prepare(batch, words)
     logits = model.apply({"params": params}, rows, delta)
-    return score(jnp.asarray(logits), words, config.vocab_size)
+    return score(jnp.asarray(logits), delta, batch)
 
   return jax.jit(scores, out_shardings=_everywhere(mesh))
 

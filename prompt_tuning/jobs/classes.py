@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from prompt_tuning.core.types import EOS_ID, PAD_ID
+from prompt_tuning.core.types import EOS_ID, PAD_ID, UNK_ID
 from prompt_tuning.data import spec, templated
 from prompt_tuning.models.scorers import ClassTable, WordsLike
 from prompt_tuning.prompting import label_words, rendering
@@ -26,34 +27,55 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
   Returns:
     Answers and words. The answers are the task's label words, in their order;
     of a task without any, the names of the given classes. A task of a template
-    has words of its own; those that the vocabulary lacks are dropped, and named
-    in a warning.
+    has words of its own; those that the vocabulary lacks are left out, and so
+    are words of several pieces where the task says so; a warning names them.
 
   Raises:
     ValueError: no words, words of other classes, or ones that the vocabulary
       cannot tell apart.
   """
-  own = _own_words(name)
+  words, content = _given_words(name, given)
+  names = _own_words(name) or words.classes
   start: tuple[int, ...] = ()
-  of_template = _template_words(name)
-  if of_template:
-    words, target_format = of_template
-    if given is not None:
-      words = _words(name, given, words.classes)
-    start = rendering.word_start(target_format, encode)
-    words = _known(name, words, encode)
-  else:
-    words = _words(name, given, own)
-  names = own or words.classes
+  leave_out = None
+  if content is not None:
+    start = rendering.word_start(content["target_format"], encode)
+    leave_out = _left_out(name, words, content, encode)
   answers = [[*encode(text), EOS_ID] for text in names]
   rows = np.full((len(answers), max(map(len, answers))), PAD_ID, np.int32)
   for row, ids in zip(rows, answers, strict=True):
     row[: len(ids)] = ids
-  return ClassTable(names, rows, WordPieces.of(words, encode, start))
+  return ClassTable(names, rows, WordPieces.of(words, encode, start, leave_out))
 
 
-def _template_words(name: str) -> tuple[LabelWords, str] | None:
-  """Return the label words of a templated task and its target format.
+def words_of(name: str, given: WordsLike) -> LabelWords:
+  """Find the words of a task's classes, whatever a vocabulary makes of them.
+
+  Args:
+    name: see `of_task`.
+    given: see `of_task`.
+
+  Raises:
+    ValueError: see `of_task`.
+  """
+  return _given_words(name, given)[0]
+
+
+def _given_words(
+  name: str, given: WordsLike
+) -> tuple[LabelWords, Mapping[str, Any] | None]:
+  """Return the words of classes, and what a templated task's spec says."""
+  of_template = _template_words(name)
+  if of_template is None:
+    return _words(name, given, _own_words(name)), None
+  words, content = of_template
+  if given is not None:
+    words = _words(name, given, words.classes)
+  return words, content
+
+
+def _template_words(name: str) -> tuple[LabelWords, Mapping[str, Any]] | None:
+  """Return the label words of a templated task, and its content.
 
   The tasks of a mixture have the same targets, so that the first may speak for
   all of them, unless their words differ.
@@ -71,20 +93,26 @@ def _template_words(name: str) -> tuple[LabelWords, str] | None:
     )
   if words[0] is None:
     return None
-  return words[0], tasks[0].content["target_format"]
+  return words[0], tasks[0].content
 
 
-def _known(name: str, words: LabelWords, encode: Encode) -> LabelWords:
-  """Drop words that the vocabulary lacks, and say so."""
-  unknown = label_words.survey(words, encode).unknown
-  if not unknown:
-    return words
-  logger.warning(
-    "%s: the vocabulary lacks %d of %d label words, which are not scored: %s.",
-    *(name, len(unknown), sum(map(len, words.words))),
-    ", ".join(map(str, unknown)),
-  )
-  return words.without_unknown(encode)
+def _left_out(
+  name: str, words: LabelWords, content: Mapping[str, Any], encode: Encode
+) -> Callable[[Sequence[int]], bool]:
+  """Choose the words that are not scored, by their ids, and say which."""
+  survey = label_words.survey(words, encode)
+  whole = content.get("several_pieces") == templated.DROP
+  lost = {"the vocabulary lacks": survey.unknown}
+  if whole:
+    lost["several pieces are"] = survey.several
+  for what, of_kind in lost.items():
+    if of_kind:
+      logger.warning(
+        "%s: %s %d of %d label words, which are not scored: %s.",
+        *(name, what, len(of_kind), sum(survey.words)),
+        ", ".join(map(str, of_kind)),
+      )
+  return lambda ids: UNK_ID in ids or (whole and len(ids) > 1)
 
 
 def _own_words(name: str) -> tuple[str, ...]:
@@ -118,7 +146,10 @@ def _words(name: str, given: WordsLike, own: tuple[str, ...]) -> LabelWords:
         f"LABEL_WORDS has {len(given)} words; {name} has {len(own)} classes: "
         f"{', '.join(own)}."
       )
-    given = dict(zip(own or given, given, strict=True))
+    names = own or [
+      word if isinstance(word, str) else word[0] for word in given
+    ]
+    given = dict(zip(names, given, strict=True))
   if own and set(given) != set(own):
     raise ValueError(
       f"LABEL_WORDS has words of {', '.join(given)}; the classes of {name} are "

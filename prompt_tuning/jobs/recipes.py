@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prompt_tuning.infer.evaluate import RANKING
 from prompt_tuning.jobs.settings import EvaluationSettings
-from prompt_tuning.models.scorers import OutputRows
+from prompt_tuning.models.scorers import OutputRows, WholeWords
+from prompt_tuning.prompting.aggregation import LEARNED
 from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.mixture import Mixture
 from prompt_tuning.train.objectives import Choice, CrossEntropy
@@ -24,6 +25,7 @@ CROSS_ENTROPY = "cross_entropy"
 _OBJECTIVES: Mapping[str, Callable[[], Choice]] = {
   CROSS_ENTROPY: CrossEntropy,
   "mixture": Mixture,
+  "learned_words": lambda: Classes(WholeWords(LEARNED)),
   "output_rows": lambda: Classes(OutputRows()),
 }
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.core import bounds, files, partition, tree
 from prompt_tuning.data import spec
-from prompt_tuning.jobs import method_names, recipes
+from prompt_tuning.jobs import classes, method_names, recipes
 from prompt_tuning.jobs.settings import (
   Dataset,
   EvaluationSettings,
@@ -538,6 +538,8 @@ def build_tuner(
   words = from_data.get("label_words")
   if words and not method.label_words:
     method = method.clone(label_words=words)
+  if "words" in from_data and task is not None:
+    method = method.clone(words=classes.words_of(task, method.words).words)
   check_settings(method)
   return method
 
@@ -586,10 +588,11 @@ def _label_words(tasks: Sequence[spec.TaskSpec]) -> tuple[str, ...]:
   return lists.pop() if len(lists) == 1 else ()
 
 
-# What a run's data can give a method.
+# What a run's data can give a method; `words` depend on those of its field.
 _FROM_DATA: dict[str, Callable[[Sequence[spec.TaskSpec]], tuple[str, ...]]] = {
   "tasks": _names,
   "label_words": _label_words,
+  "words": lambda tasks: (),
 }
 
 

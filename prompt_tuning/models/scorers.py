@@ -20,16 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.core import tree
-from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.delta import NO_WORD, Delta
 from prompt_tuning.core.types import EOS_ID, PAD_ID, Array, Batch
-from prompt_tuning.prompting.aggregation import LOG_MEAN, MEAN, SUM
+from prompt_tuning.prompting import aggregation
+from prompt_tuning.prompting.aggregation import LEARNED, MEAN, SUM
 from prompt_tuning.prompting.label_words import WordPieces
 
 STARTS = "decoder_prefix_tokens"
 _TARGETS = "decoder_target_tokens"
-# How the words of a class become its score.
-# `LEARNED` is for scores that a model gave before.
-AGGREGATIONS = (SUM, MEAN, LOG_MEAN)
 LENGTHS = (SUM, MEAN)
 
 # File of label words, class -> its word or words, or a word per class; None for
@@ -81,7 +79,11 @@ class Scorer(Protocol):
     ...
 
   def __call__(
-    self, logits: Array, words: WordPieces, vocab_rows: int
+    self,
+    logits: Array,
+    words: WordPieces,
+    vocab_rows: int,
+    learned: Array | None = None,
   ) -> Array:
     """Score the classes.
 
@@ -89,6 +91,8 @@ class Scorer(Protocol):
       logits: [B, S, V] or [B, S, V + C], of what `prepare` made.
       words: of the classes.
       vocab_rows: V.
+      learned: [B, C, W] or with more words, each row's `Delta.word_weights`;
+        None where its run has none.
 
     Returns:
       [B, C] float32 log-probabilities, up to a number that all classes share.
@@ -100,15 +104,15 @@ class Scorer(Protocol):
     """Say for people, and in result files, what a score is."""
     ...
 
-  def applies(self, delta: Delta, run: int, count: int) -> bool:
+  def applies(self, delta: Delta, run: int, words: WordPieces) -> bool:
     """Whether a run has what this reads; by default the model has it.
 
     Args:
       delta: of all runs.
       run: number of one of them.
-      count: C.
+      words: of the classes.
     """
-    del delta, run, count
+    del delta, run, words
     return True
 
 
@@ -116,7 +120,10 @@ class WordScorer(Scorer):
   """A scorer that makes the score of a class of those of its words.
 
   Attributes:
-    aggregate: how, see `WholeWords`.
+    aggregate: how: `sum` adds their probabilities, each times its weight;
+      `mean` divides that by the sum of weights; `log_mean` is the weighted mean
+      of log-probabilities; `learned` the same by the weights that a run has
+      learned, all alike where it has none.
   """
 
   aggregate: str
@@ -137,11 +144,48 @@ class WordScorer(Scorer):
     raise NotImplementedError
 
   def __call__(
-    self, logits: Array, words: WordPieces, vocab_rows: int
+    self,
+    logits: Array,
+    words: WordPieces,
+    vocab_rows: int,
+    learned: Array | None = None,
   ) -> Array:
     """Score the classes, see `Scorer`."""
     values = self.of_words(logits, words, vocab_rows)
-    return _aggregate(values, words, self.aggregate)
+    weights = words.weights
+    if self.aggregate == LEARNED:
+      weights = self.learned_weights(learned, words)
+    there = words.weights > 0
+    return jnp.asarray(
+      aggregation.aggregate(values, weights, there, self.aggregate)
+    )
+
+  def learned_weights(
+    self, learned: Array | None, words: WordPieces
+  ) -> Array | np.ndarray:
+    """Take the weights of the words that there are.
+
+    Args:
+      learned: see `Scorer`; any number of rows.
+      words: of the classes.
+
+    Returns:
+      [..., C, W]; all alike where none are learned.
+    """
+    classes, width = words.weights.shape
+    if learned is None:
+      return np.zeros((classes, width), np.float32)
+    return learned[..., :classes, :width]
+
+  def applies(self, delta: Delta, run: int, words: WordPieces) -> bool:
+    """See `Scorer`.
+
+    Raises:
+      ValueError: the run has learned weights of other words.
+    """
+    if self.aggregate == LEARNED and delta.word_weights is not None:
+      _insist_on_weights(np.asarray(delta.word_weights[run]), words)
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +196,7 @@ class WholeWords(WordScorer):
   packed row are. Memory grows with the pieces of all words together.
 
   Attributes:
-    aggregate: the score of a class with several words: `sum` adds their
-      probabilities, each times its weight; `mean` divides that by the sum of
-      weights; `log_mean` is the weighted mean of log-probabilities.
+    aggregate: the score of a class with several words, see `WordScorer`.
     length: `sum` takes the probabilities of words, `mean` divides their
       logarithms by the number of pieces, EOS included.
   """
@@ -163,7 +205,7 @@ class WholeWords(WordScorer):
   length: str = "sum"
 
   def __post_init__(self) -> None:
-    _insist("aggregate", self.aggregate, AGGREGATIONS)
+    _insist("aggregate", self.aggregate, aggregation.AGGREGATIONS)
     _insist("length", self.length, LENGTHS)
 
   @property
@@ -228,14 +270,14 @@ class _AtStart(WordScorer):
   """Scores of words by what the decoder answers at its first position.
 
   Attributes:
-    aggregate: see `WholeWords`.
+    aggregate: see `WordScorer`.
   """
 
   aggregate: str = SUM
   pieces: ClassVar[str] = ""  # which of a word's, for people
 
   def __post_init__(self) -> None:
-    _insist("aggregate", self.aggregate, AGGREGATIONS)
+    _insist("aggregate", self.aggregate, aggregation.AGGREGATIONS)
 
   @property
   def convention(self) -> str:
@@ -296,9 +338,9 @@ class OutputRows(Scorer):
     """See `Scorer`."""
     return "learned output rows"
 
-  def applies(self, delta: Delta, run: int, count: int) -> bool:
+  def applies(self, delta: Delta, run: int, words: WordPieces) -> bool:
     """Whether the run has learned rows for so many classes."""
-    rows, mask = delta.head_rows, delta.head_mask
+    rows, mask, count = delta.head_rows, delta.head_mask, len(words.pieces)
     if rows is None or rows.shape[1] < count:
       return False
     return mask is None or bool(mask[run, :count].all())
@@ -308,9 +350,14 @@ class OutputRows(Scorer):
     return _first_position(batch, words)
 
   def __call__(
-    self, logits: Array, words: WordPieces, vocab_rows: int
+    self,
+    logits: Array,
+    words: WordPieces,
+    vocab_rows: int,
+    learned: Array | None = None,
   ) -> Array:
     """Score the classes, see `Scorer`."""
+    del learned
     classes, rows = len(words.pieces), logits.shape[-1] - vocab_rows
     if rows < classes:
       raise ValueError(
@@ -363,9 +410,14 @@ class Sentinels(Scorer):
     }
 
   def __call__(
-    self, logits: Array, words: WordPieces, vocab_rows: int
+    self,
+    logits: Array,
+    words: WordPieces,
+    vocab_rows: int,
+    learned: Array | None = None,
   ) -> Array:
     """Score the classes, see `Scorer`."""
+    del learned
     masks = words.pieces.shape[1]
     log_probs = jax.nn.log_softmax(logits[:, -masks:, :vocab_rows])
     at_mask = np.arange(masks)[None]
@@ -399,19 +451,32 @@ def _by_class(values: Array, words: WordPieces) -> Array:
   return values[:, number]
 
 
-def _aggregate(of_words: Array, words: WordPieces, how: str) -> Array:
-  """Make scores of classes of those of words: [B, C, W] -> [B, C]."""
-  weights = np.asarray(words.weights, np.float32)[None]
-  if how == LOG_MEAN:
-    terms = jnp.where(weights > 0, weights * of_words, 0)
-    return terms.sum(-1) / weights.sum(-1)
-  if how == MEAN:
-    weights = weights / weights.sum(-1, keepdims=True)
-  with np.errstate(divide="ignore"):
-    log_weights = np.log(weights)
-  # Where there is no word, its place must not decide about the gradient.
-  terms = jnp.where(weights > 0, of_words + log_weights, -jnp.inf)
-  return jax.nn.logsumexp(terms, axis=-1)
+def _insist_on_weights(learned: np.ndarray, words: WordPieces) -> None:
+  """Insist that weights [C', W'] are of as many words as there are, or more.
+
+  Words that the vocabulary lacks have weights and are not scored.
+  """
+  there = words.weights > 0
+  known = learned > NO_WORD / 2
+  if not known.any():  # a run beside others, which has learned none
+    return
+  fits = (np.array(known.shape) >= there.shape).all()
+  classes, width = there.shape
+  if (
+    not fits
+    or (there & ~known[:classes, :width]).any()
+    or known[classes:].any()
+  ):
+    raise ValueError(
+      f"The run has learned weights of {_counts(known)} words, class by class, "
+      f"and is to score {_counts(there)}: other words than it was trained "
+      "with. Set LABEL_WORDS, or the task's label words, to those."
+    )
+
+
+def _counts(there: np.ndarray) -> str:
+  counts = there.sum(axis=-1)
+  return ", ".join(map(str, counts[counts > 0].tolist()))
 
 
 def _starts(batch: Batch) -> Array:

@@ -1,8 +1,10 @@
-"""From scores of words to scores of classes.
+"""From scores of words to scores of classes, of numpy's arrays or JAX's.
 
-The same as the scorers of `models.scorers` compute where a model runs; here, of
-numpy arrays, for scores that were calibrated or refined in between.
+Scorers use it where a model runs, and whoever calibrates or refines scores of
+words in between uses it afterwards.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -12,21 +14,25 @@ import numpy as np
 # KPT's learned refinement, in which a weight of 0 is as good as any other.
 SUM, MEAN, LOG_MEAN, LEARNED = "sum", "mean", "log_mean", "learned"
 AGGREGATIONS = (SUM, MEAN, LOG_MEAN, LEARNED)
+# numpy's float64, JAX's float32: an array of JAX says which functions it has.
+_Array = Any
 
 
 def aggregate(
-  scores: np.ndarray, weights: np.ndarray, there: np.ndarray, how: str
-) -> np.ndarray:
+  scores: _Array, weights: _Array, there: np.ndarray, how: str
+) -> _Array:
   """Make scores of classes.
 
   Args:
-    scores: [..., C, W] log-probabilities of words.
-    weights: [C, W]; not negative, unless `learned`.
+    scores: [..., C, W] log-probabilities of words; any number where there is
+      none, which no gradient depends on.
+    weights: [C, W], or [..., C, W]; not negative, unless `learned`.
     there: [C, W] bool, where there are words; every class has one.
     how: see `AGGREGATIONS`.
 
   Returns:
-    [..., C] float64 log-probabilities, up to a number that all classes share.
+    [..., C] log-probabilities, up to a number that all classes share; float64
+    of numpy's arrays, the dtype of the scores of JAX's.
 
   Raises:
     ValueError: another `how`, or a class without words.
@@ -35,26 +41,41 @@ def aggregate(
     raise ValueError(
       f"Aggregation {how!r}: expected one of {', '.join(AGGREGATIONS)}."
     )
-  weights = np.where(there, np.asarray(weights, np.float64), 0)
-  if how == LEARNED:
-    weights = _softmax(weights, there)
-  counted = there & (weights > 0)
+  scores, xp = _with_functions(scores)
+  if how != LEARNED:
+    weights = np.where(there, np.asarray(weights, np.float64), 0)
+  counted = there if how == LEARNED else weights > 0
   if not counted.any(axis=-1).all():
     empty = int(np.argmin(counted.any(axis=-1)))
     raise ValueError(f"Class {empty} has no words with a weight.")
-  values = np.asarray(scores, np.float64)
+  # JAX is strict: arrays of as many dimensions, and of one dtype.
+  counted = counted.reshape((1,) * (scores.ndim - 2) + counted.shape)
+  weights = weights.reshape(
+    counted.shape[: scores.ndim - weights.ndim] + weights.shape
+  )
+  if how == LEARNED:
+    shares = _softmax(xp, xp.where(counted, weights, -np.inf))
+  else:
+    total = 1.0 if how == SUM else weights.sum(-1, keepdims=True)
+    shares = (weights / total).astype(scores.dtype)
   if how in (LOG_MEAN, LEARNED):
-    terms = np.where(counted, weights, 0) * np.where(counted, values, 0)
-    return np.asarray(terms.sum(-1) / weights.sum(-1))
-  if how == MEAN:
-    weights = weights / weights.sum(-1, keepdims=True)
-  with np.errstate(divide="ignore"):
-    terms = np.where(counted, values + np.log(weights), -np.inf)
-  top = terms.max(-1, keepdims=True)
-  return np.asarray(np.log(np.exp(terms - top).sum(-1)) + top[..., 0])
+    return (xp.where(counted, scores, 0) * shares).sum(-1)
+  log_shares = np.log(np.where(counted, shares, 1)).astype(scores.dtype)
+  return _log_sum(xp, xp.where(counted, scores + log_shares, -np.inf))
 
 
-def _softmax(weights: np.ndarray, there: np.ndarray) -> np.ndarray:
-  values = np.where(there, weights, -np.inf)
-  raised = np.exp(values - values.max(-1, keepdims=True))
-  return np.asarray(raised / raised.sum(-1, keepdims=True))
+def _with_functions(scores: _Array) -> tuple[_Array, Any]:
+  """Return scores as floats, and the module with functions for them."""
+  if isinstance(scores, np.ndarray | list | tuple):
+    return np.asarray(scores, np.float64), np
+  return scores, scores.__array_namespace__()
+
+
+def _softmax(xp: Any, values: _Array) -> _Array:
+  raised = xp.exp(values - values.max(-1, keepdims=True))
+  return raised / raised.sum(-1, keepdims=True)
+
+
+def _log_sum(xp: Any, values: _Array) -> _Array:
+  top = values.max(-1, keepdims=True)
+  return xp.log(xp.exp(values - top).sum(-1)) + top[..., 0]

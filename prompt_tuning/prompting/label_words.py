@@ -178,6 +178,7 @@ class WordPieces:
     label_words: LabelWords,
     encode: Encode,
     start: tuple[int, ...] = (),
+    leave_out: Callable[[Sequence[int]], bool] | None = None,
   ) -> "WordPieces":
     """Cut label words into pieces.
 
@@ -186,13 +187,19 @@ class WordPieces:
         `LabelWords.without_common` drops such words.
       encode: a vocabulary's.
       start: see the class.
+      leave_out: says of a word's ids whether it is not scored: its place stays,
+        without pieces and weight. None scores all.
 
     Raises:
-      ValueError: a word without pieces; one that the vocabulary lacks, which
-        would be scored as any other that it lacks; or different words, or the
-        only words of two classes, with the same ids. Names class, file, line.
+      ValueError: a word without pieces; a class with no word left; a word that
+        the vocabulary lacks, which would be scored as any other that it lacks;
+        or different words, or the only words of two classes, with the same ids.
+        Names class, file, line.
     """
     ids = _ids(label_words, encode)
+    if leave_out is not None:
+      ids = [[[] if leave_out(w) else w for w in words] for words in ids]
+      _insist_on_some(label_words, ids)
     _insist_known(label_words, ids)
     _insist_distinct(label_words, ids)
     width = max(len(words) for words in ids)
@@ -200,8 +207,8 @@ class WordPieces:
     pieces = np.full((len(ids), width, length), PAD_ID, np.int32)
     weights = np.zeros((len(ids), width), np.float32)
     for number, words in enumerate(ids):
-      weights[number, : len(words)] = label_words.weights[number]
       for k, word in enumerate(words):
+        weights[number, k] = label_words.weights[number][k] if word else 0
         pieces[number, k, : len(word)] = word
     return cls(pieces, weights, start)
 
@@ -576,6 +583,21 @@ def _pieces(place: str, word: str, encode: Encode) -> list[int]:
   return ids
 
 
+def _insist_on_some(
+  label_words: LabelWords, ids: Sequence[Sequence[Sequence[int]]]
+) -> None:
+  """Insist that a class has a word that is scored."""
+  for number, words in enumerate(ids):
+    weights = label_words.weights[number]
+    if not any(w for word, w in zip(words, weights, strict=True) if word):
+      raise ValueError(
+        f"{label_words.place(number)}: none of its words "
+        f"({_some(map(repr, label_words.words[number]))}) can be scored: the "
+        "vocabulary lacks them, or they are several pieces where those are "
+        "left out. Give it another word."
+      )
+
+
 def _insist_known(
   label_words: LabelWords, ids: Sequence[Sequence[Sequence[int]]]
 ) -> None:
@@ -598,6 +620,8 @@ def _insist_distinct(
   seen: dict[tuple[int, ...], tuple[int, str]] = {}
   for number, words in enumerate(ids):
     for word, pieces in zip(label_words.words[number], words, strict=True):
+      if not pieces:
+        continue
       other, text = seen.setdefault(tuple(pieces), (number, word))
       if text != word:
         raise ValueError(
@@ -607,7 +631,8 @@ def _insist_distinct(
         )
   lists: dict[frozenset[tuple[int, ...]], int] = {}
   for number, words in enumerate(ids):
-    other = lists.setdefault(frozenset(map(tuple, words)), number)
+    present = frozenset(tuple(pieces) for pieces in words if pieces)
+    other = lists.setdefault(present, number)
     if other != number:
       raise ValueError(
         f"{label_words.place(number)} has the words of "

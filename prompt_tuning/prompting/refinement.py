@@ -56,7 +56,7 @@ def relevance(
   Args:
     answers: [D, C, W]: the paper's are probabilities; the code's are logits
       less their mean over texts.
-    there: [C, W] bool; every class's first word is.
+    there: [C, W] bool; the first word of a class that is, is its name.
     order: of the generalised mean: 1 in the paper, `order_of_code` in the code.
 
   Returns:
@@ -65,7 +65,8 @@ def relevance(
   """
   vectors = np.moveaxis(np.asarray(answers, np.float64), 0, -1)
   unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-  cosines = np.einsum("cwd,yd->cwy", unit, unit[:, 0])
+  names = unit[np.arange(len(there)), there.argmax(-1)]
+  cosines = np.einsum("cwd,yd->cwy", unit, names)
   classes = len(there)
   own = np.eye(classes, dtype=bool)[:, None, :]
   to_own = np.where(own, cosines, 0).sum(-1)

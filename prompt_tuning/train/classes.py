@@ -19,8 +19,14 @@ from prompt_tuning.models.scorers import (
   WholeWords,
   WordsLike,
 )
+from prompt_tuning.prompting.aggregation import LEARNED
 from prompt_tuning.train.errors import UnknownTargetError
-from prompt_tuning.train.objectives import Objective, Setting, Sums
+from prompt_tuning.train.objectives import (
+  WORD_WEIGHTS,
+  Objective,
+  Setting,
+  Sums,
+)
 
 _TARGETS = "decoder_target_tokens"
 
@@ -91,7 +97,8 @@ class ClassLoss(Objective):
 
     Args:
       outputs: with logits of what `prepare` made.
-      batch: `decoder_target_tokens` [B, S]; a row without any has no weight.
+      batch: `decoder_target_tokens` [B, S]; a row without any has no weight;
+        `label_word_weights` [B, C, W] where runs learn some.
 
     Returns:
       [B] sums of `loss`, `weights` and `sequences` (1 for an example),
@@ -99,7 +106,9 @@ class ClassLoss(Objective):
       class's word.
     """
     words = self.table.words
-    scores = self.scorer(outputs.logits, words, self.vocab_rows)
+    learned = batch.get(WORD_WEIGHTS)
+    self._insist_on_weights(learned)
+    scores = self.scorer(outputs.logits, words, self.vocab_rows, learned)
     gold, there = _gold(batch, self.table.answers)
     known = gold.any(-1)
     weight = (there & known).astype(jnp.float32)
@@ -114,6 +123,24 @@ class ClassLoss(Objective):
       "target_tokens": jnp.full_like(weight, batch[_TARGETS].shape[1]),
       "unknown": (there & ~known).astype(jnp.float32),
     }
+
+  def _insist_on_weights(self, learned: Array | None) -> None:
+    """Insist on weights where the scorer goes by learned ones.
+
+    Raises:
+      ValueError: nothing learns any, or those of other words.
+    """
+    if getattr(self.scorer, "aggregate", "") != LEARNED:
+      return
+    shape = self.table.words.weights.shape
+    found = None if learned is None else learned.shape[1:]
+    if found != shape:
+      raise ValueError(
+        f"The scorer goes by learned weights of {[*shape]} label words, and "
+        f"TUNER has {[*found] if found else 'none'}: let TUNER learn those of "
+        "the same LABEL_WORDS (methods/word_weights.gin), or change the "
+        "scorer's `aggregate`."
+      )
 
   def losses(self, scores: Array, gold: Array) -> Array:
     """Compute what a choice costs.

@@ -23,6 +23,8 @@ Sums = Mapping[str, Array]
 
 # What a batch has [B, M] where answers are a mixture of M components.
 LOG_WEIGHTS = "mixture_log_weights"
+# And where runs have learned weights of label words, of its run, [B, C, W].
+WORD_WEIGHTS = "label_word_weights"
 
 # T5X's names of divisors that depend on the batch -> the sum to divide by.
 _DIVISORS = {

@@ -22,6 +22,7 @@ from prompt_tuning.core.types import Array, Batch, Params
 from prompt_tuning.train import reach
 from prompt_tuning.train.objectives import (
   LOG_WEIGHTS,
+  WORD_WEIGHTS,
   Objective,
   Sums,
   sum_by_run,
@@ -228,6 +229,10 @@ class StepProgram:
     self, outputs: Outputs, batch: Batch, rows: Batch, delta: Delta
   ) -> Sums:
     """Compute the sums of every example; the model read `rows`."""
+    if delta.word_weights is not None:
+      first = jnp.zeros(len(batch["encoder_input_tokens"]), jnp.int32)
+      run_ids = rows.get("run_ids", first)[:: self.components]
+      batch = {**batch, WORD_WEIGHTS: delta.word_weights[run_ids]}
     if self.components > 1:
       assert delta.log_weight is not None
       of_runs = delta.log_weight.reshape(-1, self.components)

@@ -38,7 +38,8 @@ class Recipe:
     by_path: pattern of paths, such as `tuner/weights` -> recipe of these
       parameters, whose learning rate stays what it is.
     objective: `cross_entropy`; `output_rows`, over classes by learned output
-      rows; or `mixture`, of the components of a method.
+      rows; `learned_words`, over classes by learned weights of their label
+      words; or `mixture`, of the components of a method.
     stages: trainings that come before the one that all of the above is for.
   """
 
@@ -95,7 +96,9 @@ class Method(nn.Module):
     noun: what they call the thing that it learns; by default the title.
     from_model: names of the fields that `models.t5.config.T5Config` gives.
     from_data: names of the fields that a run's data give: `tasks`, the names of
-      the tasks that it trains on; `label_words` of these, unless they are set.
+      the tasks that it trains on; `label_words` of these, the word that each
+      class is answered with, or `words`, all words of each, unless they are
+      set.
     recipe: how it trains by default.
     bundle_name: what bundles call it; None for `module:Class`.
     peft_types: PEFT's names of the adapters that `from_peft` reads; none where

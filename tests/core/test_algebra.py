@@ -51,6 +51,7 @@ def everything(runs=K, length=4, rank=R):
     head_rows=normal(runs, 5, H),
     sight=jnp.zeros((runs, 3), bool),
     log_weight=normal(runs),
+    word_weights=normal(runs, 5, length),
   )
 
 

@@ -3,11 +3,15 @@
 import dataclasses
 import logging
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.core.delta import NO_WORD, Delta
+from prompt_tuning.core.placement import Placement
 from prompt_tuning.infer import calibrated, rank
 from prompt_tuning.infer.calibrated import Calibration
+from prompt_tuning.infer.runs import Runs
 from prompt_tuning.models import scorers
 from prompt_tuning.prompting import aggregation, calibration, refinement
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
@@ -124,6 +128,41 @@ def test_no_class_is_left_without_words(
   assert np.isfinite([r.scores for r in found]).all()
   assert "2 of 5 words" in convention
   assert "least_relevance would leave 2 classes without words" in caplog.text
+
+
+def test_learned_weights_are_those_of_a_texts_run(
+  predictor, asked, context, words, tolerance
+):
+  """Calibrated or not; one of two runs has learned some."""
+  there = words.weights > 0
+  learned = np.where(there, [[0.5, -1, 2], [0, 3, 0]], NO_WORD)
+  both = np.stack([np.full_like(learned, NO_WORD), learned])
+  # Wider, as beside a run of other words.
+  wide = np.pad(both, [(0, 0), (0, 1), (0, 2)], constant_values=NO_WORD)
+  delta = Delta(word_weights=jnp.asarray(wide, jnp.float32))
+  runs = Runs(delta, (Placement(), Placement()))
+  own = dataclasses.replace(predictor, runs=runs)
+  scorer = scorers.WholeWords("learned")
+  rows = dataclasses.replace(asked, run_ids=np.array([1, 1, 0, 1], np.int32))
+  scores = rank.word_scores(own, rows, words, scorer)
+  weights = np.where(np.array([1, 1, 0, 1])[:, None, None], learned, 0)
+  expected = aggregation.aggregate(scores, weights, there, "learned")
+  found = rank.classify(own, rows, words, scorer)
+  np.testing.assert_allclose(
+    [r.scores for r in found], expected, **tolerance["oracle"]
+  )
+  found, convention = calibrated.classify(
+    *(own, rows, context, words, scorer, Calibration())
+  )
+  of_context = rank.word_scores(own, context, words, scorer)
+  likes = calibration.log_prior(of_context, there)
+  expected = aggregation.aggregate(
+    calibration.calibrate(scores, likes, there), weights, there, "learned"
+  )
+  np.testing.assert_allclose(
+    [r.scores for r in found], expected, **tolerance["oracle"]
+  )
+  assert "learned over words, calibrated" in convention
 
 
 def test_bad_settings():

@@ -10,6 +10,7 @@ from scipy.special import log_softmax, logsumexp
 from prompt_tuning.infer import rank
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.models import scorers
+from prompt_tuning.prompting import aggregation
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
 
 # Of one to three pieces; `choice 1` and `choice 2` begin alike.
@@ -43,7 +44,9 @@ def aggregated(values, how):
   scores = []
   for of_words, texts in zip(values, LISTS.values(), strict=True):
     w, x = np.array([*texts.values()]), np.asarray(of_words, np.float64)
-    if how == "log_mean":
+    if how == "learned":  # and nothing is
+      scores.append(x.mean())
+    elif how == "log_mean":
       scores.append((w * x).sum() / w.sum())
     else:
       total = logsumexp(x, b=w)
@@ -194,7 +197,7 @@ def test_no_rows_for_the_classes_is_an_error(words):
 
 
 @pytest.mark.parametrize("length", scorers.LENGTHS)
-@pytest.mark.parametrize("how", scorers.AGGREGATIONS)
+@pytest.mark.parametrize("how", aggregation.AGGREGATIONS)
 def test_words_make_a_class(words, how, length, tolerance):
   """Without a model: logits of every position are drawn."""
   scorer = scorers.WholeWords(how, length)

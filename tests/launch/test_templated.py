@@ -1,8 +1,10 @@
 """Commands on a templated task with soft tokens, scored by its classes."""
 
+import numpy as np
 import pytest
 
-from prompt_tuning.jobs import comparison, conclusion
+from prompt_tuning.core.delta import NO_WORD
+from prompt_tuning.jobs import comparison, conclusion, load
 from prompt_tuning.launch import main
 
 TASK, SOFT = "cat_in_a_template", 4
@@ -74,3 +76,34 @@ def test_compare_leaves_the_model_alone_out(
   assert found.methods == ("random prompt", "prompt tuning")
   assert found.tasks == (TASK,)
   assert found.frozen
+
+
+def test_weights_of_words_train_beside_the_model(
+  tmp_path, train_flags, task_gin
+):
+  path = tmp_path / "task.gin"
+  path.write_text(f"""
+include "{task_gin}"
+MIXTURE_OR_TASK_NAME = @data.templated_task()
+data.templated_task:
+  name = "cat_by_words"
+  source = @data.custom_task()
+  template = '{{"field": "text"}} {{"mask"}}'
+  target_format = "plain"
+  label_words = {{"no": ["no", "none"], "yes": ["yes"]}}
+""")
+  flags = [
+    f"--gin_file={path}",
+  ]
+  own = (
+    "--gin_file=methods/word_weights.gin",
+    "--gin_file=optimizers/word_weights.gin",
+  )
+  folder = tmp_path / "run"
+  assert main.main(["train", *train_flags(folder, *flags, prompt=own)]) == 0
+  loaded = load.load(str(folder))
+  weights = np.asarray(loaded.runs.delta.word_weights)
+  assert weights.shape == (1, 2, 2)
+  assert weights[0, 0, 0] == -weights[0, 0, 1] != 0
+  assert weights[0, 1, 1] == NO_WORD
+  assert loaded.weights

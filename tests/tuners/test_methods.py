@@ -38,7 +38,7 @@ from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
 from prompt_tuning.train import state
 from prompt_tuning.train.mixture import Mixture
-from prompt_tuning.train.objectives import CrossEntropy
+from prompt_tuning.train.objectives import WORD_WEIGHTS, CrossEntropy
 from prompt_tuning.train.optimizers import ClipByGlobalNorm, Optax
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.adapters import AdapterTuning
@@ -62,6 +62,7 @@ from prompt_tuning.tuners.prompt import Prompt
 from prompt_tuning.tuners.soft_words import SoftWords
 from prompt_tuning.tuners.warp import Warp
 from prompt_tuning.tuners.wayward import WaywardPrompt
+from prompt_tuning.tuners.word_weights import PromptAndWordWeights, WordWeights
 from tests import old_peft
 
 # All sizes differ, so that none can stand for another.
@@ -112,6 +113,16 @@ class Factors(Method):
     )
 
 
+class Weighed(CrossEntropy):
+  """Something of weights of words for every example, packed or not."""
+
+  def __call__(self, outputs, batch):
+    sums = super().__call__(outputs, batch)
+    weights = jax.nn.softmax(batch[WORD_WEIGHTS])
+    first = weights[..., 0].sum(-1)
+    return {**sums, "loss": sums["loss"] + sums["sequences"] * first}
+
+
 class Row(NamedTuple):
   """One method.
 
@@ -129,6 +140,7 @@ class Row(NamedTuple):
     optimizer: where the recipe's would make rounding errors large: Adafactor
       divides by what starts at zero, and by a mean over all of it.
     objective: what is minimised.
+    in_logits: whether it changes the model's; else others read it.
   """
 
   factory: TunerFactory
@@ -140,9 +152,11 @@ class Row(NamedTuple):
   steep: bool = False
   optimizer: Any = None
   objective: Any = CrossEntropy()
+  in_logits: bool = True
 
 
 PAIR = "pair_of_skills"
+WORDS = (("no", "never", "none"), ("yes", "sure", "aye"))
 # As the recipe, but that nothing is divided by what may be a rounding error.
 CLIPPED = ClipByGlobalNorm(Optax("sgd", momentum=0.9), 0.1)
 METHODS: dict[str, Row] = {
@@ -298,6 +312,19 @@ METHODS: dict[str, Row] = {
   "WARP": Row(
     functools.partial(Warp, before=2, after=1, label_words=("no", "yes")),
     lambda H, J, F, E, D: (3 + 2) * H,
+  ),
+  "word weights": Row(
+    functools.partial(WordWeights, words=WORDS),
+    lambda H, J, F, E, D: 2 * 3,
+    starts_frozen=True,
+    starts_alike=True,
+    in_logits=False,
+    objective=Weighed(),
+  ),
+  "prompt and word weights": Row(
+    functools.partial(PromptAndWordWeights, encoder_length=2, words=WORDS),
+    lambda H, J, F, E, D: 2 * H + 2 * 3,
+    objective=Weighed(),
   ),
   "defined here": Row(
     functools.partial(Factors, drop=0.5),
@@ -755,7 +782,7 @@ def test_a_mixed_batch_equals_its_rows_alone(case, forward, tolerance):
   # Behind its end, a row may say anything.
   real = mixed["decoder_loss_weights"] > 0
   assert_close(logits[real], np.concatenate(alone)[real], tolerance)
-  assert differs(alone[0][real[:2]], alone[2][real[4:]])
+  assert case.row.in_logits == differs(alone[0][real[:2]], alone[2][real[4:]])
 
 
 TEN = (

@@ -97,6 +97,8 @@ def _expectations(
     yield "sight", delta.sight.shape, (3,)
   if delta.log_weight is not None:
     yield "log_weight", delta.log_weight.shape, ()
+  if delta.word_weights is not None:
+    yield "word_weights", delta.word_weights.shape, (None, None)
   for site, prefix in delta.prefix.items():
     layers, length = config.shape.num_layers(site), prefix.key.shape[2:3]
     of_parts = {"key": (None, *heads), "value": (*(length or (None,)), *heads)}

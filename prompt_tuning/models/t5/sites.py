@@ -46,6 +46,7 @@ def layer_sites(delta: Delta, stack: str) -> Delta:
     head_mask=None,
     sight=None,
     log_weight=None,
+    word_weights=None,
     prefix=of_stack(delta.prefix),
     hidden={k: v for k, v in delta.hidden.items() if k == stack},
     bottleneck=of_stack(delta.bottleneck),

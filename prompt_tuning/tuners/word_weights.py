@@ -1,0 +1,108 @@
+"""A trained weight for every label word: KPT's learned refinement.
+
+Source: Hu et al. 2021 (KPT), section 3.3.4: the weights of a class's words are
+a softmax of parameters that start at zero, as the mean of log-probabilities.
+Any other method takes them in the way that `PromptAndWordWeights` does.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.core import meta
+
+from prompt_tuning.core.adapter import Adapter
+from prompt_tuning.core.delta import NO_WORD, Delta
+from prompt_tuning.core.types import Array
+from prompt_tuning.tuners.method import Inputs, Method, Recipe
+from prompt_tuning.tuners.prompt import Prompt
+
+PARAMETER = "word_weights"
+# The rate is that of KPT's few-shot code, whose script then sets it to zero.
+_RECIPE = Recipe(0.06, "adam", objective="learned_words")
+
+# Of every class its words. Before a run's data are known: what LABEL_WORDS is
+# in gin, or None for the task's own.
+Words = Sequence[Sequence[str]] | Mapping[str, Any] | str | None
+
+
+def learned(module: Method, words: Words) -> Array:
+  """Make the parameter of weights, in a method's compact `__call__`.
+
+  Args:
+    module: gets the parameter `word_weights` [C, W], float32. A class with
+      fewer words than others has rows to spare, which stay zero.
+    words: of the classes.
+
+  Returns:
+    [C, W], see `Delta.word_weights`.
+
+  Raises:
+    ValueError: no words.
+  """
+  if isinstance(words, str | Mapping | None) or len(words) < 2:
+    raise ValueError(
+      f"There are no label words of several classes to weigh: {words!r:.80}. "
+      "Choose a task that has some, or set LABEL_WORDS."
+    )
+  counts = np.array([len(of_class) for of_class in words])
+  there = np.arange(counts.max())[None] < counts[:, None]
+  zeros = nn.with_logical_partitioning(nn.initializers.zeros, (None, None))
+  weights = meta.unbox(module.param(PARAMETER, zeros, there.shape, jnp.float32))
+  return jnp.where(there, weights, NO_WORD)
+
+
+class WordWeights(Method):
+  """Weights of words alone; the model is frozen, or tuned as well.
+
+  Attributes:
+    words: of the classes.
+  """
+
+  title: ClassVar[str] = "word weights"
+  from_model: ClassVar[tuple[str, ...]] = ()
+  from_data: ClassVar[tuple[str, ...]] = ("words",)
+  recipe: ClassVar[Recipe] = _RECIPE
+
+  words: Words = None
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Return the weights, see `Method`."""
+    del inputs
+    return Delta(word_weights=learned(self, self.words))
+
+
+class PromptAndWordWeights(Prompt):
+  """A prompt, and weights of words.
+
+  Attributes:
+    words: of the classes.
+  """
+
+  title: ClassVar[str] = "prompt and word weights"
+  bundle_name: ClassVar[str | None] = None  # type: ignore[assignment]
+  peft_types: ClassVar[tuple[str, ...]] = ()
+  from_data: ClassVar[tuple[str, ...]] = ("words",)
+  recipe: ClassVar[Recipe] = dataclasses.replace(
+    Prompt.recipe,
+    by_path={f"tuner/{PARAMETER}": _RECIPE},
+    objective=_RECIPE.objective,
+  )
+
+  words: Words = None
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Return the prompt and the weights, see `Method`."""
+    prompt = super().__call__(inputs)
+    return dataclasses.replace(prompt, word_weights=learned(self, self.words))
+
+  @nn.nowrap
+  def to_peft(self, delta: Delta) -> Adapter | str:
+    """Refuse, see `Method`."""
+    del delta
+    return "PEFT has no weights of label words"
