@@ -152,7 +152,7 @@ class WordScorer(Scorer):
   ) -> Array:
     """Score the classes, see `Scorer`."""
     values = self.of_words(logits, words, vocab_rows)
-    weights = words.weights
+    weights: Array | np.ndarray = words.weights
     if self.aggregate == LEARNED:
       weights = self.learned_weights(learned, words)
     there = words.weights > 0
