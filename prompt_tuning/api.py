@@ -371,6 +371,7 @@ class Model:
     if scorer is not None:
       encode = self.predictor.vocabulary.encode
       table = classes.of_task(task_spec.name, label_words, encode)
+      scorer.insist_reads(table)
       dataset = dataclasses.replace(dataset, classes=table)
     jobs = [Job(dataset, self._run_id(prompt))]
     evaluator = Evaluator(self.predictor, jobs, listed(by), scorer=scorer)

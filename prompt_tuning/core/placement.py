@@ -8,7 +8,7 @@ import numpy as np
 # Token rows of a template with soft tokens hold this plus r where virtual token
 # r stands: an id beyond any vocabulary, which no model answers. What makes
 # batches writes V + r there.
-FIRST_SLOT = 1 << 24
+FIRST_SOFT = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +18,9 @@ class Placement:
   The data pipeline writes row r as token id V + r, where V is the number of
   rows of the embedding table (32,128 for T5, not the tokenizer's 32,100).
 
-  A text that has slots for virtual tokens says itself where they stand: then
-  the encoder's rows, before and after, fill the slots, and none is added.
+  A text that has soft tokens, as a template writes them, says itself where
+  virtual tokens stand: then the encoder's rows, before and after, take the
+  places of soft tokens, and none is added.
 
   Attributes:
     encoder_prefix: rows before the input text.
@@ -59,20 +60,20 @@ class Placement:
     fields = dataclasses.asdict(self)
     return {k: v for k, v in fields.items() if v or k not in self.later}
 
-  def insist_fills(self, slots: int) -> None:
-    """Insist on as many virtual tokens as a text has slots.
+  def insist_fills(self, count: int) -> None:
+    """Insist on as many virtual tokens as a text has soft ones.
 
     Args:
-      slots: how many there are.
+      count: how many there are.
 
     Raises:
       ValueError: there are more, or fewer.
     """
-    if slots != self.encoder_length:
+    if count != self.encoder_length:
       raise ValueError(
-        f"The task's template has {slots} soft tokens, and the method makes "
+        f"The task's template has {count} soft tokens, and the method makes "
         f"{self.encoder_length} virtual tokens for the encoder. Set the "
-        f"method's length (PROMPT_LENGTH, P_TUNING_LENGTH) to {slots}"
+        f"method's length (PROMPT_LENGTH, P_TUNING_LENGTH) to {count}"
         + (
           "."
           if self.encoder_length
@@ -82,34 +83,34 @@ class Placement:
       )
 
 
-def count_slots(tokens: np.ndarray) -> int:
-  """Count the virtual tokens for which a token row has slots.
+def count_soft(tokens: np.ndarray) -> int:
+  """Count the soft tokens of a token row.
 
   Args:
     tokens: [n] ids.
   """
-  if not len(tokens) or tokens.max() < FIRST_SLOT:
+  if not len(tokens) or tokens.max() < FIRST_SOFT:
     return 0
-  return int(tokens.max()) - FIRST_SLOT + 1
+  return int(tokens.max()) - FIRST_SOFT + 1
 
 
-def fill_slots(
+def fill_soft(
   tokens: np.ndarray, placement: Placement, vocab_rows: int
 ) -> np.ndarray:
-  """Write virtual tokens into the slots of token rows.
+  """Write virtual tokens in the place of soft ones.
 
   Args:
     tokens: [n] ids, of one row or of several.
-    placement: of at least as many virtual tokens as there are slots.
+    placement: of at least as many virtual tokens as there are soft ones.
     vocab_rows: V.
 
   Returns:
     [n] int32 ids.
   """
   tokens = np.asarray(tokens, np.int32)
-  slots = tokens >= FIRST_SLOT
-  if slots.any():
+  soft = tokens >= FIRST_SOFT
+  if soft.any():
     rows = np.asarray(placement.encoder_rows, np.int32)
     tokens = tokens.copy()
-    tokens[slots] = vocab_rows + rows[tokens[slots] - FIRST_SLOT]
+    tokens[soft] = vocab_rows + rows[tokens[soft] - FIRST_SOFT]
   return tokens

@@ -5,8 +5,8 @@ An example's encoder segment is
   encoder_prefix  text  encoder_suffix  EOS
                   (encoder_infix behind its first token)
 
-or, where the text has slots for virtual tokens (of a template), the text with
-the encoder's rows in them. Its decoder segment, with the targets shifted right
+or, where the text has soft tokens (of a template), the text with
+the encoder's rows there. Its decoder segment, with the targets shifted right
 behind the start token, is
 
   input    decoder_prefix  0  y1 .. yn-1
@@ -23,7 +23,7 @@ import functools
 
 import numpy as np
 
-from prompt_tuning.core.placement import FIRST_SLOT, Placement, fill_slots
+from prompt_tuning.core.placement import FIRST_SOFT, Placement, fill_soft
 from prompt_tuning.core.types import EOS_ID
 from prompt_tuning.data.ragged import Ragged, ranges
 
@@ -32,7 +32,7 @@ NumpyBatch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class ExampleSlots:
+class ExamplePlaces:
   """Where each example of a batch stands.
 
   Attributes:
@@ -51,11 +51,11 @@ class ExampleSlots:
   decoder_starts: np.ndarray
   segments: np.ndarray
 
-  def take(self, rows: slice) -> "ExampleSlots":
+  def take(self, rows: slice) -> "ExamplePlaces":
     """Restrict to some batch rows: one host's part of a global batch."""
     start, stop, _ = rows.indices(self.shape[0])
     inside = (self.rows >= start) & (self.rows < stop)
-    return ExampleSlots(
+    return ExamplePlaces(
       (stop - start, *self.shape[1:]),
       self.examples[inside],
       self.rows[inside] - start,
@@ -67,7 +67,7 @@ class ExampleSlots:
 
 def one_per_row(
   examples: np.ndarray, shape: tuple[int, int, int]
-) -> ExampleSlots:
+) -> ExamplePlaces:
   """Give every example a row of its own; surplus rows stay empty.
 
   Args:
@@ -75,7 +75,7 @@ def one_per_row(
     shape: (B, T, S).
   """
   zeros = np.zeros(len(examples), np.int64)
-  return ExampleSlots(
+  return ExamplePlaces(
     shape, examples, np.arange(len(examples)), zeros, zeros, zeros + 1
   )
 
@@ -97,39 +97,39 @@ class Assembler:
   vocab_rows: int
 
   @functools.cached_property
-  def has_slots(self) -> np.ndarray:
+  def has_soft(self) -> np.ndarray:
     """[examples] bool, whether the text says where virtual tokens stand.
 
     Raises:
-      ValueError: a text has more slots than there are tokens, or fewer.
+      ValueError: a text has more soft tokens than there are tokens, or fewer.
     """
     values, offsets = self.inputs.values, self.inputs.offsets
     has = np.zeros(len(self.inputs), bool)
-    if np.iinfo(values.dtype).max < FIRST_SLOT:
+    if np.iinfo(values.dtype).max < FIRST_SOFT:
       return has
-    places = np.flatnonzero(values >= FIRST_SLOT)
+    places = np.flatnonzero(values >= FIRST_SOFT)
     rows = np.searchsorted(offsets, places, side="right") - 1
     highest = np.zeros(len(self.inputs), np.int64)
-    np.maximum.at(highest, rows, values[places] - FIRST_SLOT + 1)
-    for slots in np.unique(highest[rows]).tolist():
-      self.placement.insist_fills(slots)
+    np.maximum.at(highest, rows, values[places] - FIRST_SOFT + 1)
+    for count in np.unique(highest[rows]).tolist():
+      self.placement.insist_fills(count)
     has[rows] = True
     return has
 
   def encoder_lengths(self) -> np.ndarray:
     """[examples] int64, encoder positions with virtual tokens."""
-    around = np.where(self.has_slots, 0, self.placement.encoder_length)
+    around = np.where(self.has_soft, 0, self.placement.encoder_length)
     return self.inputs.lengths + around
 
   def decoder_lengths(self) -> np.ndarray:
     """[examples] int64, decoder positions with virtual tokens."""
     return self.targets.lengths + self.placement.decoder_length
 
-  def __call__(self, slots: ExampleSlots, packed: bool) -> NumpyBatch:
+  def __call__(self, places: ExamplePlaces, packed: bool) -> NumpyBatch:
     """Build one batch.
 
     Args:
-      slots: where each example stands.
+      places: where each example stands.
       packed: also give segment ids, 1-based, 0 for padding.
 
     Returns:
@@ -138,35 +138,35 @@ class Assembler:
       float32; if packed `encoder_segment_ids` [B, T], `decoder_segment_ids`
       [B, S] int32.
     """
-    B, T, S = slots.shape
+    B, T, S = places.shape
     batch = {
       "encoder_input_tokens": np.zeros((B, T), np.int32),
       "decoder_input_tokens": np.zeros((B, S), np.int32),
       "decoder_target_tokens": np.zeros((B, S), np.int32),
       "decoder_loss_weights": np.zeros((B, S), np.float32),
     }
-    encoder_bases = slots.rows * T + slots.encoder_starts
-    decoder_bases = slots.rows * S + slots.decoder_starts
-    self._write_encoder(batch, slots.examples, encoder_bases)
-    self._write_decoder(batch, slots.examples, decoder_bases)
+    encoder_bases = places.rows * T + places.encoder_starts
+    decoder_bases = places.rows * S + places.decoder_starts
+    self._write_encoder(batch, places.examples, encoder_bases)
+    self._write_decoder(batch, places.examples, decoder_bases)
     if packed:
       for stack, length, bases, lengths in (
         ("encoder", T, encoder_bases, self.encoder_lengths()),
         ("decoder", S, decoder_bases, self.decoder_lengths()),
       ):
         ids = np.zeros((B, length), np.int32)
-        sizes = lengths[slots.examples]
+        sizes = lengths[places.examples]
         positions = np.repeat(bases, sizes) + ranges(sizes)
-        ids.reshape(-1)[positions] = np.repeat(slots.segments, sizes)
+        ids.reshape(-1)[positions] = np.repeat(places.segments, sizes)
         batch[f"{stack}_segment_ids"] = ids
     return batch
 
   def _write_encoder(
     self, batch: NumpyBatch, examples: np.ndarray, bases: np.ndarray
   ) -> None:
-    has_slots = self.has_slots[examples]
-    self._write_texts(batch, examples[~has_slots], bases[~has_slots], True)
-    self._write_texts(batch, examples[has_slots], bases[has_slots], False)
+    has_soft = self.has_soft[examples]
+    self._write_texts(batch, examples[~has_soft], bases[~has_soft], True)
+    self._write_texts(batch, examples[has_soft], bases[has_soft], False)
 
   def _write_texts(
     self,
@@ -175,7 +175,7 @@ class Assembler:
     bases: np.ndarray,
     around: bool,
   ) -> None:
-    """Write texts, with virtual tokens around them or in their slots."""
+    """Write texts, with virtual tokens around them or instead of soft ones."""
     flat = batch["encoder_input_tokens"].reshape(-1)
     prefix = self._virtual(self.placement.encoder_prefix if around else ())
     infix = self._virtual(self.placement.encoder_infix if around else ())
@@ -195,7 +195,7 @@ class Assembler:
       ends = bases + len(prefix) + len(infix) + lengths - has_eos
       flat[ends[:, None] + np.arange(len(suffix))] = suffix
     if not around:
-      values = fill_slots(values, self.placement, self.vocab_rows)
+      values = fill_soft(values, self.placement, self.vocab_rows)
     flat[positions] = values
     flat[bases[:, None] + np.arange(len(prefix))] = prefix
 

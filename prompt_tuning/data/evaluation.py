@@ -39,11 +39,11 @@ class EvaluationBatches:
     self._rows = pipeline.shard_rows(batch_size, shard)
     shape = (batch_size, lengths.encoder_limit, lengths.decoder_limit)
     examples = np.arange(len(tokens.inputs))
-    self._slots = [
+    self._places = [
       one_per_row(examples[start : start + batch_size], shape)
       for start in range(0, len(examples), batch_size)
     ]
 
   def __iter__(self) -> Iterator[NumpyBatch]:
-    for slots in self._slots:
-      yield self._assembler(slots.take(self._rows), packed=False)
+    for places in self._places:
+      yield self._assembler(places.take(self._rows), packed=False)

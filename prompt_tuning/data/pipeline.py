@@ -15,7 +15,7 @@ from prompt_tuning.core import files, schema
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import TEXT, WHOLE
 from prompt_tuning.data import order, planning
-from prompt_tuning.data.assembly import Assembler, ExampleSlots, NumpyBatch
+from prompt_tuning.data.assembly import Assembler, ExamplePlaces, NumpyBatch
 from prompt_tuning.data.ragged import Ragged, concatenate
 
 # Examples of so many batches are planned together: more give fuller rows and
@@ -164,7 +164,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
 
   def plan(
     self, window: int, carried: np.ndarray
-  ) -> tuple[list[ExampleSlots], np.ndarray]:
+  ) -> tuple[list[ExamplePlaces], np.ndarray]:
     """Plan one window: its batches, and examples left for the next one.
 
     Args:
@@ -175,9 +175,9 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     examples = np.concatenate([carried, fresh])
     return self._planner(examples, window, len(carried))
 
-  def assemble(self, slots: ExampleSlots) -> NumpyBatch:
+  def assemble(self, places: ExamplePlaces) -> NumpyBatch:
     """Build this host's part of one planned batch."""
-    of_host = slots.take(self._rows)
+    of_host = places.take(self._rows)
     batch = self._assembler(of_host, self.packed)
     if self._task_ids is not None:
       batch["task_ids"] = np.zeros(of_host.shape[0], np.int32)
@@ -197,7 +197,7 @@ class TrainIterator(grain.DatasetIterator[NumpyBatch]):
     self._window = window
     self._carried = carried
     self._next = 0
-    self._plan: tuple[list[ExampleSlots], np.ndarray] | None = None
+    self._plan: tuple[list[ExamplePlaces], np.ndarray] | None = None
 
   def __next__(self) -> NumpyBatch:
     if self._plan is None:
@@ -206,9 +206,9 @@ class TrainIterator(grain.DatasetIterator[NumpyBatch]):
     while self._next >= len(self._plan[0]):
       self._start(self._window + 1, self._plan[1])
       self._plan = self._batches.plan(self._window, self._carried)
-    slots = self._plan[0][self._next]
+    places = self._plan[0][self._next]
     self._next += 1
-    return self._batches.assemble(slots)
+    return self._batches.assemble(places)
 
   def get_state(self) -> dict[str, Any]:
     """Say where the iterator stands, as JSON-representable values."""
@@ -283,7 +283,7 @@ def join(
   if not len(encoder):
     raise ValueError("No examples: the split is empty.")
   limits: list[int] = []
-  around = 0 if assembler.has_slots.all() else layout.placement.encoder_length
+  around = 0 if assembler.has_soft.all() else layout.placement.encoder_length
   for name, lengths, extra in (
     ("inputs", encoder, around),
     ("targets", decoder, layout.placement.decoder_length),

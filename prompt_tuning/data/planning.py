@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from prompt_tuning.data import buckets, packing
-from prompt_tuning.data.assembly import ExampleSlots, one_per_row
+from prompt_tuning.data.assembly import ExamplePlaces, one_per_row
 from prompt_tuning.data.permutation import permutation
 from prompt_tuning.data.ragged import ranges
 
@@ -58,7 +58,7 @@ class Planner(Protocol):
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[ExampleSlots], np.ndarray]:
+  ) -> tuple[list[ExamplePlaces], np.ndarray]:
     """Plan.
 
     Args:
@@ -91,7 +91,7 @@ class Fixed:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[ExampleSlots], np.ndarray]:
+  ) -> tuple[list[ExamplePlaces], np.ndarray]:
     """Cut the window in its order."""
     del window, carried
     return _in_order(self, examples, self.batch_size), examples[:0]
@@ -116,7 +116,7 @@ class Longest:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[ExampleSlots], np.ndarray]:
+  ) -> tuple[list[ExamplePlaces], np.ndarray]:
     """Cut the window in its order."""
     del window, carried
     return _in_order(self, examples, self.batch_size), examples[:0]
@@ -150,7 +150,7 @@ class Buckets:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[ExampleSlots], np.ndarray]:
+  ) -> tuple[list[ExamplePlaces], np.ndarray]:
     """Cut the window by length."""
     del carried
     by_length = dict(zip(self.boundaries, self.shapes, strict=True))
@@ -192,7 +192,7 @@ class Packed:
 
   def __call__(
     self, examples: np.ndarray, window: int, carried: int
-  ) -> tuple[list[ExampleSlots], np.ndarray]:
+  ) -> tuple[list[ExamplePlaces], np.ndarray]:
     """Pack the window and whatever the last one left."""
     lengths = self.lengths
     rows = packing.best_fit(
@@ -207,20 +207,22 @@ class Packed:
     count = len(by_merit) // self.batch_size * self.batch_size
     order = by_merit[permutation(count, window)] if count else by_merit[:0]
     batches = [
-      self._slots(examples, [rows.members[row] for row in group])
+      self._places(examples, [rows.members[row] for row in group])
       for group in order.reshape(-1, self.batch_size)
     ]
     left = [i for row in by_merit[count:] for i in rows.members[row]]
     return batches, examples[np.sort(np.asarray(left, np.int64))]
 
-  def _slots(self, examples: np.ndarray, rows: list[list[int]]) -> ExampleSlots:
+  def _places(
+    self, examples: np.ndarray, rows: list[list[int]]
+  ) -> ExamplePlaces:
     sizes = np.asarray([len(row) for row in rows])
     members = examples[np.concatenate(rows)]
     encoder_starts, decoder_starts = (
       _starts(lengths[members], sizes)
       for lengths in (self.lengths.encoder, self.lengths.decoder)
     )
-    return ExampleSlots(
+    return ExamplePlaces(
       self.shapes[0],
       members,
       np.repeat(np.arange(len(rows)), sizes),
@@ -242,7 +244,7 @@ def _check_fits(lengths: Lengths, size: tuple[int, int]) -> None:
 
 def _in_order(
   planner: Planner, examples: np.ndarray, batch_size: int
-) -> list[ExampleSlots]:
+) -> list[ExamplePlaces]:
   rows = examples.reshape(-1, batch_size)
   return [one_per_row(row, planner.shape_of(row)) for row in rows]
 

@@ -1,4 +1,7 @@
-"""A task whose inputs a template writes, and whose classes have label words.
+"""A task whose inputs a template writes, and whose classes have words.
+
+Words of a class are label words, any of which answers the only mask, or a rule,
+with a word for each of several masks.
 
 It is made of another task, a published one or one's own, of which it takes the
 rows, the classes, the splits and the metrics.
@@ -13,9 +16,11 @@ from prompt_tuning.data import custom, postprocessors, spec
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.prompting import label_words as words_of_files
 from prompt_tuning.prompting import rendering
+from prompt_tuning.prompting import rules as files_of_rules
 from prompt_tuning.prompting import template as templates
 from prompt_tuning.prompting.label_words import NO_BLANK, LabelWords
 from prompt_tuning.prompting.rendering import Renderer
+from prompt_tuning.prompting.rules import Rules
 from prompt_tuning.prompting.template import Template
 
 BENCHMARK = "templated"
@@ -58,6 +63,12 @@ def declare(
   target_format: str = rendering.SENTINEL,
   common_words: str = KEEP,
   several_pieces: str = KEEP,
+  sub_prompts: Sequence[str] = (),
+  rules: Mapping[str, Sequence[str]] | None = None,
+  rules_file: str | None = None,
+  substitutes: Mapping[str, str] | None = None,
+  reversed_order: Sequence[int] = (),
+  reversed_classes: Sequence[str] = (),
 ) -> spec.TaskSpec:
   """Declare a task of a template and label words.
 
@@ -66,13 +77,18 @@ def declare(
     source: the task that has the rows and the classes: a published one, or one
       of `custom.declare`.
     template: see `prompting.template`; or
+    sub_prompts: templates that follow each other and make up one, each with its
+      own masks, such as those of the conditions of a rule; or
     template_file: a file of templates, one per line, as OpenPrompt has them.
     template_number: which of them, from 0.
-    label_words: class -> its word, its words, or its words with weights; or
+    label_words: class -> its word, its words, or its words with weights, any of
+      which answers the only mask; or
     label_words_file: see `prompting.label_words.read`.
-    label_words_number: which list, where the file has several.
-    classes: what the label words call the source's classes, in their order; by
-      default what the source's own words are.
+    label_words_number: which list, where the file has several; or
+    rules: class -> its words, one for each mask; or
+    rules_file: see `prompting.rules.read`.
+    classes: what label words or rules call the source's classes, in their
+      order; by default what the source's own words are.
     fields: the template's name of a field -> the row's, where they differ:
       `{"text_a": "premise"}`.
     target_format: `sentinel` for a model of span corruption, `plain` for one
@@ -81,6 +97,13 @@ def declare(
       class stays.
     several_pieces: `keep` or `drop`, where classes are scored, words of several
       pieces; what a model learns to answer stays.
+    substitutes: word of the rules -> word to take instead, for instance of one
+      piece.
+    reversed_order: for every mask, the number of the word that answers it in
+      rules that speak of head and tail the other way round, see
+      `prompting.rules.Rules.exchanged`.
+    reversed_classes: whose rules these are, besides those of which the rules
+      file says so.
 
   Returns:
     The registered spec. Its name works wherever a task's does, also with
@@ -93,16 +116,8 @@ def declare(
   """
   custom.check_name(name)
   base = _base(name, source)
-  if bool(template) == bool(template_file):
-    raise ValueError(f"{name}: give template or template_file, one of them.")
-  if (label_words is None) == (label_words_file is None):
-    raise ValueError(
-      f"{name}: give label_words or label_words_file, one of them."
-    )
-  parsed = (
-    templates.read(template_file, template_number)
-    if template_file
-    else templates.parse(template, f"{name}: template")
+  parsed = _template(
+    name, template, sub_prompts, template_file, template_number
   )
   names = tuple(classes) or base.label_words
   if len(names) != len(base.label_words):
@@ -110,24 +125,39 @@ def declare(
       f"{name}: {len(names)} classes, and {source} has "
       f"{len(base.label_words)}: {', '.join(base.label_words)}."
     )
-  words = (
-    words_of_files.read(label_words_file, names, label_words_number)
-    if label_words_file
-    else _in_order(name, label_words or {}, names)
-  )
-  choices = {"common_words": common_words, "several_pieces": several_pieces}
-  for setting, value in choices.items():
-    if value not in (KEEP, DROP):
-      raise ValueError(
-        f"{name}: {setting} {value!r}: expected {KEEP!r} or {DROP!r}."
-      )
-  if common_words == DROP:
-    words = words.without_common()
+  given = (label_words, label_words_file, rules, rules_file)
+  if sum(value is not None for value in given) != 1:
+    raise ValueError(
+      f"{name}: give label_words or label_words_file, or rules or rules_file "
+      "where a class has a word at each mask: one of them."
+    )
   renamed = dict(fields or {})
+  if rules is None and rules_file is None:
+    if substitutes or reversed_order or reversed_classes:
+      raise ValueError(
+        f"{name}: substitutes, reversed_order and reversed_classes are of "
+        "rules, and there are none."
+      )
+    words = (
+      words_of_files.read(label_words_file, names, label_words_number)
+      if label_words_file
+      else _in_order(name, label_words or {}, names)
+    )
+    content, targets = _of_words(
+      name, parsed, words, target_format, common_words, several_pieces
+    )
+  else:
+    read = (
+      files_of_rules.read(rules_file, names)
+      if rules_file
+      else Rules.of(rules or {}).in_order(names)
+    )
+    read.insist_on(parsed.masks, parsed.place)
+    read = read.exchanged(reversed_order, reversed_classes)
+    read = read.with_substitutes(substitutes or {})
+    content, targets = _of_rules(read, parsed, target_format)
   _check_fields(name, base, parsed, renamed)
-  task = _task(
-    *(name, base, parsed, words, renamed, target_format, several_pieces)
-  )
+  task = _task(name, base, parsed, content, targets, renamed, target_format)
   spec.add(task)
   return task
 
@@ -149,13 +179,29 @@ def label_words(task: spec.TaskSpec) -> LabelWords | None:
   )
 
 
+def rules(task: spec.TaskSpec) -> Rules | None:
+  """Return the rules of a task that `declare` made of some, None of another."""
+  described = task.content.get("rules")
+  if not is_templated(task) or described is None:
+    return None
+  return Rules.of(
+    dict(zip(described["classes"], described["words"], strict=True))
+  )
+
+
 def first_words(task: spec.TaskSpec) -> tuple[str, ...]:
   """Return the word of every class that a model learns to answer.
 
   Args:
-    task: any; one that `declare` did not make has none.
+    task: any; one that `declare` did not make has none. Of rules it is all
+      words of a class.
   """
-  words = label_words(task)
+  words, of_masks = label_words(task), rules(task)
+  if of_masks is not None:
+    return tuple(
+      " ".join(word.removeprefix(NO_BLANK) for word in of_class)
+      for of_class in of_masks.words
+    )
   if words is None:
     return ()
   return tuple(texts[0].removeprefix(NO_BLANK) for texts in words.words)
@@ -181,6 +227,88 @@ def renderer(task: spec.TaskSpec, vocabulary: Vocabulary) -> Renderer | None:
 def field_of_row(task: spec.TaskSpec, field: str) -> str:
   """Return the row's name of a template's field."""
   return str(task.content["fields"].get(field, field))
+
+
+def _template(
+  name: str,
+  template: str,
+  sub_prompts: Sequence[str],
+  template_file: str | None,
+  template_number: int,
+) -> Template:
+  """Parse the template, which is given in one of three ways."""
+  if sum(map(bool, (template, sub_prompts, template_file))) != 1:
+    raise ValueError(
+      f"{name}: give template or template_file, or sub_prompts: one of them."
+    )
+  if template_file:
+    return templates.read(template_file, template_number)
+  if sub_prompts:
+    return templates.compose(sub_prompts, f"{name}: sub_prompts")
+  return templates.parse(template, f"{name}: template")
+
+
+def _of_words(
+  name: str,
+  template: Template,
+  words: LabelWords,
+  target_format: str,
+  common_words: str,
+  several_pieces: str,
+) -> tuple[dict[str, Any], list[list[str]]]:
+  """Describe label words, and write every class's targets."""
+  choices = {"common_words": common_words, "several_pieces": several_pieces}
+  for setting, value in choices.items():
+    if value not in (KEEP, DROP):
+      raise ValueError(
+        f"{name}: {setting} {value!r}: expected {KEEP!r} or {DROP!r}."
+      )
+  if common_words == DROP:
+    words = words.without_common()
+  rendering.check_format(template, target_format)
+  if template.masks != 1:
+    raise ValueError(
+      f"{template.place}: {template.masks} masks; label words answer one. Give "
+      "rules or rules_file, with a word for each mask."
+    )
+  targets = [
+    [rendering.target([word], target_format) for word in texts]
+    for texts in words.words
+  ]
+  firsts = [texts[0] for texts in targets]
+  if len(set(firsts)) < len(firsts):
+    raise ValueError(
+      f"{name}: two classes have the same first label word, which is what a "
+      f"model learns to answer: {', '.join(firsts)}."
+    )
+  content = {
+    "classes": list(words.classes),
+    "words": [list(texts) for texts in words.words],
+    "weights": [list(weights) for weights in words.weights],
+  }
+  # Caches and runs of before know nothing of it.
+  dropped = {"several_pieces": DROP} if several_pieces == DROP else {}
+  return {**dropped, "label_words": content}, targets
+
+
+def _of_rules(
+  rules: Rules, template: Template, target_format: str
+) -> tuple[dict[str, Any], list[list[str]]]:
+  """Describe rules, and write every class's target."""
+  rendering.check_format(template, target_format)
+  targets = [rendering.target(words, target_format) for words in rules.words]
+  for number, text in enumerate(targets):
+    if text in targets[:number]:
+      other = rules.place(targets.index(text))
+      raise ValueError(
+        f"{rules.place(number)} has the words of {other}: nothing can tell the "
+        "two classes apart."
+      )
+  content = {
+    "classes": list(rules.classes),
+    "words": [list(texts) for texts in rules.words],
+  }
+  return {"rules": content}, [[text] for text in targets]
 
 
 def _base(name: str, source: str) -> spec.TaskSpec:
@@ -243,34 +371,19 @@ def _task(
   name: str,
   base: spec.TaskSpec,
   template: Template,
-  words: LabelWords,
+  answered: Mapping[str, Any],
+  targets: Sequence[Sequence[str]],
   fields: Mapping[str, str],
   target_format: str,
-  several_pieces: str,
 ) -> spec.TaskSpec:
-  rendering.check_format(template, target_format)
-  if template.masks != 1:
-    raise ValueError(
-      f"{template.place}: {template.masks} masks; label words answer one."
-    )
-  answers = [
-    [rendering.target([word], target_format) for word in texts]
-    for texts in words.words
-  ]
-  targets = tuple(texts[0] for texts in answers)
-  if len(set(targets)) < len(targets):
-    raise ValueError(
-      f"{name}: two classes have the same first label word, which is what a "
-      f"model learns to answer: {', '.join(targets)}."
-    )
   return dataclasses.replace(
     base,
     name=name,
     benchmark=BENCHMARK,
     module=MODULE,
-    label_words=targets,
+    label_words=tuple(texts[0] for texts in targets),
     postprocess=OfAnswers(
-      _class_of(answers, base.label_words), base.postprocess
+      _class_of(targets, base.label_words), base.postprocess
     ),
     log_examples=False,
     content={
@@ -278,30 +391,24 @@ def _task(
       "template": template.source,
       "target_format": target_format,
       "fields": dict(fields),
-      # Caches and runs of before know nothing of it.
-      **({"several_pieces": DROP} if several_pieces == DROP else {}),
-      "label_words": {
-        "classes": list(words.classes),
-        "words": [list(texts) for texts in words.words],
-        "weights": [list(weights) for weights in words.weights],
-      },
+      **answered,
     },
   )
 
 
 def _class_of(
-  answers: Sequence[Sequence[str]], classes: Sequence[str]
+  targets: Sequence[Sequence[str]], classes: Sequence[str]
 ) -> dict[str, str]:
-  """Map every answer to its class, but for those of several classes.
+  """Map every target to its class, but for those of several classes.
 
-  The first answer of a class, its target, is always its own.
+  The first one of a class is always its own.
   """
   owners: dict[str, set[str]] = {}
-  for texts, name in zip(answers, classes, strict=True):
+  for texts, name in zip(targets, classes, strict=True):
     for text in texts:
       owners.setdefault(text, set()).add(name)
   result = {
     text: next(iter(names)) for text, names in owners.items() if len(names) == 1
   }
-  first = {t[0]: name for t, name in zip(answers, classes, strict=True)}
+  first = {t[0]: name for t, name in zip(targets, classes, strict=True)}
   return result | first

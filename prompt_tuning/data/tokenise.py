@@ -143,8 +143,8 @@ def tokenise(
 
 def _dtype(renderer: Renderer | None) -> type[np.integer[Any]]:
   """Choose what holds a token: a small vocabulary's ids need two bytes."""
-  has_slots = renderer is not None and renderer.template.has_soft
-  is_small = vocabulary.load().size < 2**16 and not has_slots
+  has_soft = renderer is not None and renderer.template.has_soft
+  is_small = vocabulary.load().size < 2**16 and not has_soft
   return np.uint16 if is_small else np.int32
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prompt_tuning.core.placement import Placement, count_slots, fill_slots
+from prompt_tuning.core.placement import Placement, count_soft, fill_soft
 from prompt_tuning.core.types import EOS_ID, PAD_ID
 from prompt_tuning.data.buckets import choose_boundaries
 from prompt_tuning.infer.inputs import Inputs, Rows
@@ -123,8 +123,8 @@ def encoder_lengths(
     placements: of every run.
 
   Raises:
-    ValueError: an input has more or fewer slots for virtual tokens than its run
-      has tokens.
+    ValueError: an input has more or fewer soft tokens than its run has
+      virtual ones.
   """
   extra = np.array([placement.encoder_length for placement in placements])
   extra = extra[inputs.run_ids]
@@ -132,15 +132,15 @@ def encoder_lengths(
   for i in range(len(inputs)):
     row = inputs.rows[i]
     lengths[i] = len(row)
-    if slots := count_slots(row):
-      placements[inputs.run_ids[i]].insist_fills(slots)
+    if count := count_soft(row):
+      placements[inputs.run_ids[i]].insist_fills(count)
       extra[i] = 0
   return lengths + extra
 
 
 def encoder_tokens(
   inputs: Inputs,
-  slots: BatchPlan,
+  plan: BatchPlan,
   placements: Sequence[Placement],
   vocab_rows: int,
 ) -> np.ndarray:
@@ -148,20 +148,20 @@ def encoder_tokens(
 
   Args:
     inputs: the token rows.
-    slots: the batch.
+    plan: the batch.
     placements: of every run.
     vocab_rows: rows of the embedding table (V); virtual token r is V + r.
 
   Returns:
-    [B, T] int32: prefix, text, suffix, EOS, then 0; a text with slots has the
-    virtual tokens in them.
+    [B, T] int32: prefix, text, suffix, EOS, then 0; a text with soft tokens has
+    virtual tokens there.
   """
-  tokens = np.full((slots.rows, slots.length), PAD_ID, np.int32)
-  for row, example in enumerate(slots.filled.tolist()):
+  tokens = np.full((plan.rows, plan.length), PAD_ID, np.int32)
+  for row, example in enumerate(plan.filled.tolist()):
     placement = placements[inputs.run_ids[example]]
     text = inputs.rows[example]
-    if count_slots(text):
-      tokens[row, : len(text)] = fill_slots(text, placement, vocab_rows)
+    if count_soft(text):
+      tokens[row, : len(text)] = fill_soft(text, placement, vocab_rows)
       continue
     # The suffix stands before the EOS, where there is one.
     end = len(text) - (len(text) > 0 and text[-1] == EOS_ID)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.core.delta import Delta
-from prompt_tuning.core.placement import count_slots
+from prompt_tuning.core.placement import count_soft
 from prompt_tuning.core.types import Params
 from prompt_tuning.data import spec
 from prompt_tuning.data.vocabulary import Vocabulary
@@ -73,10 +73,10 @@ class EvalSet:
     return [str(example[spec.TARGETS]) for example in self.examples]
 
   @property
-  def has_slots(self) -> bool:
+  def has_soft(self) -> bool:
     """Whether texts have places for virtual tokens, which a model has not."""
     rows = self.inputs
-    return any(count_slots(rows[i]) for i in range(len(rows)))
+    return any(count_soft(rows[i]) for i in range(len(rows)))
 
   @property
   def label_words(self) -> tuple[str, ...]:

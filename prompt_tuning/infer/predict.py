@@ -134,13 +134,13 @@ class Predictor:
     )
     which = np.arange(len(asked)) if numbers is None else np.asarray(numbers)
 
-    def features(slots: BatchPlan) -> dict[str, np.ndarray]:
-      numbers = which[slots.filled].astype(np.int32)
+    def features(plan: BatchPlan) -> dict[str, np.ndarray]:
+      numbers = which[plan.filled].astype(np.int32)
       return {"numbers": numbers, "seed": np.asarray(seed, np.int32)}
 
     decoded: dict[int, Prediction] = {}
-    for slots, result in self.map_batches(program, asked, features):
-      for row, example in enumerate(slots.examples.tolist()):
+    for plan, result in self.map_batches(program, asked, features):
+      for row, example in enumerate(plan.examples.tolist()):
         scores = result.scores[row]
         # Such beams stand last.
         count = max(1, int(np.sum(scores > _NOTHING)))
@@ -175,7 +175,7 @@ class Predictor:
       features: what a batch has besides its inputs and runs.
 
     Yields:
-      Every batch's slots and what the program gave for it, as numpy arrays. The
+      Every batch's plan and what the program gave for it, as numpy arrays. The
       next batch is under way by then.
 
     Raises:
@@ -188,19 +188,19 @@ class Predictor:
     under_way: collections.deque[tuple[BatchPlan, Any]] = collections.deque()
     batches = self.batching.plan(lengths, self._ways)
     if self.input_length is None and batches:
-      longest = max(batches, key=lambda slots: slots.length)
+      longest = max(batches, key=lambda plan: plan.length)
       rows = longest.rows // self._ways
       cost.warn_of_length(self.config, rows, longest.length)
-    for slots in batches:
-      tokens = batching.encoder_tokens(asked, slots, placements, vocab_rows)
-      run_ids = asked.run_ids[slots.filled].astype(np.int32)
-      batch = {"encoder_input_tokens": tokens, **features(slots)}
+    for plan in batches:
+      tokens = batching.encoder_tokens(asked, plan, placements, vocab_rows)
+      run_ids = asked.run_ids[plan.filled].astype(np.int32)
+      batch = {"encoder_input_tokens": tokens, **features(plan)}
       if len(self.runs) > 1:
         batch["run_ids"] = run_ids
       if starts is not None:
         batch["decoder_prefix_tokens"] = starts[run_ids]
       placed = programs.put(batch, self.mesh)
-      under_way.append((slots, program(self.params, self.runs.delta, placed)))
+      under_way.append((plan, program(self.params, self.runs.delta, placed)))
       if len(under_way) > 1:
         yield _fetch(*under_way.popleft())
     while under_way:
@@ -217,8 +217,8 @@ class Predictor:
       )
 
 
-def _fetch(slots: BatchPlan, result: Any) -> tuple[BatchPlan, Any]:
-  return slots, jax.device_get(result)
+def _fetch(plan: BatchPlan, result: Any) -> tuple[BatchPlan, Any]:
+  return plan, jax.device_get(result)
 
 
 def _trim(ids: np.ndarray) -> list[int]:

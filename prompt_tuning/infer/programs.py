@@ -6,7 +6,7 @@ as the process lives: delta and parameters are arguments.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def decoder(
 
 
 @functools.cache
-def scorer(config: T5Config, mesh: Mesh | None) -> InferProgram:
+def candidate_scores(config: T5Config, mesh: Mesh | None) -> InferProgram:
   """Compile the scoring of candidate targets.
 
   The encoder, the cross-attention's keys and values and the decoder's own
@@ -97,40 +97,27 @@ def scorer(config: T5Config, mesh: Mesh | None) -> InferProgram:
   return jax.jit(score, out_shardings=_everywhere(mesh))
 
 
-class Words(NamedTuple):
+class Words:
   """Label words as a key of compiled programs.
 
   Attributes:
-    shape: of their pieces, (C, W, L).
-    pieces: the bytes of these, int32.
-    weights: of the words, float32.
-    start: see `WordPieces`.
+    words: the words.
   """
 
-  shape: tuple[int, ...]
-  pieces: bytes
-  weights: bytes
-  start: tuple[int, ...]
+  def __init__(self, words: WordPieces):
+    """Make the key of words, whose arrays nobody changes."""
+    self.words = words
+    self._key = words.key
 
-  @classmethod
-  def of(cls, words: WordPieces) -> "Words":
-    """Make the key of words."""
-    arrays = words.pieces.astype(np.int32), words.weights.astype(np.float32)
-    pieces, weights = (array.tobytes() for array in arrays)
-    return cls(words.pieces.shape, pieces, weights, words.start)
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Words) and self._key == other._key
 
-  @property
-  def words(self) -> WordPieces:
-    """The words."""
-    return WordPieces(
-      np.frombuffer(self.pieces, np.int32).reshape(self.shape),
-      np.frombuffer(self.weights, np.float32).reshape(self.shape[:2]),
-      self.start,
-    )
+  def __hash__(self) -> int:
+    return hash(self._key)
 
 
 @functools.cache
-def class_scorer(
+def class_scores(
   config: T5Config, score: Scorer, key: Words, mesh: Mesh | None
 ) -> InferProgram:
   """Compile the scoring of classes.
@@ -155,7 +142,7 @@ def class_scorer(
 
 
 @functools.cache
-def word_scorer(
+def word_scores(
   config: T5Config, score: WordScorer, key: Words, mesh: Mesh | None
 ) -> InferProgram:
   """Compile the scoring of words, before they make up classes.

@@ -128,15 +128,15 @@ def classify(
   Returns:
     n rankings, of classes.
   """
-  program = programs.class_scorer(
+  program = programs.class_scores(
     predictor.config,
     cast(Hashable, scorer),
-    programs.Words.of(words),
+    programs.Words(words),
     predictor.mesh,
   )
   by_example: dict[int, Ranking] = {}
-  for slots, scores in predictor.map_batches(program, asked, lambda _: {}):
-    for row, example in enumerate(slots.examples.tolist()):
+  for plan, scores in predictor.map_batches(program, asked, lambda _: {}):
+    for row, example in enumerate(plan.examples.tolist()):
       best = int(scores[row].argmax())
       by_example[example] = Ranking(best, tuple(scores[row].tolist()))
   return [by_example[example] for example in range(len(asked))]
@@ -165,14 +165,14 @@ def word_scores(
       pieces=words.pieces[:, columns],
       weights=words.weights[:, columns],
     )
-    program = programs.word_scorer(
+    program = programs.word_scores(
       predictor.config,
       cast(Any, scorer),
-      programs.Words.of(part),
+      programs.Words(part),
       predictor.mesh,
     )
-    for slots, scores in predictor.map_batches(program, asked, lambda _: {}):
-      result[slots.examples, :, columns] = scores[: len(slots.examples)]
+    for plan, scores in predictor.map_batches(program, asked, lambda _: {}):
+      result[plan.examples, :, columns] = scores[: len(plan.examples)]
   return result
 
 
@@ -263,14 +263,14 @@ def log_likelihoods(
   Returns:
     For each input [C_i] float32, summed log-likelihoods.
   """
-  program = programs.scorer(predictor.config, predictor.mesh)
+  program = programs.candidate_scores(predictor.config, predictor.mesh)
 
-  def features(slots: BatchPlan) -> dict[str, np.ndarray]:
-    targets = [candidates[example] for example in slots.examples.tolist()]
-    return {"candidates": batching.pad_targets(targets, slots.rows)}
+  def features(plan: BatchPlan) -> dict[str, np.ndarray]:
+    targets = [candidates[example] for example in plan.examples.tolist()]
+    return {"candidates": batching.pad_targets(targets, plan.rows)}
 
   by_example: dict[int, np.ndarray] = {}
-  for slots, scores in predictor.map_batches(program, asked, features):
-    for row, example in enumerate(slots.examples.tolist()):
+  for plan, scores in predictor.map_batches(program, asked, features):
+    for row, example in enumerate(plan.examples.tolist()):
       by_example[example] = scores[row, : len(candidates[example])]
   return [by_example[example] for example in range(len(asked))]

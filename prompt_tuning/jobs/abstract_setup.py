@@ -149,10 +149,10 @@ def _longest_batch(
     )
   nothing = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
   writer = data_assembly.Assembler(nothing, nothing, Placement(), 0)
-  slots = data_assembly.one_per_row(
+  places = data_assembly.one_per_row(
     np.zeros(0, np.int64), (rows, *_lengths(experiment.dataset, placements))
   )
-  arrays = writer(slots, packed=experiment.dataset.batching == "packed")
+  arrays = writer(places, packed=experiment.dataset.batching == "packed")
   if runs > 1:
     arrays["run_ids"] = np.zeros(rows, np.int32)
   if any(tuner.conditions for tuner in experiment.tuners):

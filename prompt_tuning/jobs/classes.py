@@ -11,6 +11,7 @@ from prompt_tuning.data import spec, templated
 from prompt_tuning.models.scorers import ClassTable, WordsLike
 from prompt_tuning.prompting import label_words, rendering
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
+from prompt_tuning.prompting.rules import RulePieces, Rules
 
 Encode = Callable[[str], Sequence[int]]
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
     encode: the vocabulary's.
 
   Returns:
-    Answers and words. The answers are the task's label words, in their order;
+    Targets and words. The targets are the task's label words, in their order;
     of a task without any, the names of the given classes. A task of a template
     has words of its own; those that the vocabulary lacks are left out, and so
     are words of several pieces where the task says so; a warning names them.
@@ -34,18 +35,26 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
     ValueError: no words, words of other classes, or ones that the vocabulary
       cannot tell apart.
   """
-  words, content = _given_words(name, given)
-  names = _own_words(name) or words.classes
-  start: tuple[int, ...] = ()
-  leave_out = None
-  if content is not None:
-    start = rendering.word_start(content["target_format"], encode)
-    leave_out = _left_out(name, words, content, encode)
-  answers = [[*encode(text), EOS_ID] for text in names]
-  rows = np.full((len(answers), max(map(len, answers))), PAD_ID, np.int32)
-  for row, ids in zip(rows, answers, strict=True):
+  given_words, task = _given_words(name, given)
+  names = _own_words(name)
+  pieces: WordPieces
+  if isinstance(given_words, Rules):
+    masks = range(len(given_words.words[0]))
+    sentinels = list(map(rendering.mask_text, masks))
+    pieces = RulePieces.of_rules(given_words, sentinels, encode)
+  else:
+    names = names or given_words.classes
+    start: tuple[int, ...] = ()
+    leave_out = None
+    if task is not None:
+      start = rendering.word_start(task["target_format"], encode)
+      leave_out = _left_out(name, given_words, task, encode)
+    pieces = WordPieces.of(given_words, encode, start, leave_out)
+  targets = [[*encode(text), EOS_ID] for text in names]
+  rows = np.full((len(targets), max(map(len, targets))), PAD_ID, np.int32)
+  for row, ids in zip(rows, targets, strict=True):
     row[: len(ids)] = ids
-  return ClassTable(names, rows, WordPieces.of(words, encode, start, leave_out))
+  return ClassTable(names, rows, pieces)
 
 
 def words_of(name: str, given: WordsLike) -> LabelWords:
@@ -56,26 +65,44 @@ def words_of(name: str, given: WordsLike) -> LabelWords:
     given: see `of_task`.
 
   Raises:
-    ValueError: see `of_task`.
+    ValueError: see `of_task`; or a task of rules.
   """
-  return _given_words(name, given)[0]
+  words, _ = _given_words(name, given)
+  if isinstance(words, Rules):
+    raise ValueError(
+      f"{name} has rules, a word at each mask, and what TUNER learns is of "
+      "label words, several for one mask. Choose another TUNER, or another "
+      "task."
+    )
+  return words
 
 
 def _given_words(
   name: str, given: WordsLike
-) -> tuple[LabelWords, Mapping[str, Any] | None]:
-  """Return the words of classes, and what a templated task's spec says."""
+) -> tuple[LabelWords | Rules, Mapping[str, Any] | None]:
+  """Return the words of classes, and what a templated task's spec says.
+
+  Raises:
+    ValueError: see `of_task`.
+  """
   of_template = _template_words(name)
   if of_template is None:
     return _words(name, given, _own_words(name)), None
   words, content = of_template
+  if given is not None and isinstance(words, Rules):
+    raise ValueError(
+      f"{name} has rules, a word at each mask, and LABEL_WORDS are words of "
+      "one mask: leave them None, or change the task's rules."
+    )
   if given is not None:
     words = _words(name, given, words.classes)
   return words, content
 
 
-def _template_words(name: str) -> tuple[LabelWords, Mapping[str, Any]] | None:
-  """Return the label words of a templated task, and its content.
+def _template_words(
+  name: str,
+) -> tuple[LabelWords | Rules, Mapping[str, Any]] | None:
+  """Return the label words or rules of a templated task, and its content.
 
   The tasks of a mixture have the same targets, so that the first may speak for
   all of them, unless their words differ.
@@ -85,7 +112,9 @@ def _template_words(name: str) -> tuple[LabelWords, Mapping[str, Any]] | None:
   """
   tasks = [task for task, _ in spec.get(name).components("train")]
   tasks = tasks or [spec.task(name)]
-  words = [templated.label_words(task) for task in tasks]
+  words = [
+    templated.label_words(task) or templated.rules(task) for task in tasks
+  ]
   if any(other != words[0] for other in words):
     raise ValueError(
       f"The tasks of {name} have different label words. Classes can be scored "

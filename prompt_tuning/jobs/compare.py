@@ -312,7 +312,7 @@ def _frozen_scores(
     if task in job.instructed:
       named[comparison.INSTRUCTION] = job.instructed[task]
     for title, name in named.items():
-      readable = conclusion.without_slots(sets[name])
+      readable = conclusion.without_soft(sets[name])
       jobs += map(Job, readable)
       owners += ((title, task, None) for _ in readable)
   for (context, task), of_task in in_context.items():
@@ -329,7 +329,7 @@ def _frozen_scores(
       jobs.append(Job(dataset, number, one.members))
       owners.append((one.method, one.task, one.seed))
   outcome = tuned[0].outcome
-  results = _scorer(job, outcome, {}).evaluate(
+  results = _run_evaluator(job, outcome, {}).evaluate(
     join(banks), outcome.model.params, jobs
   )
   by_owner: dict[tuple[str, str, int | None], list[Result]] = {}
@@ -396,8 +396,8 @@ def _model_scores(
 ) -> list[Score]:
   """Score the tuned models, one after the other."""
   outcome = models.outcome
-  scorer = _scorer(job, outcome, sets)
-  results = scorer.results(models.trainable)
+  run_evaluator = _run_evaluator(job, outcome, sets)
+  results = run_evaluator.results(models.trainable)
   return [
     Score(title, run.task, run.seed, run_scores.summary(of_run).score)
     for title, run, of_run in zip(
@@ -412,7 +412,7 @@ def _multitask_scores(
   """Score one model per seed on every task, under its name in the mixture."""
   outcome = done.outcome
   scores = []
-  results = _scorer(job, outcome, sets).results(done.trainable)
+  results = _run_evaluator(job, outcome, sets).results(done.trainable)
   for title, run, of_run in zip(
     done.titles, outcome.runs, results, strict=True
   ):
@@ -425,12 +425,12 @@ def _multitask_scores(
   return scores
 
 
-def _scorer(
+def _run_evaluator(
   job: CompareJob,
   outcome: Outcome,
   sets: Mapping[str, Sequence[EvalSet]],
-) -> run_scores.Scorer:
-  return run_scores.Scorer(
+) -> run_scores.RunEvaluator:
+  return run_scores.RunEvaluator(
     job.test,
     outcome.runs,
     outcome.setup,

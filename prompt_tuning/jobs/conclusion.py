@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
     model: the backbone.
     setup: program, frozen part, tuners; the first state is gone.
     vocabulary: of the model.
-    scorer: evaluates runs; None where nothing is evaluated.
+    run_evaluator: evaluates runs; None where nothing is evaluated.
     start_step: of the optimizer.
     mesh: where everything lies.
     checksum: of the frozen part before training, if it was asked for.
@@ -67,7 +67,7 @@ class Outcome(NamedTuple):
   model: Backbone
   setup: Setup
   vocabulary: Vocabulary
-  scorer: run_scores.Scorer | None
+  run_evaluator: run_scores.RunEvaluator | None
   start_step: int
   mesh: Mesh | None
   checksum: str | None
@@ -117,7 +117,7 @@ def _finish(outcome: Outcome, chosen: tuple[list[int], Params] | None) -> str:
   steps, trainable = chosen or best(outcome)
   folder = files.path(outcome.output.model_dir)
   scores = ""
-  if outcome.scorer is not None:
+  if outcome.run_evaluator is not None:
     rows = [*_rows(outcome, steps, trainable), *_controls(outcome, trainable)]
     scores = summary.scores_by_task(rows)
   proof = _proof(outcome)
@@ -208,9 +208,11 @@ def _metrics(outcome: Outcome, trainable: Params) -> list[Mapping[str, float]]:
   Where a run has none, as one that diverged, all are evaluated as they are.
   """
   records = _kept(outcome)
-  if outcome.scorer is None or all(record is not None for record in records):
+  if outcome.run_evaluator is None or all(
+    record is not None for record in records
+  ):
     return [{} if record is None else record["metrics"] for record in records]
-  results = outcome.scorer.results(trainable)
+  results = outcome.run_evaluator.results(trainable)
   return [run_scores.summary(of_run).metrics for of_run in results]
 
 
@@ -220,14 +222,14 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
   Tasks whose texts have places for virtual tokens are not for the model alone.
   The random ones are those of the task's first run, see `Method.control`.
   """
-  scorer, tuners = outcome.scorer, outcome.setup.tuners
-  if not (outcome.output.controls and scorer and tuners):
+  run_evaluator, tuners = outcome.run_evaluator, outcome.setup.tuners
+  if not (outcome.output.controls and run_evaluator and tuners):
     return []
   trained = runs_of(outcome, trainable)
   tasks = [run.task for run in outcome.runs]
   jobs, controls, labels = [], [Runs()], [PLAIN]
-  for task, sets in scorer.sets.items():
-    jobs += [Job(dataset, run=0) for dataset in without_slots(sets)]
+  for task, sets in run_evaluator.sets.items():
+    jobs += [Job(dataset, run=0) for dataset in without_soft(sets)]
     first = tasks.index(task)
     method = outcome.setup.tuners[first]
     by_slot = collections.defaultdict(list)
@@ -242,7 +244,7 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
         labels.append(random_label(method))
   if not jobs:
     return []
-  results = scorer.evaluate(join(controls), outcome.model.params, jobs)
+  results = run_evaluator.evaluate(join(controls), outcome.model.params, jobs)
   by_label: dict[str, list[Result]] = {}
   for result in results:
     by_label.setdefault(labels[result.job.run], []).append(result)
@@ -252,7 +254,7 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
   ]
 
 
-def without_slots(sets: Sequence[EvalSet]) -> list[EvalSet]:
+def without_soft(sets: Sequence[EvalSet]) -> list[EvalSet]:
   """Leave out what the model alone cannot read, and say so.
 
   Args:
@@ -260,7 +262,7 @@ def without_slots(sets: Sequence[EvalSet]) -> list[EvalSet]:
   """
   readable = []
   for dataset in sets:
-    if dataset.has_slots:
+    if dataset.has_soft:
       logger.warning(
         "%s: its template has soft tokens, which the model alone has not; it "
         "is left out for it.",

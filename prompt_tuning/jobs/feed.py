@@ -287,10 +287,17 @@ def scored_classes(
   Returns:
     Name of a task -> its classes; None where there is no scorer.
   """
-  if settings.scorer is None:
+  scorer = settings.scorer
+  if scorer is None:
     return None
   encode = vocabulary.load().encode
-  return lambda name: classes.of_task(name, settings.label_words, encode)
+
+  def of_task(name: str) -> ClassTable:
+    table = classes.of_task(name, settings.label_words, encode)
+    scorer.insist_reads(table)
+    return table
+
+  return of_task
 
 
 def members(

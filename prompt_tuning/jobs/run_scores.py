@@ -22,7 +22,7 @@ from prompt_tuning.jobs.train_job import Run
 from prompt_tuning.train import loop
 
 
-class Scorer:
+class RunEvaluator:
   """Evaluates every run on its task.
 
   Attributes:

@@ -22,7 +22,7 @@ from prompt_tuning.core.types import Params
 from prompt_tuning.infer import reports
 from prompt_tuning.jobs import conclusion, identity, setup, train
 from prompt_tuning.jobs.conclusion import Outcome
-from prompt_tuning.jobs.run_scores import Scorer
+from prompt_tuning.jobs.run_scores import RunEvaluator
 from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.jobs.sweep_job import Cell
 from prompt_tuning.jobs.train_job import Experiment
@@ -147,7 +147,7 @@ def _alone(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> Outcome:
     runs=experiment.runs,
     output=job.output,
     setup=built,
-    scorer=_scorer(cell, outcome, built),
+    run_evaluator=_run_evaluator(cell, outcome, built),
     checksum=None if fixed else outcome.checksum,
   )
 
@@ -197,18 +197,22 @@ def _describe(
   )
 
 
-def _scorer(cell: Cell, outcome: Outcome, built: Setup) -> Scorer | None:
-  if outcome.scorer is None or cell.job.evaluations.evaluation is None:
+def _run_evaluator(
+  cell: Cell, outcome: Outcome, built: Setup
+) -> RunEvaluator | None:
+  if outcome.run_evaluator is None or cell.job.evaluations.evaluation is None:
     return None
   runs = cell.job.experiment.runs
   tasks = {run.task for run in runs}
-  return Scorer(
+  return RunEvaluator(
     cell.job.evaluations.evaluation,
     runs,
     built,
     outcome.model,
     outcome.vocabulary,
-    {task: s for task, s in outcome.scorer.sets.items() if task in tasks},
+    {
+      task: s for task, s in outcome.run_evaluator.sets.items() if task in tasks
+    },
     outcome.mesh,
   )
 
@@ -235,7 +239,7 @@ def _write_run(
   fixed = bundle.to_host(tree.flatten(_fixed(alone)))
   entries = _entries(bank, runs)
   _write_last(folder, bank, alone, runs, manifest, fixed, entries)
-  if alone.scorer is not None and alone.output.keep_best:
+  if alone.run_evaluator is not None and alone.output.keep_best:
     _write_best(folder, outcome, alone, runs, manifest)
   lines = "".join(f"{json.dumps(entry)}\n" for entry in entries)
   files.write_text(folder / logs.FILE, lines)

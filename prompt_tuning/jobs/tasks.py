@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from prompt_tuning.core.placement import FIRST_SLOT
+from prompt_tuning.core.placement import FIRST_SOFT
 from prompt_tuning.data import (
   cache,
   installed,
@@ -15,7 +15,7 @@ from prompt_tuning.data import (
 from prompt_tuning.data import prepare as official_files
 from prompt_tuning.data.prepare import sources
 from prompt_tuning.data.token_rows import FEATURES
-from prompt_tuning.prompting import label_words
+from prompt_tuning.prompting import label_words, rules
 from prompt_tuning.prompting.rendering import Renderer
 
 _COLUMNS = 80  # of a screen
@@ -198,11 +198,15 @@ def examples(
 def _label_word_lines(
   task: spec.TaskSpec, words: vocabulary.Vocabulary
 ) -> Iterator[str]:
-  """Say what the vocabulary and scorers make of label words."""
-  of_classes = templated.label_words(task)
+  """Say what the vocabulary and scorers make of label words, or of rules."""
+  of_classes, of_masks = templated.label_words(task), templated.rules(task)
+  lines: list[str] = []
   if of_classes:
-    for line in label_words.survey(of_classes, words.encode).lines():
-      yield f"  {line}"
+    lines = label_words.survey(of_classes, words.encode).lines()
+  elif of_masks:
+    lines = rules.survey(of_masks, words.encode).lines()
+  for line in lines:
+    yield f"  {line}"
 
 
 def _splits_of(entry: spec.TaskSpec | spec.MixtureSpec) -> list[str]:
@@ -251,8 +255,8 @@ def _part_lines(
 
 
 def _piece(token: int, words: vocabulary.Vocabulary) -> str:
-  if token >= FIRST_SLOT:
-    return f"[{token - FIRST_SLOT}]"
+  if token >= FIRST_SOFT:
+    return f"[{token - FIRST_SOFT}]"
   return words.pieces([token])[0]
 
 

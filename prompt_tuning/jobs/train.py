@@ -40,7 +40,7 @@ from prompt_tuning.jobs import (
   stages,
 )
 from prompt_tuning.jobs.eval_loss import EvalLoss
-from prompt_tuning.jobs.run_scores import Scorer
+from prompt_tuning.jobs.run_scores import RunEvaluator
 from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.jobs.train_job import (
   Duration,
@@ -166,9 +166,9 @@ def _train(
   logger.debug("%s", built.program.partition.report())
   checksum = fingerprint.checksum(built.frozen) if output.controls else None
 
-  scorer = None
+  run_evaluator = None
   if job.evaluations.evaluation is not None:
-    scorer = Scorer(
+    run_evaluator = RunEvaluator(
       job.evaluations.evaluation,
       runs,
       built,
@@ -210,7 +210,7 @@ def _train(
     about=about(configuration, model, vocabulary),
     summarise=cast(loop.Summarise, built.program.summarise),
     shard=axes.batch_sharder(mesh, rules),
-    evaluate=evaluator(built, mesh) if evaluator else scorer,
+    evaluate=evaluator(built, mesh) if evaluator else run_evaluator,
     peak_bytes=lambda: step.peak_bytes,
   )
   return conclusion.Outcome(
@@ -220,7 +220,7 @@ def _train(
     model,
     built,
     vocabulary,
-    scorer,
+    run_evaluator,
     start_step,
     mesh,
     checksum,

@@ -38,6 +38,7 @@ from prompt_tuning.models import scorers
 from prompt_tuning.models.t5 import config, decoding
 from prompt_tuning.train import (
   classes,
+  masks,
   objectives,
   optimizers,
   perceptron,
@@ -175,6 +176,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "models.t5_of_checkpoint": t5_of_checkpoint,
   "objectives.Classes": classes.Classes,
   "objectives.CrossEntropy": objectives.CrossEntropy,
+  "objectives.Masks": masks.Masks,
   "objectives.Mixture": mixture_objective.Mixture,
   "objectives.Perceptron": perceptron.Perceptron,
   "optimizers.Adafactor": optimizers.Adafactor,
@@ -186,6 +188,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "scorers.FirstPiece": scorers.FirstPiece,
   "scorers.MeanPiece": scorers.MeanPiece,
   "scorers.OutputRows": scorers.OutputRows,
+  "scorers.Sentinels": scorers.Sentinels,
   "scorers.WholeWords": scorers.WholeWords,
   "training.TrainingStage": train_job.TrainingStage,
   "tuners.ClassLabels": initializers.ClassLabels,

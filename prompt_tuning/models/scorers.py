@@ -5,7 +5,8 @@ for every class. The encoder runs once, whatever the number of words. Training
 and inference use the same scorers: those of `objectives.Classes`, and those of
 `infer.rank.classify`.
 
-Words are `prompting.label_words.WordPieces`; the decoder starts from
+Words are `prompting.label_words.WordPieces`, of several masks those of
+`prompting.rules`; the decoder starts from
 `decoder_prefix_tokens` [B, Q], virtual tokens padded on the left and the start
 token 0, or from the start token alone. Then it reads what stands before a word
 in the targets of a template, its sentinel.
@@ -25,6 +26,7 @@ from prompt_tuning.core.types import EOS_ID, PAD_ID, Array, Batch
 from prompt_tuning.prompting import aggregation
 from prompt_tuning.prompting.aggregation import LEARNED, MEAN, SUM
 from prompt_tuning.prompting.label_words import WordPieces
+from prompt_tuning.prompting.rules import RulePieces
 
 STARTS = "decoder_prefix_tokens"
 _TARGETS = "decoder_target_tokens"
@@ -41,25 +43,18 @@ class ClassTable:
 
   Attributes:
     names: the targets that stand for the classes, as texts.
-    answers: [C, S] int32, the same as ids, EOS included, then 0.
+    targets: [C, S] int32, the same as ids, EOS included, then 0.
     words: what is scored.
   """
 
   names: tuple[str, ...]
-  answers: np.ndarray
+  targets: np.ndarray
   words: WordPieces
 
   def equals(self, other: "ClassTable") -> bool:
     """Whether another one has the same numbers."""
-    return all(
-      np.array_equal(a, b)
-      for a, b in (
-        (self.answers, other.answers),
-        (self.words.pieces, other.words.pieces),
-        (self.words.weights, other.words.weights),
-        (self.words.start, other.words.start),
-      )
-    )
+    same_targets = np.array_equal(self.targets, other.targets)
+    return same_targets and self.words.key == other.words.key
 
 
 class Scorer(Protocol):
@@ -103,6 +98,17 @@ class Scorer(Protocol):
   def convention(self) -> str:
     """Say for people, and in result files, what a score is."""
     ...
+
+  def insist_reads(self, table: ClassTable) -> None:
+    """Insist on classes that this can score; by default any.
+
+    Args:
+      table: of the classes.
+
+    Raises:
+      ValueError: it cannot score them.
+    """
+    del table
 
   def applies(self, delta: Delta, run: int, words: WordPieces) -> bool:
     """Whether a run has what this reads; by default the model has it.
@@ -284,6 +290,15 @@ class _AtStart(WordScorer):
     """See `Scorer`."""
     return f"{self.pieces}, {self.aggregate} over words"
 
+  def insist_reads(self, table: ClassTable) -> None:
+    """Insist on one mask, see `Scorer`."""
+    if isinstance(table.words, RulePieces):
+      raise ValueError(
+        f"The scorer {type(self).__name__} reads the answer to the first of "
+        f"{len(table.words.sentinels)} masks, and the classes have a word at "
+        "each. Set SCORER to @scorers.Sentinels() or @scorers.WholeWords()."
+      )
+
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
     """Read the start alone, see `Scorer`."""
     return _first_position(batch, words)
@@ -375,39 +390,67 @@ class OutputRows(Scorer):
 class Sentinels(Scorer):
   """The log-probability of several words, each at a sentinel of its own.
 
-  Word k of a class answers mask k, by its first piece, and its logarithms add
-  up. The decoder reads the sentinels one after the other, without the answers
-  between them, so that one pass serves all masks and classes.
+  The decoder reads the sentinels of all masks one after the other, without the
+  words between them, so that one pass serves all masks and classes. The score
+  of a class is the sum of logarithms over masks: normalised over the classes,
+  the product of probabilities.
 
-  Source: PTR (Han et al. 2022), whose masked model has all masks at once.
+  `WholeWords` scores the same rules exactly, each word given those before it,
+  at the price of one target per class.
+
+  Source: PTR (Han et al. 2021), whose masked model has all masks at once.
   """
 
   @property
   def convention(self) -> str:
     """See `Scorer`."""
-    return "first pieces of the words of all masks, sum over masks"
+    return "words of all masks, read at once, sum over masks"
+
+  def insist_reads(self, table: ClassTable) -> None:
+    """Insist on rules whose words are single pieces, see `Scorer`."""
+    words = table.words
+    if not isinstance(words, RulePieces):
+      raise ValueError(
+        "The scorer Sentinels reads a word at each mask, and these classes "
+        "have label words of one mask: give the task `rules`, or set SCORER to "
+        "@scorers.WholeWords()."
+      )
+    if words.several:
+      raise ValueError(
+        "The scorer Sentinels reads one piece at each mask, and these words "
+        f"are several: {', '.join(map(str, words.several))}. Set SCORER to "
+        "@scorers.WholeWords(), which scores whole targets, or give the task "
+        "`substitutes` for them."
+      )
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
     """Let the decoder read all sentinels, see `Scorer`."""
-    starts, masks = _starts(batch), words.pieces.shape[1]
-    if len(words.start) != 1 or (words.lengths == 0).any():
-      raise ValueError(
-        f"The scorer Sentinels needs a word for each mask of every class "
-        f"(words: {np.count_nonzero(words.lengths, axis=1).tolist()}), and "
-        "targets with sentinels. Change the label words, the template's target "
-        "format, or SCORER."
-      )
-    # They are counted down from the first.
-    row = words.start[0] - np.arange(masks, dtype=np.int32)
-    given = jnp.broadcast_to(row[None], (len(starts), masks))
-    targets = np.zeros(starts.shape[1] + masks, np.int32)
+    starts = _starts(batch)
+    row = np.array(_rules(words).sentinels, np.int32)
+    given = jnp.broadcast_to(row[None], (len(starts), len(row)))
+    targets = np.zeros(starts.shape[1] + len(row), np.int32)
     targets[starts.shape[1] - 1 :] = EOS_ID
     return _encoder_features(batch) | {
       "decoder_input_tokens": jnp.concatenate([starts, given], axis=1),
-      _TARGETS: jnp.broadcast_to(
-        targets[None], (len(starts), starts.shape[1] + masks)
-      ),
+      _TARGETS: jnp.broadcast_to(targets[None], (len(starts), len(targets))),
     }
+
+  def at_masks(
+    self, logits: Array, words: WordPieces, vocab_rows: int
+  ) -> Array:
+    """Score the words of every class at every mask.
+
+    Args:
+      logits: see `Scorer`.
+      words: of the classes.
+      vocab_rows: V.
+
+    Returns:
+      [B, C, M] float32 log-probabilities.
+    """
+    ids = _rules(words).at_masks
+    log_probs = jax.nn.log_softmax(logits[:, -ids.shape[1] :, :vocab_rows])
+    return log_probs[:, np.arange(ids.shape[1])[None], ids]
 
   def __call__(
     self,
@@ -418,10 +461,12 @@ class Sentinels(Scorer):
   ) -> Array:
     """Score the classes, see `Scorer`."""
     del learned
-    masks = words.pieces.shape[1]
-    log_probs = jax.nn.log_softmax(logits[:, -masks:, :vocab_rows])
-    at_mask = np.arange(masks)[None]
-    return log_probs[:, at_mask, words.pieces[..., 0]].sum(-1)
+    return self.at_masks(logits, words, vocab_rows).sum(-1)
+
+
+def _rules(words: WordPieces) -> RulePieces:
+  assert isinstance(words, RulePieces), "see `Sentinels.insist_reads`"
+  return words
 
 
 class _Words(NamedTuple):

@@ -16,7 +16,7 @@ import math
 import pathlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,6 +213,17 @@ class WordPieces:
     return cls(pieces, weights, start)
 
   @property
+  def key(self) -> tuple[Hashable, ...]:
+    """All that is in them, to compare by and to look things up by."""
+    values = (getattr(self, field.name) for field in dataclasses.fields(self))
+    return tuple(
+      (value.shape, value.dtype.str, value.tobytes())
+      if isinstance(value, np.ndarray)
+      else value
+      for value in (type(self), *values)
+    )
+
+  @property
   def lengths(self) -> np.ndarray:
     """Pieces of every word, int32 [C, W]; 0 where a class has no word."""
     return np.asarray((self.pieces != PAD_ID).sum(axis=-1), np.int32)
@@ -281,7 +292,7 @@ class Survey:
     }
     for what, words in kinds.items():
       if words:
-        found.append(f"{len(words)} {what}: {_some(words)}")
+        found.append(f"{len(words)} {what}: {some(words)}")
     return found
 
 
@@ -366,7 +377,7 @@ def count_lists(path: str) -> int:
   return len(_lists(path))
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
   """A class of a file: `FILE:LINE`, its name, its words."""
 
   place: str
@@ -378,7 +389,7 @@ def _is_json(path: str) -> bool:
   return path.lower().endswith(_JSON_ENDINGS)
 
 
-def _lists(path: str) -> list[list[_Entry]]:
+def _lists(path: str) -> list[list[Entry]]:
   """Read all lists of a file."""
   ending = pathlib.Path(path).suffix.lower()
   if ending not in _TEXT_ENDINGS + _JSON_ENDINGS:
@@ -386,18 +397,18 @@ def _lists(path: str) -> list[list[_Entry]]:
       f"{path}: expected label words in a file ending in "
       f"{', '.join(_TEXT_ENDINGS + _JSON_ENDINGS)}, got {ending or 'none'!r}."
     )
-  return _json_lists(path) if _is_json(path) else _text_lists(path)
+  return json_lists(path) if _is_json(path) else _text_lists(path)
 
 
-def _text_lists(path: str) -> list[list[_Entry]]:
+def _text_lists(path: str) -> list[list[Entry]]:
   """Read lists of a class per line, divided by empty lines."""
-  lists: list[list[_Entry]] = [[]]
+  lists: list[list[Entry]] = [[]]
   for number, line in enumerate(plain_text.text_lines(path), 1):
     if not line.strip():
       lists.append([])
       continue
     place, name = f"{path}:{number}", str(len(lists[-1]))
-    lists[-1].append(_Entry(place, name, _line_words(place, line.strip())))
+    lists[-1].append(Entry(place, name, _line_words(place, line.strip())))
   lists = [entries for entries in lists if entries]
   if not lists:
     raise ValueError(
@@ -408,6 +419,12 @@ def _text_lists(path: str) -> list[list[_Entry]]:
 
 def _line_words(place: str, line: str) -> list[str]:
   """Read the words of a class, perhaps one word in OpenPrompt's braces."""
+  if "\t" in line:
+    raise ValueError(
+      f"{place}: a tab, which divides the words of a rule, one for each mask: "
+      "give the file as `rules_file`. Label words, any of which answers the "
+      "only mask, stand between commas."
+    )
   if not line.startswith("{"):
     return line.split(",")
   path, _, number = place.rpartition(":")
@@ -424,8 +441,19 @@ class _Pairs(tuple[tuple[str, Any], ...]):
   """A JSON object that keeps names which stand twice."""
 
 
-def _json_lists(path: str) -> list[list[_Entry]]:
-  """Read one object, a list of them, or one per line."""
+def json_lists(path: str) -> list[list[Entry]]:
+  """Read one JSON object of classes, a list of them, or one per line.
+
+  Args:
+    path: ends in `.json` or `.jsonl`.
+
+  Returns:
+    For every object its classes, in order; names may stand twice.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: no JSON, or no such objects, with file and line.
+  """
   text = "".join(f"{line}\n" for line in plain_text.text_lines(path))
   documents = [(1, text)]
   if path.lower().endswith(".jsonl") and _is_json_per_line(text):
@@ -450,7 +478,7 @@ def _json_lists(path: str) -> list[list[_Entry]]:
         )
       lists.append(
         [
-          _Entry(f"{path}:{lines.of(name)}", name, _plain(words))
+          Entry(f"{path}:{lines.of(name)}", name, _plain(words))
           for name, words in pairs
         ]
       )
@@ -489,8 +517,8 @@ class _LineNumbers:
 
 
 def _in_order(
-  path: str, entries: list[_Entry], classes: Sequence[str]
-) -> list[_Entry]:
+  path: str, entries: list[Entry], classes: Sequence[str]
+) -> list[Entry]:
   """Put classes that have names into a task's order."""
   by_name = {entry.name: entry for entry in entries}
   for entry in entries:
@@ -506,8 +534,8 @@ def _in_order(
 
 
 def _named(
-  path: str, entries: list[_Entry], classes: Sequence[str]
-) -> list[_Entry]:
+  path: str, entries: list[Entry], classes: Sequence[str]
+) -> list[Entry]:
   """Give the lines of a text file the names of classes."""
   if len(entries) != len(classes):
     raise ValueError(
@@ -567,12 +595,22 @@ def _before(places: Sequence[str]) -> str:
 def _ids(label_words: LabelWords, encode: Encode) -> list[list[list[int]]]:
   """Encode every word of every class."""
   return [
-    [_pieces(label_words.place(number), word, encode) for word in words]
+    [word_ids(label_words.place(number), word, encode) for word in words]
     for number, words in enumerate(label_words.words)
   ]
 
 
-def _pieces(place: str, word: str, encode: Encode) -> list[int]:
+def word_ids(place: str, word: str, encode: Encode) -> list[int]:
+  """Encode a word as it stands in a target.
+
+  Args:
+    place: of its class, for errors.
+    word: any; `<!>` before one that follows no blank.
+    encode: a vocabulary's.
+
+  Raises:
+    ValueError: the vocabulary has no piece of it.
+  """
   text = word.removeprefix(NO_BLANK)
   ids = list(encode(word))
   if text != word:
@@ -592,7 +630,7 @@ def _insist_on_some(
     if not any(w for word, w in zip(words, weights, strict=True) if word):
       raise ValueError(
         f"{label_words.place(number)}: none of its words "
-        f"({_some(map(repr, label_words.words[number]))}) can be scored: the "
+        f"({some(map(repr, label_words.words[number]))}) can be scored: the "
         "vocabulary lacks them, or they are several pieces where those are "
         "left out. Give it another word."
       )
@@ -607,7 +645,7 @@ def _insist_known(
       texts = label_words.words[number]
       raise ValueError(
         f"{label_words.place(number)}: the vocabulary lacks characters of "
-        f"{_some(repr(texts[k]) for k in lost)}: id {UNK_ID} stands for all "
+        f"{some(repr(texts[k]) for k in lost)}: id {UNK_ID} stands for all "
         "that it lacks. Choose other words, or drop these "
         "(LabelWords.without_unknown)."
       )
@@ -650,8 +688,12 @@ def _same_ids(
   return tuple(tuple(g.values()) for g in groups.values() if len(g) > 1)
 
 
-def _some(things: Iterable[object]) -> str:
-  """Name the first few of many things."""
+def some(things: Iterable[object]) -> str:
+  """Name the first few of many things.
+
+  Args:
+    things: any, for people.
+  """
   texts = list(map(str, things))
   more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
   return ", ".join(texts[:_SHOWN]) + more

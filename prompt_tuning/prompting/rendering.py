@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from prompt_tuning.core.placement import FIRST_SLOT
+from prompt_tuning.core.placement import FIRST_SOFT
 from prompt_tuning.prompting.label_words import NO_BLANK, Encode
 from prompt_tuning.prompting.template import (
   Field,
@@ -43,7 +43,7 @@ class Rendered:
   """A row, as a template writes it.
 
   Attributes:
-    ids: [T] int32, without EOS; soft token r is `FIRST_SLOT` + r.
+    ids: [T] int32, without EOS; soft token r is `FIRST_SOFT` + r.
     parts: [T] int32, the template's part that every token is of.
     text: for people.
   """
@@ -192,7 +192,7 @@ class Renderer:
     ):
       name = _name(part)
       if isinstance(part, Soft) and ids and length:
-        first, last = min(ids) - FIRST_SLOT, max(ids) - FIRST_SLOT
+        first, last = min(ids) - FIRST_SOFT, max(ids) - FIRST_SOFT
         name = f"soft {first}" + f" to {last}" * (last > first)
         name += f" {part.words!r}" * (part.words is not None)
       names.append(name)
@@ -207,7 +207,7 @@ class Renderer:
       return mask_text(part.number) * (self.format == SENTINEL)
     if isinstance(part, Soft):
       ids = self._constant[number] or []
-      return " ".join(f"[soft {token - FIRST_SLOT}]" for token in ids)
+      return " ".join(f"[soft {token - FIRST_SOFT}]" for token in ids)
     if isinstance(part, Options):
       return part.write(self._choices(part, values))
     return self._field(part.name, values)
@@ -359,9 +359,9 @@ def _soft_ids(
   if part.words is not None:
     pieces = list(encode(part.words))
   times = 1 if part.same else part.count
-  first = FIRST_SLOT + len(starts)
+  first = FIRST_SOFT + len(starts)
   starts += pieces * times
-  ids = list(range(first, FIRST_SLOT + len(starts)))
+  ids = list(range(first, FIRST_SOFT + len(starts)))
   if part.same:
     ids *= part.count
   if part.key is not None:

@@ -211,6 +211,31 @@ def parse(source: str, place: str = "Template") -> Template:
   return Template(numbered, source, place)
 
 
+def compose(sources: Sequence[str], place: str = "Template") -> Template:
+  """Make one template of several that follow each other.
+
+  Args:
+    sources: templates, each with any number of masks, which are numbered in
+      order throughout; at least one mask in all.
+    place: where they stand, for errors.
+
+  Raises:
+    ValueError: a bad one: says which; or a mask with a number.
+  """
+  if isinstance(sources, str) or not all(map(str.strip, sources)):
+    raise ValueError(
+      f"{place}: expected a list of texts, none empty, got {sources!r:.80}."
+    )
+  template = parse(" ".join(sources), place)
+  numbers = [part.number for part in template.parts if isinstance(part, Mask)]
+  if numbers != sorted(numbers):
+    raise ValueError(
+      f"{place}: masks {numbers}; those of sub-prompts are numbered in order, "
+      'so write {"mask"}.'
+    )
+  return template
+
+
 def read(path: str, choice: int = 0) -> Template:
   """Read one of a file's templates, a template per line.
 

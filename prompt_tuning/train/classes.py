@@ -51,7 +51,8 @@ class Classes:
     """Learn the words of the tasks, see `Choice`.
 
     Raises:
-      ValueError: runs with different ones.
+      ValueError: runs with different ones, or ones that the scorer cannot
+        score.
     """
     first, *others = [of(self.label_words) for of in setting.classes]
     if any(not first.equals(other) for other in others):
@@ -60,6 +61,7 @@ class Classes:
         "objectives.Classes needs the same for all: train them apart "
         "(MIXTURE_OR_TASK_NAME), or set LABEL_WORDS."
       )
+    self.scorer.insist_reads(first)
     return ClassLoss(
       self.scorer, first, setting.vocab_rows, setting.start_length
     )
@@ -109,7 +111,7 @@ class ClassLoss(Objective):
     learned = batch.get(WORD_WEIGHTS)
     self._insist_on_weights(learned)
     scores = self.scorer(outputs.logits, words, self.vocab_rows, learned)
-    gold, there = _gold(batch, self.table.answers)
+    gold, there = self.gold(batch)
     known = gold.any(-1)
     weight = (there & known).astype(jnp.float32)
     right = jnp.take_along_axis(
@@ -123,6 +125,18 @@ class ClassLoss(Objective):
       "target_tokens": jnp.full_like(weight, batch[_TARGETS].shape[1]),
       "unknown": (there & ~known).astype(jnp.float32),
     }
+
+  def gold(self, batch: Batch) -> tuple[Array, Array]:
+    """Find the class of every example.
+
+    Args:
+      batch: see above.
+
+    Returns:
+      [B, C] booleans, which class is right, none where the target is no
+      class's; [B], whether there is a target.
+    """
+    return _gold(batch, self.table.targets)
 
   def _insist_on_weights(self, learned: Array | None) -> None:
     """Insist on weights where the scorer goes by learned ones.
@@ -168,7 +182,7 @@ class ClassLoss(Objective):
     if total["unknown"].any():
       raise UnknownTargetError(
         f"{int(total['unknown'].sum())} examples have targets that are none "
-        f"of the {len(self.table.answers)} label words of their task, whole: "
+        f"of the {len(self.table.targets)} label words of their task, whole: "
         "raise TASK_FEATURE_LENGTHS of targets if it cuts them, correct the "
         "label words, or set OBJECTIVE to objectives.CrossEntropy."
       )
@@ -195,13 +209,13 @@ def _starts(batch: Batch, length: int) -> Array:
   return jnp.where(where < 0, PAD_ID, taken)
 
 
-def _gold(batch: Batch, answers: np.ndarray) -> tuple[Array, Array]:
-  """Compare targets with answers: [B, C] of classes, [B] of any target."""
+def _gold(batch: Batch, of_classes: np.ndarray) -> tuple[Array, Array]:
+  """Compare targets with those of classes: [B, C], and [B] of any target."""
   targets = batch[_TARGETS]
-  longest = max(answers.shape[1], targets.shape[1])
+  longest = max(of_classes.shape[1], targets.shape[1])
   padded = jnp.pad(targets, ((0, 0), (0, longest)))
   where = _first(targets)[:, None] + jnp.arange(longest)[None]
   aligned = jnp.take_along_axis(padded, where, axis=-1)
-  wide = np.pad(answers, ((0, 0), (0, longest - answers.shape[1])))
+  wide = np.pad(of_classes, ((0, 0), (0, longest - of_classes.shape[1])))
   gold = (aligned[:, None] == wide[None]).all(-1)
   return gold, (targets != PAD_ID).any(-1)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_tuning.core.placement import FIRST_SLOT, Placement
-from prompt_tuning.data.assembly import Assembler, ExampleSlots, one_per_row
+from prompt_tuning.core.placement import FIRST_SOFT, Placement
+from prompt_tuning.data.assembly import Assembler, ExamplePlaces, one_per_row
 from prompt_tuning.data.ragged import from_rows
 
 V = 32_128
@@ -80,7 +80,7 @@ def test_a_packed_row_is_its_segments_end_to_end(examples, placement):
   assembler, expected = build(examples, placement)
   encoder, decoder = assembler.encoder_lengths(), assembler.decoder_lengths()
   n = len(examples)
-  slots = ExampleSlots(
+  places = ExamplePlaces(
     (1, int(encoder.sum()) + 3, int(decoder.sum()) + 3),
     np.arange(n),
     np.zeros(n, np.int64),
@@ -88,7 +88,7 @@ def test_a_packed_row_is_its_segments_end_to_end(examples, placement):
     np.cumsum(decoder) - decoder,
     np.arange(n) + 1,
   )
-  batch = assembler(slots, packed=True)
+  batch = assembler(places, packed=True)
   for name, values in batch.items():
     if name.endswith("segment_ids"):
       feature = name.replace("segment_ids", "input_tokens")
@@ -116,11 +116,11 @@ def test_worked_example():
 def test_shards_are_the_rows_of_the_whole(count):
   examples = [([5] * (i % 3), [7] * (i % 2), True) for i in range(8)]
   assembler, _ = build(examples, Placement((0,)))
-  slots = one_per_row(np.arange(8), (8, 6, 4))
-  whole = assembler(slots, packed=True)
+  places = one_per_row(np.arange(8), (8, 6, 4))
+  whole = assembler(places, packed=True)
   size = 8 // count
   parts = [
-    assembler(slots.take(slice(i * size, (i + 1) * size)), packed=True)
+    assembler(places.take(slice(i * size, (i + 1) * size)), packed=True)
     for i in range(count)
   ]
   for name, array in whole.items():
@@ -129,17 +129,17 @@ def test_shards_are_the_rows_of_the_whole(count):
     )
 
 
-SLOTTED = [7, FIRST_SLOT + 1, 8, FIRST_SLOT, FIRST_SLOT + 1, EOS]
+SLOTTED = [7, FIRST_SOFT + 1, 8, FIRST_SOFT, FIRST_SOFT + 1, EOS]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_slots_of_a_text_take_the_virtual_tokens(packed):
-  """And no others stand around it; texts without slots have them around."""
+def test_soft_tokens_of_a_text_take_the_virtual_tokens(packed):
+  """And no others stand around it; texts without any have them around."""
   inputs = from_rows([np.array(SLOTTED), np.array([9, EOS])], np.int32)
   targets = from_rows([np.array([5, EOS])] * 2, np.int32)
   assembler = Assembler(inputs, targets, Placement((3,), (0,)), V)
   assert assembler.encoder_lengths().tolist() == [6, 4]
-  slots = ExampleSlots(
+  places = ExamplePlaces(
     (1, 10, 4) if packed else (2, 6, 2),
     np.array([0, 1]),
     np.array([0, 0 if packed else 1]),
@@ -147,7 +147,7 @@ def test_slots_of_a_text_take_the_virtual_tokens(packed):
     np.array([0, 2 if packed else 0]),
     np.array([1, 1 + packed]),
   )
-  found = assembler(slots, packed)["encoder_input_tokens"]
+  found = assembler(places, packed)["encoder_input_tokens"]
   filled = [7, V, 8, V + 3, V, EOS]
   around = [V + 3, 9, V, EOS]
   if packed:
@@ -163,7 +163,7 @@ def test_slots_of_a_text_take_the_virtual_tokens(packed):
     (Placement(), "makes 0 .* choose a method that has virtual tokens"),
   ],
 )
-def test_slots_need_as_many_virtual_tokens(placement, error):
+def test_soft_tokens_need_as_many_virtual_tokens(placement, error):
   rows = from_rows([np.array(SLOTTED)], np.int32)
   with pytest.raises(ValueError, match=error):
     Assembler(rows, rows, placement, V).encoder_lengths()

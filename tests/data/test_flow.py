@@ -115,13 +115,13 @@ def check_batches(tokens):
   assert sum(map(np.sum, starts)) == len(tokens)
   packed = TrainBatches(tokens, 4, seed=0, layout=LAYOUT, batching="packed")
   planned, left = packed.plan(0, np.zeros(0, np.int64))
-  examples = [*(i for slots in planned for i in slots.examples), *left]
+  examples = [*(i for places in planned for i in places.examples), *left]
   # A window is at most an epoch, but at least a batch.
   assert len(examples) == max(len(set(examples)), 4)
-  for slots in planned[:3]:
-    batch = packed.assemble(slots)
+  for places in planned[:3]:
+    batch = packed.assemble(places)
     starts = batch["encoder_input_tokens"] == LAYOUT.vocab_rows
-    assert starts.sum() == len(slots.examples)
+    assert starts.sum() == len(places.examples)
 
 
 @pytest.mark.slow

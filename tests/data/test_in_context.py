@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from prompt_tuning.core.placement import FIRST_SLOT
+from prompt_tuning.core.placement import FIRST_SOFT
 from prompt_tuning.core.types import EOS_ID
 from prompt_tuning.data import in_context, vocabulary
 from prompt_tuning.data.in_context import InContext, Writer
@@ -147,7 +147,7 @@ def test_what_does_not_fit(words):
     writer(words, 5)
   with pytest.raises(ValueError, match="INSTRUCTION and its surroundings"):
     writer(words, 5, rows=[], instruction="one two three four five six")
-  virtual = np.array([FIRST_SLOT, EOS_ID])
+  virtual = np.array([FIRST_SOFT, EOS_ID])
   with pytest.raises(ValueError, match="virtual tokens, which are learned"):
     Writer(InContext(shots=1), words, [(0, virtual, virtual)], None)
 

@@ -91,8 +91,8 @@ def unpacked(store, examples):
   )
   T = int(assembler.encoder_lengths().max()) + 3
   S = int(assembler.decoder_lengths().max()) + 2
-  slots = one_per_row(examples, (len(examples), T, S))
-  return assembler(slots, packed=False)
+  places = one_per_row(examples, (len(examples), T, S))
+  return assembler(places, packed=False)
 
 
 def test_loss_and_prompt_gradient(params, tolerance):

@@ -112,8 +112,8 @@ def test_packing_loses_and_repeats_nothing():
   carried = np.zeros(0, np.int64)
   for window in range(12):
     plan, carried = batches.plan(window, carried)
-    for slots in plan:
-      np.add.at(seen, slots.examples, 1)
+    for places in plan:
+      np.add.at(seen, places.examples, 1)
     waiting = np.bincount(carried, minlength=40)
     assert (seen + waiting == window + 1).all()
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from prompt_tuning.data import custom, spec, templated
+from prompt_tuning.prompting.rules import Rules
 
 TEMPLATE = '{"placeholder": "text_a"} {"mask"} , {"field": "hypothesis"}'
 FIELDS = {"text_a": "premise"}
@@ -124,6 +125,10 @@ def test_classes_may_be_called_otherwise(tmp_path):
 BAD = {
   "no template": ({"template": ""}, "give template or template_file"),
   "two": ({"template_file": "x"}, "give template or template_file"),
+  "two words": (
+    {"rules": {}},
+    "give label_words or label_words_file, or rules",
+  ),
   "no words": ({"label_words": None}, "give label_words or label_words_file"),
   "no mask": (
     {"template": '{"field": "premise"}'},
@@ -131,7 +136,15 @@ BAD = {
   ),
   "two masks": (
     {"template": '{"mask"} {"mask"}', "fields": {}},
-    "own: template: 2 masks; label words answer one",
+    "own: template: 2 masks; label words answer one. Give rules",
+  ),
+  "two templates": (
+    {"sub_prompts": ['{"mask"}']},
+    "give template or template_file, or sub_prompts",
+  ),
+  "words that are no rules": (
+    {"substitutes": {"a": "b"}},
+    "are of rules, and there are none",
   ),
   "no such field": (
     {"template": '{"mask"} {"field": "premis"}', "fields": {}},
@@ -165,6 +178,90 @@ def test_bad_arguments(source, changes, error):
   with pytest.raises(ValueError, match=re.escape(error)):
     declare(source, **changes)
   assert "own" not in spec.names()
+
+
+RULES = {"no": ["sun", "and", "rain"], "yes": ["rain", "is", "rain"]}
+PARTS = ('{"field": "premise"}', 'the {"mask"} {"mask"}', 'a {"mask"}')
+
+
+def declare_rules(source, **changes):
+  arguments = {"sub_prompts": PARTS, "rules": RULES, **changes}
+  return templated.declare("own", source, **arguments)
+
+
+def test_rules_have_a_word_at_each_mask(source):
+  task = declare_rules(source)
+  assert task.label_words == (
+    "<extra_id_0> sun <extra_id_1> and <extra_id_2> rain",
+    "<extra_id_0> rain <extra_id_1> is <extra_id_2> rain",
+  )
+  assert templated.rules(task) == Rules.of(RULES)
+  assert templated.label_words(task) is None
+  assert templated.first_words(task) == ("sun and rain", "rain is rain")
+  whole = " ".join(PARTS)
+  again = declare_rules(source, sub_prompts=(), template=whole)
+  assert again.identity() == task.identity()
+  examples = [{spec.TARGETS: text} for text in task.label_words]
+  predictions = [task.label_words[0], "<extra_id_0> rain <extra_id_1> is"]
+  assert task.evaluate(predictions, examples)["accuracy"] == 50.0
+
+
+def test_rules_of_a_file_exchanged_and_with_substitutes(source, tmp_path):
+  path = tmp_path / "rules.txt"
+  path.write_text("0\tDry\tsun\train\n2\tWet\tsun\train\tDry\n")
+  task = declare_rules(
+    source,
+    sub_prompts=(*PARTS[:1], '{"mask"} {"mask"}'),
+    rules=None,
+    rules_file=str(path),
+    classes=("Dry", "Wet"),
+    reversed_order=(1, 0),
+    substitutes={"sun": "light"},
+  )
+  assert templated.rules(task).words == (("light", "rain"), ("rain", "light"))
+
+
+BAD_RULES = {
+  "a class": (
+    {"rules": {**RULES, "maybe": ["a", "b", "c"]}},
+    "The rule of 'maybe': the data has no such class",
+  ),
+  "a class without": (
+    {"classes": ("no", "never")},
+    "The rule of 'yes': the data has no such class",
+  ),
+  "words": (
+    {"rules": {**RULES, "no": ["sun", "rain"]}},
+    "The rule of 'no': 2 words (sun, rain), and own: sub_prompts has 3 masks",
+  ),
+  "alike": (
+    {"rules": dict.fromkeys(RULES, RULES["no"])},
+    "nothing can tell the two classes apart",
+  ),
+  "plain": ({"target_format": "plain"}, "a plain target has one"),
+  "numbers": (
+    {"sub_prompts": (*PARTS[:2], '{"mask": 0}')},
+    "own: sub_prompts: masks [1, 2, 0]",
+  ),
+  "no list": ({"sub_prompts": PARTS[1]}, "expected a list of texts"),
+  "substitutes": ({"substitutes": {"a": "b"}}, "no rule has the word 'a'"),
+}
+
+
+@pytest.mark.parametrize(
+  ("changes", "error"), BAD_RULES.values(), ids=BAD_RULES
+)
+def test_bad_rules(source, changes, error):
+  with pytest.raises(ValueError, match=re.escape(error)):
+    declare_rules(source, **changes)
+  assert "own" not in spec.names()
+
+
+def test_templates_of_a_file_have_equally_many_masks(source, tmp_path):
+  path = tmp_path / "templates.txt"
+  path.write_text('{"mask"} {"mask"} {"mask"}\n{"mask"} or {"mask"}\n')
+  with pytest.raises(ValueError, match=r"txt:1 has masks: 3, and .*txt:2: 2"):
+    declare_rules(source, sub_prompts=(), template_file=str(path))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_tuning.core.placement import FIRST_SLOT, Placement
+from prompt_tuning.core.placement import FIRST_SOFT, Placement
 from prompt_tuning.data.assembly import Assembler, one_per_row
 from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.infer import batching
@@ -32,23 +32,23 @@ def test_the_ladder():
 def test_every_input_once_in_few_shapes(lengths, ways, per_way, max_lengths):
   size = ways * per_way
   plan = Batching(size, max_lengths).plan(np.array(lengths, int), ways)
-  seen = [example for slots in plan for example in slots.examples.tolist()]
+  seen = [example for batch in plan for example in batch.examples.tolist()]
   assert sorted(seen) == list(range(len(lengths)))
-  for slots in plan:
-    assert slots.length >= max(lengths[i] for i in slots.examples)
-    assert len(slots.examples) <= slots.rows <= size
-    assert slots.rows % ways == 0
-    assert set(slots.filled) == set(slots.examples)
-    assert len(slots.filled) == slots.rows
-  assert len({slots.length for slots in plan}) <= max_lengths
+  for batch in plan:
+    assert batch.length >= max(lengths[i] for i in batch.examples)
+    assert len(batch.examples) <= batch.rows <= size
+    assert batch.rows % ways == 0
+    assert set(batch.filled) == set(batch.examples)
+    assert len(batch.filled) == batch.rows
+  assert len({batch.length for batch in plan}) <= max_lengths
   # All but the last are full: rows vary in one batch only.
-  assert all(len(slots.examples) == size for slots in plan[:-1])
+  assert all(len(batch.examples) == size for batch in plan[:-1])
 
 
 def test_the_longest_come_first():
   plan = Batching(2, 4).plan(np.array([20, 300, 5, 100]))
-  assert [slots.examples.tolist() for slots in plan] == [[1, 3], [0, 2]]
-  assert [slots.length for slots in plan] == [384, 24]
+  assert [batch.examples.tolist() for batch in plan] == [[1, 3], [0, 2]]
+  assert [batch.length for batch in plan] == [384, 24]
 
 
 def test_later_calls_meet_the_same_shapes():
@@ -84,8 +84,8 @@ def test_encoder_tokens_equal_the_training_pipelines(
   own = [np.array(text + [1] * has_eos, np.int32) for text in texts]
   asked = Inputs(own, np.zeros(len(own), np.int32))
   count, length = len(own), 20
-  slots = BatchPlan(np.arange(count), count, length)
-  found = batching.encoder_tokens(asked, slots, [placement], V)
+  batch = BatchPlan(np.arange(count), count, length)
+  found = batching.encoder_tokens(asked, batch, [placement], V)
 
   ragged = from_rows(own, np.int32)
   assembler = Assembler(ragged, ragged, placement, V)
@@ -97,13 +97,13 @@ def test_encoder_tokens_equal_the_training_pipelines(
   )
 
 
-def test_slots_of_a_text_take_the_virtual_tokens():
-  text = np.array([7, FIRST_SLOT + 1, 8, FIRST_SLOT, 1], np.int32)
+def test_soft_tokens_of_a_text_take_the_virtual_tokens():
+  text = np.array([7, FIRST_SOFT + 1, 8, FIRST_SOFT, 1], np.int32)
   placements = [Placement((0, 4)), Placement((0,))]
   asked = Inputs([text, text[4:]], np.zeros(2, np.int32))
   assert batching.encoder_lengths(asked, placements).tolist() == [5, 3]
-  slots = BatchPlan(np.array([0, 1]), 2, 6)
-  found = batching.encoder_tokens(asked, slots, placements, V)
+  batch = BatchPlan(np.array([0, 1]), 2, 6)
+  found = batching.encoder_tokens(asked, batch, placements, V)
   assert found.tolist() == [[7, V + 4, 8, V, 1, 0], [V, V + 4, 1, 0, 0, 0]]
   asked = Inputs([text], np.ones(1, np.int32))
   with pytest.raises(ValueError, match="2 soft tokens, and the method makes 1"):
@@ -113,8 +113,8 @@ def test_slots_of_a_text_take_the_virtual_tokens():
 def test_each_row_has_its_own_runs_tokens():
   placements = [Placement((0,)), Placement((), (0, 1)), Placement()]
   asked = Inputs([np.array([7, 1])] * 3, np.array([2, 1, 0]))
-  slots = BatchPlan(np.array([0, 2, 1]), 4, 5)
-  found = batching.encoder_tokens(asked, slots, placements, V)
+  batch = BatchPlan(np.array([0, 2, 1]), 4, 5)
+  found = batching.encoder_tokens(asked, batch, placements, V)
   assert found.tolist() == [
     [7, 1, 0, 0, 0],
     [V, 7, 1, 0, 0],

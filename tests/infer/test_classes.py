@@ -10,8 +10,10 @@ from scipy.special import log_softmax, logsumexp
 from prompt_tuning.infer import rank
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.models import scorers
+from prompt_tuning.models.scorers import ClassTable
 from prompt_tuning.prompting import aggregation
-from prompt_tuning.prompting.label_words import LabelWords, WordPieces
+from prompt_tuning.prompting.label_words import LabelWords, Word, WordPieces
+from prompt_tuning.prompting.rules import RulePieces
 
 # Of one to three pieces; `choice 1` and `choice 2` begin alike.
 LISTS = {
@@ -165,30 +167,76 @@ def test_an_output_row_is_the_text_that_it_stands_for(
   )
 
 
+def rule_pieces(at_masks, sentinels, several=()):
+  """Make rules of ids, as `RulePieces.of_rules` does of words."""
+  rows = [
+    [x for pair in zip(sentinels, ids, strict=True) for x in pair][1:]
+    for ids in at_masks
+  ]
+  return RulePieces(
+    np.array(rows, np.int32)[:, None],
+    np.ones((len(rows), 1), np.float32),
+    sentinels[:1],
+    at_masks=np.array(at_masks, np.int32),
+    sentinels=sentinels,
+    several=several,
+  )
+
+
+RULES = rule_pieces([[6, 7], [6, 8], [5, 7]], (15, 14))
+
+
 def test_sentinels_are_read_side_by_side(
   predictor, texts, asked, teacher_forced, tolerance
 ):
   """Id 15 stands for the first sentinel, 14 for the second."""
-  pieces = np.array([[[6], [7]], [[6], [8]], [[5], [7]]], np.int32)
-  words = WordPieces(pieces, np.ones((3, 2), np.float32), (15,))
-  found = rank.classify(predictor, asked, words, scorers.Sentinels())
+  found = rank.classify(predictor, asked, RULES, scorers.Sentinels())
   expected = []
   for text, run in zip(texts[3:7], RUN_IDS, strict=True):
     logits = teacher_forced(predictor, run, text, [15, 14, 1])
     p = log_softmax(logits.astype(np.float64)[1:3], axis=-1)
-    expected.append([p[0, a] + p[1, b] for (a,), (b,) in pieces.tolist()])
+    expected.append([p[0, a] + p[1, b] for a, b in RULES.at_masks.tolist()])
   np.testing.assert_allclose(
     [r.scores for r in found], expected, **tolerance["oracle"]
   )
 
 
-@pytest.mark.parametrize("start", [(), (15,)])
-def test_sentinels_need_a_word_for_every_mask(start):
-  pieces = np.array([[[6], [7]], [[5], [0 if start else 4]]], np.int32)
-  words = WordPieces(pieces, np.ones((2, 2), np.float32), start)
-  batch = {"encoder_input_tokens": jnp.ones((1, 2), jnp.int32)}
-  with pytest.raises(ValueError, match="a word for each mask"):
-    scorers.Sentinels().prepare(batch, words)
+def test_whole_targets_score_rules_word_by_word(
+  predictor, texts, asked, teacher_forced, tolerance
+):
+  """Each word given those before it, behind the first sentinel."""
+  found = rank.classify(predictor, asked, RULES, scorers.WholeWords())
+  expected = []
+  for text, run in zip(texts[3:7], RUN_IDS, strict=True):
+    scores = []
+    for a, b in RULES.at_masks.tolist():
+      target = [15, a, 14, b, 1]
+      logits = teacher_forced(predictor, run, text, target)
+      log_probs = log_softmax(logits.astype(np.float64), axis=-1)
+      scores.append(log_probs[np.arange(1, 5), target[1:]].sum())
+    expected.append(scores)
+  np.testing.assert_allclose(
+    [r.scores for r in found], expected, **tolerance["oracle"]
+  )
+
+
+def test_scorers_refuse_other_numbers_of_masks(words):
+  one = ClassTable(("a", "b"), np.zeros((2, 1), np.int32), words)
+  two = dataclasses.replace(one, words=RULES)
+  with pytest.raises(ValueError, match="have label words of one mask: give"):
+    scorers.Sentinels().insist_reads(one)
+  for scorer in (scorers.FirstPiece(), scorers.MeanPiece()):
+    scorer.insist_reads(one)
+    with pytest.raises(ValueError, match=r"first of 2 masks.*Sentinels"):
+      scorer.insist_reads(two)
+  scorers.Sentinels().insist_reads(two)
+  scorers.WholeWords().insist_reads(two)
+  several = (Word("b", "unhappily"), Word("c", "'s"))
+  lost = dataclasses.replace(RULES, several=several)
+  with pytest.raises(
+    ValueError, match=r"unhappily \(b\), 's \(c\)\. .*WholeWords.*substitutes"
+  ):
+    scorers.Sentinels().insist_reads(dataclasses.replace(two, words=lost))
 
 
 def test_no_rows_for_the_classes_is_an_error(words):
@@ -232,10 +280,12 @@ def test_malformed_settings(scorer):
 def test_words_are_keys_of_programs(words):
   again = WordPieces(words.pieces.copy(), words.weights.copy())
   other = WordPieces(words.pieces, words.weights * 2)
-  key = rank.programs.Words.of
+  key = rank.programs.Words
   assert key(words) == key(again)
   assert key(words) != key(other)
   behind = dataclasses.replace(words, start=(3,))
   assert key(words) != key(behind)
   assert key(behind).words.start == (3,)
+  other = rule_pieces([[6, 7], [6, 8], [5, 6]], (15, 14))
+  assert key(RULES) != key(other)
   np.testing.assert_array_equal(key(words).words.pieces, words.pieces)

@@ -145,7 +145,7 @@ class ShortRun:
     """Train in a folder, from the start or from what is there, and finish."""
     output = dataclasses.replace(self._outcome.output, model_dir=str(folder))
     write = functools.partial(train._write_reports, output)
-    self._outcome.scorer._write = write
+    self._outcome.run_evaluator._write = write
     with model_dir.held(output.model_dir):
       result = loop.train(
         self._step,

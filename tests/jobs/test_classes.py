@@ -29,9 +29,9 @@ def test_by_default_a_task_has_its_own_words():
   table = classes.of_task(SST2, None, encode)
   assert table.names == ("negative", "positive")
   np.testing.assert_array_equal(
-    table.answers, [[*encode(name), 1] for name in table.names]
+    table.targets, [[*encode(name), 1] for name in table.names]
   )
-  np.testing.assert_array_equal(table.words.pieces[:, 0], table.answers[:, :-1])
+  np.testing.assert_array_equal(table.words.pieces[:, 0], table.targets[:, :-1])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_templated_task_has_its_words_and_its_sentinel(
   assert table.words.start == tuple(encode(start))
   first = f"{start} bad".strip()
   np.testing.assert_array_equal(
-    table.answers[0, : len(first) + 1], [*encode(first), 1]
+    table.targets[0, : len(first) + 1], [*encode(first), 1]
   )
   assert table.words.lengths.tolist() == [[3, 0], [4, 5]]
   assert "lacks 1 of 4 label words" in caplog.text

@@ -102,7 +102,7 @@ def test_without_best_bundles_the_last_values_count(tmp_path, keep_best):
   )
 
 
-def test_the_model_alone_is_not_asked_where_texts_have_slots(caplog):
+def test_the_model_alone_is_not_asked_where_texts_have_soft_tokens(caplog):
   """It has nothing to put there, and the run's end must not fail by it."""
   task = types.SimpleNamespace(
     name="soft", evaluate=lambda *_: {"accuracy": 0.0}
@@ -111,19 +111,19 @@ def test_the_model_alone_is_not_asked_where_texts_have_slots(caplog):
   text = np.array([5, 1])
   plain = evaluate.EvalSet(task, [text, text], [example] * 2)
   soft = evaluate.EvalSet(
-    task, [text, np.array([placement.FIRST_SLOT, 1])], [example] * 2
+    task, [text, np.array([placement.FIRST_SOFT, 1])], [example] * 2
   )
-  assert conclusion.without_slots([plain, soft]) == [plain]
+  assert conclusion.without_soft([plain, soft]) == [plain]
   assert "soft: its template has soft tokens" in caplog.text
 
 
 def test_without_any_control_nothing_is_evaluated(monkeypatch):
   dataset = types.SimpleNamespace(
-    task=types.SimpleNamespace(name="soft"), has_slots=True
+    task=types.SimpleNamespace(name="soft"), has_soft=True
   )
   outcome = types.SimpleNamespace(
     output=types.SimpleNamespace(controls=True),
-    scorer=types.SimpleNamespace(sets={"soft": [dataset]}),
+    run_evaluator=types.SimpleNamespace(sets={"soft": [dataset]}),
     runs=[types.SimpleNamespace(task="soft")],
     setup=types.SimpleNamespace(tuners=[None], slots=None),
   )

@@ -8,7 +8,7 @@ import pytest
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.infer.evaluate import Job
-from prompt_tuning.jobs.run_scores import Scorer
+from prompt_tuning.jobs.run_scores import RunEvaluator
 from prompt_tuning.jobs.slots import Slot
 
 
@@ -24,10 +24,10 @@ def test_a_mixture_that_trains_its_model_is_scored_whole(
 ):
   task = types.SimpleNamespace(name="any")
   dataset = types.SimpleNamespace(task=task)
-  scorer = object.__new__(Scorer)
-  scorer.sets = {"any": [dataset]}
-  scorer._runs = [types.SimpleNamespace(task="any")] * 2
-  scorer._setup = types.SimpleNamespace(
+  run_evaluator = object.__new__(RunEvaluator)
+  run_evaluator.sets = {"any": [dataset]}
+  run_evaluator._runs = [types.SimpleNamespace(task="any")] * 2
+  run_evaluator._setup = types.SimpleNamespace(
     program=types.SimpleNamespace(
       tunes_model=True,
       partition=types.SimpleNamespace(merge=lambda some, rest: some | rest),
@@ -44,8 +44,8 @@ def test_a_mixture_that_trains_its_model_is_scored_whole(
     asked.append((len(runs.placements), float(params), *jobs))
     return []
 
-  monkeypatch.setattr(scorer, "evaluate", evaluate)
-  scorer.results({"model": jnp.array([5.0, 6.0])})
+  monkeypatch.setattr(run_evaluator, "evaluate", evaluate)
+  run_evaluator.results({"model": jnp.array([5.0, 6.0])})
   count = len(slots) // 2
   assert asked == [
     (count, model, Job(dataset, 0, members)) for model in (5.0, 6.0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prompt_tuning.core.placement import FIRST_SLOT
+from prompt_tuning.core.placement import FIRST_SOFT
 from prompt_tuning.data import vocabulary
 from prompt_tuning.prompting import rendering
 from prompt_tuning.prompting.rendering import PLAIN, SENTINEL, Renderer
@@ -65,17 +65,17 @@ def test_text_of_a_row_stays_text(words, text):
     assert words.decode(ids[:-1]).replace(" ", "") == text.replace(" ", "")
 
 
-def test_soft_tokens_are_slots_and_start_as_their_words(words):
+def test_soft_tokens_start_as_their_words(words):
   source = '{"soft": "the sea"} {"mask"} {"soft": 2} {"soft": "the", "id": 1}'
   made = renderer(words, source + ' {"soft_id": 1}{"soft": 2, "same": true}')
   sea = words.encode("the sea")
   assert made.soft == (*sea, None, None, *words.encode("the"), None)
   n = len(sea)
   row = made.render({})
-  slots = (row.ids - FIRST_SLOT).tolist()
-  mask = words.sentinel(0) - FIRST_SLOT
+  soft = (row.ids - FIRST_SOFT).tolist()
+  mask = words.sentinel(0) - FIRST_SOFT
   the, last = n + 2, n + 3
-  assert slots == [*range(n), mask, n, n + 1, the, the, last, last]
+  assert soft == [*range(n), mask, n, n + 1, the, the, last, last]
   assert row.text.endswith(
     f"[soft {the}] [soft {the}] [soft {last}] [soft {last}]"
   )
@@ -197,7 +197,7 @@ def test_a_sentence_is_shortened_around_its_arguments(words):
       np.testing.assert_array_equal(
         kept, row.ids[row.parts == part][: len(kept)]
       )
-    assert np.sum(ids == FIRST_SLOT) == np.sum(ids == FIRST_SLOT + 1) == 2
+    assert np.sum(ids == FIRST_SOFT) == np.sum(ids == FIRST_SOFT + 1) == 2
   with pytest.raises(ValueError, match="may not be shortened, and room for"):
     made.shorten(row.ids, row.parts, room - 1)
 

@@ -106,7 +106,7 @@ def test_packed_rows_are_refused():
 
 
 def test_runs_need_the_same_words():
-  other = ClassTable(TABLE.names[:2], TABLE.answers[:2], TABLE.words)
+  other = ClassTable(TABLE.names[:2], TABLE.targets[:2], TABLE.words)
   with pytest.raises(ValueError, match=r"different label words.*LABEL_WORDS"):
     objective((TABLE, other))
 

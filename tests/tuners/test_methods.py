@@ -26,7 +26,7 @@ from prompt_tuning.core.partition import TRAIN
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.data import mixtures
-from prompt_tuning.data.assembly import Assembler, ExampleSlots, one_per_row
+from prompt_tuning.data.assembly import Assembler, ExamplePlaces, one_per_row
 from prompt_tuning.data.ragged import from_rows
 from prompt_tuning.infer import runs as infer_runs
 from prompt_tuning.infer.runs import Runs
@@ -367,8 +367,8 @@ def assembler(text, placement):
 def unpacked(text, placement, runs):
   """Give every example a row; `runs` says whose it is."""
   count = len(runs)
-  slots = one_per_row(np.arange(count), (count, *SHAPE))
-  batch = assembler(text, placement)(slots, packed=False)
+  places = one_per_row(np.arange(count), (count, *SHAPE))
+  batch = assembler(text, placement)(places, packed=False)
   return batch | {"run_ids": np.asarray(runs, np.int32)}
 
 
@@ -388,10 +388,10 @@ def packed(text, placement, examples):
   first = np.repeat(examples[::2], 2)
   starts = [second * own[first] for own in lengths]
   shape = (len(examples) // 2, 2 * SHAPE[0], 2 * SHAPE[1])
-  slots = ExampleSlots(
+  places = ExamplePlaces(
     shape, np.asarray(examples), numbers // 2, *starts, segments=second + 1
   )
-  return write(slots, packed=True)
+  return write(places, packed=True)
 
 
 def make_experiment(row, model=MODEL, seeds=SEEDS):

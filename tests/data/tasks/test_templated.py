@@ -7,7 +7,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.core.placement import FIRST_SLOT, Placement
+from prompt_tuning.core.placement import FIRST_SOFT, Placement
 from prompt_tuning.data import cache, custom, pipeline, spec, templated
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.tasks import registry
@@ -52,15 +52,20 @@ def own_task(tmp_path, monkeypatch, words):
   )
 
 
-def test_the_seqio_task_yields_slots_and_targets(own_task, words):
+def test_the_seqio_task_yields_soft_tokens_and_targets(own_task, words):
   task = registry.get("own_rooms")
   dataset = task.get_dataset(LENGTHS, split="validation", shuffle=False)
   examples = list(dataset.as_numpy_iterator())
   assert len(examples) == 8
   soft = len(words.encode("the house"))
-  slots = [FIRST_SLOT + k for k in range(soft)]
+  soft_ids = [FIRST_SOFT + k for k in range(soft)]
   text = words.encode("<extra_id_0> : room one 0")
-  assert examples[0]["inputs"].tolist() == [*slots, *text, FIRST_SLOT + soft, 1]
+  assert examples[0]["inputs"].tolist() == [
+    *soft_ids,
+    *text,
+    FIRST_SOFT + soft,
+    1,
+  ]
   target = [*words.encode("<extra_id_0> great"), 1]
   assert examples[1]["targets"].tolist() == target
   assert examples[1][spec.TARGETS] == b"<extra_id_0> great"
@@ -68,7 +73,7 @@ def test_the_seqio_task_yields_slots_and_targets(own_task, words):
   # What is too long loses the end of the text, and nothing else.
   long = examples[3]["inputs"]
   assert len(long) == LENGTHS["inputs"]
-  assert long[-2:].tolist() == [FIRST_SLOT + soft, 1]
+  assert long[-2:].tolist() == [FIRST_SOFT + soft, 1]
   assert words.sentinel(0) in long
 
 
@@ -86,12 +91,12 @@ def test_the_cache_holds_what_seqio_gives(own_task, words, tmp_path):
   # Markup and code of a row are text: one sentinel, the template's.
   for row in range(len(tokens)):
     special = tokens.inputs[row] >= words.sentinel(99)
-    slots = tokens.inputs[row] >= FIRST_SLOT
-    assert special.sum() - slots.sum() == 1
+    soft_ids = tokens.inputs[row] >= FIRST_SOFT
+    assert special.sum() - soft_ids.sum() == 1
 
 
 @pytest.mark.parametrize("batching", ["buckets", "packed"])
-def test_batches_have_virtual_tokens_in_the_slots(
+def test_batches_have_virtual_tokens_in_place_of_soft_ones(
   own_task, words, tmp_path, batching
 ):
   soft = len(words.encode("the house")) + 1

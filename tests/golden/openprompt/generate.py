@@ -15,9 +15,12 @@ import numpy as np
 import torch
 
 OUTPUT = pathlib.Path(__file__).with_name("verbalizers.npz")
+RULES_OUTPUT = OUTPUT.with_name("rules.npz")
 # Words of three classes are their pieces; the first is the class's name.
 WORDS = [["5", "6", "7 8"], ["9", "10 11 12"], ["13", "14", "15", "16 5"]]
 V, ROWS, CONTEXTS = 24, 5, 7
+# A piece for each of three masks, of four classes.
+RULES = [["5", "9", "13"], ["5", "10", "14"], ["6", "9", "13"], ["6", "9", "5"]]
 
 
 def stub(name: str, **attributes: object) -> None:
@@ -61,7 +64,7 @@ def load(clone: str) -> types.ModuleType:
   stub("openprompt.prompts.manual_template", ManualTemplate=Anything)
   stub("yacs")
   stub("yacs.config", CfgNode=Anything)
-  stub("transformers")
+  stub("transformers", PreTrainedModel=Anything)
   for name, attributes in {
     "tokenization_utils": {"PreTrainedTokenizer": Anything},
     "utils": {},
@@ -72,6 +75,10 @@ def load(clone: str) -> types.ModuleType:
     stub(f"transformers.{name}", **attributes)
   base = importlib.import_module("openprompt.prompt_base")
   sys.modules["openprompt"].Verbalizer = base.Verbalizer
+  prompts = sys.modules["openprompt.prompts"]
+  one_word = importlib.import_module("openprompt.prompts.one2one_verbalizer")
+  prompts.One2oneVerbalizer = one_word.One2oneVerbalizer
+  prompts.PtuningTemplate = Anything
   return importlib.import_module("openprompt.prompts.knowledgeable_verbalizer")
 
 
@@ -107,6 +114,21 @@ def main() -> None:
           scores = verbalizer.process_logits(torch.tensor(logits.copy()))
         arrays[f"{kind}/{handler}/{calibrated}"] = scores.numpy()
   np.savez(OUTPUT, **arrays)
+  np.savez(RULES_OUTPUT, **of_rules(rng))
+
+
+def of_rules(rng: np.random.Generator) -> dict[str, np.ndarray]:
+  """Run PTR's verbalizer as it scores, and as it trains."""
+  module = importlib.import_module("openprompt.prompts.ptr_prompts")
+  made = module.PTRVerbalizer(Tokenizer(), classes=["a", "b", "c", "d"])
+  made.label_words = [list(words) for words in RULES]
+  made.eval()
+  logits = rng.normal(size=(ROWS, 3, V)).astype(np.float32) * 2
+  arrays = {"logits": logits}
+  for name, batch in {"scores": {}, "training": {"label": None}}.items():
+    with torch.no_grad():
+      arrays[name] = made.process_logits(torch.tensor(logits), batch).numpy()
+  return arrays
 
 
 if __name__ == "__main__":

@@ -1,0 +1,484 @@
+"""Rules: for every class, the word at each mask of a template.
+
+A class is then a conjunction: `born in a city` is the word `person` at the
+first mask, and `born` at the second, and `city` at the third. Files are read
+as they are, and nothing in them is ever evaluated:
+
+  class<TAB>word<TAB>word        a rule per line
+  0<TAB>class<TAB>word<TAB>word  PTR's lists; the number is a template's, which
+                                 a task here has one of, and is not read
+  {"class": ["word", "word"]}    OpenPrompt's JSON
+
+A line of PTR's lists may end with the class that it is the reverse of
+(OpenPrompt's for SemEval): its words are then those of a sentence whose head
+and tail change places, see `Rules.exchanged`.
+
+Source: Han et al. 2021 (PTR). Deviation: its code, and OpenPrompt's, choose the
+template by an example's own class, which no example without a label has.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prompt_tuning.core import plain_text, tree
+from prompt_tuning.core.types import PAD_ID, UNK_ID
+from prompt_tuning.prompting import label_words
+from prompt_tuning.prompting.label_words import (
+  NO_BLANK,
+  Encode,
+  Word,
+  WordPieces,
+)
+
+_JSON_ENDINGS = (".json", ".jsonl")
+_TEXT_ENDINGS = (".tsv", ".txt")
+SEVERAL = -1  # in the place of the id of a word of several pieces
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """The rule of every class.
+
+  Attributes:
+    classes: names, in the order of class ids.
+    words: of every class, one for each mask, in order.
+    reverses: of every class, the one that its rule is the reverse of, whose
+      words are not at their masks yet; None for most.
+    places: `FILE:LINE` of every class, for errors; empty where rules are from
+      no file.
+  """
+
+  classes: tuple[str, ...]
+  words: tuple[tuple[str, ...], ...]
+  reverses: tuple[str | None, ...]
+  places: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+  def __post_init__(self) -> None:
+    if len(self.classes) < 2:
+      raise ValueError(
+        f"{self.places[0] if self.places else 'Rules'}: {len(self.classes)} "
+        "rule; expected one for each of two or more classes."
+      )
+    for number, name in enumerate(self.classes):
+      if name in self.classes[:number]:
+        raise ValueError(f"{self.place(number)}: class {name!r} stands twice.")
+      words = self.words[number]
+      if not words or not all(w.removeprefix(NO_BLANK) for w in words):
+        raise ValueError(
+          f"{self.place(number)}: words {', '.join(map(repr, words)) or 'none'}"
+          "; expected one for each mask of the template, and none empty."
+        )
+
+  @classmethod
+  def of(
+    cls, words: Mapping[str, Sequence[str]], places: Sequence[str] = ()
+  ) -> "Rules":
+    """Make them of plain values.
+
+    Args:
+      words: class -> a word for each mask. Blanks around a word are dropped.
+      places: see the class.
+
+    Raises:
+      ValueError: no list of words, an empty word, less than two classes.
+    """
+    for number, (name, of_class) in enumerate(words.items()):
+      is_list = isinstance(of_class, Sequence) and not isinstance(of_class, str)
+      if not is_list or not all(isinstance(word, str) for word in of_class):
+        place = f"{places[number]}: " if places else ""
+        raise ValueError(
+          f"{place}the rule of class {name!r}: expected a list with a word for "
+          f"each mask, got {of_class!r:.80}."
+        )
+    return cls(
+      tuple(words),
+      tuple(tuple(map(str.strip, of_class)) for of_class in words.values()),
+      (None,) * len(words),
+      tuple(places),
+    )
+
+  def place(self, number: int) -> str:
+    """Say where a rule stands: file, line and class, for errors."""
+    name = f"rule of {self.classes[number]!r}"
+    return f"{self.places[number]}: {name}" if self.places else f"The {name}"
+
+  def in_order(self, classes: Sequence[str]) -> "Rules":
+    """Put the rules into the order of a task's classes.
+
+    Args:
+      classes: of the task.
+
+    Raises:
+      ValueError: a class that the task does not have, or one without a rule.
+    """
+    for number, name in enumerate(self.classes):
+      if name not in classes:
+        raise ValueError(
+          f"{self.place(number)}: the data has no such class."
+          f"{tree.nearest(name, classes)} It has: {', '.join(classes)}. Set "
+          "`classes` where the rules call the data's classes otherwise."
+        )
+    for name in classes:
+      if name not in self.classes:
+        file = self.places[0].rpartition(":")[0] if self.places else "rules"
+        raise ValueError(f"{file}: no rule of class {name!r}.")
+    order = [self.classes.index(name) for name in classes]
+    return self._take(order)
+
+  def insist_on(self, masks: int, template: str) -> None:
+    """Insist on a word for each mask.
+
+    Args:
+      masks: of the template.
+      template: where it stands, for errors.
+
+    Raises:
+      ValueError: a rule has more words, or fewer.
+    """
+    for number, words in enumerate(self.words):
+      if len(words) != masks:
+        raise ValueError(
+          f"{self.place(number)}: {len(words)} words ({', '.join(words)}), and "
+          f"{template} has {masks} masks; expected one word for each."
+        )
+
+  def exchanged(
+    self, order: Sequence[int], classes: Sequence[str] = ()
+  ) -> "Rules":
+    """Let the words of reversed rules answer for head and tail exchanged.
+
+    The text, the same for all classes, names the head first. The rule of a
+    relation from the tail to the head may be written as its reverse is; its
+    words then belong to other masks: what is said of the head in the rule is
+    said of the tail in the text.
+
+    Args:
+      order: for every mask, the number of the rule's word that answers it:
+        (1, 0) where the first mask is about the head, the second about the
+        tail; none where no rule is reversed.
+      classes: whose rules are reversed, besides those of which a file says so.
+
+    Raises:
+      ValueError: reversed rules and no order, an order and no reversed rules,
+        an order of other masks, or an unknown class.
+    """
+    for name in classes:
+      if name not in self.classes:
+        raise ValueError(
+          f"reversed_classes: no rule of {name!r}."
+          f"{tree.nearest(name, self.classes)}"
+        )
+    numbers = [
+      number
+      for number, name in enumerate(self.classes)
+      if name in classes or self.reverses[number] is not None
+    ]
+    if numbers and not order:
+      raise ValueError(
+        f"{self.place(numbers[0])} is reversed: head and tail change places. "
+        "Set `reversed_order` to say which of its words answers each mask, for "
+        "instance (1, 0) where the first mask is about the head and the second "
+        "about the tail."
+      )
+    if order and not numbers:
+      raise ValueError(
+        "reversed_order is set, and no rule is reversed: set reversed_classes."
+      )
+    words = list(self.words)
+    for number in numbers:
+      if sorted(order) != list(range(len(words[number]))):
+        raise ValueError(
+          f"reversed_order {tuple(order)}: expected the numbers 0 to "
+          f"{len(words[number]) - 1}, each once."
+        )
+      words[number] = tuple(words[number][k] for k in order)
+    return dataclasses.replace(
+      self, words=tuple(words), reverses=(None,) * len(words)
+    )
+
+  def with_substitutes(self, substitutes: Mapping[str, str]) -> "Rules":
+    """Put other words in the place of some.
+
+    Args:
+      substitutes: word -> the word that stands for it in all rules.
+
+    Raises:
+      ValueError: a word that no rule has.
+    """
+    known = {word for words in self.words for word in words}
+    for word in substitutes:
+      if word not in known:
+        raise ValueError(
+          f"substitutes: no rule has the word {word!r}."
+          f"{tree.nearest(word, known)}"
+        )
+    return dataclasses.replace(
+      self,
+      words=tuple(
+        tuple(substitutes.get(word, word) for word in words)
+        for words in self.words
+      ),
+    )
+
+  def _take(self, order: Sequence[int]) -> "Rules":
+    return Rules(
+      tuple(self.classes[k] for k in order),
+      tuple(self.words[k] for k in order),
+      tuple(self.reverses[k] for k in order),
+      tuple(self.places[k] for k in order) if self.places else (),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RulePieces(WordPieces):
+  """Rules as ids of a vocabulary.
+
+  As label words, a class has one: its whole target behind the first sentinel,
+  so that a scorer of whole words scores the answers to all masks together.
+
+  Attributes:
+    at_masks: int32 [C, M], the id of the only piece of the word at every mask;
+      `SEVERAL` where it has several.
+    sentinels: [M], the id that stands before every word.
+    several: the words of several pieces.
+  """
+
+  at_masks: np.ndarray = dataclasses.field(kw_only=True)
+  sentinels: tuple[int, ...] = dataclasses.field(kw_only=True)
+  several: tuple[Word, ...] = dataclasses.field(kw_only=True, default=())
+
+  @classmethod
+  def of_rules(
+    cls, rules: Rules, sentinels: Sequence[str], encode: Encode
+  ) -> "RulePieces":
+    """Cut the words of rules into pieces.
+
+    Args:
+      rules: of all classes.
+      sentinels: text of each mask's.
+      encode: a vocabulary's.
+
+    Raises:
+      ValueError: a word that the vocabulary lacks, or two classes with the same
+        words: names class, file, line.
+    """
+    ids = _ids(rules, encode)
+    _insist_distinct(rules, ids)
+    before = [list(encode(text)) for text in sentinels]
+    rows = [
+      [
+        piece
+        for pair in zip(before, words, strict=True)
+        for part in pair
+        for piece in part
+      ]
+      for words in ids
+    ]
+    start = tuple(before[0])
+    rows = [row[len(start) :] for row in rows]
+    pieces = np.full((len(rows), 1, max(map(len, rows))), PAD_ID, np.int32)
+    for number, row in enumerate(rows):
+      pieces[number, 0, : len(row)] = row
+    at_masks = [
+      [word[0] if len(word) == 1 else SEVERAL for word in words]
+      for words in ids
+    ]
+    return cls(
+      pieces,
+      np.ones(pieces.shape[:2], np.float32),
+      start,
+      at_masks=np.array(at_masks, np.int32),
+      sentinels=tuple(part[0] for part in before),
+      several=several(rules, encode),
+    )
+
+
+class Survey(NamedTuple):
+  """What becomes of rules in one vocabulary.
+
+  Attributes:
+    classes: their number.
+    words: of every mask, the number of its different words.
+    several: words of several pieces, each once, with the first class that has
+      it: lost to a scorer that reads all masks at once.
+  """
+
+  classes: int
+  words: tuple[int, ...]
+  several: tuple[Word, ...]
+
+  def counts(self) -> dict[str, int]:
+    """Return the numbers, as a table of many files shows them."""
+    return {
+      "classes": self.classes,
+      "masks": len(self.words),
+      "words": sum(self.words),
+      "several pieces": len(self.several),
+    }
+
+  def lines(self) -> list[str]:
+    """Say it for people."""
+    counts = ", ".join(map(str, self.words))
+    first = f"{self.classes} rules of {len(self.words)} masks, which have "
+    lines = [first + f"{counts} different words"]
+    if self.several:
+      texts = label_words.some(self.several)
+      lines.append(
+        f"{len(self.several)} words are several pieces, and lost to a scorer "
+        f"that reads all masks at once: {texts}"
+      )
+    return lines
+
+
+def survey(rules: Rules, encode: Encode) -> Survey:
+  """Count what a vocabulary makes of rules.
+
+  Args:
+    rules: with equally many words.
+    encode: a vocabulary's.
+
+  Raises:
+    ValueError: rules with different numbers of words, or a word that the
+      vocabulary lacks.
+  """
+  rules.insist_on(len(rules.words[0]), rules.place(0))
+  _ids(rules, encode)
+  columns = zip(*rules.words, strict=True)
+  return Survey(
+    len(rules.classes),
+    tuple(len(set(column)) for column in columns),
+    several(rules, encode),
+  )
+
+
+def several(rules: Rules, encode: Encode) -> tuple[Word, ...]:
+  """List the words of several pieces, each with the first class that has it.
+
+  Args:
+    rules: any.
+    encode: a vocabulary's.
+  """
+  found: dict[str, Word] = {}
+  for name, words, ids in zip(
+    rules.classes, rules.words, _ids(rules, encode), strict=True
+  ):
+    for word, pieces in zip(words, ids, strict=True):
+      if len(pieces) > 1:
+        found.setdefault(word, Word(name, word))
+  return tuple(found.values())
+
+
+def read(path: str, classes: Sequence[str] = ()) -> Rules:
+  """Read rules from a file.
+
+  Args:
+    path: ends in `.tsv`, `.txt`, `.json` or `.jsonl`, see the module.
+    classes: their names; empty for any.
+
+  Returns:
+    The rules of these classes, in their order; of any, in the file's.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another ending, no rules, or those of other classes: with file,
+      line and what was expected.
+  """
+  made = _read(path, classes)
+  return made.in_order(classes) if classes else made
+
+
+def _read(path: str, classes: Sequence[str]) -> Rules:
+  if path.lower().endswith(_JSON_ENDINGS):
+    entries = label_words.json_lists(path)
+    if len(entries) != 1:
+      raise ValueError(
+        f"{path}: {len(entries)} lists of rules; expected one JSON object, "
+        '{"class": ["word", ...], ...}.'
+      )
+    _insist_once(entries[0])
+    return Rules.of(
+      {entry.name: entry.words for entry in entries[0]},
+      [entry.place for entry in entries[0]],
+    )
+  if not path.lower().endswith(_TEXT_ENDINGS):
+    raise ValueError(
+      f"{path}: expected rules in a file ending in "
+      f"{', '.join(_TEXT_ENDINGS + _JSON_ENDINGS)}."
+    )
+  return _read_lines(path, classes)
+
+
+def _read_lines(path: str, classes: Sequence[str]) -> Rules:
+  lines = {
+    f"{path}:{number}": [cell.strip() for cell in line.split("\t")]
+    for number, line in enumerate(plain_text.text_lines(path), 1)
+    if line.strip()
+  }
+  # Names of classes are distinct, and numbers of templates are few.
+  first = {cells[0] for cells in lines.values()}
+  numbered = all(map(str.isdigit, first)) and (
+    len(first) < len(lines) or bool(classes and not first <= set(classes))
+  )
+  skip = 1 if numbered else 0
+  for place, cells in lines.items():
+    if len(cells) < skip + 2:
+      raise ValueError(
+        f"{place}: {len(cells)} cells; expected a class and its words, divided "
+        "by tabs."
+      )
+  entries = [
+    label_words.Entry(place, cells[skip], cells[skip + 1 :])
+    for place, cells in lines.items()
+  ]
+  _insist_once(entries)
+  reverses: list[str | None] = [None] * len(entries)
+  if numbered:
+    shortest = min((len(entry.words) for entry in entries), default=0)
+    names = {entry.name for entry in entries}
+    for k, entry in enumerate(entries):
+      if len(entry.words) == shortest + 1 and entry.words[-1] in names:
+        reverses[k] = entry.words[-1]
+        entries[k] = entry._replace(words=entry.words[:-1])
+  made = Rules.of(
+    {entry.name: entry.words for entry in entries},
+    [entry.place for entry in entries],
+  )
+  return dataclasses.replace(made, reverses=tuple(reverses))
+
+
+def _insist_once(entries: Iterable[Any]) -> None:
+  seen: set[str] = set()
+  for entry in entries:
+    if entry.name in seen:
+      raise ValueError(f"{entry.place}: class {entry.name!r} stands twice.")
+    seen.add(entry.name)
+
+
+def _ids(rules: Rules, encode: Encode) -> list[list[list[int]]]:
+  """Encode the words of every rule."""
+  ids = [
+    [label_words.word_ids(rules.place(number), w, encode) for w in words]
+    for number, words in enumerate(rules.words)
+  ]
+  for number, words in enumerate(ids):
+    for word, pieces in zip(rules.words[number], words, strict=True):
+      if UNK_ID in pieces:
+        raise ValueError(
+          f"{rules.place(number)}: the vocabulary lacks characters of "
+          f"{word!r}. Set `substitutes` to another word."
+        )
+  return ids
+
+
+def _insist_distinct(rules: Rules, ids: list[list[list[int]]]) -> None:
+  owners: dict[tuple[tuple[int, ...], ...], int] = {}
+  for number, words in enumerate(ids):
+    other = owners.setdefault(tuple(map(tuple, words)), number)
+    if other != number:
+      raise ValueError(
+        f"{rules.place(number)} has the words of {rules.place(other)}: nothing "
+        "can tell the two classes apart."
+      )
