@@ -40,7 +40,7 @@ METHOD = WordWeights(words=WORDS)
 
 
 def batch(gold):
-  targets = jnp.asarray(TABLE.answers)[gold]
+  targets = jnp.asarray(TABLE.targets)[gold]
   return {
     "encoder_input_tokens": jnp.ones((len(gold), 4), jnp.int32),
     "decoder_input_tokens": jnp.zeros_like(targets),
