@@ -5,15 +5,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
-SOURCES := prompt_tuning tests benchmarks experiments setup.py
+SOURCES := prompt_tuning tests benchmarks experiments docs setup.py
 
-.PHONY: check rest env quickstart format lint types imports test parity \
+.PHONY: check rest env quickstart format lint types imports docs links test parity \
 	plan-test t5x bench bench-short clean
 
 check: test rest
 
 # What `check` has beside the tests.
-rest: lint types imports parity plan-test bench-short
+rest: lint types imports docs parity plan-test bench-short
 
 # What README's first command runs; it needs the package only.
 quickstart: $(PACKAGE)
@@ -45,6 +45,19 @@ types: env
 
 imports: env
 	$(BIN)/lint-imports
+
+# The site, in build/site; a link that leads nowhere is an error. `links` asks
+# the pages of others, too.
+SPHINX = $(BIN)/python -m sphinx -c docs -d build/doctrees .
+docs: $(VENV)/.docs
+	$(SPHINX) build/site -q -W --keep-going -b html
+
+links: $(VENV)/.docs
+	$(SPHINX) build/links -q -b linkcheck
+
+$(VENV)/.docs: $(PACKAGE)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -53,6 +53,12 @@ EXTRAS = {
   # The TPU compiler, for `prompt-tuning plan` on machines without a TPU. Where
   # it is installed, JAX looks for a TPU unless JAX_PLATFORMS=cpu is set.
   "plan": ["libtpu>=0.0.42.1"],
+  # The site: `make docs`.
+  "docs": [
+    "myst-nb>=1.4.0",
+    "sphinx>=9.0.4",
+    "sphinx-book-theme>=1.4.0",
+  ],
   "dev": [
     "build>=1.2.2",
     "codespell>=2.4.3",

@@ -38,11 +38,15 @@ def _parser() -> argparse.ArgumentParser:
   add("--workload", required=True, help="name of the job; not yet taken")
   add("--tpu_type", required=True, help="such as v5litepod-16 or v6e-256")
   add("--docker_image", required=True, help="has prompt-tuning and jax[tpu]")
-  add("--num_slices", type=int, default=1)
+  add("--num_slices", type=int, default=1, help="of that type")
   add("--shards", type=int, default=1, help="workloads to divide a sweep into")
   add("--project", help="by default gcloud's")
   add("--zone", help="by default gcloud's")
-  add("--priority", choices=("very-low", "low", "medium", "high", "very-high"))
+  add(
+    "--priority",
+    choices=("very-low", "low", "medium", "high", "very-high"),
+    help="of the workload; by default xpk's",
+  )
   add("--max_restarts", type=int, help="after failures; by default xpk's, 0")
   add(
     "--storage",

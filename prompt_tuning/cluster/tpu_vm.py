@@ -54,9 +54,9 @@ def _parser() -> argparse.ArgumentParser:
   parser = program.parser("tpu_vm", __doc__ or "")
   add = parser.add_argument
   add("--name", required=True, type=program.name, help="of the TPU VM")
-  add("--zone", required=True)
+  add("--zone", required=True, help="of the TPU VM")
   add("--project", help="by default gcloud's")
-  add("--steps", nargs="+", choices=STEPS, default=["run"])
+  add("--steps", nargs="+", choices=STEPS, default=["run"], help="what to do")
   create = parser.add_argument_group("create, delete")
   create.add_argument("--accelerator_type", help="such as v5litepod-16")
   create.add_argument("--runtime_version", help="such as v2-alpha-tpuv5-lite")
@@ -76,9 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     "--setup", help="shell command to run before, such as mounting a bucket"
   )
   run = parser.add_argument_group("run, logs")
-  run.add_argument("--run_name", type=program.name, default="run")
+  run.add_argument(
+    "--run_name", type=program.name, default="run", help="of logs"
+  )
   run.add_argument("--log_dir", default="runs/tpu_vm", help="folder here")
-  run.add_argument("--log_workers", type=int, nargs="+", default=[0])
+  run.add_argument(
+    "--log_workers",
+    type=int,
+    nargs="+",
+    default=[0],
+    help="whose logs to copy",
+  )
   return parser
 
 

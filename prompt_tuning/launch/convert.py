@@ -60,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     "called checkpoint_<step>",
   )
   parser.add_argument(
-    "--to", required=True, choices=(*convert_job.MODELS, *convert_job.PROMPTS)
+    "--to",
+    required=True,
+    choices=(*convert_job.MODELS, *convert_job.PROMPTS),
+    help="the format to write",
   )
   parser.add_argument(
     "--dtype",

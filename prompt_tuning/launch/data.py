@@ -95,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
   command.add_argument("--tfds_data_dir", help=_DATA_DIR_HELP)
   command.add_argument("--cache_dir", help="of tokenised examples")
   command.add_argument("--vocabulary", help="T5's sentencepiece.model")
-  command.add_argument("--examples", type=int, default=3)
+  command.add_argument(
+    "--examples", type=int, default=3, help="how many to show"
+  )
   command.add_argument("--inputs", type=int, default=512, help="limit")
   command.add_argument("--targets", type=int, help="limit, by default none")
 

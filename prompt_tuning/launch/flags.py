@@ -180,7 +180,9 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
 
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
   data = parser.add_argument_group("data")
-  data.add_argument("--tfds_data_dir", metavar="DIR")
+  data.add_argument(
+    "--tfds_data_dir", metavar="DIR", help="TFDS's data directory"
+  )
   data.add_argument(
     "--seqio_additional_cache_dirs",
     default="",
@@ -191,14 +193,19 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_host_flags(parser: argparse.ArgumentParser) -> None:
   hosts = parser.add_argument_group("several hosts")
-  hosts.add_argument("--coordinator_address", metavar="HOST:PORT")
-  hosts.add_argument("--process_count", type=int)
-  hosts.add_argument("--process_index", type=int)
+  hosts.add_argument(
+    "--coordinator_address",
+    metavar="HOST:PORT",
+    help="of the first process; found on TPU pods and Slurm",
+  )
+  hosts.add_argument("--process_count", type=int, help="of all hosts")
+  hosts.add_argument("--process_index", type=int, help="of this one, from 0")
   hosts.add_argument(
     "--initialization_timeout",
     type=int,
     default=Distributed.initialization_timeout,
     metavar="SECONDS",
+    help="that processes wait for each other",
   )
   hosts.add_argument(
     "--multiprocess_gpu",

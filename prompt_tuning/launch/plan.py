@@ -45,11 +45,29 @@ def main(argv: Sequence[str]) -> int:
     what they name is at fault.
   """
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument("--topology", action="append", default=[])
-  parser.add_argument("--meshes", default=MESHES[0])
-  parser.add_argument("--cheapest", action="store_true")
-  parser.add_argument("--price", action="append", default=[])
-  parser.add_argument("--json", action="store_true")
+  add = parser.add_argument
+  add(
+    "--topology",
+    action="append",
+    default=[],
+    metavar="TPU:SHAPE",
+    help="a slice, such as v5e:4x4; may be repeated",
+  )
+  add(
+    "--meshes",
+    default=MESHES[0],
+    help="all (every split into data and model parallelism), first (from the "
+    "least model parallelism until one fits) or given (gin's own)",
+  )
+  add("--cheapest", action="store_true", help="find the slice instead")
+  add(
+    "--price",
+    action="append",
+    default=[],
+    metavar="TPU=PRICE",
+    help="of a chip's hour, such as v5e=1.2; may be repeated",
+  )
+  add("--json", action="store_true", help="print JSON, for programs")
   plan_arguments, rest = parser.parse_known_args(argv)
   fitting: list[bool] = []
 

@@ -66,5 +66,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--target_vocabulary", help="that of --target, where it is another"
   )
-  parser.add_argument("--overwrite", action="store_true")
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace a NumPy file"
+  )
   return parser

@@ -55,10 +55,28 @@ def split(argv: Sequence[str]) -> tuple[_Own, list[str]]:
     Both.
   """
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument("--axis", action="append", default=[])
-  parser.add_argument("--shard", default="0/1")
-  parser.add_argument("--report", action="store_true")
-  parser.add_argument("--topology", action="append", default=[])
+  add = parser.add_argument
+  add(
+    "--axis",
+    action="append",
+    default=[],
+    metavar="NAME=VALUES",
+    help="a macro or a parameter in gin, or @ and any name for gin files; may "
+    "be repeated",
+  )
+  add("--shard", default="0/1", metavar="I/N", help="do one of n parts")
+  add(
+    "--report",
+    action="store_true",
+    help="write tables and plots of what is done, and stop",
+  )
+  add(
+    "--topology",
+    action="append",
+    default=[],
+    metavar="TPU:SHAPE",
+    help="insist that weights fit on this slice, such as v5e:4x4",
+  )
   own, rest = parser.parse_known_args(argv)
   return _Own(own.axis, own.shard, own.report, own.topology), rest
 

@@ -154,6 +154,20 @@ def hint(setting: Setting) -> str:
   return f"T5X's {old} is the macro {' or '.join(today.macros)} here."
 
 
+def old_names() -> dict[str, tuple[str, ...]]:
+  """List T5X's classes and parameters by the macro that each is here."""
+  names: dict[str, list[str]] = {}
+  for old, today in _TODAY.items():
+    for macro in today.macros:
+      names.setdefault(macro, []).append(old)
+  return {macro: tuple(olds) for macro, olds in names.items()}
+
+
+def needless() -> Mapping[str, str]:
+  """List T5X's macros that have no counterpart, with why none is needed."""
+  return dict(_NEEDLESS)
+
+
 def _find(setting: Setting) -> tuple[str, _Today]:
   """Look a setting up, by its scope first, then without."""
   name = f"{setting.selector}.{setting.parameter}"

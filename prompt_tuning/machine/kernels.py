@@ -3,7 +3,7 @@
 XLA for CPU hands products, sums and chains of elementwise operations to
 YNNPACK. On Intel's processors with AVX-512 that is slower than what XLA has of
 its own where a step is large, and every process prepares each of YNNPACK's
-kernels anew when it first runs (docs/performance.md).
+kernels anew when it first runs (docs/performance_diary.md).
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 XLA for CPU allocates a step's temporaries anew in every step. glibc takes such
 blocks from the kernel and gives them back, and the kernel zeroes every page
-again when it is first written: a seventh of a step (docs/performance.md).
+again when it is first written: a seventh of a step (docs/performance_diary.md).
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there."""
+"""The commands of docs/checkpoints.md, run as they stand there."""
 
 import pathlib
 import re
@@ -14,21 +14,18 @@ from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
 
 def blocks(language):
-  """The code blocks of the section "Checkpoints"."""
-  text = README.read_text(encoding="utf-8")
-  section = re.split(r"^## ", text.split("\n## Checkpoints\n")[1], flags=re.M)[
-    0
-  ]
-  return re.findall(rf"^```{language}\n(.*?)^```", section, re.M | re.S)
+  """The guide's code blocks."""
+  text = GUIDE.read_text(encoding="utf-8")
+  return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-  """A tiny model and prompt under the names of the README."""
+  """A tiny model and prompt under the names of the guide."""
   monkeypatch.chdir(tmp_path)
   config = t5_config.get("t5_1_1_tiny")
   rng = np.random.default_rng(0)

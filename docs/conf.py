@@ -1,0 +1,109 @@
+"""Sphinx builds the site with this: `make docs`.
+
+The source folder is the checkout, so that a relative link in a document means
+the same file on the site and in the repository.
+"""
+
+import os
+import pathlib
+import re
+import sys
+import warnings
+
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+from pygments.lexers.python import PythonLexer
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tools of Sphinx warn of each other; what Sphinx itself says are errors.
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+from docs.generate import api, pages  # noqa: E402
+from prompt_tuning import __version__  # noqa: E402
+
+project = "prompt-tuning"
+copyright = "the authors of prompt-tuning; Apache-2.0"
+release = __version__
+extensions = ["myst_nb"]
+root_doc = "docs/index"
+include_patterns = [
+  "docs/*.md",
+  "docs/reference/*.md",
+  "README.md",
+  "CHANGELOG.md",
+  "CONTRIBUTING.md",
+  "experiments/*.md",
+  "experiments/**/*.md",
+  "notebooks/*.md",
+]
+# Folders that need not be walked through.
+exclude_patterns = [
+  *("build", "dist", "runs", "prompt_tuning", "tests", "benchmarks", "gin"),
+  *(".venv*", ".git", "**/.*", "**/__pycache__", "*.egg-info"),
+]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4  # as on GitHub
+# Tests run notebooks; the site shows them.
+nb_execution_mode = "off"
+# Tables of experiments are reached from their pages.
+suppress_warnings = ["toc.not_included"]
+
+smartquotes = False  # `--flag` stays
+html_theme = "sphinx_book_theme"
+html_title = f"prompt-tuning {release}"
+html_theme_options = {
+  "show_navbar_depth": 1,
+  "use_download_button": False,
+  "use_fullscreen_button": False,
+  "home_page_in_toc": True,
+  "navbar_persistent": [],  # the search stands in the side bar
+}
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_extra_path = ["static/index.html"]
+html_copy_source = False
+html_show_sourcelink = False
+
+
+def _write_pages(app) -> None:
+  del app
+  pages.write()
+
+
+def _add_settings(app, docname, source) -> None:
+  """Put a method's table where the catalogue asks for it."""
+  del app
+  if docname == "docs/catalogue":
+    source[0] = re.sub(
+      r"<!-- settings: (\w+) -->",
+      lambda match: api.settings(api.methods()[match[1]]),
+      source[0],
+    )
+
+
+def _inline_math(self, node) -> None:
+  self.body.append(latex2mathml.tex2mathml(node.astext(), as_block=False))
+  raise nodes.SkipNode
+
+
+def _block_math(self, node) -> None:
+  self.body.append('<div class="math">')
+  self.body.append(latex2mathml.tex2mathml(node.astext(), as_block=True))
+  self.body.append("</div>")
+  raise nodes.SkipNode
+
+
+def setup(app) -> None:
+  """Write the generated pages first; formulas are MathML, without scripts."""
+  app.connect("builder-inited", _write_pages)
+  app.connect("source-read", _add_settings)
+  app.add_lexer("gin", PythonLexer)
+  app.add_html_math_renderer(
+    "mathml", (_inline_math, None), (_block_math, None)
+  )
+
+
+html_math_renderer = "mathml"
