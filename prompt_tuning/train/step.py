@@ -36,8 +36,9 @@ _METHOD = 2**31 - 1
 
 # Parameters of the method with a leading run axis, keys [K] or None -> delta.
 Produce = Callable[[Params, Array | None], Delta]
-# (delta, outputs, batch) -> sums per example that are added to the loss.
-Extra = Callable[[Delta, Outputs, Batch], Sums]
+# (delta, outputs, batch, keys [K] or None) -> sums per example that are added
+# to the loss.
+Extra = Callable[[Delta, Outputs, Batch, Array | None], Sums]
 # Parameters of the method with a leading run axis -> [K].
 Penalty = Callable[[Params], Array]
 PENALTY = "penalty"  # under which a step's sums have it
@@ -222,11 +223,16 @@ class StepProgram:
     rows = self._with_slots(self.objective.prepare(batch), self.conditions)
     rows, row_keys = self._with_components(rows, row_keys)
     outputs = self.forward(params["model"], rows, delta, row_keys)
-    sums = self._sums(outputs, batch, rows, delta)
+    sums = self._sums(outputs, batch, rows, delta, run_keys)
     return sum_by_run(sums, batch.get("run_ids"), self.num_runs)
 
   def _sums(
-    self, outputs: Outputs, batch: Batch, rows: Batch, delta: Delta
+    self,
+    outputs: Outputs,
+    batch: Batch,
+    rows: Batch,
+    delta: Delta,
+    keys: Array | None,
   ) -> Sums:
     """Compute the sums of every example; the model read `rows`."""
     if delta.word_weights is not None:
@@ -241,7 +247,7 @@ class StepProgram:
     sums = self.objective(outputs, batch)
     if self.extra is None:
       return sums
-    more = self.extra(delta, outputs, rows)
+    more = self.extra(delta, outputs, rows, keys)
     named = {f"{EXTRA}{name}": values for name, values in more.items()}
     return {**sums, **named, "loss": sums["loss"] + sum(more.values())}
 
@@ -283,7 +289,7 @@ class StepProgram:
       )
       rows, row_keys = self._with_components(rows, row_keys)
       outputs = self.forward(params["model"], rows, delta, row_keys)
-      sums = self._sums(outputs, batch, rows, delta)
+      sums = self._sums(outputs, batch, rows, delta, key)
       return {name: jnp.sum(values) for name, values in sums.items()}
 
     return jax.vmap(one)(trainable, banked, run_batch, row_keys, run_keys)

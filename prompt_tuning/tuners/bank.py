@@ -160,7 +160,9 @@ def apply_bank(
 
 def extra_of(
   tuners: Sequence[Method],
-) -> Callable[[Delta, Outputs, Batch], Mapping[str, Array]] | None:
+) -> (
+  Callable[[Delta, Outputs, Batch, Array | None], Mapping[str, Array]] | None
+):
   """Find what the methods of a bank add to the loss of every example.
 
   Args:

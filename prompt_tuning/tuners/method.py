@@ -180,7 +180,7 @@ class Method(nn.Module):
 
   @nn.nowrap
   def extra(
-    self, delta: Delta, outputs: Outputs, batch: Batch
+    self, delta: Delta, outputs: Outputs, batch: Batch, keys: Array | None
   ) -> Mapping[str, Array]:
     """Add to the loss of every example; nothing by default.
 
@@ -190,11 +190,12 @@ class Method(nn.Module):
       delta: of all runs.
       outputs: of the model.
       batch: that it read; `run_ids` says whose delta a row has.
+      keys: [K] random keys of the runs and the step; None in evaluation.
 
     Returns:
       Name, in logs -> float32 [B].
     """
-    del delta, outputs, batch
+    del delta, outputs, batch, keys
     return {}
 
   @nn.nowrap

@@ -159,7 +159,8 @@ def test_a_penalty_is_paid_once_whatever_the_batch(num_microbatches):
 
 
 def test_what_is_added_to_every_example_is_divided_as_the_loss_is():
-  def extra(delta, outputs, rows):
+  def extra(delta, outputs, rows, keys):
+    assert keys.shape == (RUNS,)
     return {"length": 3 * outputs.logits[:, 0, 0] * rows["weights"]}
 
   built, first, frozen = program(only_used, WITHOUT_OTHER, extra=extra)

@@ -46,6 +46,7 @@ from prompt_tuning.tuners.deep_prompt import DeepPrompt
 from prompt_tuning.tuners.hyperformer import HyperFormer, HyperFormerPlusPlus
 from prompt_tuning.tuners.ia3 import IA3
 from prompt_tuning.tuners.initializers import InitializerContext
+from prompt_tuning.tuners.know_prompt import KnowPrompt
 from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.method import Inputs, Method, Recipe, settings_of
 from prompt_tuning.tuners.multitask_prompt import (
@@ -325,6 +326,18 @@ METHODS: dict[str, Row] = {
     functools.partial(PromptAndWordWeights, encoder_length=2, words=WORDS),
     lambda H, J, F, E, D: 2 * H + 2 * 3,
     objective=Weighed(),
+  ),
+  # Without a template there are no arguments, and no structure between them.
+  "KnowPrompt": Row(
+    functools.partial(
+      KnowPrompt,
+      label_words=("no", "yes", "perhaps"),
+      subject_types={"person": 3.0, "city": 1.0},
+      object_types=("date",),
+      structure=0.0,
+    ),
+    lambda H, J, F, E, D: (2 + 3) * H,
+    starts_alike=True,
   ),
   "defined here": Row(
     functools.partial(Factors, drop=0.5),

@@ -1,0 +1,294 @@
+"""KnowPrompt (Chen et al. 2022): words for types, and relations as answers."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import meta
+
+from prompt_tuning.core.delta import Delta
+from prompt_tuning.core.outputs import Outputs
+from prompt_tuning.core.placement import Placement
+from prompt_tuning.core.types import PAD_ID, Array, Batch, Shape
+from prompt_tuning.tuners import controls, settings
+from prompt_tuning.tuners.initializers import Initializer
+from prompt_tuning.tuners.method import Inputs, Method, Recipe, Stage
+from prompt_tuning.tuners.prompt import PROMPT_AXES, Prompt
+from prompt_tuning.tuners.word_rows import (
+  EmbeddingsOfWords,
+  OutputRowsOfWords,
+  WeightedWords,
+  answer,
+)
+
+_SUBJECT, _OBJECT = range(2)  # soft tokens of the template, in its order
+_LONGEST = 4  # tokens of a random span
+_ROWS: Mapping[str, Initializer] = {
+  "head": OutputRowsOfWords(),
+  "embeddings": EmbeddingsOfWords(),
+}
+# Word -> weight; or words, which weigh the same.
+Types = Mapping[str, float] | Sequence[str]
+
+
+class KnowPrompt(Method):
+  """Two virtual type words in the text, and an answer word for every relation.
+
+  The template writes the first soft token on both sides of the subject and the
+  second one on both sides of the object. The answer word whose row goes best
+  with what the decoder gives at its first answer position is the relation.
+  Parameters, float32: `type_words` [2, H] and `answer_words` [C, H].
+
+  Every example pays `structure` times
+
+    -log sigmoid(gamma - d(s, o)) - mean_i log sigmoid(d(s'_i, o'_i) - gamma)
+
+  where d(s, o) is the length of s + r - o: s and o are the means of what the
+  encoder gives between the type words, r what the decoder gives where the
+  answer is read, and s', o' means over random spans of the same input, drawn
+  anew in every step.
+
+  Attributes:
+    emb_dim: features of a token embedding (H).
+    label_words: of the relations; by default the task's.
+    subject_types: words for what subjects are, whose weighted mean the first
+      type word starts as; weights are how often each type is there.
+    object_types: the same of objects.
+    rows_from: `head` starts answer words as the mean of the output head's rows
+      of the label words, `embeddings` of the rows by which they are read.
+    structure: weight of the above (lambda of the paper); 0 leaves it out.
+    gamma: margin of the distances.
+    negatives: pairs of random spans for every example (n).
+
+  Source: sections 3.2 to 3.4 of the paper. Deviations: distances are those of
+  each example, where the authors' code has one of the whole batch; type words
+  are weighted by what the user counts, there all the same; r is the decoder's
+  state for negatives, too; the model is a T5, whose first answer position
+  stands for the mask.
+  """
+
+  title: ClassVar[str] = "KnowPrompt, frozen model"
+  noun: ClassVar[str] = "words"
+  from_data: ClassVar[tuple[str, ...]] = ("label_words",)
+  recipe: ClassVar[Recipe] = dataclasses.replace(
+    Prompt.recipe,
+    by_path={"tuner/answer_words": Recipe(0.003, "adam")},
+    objective="output_rows",
+  )
+
+  emb_dim: int = 0
+  label_words: Sequence[str] | None = None
+  subject_types: Types = ()
+  object_types: Types = ()
+  rows_from: str = "head"
+  structure: float = 0.001
+  gamma: float = 0.3
+  negatives: int = 1
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if isinstance(self.label_words, str | Mapping):
+      raise ValueError(
+        "KnowPrompt's LABEL_WORDS must list one text per relation; got "
+        f"{self.label_words!r:.80}."
+      )
+    settings.among("KNOWPROMPT_ROWS", [self.rows_from], list(_ROWS))
+    settings.positive_integer("KNOWPROMPT_NEGATIVES", self.negatives)
+    if self.structure != 0:
+      settings.positive("KNOWPROMPT_STRUCTURE", self.structure)
+
+  @property
+  def placement(self) -> Placement:
+    """Both words; the template's slots say where they stand."""
+    return Placement(encoder_prefix=(_SUBJECT, _OBJECT))
+
+  @property
+  def answers(self) -> Sequence[str]:
+    """The label words."""
+    return tuple(map(answer, self.label_words or ()))
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> Delta:
+    """Return virtual tokens and output rows, see `Method`.
+
+    Raises:
+      ValueError: less than two relations, no words for a type, or a template
+        without a soft token for each argument.
+    """
+    words = tuple(self.label_words or ())
+    if len(words) < 2:
+      raise ValueError(
+        f"KnowPrompt has an answer word per relation, and there are "
+        f"{len(words)} label words: choose a task that has some."
+      )
+    if self.is_initializing():
+      self._insist_on_template(inputs)
+    context = dataclasses.replace(inputs.context, label_words=words)
+    types = (self.subject_types, self.object_types)
+
+    def make(name: str, shape: Shape, axes: tuple, init: Initializer) -> Array:
+      def initial(key: Array, shape: Shape) -> Array:
+        if not self.is_initializing():  # flax asks for the shape only
+          return jnp.zeros(shape, jnp.float32)
+        return init(key, shape, jnp.float32, context)
+
+      boxed = nn.with_logical_partitioning(initial, axes)
+      return meta.unbox(self.param(name, boxed, shape))
+
+    both = WeightedWords(
+      tuple(map(_weights, types)),
+      "KNOWPROMPT_SUBJECT_TYPES and KNOWPROMPT_OBJECT_TYPES",
+    )
+    rows_shape, rows_axes = (len(words), self.emb_dim), (None, "prompt_embed")
+    return Delta(
+      virtual=make("type_words", (2, self.emb_dim), PROMPT_AXES, both),
+      head_rows=make(
+        "answer_words", rows_shape, rows_axes, _ROWS[self.rows_from]
+      ),
+    )
+
+  @nn.nowrap
+  def extra(
+    self, delta: Delta, outputs: Outputs, batch: Batch, keys: Array | None
+  ) -> Mapping[str, Array]:
+    """Charge for what the arguments and the relation do not fit, see above."""
+    if self.structure == 0:
+      return {}
+    rows, tokens = delta.head_rows, batch["encoder_input_tokens"]
+    encoder, decoder = outputs.encoder_states, outputs.decoder_states
+    assert rows is not None
+    assert encoder is not None
+    assert decoder is not None
+    if "encoder_segment_ids" in batch:
+      raise ValueError(
+        "KnowPrompt's structured loss needs one example per row: set BATCHING "
+        "to 'buckets', or KNOWPROMPT_STRUCTURE to 0."
+      )
+    first_word = outputs.logits.shape[-1] - rows.shape[1]
+    spans = [_between(tokens, first_word + word) for word in (0, 1)]
+    there = spans[_SUBJECT].any(-1) & spans[_OBJECT].any(-1)
+    arguments = jnp.stack(spans, axis=1)[:, None]
+    others = random_spans(tokens, _row_keys(batch, keys), self.negatives)
+    # [B, 1 + n, 2, T]: the arguments first.
+    masks = jnp.concatenate([arguments, others], axis=1)
+    answer_at = jnp.argmax(batch["decoder_target_tokens"] != PAD_ID, axis=-1)
+    relation = jnp.take_along_axis(decoder, answer_at[:, None, None], axis=1)
+    away = distances(encoder, masks, relation[:, 0])
+    near = jax.nn.log_sigmoid(self.gamma - away[:, 0])
+    far = jax.nn.log_sigmoid(away[:, 1:] - self.gamma).mean(-1)
+    loss = jnp.where(there, -near - far, 0)
+    return {"structure": self.structure * loss}
+
+  @nn.nowrap
+  def control(self, delta: Delta, key: Array) -> Delta:
+    """Draw vectors and rows of random direction and the same norms."""
+    return controls.of_same_norms(delta, key)
+
+  @nn.nowrap
+  def _insist_on_template(self, inputs: Inputs) -> None:
+    """Insist on a soft token for each argument, which the structure needs."""
+    soft = len(inputs.context.soft_pieces)
+    # Where shapes alone count, there is no vocabulary and no template.
+    if self.structure and inputs.context.tokenize and soft != 2:
+      raise ValueError(
+        f"The task's template has {soft} soft tokens; KnowPrompt needs two: "
+        '{"soft": 1, "id": 0} on both sides of the subject, and {"soft": 1, '
+        '"id": 1} of the object. Without them set KNOWPROMPT_STRUCTURE to 0.'
+      )
+
+
+class KnowPromptTuned(KnowPrompt):
+  """KnowPrompt as its paper trains it: the words first, then everything.
+
+  The last training needs rules that train the model, too: set PARTITION_RULES
+  to `%partition.EVERYTHING`.
+  """
+
+  title: ClassVar[str] = "KnowPrompt, tuned model"
+  recipe: ClassVar[Recipe] = Recipe(
+    learning_rate=3e-5,
+    optimizer="adamw",
+    settings={"weight_decay": 0.01},
+    objective="output_rows",
+    stages=(
+      Stage(
+        "words",
+        300,
+        (("tuner/.*", "train"), (".*", "freeze")),
+        KnowPrompt.recipe,
+      ),
+    ),
+  )
+
+
+def _weights(types: Types) -> dict[str, float]:
+  """Give words that have none the same weight."""
+  if isinstance(types, Mapping):
+    return dict(types)
+  return dict.fromkeys(types, 1.0)
+
+
+def _between(tokens: Array, word: int) -> Array:
+  """Mark what stands between the first and the last of a word: [B, T]."""
+  here = tokens == word
+  opened = jnp.cumsum(here, axis=-1) > 0
+  open_later = jnp.cumsum(here[:, ::-1], axis=-1)[:, ::-1] > 0
+  return opened & open_later & ~here
+
+
+def _row_keys(batch: Batch, keys: Array | None) -> Array:
+  """Give every row a key of its run, the step and its tokens: [B].
+
+  So rows draw the same in a bank or alone, however they are batched.
+  """
+  tokens = batch["encoder_input_tokens"].astype(jnp.uint32)
+  factors = (2 * jnp.arange(tokens.shape[1], dtype=jnp.uint32) + 1)[None]
+  number = jnp.sum(tokens * factors * jnp.uint32(2654435761), axis=-1)
+  if keys is None:
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), number)
+  run_ids = batch.get("run_ids", jnp.zeros(len(tokens), jnp.int32))
+  return jax.vmap(jax.random.fold_in)(keys[run_ids], number)
+
+
+def random_spans(tokens: Array, keys: Array, count: int) -> Array:
+  """Draw pairs of spans of rows, which are padded on the right.
+
+  Args:
+    tokens: [B, T] ids.
+    keys: [B] random keys.
+    count: n.
+
+  Returns:
+    [B, n, 2, T] booleans: up to four tokens in a row each.
+  """
+  length = jnp.sum(tokens != PAD_ID, axis=-1).astype(jnp.float32)
+  length = length[:, None, None]
+  draws = jax.vmap(lambda key: jax.random.uniform(key, (2, count, 2)))(keys)
+  size = 1 + jnp.floor(draws[:, 0] * jnp.minimum(length, _LONGEST))
+  start = jnp.floor(draws[:, 1] * (length - size + 1))
+  at = jnp.arange(tokens.shape[1], dtype=jnp.float32)[None, None, None]
+  begun, ended = at >= start[..., None], at >= (start + size)[..., None]
+  return begun & ~ended
+
+
+def distances(states: Array, masks: Array, relation: Array) -> Array:
+  """Measure how far subjects and a relation are from objects.
+
+  Args:
+    states: [B, T, H] of tokens.
+    masks: [B, n, 2, T] booleans: tokens of a subject and an object.
+    relation: [B, H].
+
+  Returns:
+    [B, n] float32, lengths of s + r - o; where a span is empty, its mean is 0.
+  """
+  weights = masks.astype(jnp.float32)
+  weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1)
+  means = jnp.einsum("bnat,bth->bnah", weights, states.astype(jnp.float32))
+  relation = relation.astype(jnp.float32)[:, None]
+  apart = means[:, :, _SUBJECT] + relation - means[:, :, _OBJECT]
+  # The root's derivative at zero is infinite.
+  return jnp.sqrt(jnp.maximum(jnp.square(apart).sum(-1), 1e-12))
