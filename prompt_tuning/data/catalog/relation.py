@@ -1,9 +1,9 @@
 """Relations between two words of a text: SemEval, TACRED's family, DialogRE.
 
-Not in the paper: the benchmarks of PTR and KnowPrompt. Names follow the pattern
-of the others. A row has the text, its two arguments and their types, and, of a
-sentence, the text with both arguments marked, whole and in the five pieces that
-a template may shorten one by one.
+Not in the paper: the benchmarks of prompts for relations. Names follow the
+pattern of the others. A row has the text, its two arguments and their types,
+and, of a sentence, the text with both arguments marked, whole and in the five
+pieces that a template may shorten one by one.
 """
 
 import functools
@@ -54,7 +54,8 @@ _DIALOGRE = (
   *("gpe:visitors_of_place", "org:employees_or_members", "org:students"),
   relation.UNANSWERABLE,
 )
-# Names of the TFDS `label` feature, in the order of KnowPrompt's `rel2id.json`.
+# Names of the TFDS `label` feature, in the order of Chen et al.'s `rel2id.json`
+# (2022).
 CLASS_NAMES = {
   "semeval2010_task8": (
     *("Other", "Component-Whole(e2,e1)", "Instrument-Agency(e2,e1)"),

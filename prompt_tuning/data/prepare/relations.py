@@ -17,9 +17,9 @@ from prompt_tuning.data.metrics.relation import UNANSWERABLE
 from prompt_tuning.data.prepare.fields import Example, check_label, get
 from prompt_tuning.data.prepare.layouts import Builder, Converted
 
-# KnowPrompt's markers of the subject and of the object.
+# Chen et al.'s (2022) markers of the subject and of the object.
 _MARKERS = (("[E1]", "[/E1]"), ("[E2]", "[/E2]"))
-# What KnowPrompt's files of TACRED call `no_relation`.
+# What Chen et al.'s files of TACRED call `no_relation`.
 _NO_RELATION = "NA"
 _SENTENCE = re.compile(r'(\d+)\t"?(.*?)"?\s*')
 _TAGS = re.compile(r"(.*)<e1>(.+)</e1>(.*)<e2>(.+)</e2>(.*)")
@@ -35,7 +35,7 @@ class _Span(NamedTuple):
 class TokenSpans(Converted):
   """JSONL with `token`, `h` and `t` (`name`, `pos`: end exclusive), `relation`.
 
-  Source: KnowPrompt's files.
+  Source: the files of Chen et al. 2022.
   """
 
   def check(
