@@ -32,7 +32,14 @@ from prompt_tuning.checkpoints.errors import (
 )
 from prompt_tuning.core import files
 from prompt_tuning.core.placement import Placement
-from prompt_tuning.core.schema import TEXT, WHOLE, Each, Maybe, one_of
+from prompt_tuning.core.schema import (
+  NUMBER,
+  TEXT,
+  WHOLE,
+  Each,
+  Maybe,
+  one_of,
+)
 
 if TYPE_CHECKING:
   from prompt_tuning.core.delta import Delta
@@ -55,6 +62,8 @@ _SCHEMA = {
     "backbone?": Maybe(TEXT),
     "base_model?": Maybe(TEXT),
     "vocabulary?": Maybe(vocabulary_mark.SCHEMA),
+    "scores?": Each(NUMBER),
+    "settings?": Each(TEXT),
   },
 }
 
@@ -69,7 +78,8 @@ class SavedDelta:
     about: JSON values: `method` (as bundles describe it), `title`, `answers`
       (texts that learned output rows stand for), `task`, `step`, `backbone`
       (its fingerprint), `base_model` (transformers' name of it), `vocabulary`
-      (see `vocabulary_mark`); each may be missing.
+      (see `vocabulary_mark`), `scores` (what was measured -> percent) and
+      `settings` (of its training -> text); each may be missing.
   """
 
   delta: "Delta"
@@ -200,6 +210,22 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
   return manifest
 
 
+def card_facts(about: Mapping[str, Any]) -> dict[str, str]:
+  """Spell scores and settings for people.
+
+  Args:
+    about: see `SavedDelta`.
+
+  Returns:
+    What is told by name, such as `score, test` -> `98.4`.
+  """
+  scores = about.get("scores", {}).items()
+  return {
+    **{f"score, {name}": f"{number:.1f}" for name, number in scores},
+    **about.get("settings", {}),
+  }
+
+
 def _card(saved: SavedDelta, arrays: Mapping[str, np.ndarray]) -> str:
   """Say for people what this is and how to use it."""
   about = saved.about
@@ -210,6 +236,7 @@ def _card(saved: SavedDelta, arrays: Mapping[str, np.ndarray]) -> str:
     "step": about.get("step"),
     "backbone": about.get("backbone"),
     "numbers": f"{count:,} in {len(arrays)} arrays",
+    **card_facts(about),
   }
   lines = [f"- {name}: {fact}" for name, fact in facts.items() if fact]
   return "\n".join(

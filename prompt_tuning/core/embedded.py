@@ -1,8 +1,9 @@
-"""The small models that ship with the package, and their vocabularies.
+"""The small models that ship with the package, their vocabularies and prompts.
 
 Wherever a checkpoint or a vocabulary file is asked for, `embedded:ladder_1`
 names the one in the package. Each model has a folder with a checkpoint in T5X's
-native layout, `checkpoint_<step>`, and `sentencepiece.model`.
+native layout, `checkpoint_<step>`, and `sentencepiece.model`. Wherever a prompt
+is asked for, `embedded:prompts/opposite` names one of the package's, an export.
 """
 
 import os
@@ -12,13 +13,21 @@ from prompt_tuning.core import tree
 
 SCHEME = "embedded:"
 DEFAULT = "embedded:ladder_1"
+_PROMPTS = "prompts"
 _VOCABULARY = "sentencepiece.model"
 _ROOT = pathlib.Path(__file__).parents[1] / "embedded"
 
 
 def names() -> list[str]:
   """List the models that ship with the package."""
-  return sorted(path.name for path in _ROOT.iterdir() if path.is_dir())
+  folders = {path.name for path in _ROOT.iterdir() if path.is_dir()}
+  return sorted(folders - {_PROMPTS})
+
+
+def prompt_names() -> list[str]:
+  """List the prompts that ship with the package."""
+  folder = _ROOT / _PROMPTS
+  return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def checkpoint(path: str | os.PathLike[str]) -> str:
@@ -40,6 +49,41 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
   return str(folder)
 
 
+def is_prompt(path: str | os.PathLike[str]) -> bool:
+  """Say whether a path calls itself a prompt of the package."""
+  return os.fspath(path).startswith(f"{SCHEME}{_PROMPTS}/")
+
+
+def prompt(path: str | os.PathLike[str]) -> str:
+  """Resolve the path of what was tuned.
+
+  Args:
+    path: any path; one that begins with `embedded:` names a prompt.
+
+  Returns:
+    The path; of a prompt of the package, that of its folder.
+
+  Raises:
+    ValueError: no such prompt; the message names the nearest one.
+  """
+  name = os.fspath(path)
+  if not name.startswith(SCHEME):
+    return name
+  kind, _, prompt_name = name.removeprefix(SCHEME).rpartition("/")
+  if kind not in ("", _PROMPTS) or prompt_name not in prompt_names():
+    nearest = tree.nearest(prompt_name, prompt_names())
+    raise ValueError(
+      f"No prompt {name!r} ships with the package.{nearest} Known, behind "
+      f"{SCHEME}{_PROMPTS}/: {', '.join(prompt_names())}."
+    )
+  if not kind:
+    raise ValueError(
+      f"{name!r} names no prompt; did you mean "
+      f"{SCHEME}{_PROMPTS}/{prompt_name}?"
+    )
+  return str(_ROOT / _PROMPTS / prompt_name)
+
+
 def vocabulary(path: str) -> str:
   """Resolve the path of a vocabulary file, see `checkpoint`."""
   if not path.startswith(SCHEME):
@@ -59,6 +103,10 @@ def spelled(path: str) -> str:
 
 def _folder(name: str) -> pathlib.Path:
   model = name.removeprefix(SCHEME)
+  if is_prompt(name):
+    raise ValueError(
+      f"{name} is a prompt; expected a model: {', '.join(names())}."
+    )
   if model not in names():
     raise ValueError(
       f"No model {model!r} ships with the package."

@@ -10,7 +10,7 @@ from prompt_tuning.checkpoints import bundle, peft, restore
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.checkpoints.source import ArrayLeaf, Leaf
-from prompt_tuning.core import files, tree
+from prompt_tuning.core import embedded, files, tree
 from prompt_tuning.jobs import best
 
 MODEL = "model"  # a checkpoint; also what no reader here knows
@@ -21,6 +21,8 @@ BUNDLE, EXPORT, RUN = "bundle", "export", "run"
 
 def kind_of(path: str | os.PathLike[str]) -> str:
   """Say what lies at a path; that it is whole is for its reader to say."""
+  if embedded.is_prompt(path):
+    return EXPORT
   folder = files.path(path)
   if bundle.looks_like_one(folder):
     return BUNDLE

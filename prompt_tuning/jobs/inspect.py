@@ -19,7 +19,7 @@ from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.checkpoints.errors import CheckpointError, parsing
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
 from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
-from prompt_tuning.core import files, text
+from prompt_tuning.core import embedded, files, text
 from prompt_tuning.jobs import best, contents, run_schema
 
 Report = dict[str, Any]
@@ -219,8 +219,9 @@ def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _export(path: str) -> Report:
-  inside = files.path(path) / deltas.FOLDER
-  folder = inside if inside.is_dir() else files.path(path)
+  root = files.path(embedded.prompt(path))
+  inside = root / deltas.FOLDER
+  folder = inside if inside.is_dir() else root
   saved = deltas.read_arrays(folder)
   about = saved.about
   views = sorted(p.name for p in inside.parent.iterdir() if p != inside)
@@ -236,6 +237,7 @@ def _export(path: str) -> Report:
     **_vocabulary(about),
     "virtual tokens": ", ".join(f"{n} ({k})" for k, n in tokens.items()),
     "beside it": ", ".join(views) if folder == inside else None,
+    **deltas.card_facts(about),
   }
   leaves = contents.of_arrays({n: a[0] for n, a in saved.arrays.items()})
   return {

@@ -29,7 +29,14 @@ from prompt_tuning.checkpoints.errors import (
   unreadable,
 )
 from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
-from prompt_tuning.core import algebra, files, finite, schema, tree
+from prompt_tuning.core import (
+  algebra,
+  embedded,
+  files,
+  finite,
+  schema,
+  tree,
+)
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import Fault
@@ -98,8 +105,9 @@ def load(
 
   Args:
     path: MODEL_DIR of a run (the best of each run; the last where nothing was
-      evaluated), a bundle, an export, a `.npy` prompt, a PEFT adapter, or a
-      T5X checkpoint with a prompt.
+      evaluated), a bundle, an export, a `.npy` prompt, a PEFT adapter, a T5X
+      checkpoint with a prompt, or `embedded:prompts/` and the name of a prompt
+      that ships with the package.
     model: shape of the backbone, which some adapters need.
 
   Returns:
@@ -110,7 +118,7 @@ def load(
     ValueError: several tuned models, an unknown method, or an adapter that says
       what cannot be said here.
   """
-  folder = files.path(path)
+  folder = files.path(embedded.prompt(path))
   if _is_there(folder / bundle.MANIFEST):
     return from_bundle(bundle.read(folder), folder)
   saved = best.read(folder)
@@ -160,7 +168,7 @@ def parameters(
     CheckpointError: no training, or damaged.
     ValueError: several runs, or one that tuned the model itself.
   """
-  folder = files.path(path)
+  folder = files.path(embedded.prompt(path))
   if _is_there(folder / bundle.MANIFEST):
     bundles = [bundle.read(folder)]
   else:
@@ -575,7 +583,7 @@ def encoder_vectors(
 
 def _best_of_a_task(path: str) -> Tuned | None:
   """Load the best of several runs, where their scores can be compared."""
-  folder = files.path(path)
+  folder = files.path(embedded.prompt(path))
   if _is_there(folder / bundle.MANIFEST):
     return None
   saved = best.read(folder)

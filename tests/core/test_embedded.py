@@ -1,4 +1,4 @@
-"""The model that ships with the package."""
+"""The models and prompts that ship with the package."""
 
 import pathlib
 
@@ -40,3 +40,32 @@ def test_other_paths_are_left_alone(tmp_path):
 def test_an_unknown_model_names_the_nearest(resolve):
   with pytest.raises(ValueError, match="Did you mean 'ladder_1'"):
     resolve("embedded:lader_1")
+
+
+def test_a_prompt_is_found_by_name_and_other_paths_are_left_alone(tmp_path):
+  folder = pathlib.Path(embedded.prompt("embedded:prompts/opposite"))
+  assert sorted(path.name for path in folder.iterdir()) == [
+    *("README.md", "delta.json", "delta.safetensors")
+  ]
+  assert embedded.prompt(tmp_path / "a.npy") == str(tmp_path / "a.npy")
+  assert "prompts" not in embedded.names()
+
+
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("embedded:prompts/oposite", "Did you mean 'opposite'"),
+    ("embedded:opposite", "did you mean embedded:prompts/opposite"),
+    ("embedded:ladder_1", "No prompt 'embedded:ladder_1'"),
+    ("embedded:prompts/../ladder_1", "No prompt"),
+    ("embedded:prompts/", "No prompt"),
+  ],
+)
+def test_a_prompt_that_is_not_there_names_the_nearest(name, message):
+  with pytest.raises(ValueError, match=message):
+    embedded.prompt(name)
+
+
+def test_a_prompt_is_no_model():
+  with pytest.raises(ValueError, match="is a prompt; expected a model"):
+    embedded.checkpoint("embedded:prompts/opposite")

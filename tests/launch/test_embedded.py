@@ -9,7 +9,7 @@ import pytest
 from prompt_tuning import api
 from prompt_tuning.core import embedded
 from prompt_tuning.data import skills
-from prompt_tuning.jobs import comparison
+from prompt_tuning.jobs import comparison, load
 from prompt_tuning.launch import main
 
 # Of those that every seed learns. One seed of three does not learn `count` in
@@ -82,3 +82,51 @@ def test_two_lines_of_the_notebook_api_use_a_skill():
   answers = model.predict(asked)
   right = sum(a == row["targets"] for a, row in zip(answers, rows, strict=True))
   assert right >= 29
+
+
+PUBLISHED = ("opposite", "last", "count")
+
+
+def test_published_prompts_do_what_their_cards_say():
+  named = {name: f"embedded:prompts/{name}" for name in PUBLISHED}
+  model = api.load_model(embedded.DEFAULT).with_prompts(named)
+  rows = {name: list(skills.examples(name, "test"))[:16] for name in named}
+  asked = [row["inputs"] for name in named for row in rows[name]]
+  prompts = [name for name in named for _ in rows[name]]
+  answers = iter(model.predict(asked, prompt=prompts))
+  for name in named:
+    right = sum(next(answers) == row["targets"] for row in rows[name])
+    scores = load.load(named[name])
+    assert scores.tasks == (f"skill_{name}",)
+    assert right >= 14, name
+  with pytest.raises(ValueError, match="was tuned with the backbone"):
+    load.insist(
+      load.load(named["last"]),
+      model.backbone._replace(fingerprint="another"),
+      named["last"],
+      None,
+    )
+  for name in embedded.prompt_names():
+    path = f"embedded:prompts/{name}"
+    assert load.load(path).fingerprint == model.backbone.fingerprint
+
+
+def test_a_published_prompt_is_refused_by_the_other_model():
+  model = api.load_model("embedded:ladder_2")
+  with pytest.raises(ValueError, match="does not fit the model"):
+    model.with_prompts({"last": "embedded:prompts/last"})
+
+
+def test_a_published_prompt_is_a_path_like_any_other(tmp_path, capsys):
+  path = "embedded:prompts/opposite"
+  assert main.main(["inspect", path]) == 0
+  shown = capsys.readouterr().out
+  assert "score, test: 100.0" in shown
+  assert "backbone: " in shown
+  target = tmp_path / "opposite.npy"
+  assert main.main(["convert", path, str(target), "--to", "npy"]) == 0
+  assert main.main(["diff", path, str(target)]) == 0
+  assert main.main(["export", path, str(tmp_path / "export")]) == 0
+  assert main.main(["similar", path, "embedded:prompts/last"]) == 0
+  assert main.main(["inspect", "embedded:prompts/oposite"]) == 2
+  assert "Did you mean 'opposite'" in capsys.readouterr().err

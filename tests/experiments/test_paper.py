@@ -1,0 +1,85 @@
+"""Figure 4 and published prompts: results make tables and figures again."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments.figure4_methods import run as figure4
+from experiments.published_prompts import run as published
+from prompt_tuning.checkpoints import delta as deltas
+from prompt_tuning.core import embedded
+from prompt_tuning.tuners import discovery
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def read(folder):
+  path = ROOT / "experiments" / folder
+  return (
+    json.loads((path / "results.json").read_text()),
+    (path / "table.md").read_text(),
+    (path / "README.md").read_text(),
+  )
+
+
+def test_figure_4(tmp_path):
+  content, table, readme = read("figure4_methods")
+  rows = content["rows"]
+  assert figure4.table(rows) == table
+  assert table.split("\n\n")[0].strip() in readme
+  figure4.draw(rows, tmp_path / "figure.png")
+  assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+  assert content["left_out"] == []
+  ours = [
+    kind
+    for kind in discovery.methods().values()
+    if kind.__module__.startswith("prompt_tuning.")
+  ]
+  # Later methods appear when it is run again.
+  assert len({row["method"] for row in rows}) >= 20
+  assert len(ours) >= 17
+
+
+def test_counts_of_figure_4_follow_from_shapes(monkeypatch):
+  """By hand, of T5 1.1 small: 8 layers a stack, 6 heads of 64, width 512."""
+  monkeypatch.chdir(ROOT)
+  content, *_ = read("figure4_methods")
+  joined, width, layers = 6 * 64, 512, 8
+  expected = {
+    "prompt": 100 * width,
+    "prefix": 2 * 100 * joined * 3 * layers,
+    "lora": 2 * 8 * (width + joined) * 3 * layers,
+    "ia3": 2 * joined * 3 * layers + 1_024 * 2 * layers,
+    "norms": (2 * layers + 3 * layers + 2) * width,
+    "warp": (5 + 5 + 2) * width,
+  }
+  small = {
+    row["method"]: row["trained"]
+    for row in content["rows"]
+    if row["size"] == "small"
+  }
+  assert {name: small[name] for name in expected} == expected
+  counted = {row["size"]: row for row in figure4.count("paper", figure4.PROMPT)}
+  assert counted["xxl"]["trained"] == 409_600
+  assert counted["xxl"]["model"] == 11_135_332_352
+
+
+def test_every_published_prompt_has_the_card_of_the_table():
+  rows, table, readme = read("published_prompts")
+  assert published.table(rows) == table
+  assert table in readme
+  assert [row["name"] for row in rows] == list(
+    dict.fromkeys(row["name"] for row in rows)
+  )
+  assert {row["name"] for row in rows} == set(embedded.prompt_names())
+  for row in rows:
+    folder = embedded.prompt(f"embedded:prompts/{row['name']}")
+    saved = deltas.read(folder)
+    scores = {name: row[name] for name in ("validation", "test")}
+    assert saved.about["scores"] == pytest.approx(scores)
+    assert saved.about["task"] == row["task"]
+    card = (pathlib.Path(folder) / "README.md").read_text()
+    assert f"- backbone: {saved.about['backbone']}" in card
+    assert f"- score, test: {row['test']:.1f}" in card
+    assert "- checkpoint: embedded:ladder_1" in card
