@@ -19,6 +19,7 @@ if TYPE_CHECKING:
   from prompt_tuning.api import load_prompt as load_prompt
   from prompt_tuning.data import custom as custom
   from prompt_tuning.data import mixtures as mixtures
+  from prompt_tuning.data import ppt as ppt
   from prompt_tuning.data import templated as templated
   from prompt_tuning.data.in_context import InContext as InContext
   from prompt_tuning.models import scorers as scorers
@@ -38,6 +39,7 @@ _NAMES = {
   "load_model": "prompt_tuning.api:load_model",
   "load_prompt": "prompt_tuning.api:load_prompt",
   "mixtures": "prompt_tuning.data.mixtures",
+  "ppt": "prompt_tuning.data.ppt",
   "scorers": "prompt_tuning.models.scorers",
 }
 __all__ = sorted(_NAMES)

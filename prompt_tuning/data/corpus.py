@@ -84,11 +84,21 @@ class Text:
       FileNotFoundError: a file is missing.
       ValueError: a file is empty, binary, or holds something else.
     """
+    for _, document in self.placed_documents(split):
+      yield document
+
+  def placed_documents(self, split: str) -> Iterator[tuple[str, Document]]:
+    """Read the documents of a split, each with its place, such as `FILE:LINE`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is empty, binary, or holds something else.
+    """
     every = self.every if split == TRAIN else 1
     for path in self._paths(split):
-      for number, document in enumerate(read(path)):
+      for number, (line, document) in enumerate(_numbered(path)):
         if number % every == 0:
-          yield document
+          yield f"{path}:{line}", document
 
   def content(self) -> dict[str, Any]:
     """Describe everything that decides the documents, as JSON values."""
@@ -267,6 +277,12 @@ def read(path: str) -> Iterator[Document]:
     FileNotFoundError: no such file.
     ValueError: another format, not text, or no documents.
   """
+  for _, document in _numbered(path):
+    yield document
+
+
+def _numbered(path: str) -> Iterator[tuple[int, Document]]:
+  """Read documents, each with the number of its first line."""
   count = 0
   suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
   if suffixes and suffixes[-1] in _OPENERS:
@@ -281,10 +297,10 @@ def read(path: str) -> Iterator[Document]:
   documents = (
     _json_documents(path, lines) if ending == ".jsonl" else _blocks(lines)
   )
-  for document in documents:
+  for line, document in documents:
     if document.text.strip():
       count += 1
-      yield document
+      yield line, document
   if not count:
     raise ValueError(f"{path}: the corpus is empty; expected some text.")
 
@@ -308,20 +324,23 @@ def _lines(path: str) -> Iterator[str]:
     ) from error
 
 
-def _blocks(lines: Iterator[str]) -> Iterator[Document]:
+def _blocks(lines: Iterator[str]) -> Iterator[tuple[int, Document]]:
   """Divide plain text at blank lines."""
   block: list[str] = []
-  for line in lines:
+  number = 0
+  for number, line in enumerate(lines, 1):
     if line.strip():
       block.append(line)
     elif block:
-      yield Document("".join(block))
+      yield number - len(block), Document("".join(block))
       block = []
   if block:
-    yield Document("".join(block))
+    yield number - len(block) + 1, Document("".join(block))
 
 
-def _json_documents(path: str, lines: Iterator[str]) -> Iterator[Document]:
+def _json_documents(
+  path: str, lines: Iterator[str]
+) -> Iterator[tuple[int, Document]]:
   for number, line in enumerate(lines, 1):
     if not line.strip():
       continue
@@ -332,7 +351,7 @@ def _json_documents(path: str, lines: Iterator[str]) -> Iterator[Document]:
         f"{path}:{number}: expected an object with the text 'text', or with "
         "the texts 'inputs' and 'targets'."
       )
-    yield document
+    yield number, document
 
 
 def _document(row: Any) -> Document | None:

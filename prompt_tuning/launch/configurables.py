@@ -19,6 +19,7 @@ from prompt_tuning.data import (
   custom,
   in_context,
   mixtures,
+  ppt,
   templated,
   vocabulary,
 )
@@ -117,6 +118,18 @@ def templated_task(*args: Any, **kwargs: Any) -> str:
   return templated.declare(*args, **kwargs).name
 
 
+@functools.wraps(ppt.pretraining)
+def ppt_pretraining(*args: Any, **kwargs: Any) -> str:
+  """Declare a task of plain text to pre-train a prompt on; return its name."""
+  return ppt.pretraining(*args, **kwargs).name
+
+
+@functools.wraps(ppt.in_form)
+def ppt_task(*args: Any, **kwargs: Any) -> str:
+  """Declare a task in a form of pre-training and return its name."""
+  return ppt.in_form(*args, **kwargs).name
+
+
 def shown_task(task: str) -> str:
   """Name the task that `data show` looks at."""
   return task
@@ -161,6 +174,8 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "data.count_tokens": count_tokens,
   "data.custom_task": custom_task,
   "data.mixture": mixture,
+  "data.ppt_pretraining": ppt_pretraining,
+  "data.ppt_task": ppt_task,
   "data.shown_task": shown_task,
   "data.templated_task": templated_task,
   "decoding.BeamSearch": decoding.BeamSearch,

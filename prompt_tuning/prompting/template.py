@@ -44,7 +44,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 _MOST_SOFT = 10_000
 _START = "start"  # in place of true, of a field that loses its start
-_LETTERS = string.ascii_uppercase
+LETTERS = string.ascii_uppercase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +127,11 @@ class Options:
     Raises:
       ValueError: more choices than letters.
     """
-    if len(choices) > len(_LETTERS):
+    if len(choices) > len(LETTERS):
       raise ValueError(
-        f"{len(choices)} options; there are letters for {len(_LETTERS)}."
+        f"{len(choices)} options; there are letters for {len(LETTERS)}."
       )
-    pairs = zip(_LETTERS, choices, strict=False)
+    pairs = zip(LETTERS, choices, strict=False)
     return " ".join(f"{letter}. {choice}" for letter, choice in pairs)
 
 

@@ -6,7 +6,7 @@ import importlib
 import seqio
 
 from prompt_tuning.data import spec
-from prompt_tuning.data.tasks import corpus, custom, kshot, templated
+from prompt_tuning.data.tasks import corpus, custom, kshot, ppt, templated
 
 
 def get(name: str) -> seqio.Task | seqio.Mixture:
@@ -41,6 +41,8 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
       custom.register(entry)
     elif entry.benchmark == "templated":
       templated.register(entry, get(entry.content["base"]["name"]))
+    elif entry.benchmark == "sentences":
+      ppt.register(entry)
     elif entry.benchmark == "pretraining":
       corpus.register(entry)
   return seqio.get_mixture_or_task(name)

@@ -1,0 +1,434 @@
+"""Pre-trained prompt tuning (PPT, Gu et al. 2021): tasks of one form.
+
+A prompt is first trained on plain text, on a task of the form that the real
+task has; then on a few examples of that. `pretraining` declares the former,
+`in_form` writes any task in the same form; both are templated tasks, and the
+words of their classes are the same, so that the prompt need not learn new ones.
+
+  sentence_pair     text_a <mask> text_b                 yes, maybe, no
+  single_sentence   text <mask>                terrible, bad, maybe, good, great
+  multiple_choice   text ? A. one B. another ? The correct one is <mask>   A, B
+  unified           any task of classes, with their words as options     A, B
+
+A letter is the piece that follows no blank, `<!>A`: in T5's vocabulary 188,
+where `A` in a text is 71. In a plain target, which begins with a blank, it is
+that of the text.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.core import files, tree
+from prompt_tuning.data import (
+  corpus,
+  custom,
+  lexicon,
+  postprocessors,
+  sentence_tasks,
+  sentences,
+  spec,
+  templated,
+)
+from prompt_tuning.data.metrics import classification
+from prompt_tuning.data.sentence_tasks import Labeller, Passage, Row
+from prompt_tuning.prompting import rendering
+from prompt_tuning.prompting.label_words import NO_BLANK
+
+BENCHMARK = "sentences"
+MODULE = "prompt_tuning.data.tasks.ppt"
+
+SENTENCE_PAIR, SINGLE = "sentence_pair", "single_sentence"
+CHOICE, UNIFIED = "multiple_choice", "unified"
+_CHOOSE = '{"options"} ? The correct one is {"mask"}'
+# Form -> how it is written; the paper's, section 3.
+TEMPLATES: Mapping[str, str] = {
+  SENTENCE_PAIR: '{"placeholder": "text_a"} {"mask"} {"placeholder": "text_b"}',
+  SINGLE: '{"placeholder": "text_a"} {"mask"}',
+  CHOICE: f'{{"placeholder": "text_a"}} ? {_CHOOSE}',
+  UNIFIED: f'{{"placeholder": "text_a"}} ? {_CHOOSE}',
+}
+# A unified task of pairs has both sentences before its options.
+_UNIFIED_PAIR = (
+  f'{{"placeholder": "text_a"}} {{"placeholder": "text_b"}} ? {_CHOOSE}'
+)
+_PAIR_WORDS = ("no", "maybe", "yes")
+_OPTIONS_SLOT = '{"options"}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Where the rows of a task made of plain text come from.
+
+  Attributes:
+    text: the corpus.
+    form: a key of `TEMPLATES`.
+    examples: split -> number of rows.
+    seed: of the draws.
+    options: numbers of options that rows have in turn.
+    labeller: of single sentences.
+    classes: what the labels are called.
+    max_words: longer sentences lose their end; None for no limit.
+    shuffled: every row has the label of another.
+  """
+
+  text: corpus.Text
+  form: str
+  examples: Mapping[str, int]
+  seed: int
+  options: tuple[int, ...]
+  labeller: Labeller
+  classes: tuple[str, ...]
+  max_words: int | None
+  shuffled: bool
+
+  def of_split(self, split: str) -> list[Row]:
+    """Make the rows of a split.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: too little text, or an unknown class: with file and line.
+    """
+    passages = list(self._passages(split))
+    count = self.examples[split]
+    rows = list(self._make(passages, count))
+    return (
+      sentence_tasks.shuffle_labels(rows, self.seed)
+      if (self.shuffled)
+      else rows
+    )
+
+  def content(self) -> dict[str, Any]:
+    """Describe everything that decides the rows, as JSON values."""
+    described = {
+      "version": sentence_tasks.VERSION,
+      "text": self.text.content(),
+      "form": self.form,
+      "examples": dict(self.examples),
+      "seed": self.seed,
+      "max_words": self.max_words,
+      "shuffled": self.shuffled,
+    }
+    if self.form == SINGLE:
+      described |= {
+        "labeller": _described(self.labeller),
+        "classes": list(self.classes),
+      }
+    elif self.form != SENTENCE_PAIR:
+      described["options"] = list(self.options)
+    return described
+
+  def _make(self, passages: Sequence[Passage], count: int) -> Any:
+    arguments = (passages, count, self.seed)
+    if self.form == SENTENCE_PAIR:
+      return sentence_tasks.pairs(*arguments)
+    if self.form == SINGLE:
+      return sentence_tasks.labelled(*arguments, self.labeller, self.classes)
+    return sentence_tasks.choices(*arguments, self.options)
+
+  def _passages(self, split: str) -> Any:
+    for place, document in self.text.placed_documents(split):
+      if document.answer:
+        raise ValueError(
+          f"{place}: a question with an answer; expected running text ('text')."
+        )
+      texts = tuple(
+        " ".join(text.split()[: self.max_words])
+        for text in sentences.split(document.text)
+      )
+      if texts:
+        yield Passage(place, texts)
+
+
+# Task -> where its rows come from; seqio's registration reads them from here.
+_rows: dict[str, Rows] = {}
+
+
+def pretraining(
+  name: str,
+  form: str,
+  text: corpus.Text,
+  examples: Mapping[str, int] | None = None,
+  seed: int = 0,
+  options: int = 6,
+  labeller: Labeller | str = lexicon.label,
+  label_words: Mapping[str, Any] | None = None,
+  max_words: int | None = None,
+  template: str = "",
+  target_format: str = rendering.SENTINEL,
+  shuffled: bool = False,
+) -> spec.TaskSpec:
+  """Declare a task made of plain text, to pre-train a prompt on.
+
+  Args:
+    name: of the task: letters, digits, `_`, `.`, `:`.
+    form: `sentence_pair`: adjacent sentences, two of a document that are not
+      adjacent, and two of different documents, a third each. `single_sentence`:
+      what the labeller says. `multiple_choice`: which sentence follows; one of
+      the others is of the same document. `unified`: the same with 2 to 16
+      options, each number as often.
+    text: the corpus.
+    examples: split of the corpus -> rows; by default 10,000 to train on, and
+      512 of `validation`.
+    seed: another seed, other rows.
+    options: of `multiple_choice`.
+    labeller: of `single_sentence`: any function of a sentence that returns a
+      class, or None for no opinion; or `module:function`. By default
+      `lexicon.label`; the paper's was RoBERTa, fine-tuned on Yelp's stars. One
+      whose answers change without its module's text needs another task name.
+    label_words: class -> its word or words. By default those of the paper, see
+      the module; of other classes, of a labeller of one's own, they have to be
+      given, and their order is that of the classes.
+    max_words: longer sentences lose their end.
+    template: another than the form's, see `prompting.template`.
+    target_format: `sentinel` or `plain`, see `prompting.rendering.FORMATS`.
+    shuffled: give every row the label of another, as a control.
+
+  Returns:
+    The registered spec.
+
+  Raises:
+    FileNotFoundError: a file is missing.
+    ValueError: a bad argument.
+  """
+  custom.check_name(name)
+  check_form(name, form)
+  counts = _counts(name, text, examples)
+  if form == CHOICE and not 2 <= options <= len(sentence_tasks.UNIFIED_OPTIONS):
+    raise ValueError(f"{name}: options {options}: expected 2 to 15.")
+  sizes = (options,) if form == CHOICE else sentence_tasks.UNIFIED_OPTIONS
+  words = dict(label_words or _words_of_form(form, sizes, target_format))
+  if form == SENTENCE_PAIR:
+    _insist_on_classes(name, words, sentence_tasks.PAIR_CLASSES)
+    classes = sentence_tasks.PAIR_CLASSES
+  else:
+    classes = tuple(words)
+  rows = Rows(
+    text=text,
+    form=form,
+    examples=counts,
+    seed=seed,
+    options=sizes,
+    labeller=_callable(name, labeller),
+    classes=classes,
+    max_words=max_words,
+    shuffled=shuffled,
+  )
+  source = _source(f"{name}_rows", rows)
+  return templated.declare(
+    name,
+    source.name,
+    template=template or TEMPLATES[form],
+    label_words=words,
+    target_format=target_format,
+  )
+
+
+def in_form(
+  name: str,
+  source: str,
+  form: str,
+  fields: Mapping[str, str],
+  label_words: Mapping[str, Any] | None = None,
+  options: Sequence[str] | Mapping[str, str] = (),
+  template: str = "",
+  target_format: str = rendering.SENTINEL,
+) -> spec.TaskSpec:
+  """Declare a task in the form that a prompt was pre-trained on.
+
+  Args:
+    name: of the task.
+    source: the task that has the rows and the classes, as for
+      `templated.declare`.
+    form: see `pretraining`.
+    fields: `text_a`, and `text_b` of pairs -> the row's field.
+    label_words: of `sentence_pair` and `single_sentence`: class -> its word, of
+      the words that were pre-trained with: `{"entailment": "yes", ...}`.
+    options: of `multiple_choice`: the row's fields that hold the options, in
+      the order of the classes, or the one field that is a list of them. Of
+      `unified`: class -> how its option is called, by default the class.
+    template: another than the form's, such as a hard pattern with words of
+      one's own (hybrid prompt tuning). `{"options"}` stands for the options.
+    target_format: as for `pretraining`.
+
+  Returns:
+    The registered spec.
+
+  Raises:
+    FileNotFoundError: a file is missing.
+    ValueError: a bad argument.
+  """
+  check_form(name, form)
+  classes = spec.task(source).label_words
+  pattern = template or TEMPLATES[form]
+  if form == UNIFIED and not template and "text_b" in fields:
+    pattern = _UNIFIED_PAIR
+  if form in (SENTENCE_PAIR, SINGLE):
+    if not label_words or options:
+      raise ValueError(
+        f"{name}: a task of the form {form} needs label_words, class -> word, "
+        "and no options."
+      )
+    words: Mapping[str, Any] = label_words
+  else:
+    if label_words or (form == CHOICE and not options):
+      raise ValueError(
+        f"{name}: the words of the form {form} are letters: give options, and "
+        "no label_words."
+      )
+    shown = (
+      _option_fields(name, options)
+      if form == CHOICE
+      else _option_words(name, options, classes)
+    )
+    pattern = pattern.replace(_OPTIONS_SLOT, shown)
+    letters = _letters(len(classes), target_format)
+    words = dict(zip(classes, letters, strict=True))
+  return templated.declare(
+    name,
+    source,
+    template=pattern,
+    label_words=words,
+    fields=fields,
+    target_format=target_format,
+  )
+
+
+def rows_of(task: str) -> Rows:
+  """Return where the rows of a task come from, which `pretraining` declared."""
+  return _rows[task]
+
+
+def check_form(name: str, form: str) -> None:
+  """Insist on a form that there is.
+
+  Raises:
+    ValueError: another.
+  """
+  if form not in TEMPLATES:
+    raise ValueError(
+      f"{name}: unknown form {form!r}.{tree.nearest(form, TEMPLATES)} Expected "
+      f"one of {', '.join(TEMPLATES)}."
+    )
+
+
+def _source(name: str, rows: Rows) -> spec.TaskSpec:
+  """Add the spec of the rows, without a text form of its own."""
+  task = spec.TaskSpec(
+    name=name,
+    benchmark=BENCHMARK,
+    dataset=rows.text.name,
+    module=MODULE,
+    source=spec.GENERATED,
+    splits={split: split for split in rows.examples},
+    label_words=rows.classes,
+    postprocess=postprocessors.LabelId(rows.classes),
+    metrics=(classification.accuracy,),
+    eval_features=("idx",),
+    content=rows.content(),
+  )
+  spec.add(task)
+  _rows[name] = rows
+  return task
+
+
+def _counts(
+  name: str, text: corpus.Text, given: Mapping[str, int] | None
+) -> dict[str, int]:
+  if given is None:
+    usual = {corpus.TRAIN: 10_000, corpus.VALIDATION: 512}
+    given = {split: usual[split] for split in text.splits}
+  for split, count in given.items():
+    if split not in text.splits or count < 1:
+      raise ValueError(
+        f"{name}: examples {dict(given)}: expected numbers from 1 of the "
+        f"corpus's splits: {', '.join(text.splits)}."
+      )
+  return dict(given)
+
+
+def _words_of_form(
+  form: str, sizes: Sequence[int], target_format: str
+) -> dict[str, str]:
+  """Return class -> word, as in the paper."""
+  if form == SENTENCE_PAIR:
+    return dict(zip(sentence_tasks.PAIR_CLASSES, _PAIR_WORDS, strict=True))
+  if form == SINGLE:
+    return {name: name for name in lexicon.CLASSES}
+  letters = _letters(max(sizes), target_format)
+  names = sentence_tasks.letter_classes(max(sizes))
+  return dict(zip(names, letters, strict=True))
+
+
+def _letters(count: int, target_format: str) -> list[str]:
+  """Return the words of choices, see the module."""
+  mark = NO_BLANK if target_format == rendering.SENTINEL else ""
+  return [mark + letter for letter in sentence_tasks.letter_classes(count)]
+
+
+def _insist_on_classes(
+  name: str, words: Mapping[str, Any], classes: Sequence[str]
+) -> None:
+  if set(words) != set(classes):
+    raise ValueError(
+      f"{name}: label_words of {', '.join(map(str, words))}; expected the "
+      f"classes {', '.join(classes)}."
+    )
+
+
+def _option_fields(
+  name: str, options: Sequence[str] | Mapping[str, str]
+) -> str:
+  """Write the slot of options that are fields of the row."""
+  if isinstance(options, Mapping | str):
+    raise ValueError(
+      f"{name}: options {options!r}: expected a list of the row's fields."
+    )
+  return json.dumps({"options": list(options)})
+
+
+def _option_words(
+  name: str,
+  options: Sequence[str] | Mapping[str, str],
+  classes: Sequence[str],
+) -> str:
+  """Write options that are the same in every row: the classes' words."""
+  words = options or {label: label for label in classes}
+  if not isinstance(words, Mapping):
+    raise ValueError(
+      f"{name}: options {options!r}: expected class -> how it is called."
+    )
+  _insist_on_classes(name, words, classes)
+  letters = sentence_tasks.letter_classes(len(classes))
+  pairs = zip(letters, classes, strict=True)
+  text = " ".join(f"{letter}. {words[label]}" for letter, label in pairs)
+  return json.dumps({"text": text}, ensure_ascii=False)
+
+
+def _callable(name: str, labeller: Labeller | str) -> Labeller:
+  if callable(labeller):
+    return labeller
+  module, _, attribute = labeller.partition(":")
+  try:
+    function: Callable[..., Any] = getattr(
+      importlib.import_module(module), attribute
+    )
+  except (ImportError, AttributeError, ValueError) as error:
+    raise ValueError(
+      f"{name}: labeller {labeller!r}: {error}. Expected module:function, in a "
+      "module that Python finds."
+    ) from error
+  return function
+
+
+def _described(labeller: Labeller) -> list[str]:
+  """Name a labeller, with the hash of the module that it is written in."""
+  written = inspect.unwrap(labeller)
+  if not inspect.isroutine(written):
+    written = type(written)
+  path = inspect.getsourcefile(written)
+  name = f"{written.__module__}:{written.__qualname__}"
+  return [name, files.file_sha256(path) if path else ""]
