@@ -32,7 +32,7 @@ _VALUE = {
 _NO = "not no never none nothing without cannot nor"
 _NEGATIONS = frozenset(_NO.split())
 _REACH = 3
-_WORD = re.compile(r"[a-z]+(?:n't)?")
+_WORD = re.compile(r"[a-z]+(?:'t)?")
 
 
 def label(sentence: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Pre-trained prompt tuning (PPT, Gu et al. 2021): tasks of one form.
+"""Tasks of one form, to pre-train a prompt and to use it (PPT).
 
 A prompt is first trained on plain text, on a task of the form that the real
 task has; then on a few examples of that. `pretraining` declares the former,
@@ -13,6 +13,8 @@ words of their classes are the same, so that the prompt need not learn new ones.
 A letter is the piece that follows no blank, `<!>A`: in T5's vocabulary 188,
 where `A` in a text is 71. In a plain target, which begins with a blank, it is
 that of the text.
+
+Source: Gu et al. 2021, section 3.
 """
 
 import dataclasses
@@ -197,15 +199,14 @@ def pretraining(
   custom.check_name(name)
   check_form(name, form)
   counts = _counts(name, text, examples)
-  if form == CHOICE and not 2 <= options <= len(sentence_tasks.UNIFIED_OPTIONS):
-    raise ValueError(f"{name}: options {options}: expected 2 to 15.")
+  if form == CHOICE and options not in sentence_tasks.UNIFIED_OPTIONS:
+    raise ValueError(f"{name}: options {options}: expected 2 to 16.")
   sizes = (options,) if form == CHOICE else sentence_tasks.UNIFIED_OPTIONS
   words = dict(label_words or _words_of_form(form, sizes, target_format))
+  classes = tuple(words)
   if form == SENTENCE_PAIR:
-    _insist_on_classes(name, words, sentence_tasks.PAIR_CLASSES)
     classes = sentence_tasks.PAIR_CLASSES
-  else:
-    classes = tuple(words)
+    _insist_on_classes(name, words, classes)
   rows = Rows(
     text=text,
     form=form,
@@ -251,7 +252,7 @@ def in_form(
       the order of the classes, or the one field that is a list of them. Of
       `unified`: class -> how its option is called, by default the class.
     template: another than the form's, such as a hard pattern with words of
-      one's own (hybrid prompt tuning). `{"options"}` stands for the options.
+      one's own (the paper's hybrid). `{"options"}` stands for the options.
     target_format: as for `pretraining`.
 
   Returns:
@@ -426,9 +427,12 @@ def _callable(name: str, labeller: Labeller | str) -> Labeller:
 
 def _described(labeller: Labeller) -> list[str]:
   """Name a labeller, with the hash of the module that it is written in."""
-  written = inspect.unwrap(labeller)
-  if not inspect.isroutine(written):
+  written: Any = inspect.unwrap(labeller)
+  if not inspect.isfunction(written):
     written = type(written)
-  path = inspect.getsourcefile(written)
+  try:
+    path = inspect.getsourcefile(written)
+  except TypeError:  # not written in Python
+    path = None
   name = f"{written.__module__}:{written.__qualname__}"
   return [name, files.file_sha256(path) if path else ""]
