@@ -26,10 +26,10 @@ CASES = {
     "another one",
     "the end. of it",
   ],
-  "\u201cWell.\u201d \u2018Wait\u2026\u2019 Ärger ist da! \u00c9t\u00e9.": [
+  "\u201cWell.\u201d \u2018Wait\u2026\u2019 Ärger nagt! \u00c9t\u00e9.": [
     "\u201cWell.\u201d",
     "\u2018Wait\u2026\u2019",
-    "Ärger ist da!",
+    "Ärger nagt!",
     "\u00c9t\u00e9.",
   ],
   " \n ": [],

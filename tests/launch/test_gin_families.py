@@ -38,6 +38,7 @@ VALUES = {
   "MODEL_FAMILY": "'t5_1_1'",
   "MODEL_PARALLEL": "4",
   "MODEL_SIZE": "'small'",
+  "PPT_TEXT": "{'train': 'a.jsonl', 'validation': 'b.jsonl'}",
   "PROMPT_FILE": "'prompt.npy'",
   "PROMPT_TEXT": "'Does one follow from the other?'",
   "SPAN_CORRUPTION_STEPS": "200",
