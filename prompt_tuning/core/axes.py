@@ -4,11 +4,13 @@ Names follow T5X, so that its users' rule overrides keep their meaning; the
 prompt adds `prompt`, `prompt_embed` and `run`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import (
   Mesh,
   NamedSharding,
@@ -21,9 +23,12 @@ from prompt_tuning.core import tree
 from prompt_tuning.core.types import Batch, DType, Params
 
 LogicalAxes = tuple[str | None, ...]
-AxisRules = Sequence[tuple[str, str | None]]
+MeshAxes = str | tuple[str, ...] | None
+AxisRules = Sequence[tuple[str, MeshAxes]]
 
-DATA, MODEL = "data", "model"
+# `slice` exists only in meshes of several slices, which a network slower than
+# a slice's own links joins.
+SLICE, DATA, MODEL = "slice", "data", "model"
 
 # T5X's one-dimensional rules (parameters over `model`, activations over
 # `data`). The first rule whose mesh axis is still free in the array wins.
@@ -51,6 +56,10 @@ STANDARD_RULES: AxisRules = (
 FULLY_SHARDED_RULES: AxisRules = (("embed", DATA), *STANDARD_RULES)
 
 
+# Rows of a look-up, on meshes of several slices only, see `rules_on`.
+LOOKED_UP = "looked_up"
+
+
 class UnevenError(ValueError):
   """Devices cannot share a dimension equally; with another mesh, they might."""
 
@@ -60,8 +69,8 @@ def partition_spec(axes: LogicalAxes, rules: AxisRules) -> PartitionSpec:
 
   Args:
     axes: one logical name (or None) per dimension.
-    rules: ordered (logical, mesh axis or None) pairs; the first rule for a name
-      whose mesh axis is not yet used by this array wins.
+    rules: ordered (logical, mesh axis, axes or None) pairs; the first rule for
+      a name whose mesh axis is not yet used by this array wins.
 
   Returns:
     The `PartitionSpec`, one entry per dimension.
@@ -71,25 +80,62 @@ def partition_spec(axes: LogicalAxes, rules: AxisRules) -> PartitionSpec:
   """
   known = {name for name, _ in rules}
   used: set[str] = set()
-  spec: list[str | None] = []
+  spec: list[MeshAxes] = []
   for axis in axes:
     if axis is not None and axis not in known:
       raise ValueError(
         f"No rule for logical axis {axis!r}; rules name {sorted(known)}. Add "
         "one to the axis rules of the mesh."
       )
-    mesh_axis = next(
-      (m for name, m in rules if name == axis and m not in used), None
+    mesh_axes = next(
+      (m for name, m in rules if name == axis and used.isdisjoint(_names(m))),
+      None,
     )
-    if mesh_axis is not None:
-      used.add(mesh_axis)
-    spec.append(mesh_axis)
+    used.update(_names(mesh_axes))
+    spec.append(mesh_axes)
   return PartitionSpec(*spec)
+
+
+def _names(mesh_axes: MeshAxes) -> tuple[str, ...]:
+  """List the mesh axes that a rule names."""
+  if mesh_axes is None:
+    return ()
+  return (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
+
+
+def rules_on(mesh: Mesh, rules: AxisRules) -> AxisRules:
+  """Let slices share the rows, and nothing else.
+
+  Every slice has the whole model, split over its own chips as the rules say, so
+  that only what is summed over rows crosses the network between them.
+
+  Args:
+    mesh: the mesh.
+    rules: axis rules, which know one slice only.
+
+  Returns:
+    The same rules; on a mesh of several slices, `batch` is split over them
+    first, and `looked_up` is how rows lie that are looked up in the table of
+    embeddings: over whatever does not split the table's features.
+  """
+  if SLICE not in mesh.axis_names:
+    return rules
+  features = {
+    axis for name, over in rules if name == "embed" for axis in _names(over)
+  }
+  on_slices: list[tuple[str, MeshAxes]] = []
+  for name, over in rules:
+    rows = (SLICE, *_names(over))
+    on_slices.append((name, rows if name == "batch" else over))
+    if name == "batch":
+      kept = tuple(axis for axis in rows if axis not in features)
+      on_slices.append((LOOKED_UP, kept))
+  return on_slices
 
 
 def sharding(mesh: Mesh, axes: LogicalAxes, rules: AxisRules) -> NamedSharding:
   """Build the sharding of one array from its logical axes."""
-  return NamedSharding(mesh, partition_spec(axes, rules))
+  return NamedSharding(mesh, partition_spec(axes, rules_on(mesh, rules)))
 
 
 def stacked(of_one: Sharding) -> Sharding:
@@ -122,27 +168,100 @@ def trimmed(untrimmed: NamedSharding) -> NamedSharding:
   return NamedSharding(untrimmed.mesh, PartitionSpec(*spec))
 
 
-def make_mesh(data: int, model: int) -> Mesh:
-  """Arrange the devices of all hosts as a (data, model) mesh.
+def make_mesh(
+  data: int,
+  model: int,
+  slices: int | None = None,
+  devices: Sequence[Any] | None = None,
+) -> Mesh:
+  """Arrange devices as a (data, model) mesh, or as (slice, data, model).
 
   Args:
-    data: data-parallel ways.
-    model: model-parallel ways.
+    data: data-parallel ways, those of all slices together.
+    model: model-parallel ways, within a slice.
+    slices: how many groups of devices there are that a slower network joins;
+      None for what TPUs say of themselves.
+    devices: what to arrange; None for those of all hosts.
 
   Returns:
-    A mesh with automatic (compiler-propagated) axis types.
+    A mesh with automatic (compiler-propagated) axis types; of several slices,
+    the axis `slice` is the first, and `data` has a slice's ways.
 
   Raises:
-    ValueError: data * model is not the number of devices.
+    ValueError: data * model is not the number of devices, or a slice has not
+      its part of them.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   if data * model != count:
     raise ValueError(
       f"A mesh of {data} data x {model} model needs {data * model} devices; "
       f"this job has {count}."
     )
+  groups = _by_slice(devices, slices)
   auto = jax.sharding.AxisType.Auto
-  return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(auto, auto))
+  if len(groups) == 1:
+    return jax.make_mesh(
+      *((data, model), (DATA, MODEL)),
+      axis_types=(auto, auto),
+      devices=devices,
+    )
+  ways = data // len(groups)
+  if ways * len(groups) != data:
+    raise ValueError(
+      f"MODEL_PARALLEL {model}: {len(groups)} slices have {len(groups[0])} "
+      "devices each, and a model is split within a slice. Give a divisor of "
+      "that."
+    )
+  # As jax.experimental.mesh_utils.create_hybrid_device_mesh((1, ways, model),
+  # (slices, 1, 1)) has it, which asks for TPUs or processes.
+  arranged = [
+    mesh_utils.create_device_mesh((ways, model), group) for group in groups
+  ]
+  return Mesh(np.stack(arranged), (SLICE, DATA, MODEL), axis_types=(auto,) * 3)
+
+
+def _by_slice(
+  devices: Sequence[Any], slices: int | None
+) -> list[Sequence[Any]]:
+  """Group devices; those that name no slice by their order."""
+  # GPUs name slices, too, but mean machines, over which a model may be split.
+  of_tpus = [
+    device.slice_index
+    for device in devices
+    if device.platform == "tpu" and hasattr(device, "slice_index")
+  ]
+  known = sorted(set(of_tpus))
+  count = slices or max(len(known), 1)
+  if len(known) > 1 and count != len(known):
+    raise ValueError(
+      f"NUM_SLICES is {count}; these TPUs say that they are of {len(known)}."
+    )
+  if len(devices) % count:
+    raise ValueError(
+      f"NUM_SLICES is {count}, which {len(devices)} devices cannot make up."
+    )
+  ordered = list(devices)
+  if len(known) > 1:
+    ordered.sort(key=lambda device: device.slice_index)
+  elif count > 1:
+    ordered.sort(key=lambda device: (device.process_index, device.id))
+  size = len(ordered) // count
+  return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+
+
+def row_ways(mesh: Mesh | None) -> int:
+  """Count the parts that a batch's rows are split into.
+
+  Args:
+    mesh: the mesh; None for the default device.
+
+  Returns:
+    The data-parallel ways of all slices.
+  """
+  if mesh is None:
+    return 1
+  return mesh.shape.get(SLICE, 1) * mesh.shape.get(DATA, 1)
 
 
 def shardings(
@@ -246,12 +365,19 @@ def _uneven(
   split: NamedSharding,
 ) -> list[str]:
   """Describe the dimensions that the devices cannot share equally."""
+  of_axis = split.mesh.shape
   return [
-    f"{path}: dimension {size} over {split.mesh.shape[axis]} ways of {axis!r}, "
+    f"{path}: dimension {size} over {ways} ways of {axis!r}, "
     f"by the rule {(name, axis)}"
     for size, name, axis in zip(shape, names, split.spec, strict=True)
-    if axis is not None and size % split.mesh.shape[axis]
+    if size % (ways := math.prod(of_axis[one] for one in _names(axis)))
   ]
+
+
+def rows_sharding(mesh: Mesh) -> NamedSharding:
+  """Build the sharding of an array whose first dimension is rows."""
+  over = tuple(axis for axis in (SLICE, DATA) if axis in mesh.axis_names)
+  return NamedSharding(mesh, PartitionSpec(over if len(over) > 1 else DATA))
 
 
 def put(leaves: Any, to: Any) -> Any:
@@ -321,16 +447,17 @@ def data_shard(mesh: Mesh | None) -> tuple[int, int]:
   """
   if mesh is None:
     return 0, 1
-  axis = mesh.axis_names.index(DATA)
   process = jax.process_index()
+  ways = math.prod(mesh.devices.shape[:-1])  # the model's axis is the last
+  of_rows = mesh.devices.reshape(ways, -1)
   indices = sorted(
     {
-      index[axis]
-      for index, device in np.ndenumerate(mesh.devices)
+      row
+      for (row, _), device in np.ndenumerate(of_rows)
       if device.process_index == process
     }
   )
-  first, size, ways = indices[0], len(indices), mesh.devices.shape[axis]
+  first, size = indices[0], len(indices)
   if indices != list(range(first, first + size)) or first % size or ways % size:
     raise ValueError(
       f"The devices of process {process} stand at {indices} of the data axis's "
@@ -356,7 +483,7 @@ def batch_sharder(
   """
   if mesh is None:
     return jax.device_put
-  ways = mesh.shape[DATA] // data_shard(mesh)[1]
+  ways = row_ways(mesh) // data_shard(mesh)[1]
 
   def shard(batch: Mapping[str, np.ndarray]) -> Batch:
     global_arrays = {}

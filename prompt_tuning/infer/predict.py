@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.core import bounds
-from prompt_tuning.core.axes import DATA
+from prompt_tuning.core.axes import row_ways
 from prompt_tuning.core.types import Params
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import batching, inputs, programs
@@ -88,7 +88,7 @@ class Predictor:
 
   @property
   def _ways(self) -> int:
-    return self.mesh.shape.get(DATA, 1) if self.mesh else 1
+    return row_ways(self.mesh)
 
   def encode(
     self, texts: Sequence[str], run_ids: int | Sequence[int] = 0

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning.core.axes import DATA
+from prompt_tuning.core.axes import rows_sharding
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import PAD_ID, Array, Batch, Params
 from prompt_tuning.models.scorers import Scorer, WordScorer
@@ -197,9 +197,13 @@ def put(
     return batch
 
   def place(array: np.ndarray) -> Array:
-    spec = PartitionSpec(DATA) if array.ndim else PartitionSpec()
+    to = (
+      rows_sharding(mesh)
+      if array.ndim
+      else NamedSharding(mesh, PartitionSpec())
+    )
     return jax.make_array_from_callback(
-      array.shape, NamedSharding(mesh, spec), lambda index: array[index]
+      array.shape, to, lambda index: array[index]
     )
 
   return {name: place(array) for name, array in batch.items()}

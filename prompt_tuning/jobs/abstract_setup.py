@@ -141,7 +141,7 @@ def _longest_batch(
   runs = len(experiment.runs)
   placements = identity.placements_of(experiment.tuners, runs)
   rows = experiment.dataset.batch_size * runs
-  ways = mesh.shape[axes.DATA] if mesh else 1
+  ways = axes.row_ways(mesh)
   if rows % ways:
     raise MeshError(
       f"A batch of {rows} rows cannot be split over {ways} data-parallel ways; "

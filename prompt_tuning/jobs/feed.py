@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints import backbone
-from prompt_tuning.core.axes import DATA, data_shard
+from prompt_tuning.core.axes import data_shard, row_ways
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import cache, in_context, spec, vocabulary
 from prompt_tuning.data.assembly import NumpyBatch
@@ -79,7 +79,7 @@ def train_batches(
   from prompt_tuning.data.bank import BankBatches
   from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
 
-  ways = mesh.shape.get(DATA, 1) if mesh else 1
+  ways = row_ways(mesh)
   rows = dataset.batch_size * len(runs)
   if rows % ways:
     raise ValueError(

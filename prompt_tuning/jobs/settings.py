@@ -190,11 +190,14 @@ class MeshShape:
     data: data-parallel ways; None for all that `model` leaves.
     model: model-parallel ways.
     rules: logical axis -> mesh axis.
+    slices: groups of devices that a slower network joins, which share the rows;
+      None for what TPUs say of themselves, one where they say nothing.
   """
 
   data: int | None = None
   model: int = 1
   rules: axes.AxisRules = axes.STANDARD_RULES
+  slices: int | None = None
 
   def __post_init__(self) -> None:
     if type(self.model) is not int or self.model < 1:
@@ -203,6 +206,7 @@ class MeshShape:
         "the model, at least 1."
       )
     bounds.insist_whole("meshes.Mesh.data", self.data, 1, optional=True)
+    bounds.insist_whole("NUM_SLICES", self.slices, 1, optional=True)
 
   def build(self) -> Mesh | None:
     """Make the mesh; None where one device does everything.
@@ -213,9 +217,10 @@ class MeshShape:
     data = self.data
     if data is None:
       data = max(jax.device_count() // self.model, 1)
-    if data == self.model == 1 and jax.process_count() == 1:
+    is_alone = data == self.model == (self.slices or 1) == 1
+    if is_alone and jax.process_count() == 1:
       return None
-    return axes.make_mesh(data, self.model)
+    return axes.make_mesh(data, self.model, self.slices)
 
 
 def listed(value: Any) -> tuple[Any, ...]:

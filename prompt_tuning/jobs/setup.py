@@ -451,14 +451,15 @@ def _forward(
   """
   model: Any = network.T5(config)
   # A device's place on the data axis is for rows first, then for features.
-  ordered = sorted(rules, key=lambda rule: rule[0] != "batch")
+  known = rules if mesh is None else axes.rules_on(mesh, rules)
+  ordered = sorted(known, key=lambda rule: rule[0] != "batch")
 
   def forward(
     params: Params, batch: Batch, delta: Delta, keys: Array | None
   ) -> Outputs:
     rows = len(batch["encoder_input_tokens"])
     with contextlib.ExitStack() as around:
-      if mesh is not None and rows % mesh.shape[axes.DATA] == 0:
+      if mesh is not None and rows % axes.row_ways(mesh) == 0:
         around.enter_context(use_abstract_mesh(mesh.abstract_mesh))
         around.enter_context(nn.logical_axis_rules(ordered))
       outputs: Outputs = model.apply(

@@ -180,7 +180,7 @@ def insist_on_rows(bank: Bank) -> None:
     ValueError: they cannot.
   """
   mesh = bank.job.source.mesh.build()
-  ways = mesh.shape.get(axes.DATA, 1) if mesh else 1
+  ways = axes.row_ways(mesh)
   experiment = bank.job.experiment
   runs, rows = len(experiment.runs), experiment.dataset.batch_size
   if rows * runs % ways:

@@ -5,6 +5,7 @@ no TPU; nothing is read, allocated or run.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ABOUT = """Compile the step of `train` for TPUs that are not here, and say what
 it needs and costs on each chip. Takes the flags of `train` and besides:
 --topology v5e:4x4 (may be repeated; v4, v5e, v5p, v6e of any shape);
+--num_slices 2, where so many slices of it share the rows;
 --meshes all (every split into data and model parallelism, the default), first
 (from the least model parallelism until one fits) or given (gin's own);
 --cheapest instead of --topology: the smallest slice of each TPU that trains it,
@@ -52,6 +54,12 @@ def main(argv: Sequence[str]) -> int:
     default=[],
     metavar="TPU:SHAPE",
     help="a slice, such as v5e:4x4; may be repeated",
+  )
+  add(
+    "--num_slices",
+    type=int,
+    default=1,
+    help="of each --topology, which share the rows",
   )
   add(
     "--meshes",
@@ -114,8 +122,8 @@ def _plan(job: "TrainJob", asked: argparse.Namespace) -> list["Offer"]:
     for generation in chips.CHIPS:
       cheapest.smallest(chips.slices(generation), plan_slice)
   else:
-    for tpu_slice in map(chips.parse, asked.topology):
-      plan_slice(tpu_slice)
+    for one in map(chips.parse, asked.topology):
+      plan_slice(dataclasses.replace(one, copies=asked.num_slices))
   return offers
 
 
@@ -132,6 +140,15 @@ def _check(asked: argparse.Namespace) -> None:
   if asked.cheapest and asked.topology:
     raise ValueError(
       "--cheapest chooses the slice itself; leave --topology out."
+    )
+  if asked.cheapest and asked.num_slices != 1:
+    raise ValueError(
+      "--cheapest chooses a single slice; leave --num_slices out."
+    )
+  if asked.num_slices < 1:
+    raise ValueError(
+      f"--num_slices {asked.num_slices}: expected how many slices share the "
+      "rows, at least 1."
     )
   if not asked.cheapest and not asked.topology:
     raise ValueError(

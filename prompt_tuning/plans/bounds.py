@@ -5,7 +5,6 @@ through in seconds: what is found too large here is too large, what is not may
 still be. `tpu` asks the compiler.
 """
 
-import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -44,12 +43,12 @@ def misfit(job: TrainJob, tpu_slice: Slice) -> str | None:
   width = quantized.itemsize(jnp.dtype(job.source.restore_dtype))
   if not job.experiment.tuners:  # each run has its own, and its gradient
     number, width = number * len(job.experiment.runs) * 2, 4
-  needed = number * width / tpu_slice.count
+  needed = number * width / tpu_slice.linked  # every slice has the model
   memory = tpu_slice.chip.memory
   if needed <= memory:
     return None
   return (
     f"weights take {needed / GIB:.1f} GiB of each of the "
-    f"{math.prod(tpu_slice.shape)} chips of {tpu_slice}, which have "
+    f"{tpu_slice.linked} chips of {tpu_slice}, which have "
     f"{memory / GIB:.1f}"
   )

@@ -21,6 +21,8 @@ class Chip:
     memory_bandwidth: bytes per second from and to HBM.
     link_bandwidth: bytes per second that it can send to its neighbours, over
       all its links together.
+    network_bandwidth: bytes per second that it can send to other slices, its
+      share of the data center's network; infinite where no document says.
     dimensions: of the torus in which chips are linked.
     dollars: list price of an hour, on demand, in the United States in 2025.
       Prices change: `prompt-tuning plan --price` takes today's.
@@ -31,6 +33,7 @@ class Chip:
   memory: float
   memory_bandwidth: float
   link_bandwidth: float
+  network_bandwidth: float
   dimensions: int
   dollars: float
   source: str
@@ -39,15 +42,23 @@ class Chip:
 _DOCS = "https://docs.cloud.google.com/tpu/docs/"
 
 # Memory is what libtpu 0.0.42.1 names when a program does not fit. Link rates
-# are for sending: half of the documents' "bidirectional" ones.
+# are for sending: half of the documents' "bidirectional" ones. The network's
+# are a pod's, of 256 chips (v5e 6.4 Tbit/s, v6e 25.6), or a chip's (v5p 50
+# Gbit/s).
 CHIPS: Mapping[str, Chip] = {
   "v4": Chip(
-    *(275e12, 30.75 * GIB, 1200e9, 300e9, 3, 3.22),
+    *(275e12, 30.75 * GIB, 1200e9, 300e9, math.inf, 3, 3.22),
     _DOCS + "v4; links: Jouppi et al. 2023, TPU v4, table 4 (six of 50 GB/s)",
   ),
-  "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9, 2, 1.20, _DOCS + "v5e"),
-  "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 600e9, 3, 4.20, _DOCS + "v5p"),
-  "v6e": Chip(918e12, 31.25 * GIB, 1638e9, 400e9, 2, 2.70, _DOCS + "v6e"),
+  "v5e": Chip(
+    197e12, 15.75 * GIB, 819e9, 200e9, 3.125e9, 2, 1.20, _DOCS + "v5e"
+  ),
+  "v5p": Chip(
+    459e12, 95.74 * GIB, 2765e9, 600e9, 6.25e9, 3, 4.20, _DOCS + "v5p"
+  ),
+  "v6e": Chip(
+    918e12, 31.25 * GIB, 1638e9, 400e9, 12.5e9, 2, 2.70, _DOCS + "v6e"
+  ),
 }
 
 # Shapes of slices by their dimensions, from one chip on, each twice as large.
@@ -59,15 +70,17 @@ _SHAPES: Mapping[int, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-  """Some chips of one generation, linked as a grid.
+  """Some chips of one generation, linked as a grid, or several such grids.
 
   Attributes:
     generation: a key of `CHIPS`.
-    shape: chips along each dimension.
+    shape: chips along each dimension of one grid.
+    copies: grids, which only the data center's network joins.
   """
 
   generation: str
   shape: tuple[int, ...]
+  copies: int = 1
 
   @property
   def chip(self) -> Chip:
@@ -75,9 +88,14 @@ class Slice:
     return CHIPS[self.generation]
 
   @property
+  def linked(self) -> int:
+    """Number of chips of one grid."""
+    return math.prod(self.shape)
+
+  @property
   def count(self) -> int:
     """Number of chips."""
-    return math.prod(self.shape)
+    return self.linked * self.copies
 
   def __str__(self) -> str:
     return f"{self.generation}:{'x'.join(map(str, self.shape))}"

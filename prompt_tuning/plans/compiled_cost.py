@@ -21,6 +21,8 @@ REDUCE_SCATTER, ALL_TO_ALL = "reduce-scatter", "all-to-all"
 PERMUTE = "collective-permute"
 KINDS = (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, PERMUTE)
 REDUCTIONS = (ALL_REDUCE, REDUCE_SCATTER)
+# What takes an array of a TPU's program to other slices.
+_NETWORK = "xla_megascale_runtime"
 # The name of the branch that does nothing, of a conditional in a TPU's loop.
 _NO_OP = "last_iteration_noop"
 
@@ -67,11 +69,13 @@ class Cost:
     flops: operations of its matrix products.
     collectives: exchanges with other chips.
     unknown_loops: loops of unknown length, counted once.
+    to_slices: bytes that it hands to the network between slices.
   """
 
   flops: float
   collectives: tuple[Collective, ...]
   unknown_loops: int
+  to_slices: float = 0.0
 
   def by_kind(self) -> dict[str, tuple[int, float]]:
     """Add collectives up: kind -> (how many, their bytes)."""
@@ -87,7 +91,8 @@ def read(text: str, count: int) -> Cost:
 
   Args:
     text: of the program, `compiled.as_text()`.
-    count: chips that it runs on.
+    count: chips that it names in its collectives: those of one slice, as what
+      goes to others leaves a TPU's program as a message to the host.
 
   Returns:
     Its cost.
@@ -97,13 +102,15 @@ def read(text: str, count: int) -> Cost:
   """
   program = hlo.parse(text)
   times, unknown = _times(program)
-  flops = 0.0
+  flops = to_slices = 0.0
   collectives: dict[str, Collective] = {}
   for name, repeats in times.items():
     computation = program.computations[name]
     for instruction in computation.values():
       if instruction.opcode in ("convolution", "dot"):
         flops += repeats * product_flops(instruction, computation)
+      if instruction.opcode == "send" and _NETWORK in instruction.attributes:
+        to_slices += repeats * instruction.arrays[0].nbytes
       kind = instruction.opcode.removesuffix("-start")
       if kind not in KINDS:
         continue
@@ -118,6 +125,7 @@ def read(text: str, count: int) -> Cost:
     flops,
     tuple(c for c in collectives.values() if c.times and c.nbytes),
     unknown,
+    to_slices,
   )
 
 

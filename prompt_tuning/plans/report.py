@@ -39,8 +39,8 @@ def lines(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> list[str]:
   rows = [_HEADER, *map(_row, plans)]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   text = [
-    f"{tpu_slice}: {_counted(tpu_slice.count, 'chip')}, {_gib(chip.memory)} of "
-    "memory for each",
+    f"{_named(tpu_slice)}: {_counted(tpu_slice.count, 'chip')}, "
+    f"{_gib(chip.memory)} of memory for each",
     *("  " + "  ".join(map(str.rjust, row, widths)).rstrip() for row in rows),
   ]
   text += [
@@ -53,6 +53,12 @@ def lines(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> list[str]:
     return [*text, f"  Does not fit. {advice(job, tpu_slice, plans)}"]
   text += _best_lines(best, best.cost)
   return [*text, f"  Rates of the chip: {chip.source}"]
+
+
+def _named(tpu_slice: Slice) -> str:
+  if tpu_slice.copies == 1:
+    return str(tpu_slice)
+  return f"{tpu_slice.copies} slices of {tpu_slice}"
 
 
 def _row(one: Plan) -> tuple[str, ...]:
@@ -90,6 +96,11 @@ def _best_lines(best: Plan, cost: Cost) -> list[str]:
       f"  of that, {_bytes(reduced)} are summed over data-parallel chips: "
       "gradients, and the sums of the loss"
     )
+  if best.slice.copies > 1:
+    text.append(
+      f"  between slices, over the data center's network: "
+      f"{_bytes(cost.to_slices)} from a chip"
+    )
   if cost.unknown_loops:
     text.append(
       f"  {_counted(cost.unknown_loops, 'loop')} of unknown length counted as "
@@ -99,7 +110,7 @@ def _best_lines(best: Plan, cost: Cost) -> list[str]:
 
 
 def data_reductions(one: Plan) -> list[Collective]:
-  """List the reductions over chips that hold different rows of a batch.
+  """List the reductions over a slice's chips with different rows of a batch.
 
   A gradient of weights must be among them, where it exists.
   """
@@ -109,7 +120,7 @@ def data_reductions(one: Plan) -> list[Collective]:
     collective
     for collective in one.cost.collectives
     if collective.kind in REDUCTIONS
-    and collective.crosses(0, (one.data, one.model))
+    and collective.crosses(0, (one.data // one.slice.copies, one.model))
   ]
 
 
@@ -141,7 +152,7 @@ def advice(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> str:
         "frozen weights of half the size: RESTORE_DTYPE = 'bfloat16'"
       )
     is_split = tuple(source.mesh.rules) == tuple(FULLY_SHARDED_RULES)
-    if tpu_slice.count > 1 and not is_split:
+    if tpu_slice.linked > 1 and not is_split:
       steps.append(
         "weights split over all chips: meshes/fully_sharded.gin, "
         "MODEL_PARALLEL = 1"
@@ -175,11 +186,13 @@ def as_json(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> dict:
     plans: one per mesh.
 
   Returns:
-    Topology, chips, memory, best mesh (or None), advice (or None), plans.
+    Topology of a slice, slices, chips of all, memory, best mesh (or None),
+    advice (or None), plans.
   """
   best = tpu.best(plans)
   return {
     "topology": str(tpu_slice),
+    "slices": tpu_slice.copies,
     "chips": tpu_slice.count,
     "memory": tpu_slice.chip.memory,
     "source": tpu_slice.chip.source,
@@ -215,6 +228,7 @@ def _plan_json(one: Plan) -> dict[str, Any]:
     },
     "reduced_over_data": sum(c.times * c.nbytes for c in data_reductions(one)),
     "sent": sum(c.sent for c in one.cost.collectives),
+    "to_slices": one.cost.to_slices,
     "at_least": one.times,
     "unknown_loops": one.cost.unknown_loops,
   }

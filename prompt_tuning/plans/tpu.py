@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from prompt_tuning.core import axes, tree
 from prompt_tuning.jobs import abstract_setup
@@ -60,7 +60,7 @@ class Plan:
 
   Attributes:
     slice: the chips.
-    data: data-parallel ways.
+    data: data-parallel ways, those of all slices together.
     model: model-parallel ways.
     failure: why there is no program; None where there is one.
     footprint: bytes on a chip; None without a program.
@@ -91,16 +91,19 @@ class Plan:
 
   @property
   def times(self) -> dict[str, float]:
-    """Seconds that arithmetic, memory and links take at least."""
+    """Seconds that arithmetic, memory, links and network take at least."""
     if self.cost is None:
       return {}
     chip = self.slice.chip
     sent = sum(one.sent for one in self.cost.collectives)
-    return {
+    times = {
       "arithmetic": self.cost.flops / chip.flops,
       "memory": self.moved / chip.memory_bandwidth,
       "links": sent / chip.link_bandwidth,
     }
+    if self.slice.copies > 1:
+      times["network"] = self.cost.to_slices / chip.network_bandwidth
+    return times
 
   @property
   def bound(self) -> float:
@@ -152,7 +155,7 @@ def plan(job: TrainJob, tpu_slice: Slice, model: int) -> Plan:
   return dataclasses.replace(
     unfinished,
     footprint=_footprint(compiled, step),
-    cost=compiled_cost.read(compiled.as_text() or "", tpu_slice.count),
+    cost=compiled_cost.read(compiled.as_text() or "", tpu_slice.linked),
     moved=_moved(compiled, step),
     seconds=time.perf_counter() - started,
   )
@@ -173,14 +176,8 @@ def make_mesh(tpu_slice: Slice, data: int, model: int) -> Mesh:
     ValueError: `libtpu` is missing, or does not know the slice.
     MeshError: JAX cannot arrange the chips like this.
   """
-  auto = AxisType.Auto
   try:
-    return jax.make_mesh(
-      (data, model),
-      (axes.DATA, axes.MODEL),
-      axis_types=(auto, auto),
-      devices=_devices(tpu_slice),
-    )
+    return axes.make_mesh(data, model, devices=_devices(tpu_slice))
   except NotImplementedError as error:
     raise abstract_setup.MeshError(
       "JAX cannot lay this mesh on the slice"
@@ -203,7 +200,9 @@ def _devices(tpu_slice: Slice) -> Any:
   options: dict[str, Any] = {}
   if tpu_slice.generation == "v4":
     options["chip_config_name"] = "megacore"  # a chip's two cores as one device
-  if tpu_slice.count < 4:
+  if tpu_slice.copies > 1:
+    options["num_slices"] = tpu_slice.copies
+  if tpu_slice.linked < 4:
     depth = (1,) * (3 - len(tpu_slice.shape))
     options["chips_per_host_bounds"] = [*tpu_slice.shape, *depth]
   try:
@@ -283,7 +282,7 @@ def _moved(compiled: Any, step: AbstractStep) -> float:
 
 def candidates(tpu_slice: Slice) -> list[int]:
   """List model-parallel ways to try, the fewest first."""
-  count = tpu_slice.count
+  count = tpu_slice.linked
   return [ways for ways in range(1, count + 1) if not count % ways]
 
 
@@ -331,7 +330,7 @@ def plan_slice(
     if model_parallel not in ways:
       raise ValueError(
         f"MODEL_PARALLEL = {model_parallel} does not divide the number of "
-        f"chips of {tpu_slice}, {tpu_slice.count}."
+        f"chips of {tpu_slice}, {tpu_slice.linked}."
       )
     ways = [model_parallel]
   plans: list[Plan] = []

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 
 from prompt_tuning.core import axes
+from prompt_tuning.infer import programs
 
 
 def mesh(hosts):
-  """A stand-in for a (data, model) mesh; entries are process numbers."""
+  """A stand-in for a mesh; entries are process numbers."""
   hosts = np.asarray(hosts)
   devices = np.empty(hosts.shape, object)
   for place, host in np.ndenumerate(hosts):
     devices[place] = types.SimpleNamespace(process_index=int(host))
   return types.SimpleNamespace(
-    devices=devices, axis_names=(axes.DATA, axes.MODEL)
+    devices=devices,
+    axis_names=(axes.SLICE, axes.DATA, axes.MODEL)[-hosts.ndim :],
   )
 
 
@@ -37,6 +39,9 @@ def shards(monkeypatch, hosts):
     ([[0, 1]], [(0, 1), (0, 1)]),
     ([[0, 1], [0, 1]], [(0, 1), (0, 1)]),
     ([[0, 1], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    # Two slices: of two hosts each, and of one host each.
+    ([[[0], [1]], [[2], [3]]], [(0, 4), (1, 4), (2, 4), (3, 4)]),
+    ([[[0, 0], [0, 0]], [[1, 1], [1, 1]]], [(0, 2), (1, 2)]),
   ],
 )
 def test_each_host_has_its_part(hosts, expected, monkeypatch):
@@ -52,3 +57,59 @@ def test_one_host_brings_everything():
 def test_scattered_or_unequal_hosts_are_refused(hosts, monkeypatch):
   with pytest.raises(ValueError, match="a host needs an equal, contiguous"):
     shards(monkeypatch, hosts)
+
+
+def tpu(number, slice_index):
+  return types.SimpleNamespace(
+    id=number, platform="tpu", slice_index=slice_index, process_index=0
+  )
+
+
+def test_tpus_say_which_slice_they_are_of():
+  # Hosts of two slices may be counted in turn.
+  devices = [tpu(number, number % 2) for number in range(8)]
+  groups = axes._by_slice(devices, None)
+  assert [[d.slice_index for d in group] for group in groups] == [
+    [0] * 4,
+    [1] * 4,
+  ]
+  with pytest.raises(ValueError, match="say that they are of 2"):
+    axes._by_slice(devices, 4)
+
+
+def test_others_are_grouped_as_they_are_counted():
+  mesh = axes.make_mesh(data=4, model=2, slices=2)
+  assert mesh.shape == {"slice": 2, "data": 2, "model": 2}
+  ids = [device.id for device in mesh.devices.ravel()]
+  assert sorted(ids[:4]) == [0, 1, 2, 3]
+  assert axes.make_mesh(data=4, model=2).axis_names == ("data", "model")
+
+
+@pytest.mark.parametrize(
+  ("shape", "says"),
+  [
+    ((4, 2, 3), "NUM_SLICES is 3, which 8 devices cannot make up"),
+    ((1, 8, 2), "MODEL_PARALLEL 8: 2 slices have 4 devices each"),
+    ((2, 2, 2), "this job has 8"),
+  ],
+)
+def test_slices_that_cannot_be(shape, says):
+  with pytest.raises(ValueError, match=says):
+    axes.make_mesh(*shape)
+
+
+@pytest.mark.parametrize("rules", ["STANDARD_RULES", "FULLY_SHARDED_RULES"])
+def test_slices_share_rows_and_nothing_else(rules):
+  mesh = axes.make_mesh(data=4, model=2, slices=2)
+  rows = np.arange(8)[:, None]
+  placed = axes.batch_sharder(mesh, getattr(axes, rules))({"x": rows})["x"]
+  of_row = {
+    (shard.index[0].start, shard.index[0].stop): shard.device.id // 4
+    for shard in placed.addressable_shards
+  }
+  assert of_row == {(0, 2): 0, (2, 4): 0, (4, 6): 1, (6, 8): 1}
+  assert programs.put({"x": rows}, mesh)["x"].sharding.is_equivalent_to(
+    placed.sharding, 2
+  )
+  spec = axes.sharding(mesh, ("embed", "mlp"), getattr(axes, rules)).spec
+  assert axes.SLICE not in spec

@@ -99,6 +99,25 @@ def test_nothing_else_leaves_the_devices_of_a_row(mesh):
   assert crossing == report.data_reductions(found)
 
 
+def test_of_a_prompt_its_gradient_alone_crosses_slices():
+  """Weights are split over a slice's chips; between slices nothing is sent.
+
+  Two slices of four devices, 2 data x 2 model, stand in for TPUs that only the
+  data center's network joins.
+  """
+  job = make_job("fully sharded")
+  mesh = axes.make_mesh(4, 2, slices=2)
+  step = abstract_setup.describe(job.experiment, job.source, mesh)
+  lowered = jax.jit(step.program.step, donate_argnums=0).lower(*step.arguments)
+  cost = compiled_cost.read(lowered.compile().as_text(), 8)
+  crossing = [one for one in cost.collectives if one.crosses(0, (2, 2, 2))]
+  assert {one.kind for one in crossing} == {compiled_cost.ALL_REDUCE}
+  gradient = LENGTH * WIDTH * 4
+  assert gradient <= total(crossing) <= 2 * gradient + 8 * 4
+  # Weights do cross, within a slice.
+  assert any(one.kind == compiled_cost.ALL_GATHER for one in cost.collectives)
+
+
 @pytest.mark.parametrize("method", [make_job, tuned_model])
 def test_what_layers_exchange_does_not_grow_with_the_rows(method):
   """Weights are gathered, a layer at a time; rows stay where they are.

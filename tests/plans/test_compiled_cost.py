@@ -181,6 +181,20 @@ def test_collectives_as_tpus_write_them():
   assert {c.source for c in cost.collectives} == {"", "jit(step)/out"}
 
 
+def test_what_goes_to_other_slices_as_tpus_write_it():
+  """A message to the host, here in a loop; others are none."""
+  message = (
+    "  %m = (bf16[8,4]{1,0:T(8,128)}, u32[], token[]) send(%x, %after), "
+    "channel_id=9, is_host_transfer=true, frontend_attributes="
+    '{_xla_host_transfer_handler_name="HANDLER"}\n  %s = bf16'
+  )
+  for handler, nbytes in (("xla_megascale_runtime", 24 * 64), ("other", 0)):
+    text = TPU_LOOP.replace("  %s = bf16", message, 1)
+    cost = compiled_cost.read(text.replace("HANDLER", handler), 4)
+    assert cost.to_slices == nbytes
+    assert cost.by_kind() == compiled_cost.read(TPU_LOOP, 4).by_kind()
+
+
 def test_a_loop_of_unknown_length_is_counted_once_and_said():
   text = TPU_LOOP.replace("direction=LT", "direction=NE")
   cost = compiled_cost.read(text, 4)

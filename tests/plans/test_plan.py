@@ -257,6 +257,32 @@ def test_command_tries_every_mesh_of_every_slice(planned, capsys):
   assert "cheapest: 1 x 4, at least 1e+03 ms" in text
 
 
+def test_command_plans_several_slices(monkeypatch, capsys):
+  """Each has the whole model, and one thousandth of a step's bytes goes out."""
+  tried = []
+
+  def answer(job, where, model):
+    tried.append((where.copies, where.count, model))
+    cost = compiled_cost.Cost(1e12, (), 0, to_slices=12_800.0)
+    one = fake_plan(where.count // model, model, cost=cost)
+    return dataclasses.replace(one, slice=where)
+
+  monkeypatch.setattr(tpu, "plan", answer)
+  flags = [*FLAGS, "--topology=v5e:2x2", "--num_slices=2"]
+  assert plan.main(flags) == 0
+  assert tried == [(2, 8, 1), (2, 8, 2), (2, 8, 4)]
+  text = capsys.readouterr().out
+  assert "2 slices of v5e:2x2: 8 chips" in text
+  assert "over the data center's network: 12.5 KiB from a chip" in text
+
+  assert plan.main([*flags, "--json", "--meshes=first"]) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert (found["slices"], found["chips"]) == (2, 8)
+  # A chip's share of v5e's network is 3.125 GB a second.
+  network = found["plans"][0]["at_least"]["network"]
+  assert network == pytest.approx(12_800 / 3.125e9)
+
+
 def test_command_plans_the_given_mesh_only(planned, capsys):
   flags = [*FLAGS, "--topology=v5e:2x2", "--meshes=given", "--json"]
   assert plan.main(flags) == 1
@@ -275,6 +301,8 @@ def test_command_plans_the_given_mesh_only(planned, capsys):
     (["--topology=v5e:2x2", "--meshes=some"], "all, first, given"),
     (["--topology=v9:2x2"], "unknown TPU"),
     (["--cheapest", "--topology=v5e:2x2"], "leave --topology out"),
+    (["--cheapest", "--num_slices=2"], "leave --num_slices out"),
+    (["--topology=v5e:2x2", "--num_slices=0"], "at least 1"),
     (["--cheapest", "--price=v5e"], "such as v5e=1.2"),
     (["--cheapest", "--price=v9=1"], "Known: v4"),
     (["--topology=v5e:2x2", "--topolgy=v5e"], "Unknown argument"),
@@ -396,6 +424,23 @@ def test_gradients_are_not_sent_round_in_prompt_tuning(libtpu):
   kinds = {one.kind for one in prompt.cost.collectives}
   assert kinds
   assert compiled_cost.PERMUTE not in kinds
+
+
+def test_of_a_prompt_its_gradient_alone_goes_to_other_slices(libtpu):
+  """Weights are split over the chips of each slice, and stay there.
+
+  The table is larger than what is looked up in it, as it is in T5; the compiler
+  would gather a smaller one, over all slices.
+  """
+  slices = dataclasses.replace(SLICE, copies=2)
+  sizes = {"vocab_size": 8_192, "emb_dim": 128, "relpos_buckets": 4}
+  model = t5_config.get("t5_1_1_tiny", scan_layers=True, **sizes)
+  split = MeshShape(None, 2, axes.FULLY_SHARDED_RULES)
+  found = tpu.plan(make_job(model=model, mesh=split), slices, 2)
+  assert (found.data, found.times["network"] > 0) == (4, True)
+  gradient = 100 * 128 * 4
+  # Half of a prompt's 100 vectors is sent as 56, and sums as 128 numbers.
+  assert gradient <= found.cost.to_slices <= gradient * 1.12 + 512
 
 
 def test_bytes_of_a_program_add_up(libtpu):

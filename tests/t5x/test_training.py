@@ -64,10 +64,21 @@ def tfds(shared_data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def t5x(tfds, published_vocabulary_file):
-  """Start a script of T5X's: `t5x("train", *flags, devices=1) -> process`."""
+def t5x(tfds, published_vocabulary_file, tmp_path_factory):
+  """Start a script of T5X's: `t5x("train", *flags, devices=1) -> process`.
+
+  It writes to a file, `process.said`: a pipe that nobody reads, as while the
+  test waits for a checkpoint, fills, and the process stands still.
+  """
 
   def start(script, *flags, devices=1):
+    said = tmp_path_factory.mktemp("said") / "output"
+    with said.open("w") as stream:
+      process = run(script, stream, flags, devices)
+    process.said = said
+    return process
+
+  def run(script, stream, flags, devices):
     return subprocess.Popen(
       [
         *(sys.executable, "-m", f"t5x.{script}"),
@@ -79,17 +90,15 @@ def t5x(tfds, published_vocabulary_file):
         "PROMPT_TUNING_VOCABULARY": published_vocabulary_file,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
       },
-      stdout=subprocess.PIPE,
+      stdout=stream,
       stderr=subprocess.STDOUT,
-      text=True,
     )
 
   return start
 
 
 def finish(process):
-  output, _ = process.communicate()
-  assert process.returncode == 0, output[-5000:]
+  assert process.wait() == 0, process.said.read_text()[-5000:]
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +127,8 @@ def trained(t5x, recorded, tmp_path_factory):
   while not whole.exists() and process.poll() is None:
     time.sleep(0.02)
   process.send_signal(signal.SIGKILL)
-  output, _ = process.communicate()
-  assert whole.exists(), output[-5000:]
+  process.wait()
+  assert whole.exists(), process.said.read_text()[-5000:]
   later = {int(p.name.split("_")[1]) for p in folder.glob("checkpoint_*[0-9]")}
   assert max(later) < LAST
   finish(t5x("train", *flags, f"--gin.TRAIN_STEPS={LAST}", devices=4))
@@ -223,6 +232,5 @@ def test_our_tasks_in_a_training_that_is_all_t5xs(
   assert (tmp_path / "run" / f"checkpoint_{FIRST + 2}").is_dir()
   other = shared_data / "t5_vocab/seqio_test/sentencepiece.model"
   process = t5x("train", *flags, of(other))
-  output, _ = process.communicate()
-  assert process.returncode != 0
-  assert "Model and Task vocabularies do not match" in output
+  assert process.wait() != 0
+  assert "Model and Task vocabularies do not match" in process.said.read_text()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from prompt_tuning.core.axes import LogicalAxes
+from prompt_tuning.core.axes import LOOKED_UP, LogicalAxes
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.types import Array, Shape
 from prompt_tuning.models.t5 import quantized, sites
@@ -142,7 +142,11 @@ class TokenEmbedder(nn.Module):
   ) -> Array:
     """Look up [B, T] ids, virtual ones included; see `sites.embed`."""
     dtype = self.config.dtype
-    return sites.embed(self.embedding, ids, virtual, run_ids, dtype, self.scale)
+    x = sites.embed(self.embedding, ids, virtual, run_ids, dtype, self.scale)
+    if LOOKED_UP in dict(nn.get_logical_axis_rules()):
+      # Left to itself, XLA sends all rows to all slices.
+      x = nn.with_logical_constraint(x, (LOOKED_UP, "length", "embed"))
+    return x
 
   def attend(self, x: Array) -> Array:
     """Compute the tied head's float32 logits, scaled by 1/sqrt(H)."""
