@@ -1,0 +1,94 @@
+"""KPT's experiment: its documents, its commands, and what is written down."""
+
+import itertools
+import json
+import pathlib
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from experiments.kpt import documents, files, run
+from prompt_tuning.data import vocabulary
+from prompt_tuning.launch import command, flags
+
+pytestmark = pytest.mark.usefixtures("own_tasks")
+
+
+def test_documents_are_of_their_topic_more_often_than_not():
+  world = documents.world(0)
+  rows = list(documents.examples(world, "train", 500, balanced=True))
+  assert rows == list(documents.examples(world, "train", 500, balanced=True))
+  assert Counter(row["topic"] for row in rows).most_common()[-1][1] == 50
+  own = [
+    word in world.words[row["topic"]]
+    for row in rows
+    for word in row["text"].split()
+  ]
+  assert len(own) == 500 * documents.LENGTH
+  assert 0.55 < np.mean(own) < 0.7
+  free = list(documents.examples(world, "next", 500, balanced=False))
+  (most, _), *_ = Counter(row["topic"] for row in free).most_common()
+  assert most == next(iter(world.topics))
+
+
+def test_planted_words_are_of_other_topics():
+  world = documents.world(1)
+  names, words = documents.names(world), documents.knowledge(world, 0.5)
+  for topic, texts in words.items():
+    own = world.words[topic]
+    assert texts[0] == names[topic][0] == own[len(own) // 2]
+    planted = set(texts) - set(own)
+    assert set(own) < set(texts)
+    assert len(planted) == round(0.5 * len(own))
+  plain = documents.knowledge(world, 0.0)
+  assert {t: sorted(w) for t, w in plain.items()} == {
+    t: sorted(w) for t, w in world.words.items()
+  }
+
+
+def test_where_planted_words_end():
+  world = documents.world(0)
+  words = documents.knowledge(world, 0.5)
+  weights = np.zeros((1, len(words), max(map(len, words.values()))))
+  for row, (topic, texts) in zip(weights[0], words.items(), strict=True):
+    for k, text in enumerate(texts):
+      row[k] = text in world.words[topic]
+  assert run.planted(world, 0.5, weights) == {"smallest": 1, "below": 1}
+  assert run.planted(world, 0.5, -weights)["below"] == 0
+
+
+def test_what_is_run(tmp_path, monkeypatch):
+  """Settings are sound; nothing is trained here."""
+  argvs, world = [], documents.world(0)
+  monkeypatch.setattr(run, "_command", lambda *argv: argvs.append(argv))
+  run.declare(world, tmp_path)
+  run.model(tmp_path, ())
+  flags_of = dict(run.ROWS.values())
+  jobs = [command.configure("train", flags.parse("train", argvs[0][1:], ""))]
+  assert not jobs[0].experiment.tuners
+  assert argvs[1][0] == "convert"
+  for number, flag in enumerate(flags_of.values()):
+    with pytest.raises(ValueError, match="no median requires|fmean requires"):
+      run.score(tmp_path, str(number), "embedded:ladder_1", "kpt_names", flag)
+    parsed = flags.parse("eval", argvs[-1][1:], "")
+    evaluation = command.configure("eval", parsed).evaluation
+    assert evaluation.scorer.aggregate == "log_mean"
+    calibrated = evaluation.calibration is not None
+    assert calibrated == (flag != run.PLAIN)
+
+
+def test_what_is_written_down_is_what_was_scored():
+  results = json.loads((run.HERE / "results.json").read_text())
+  table = (run.HERE / "table.md").read_text()
+  assert run.table(results) == table
+  text = (run.HERE / "README.md").read_text()
+  tables = [t for t in table.split("\n\n") if t.startswith("|")]
+  assert all(t.strip() in text for t in tables)
+
+
+def test_the_table_of_files_is_that_of_the_files(shared_data, monkeypatch):
+  monkeypatch.setattr(vocabulary, "_configured", None)
+  model = shared_data / "t5_vocab" / "sentencepiece.model"
+  found = files.table(str(shared_data / "verbalizers"), str(model))
+  assert (files.HERE / "files.md").read_text() == found
