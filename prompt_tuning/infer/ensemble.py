@@ -36,6 +36,22 @@ class Vote(NamedTuple):
   scores: tuple[float, ...]
 
 
+class OverTemplates(NamedTuple):
+  """What several templates of one task do, alone and together.
+
+  Attributes:
+    mean: of the templates' metrics.
+    deviation: of them, of a sample.
+    together: metrics of the class that is most likely in the mean of the
+      templates' distributions over classes; None where they do not rank
+      classes.
+  """
+
+  mean: dict[str, float]
+  deviation: dict[str, float]
+  together: dict[str, float] | None
+
+
 class Comparison(NamedTuple):
   """An ensemble beside its members, as in table 3 of the paper.
 
@@ -173,6 +189,44 @@ def compare(results: Sequence[Result]) -> Comparison:
     _over(members, max),
     evaluate.metrics(dataset, answers, by),
     votes,
+  )
+
+
+def over_templates(results: Sequence[Result]) -> OverTemplates:
+  """Put what templates of one task do together.
+
+  Args:
+    results: of tasks with the same examples and classes, one for each template;
+      at least two.
+
+  Returns:
+    Mean, deviation, and what they answer together.
+
+  Raises:
+    ValueError: they are of other examples.
+
+  Source: KPT's means over templates; PET (Schick and Schuetze 2021), section
+  3.1, for the distributions, all of one weight.
+  """
+  first, *others = (result.job.dataset for result in results)
+  if any(other.targets != first.targets for other in others):
+    raise ValueError(
+      f"{first.task.name} and {others[0].task.name} have other examples, and "
+      "templates of one task share theirs."
+    )
+  members = [dict(result.metrics) for result in results]
+  together = None
+  if all("rank_scores" in result.outputs for result in results):
+    scores = np.array([result.outputs["rank_scores"] for result in results])
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    shares = (shares / shares.sum(-1, keepdims=True)).mean(axis=0)
+    names = [first.label_words[k] for k in shares.argmax(-1).tolist()]
+    answers = {evaluate.PREDICTION[evaluate.RANKING]: names}
+    together = evaluate.metrics(first, answers, (evaluate.RANKING,))
+  return OverTemplates(
+    _over(members, statistics.fmean),
+    _over(members, statistics.stdev),
+    together,
   )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from prompt_tuning.core import algebra, files
-from prompt_tuning.data import score
+from prompt_tuning.data import score, several_templates
 from prompt_tuning.infer import ensemble, rank, reports
 from prompt_tuning.infer.evaluate import (
   GENERATION,
@@ -229,11 +229,35 @@ def table(
         summary.Row("vote", None, compared.vote),
       ]
     lines += [task, summary.scores(rows)]
+  lines += _of_templates(by_task, names)
   if all(len(of_task) == 1 for of_task in by_task.values()):
     lines += _benchmarks(
       {t: of_task[0].metrics for t, of_task in by_task.items()}
     )
   return "\n".join(lines)
+
+
+def _of_templates(
+  by_task: Mapping[str, Sequence[Result]], names: Sequence[str]
+) -> list[str]:
+  """Sum up tasks that differ in their templates only."""
+  lines = []
+  for group, tasks in several_templates.groups(by_task).items():
+    columns = [by_task[task] for task in tasks]
+    if len({len(column) for column in columns}) > 1:
+      continue
+    rows = []
+    for of_run in zip(*columns, strict=True):
+      found = ensemble.over_templates(of_run)
+      runs = {result.job.run for result in of_run}
+      run = names[runs.pop()] if len(runs) == 1 else ""
+      rows.append(summary.Row(f"{run} mean".strip(), None, found.mean))
+      rows.append(summary.Row(f"{run} sd".strip(), None, found.deviation))
+      if found.together is not None:
+        row = summary.Row(f"{run} together".strip(), None, found.together)
+        rows.append(row)
+    lines += [f"{group}, {len(tasks)} templates", summary.scores(rows)]
+  return lines
 
 
 def _benchmarks(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:

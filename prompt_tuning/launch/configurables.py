@@ -20,6 +20,7 @@ from prompt_tuning.data import (
   in_context,
   mixtures,
   ppt,
+  several_templates,
   templated,
   vocabulary,
 )
@@ -130,6 +131,12 @@ def ppt_task(*args: Any, **kwargs: Any) -> str:
   return ppt.in_form(*args, **kwargs).name
 
 
+@functools.wraps(several_templates.declare)
+def templated_tasks(*args: Any, **kwargs: Any) -> tuple[str, ...]:
+  """Declare a task for each of several templates and return their names."""
+  return several_templates.declare(*args, **kwargs)
+
+
 def shown_task(task: str) -> str:
   """Name the task that `data show` looks at."""
   return task
@@ -178,6 +185,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "data.ppt_task": ppt_task,
   "data.shown_task": shown_task,
   "data.templated_task": templated_task,
+  "data.templated_tasks": templated_tasks,
   "decoding.BeamSearch": decoding.BeamSearch,
   "decoding.Greedy": decoding.Greedy,
   "decoding.Sampling": decoding.Sampling,
