@@ -3,8 +3,8 @@
   python -m experiments.kpt.run
 
 The embedded model learns to go on with documents (`documents`), in three worlds
-with other frequencies. Then topics are told by label words: a name, or a list of
-words with planted ones, scored as KPT scores them. Writes `results.json` and
+with other frequencies. Then topics are told by label words: a name, or a list
+of words with planted ones, scored as KPT scores them. Writes `results.json` and
 `table.md`. What is done already, is not done again.
 """
 
@@ -88,8 +88,8 @@ def of_world(
     for share in SHARES:
       of_share = found.setdefault(str(share), {})
       for row, (words, flags) in ROWS.items():
-        task = task_name(words, share)
-        of_share[row] = [score(folder, f"{row} {share}", checkpoint, task, flags)]
+        name, task = f"{row} {share}", task_name(words, share)
+        of_share[row] = [score(folder, name, checkpoint, task, flags)]
       for shots in SHOTS:
         of_share |= few_shot(world, folder, checkpoint, share, shots)
     return found
