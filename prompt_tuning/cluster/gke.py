@@ -6,8 +6,10 @@
 Source: xpk's documentation (docs/usage/workloads.md and docker.md) and the
 parser of `xpk workload create`. xpk puts the text of `--command` as one line of
 a bash script into a JobSet's YAML, and each `--env` value between double quotes
-of that YAML. Kubernetes then replaces `$(NAME)` and `$$` in the script
-(reference of Container.command), so that a dollar must be doubled on the way.
+of that YAML. It lets a JobSet restart after the statuses 42 and 127 to 255,
+those of signals, and after what `--restart-on-exit-codes` adds. Kubernetes then
+replaces `$(NAME)` and `$$` in the script (reference of Container.command), so
+that a dollar must be doubled on the way.
 """
 
 import argparse
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     choices=("very-low", "low", "medium", "high", "very-high"),
     help="of the workload; by default xpk's",
   )
-  add("--max_restarts", type=int, help="after failures; by default xpk's, 0")
+  add("--max_restarts", type=int, help="of what was stopped; by default none")
   add(
     "--storage",
     action="append",
@@ -95,6 +97,8 @@ def _workload(
     "priority": flags.priority,
     "max-restarts": flags.max_restarts,
   }
+  if flags.max_restarts:
+    options["restart-on-exit-codes"] = program.LEFT_ALONE
   return Command(
     (
       "xpk",

@@ -22,6 +22,12 @@ PROGRAMS = ("train", "sweep", "pretrain", "eval", "infer", "score")
 # Those whose processes work together; the others divide their input.
 JOINED = ("train", "sweep", "pretrain", "eval")
 SWEEP = "sweep"
+# Statuses that a restart changes nothing about: done, every run diverged, a
+# command line at fault, Ctrl-C. All others are those of a process that was
+# stopped, killed, or left by another (75), and the same command goes on.
+FINAL = (0, 1, 2, 130)
+# Of the others, the one that a program gives itself.
+LEFT_ALONE = 75
 
 _JOIN = "--multiprocess_gpu"
 _TOOLS = {
@@ -46,6 +52,27 @@ class Command:
   words: tuple[str, ...]
   until: str | None = None
   gives_up_at: tuple[str, ...] = ()
+  pause_s: float = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+  """Waiting for a program that machines run, which may be taken away.
+
+  Attributes:
+    ended: prints the program's status once it has ended, nothing before.
+    state: prints the machines' state.
+    lost: states of machines that do not come back.
+    again: what makes new machines and starts the program there.
+    most: how often that is done.
+    pause_s: seconds until it is looked again.
+  """
+
+  ended: Command
+  state: Command
+  lost: tuple[str, ...]
+  again: tuple[Command, ...]
+  most: int
   pause_s: float = 30
 
 
@@ -162,7 +189,7 @@ def joining(command: Sequence[str]) -> list[str]:
 
 def launch(
   made: argparse.ArgumentParser,
-  plan: Callable[[argparse.Namespace, list[str]], Iterable[Command]],
+  plan: Callable[[argparse.Namespace, list[str]], Iterable[Command | Watch]],
   argv: Sequence[str],
   check: Check,
 ) -> int:
@@ -192,7 +219,7 @@ def launch(
   return 0
 
 
-def execute(commands: Sequence[Command], dry_run: bool) -> None:
+def execute(commands: Sequence[Command | Watch], dry_run: bool) -> None:
   """Print commands, each before it runs.
 
   Args:
@@ -204,16 +231,101 @@ def execute(commands: Sequence[Command], dry_run: bool) -> None:
     ChildProcessError: a command failed; those after it have not run.
   """
   if not dry_run:
-    require(command.words[0] for command in commands)
+    require((c.state if isinstance(c, Watch) else c).words[0] for c in commands)
   for command in commands:
-    print(shlex.join(command.words), flush=True)
-    if command.until is not None:
-      print(
-        f"# ... every {command.pause_s:g} s until it prints {command.until}",
-        flush=True,
-      )
+    if isinstance(command, Watch):
+      _print_watch(command)
+      if not dry_run:
+        _watch(command)
+      continue
+    _print(command)
     if not dry_run:
       _run(command)
+
+
+def _print(command: Command, before: str = "") -> None:
+  print(before + shlex.join(command.words), flush=True)
+  if command.until is not None:
+    print(
+      f"# ... every {command.pause_s:g} s until it prints {command.until}",
+      flush=True,
+    )
+
+
+def _print_watch(watch: Watch) -> None:
+  """Show what is looked at as commands, and what may follow as comments."""
+  _print(watch.ended)
+  print(f"# ... every {watch.pause_s:g} s until it prints a status", flush=True)
+  _print(watch.state)
+  print(
+    f"# ... as often; when it prints {' or '.join(watch.lost)}, at most "
+    f"{watch.most} times:",
+    flush=True,
+  )
+  for command in watch.again:
+    _print(command, "#   ")
+
+
+def _watch(watch: Watch) -> None:
+  """Wait for the program's end, on one machine after the other.
+
+  Raises:
+    ChildProcessError: it failed, or machines were taken away too often.
+  """
+  restarts = 0
+  while True:
+    state = _said(watch.state)
+    if state in watch.lost:
+      if restarts == watch.most:
+        raise ChildProcessError(
+          f"It is {state}, after {restarts} restarts (--max_restarts). The "
+          "same command goes on."
+        )
+      restarts += 1
+      print(f"# It is {state}: restart {restarts} of {watch.most}", flush=True)
+      for command in watch.again:
+        _print(command)
+        _run(command)
+      continue
+    status = _said(watch.ended)
+    if status.isdigit():
+      if int(status):
+        raise ChildProcessError(f"The program ended with status {status}.")
+      return
+    time.sleep(watch.pause_s)
+
+
+def _said(command: Command) -> str:
+  """Run a command; return what it prints, nothing where it fails.
+
+  Machines that are being taken away answer nothing, and so does a network for a
+  while.
+  """
+  done = subprocess.run(
+    command.words, check=False, text=True, stdout=subprocess.PIPE
+  )
+  return "" if done.returncode else (done.stdout or "").strip()
+
+
+def restarting(call: str, file: str, most: int, pause_s: int = 10) -> str:
+  """Write what a shell runs until a program has ended for good.
+
+  Args:
+    call: the program, in the shell's text.
+    file: where its last status is written.
+    most: how often it is started again, see `FINAL`.
+    pause_s: seconds before that, in which the others end, too.
+
+  Returns:
+    One line of a POSIX shell's text.
+  """
+  final = "|".join(map(str, FINAL))
+  return (
+    f"n=0; while :; do {call}; s=$?; case $s in {final}) break;; esac; "
+    f"[ $n -lt {most} ] || break; n=$((n + 1)); "
+    f'echo "status $s: restart $n of {most}"; sleep {pause_s}; done; '
+    f"echo $s > {shlex.quote(file)}"
+  )
 
 
 def require(tools: Iterable[str]) -> None:

@@ -7,10 +7,11 @@
     -- <flags of prompt-tuning train>
 
 Steps: `create` asks for the TPU, `install` makes an environment on every
-worker, `run` starts the program on every worker and returns, `logs` fetches
-what it has written so far, `delete` gives the TPU back. Given steps run in this
-order, whatever theirs is; `delete` would not wait for what `run` has started,
-hence not both.
+worker, `run` starts the program on every worker and returns, `watch` waits for
+its end, and begins again where a queued TPU is taken away, `logs` fetches what
+it has written so far, `delete` gives the TPU back. Given steps run in this
+order, whatever theirs is; without `watch`, `delete` would not wait for what
+`run` has started.
 
 Source: the gcloud reference of `compute tpus tpu-vm` (create, ssh, scp, delete)
 and `compute tpus queued-resources` (create, describe, delete), Cloud TPU's
@@ -28,9 +29,9 @@ import shlex
 from collections.abc import Sequence
 
 from prompt_tuning.cluster import program
-from prompt_tuning.cluster.program import Command
+from prompt_tuning.cluster.program import Command, Watch
 
-STEPS = ("create", "install", "run", "logs", "delete")
+STEPS = ("create", "install", "run", "watch", "logs", "delete")
 
 _ENVIRONMENT = "~/prompt_tuning_env"
 _RUNS = "prompt_tuning_runs"  # below the worker's home, where ssh begins
@@ -75,9 +76,15 @@ def _parser() -> argparse.ArgumentParser:
   install.add_argument(
     "--setup", help="shell command to run before, such as mounting a bucket"
   )
-  run = parser.add_argument_group("run, logs")
+  run = parser.add_argument_group("run, watch, logs")
   run.add_argument(
     "--run_name", type=program.name, default="run", help="of logs"
+  )
+  run.add_argument(
+    "--max_restarts",
+    type=int,
+    default=0,
+    help="of a program that was stopped; with watch, of a TPU that is gone",
   )
   run.add_argument("--log_dir", default="runs/tpu_vm", help="folder here")
   run.add_argument(
@@ -90,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def plan(flags: argparse.Namespace, args: Sequence[str]) -> list[Command]:
+def plan(
+  flags: argparse.Namespace, args: Sequence[str]
+) -> list[Command | Watch]:
   """Build the calls of gcloud.
 
   Args:
@@ -104,19 +113,29 @@ def plan(flags: argparse.Namespace, args: Sequence[str]) -> list[Command]:
     ValueError: a step lacks a flag, or would undo another.
     FileNotFoundError: there is no such package.
   """
-  if args and "run" not in flags.steps:
+  steps = set(flags.steps)
+  if args and not steps & {"run", "watch"}:
     raise ValueError(f"--steps has no run: nothing would read {args[0]!r}.")
-  if {"run", "delete"} <= set(flags.steps):
+  if flags.max_restarts < 0:
+    raise ValueError(
+      f"--max_restarts {flags.max_restarts}: expected how often, at least 0."
+    )
+  if {"run", "delete"} <= steps and "watch" not in steps:
     raise ValueError(
       f"--steps {' '.join(flags.steps)}: run returns once the program has "
       "started, and delete would take the TPU from it. Leave delete out; give "
-      "--steps delete when the program has ended (--steps logs tells)."
+      "--steps delete when the program has ended (--steps logs tells). Or wait "
+      "for that: --steps run watch delete."
     )
-  commands: list[Command] = []
+  commands: list[Command | Watch] = []
   for step in STEPS:
-    if step == "run" and step in flags.steps:
+    if step not in steps:
+      continue
+    if step == "run":
       commands += [_run(flags, program.words(flags.program, args))]
-    elif step in flags.steps:
+    elif step == "watch":
+      commands += [_watch(flags, program.words(flags.program, args))]
+    else:
       commands += _OTHERS[step](flags)
   return commands
 
@@ -149,11 +168,10 @@ def _create(flags: argparse.Namespace) -> list[Command]:
     words = ("tpu-vm", "create", flags.name, f"--version={version}", *kind)
     return [_gcloud(flags, *words)]
   queue = ("queued-resources", "create", flags.name, f"--node-id={flags.name}")
-  state = ("queued-resources", "describe", flags.name)
   return [
     _gcloud(flags, *queue, f"--runtime-version={version}", *kind),
     Command(
-      _gcloud(flags, *state, "--format=value(state.state)").words,
+      _state(flags).words,
       until="ACTIVE",
       gives_up_at=_LOST,
       pause_s=flags.poll_s,
@@ -197,8 +215,13 @@ def _run(flags: argparse.Namespace, words: Sequence[str]) -> Command:
   run = flags.run_name
   called, *args = program.joining(words)
   variables = "".join(f"{shlex.quote(v)} " for v in flags.env)
+  loop = program.restarting(
+    f"env {variables}{_ENVIRONMENT}/bin/{called} {shlex.join(args)}",
+    f"{run}.status",
+    flags.max_restarts,
+  )
   start = (
-    f"nohup env {variables}{_ENVIRONMENT}/bin/{called} {shlex.join(args)} "
+    f"rm -f {run}.status; nohup bash -c {shlex.quote(loop)} "
     f">> {run}.log 2>&1 < /dev/null &"
   )
   taken = f"{{ echo '{run} is running already' >&2; exit 1; }}"
@@ -207,6 +230,39 @@ def _run(flags: argparse.Namespace, words: Sequence[str]) -> Command:
     f"{{ flock --nonblock 9 || {taken}; {start} }} 9> {run}.lock"
   )
   return _everywhere(flags, script)
+
+
+def _watch(flags: argparse.Namespace, words: Sequence[str]) -> Watch:
+  """Wait for the end; where the TPU is gone, ask for one like it."""
+  if not flags.queued:
+    raise ValueError(
+      "--steps watch needs --queued: a TPU that is taken away is asked for "
+      "again, in the queue."
+    )
+  file = f"~/{_RUNS}/{flags.run_name}.status"
+  return Watch(
+    ended=_gcloud(
+      flags,
+      *("tpu-vm", "ssh", flags.name, "--worker=0"),
+      f"--command=cat {file} 2> /dev/null || true",
+    ),
+    state=_state(flags),
+    lost=_LOST,
+    again=(
+      *_delete(flags),
+      *_create(flags),
+      *_install(flags),
+      _run(flags, words),
+    ),
+    most=flags.max_restarts,
+    pause_s=flags.poll_s,
+  )
+
+
+def _state(flags: argparse.Namespace) -> Command:
+  """Print how a queued TPU is."""
+  state = ("queued-resources", "describe", flags.name)
+  return _gcloud(flags, *state, "--format=value(state.state)")
 
 
 def _logs(flags: argparse.Namespace) -> list[Command]:

@@ -35,7 +35,7 @@ JOINED = [*ARGS, "--multiprocess_gpu"]
 GKE = "--cluster=c --workload=w --tpu_type=v5litepod-16 --docker_image=i:1"
 TPU = "--name=n --zone=z"
 KIND = "--accelerator_type=v5litepod-16 --runtime_version=v2-alpha-tpuv5-lite"
-EVERY_STEP = "create install run logs"
+EVERY_STEP = "create install run watch logs delete"
 SLURM = "--timeout_min=60 --nodes=2 --gpus_per_node=4"
 
 # Writes its name, its words, and one variable; then does what it is told to.
@@ -202,6 +202,9 @@ def test_missing_and_bad_flags_are_named(capsys, module, given, flag):
     (tpu_vm, f"{TPU} --steps install --package=.", [], "is a folder"),
     (tpu_vm, f"{TPU} --steps logs", ARGS, "--steps has no run"),
     (tpu_vm, f"{TPU} --steps run delete", ARGS, "Leave delete out"),
+    (tpu_vm, f"{TPU} --steps run watch", ARGS, "watch needs --queued"),
+    (tpu_vm, f"{TPU} --queued --steps watch", ARGS, "create needs"),
+    (tpu_vm, f"{TPU} --max_restarts=-1", ARGS, "--max_restarts -1"),
     (
       tpu_vm,
       f"{TPU} {KIND} --package=p --steps delete logs run install create",
@@ -267,6 +270,8 @@ def test_xpk_gets_its_flags(fakes):
     "--zone=z",
     "--priority=high",
     "--max-restarts=3",
+    # xpk restarts after signals by itself, not when another host is gone.
+    "--restart-on-exit-codes=75",
     "--storage=s",
     "--storage=t",
     "--env=A=b",
@@ -442,6 +447,128 @@ def test_a_worker_runs_the_words_once(fakes):
   finally:
     hold.unlink()
   assert (home / "prompt_tuning_runs/r.log").read_text() == "out\nerr\n"
+
+
+@pytest.mark.parametrize(
+  ("statuses", "most", "runs"),
+  [
+    ((75, 143, 137, 0), 5, 4),  # left alone, stopped, killed; then done
+    ((75, 143, 0), 1, 2),
+    ((75,), 0, 1),
+    ((2, 0), 5, 1),  # the command line is at fault
+    ((1, 0), 5, 1),  # every run diverged
+    ((130, 0), 5, 1),  # Ctrl-C
+  ],
+)
+def test_a_worker_starts_again_what_was_stopped(fakes, statuses, most, runs):
+  assert called(tpu_vm, f"{TPU} --run_name=r --max_restarts={most}") == 0
+  script = remote(fakes.only_call())
+  home = pathlib.Path(os.environ["HOME"])
+  folder = home / "prompt_tuning_runs"
+  folder.mkdir()
+  (folder / "r.status").write_text("of a run before")
+  (home / "statuses").write_text("".join(f"{s}\n" for s in statuses))
+  fakes.add("sleep")
+  program_file = home / "prompt_tuning_env/bin/prompt-tuning"
+  fakes.add(
+    str(program_file),
+    f"s=$(head -n 1 {home}/statuses); sed -i 1d {home}/statuses; exit $s",
+  )
+  assert shell(f"{script}\nwait").returncode == 0
+  deadline = time.monotonic() + 20
+  status = folder / "r.status"
+  while not (status.exists() and status.read_text()):
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  assert status.read_text() == f"{statuses[runs - 1]}\n"
+  names = [call[0] for call in fakes.calls()]
+  assert names.count("prompt-tuning") == runs
+  assert (folder / "r.log").read_text() == "".join(
+    f"status {s}: restart {n} of {most}\n"
+    for n, s in enumerate(statuses[: runs - 1], 1)
+  )
+
+
+# Gives out one state after the other, and the program's status at the end.
+QUEUE = """case "$*" in
+  *describe*) head -n 1 "$RECORDS/../states"; sed -i 1d "$RECORDS/../states";;
+  *--worker=0*) [ -s "$RECORDS/../states" ] || cat "$RECORDS/../status";;
+esac
+"""
+
+
+def watched(fakes, states, status, most):
+  fakes.records.with_name("states").write_text(
+    "".join(f"{state}\n" for state in states)
+  )
+  fakes.records.with_name("status").write_text(f"{status}\n")
+  fakes.add("gcloud", QUEUE)
+  text = f"{TPU} {KIND} --queued --poll_s=0 --package=p --steps run watch"
+  code = called(tpu_vm, f"{text} --max_restarts={most}")
+  verbs = [" ".join(call[3:5]) for call in fakes.calls()]
+  return code, verbs
+
+
+def test_a_tpu_that_is_taken_away_is_asked_for_again(fakes, capsys):
+  states = ["ACTIVE", "SUSPENDING", "ACCEPTED", "ACTIVE", "ACTIVE"]
+  code, verbs = watched(fakes, states, 0, 3)
+  assert code == 0
+  run, asked, ended = "tpu-vm ssh", "queued-resources describe", "tpu-vm ssh"
+  again = ["queued-resources delete", "queued-resources create", asked, asked]
+  install = "tpu-vm ssh"
+  assert verbs == [
+    *(run, asked, ended, asked),
+    *(*again, install, run),
+    *(asked, ended),
+  ]
+  out = capsys.readouterr().out
+  assert "# It is SUSPENDING: restart 1 of 3" in out
+  scripts = [
+    option(call, "command") for call in fakes.calls() if "--worker=all" in call
+  ]
+  assert scripts[0] == scripts[2], "the same program goes on"
+
+
+@pytest.mark.parametrize(
+  ("states", "status", "message"),
+  [
+    (["SUSPENDED"], 0, "SUSPENDED, after 0 restarts (--max_restarts)"),
+    (["ACTIVE"], 2, "The program ended with status 2"),
+  ],
+)
+def test_a_watch_ends_where_a_restart_would_not_help(
+  fakes, capsys, states, status, message
+):
+  code, _ = watched(fakes, states, status, 0)
+  assert code == 2
+  assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("module", "text"),
+  [
+    (gke, f"{GKE} --max_restarts=4 --shards=2"),
+    (
+      tpu_vm,
+      f"{TPU} {KIND} --queued --package=p --max_restarts=4 "
+      "--steps create install run watch",
+    ),
+  ],
+)
+def test_sweeps_start_again_too(capsys, module, text):
+  args = [*ARGS, "--axis", "SEEDS=(0, 1)"]
+  assert called(module, f"{text} --program=sweep --dry_run", args) == 0
+  lines = capsys.readouterr().out.splitlines()
+  if module is gke:
+    options = [shlex.split(line) for line in lines]
+    assert len(options) == 2
+    for words in options:
+      assert option(words, "max-restarts") == "4"
+      assert option(words, "restart-on-exit-codes") == "75"
+  else:
+    (run,) = [line for line in lines if line[0] != "#" and "nohup" in line]
+    assert "prompt-tuning sweep" in run
+    assert "-lt 4" in run
 
 
 # Slurm.
