@@ -12,14 +12,27 @@ from prompt_tuning.models.t5 import config
 MEBIBYTE = 2**20
 
 
-@pytest.mark.parametrize("name", embedded.names())
+# Name -> its shape, and the steps that it was pre-trained for.
+MODELS = {
+  "ladder_1": ("ladder_1", 9_000),
+  "ladder_1_span_corruption": ("ladder_1", 3_000),
+  "ladder_2": ("ladder_2", 9_000),
+}
+
+
+def test_all_are_known():
+  assert embedded.names() == sorted(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_it_is_a_checkpoint_like_any_other(name):
   path = embedded.SCHEME + name
+  size, step = MODELS[name]
   checkpoint = restore.open_checkpoint(path)
   assert checkpoint.format == "t5x"
-  assert checkpoint.step == 9_000
+  assert checkpoint.step == step
   found = sizes.infer_config(checkpoint)
-  assert sizes.described(found) == sizes.described(config.get(name))
+  assert sizes.described(found) == sizes.described(config.get(size))
   vocabulary = vocabularies.load(path)
   assert vocabulary.size == found.vocab_size == 4_096
 
