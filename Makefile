@@ -7,13 +7,14 @@ PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments docs setup.py
 
-.PHONY: check rest env quickstart format lint types imports docs links test parity \
+.PHONY: check rest env quickstart format lint types imports docs links wheel test \
+	parity
 	plan-test t5x bench bench-short clean
 
 check: test rest
 
 # What `check` has beside the tests.
-rest: lint types imports docs parity plan-test bench-short
+rest: lint types imports docs wheel parity plan-test bench-short
 
 # What README's first command runs; it needs the package only.
 quickstart: $(PACKAGE)
@@ -58,6 +59,18 @@ links: $(VENV)/.docs
 $(VENV)/.docs: $(PACKAGE)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
+
+# As a user has it: the wheel in an environment of its own, without a checkout,
+# does what a tutorial says.
+WHEEL := $(CURDIR)/build/wheel
+wheel: env
+	rm -rf $(WHEEL)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
+	$(BIN)/python -m docs.generate.examples docs/first_prompt.md \
+		> $(WHEEL)/example.py
+	cd $(WHEEL) && venv/bin/python example.py
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal

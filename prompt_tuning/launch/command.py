@@ -137,8 +137,9 @@ def _run(
       print(f"# {line}" if has_configuration else line)
     return
   if computes:
-    from prompt_tuning.machine import compiled_programs
+    from prompt_tuning.machine import accelerators, compiled_programs
 
+    accelerators.mention_unused()
     folder = compiled_programs.keep()
     if folder is not None:
       _collect(folder)

@@ -1,0 +1,36 @@
+"""A word about an accelerator that JAX does not see."""
+
+import logging
+import os
+import pathlib
+
+logger = logging.getLogger(__name__)
+
+# The first device of NVIDIA's driver, and of Google's.
+_DEVICES = {
+  "gpu": (pathlib.Path("/dev/nvidia0"), "an NVIDIA GPU"),
+  "tpu": (pathlib.Path("/dev/accel0"), "a TPU"),
+}
+_said: set[str] = set()
+
+
+def mention_unused() -> None:
+  """Warn, once, where this machine has an accelerator that JAX leaves alone.
+
+  Nothing is said where JAX_PLATFORMS chooses.
+  """
+  if os.environ.get("JAX_PLATFORMS"):
+    return
+  for extra, (device, name) in _DEVICES.items():
+    if extra in _said or not device.exists():
+      continue
+    import jax
+
+    if jax.default_backend() == "cpu":
+      _said.add(extra)
+      logger.warning(
+        "This machine has %s, but the JAX that is installed cannot use it: "
+        "computing on the CPU. pip install 'prompt-tuning[%s]' installs one "
+        "that can; JAX_PLATFORMS=cpu silences this.",
+        *(name, extra),
+      )

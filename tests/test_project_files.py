@@ -1,0 +1,111 @@
+"""Files around the package: one version, a Dockerfile whose parts exist, ..."""
+
+import os
+import pathlib
+import re
+import shlex
+
+import pytest
+import yaml
+
+import prompt_tuning
+from prompt_tuning.machine import accelerators
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def text(name):
+  return (ROOT / name).read_text("utf-8")
+
+
+def extras():
+  block = text("setup.py").split("\nEXTRAS = {\n")[1].split("\n}\n")[0]
+  return set(re.findall(r'^  "(\w+)": \[', block, re.M))
+
+
+def test_there_is_one_version():
+  citation = yaml.safe_load(text("CITATION.cff"))
+  assert citation["version"] == prompt_tuning.__version__
+  assert citation["license"] == "Apache-2.0"
+  assert f"## {prompt_tuning.__version__}" in text("CHANGELOG.md")
+
+
+def test_the_licence_is_what_setup_says():
+  assert "Apache License\n                           Version 2.0" in text(
+    "LICENSE"
+  )
+  assert 'license="Apache-2.0"' in text("setup.py")
+
+
+def test_extras_are_those_that_users_look_for():
+  assert extras() >= {
+    *("gpu", "tpu", "gcs", "s3", "plan", "notebooks", "docs", "hub"),
+  }
+
+
+def test_constraints_are_the_lower_bounds():
+  bounds = dict(
+    re.findall(r'"([\w.-]+)(?:\[\w+\])?[>=]=([\d.]+)"', text("setup.py"))
+  )
+  pins = dict(re.findall(r"^([\w.-]+)==(.*)$", text("constraints.txt"), re.M))
+  assert {n: pins.get(n) for n in bounds} == bounds
+
+
+@pytest.mark.parametrize(
+  "name", [p.name for p in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")]
+)
+def test_issue_templates_are_forms(name):
+  form = yaml.safe_load(text(f".github/ISSUE_TEMPLATE/{name}"))
+  if name == "config.yml":
+    assert form == {"blank_issues_enabled": True}
+    return
+  assert form["name"]
+  assert form["description"]
+  ids = [part["id"] for part in form["body"]]
+  assert len(set(ids)) == len(ids)
+  for part in form["body"]:
+    assert part["type"] in ("textarea", "input")
+    assert part["attributes"]["label"]
+
+
+def test_the_dockerfile_copies_what_is_there():
+  lines = text("Dockerfile").replace("\\\n", " ").splitlines()
+  steps = [shlex.split(line, comments=True) for line in lines]
+  steps = [words for words in steps if words]
+  assert {words[0] for words in steps} <= {
+    *("FROM", "ARG", "WORKDIR", "COPY", "RUN", "ENTRYPOINT", "CMD"),
+  }
+  assert steps[0][0] == "FROM"
+  copied = [w for words in steps if words[0] == "COPY" for w in words[1:-1]]
+  let_through = re.findall(r"^!(.*)", text(".dockerignore"), re.M)
+  assert sorted(copied) == sorted(let_through)
+  for name in copied:
+    assert (ROOT / name).exists(), name
+  for asked in re.findall(r"EXTRAS=([\w,]+)", text("Dockerfile")):
+    assert set(asked.split(",")) <= extras()
+  assert ["ENTRYPOINT", "[prompt-tuning]"] in steps
+
+
+@pytest.fixture
+def a_gpu(tmp_path, monkeypatch):
+  """A machine with a device file, and a JAX that computes on the CPU."""
+  device = tmp_path / "nvidia0"
+  device.touch()
+  monkeypatch.setattr(
+    accelerators, "_DEVICES", {"gpu": (device, "an NVIDIA GPU")}
+  )
+  monkeypatch.setattr(accelerators, "_said", set())
+
+
+def test_a_gpu_without_its_jax_is_mentioned_once(a_gpu, monkeypatch, caplog):
+  monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  accelerators.mention_unused()
+  accelerators.mention_unused()
+  (message,) = caplog.messages
+  assert "pip install 'prompt-tuning[gpu]'" in message
+
+
+def test_nothing_is_said_where_the_user_chose(a_gpu, monkeypatch, caplog):
+  monkeypatch.setattr(os, "environ", os.environ | {"JAX_PLATFORMS": "cpu"})
+  accelerators.mention_unused()
+  assert not caplog.messages
