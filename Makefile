@@ -7,9 +7,8 @@ PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments docs setup.py
 
-.PHONY: check rest env quickstart format lint types imports docs links wheel test \
-	parity
-	plan-test t5x bench bench-short clean
+.PHONY: check rest env quickstart format lint types imports docs links wheel \
+	test parity plan-test t5x bench bench-short clean
 
 check: test rest
 
