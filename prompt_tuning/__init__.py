@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from prompt_tuning.api import Model as Model
   from prompt_tuning.api import from_vectors as from_vectors
+  from prompt_tuning.api import load as load
   from prompt_tuning.api import load_model as load_model
   from prompt_tuning.api import load_prompt as load_prompt
   from prompt_tuning.data import custom as custom
@@ -36,6 +37,7 @@ _NAMES = {
   "templated": "prompt_tuning.data.templated",
   "from_vectors": "prompt_tuning.api:from_vectors",
   "initializers": "prompt_tuning.tuners.initializers",
+  "load": "prompt_tuning.api:load",
   "load_model": "prompt_tuning.api:load_model",
   "load_prompt": "prompt_tuning.api:load_prompt",
   "mixtures": "prompt_tuning.data.mixtures",

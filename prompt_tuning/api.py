@@ -36,7 +36,8 @@ from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import classes, feed, load, same_vocabulary
+from prompt_tuning.jobs import classes, feed, same_vocabulary
+from prompt_tuning.jobs import load as loading
 from prompt_tuning.jobs.settings import (
   Dataset,
   EvaluationSettings,
@@ -145,22 +146,29 @@ def load_model(
   return Model(predictor, model)
 
 
-def load_prompt(path: str | os.PathLike[str]) -> Runs:
-  """Load a prompt.
+def load(path: str | os.PathLike[str]) -> Runs:
+  """Load what one run has learned, by any method.
 
   Args:
-    path: a bundle, or the MODEL_DIR of a single run (its best); a `.npy` file,
-      a PEFT adapter, or a T5X checkpoint with a prompt, which all stand before
-      the input text.
+    path: a bundle, the MODEL_DIR of a single run (its best), an export, a
+      `.npy` file, a PEFT adapter, a T5X checkpoint with a prompt, or what
+      somebody shared on Hugging Face's hub: `hf://user/name`, where wanted with
+      a folder and a revision, `hf://user/name/folder@main` (needs the extra
+      `hub`). What has vectors only stands before the input text.
 
   Returns:
-    The prompt as one run.
+    One run, for `Model.with_tuned`.
 
   Raises:
-    CheckpointError: no prompt, or a damaged one.
-    ValueError: several runs, or a tuned model.
+    CheckpointError: nothing that was tuned, or damaged.
+    ValueError: several runs, a tuned model, or an address that leads nowhere.
   """
-  return load.load_one(path).runs
+  return loading.load_one(path).runs
+
+
+def load_prompt(path: str | os.PathLike[str]) -> Runs:
+  """Load a prompt: `load` by its first name."""
+  return load(path)
 
 
 def from_vectors(values: np.ndarray) -> Runs:
@@ -506,13 +514,13 @@ class Model:
     if isinstance(tuned, Trained):
       run = tuned.select(name)
       origin = tuned.origins[run]
-      found = load.Tuned(
+      found = loading.Tuned(
         tuned.runs[run],
         ("",),
         origin.backbone,
         vocabulary=origin.vocabulary,
       )
-      return load.insist(found, self.backbone, repr(name), vocabulary).runs
+      return loading.insist(found, self.backbone, repr(name), vocabulary).runs
     if isinstance(tuned, Runs):
       if len(tuned) != 1:
         raise ValueError(f"{name!r} names {len(tuned)} runs; expected one.")
@@ -524,8 +532,10 @@ class Model:
         f"{name!r} is a {type(tuned).__name__}; expected a path, an array "
         "[P, H], one run, a training, or None for the model itself."
       )
-    loaded = load.load_one(tuned, self.backbone.config.shape)
-    return load.insist(loaded, self.backbone, os.fspath(tuned), vocabulary).runs
+    loaded = loading.load_one(tuned, self.backbone.config.shape)
+    return loading.insist(
+      loaded, self.backbone, os.fspath(tuned), vocabulary
+    ).runs
 
   def _run_ids(self, texts: Sequence[str], prompt: Prompts) -> list[int]:
     if isinstance(texts, str):

@@ -403,6 +403,7 @@ def _export(
       outcome.model.fingerprint,
       outcome.model.base_model,
       same_vocabulary.mark(outcome.vocabulary),
+      (_kept(outcome)[slot.run] or {}).get("metrics", {}),
     )
     done = export.export(runs, number, target, origin, outcome.model.config)
     remarks += [f"note, {target}: {note}" for note in done.notes]

@@ -6,7 +6,8 @@ PEFT adapter are views, written where they can say the same.
 
 import os
 import pathlib
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
 from prompt_tuning.core import algebra, files, finite
 from prompt_tuning.core.adapter import Adapter
 from prompt_tuning.infer.runs import Runs
-from prompt_tuning.jobs import identity, load
+from prompt_tuning.jobs import card, identity, load
 from prompt_tuning.jobs.load import Tuned, vectors
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5.config import T5Config
@@ -27,6 +28,7 @@ from prompt_tuning.tuners.method import Method, name_of, noun_of
 
 NPY, PEFT = "npy", "peft"
 VIEWS = (NPY, PEFT)
+LICENCE = "unknown"  # as hubs call it where nobody has said
 
 
 class Exported(NamedTuple):
@@ -51,6 +53,7 @@ class Origin(NamedTuple):
     backbone: fingerprint of the model that it was trained with.
     base_model: what transformers loads that model by.
     vocabulary: that it was trained with.
+    scores: of its best evaluation, by metric.
   """
 
   method: Method | None = None
@@ -59,6 +62,7 @@ class Origin(NamedTuple):
   backbone: str | None = None
   base_model: str | None = None
   vocabulary: VocabularyMark | None = None
+  scores: Mapping[str, float] = types.MappingProxyType({})
 
   @property
   def noun(self) -> str:
@@ -90,6 +94,7 @@ def export(
   origin: Origin,
   model: T5Config | None = None,
   views: Sequence[str] = VIEWS,
+  licence: str = LICENCE,
 ) -> Exported:
   """Export one run.
 
@@ -98,11 +103,12 @@ def export(
     run: number of the run.
     folder: where to: the folder `delta`; `prompt.npy` (`prompt_decoder.npy` for
       virtual tokens in the decoder), which T5X's prompt-tuning loads; the
-      folder `peft`. What is there is replaced; views of another delta that
-      stood there are removed.
+      folder `peft`; a card for hubs, README.md. What is there is replaced;
+      views of another delta that stood there are removed.
     origin: where the run comes from.
     model: the backbone, for what PEFT records about it.
     views: which of `VIEWS` to write.
+    licence: that the card names.
 
   Returns:
     What was written: nothing of a run that diverged.
@@ -127,7 +133,29 @@ def export(
     paths += _write_adapter(one, folder, origin, model, notes)
   if before not in (None, deltas.digest(target)):
     _remove_others(folder, paths)
+  if note := card.write(folder, _facts(one, origin, paths, licence)):
+    notes.append(note)
   return Exported(tuple(paths), tuple(notes))
+
+
+def _facts(
+  one: Runs, origin: Origin, paths: Sequence[pathlib.Path], licence: str
+) -> card.Facts:
+  """Collect what the card says."""
+  about = origin.about
+  leaves = algebra.named_leaves(one.delta).values()
+  return card.Facts(
+    about.get("title", "A delta"),
+    about.get("method", {}),
+    origin.task,
+    origin.step,
+    origin.backbone,
+    origin.base_model,
+    sum(leaf.size for leaf in leaves),
+    origin.scores,
+    [path.name for path in paths],
+    licence,
+  )
 
 
 def _not_finite(one: Runs) -> str:
@@ -190,6 +218,7 @@ def export_all(
   dst: str,
   views: Sequence[str] = VIEWS,
   size: str | None = None,
+  licence: str = LICENCE,
 ) -> list[str]:
   """Export every run of a folder or bundle.
 
@@ -198,6 +227,7 @@ def export_all(
     dst: where to; runs that have names get a folder each.
     views: see `export`.
     size: name of the backbone's, where adapters shall say it.
+    licence: that cards name.
 
   Returns:
     Lines that say what was written.
@@ -223,7 +253,8 @@ def export_all(
     )
   lines = []
   for run, folder in enumerate(folders):
-    done = export(tuned.runs, run, folder, _origin(tuned, run), model, views)
+    origin = _origin(tuned, run)
+    done = export(tuned.runs, run, folder, origin, model, views, licence)
     lines += [f"{path}: written" for path in done.paths]
     lines += [f"note, {folder}: {note}" for note in done.notes]
   return lines
@@ -237,6 +268,7 @@ def _origin(tuned: Tuned, run: int) -> Origin:
     tuned.fingerprint,
     tuned.base_model,
     tuned.vocabulary,
+    tuned.scores[run],
   )
 
 

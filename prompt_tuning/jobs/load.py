@@ -44,7 +44,7 @@ from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Params
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import best, run_schema, same_vocabulary, slots
+from prompt_tuning.jobs import best, hub, run_schema, same_vocabulary, slots
 from prompt_tuning.jobs.identity import rebuild
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.train import loop
@@ -76,6 +76,8 @@ class Tuned(NamedTuple):
     base_model: what transformers loads the backbone by, if the file says so.
     keys: what the user calls them; None among them where nobody did.
     vocabulary: that they were trained with; None where the file does not say.
+    scores: metrics of the runs' best evaluations; none where the file does not
+      say.
   """
 
   runs: Runs
@@ -88,6 +90,7 @@ class Tuned(NamedTuple):
   base_model: str | None = None
   keys: tuple[str | None, ...] = (None,)
   vocabulary: VocabularyMark | None = None
+  scores: tuple[Mapping[str, float], ...] = (types.MappingProxyType({}),)
 
   @property
   def step(self) -> int | None:
@@ -106,8 +109,8 @@ def load(
   Args:
     path: MODEL_DIR of a run (the best of each run; the last where nothing was
       evaluated), a bundle, an export, a `.npy` prompt, a PEFT adapter, a T5X
-      checkpoint with a prompt, or `embedded:prompts/` and the name of a prompt
-      that ships with the package.
+      checkpoint with a prompt, `embedded:prompts/` and the name of a prompt
+      that ships with the package, or `hf://user/name`, see `hub.local`.
     model: shape of the backbone, which some adapters need.
 
   Returns:
@@ -118,6 +121,7 @@ def load(
     ValueError: several tuned models, an unknown method, or an adapter that says
       what cannot be said here.
   """
+  path = hub.local(path)
   folder = files.path(embedded.prompt(path))
   if _is_there(folder / bundle.MANIFEST):
     return from_bundle(bundle.read(folder), folder)
@@ -142,6 +146,7 @@ def load(
       methods=(method,) * count,
       tasks=nothing,
       keys=nothing,
+      scores=({},) * count,
     )
   return _from_vectors(path)
 
@@ -329,7 +334,14 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     ),
     saved.manifest.get("base_model"),
     vocabulary=_vocabulary_of(saved.manifest),
+    scores=(_scores(saved.manifest),) * len(slots_of_runs),
   )
+
+
+def _scores(manifest: Mapping[str, Any]) -> Mapping[str, float]:
+  """Take the metrics of the evaluation for which a bundle was kept."""
+  metrics: Mapping[str, float] = (manifest.get("best") or {}).get("metrics", {})
+  return metrics
 
 
 def _vocabulary_of(manifest: Mapping[str, Any]) -> VocabularyMark | None:
@@ -410,6 +422,7 @@ def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
     tasks=tuple(task for part in banks for task in part.tasks),
     base_model=banks[0].base_model,
     vocabulary=banks[0].vocabulary,
+    scores=tuple(metrics for part in banks for metrics in part.scores),
   )
 
 
@@ -549,6 +562,7 @@ def _of_task(tuned: Tuned, name: str) -> Tuned:
     steps=tuple(tuned.steps[k] for k in chosen),
     methods=tuple(tuned.methods[k] for k in chosen),
     tasks=tuple(tuned.tasks[k] for k in chosen),
+    scores=tuple(tuned.scores[k] for k in chosen),
   )
 
 

@@ -164,8 +164,11 @@ def of(outcome: "Outcome", summary: str) -> Trained:
         model.fingerprint,
         model.base_model,
         vocabulary,
+        {} if record is None else record["metrics"],
       )
-      for name, slot, run, step in zip(names, slots, runs, steps, strict=True)
+      for name, slot, run, step, record in zip(
+        names, slots, runs, steps, records, strict=True
+      )
     },
     {
       name: {} if one is None else one["metrics"]

@@ -20,7 +20,9 @@ def main(argv: Sequence[str]) -> int:
   from prompt_tuning.jobs import export
 
   try:
-    lines = export.export_all(args.src, args.dst, args.to, args.config)
+    lines = export.export_all(
+      args.src, args.dst, args.to, args.config, args.license
+    )
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -49,5 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     "--config",
     metavar="SIZE",
     help="the backbone, such as t5_1_1_base, for what PEFT records about it",
+  )
+  parser.add_argument(
+    "--license",
+    default="unknown",
+    help="of what was learned, for the card: such as apache-2.0",
   )
   return parser

@@ -29,7 +29,7 @@ def test_one_bundle_in_one_view(finished, tmp_path):
   argv = ["export", str(path), str(tmp_path), "--to", "npy"]
   assert main.main(argv) == 0
   written = {p.name for p in (tmp_path / "seed1").iterdir()}
-  assert written == {"delta", "prompt.npy"}
+  assert written == {"README.md", "delta", "prompt.npy"}
 
 
 def test_nothing_to_export(tmp_path, capsys):

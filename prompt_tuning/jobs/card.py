@@ -1,0 +1,150 @@
+"""The card of an export: README.md as hubs read it, with metadata in front.
+
+A README.md of somebody else's that stands there is left alone.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from prompt_tuning.core import files
+
+FILE = "README.md"
+_LIBRARY = "library_name: prompt-tuning"
+_LIMIT = 1 << 20
+
+
+class Facts(NamedTuple):
+  """What a card says.
+
+  Attributes:
+    title: of the method.
+    method: its settings.
+    task: that it trained on; None where that is not known.
+    step: at which it was saved.
+    backbone: fingerprint of the model that it belongs to.
+    base_model: what transformers loads that model by.
+    parameters: numbers that were learned.
+    scores: of the best evaluation: metric -> value.
+    views: names of files and folders beside the card.
+    licence: of what was learned, as hubs abbreviate it.
+  """
+
+  title: str
+  method: Mapping[str, Any]
+  task: str | None
+  step: int | None
+  backbone: str | None
+  base_model: str | None
+  parameters: int
+  scores: Mapping[str, float]
+  views: Sequence[str]
+  licence: str = "unknown"
+
+
+def write(folder: pathlib.Path, facts: Facts) -> str:
+  """Write the card.
+
+  Args:
+    folder: of the export.
+    facts: what it says.
+
+  Returns:
+    Why there is none; empty where there is.
+  """
+  path = folder / FILE
+  if not _is_ours(path):
+    return f"{FILE} is there and is no card of an export: it stays"
+  files.write_text(path, text(facts))
+  return ""
+
+
+def text(facts: Facts) -> str:
+  """Write a card's text: YAML between two lines, then Markdown."""
+  return "\n".join(["---", *_metadata(facts), "---", "", *_body(facts), ""])
+
+
+def _is_ours(path: files.Path) -> bool:
+  """Say whether nothing is there, or such a card."""
+  try:
+    return _LIBRARY.encode() in files.read_bytes(path, _LIMIT)
+  except FileNotFoundError:
+    return True
+  except (OSError, ValueError):
+    return False
+
+
+def _metadata(facts: Facts) -> list[str]:
+  """Write YAML; a text is quoted as JSON, which YAML reads."""
+  lines = [_LIBRARY, f"license: {json.dumps(facts.licence)}"]
+  lines.append("pipeline_tag: text2text-generation")
+  if facts.base_model and not os.path.isabs(facts.base_model):
+    lines.append(f"base_model: {json.dumps(facts.base_model)}")
+  tags = ["prompt-tuning", "t5", facts.title.lower().replace(" ", "-")]
+  lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags)]
+  if facts.task and facts.scores:
+    lines += [
+      "model-index:",
+      f"- name: {json.dumps(facts.title)}",
+      "  results:",
+      "  - task:",
+      "      type: text2text-generation",
+      "    dataset:",
+      f"      name: {json.dumps(facts.task)}",
+      f"      type: {json.dumps(facts.task)}",
+      "    metrics:",
+    ]
+    for name, value in facts.scores.items():
+      lines.append(f"    - type: {json.dumps(name)}")
+      lines.append(f"      value: {value:.6g}")
+  return lines
+
+
+def _body(facts: Facts) -> list[str]:
+  named = {
+    "method": facts.title,
+    "task": facts.task,
+    "step": facts.step,
+    "base model": facts.base_model,
+    "fingerprint of the base model": facts.backbone,
+    "numbers learned": f"{facts.parameters:,}",
+    "licence": facts.licence,
+  }
+  rows = [f"| {k} | {v} |" for k, v in named.items() if v is not None]
+  lines = [
+    f"# {facts.title}, trained for a frozen T5",
+    "",
+    "| what | |",
+    "|---|---|",
+    *rows,
+  ]
+  if facts.scores:
+    scores = [f"| {k} | {v:.4g} |" for k, v in facts.scores.items()]
+    lines += ["", "| score of the best evaluation | |", "|---|---:|", *scores]
+  settings = json.dumps(facts.method, indent=2, sort_keys=True)
+  lines += ["", "## Use it", "", *_USE, ""]
+  lines += ["## What is in this folder", ""]
+  lines += [f"- `{name}`: {_VIEWS[name]}" for name in facts.views]
+  if facts.method:
+    lines += ["", "## Settings", "", "```json", settings, "```"]
+  return lines
+
+
+_USE = (
+  "With the base model that it was trained with; another one is refused.",
+  "",
+  "```python",
+  "import prompt_tuning as pt",
+  'model = pt.load_model("CHECKPOINT", "sentencepiece.model")',
+  'model = model.with_tuned({"it": "THIS FOLDER, or hf://user/name"})',
+  'print(model.predict(["..."], "it"))',
+  "```",
+)
+_VIEWS = {
+  "delta": "what was learned, for prompt-tuning (safetensors and JSON)",
+  "prompt.npy": "the vectors, as T5X's prompt tuning loads them",
+  "prompt_decoder.npy": "the vectors of the decoder",
+  "peft": "an adapter for PEFT",
+}

@@ -1,0 +1,66 @@
+"""What somebody shared on a hub: hf://user/name as a folder here."""
+
+import os
+import pathlib
+import re
+
+SCHEME = "hf://"
+_ADDRESS = re.compile(
+  r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)"
+  r"(?:@(?P<revision>[\w./-]+))?"
+)
+# What an export has; nothing else of a repository is fetched.
+_PATTERNS = ("*.json", "*.safetensors", "*.npy", "README.md")
+
+
+def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+  """Fetch what an address of a hub names; leave other paths as they are.
+
+  Args:
+    path: any path, or `hf://user/name`, where wanted with a folder inside and a
+      revision: `hf://user/name/folder@main`. HF_ENDPOINT names another hub than
+      Hugging Face's.
+
+  Returns:
+    A path on this machine; what was fetched before is not fetched again.
+
+  Raises:
+    ValueError: a malformed address, no huggingface_hub, no such repository, or
+      no network.
+  """
+  text = os.fspath(path)
+  if not isinstance(text, str) or not text.startswith(SCHEME):
+    return path
+  match = _ADDRESS.fullmatch(text)
+  if not match or ".." in text:
+    raise ValueError(
+      f"{text}: expected hf://user/name, or hf://user/name/folder@revision."
+    )
+  folder = match["folder"].strip("/")
+  root = pathlib.Path(_fetched(text, match["repository"], match["revision"]))
+  if not (root / folder).is_dir():
+    raise ValueError(f"{text}: the repository has no folder {folder!r}.")
+  return root / folder
+
+
+def _fetched(address: str, repository: str, revision: str | None) -> str:
+  try:
+    import huggingface_hub
+  except ImportError as error:
+    raise ValueError(
+      f"{address} needs huggingface_hub: pip install 'prompt-tuning[hub]'."
+    ) from error
+  try:
+    return huggingface_hub.snapshot_download(
+      repository,
+      revision=revision,
+      allow_patterns=list(_PATTERNS),
+      endpoint=os.environ.get("HF_ENDPOINT"),
+    )
+  except Exception as error:  # of httpx, of the file system, of the hub
+    why = " ".join(str(error).split())[:200].rstrip(".")
+    raise ValueError(
+      f"{address} cannot be fetched ({type(error).__name__}: {why}). Is the "
+      "name right, is it public or are you logged in (`hf auth login`), and is "
+      "there a network?"
+    ) from error

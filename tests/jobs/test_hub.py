@@ -1,0 +1,200 @@
+"""An export on a hub: uploaded as it is, loaded by its address.
+
+The hub is a stand-in on loopback that answers as Hugging Face's does; the
+client is the real one.
+"""
+
+import hashlib
+import http.server
+import json
+import pathlib
+import sys
+import threading
+
+import numpy as np
+import pytest
+import yaml
+
+import prompt_tuning
+from prompt_tuning.checkpoints import peft
+from prompt_tuning.jobs import card, export, hub, load
+from prompt_tuning.jobs.export import Origin
+from prompt_tuning.tuners.prompt import Prompt
+
+VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
+COMMIT = "0123456789" * 4
+ORIGIN = Origin(
+  Prompt(4, encoder_length=3),
+  task="skill_last",
+  step=150,
+  backbone="abc",
+  base_model="google/t5-v1_1-small",
+  scores={"skill_last/accuracy": 99.21875},
+)
+
+
+@pytest.fixture
+def exported(tmp_path):
+  runs = prompt_tuning.from_vectors(VECTORS)
+  done = export.export(runs, 0, tmp_path / "out", ORIGIN, licence="cc-by-4.0")
+  assert done.notes == ()
+  return tmp_path / "out"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+  """One repository, `somebody/last`, at one commit."""
+
+  root: pathlib.Path
+  fetched: list[str]
+
+  def do_HEAD(self):
+    self._answer(body=False)
+
+  def do_GET(self):
+    self._answer(body=True)
+
+  def log_message(self, *args):
+    pass
+
+  def _answer(self, body):
+    path = self.path.partition("?")[0]
+    api, files = "/api/models/somebody/last", "/somebody/last/resolve/"
+    headers = {}
+    if path == f"{api}/revision/main":
+      data = json.dumps({"id": "somebody/last", "sha": COMMIT}).encode()
+    elif path == f"{api}/tree/{COMMIT}":
+      data = json.dumps(self._tree()).encode()
+    elif path.startswith(f"{files}{COMMIT}/"):
+      name = path.removeprefix(f"{files}{COMMIT}/")
+      data = (self.root / name).read_bytes()
+      self.fetched += [name] * body
+      headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_digest(data)}"'}
+    else:
+      self.send_response(404)
+      self.send_header("X-Error-Code", "RepoNotFound")
+      self.send_header("Content-Length", "0")
+      self.end_headers()
+      return
+    self.send_response(200)
+    headers |= {"Content-Length": str(len(data))}
+    headers.setdefault("Content-Type", "application/json")
+    for name, value in headers.items():
+      self.send_header(name, value)
+    self.end_headers()
+    if body:
+      self.wfile.write(data)
+
+  def _tree(self):
+    return [
+      {
+        "type": "file",
+        "path": path.relative_to(self.root).as_posix(),
+        "size": path.stat().st_size,
+        "oid": _digest(path.read_bytes()),
+      }
+      for path in sorted(self.root.rglob("*"))
+      if path.is_file()
+    ]
+
+
+def _digest(data):
+  return hashlib.sha1(data).hexdigest()
+
+
+@pytest.fixture
+def server(exported, tmp_path, monkeypatch):
+  (exported / "evil.bin").write_bytes(b"a pickle")
+  handler = type("Handler", (Hub,), {"root": exported, "fetched": []})
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    monkeypatch.setenv(
+      "HF_ENDPOINT", f"http://127.0.0.1:{running.server_address[1]}"
+    )
+    monkeypatch.setattr(
+      "huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache")
+    )
+    yield handler
+    running.shutdown()
+    thread.join()
+
+
+def test_a_card_has_metadata_a_hub_reads(exported):
+  text = (exported / "README.md").read_text()
+  _, metadata, body = text.split("---\n", 2)
+  read = yaml.safe_load(metadata)
+  assert read["library_name"] == "prompt-tuning"
+  assert read["license"] == "cc-by-4.0"
+  assert read["base_model"] == "google/t5-v1_1-small"
+  (index,) = read["model-index"]
+  (result,) = index["results"]
+  assert result["dataset"]["name"] == "skill_last"
+  assert result["metrics"] == [
+    {"type": "skill_last/accuracy", "value": 99.2188}
+  ]
+  assert "numbers learned | 12 |" in body
+  assert 'model.with_tuned({"it": "THIS FOLDER, or hf://user/name"})' in body
+  for name in ("delta", "prompt.npy", "peft"):
+    assert f"- `{name}`: " in body
+    assert (exported / name).exists()
+
+
+def test_a_folder_with_a_readme_of_somebody_elses_keeps_it(tmp_path):
+  (tmp_path / "README.md").write_text("# Mine")
+  runs = prompt_tuning.from_vectors(VECTORS)
+  done = export.export(runs, 0, tmp_path, ORIGIN)
+  assert "it stays" in done.notes[-1]
+  assert (tmp_path / "README.md").read_text() == "# Mine"
+  (tmp_path / "README.md").unlink()
+  for _ in range(2):  # a card is replaced by the next
+    assert not export.export(runs, 0, tmp_path, ORIGIN).notes
+  assert "library_name: prompt-tuning" in (tmp_path / "README.md").read_text()
+
+
+def test_what_a_stranger_calls_a_method_is_text_in_a_card():
+  facts = card.Facts(
+    'a "b"\nlicense: none', {}, None, None, None, None, 1, {}, ()
+  )
+  metadata = yaml.safe_load(card.text(facts).split("---\n")[1])
+  assert metadata["license"] == "unknown"
+
+
+def test_an_address_is_a_folder(server):
+  runs = prompt_tuning.load("hf://somebody/last")
+  np.testing.assert_array_equal(load.vectors(runs, 0)["encoder"], VECTORS)
+  assert "delta/delta.safetensors" in server.fetched
+  assert "evil.bin" not in server.fetched
+  count = len(server.fetched)
+  inside = hub.local(f"hf://somebody/last/peft@{COMMIT}")
+  assert len(server.fetched) == count  # nothing twice
+  assert peft.is_peft(str(inside))
+
+
+@pytest.mark.parametrize(
+  ("address", "message"),
+  [
+    ("hf://somebody", "expected hf://user/name"),
+    ("hf://somebody/last/../x", "expected hf://user/name"),
+    ("hf://somebody/last/nowhere", "no folder 'nowhere'"),
+    ("hf://somebody/else", "Is the name right"),
+  ],
+)
+def test_addresses_that_lead_nowhere(server, address, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    prompt_tuning.load(address)
+  assert "\n" not in str(caught.value)
+
+
+def test_without_the_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+  with pytest.raises(ValueError, match=r"pip install 'prompt-tuning\[hub\]'"):
+    prompt_tuning.load("hf://somebody/last")
+
+
+def test_without_a_network(monkeypatch, tmp_path):
+  monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+  monkeypatch.setattr(
+    "huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty")
+  )
+  with pytest.raises(ValueError, match="is there a network"):
+    prompt_tuning.load("hf://somebody/last")
