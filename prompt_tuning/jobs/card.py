@@ -144,7 +144,7 @@ _USE = (
 )
 _VIEWS = {
   "delta": "what was learned, for prompt-tuning (safetensors and JSON)",
-  "prompt.npy": "the vectors, as T5X's prompt tuning loads them",
+  "prompt.npy": "the vectors, as T5X loads them",
   "prompt_decoder.npy": "the vectors of the decoder",
   "peft": "an adapter for PEFT",
 }
