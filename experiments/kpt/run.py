@@ -90,7 +90,7 @@ def of_world(
       for row, (words, flags) in ROWS.items():
         name, task = f"{row} {share}", task_name(words, share)
         of_share[row] = [score(folder, name, checkpoint, task, flags)]
-      for shots in SHOTS:
+      for shots in SHOTS if share else ():
         of_share |= few_shot(world, folder, checkpoint, share, shots)
     return found
   finally:
@@ -125,7 +125,7 @@ def declare(world: documents.World, folder: pathlib.Path) -> None:
         data / f"topics_{split}.jsonl",
         documents.examples(world, split, count, balanced=True),
       )
-      for split, count in {"train": 400, "test": 500}.items()
+      for split, count in {"train": 400, "test": 300}.items()
     },
     template="{text}",
     target_column="topic",
@@ -221,9 +221,8 @@ def few_shot(
   found[name] = [
     score(folder, f"{name} {share}", checkpoint, task, flags, str(run))
   ]
-  if share:
-    weights = np.asarray(load.load(str(run)).runs.delta.word_weights)
-    found[f"{shots}-shot, planted"] = planted(world, share, weights)
+  weights = np.asarray(load.load(str(run)).runs.delta.word_weights)
+  found[f"{shots}-shot, planted"] = planted(world, share, weights)
   return found
 
 

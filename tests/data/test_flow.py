@@ -63,6 +63,7 @@ ROWS = {
     "taskless_dbpedia_v100": {TRAIN: 5_000, TEST: 5_000},
     "taskless_imdb_v100": {TRAIN: 1_707 + 900, TEST: 488 + 1_000},
     "taskless_amazon_v100": {TRAIN: 1_000, TEST: 1_000},
+    "taskless_amazon_polarity_v100": {TRAIN: 800, TEST: 800},
     "taskless_imdb_other": {
       VALIDATION: 245,
       "train_counterfactual": 1_707,

@@ -67,7 +67,8 @@ def own_names():
   tasks = {
     f"{prefix}{d}_v100{suffix}"
     for d in (
-      *("ag_news", "dbpedia", "imdb", "amazon"),
+      *("ag_news", "dbpedia", "imdb", "amazon", "amazon_polarity"),
+      *("yahoo", "sst5", "race"),
       *("semeval2010_task8", "tacred", "tacrev", "retacred"),
       *("dialogre", "dialogre_conversational"),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.kpt import documents, files, run
-from prompt_tuning.data import vocabulary
+from prompt_tuning.data import spec, templated, vocabulary
 from prompt_tuning.launch import command, flags
 
 pytestmark = pytest.mark.usefixtures("own_tasks")
@@ -81,3 +81,33 @@ def test_the_table_of_files_is_that_of_the_files(shared_data, monkeypatch):
   model = shared_data / "t5_vocab" / "sentencepiece.model"
   found = files.table(str(shared_data / "verbalizers"), str(model))
   assert (files.HERE / "files.md").read_text() == found
+
+
+@pytest.mark.parametrize(
+  ("name", "classes", "templates"),
+  [
+    *[("ag_news", 4, 4), ("dbpedia", 14, 3), ("imdb", 2, 4)],
+    *[("amazon", 2, 4), ("yahoo", 10, 4)],
+  ],
+)
+def test_real_words_are_of_the_classes(
+  name, classes, templates, shared_data, tmp_path, monkeypatch
+):
+  """Every task is declared with its templates and words, by command."""
+  (tmp_path / "shared").symlink_to(shared_data.parent)
+  (tmp_path / "here").mkdir()
+  monkeypatch.chdir(tmp_path / "here")
+  argv = [
+    "--gin_file=models/embedded.gin",
+    "--gin_file=runs/prompt_eval.gin",
+    "--gin_file=objectives/calibrated.gin",
+    f"--gin_file={run.HERE / name}.gin",
+    "--gin.PROMPT_FILE=None",
+    "--gin.CHECKPOINT_PATH='embedded:ladder_1'",
+    "--gin.EVAL_OUTPUT_DIR='runs/never'",
+  ]
+  job = command.configure("eval", flags.parse("eval", argv, ""))
+  names = job.evaluation.dataset.names
+  assert len(names) == templates
+  words = templated.label_words(spec.task(names[0]))
+  assert len(words.classes) == classes

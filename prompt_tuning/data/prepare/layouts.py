@@ -8,6 +8,7 @@ checks the file, because TFDS's errors do not say where they happen.
 import itertools
 import json
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from prompt_tuning.data.prepare.fields import Example, check_label, get
 
 # TFDS makes MRPC from its authors' files, which name the columns so.
 COPA = ("choice1", "choice2")
+CHOICES = ("A", "B", "C", "D")  # RACE's
 _MRPC_COLUMNS = {"sentence1": "#1 String", "sentence2": "#2 String"}
 
 Builder = Any  # tfds.core.GeneratorBasedBuilder: TensorFlow's, imported late
@@ -339,11 +341,125 @@ class Labelled(Converted):
       yield Example(place, number, values)
 
 
-class LabelledCsv(Converted):
-  """The official CSV of Zhang et al.: class from 1, then two texts, no header.
+class Polarity(Converted):
+  """Rows of `Labelled` in five classes: two are below, one between is left out.
 
-  A dataset with a single text feature (Amazon reviews) gets title and text with
-  a blank between them.
+  Source: Zhang et al. 2015, who made their set of two classes in this way.
+  """
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every row but for those of the middle class."""
+    del split, builder
+    for number, (place, row) in enumerate(tables.read(str(path))):
+      text = get(place, row, "text", str)
+      stars = get(place, row, "label", object)
+      check_label(place, stars, ("1", "2", "3", "4", "5"))
+      stars = stars if type(stars) is int else int(stars) - 1
+      if stars != 2:
+        values = {"text": text, "label": int(stars > 2)}
+        yield Example(place, number, values)
+
+
+class Trees(Converted):
+  """Stanford's sentiment trees: a class from 0 to 4 in front of every phrase.
+
+  The sentence has the class of the whole tree. Brackets in it are written as
+  words, `-LRB-` and `-RRB-`.
+  """
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every sentence."""
+    del split, builder
+    for number, line in enumerate(plain_text.lines(str(path)), 1):
+      place, tree = f"{path}:{number}", line.strip()
+      match = re.match(r"\(([0-4]) ", tree)
+      words = re.findall(r"\([0-4] ([^()\s]+)\)", tree)
+      if not match or not words or tree.count("(") != tree.count(")"):
+        raise ValueError(
+          f"{place}: expected a tree such as '(3 (2 It) (4 works))', got "
+          f"{tree!r:.80}."
+        )
+      brackets = {"-LRB-": "(", "-RRB-": ")"}
+      sentence = " ".join(brackets.get(word, word) for word in words)
+      values = {"sentence": sentence, "label": int(match[1])}
+      yield Example(place, number, values)
+
+
+class Choices(Converted):
+  """RACE with a question per line: article, question, options, answer."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every question."""
+    del split, builder
+    for number, (place, row) in enumerate(tables.read(str(path))):
+      options = row.get("options", row.get("option"))
+      values = {
+        "article": get(place, row, "article", str),
+        **_choice(place, get(place, row, "question", str), options),
+        "label": _letter(place, row),
+      }
+      yield Example(place, number, values)
+
+
+class ChoicesOfArticle(Converted):
+  """One of RACE's own files: an article with its questions."""
+
+  def check(
+    self, path: pathlib.Path, split: str, builder: Builder
+  ) -> Iterator[Example]:
+    """Yield every question."""
+    del split, builder
+    document = _json_document(path)
+    article = get(str(path), document, "article", str)
+    columns = [
+      get(str(path), document, name, list)
+      for name in ("questions", "options", "answers")
+    ]
+    if len(set(map(len, columns))) > 1:
+      raise ValueError(
+        f"{path}: {', '.join(str(len(column)) for column in columns)} "
+        "questions, options and answers; expected as many of each."
+      )
+    for k, (question, options, answer) in enumerate(zip(*columns, strict=True)):
+      place = f"{path}: questions[{k}]"
+      values = {
+        "article": article,
+        **_choice(place, question, options),
+        "label": _letter(place, {"answer": answer}),
+      }
+      # Numbers of articles are those of their level, high or middle.
+      yield Example(place, f"{path.parent.name}{path.stem}_{k}", values)
+
+
+def _choice(place: str, question: Any, options: Any) -> dict[str, str]:
+  """Return a question and its four options."""
+  is_list = isinstance(options, list) and len(options) == len(CHOICES)
+  texts = [question, *options] if is_list else []
+  if not texts or not all(isinstance(text, str) for text in texts):
+    raise ValueError(
+      f"{place}: expected a question and a list of {len(CHOICES)} options, all "
+      f"of them texts, got {question!r:.40} and {options!r:.80}."
+    )
+  return dict(zip(("question", *map(str.lower, CHOICES)), texts, strict=True))
+
+
+def _letter(place: str, row: Mapping[str, Any]) -> str:
+  answer = get(place, row, "answer", str)
+  check_label(place, answer, CHOICES)
+  return answer
+
+
+class LabelledCsv(Converted):
+  """The official CSV of Zhang et al.: class from 1, then texts, no header.
+
+  There are as many as the dataset has, but two at least: one with a single text
+  feature (Amazon reviews) gets title and text with a blank between them.
   """
 
   def check(
@@ -353,11 +469,12 @@ class LabelledCsv(Converted):
     del split
     features = builder.info.features
     texts = [name for name in features if name != "label"]
-    columns = ("class", "first", "second")
+    names = texts if len(texts) > 1 else ["first", "second"]
+    columns = ("class", *names)
     for number, (place, row) in enumerate(tables.read(str(path), columns)):
       label = get(place, row, "class", int) - 1
       check_label(place, label, features["label"].names)
-      cells = [row["first"], row["second"]]
+      cells = [row[name] for name in names]
       if len(texts) == 1:
         cells = [" ".join(cells)]
       yield Example(

@@ -225,7 +225,8 @@ def _text_classification() -> list[Source]:
   folders = {
     "ag_news_subset": ("ag_?news", 120_000, 7_600),
     "dbpedia_14": ("dbpedia", 560_000, 70_000),
-    "amazon_review_full": ("amazon", 3_000_000, 650_000),
+    "amazon_review_full": (r"amazon(?!\w*polarity)", 3_000_000, 650_000),
+    "yahoo_answers_topics": ("yahoo", 1_400_000, 60_000),
   }
   sources = [
     Source(
@@ -238,6 +239,37 @@ def _text_classification() -> list[Source]:
     )
     for name, (folder, train, test) in folders.items()
   ]
+  # Two classes of Amazon reviews, or of those in five what is left of them.
+  polarity = Source(
+    "amazon_review_polarity",
+    (
+      (rf"amazon(?!\w*polarity)/{_STEM}\.jsonl", layouts.Polarity()),
+      (
+        r"amazon\w*polarity\w*/(?P<split>train|test)\.csv",
+        layouts.LabelledCsv(),
+      ),
+    ),
+    official={"train": 3_600_000, "test": 400_000},
+  )
+  sst5 = Source(
+    "sst5",
+    (
+      (rf"sst-?5/{_STEM}\.jsonl", layouts.Labelled()),
+      (r"trees/(?P<split>train|dev|test)\.txt", layouts.Trees()),
+    ),
+    official=_rows(8_544, 1_101, 2_210),
+  )
+  race = Source(
+    "race",
+    (
+      (rf"race/{_STEM}\.jsonl", layouts.Choices()),
+      (
+        r"RACE/(?P<split>train|dev|test)/(?:high|middle)/\d+\.txt",
+        layouts.ChoicesOfArticle(),
+      ),
+    ),
+    official=_rows(87_866, 4_887, 4_934),
+  )
   reviews = r"aclImdb/(?P<split>train|test)/(?:neg|pos)/\d+_\d+\.txt"
   reviews_without_label = r"aclImdb/train/(?P<split>unsup)/\d+_\d+\.txt"
   imdb = Source(
@@ -250,7 +282,7 @@ def _text_classification() -> list[Source]:
     splits={"unsup": "unsupervised"},
     official={"train": 25_000, "test": 25_000, "unsupervised": 50_000},
   )
-  return [*sources, imdb]
+  return [*sources, polarity, sst5, race, imdb]
 
 
 def _relations() -> list[Source]:

@@ -35,6 +35,7 @@ with tfds.core.registered.skip_registration():
     """A dataset that TFDS has no builder for."""
 
     VERSION = tfds.core.Version("1.0.0")
+    name = ""
     dataset = ""
 
     def _info(self) -> Any:
@@ -51,14 +52,6 @@ with tfds.core.registered.skip_registration():
 
     def _generate_examples(self) -> Any:
       raise NotImplementedError
-
-  class _Dbpedia(_TextClassification):
-    name = "dbpedia_14"
-    dataset = "dbpedia"
-
-  class _Amazon(_TextClassification):
-    name = "amazon_review_full"
-    dataset = "amazon"
 
   class _Relation(tfds.core.GeneratorBasedBuilder):
     """Relations, which TFDS has no builder for."""
@@ -91,8 +84,16 @@ with tfds.core.registered.skip_registration():
 
 
 _Row = TypeVar("_Row")
+_OWN_TEXTS = {
+  source.partition(":")[0]: dataset
+  for dataset, source in text_classification.SOURCES.items()
+  if dataset not in text_classification.OF_TFDS
+}
 _OWN_BUILDERS = {
-  **{builder.name: builder for builder in (_Dbpedia, _Amazon)},
+  **{
+    name: type(f"_{name}", (_TextClassification,), {"name": name, "dataset": d})
+    for name, d in _OWN_TEXTS.items()
+  },
   **{
     name: type(f"_{name}", (_Relation,), {"name": name})
     for name in relation.SOURCES

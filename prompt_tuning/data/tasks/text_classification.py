@@ -1,4 +1,4 @@
-"""Register AG News, DBpedia, IMDB and Amazon reviews."""
+"""Register AG News, DBpedia, Yahoo, IMDB, Amazon reviews, SST-5 and RACE."""
 
 import functools
 

@@ -139,6 +139,8 @@ def test_datasets_that_tfds_lacks(tmp_path):
   for dataset, text in (
     ("dbpedia", {"title": "Orn", "content": "A lake."}),
     ("amazon", {"text": "Fine."}),
+    ("yahoo", {"title": "Orn", "content": "Why?", "answer": "A lake."}),
+    ("sst5", {"sentence": "Fine ."}),
   ):
     folder = tmp_path / "jsonl" / dataset
     folder.mkdir(parents=True)
@@ -146,10 +148,15 @@ def test_datasets_that_tfds_lacks(tmp_path):
     (folder / "train_partial.jsonl").write_text(row)
     folder = tmp_path / "csv" / f"{dataset}_csv"
     folder.mkdir(parents=True)
-    (folder / "train.csv").write_text('5,"Orn","A lake."\n')
+    third = ',"Why?"' if dataset == "yahoo" else ""
+    if dataset != "sst5":
+      (folder / "train.csv").write_text(f'5,"Orn"{third},"A lake."\n')
+  trees = tmp_path / "csv" / "trees"
+  trees.mkdir()
+  (trees / "train.txt").write_text("(4 (2 Fine) (2 (2 -LRB-) (2 .)))\n")
   for form in ("jsonl", "csv"):
     prepare([tmp_path / form], tmp_path / f"{form}_out")
-    for task in ("dbpedia_v100", "amazon_v100"):
+    for task in ("dbpedia_v100", "amazon_v100", "yahoo_v100", "sst5_v100"):
       name = spec.task(task).source
       # From the directory alone: no code of ours is needed to read it.
       data = tfds.load(name, data_dir=str(tmp_path / f"{form}_out"))
@@ -161,6 +168,88 @@ def test_datasets_that_tfds_lacks(tmp_path):
       assert tuple(builder.info.features["label"].names) == names
       texts = text_classification.TEXT_FEATURES[dataset]
       assert set(builder.info.features) == {"label", *texts}
+
+
+def test_polarity_is_what_the_middle_class_leaves(tmp_path):
+  """Of rows in five classes, or of the official file of two."""
+  rows = [{"label": k, "text": f"{k + 1} stars"} for k in range(5)]
+  folder = tmp_path / "five" / "amazon"
+  folder.mkdir(parents=True)
+  (folder / "test_partial.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  folder = tmp_path / "two" / "amazon_review_polarity_csv"
+  folder.mkdir(parents=True)
+  (folder / "test.csv").write_text('1,"Bad","1"\n2,"Good","5"\n')
+  source = spec.task("amazon_polarity_v100").source
+  found = {}
+  for name in ("five", "two"):
+    out = tmp_path / f"{name}_out"
+    prepare([tmp_path / name], out)
+    data = tfds.load(source, data_dir=str(out))["test"].as_numpy_iterator()
+    found[name] = {row["text"].decode(): int(row["label"]) for row in data}
+    assert (out / "amazon_review_full").exists() == (name == "five")
+  assert found["five"] == {
+    "1 stars": 0,
+    "2 stars": 0,
+    "4 stars": 1,
+    "5 stars": 1,
+  }
+  assert found["two"] == {"Bad 1": 0, "Good 5": 1}
+
+
+def test_races_own_files_and_a_question_per_line(tmp_path):
+  options = ["Mira", "The boat", "Nobody", "All"]
+  folder = tmp_path / "own" / "RACE" / "dev" / "high"
+  folder.mkdir(parents=True)
+  document = {
+    **{"article": "A boat sank.", "questions": ["Who?", "What?"]},
+    **{"options": [options, options[::-1]], "answers": ["A", "C"]},
+  }
+  (folder / "12.txt").write_text(json.dumps(document))
+  line = {"article": "A boat sank.", "question": "Who?", "answer": "A"}
+  folder = tmp_path / "lines" / "race"
+  folder.mkdir(parents=True)
+  (folder / "dev.jsonl").write_text(json.dumps({**line, "option": options}))
+  source = spec.task("race_v100").source
+  for name, count in (("own", 2), ("lines", 1)):
+    prepare([tmp_path / name], tmp_path / f"{name}_out")
+    data = tfds.load(source, data_dir=str(tmp_path / f"{name}_out"))
+    rows = list(data["validation"].as_numpy_iterator())
+    assert len(rows) == count
+    (row,) = (row for row in rows if row["question"] == b"Who?")
+    assert [row[k].decode() for k in "abcd"] == options
+    assert row["label"] == 0
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "message"),
+  [
+    ("trees/train.txt", "(5 (2 It))", r"train.txt:1: expected a tree such as"),
+    ("trees/dev.txt", "(4 (2 It) (2 works)", "expected a tree such as"),
+    (
+      "race/test.jsonl",
+      '{"article": "a", "question": "q", "option": ["x"], "answer": "A"}',
+      "a question and a list of 4 options",
+    ),
+    (
+      "race/test.jsonl",
+      '{"article": "a", "question": "q", "option": ["x", "y", "z", "u"], '
+      '"answer": "E"}',
+      "unknown label 'E'; expected one of A, B, C, D",
+    ),
+    (
+      "RACE/test/high/1.txt",
+      '{"article": "a", "questions": ["q"], "options": [], "answers": ["A"]}',
+      "1, 0, 1 questions, options and answers",
+    ),
+  ],
+)
+def test_rows_that_are_none(tmp_path, name, text, message):
+  path = tmp_path / "in" / name
+  path.parent.mkdir(parents=True)
+  path.write_text(text)
+  with pytest.raises(ValueError, match=message):
+    prepare([tmp_path / "in"], tmp_path / "out")
+  assert not list((tmp_path / "out").glob("[!.]*"))
 
 
 def boolq(folder, name, rows):

@@ -22,7 +22,8 @@ def features_of(task, data_dir, columns):
     return tfds.features.FeaturesDict(
       {name: tfds.features.Text() for name in columns}
     )
-  if dataset in ("dbpedia", "amazon"):  # no TFDS builder
+  texts = text_classification.SOURCES.values()
+  if task.source in texts and dataset not in text_classification.OF_TFDS:
     text = text_classification.TEXT_FEATURES[dataset]
     names = text_classification.CLASS_NAMES[dataset]
     label = tfds.features.ClassLabel(names=names)

@@ -287,6 +287,33 @@ TEXT_CLASSIFICATION = {
     {"text": "It broke after a day.", "label": label}
     for label in ("1", "2", "3", "4", "5")
   ],
+  "amazon_polarity": [
+    {"text": "It broke after a day.", "label": label}
+    for label in ("negative", "positive")
+  ],
+  "yahoo": [
+    {"title": "Why?", "content": "", "answer": "Because.", "label": label}
+    for label in (
+      *("Society & Culture", "Science & Mathematics", "Health"),
+      *("Education & Reference", "Computers & Internet", "Sports"),
+      *("Business & Finance", "Entertainment & Music"),
+      *("Family & Relationships", "Politics & Government"),
+    )
+  ],
+  "sst5": [
+    {"sentence": "It works .", "label": label}
+    for label in (
+      *("very negative", "negative", "neutral", "positive", "very positive"),
+    )
+  ],
+  "race": [
+    {
+      **{"question": "Who sank?", "a": "Mira", "b": "The boat"},
+      **{"c": "Nobody", "d": "All", "article": "The boat  sank."},
+      "label": label,
+    }
+    for label in "ABCD"
+  ],
 }
 
 # Breaks of lines and double blanks, which some forms keep.
