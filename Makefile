@@ -8,12 +8,12 @@ STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments docs setup.py
 
 .PHONY: check rest env quickstart format lint types imports docs links wheel \
-	test parity plan-test t5x bench bench-short clean
+	paper test parity plan-test t5x bench bench-short clean
 
 check: test rest
 
 # What `check` has beside the tests.
-rest: lint types imports docs wheel parity plan-test bench-short
+rest: lint types imports docs wheel paper parity plan-test bench-short
 
 # What README's first command runs; it needs the package only.
 quickstart: $(PACKAGE)
@@ -45,6 +45,10 @@ types: env
 
 imports: env
 	$(BIN)/lint-imports
+
+# Every cell of the paper's experiments, built but not run.
+paper: env
+	$(BIN)/python -m experiments.paper.dry_run
 
 # The site, in build/site; a link that leads nowhere is an error. `links` asks
 # the pages of others, too.

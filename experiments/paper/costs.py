@@ -4,8 +4,8 @@
 
 A step's least time on the smallest slice that holds a training of 32 rows is in
 experiments/plans/results.json, by the TPU compiler. Here it is multiplied by
-chips, steps and runs of every `paper.gin`, and by the length of a row over that
-of the plan's. Writes `costs.json` and `costs.md`.
+chips, steps and runs of every `paper.gin`, and by rows and their length over
+those of the plan's. Writes `costs.json` and `costs.md`.
 """
 
 import collections
@@ -15,17 +15,17 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.paper import dry_run
 from prompt_tuning.jobs.sweep_job import SweepJob
 from prompt_tuning.launch import flags, sweep
 
 HERE = pathlib.Path(__file__).parent
-EXPERIMENTS = (
-  "figure3a_length",
-  "figure3b_initialisation",
-  "table3_ensembling",
-)
+# These count parameters only.
+WITHOUT_TRAINING = ("figure4_methods", "table4_parameters")
 CHIPS = ("v5e", "v5p", "v6e")
+PROMPT, MODEL = "prompt", "model"  # what trains, as plans call it
 _PLANNED = 512 + 100  # encoder positions of a row
+_ROWS = 32
 _HOUR = 3_600
 
 
@@ -36,10 +36,15 @@ def main() -> int:
     The process's exit status.
   """
   plans = json.loads((HERE.parent / "plans" / "results.json").read_text())
-  costs = {name: cost(_job(name), plans) for name in EXPERIMENTS}
+  costs = {name: cost(_job(name), plans) for name in experiments()}
   (HERE / "costs.json").write_text(json.dumps(costs, indent=1) + "\n")
   (HERE / "costs.md").write_text(table(costs))
   return 0
+
+
+def experiments() -> list[str]:
+  """List the folders that train at the paper's scale."""
+  return [n for n in dry_run.folders() if n not in WITHOUT_TRAINING]
 
 
 def _job(experiment: str) -> SweepJob:
@@ -63,14 +68,17 @@ def cost(job: SweepJob, plans: Mapping[str, Any]) -> dict[str, Any]:
     experiment, steps = cell.job.experiment, cell.job.duration.relative_steps
     size = cell.values.get("@size", "xxl")
     assert steps is not None, "the paper's files say how many"
-    for method in experiment.tuners:
+    inputs = experiment.dataset.lengths["inputs"] or 0
+    for method in experiment.tuners or (None,) * len(experiment.runs):
       runs[size] += 1
-      inputs = experiment.dataset.lengths["inputs"] or 0
-      longer = (inputs + method.placement.encoder_length) / _PLANNED
+      virtual = method.placement.encoder_length if method else 0
+      longer = (inputs + virtual) / _PLANNED
+      larger = longer * experiment.dataset.batch_size / _ROWS
       of_size = hours.setdefault(size, dict.fromkeys(CHIPS, 0.0))
       for chip in CHIPS:
-        seconds = chip_seconds(plans[f"{size}/prompt/{chip}"])
-        of_size[chip] += steps * seconds * longer / _HOUR
+        kind = PROMPT if method else MODEL
+        seconds = chip_seconds(plans[f"{size}/{kind}/{chip}"])
+        of_size[chip] += steps * seconds * larger / _HOUR
   return {"runs": dict(runs), "chip_hours": hours}
 
 
@@ -97,7 +105,7 @@ def table(costs: Mapping[str, Any]) -> str:
   Returns:
     The table.
   """
-  head = ["experiment", "T5 1.1", "prompts", *CHIPS]
+  head = ["experiment", "T5 1.1", "trainings", *CHIPS]
   lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
   total = dict.fromkeys(CHIPS, 0.0)
   for name, of_one in costs.items():

@@ -6,12 +6,15 @@ import pathlib
 import pytest
 
 from experiments.figure4_methods import run as figure4
+from experiments.paper import costs, dry_run
 from experiments.published_prompts import run as published
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.core import embedded
 from prompt_tuning.tuners import discovery
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Folders of many cells, whose sweeps other tests build; `make paper` has all.
+LARGE = ("figure3a_length", "figure3b_initialisation", "table4_parameters")
 
 
 def read(folder):
@@ -83,3 +86,24 @@ def test_every_published_prompt_has_the_card_of_the_table():
     assert f"- backbone: {saved.about['backbone']}" in card
     assert f"- score, test: {row['test']:.1f}" in card
     assert "- checkpoint: embedded:ladder_1" in card
+
+
+@pytest.mark.parametrize(
+  "name", [name for name in dry_run.folders() if name not in LARGE]
+)
+def test_the_paper_s_scale_can_be_built(name, monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  assert dry_run.program.main(dry_run.arguments(name)) == 0
+  assert "chip-hours" in capsys.readouterr().out
+
+
+def test_costs_cover_every_folder_that_trains():
+  known = json.loads((ROOT / "experiments/paper/costs.json").read_text())
+  assert sorted(known) == costs.experiments()
+  # 3 seeds of 128 rows of 512 tokens, by the plan of a step of 32.
+  plans = json.loads((ROOT / "experiments/plans/results.json").read_text())
+  step = costs.chip_seconds(plans["xxl/model/v5p"])
+  models = 3 * 30_000 * step / 3_600 * 4 * 512 / 612
+  prompts = 3 * 30_000 * costs.chip_seconds(plans["xxl/prompt/v5p"]) / 3_600
+  hours = known["table1_domain_shift"]["chip_hours"]["xxl"]["v5p"]
+  assert hours == pytest.approx(models + prompts)

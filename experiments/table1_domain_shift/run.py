@@ -1,0 +1,100 @@
+"""From SQuAD to other domains, zero-shot: table 1 of the paper.
+
+  prompt-tuning sweep --gin_file=experiments/table1_domain_shift/ladder.gin \
+    --tfds_data_dir tfds
+  python -m experiments.table1_domain_shift.run --tfds_data_dir tfds
+
+Writes `results.json`, `table.md` and `figure.png`.
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments import transfer
+
+HERE = pathlib.Path(__file__).parent
+TRAINED = "squad_v010_allanswers"
+# Task -> what the paper calls it, and its F1 of both tunings there.
+SETS: Mapping[str, tuple[str, str, str]] = {
+  TRAINED: ("SQuAD", "94.9 ± 0.2", "94.8 ± 0.1"),
+  "mrqa_duo_rc_v100": ("DuoRC", "68.9 ± 0.7", "67.7 ± 1.1"),
+  "mrqa_race_v100": ("RACE", "59.8 ± 0.6", "60.7 ± 0.5"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+  """Score the sweep's cells, and write the results.
+
+  Args:
+    argv: the command line.
+
+  Returns:
+    The process's exit status.
+  """
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--sweep", default=f"runs/{HERE.name}")
+  parser.add_argument("--checkpoint", default="embedded:ladder_1")
+  parser.add_argument("--vocabulary", default="embedded:ladder_1")
+  parser.add_argument("--tfds_data_dir")
+  parser.add_argument("--examples", type=int, default=256)
+  given = parser.parse_args(argv)
+  model = transfer.Model(
+    given.checkpoint, given.vocabulary, given.tfds_data_dir, given.examples
+  )
+  trained = transfer.cells(given.sweep)
+  rows = transfer.score(trained, {TRAINED: tuple(SETS)}, model)
+  transfer.write(HERE, rows)
+  (HERE / transfer.TABLE).write_text(table(rows), encoding="utf-8")
+  draw(rows, HERE / transfer.FIGURE)
+  return 0
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Lay the scores out in Markdown, the paper's beside them.
+
+  Args:
+    rows: see `transfer.score`.
+
+  Returns:
+    The table: F1 and exact match of both tunings.
+  """
+  heads = ["data set", "questions", "model tuning: F1", "EM"]
+  heads += ["prompt tuning: F1", "EM", "difference in F1"]
+  heads += ["the paper's F1: model", "prompt"]
+  lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+  for task, (name, *paper) in SETS.items():
+    count = next(r["examples"] for r in rows if r["scored_on"] == task)
+    cells = [name, str(count)]
+    means = []
+    for tuning in transfer.TUNINGS:
+      metrics = transfer.values(rows, TRAINED, task, tuning)
+      cells += [transfer.spelled(metrics[metric]) for metric in ("f1", "em")]
+      means.append(statistics.fmean(metrics["f1"]))
+    cells += [f"{means[1] - means[0]:+.1f}", *paper]
+    lines.append(f"| {' | '.join(cells)} |")
+  return "\n".join(lines) + "\n"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+  """Draw the F1 of both tunings.
+
+  Args:
+    rows: see `transfer.score`.
+    path: of the PNG.
+  """
+  bars = {
+    name: {
+      tuning: transfer.values(rows, TRAINED, task, tuning)["f1"]
+      for tuning in transfer.TUNINGS
+    }
+    for task, (name, *_) in SETS.items()
+  }
+  transfer.draw(bars, "F1, mean ± sd", path)
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
