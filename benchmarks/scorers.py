@@ -3,10 +3,10 @@
   python -m benchmarks.scorers > benchmarks/recorded/scorers.json
 
 T5 1.1 small shapes with random weights, 8 rows of 128 tokens, 14 classes (as
-DBpedia's). `ranked`: the whole candidates of 1 to 4 pieces, the encoder's states
+DBpedia's). `ranked`: whole candidates of 1 to 4 pieces, the encoder's states
 kept. `one by one`: each candidate in a batch of its own, as if it were the only
-one. `words`: all words in one decoder row. `first pieces`: what the decoder says
-at one position, for 14 words and for 30 words of every class. Sides take turns
+one. `words`: all words in one decoder row. `first pieces`: what the decoder
+says at one position, for 14 words and for 30 of every class. Sides take turns
 in one process; scores are compared first. Prints JSON.
 """
 

@@ -94,9 +94,9 @@ LABEL_WORDS = {
 
 def _add(dataset: str, prefix: str, suffix: str) -> None:
   words = LABEL_WORDS[dataset]
-  splits = ("train", "validation", "test")
-  if dataset not in VALIDATED:
-    splits = ("train", "test")
+  splits = ["train", "test"]
+  if dataset in VALIDATED:
+    splits.insert(1, "validation")
   spec.add(
     spec.TaskSpec(
       name=f"{prefix}{dataset}_v100{suffix}",
