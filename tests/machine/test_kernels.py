@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import jaxlib
+import numpy as np
 import pytest
 
 from prompt_tuning.machine import kernels
 
 INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f avx512dq"
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f"
+KERNEL = np.random.default_rng(0).normal(0, 0.1, (32, 128)).astype(np.float32)
 LARGE = 8 * 612, 100 * 512  # positions, elements
 
 # A product, a softmax and long sums, beside their values in float64.
@@ -78,7 +82,9 @@ def test_intel_with_avx512_has_them(cpuinfo, own):
   ],
 )
 def test_large_steps_that_train_little(measured, positions, largest, special):
-  assert bool(kernels.step_options(positions, largest)) is special
+  options = kernels.step_options(positions, largest)
+  assert set(options) >= set(kernels.LEAST_MEMORY)
+  assert (set(options) >= set(kernels.OWN_KERNELS)) is special
 
 
 @pytest.fixture
@@ -89,17 +95,44 @@ def ask_anew():
 
 
 @pytest.mark.parametrize(
-  ("version", "cpuinfo", "own"),
-  [("0.10.2", INTEL, True), ("0.10.3", INTEL, False), ("0.10.2", AMD, False)],
+  ("version", "cpuinfo", "expected"),
+  [
+    ("0.10.2", INTEL, {**kernels.LEAST_MEMORY, **kernels.OWN_KERNELS}),
+    ("0.10.3", INTEL, {}),
+    ("0.10.2", AMD, kernels.LEAST_MEMORY),
+  ],
 )
 def test_what_was_not_measured_is_left_alone(
-  ask_anew, monkeypatch, tmp_path, version, cpuinfo, own
+  ask_anew, monkeypatch, tmp_path, version, cpuinfo, expected
 ):
   described = tmp_path / "cpuinfo"
   described.write_text(cpuinfo)
   monkeypatch.setattr(kernels, "_CPUINFO", described)
   monkeypatch.setattr(jaxlib, "__version__", version)
-  assert bool(kernels.step_options(*LARGE)) is own
+  assert kernels.step_options(*LARGE) == expected
+
+
+def _layers(x, scales):
+  def layer(x, scale):
+    inner = jnp.tanh(x @ KERNEL * scale[None])
+    return x + jnp.exp(inner) * inner @ KERNEL.T
+
+  keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  for scale in scales:
+    x = jax.checkpoint(layer, policy=keep)(x, scale)
+  return jnp.sum(x * x)
+
+
+def test_what_a_layer_computes_again_is_not_there_before_it_is_needed():
+  x, scales = jnp.ones((256, 32)), jnp.full((8, 128), 0.1)
+  sizes, values = [], []
+  for options in ({}, kernels.LEAST_MEMORY):
+    step = jax.jit(jax.grad(_layers, 1), compiler_options=dict(options))
+    compiled = step.lower(x, scales).compile()
+    sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    values.append(compiled(x, scales))
+  assert sizes[1] < 0.8 * sizes[0], sizes
+  assert np.array_equal(*values)
 
 
 def test_the_compiler_knows_what_it_is_told():
