@@ -239,6 +239,7 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     tasks=(about.get("task"),),
     base_model=about.get("base_model"),
     vocabulary=_vocabulary(about.get(vocabulary_mark.KEY)),
+    scores=(about.get("scores", {}),),
   )
 
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
   "inspect": ("inspect", "show a checkpoint's tree, dtypes, counts and step"),
   "similar": ("similar", "how alike prompts are: what others may start from"),
   "recycle": ("recycle", "move a prompt to another model"),
+  "report": ("report", "a run, comparison or sweep as one HTML page"),
   "diff": ("diff", "compare two checkpoints leaf by leaf"),
   "data": ("data", "prepare, list and show tasks"),
 }

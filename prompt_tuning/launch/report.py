@@ -1,0 +1,34 @@
+"""`prompt-tuning report FOLDER`: a run, comparison or sweep as a page."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+  """Write the page.
+
+  Args:
+    argv: the words after `prompt-tuning report`.
+
+  Returns:
+    0, or 2 where the folder is none of these.
+  """
+  parser = argparse.ArgumentParser(
+    prog="prompt-tuning report", description=__doc__
+  )
+  parser.add_argument(
+    "folder", help="MODEL_DIR of train, compare or sweep, also while it runs"
+  )
+  parser.add_argument(
+    "--out", help="the file to write; by default report.html in the folder"
+  )
+  args = parser.parse_args(argv)
+  from prompt_tuning.jobs import report
+
+  try:
+    print(report.write(args.folder, args.out))
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  return 0

@@ -1,0 +1,179 @@
+"""`prompt-tuning report`: one page of a run, a comparison or a sweep."""
+
+import html
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from prompt_tuning.jobs import comparison, report_page
+from prompt_tuning.jobs.comparison import Comparison, Score
+from prompt_tuning.launch import main
+
+BROWSER = next(
+  filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))),
+  None,
+)
+EVIL = "<script>alert(1)</script>"
+VOID = ("meta", "br")
+
+
+def written(folder, *argv, capsys):
+  assert main.main(["report", str(folder), *argv]) == 0
+  (path,) = capsys.readouterr().out.splitlines()
+  with open(path, encoding="utf-8") as file:
+    return file.read()
+
+
+class Tags(html.parser.HTMLParser):
+  """Insists that what opens closes."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.seen = [], set()
+
+  def handle_starttag(self, tag, attrs):
+    self.seen.add(tag)
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def check(text):
+  """The page stands alone: no scripts, nothing from elsewhere."""
+  tags = Tags()
+  tags.feed(text)
+  tags.close()
+  assert not tags.open
+  assert not tags.seen & {"script", "img", "link", "iframe"}
+  assert not re.search(r"(?:src|href)=|url\(|@import", text)
+  assert 'name="viewport"' in text
+  assert "prefers-color-scheme: dark" in text
+
+
+@pytest.fixture
+def compared(tmp_path):
+  scores = [Score("frozen model", "rte", None, 0.0)]
+  scores += [Score(m, "rte", k, 50.0 + k) for m in ("a", EVIL) for k in (0, 2)]
+  found = Comparison(
+    tuple(scores),
+    seconds={"a": 3.0},
+    steps={"a": 10, EVIL: 10},
+    parameters=1000,
+    trained={"a": 10, EVIL: 20},
+    frozen=True,
+  )
+  comparison.write(tmp_path, found)
+  return tmp_path
+
+
+@pytest.fixture
+def swept(tmp_path):
+  for length in (1, 100):
+    folder = tmp_path / "cells" / f"PROMPT_LENGTH={length},SEEDS=0"
+    folder.mkdir(parents=True)
+    run = {"task": "rte", "seed": 0, "learning_rate": 0.3, "step": 5}
+    cell = {
+      "cell": folder.name,
+      "values": {"PROMPT_LENGTH": str(length), "SEEDS": "0"},
+      "ending": "finished",
+      "parameters": 96 * length,
+      "runs": [run | {"score": 10.0 * length, "metrics": {}}],
+    }
+    (folder / "cell.json").write_text(json.dumps(cell))
+  (tmp_path / "cells" / "PROMPT_LENGTH=7,SEEDS=0").mkdir()
+  return tmp_path
+
+
+def test_a_run(finished, tmp_path, capsys):
+  text = written(finished, "--out", str(tmp_path / "r.html"), capsys=capsys)
+  check(text)
+  for part in ("Scores", "Curves", "Nearest words", "Predictions", "Settings"):
+    assert f"<h2>{part}</h2>" in text
+  for run in ("seed0", "seed1"):
+    assert f"<td>{run}</td>" in text
+  assert text.count("<polyline") + text.count("<circle") >= 4
+  tables = [
+    re.findall(r'<tr class="(\w+)">', part) for part in text.split("<details>")
+  ]
+  assert sum(map(len, tables)) > 0
+  for kinds in tables:  # the wrong ones come first
+    assert kinds == sorted(kinds, reverse=True)
+  assert "PROMPT_LENGTH" in text
+
+
+def test_a_comparison(compared, capsys):
+  text = written(compared, capsys=capsys)
+  check(text)
+  assert EVIL not in text
+  assert html.escape(EVIL) in text
+  assert "<td>51.0 ± 1.4</td>" in text
+  assert "which is unchanged" in text
+  assert "trained parameters" in text
+
+
+def test_a_sweep(swept, capsys):
+  text = written(swept, capsys=capsys)
+  check(text)
+  assert "2 of 3 cells are done" in text
+  assert "PROMPT_LENGTH=7,SEEDS=0" in text
+  assert "score against PROMPT_LENGTH" in text
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+  for path in (tmp_path, tmp_path / "nowhere"):
+    assert main.main(["report", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is no folder of `train`, `compare` or `sweep`" in line
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_comparison_is_one_error(tmp_path, capsys):
+  (tmp_path / "comparison.json").write_text('{"scores": 3}')
+  assert main.main(["report", str(tmp_path)]) == 2
+  assert "scores" in capsys.readouterr().err
+  assert not (tmp_path / "report.html").exists()
+
+
+def test_charts_leave_out_what_cannot_be_drawn():
+  lines = [report_page.Line("x", [(0.0, 1.0), (10.0, float("nan"))])]
+  assert report_page.chart(lines, "x", "y", log=True) == ""
+  assert report_page.chart(lines, "x", "y").count("<circle") == 2  # and legend
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium to look at pages with")
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_browser_shows_it_without_scrolling_sideways(
+  compared, tmp_path, capsys, width
+):
+  inside = html.escape(written(compared, capsys=capsys))
+  outer = tmp_path / "outer.html"
+  outer.write_text(
+    f'<iframe srcdoc="{inside}" style="width: {width}px; border: 0" '
+    "onload=\"document.title = 'is ' + "
+    "contentDocument.documentElement.scrollWidth + ' wide, with ' + "
+    "contentDocument.querySelectorAll('svg').length + ' charts'\"></iframe>"
+  )
+  done = subprocess.run(
+    [
+      *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu"),
+      *(
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+        outer.as_uri(),
+      ),
+    ],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=True,
+  )
+  match = re.search(r"is (\d+) wide, with (\d+) charts", done.stdout)
+  assert match, done.stdout[:300]
+  assert int(match[1]) <= width
+  assert int(match[2]) >= 2
