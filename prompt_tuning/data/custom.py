@@ -21,6 +21,8 @@ _SPLITS = ("train", "validation", "test")
 # Separates the acceptable answers in one cell, as in MRQA's TSV files.
 ANSWER_SEPARATOR = "|||"
 
+# Of tasks that are ranked: 1 / the place of the right class, in the mean.
+BY_RANKS = "mean_reciprocal_rank"
 _LABEL_METRICS: dict[str, spec.Metric] = {
   "accuracy": classification.accuracy,
   "f1": classification.f1,
@@ -35,6 +37,7 @@ _ANSWER_METRICS: dict[str, spec.Metric] = {"squad": qa.squad}
 METRICS = (
   *_LABEL_METRICS,
   "mean_f1",  # depends on the number of classes
+  BY_RANKS,
   *_NUMBER_METRICS,
   *_TEXT_METRICS,
   *_ANSWER_METRICS,
@@ -68,7 +71,8 @@ def declare(
       column holds the word or its position (of two words, also false or true).
       Empty: the column's text itself is the target.
     metrics: names from `METRICS`: `accuracy`, `f1` (of the second of two
-      words), `mean_f1`, `matthews` with label words; `pearson`, `spearman` for
+      words), `mean_f1`, `matthews`, and beside these, where classes are ranked,
+      `mean_reciprocal_rank`, with label words; `pearson`, `spearman` for
       numbers; `exact_match`, or `squad` (several answers as a JSON list, or
       separated by `|||`, which no other metric divides at), for text. By
       default `accuracy` or `exact_match`.
@@ -142,6 +146,7 @@ def _task(
     label_words=words,
     postprocess=postprocess,
     metrics=functions,
+    by_ranks=bool(words) and BY_RANKS in metrics,
     eval_features=("idx", "answers"),
     content={
       **content,
@@ -350,6 +355,8 @@ def _metrics(
   names: tuple[str, ...], words: tuple[str, ...]
 ) -> tuple[tuple[spec.Metric, ...], spec.Postprocess]:
   """Look metrics up, and the postprocessor that they all can read."""
+  if words:
+    names = tuple(name for name in names if name != BY_RANKS)
   names = names or ("accuracy" if words else "exact_match",)
   for name in names:
     if name not in METRICS:

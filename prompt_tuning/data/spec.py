@@ -81,6 +81,7 @@ class TaskSpec:
     label_words: target words in TFDS order, or empty for free text.
     postprocess: text -> value, in seqio's calling convention.
     metrics: functions of postprocessed targets and predictions.
+    by_ranks: whether ranking also tells the mean reciprocal rank of targets.
     eval_features: features of an example, next to `inputs_pretokenized` and
       `targets_pretokenized`, that evaluation or a submission file needs. Values
       are integers, strings, or lists of strings.
@@ -106,6 +107,7 @@ class TaskSpec:
   label_words: tuple[str, ...] = ()
   postprocess: Postprocess = keep_text
   metrics: tuple[Metric, ...] = ()
+  by_ranks: bool = False
   eval_features: tuple[str, ...] = ()
   candidates: str = ""
   ranked: Literal["sum", "mean"] | None = None

@@ -13,6 +13,7 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import count_soft
 from prompt_tuning.core.types import Params
 from prompt_tuning.data import spec
+from prompt_tuning.data.metrics import classification
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import calibrated, rank
 from prompt_tuning.infer.calibrated import Calibration
@@ -386,6 +387,11 @@ def metrics(
   for number, way in enumerate(by):
     prefix = f"{way}/" if number else ""
     values = dataset.task.evaluate(outputs[PREDICTION[way]], dataset.examples)
+    if way == RANKING and dataset.task.by_ranks and "rank_scores" in outputs:
+      values |= classification.reciprocal_ranks(
+        [dataset.label_words.index(target) for target in dataset.targets],
+        outputs["rank_scores"],
+      )
     by_name |= {prefix + metric: value for metric, value in values.items()}
   return by_name
 

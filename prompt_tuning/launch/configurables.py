@@ -17,6 +17,7 @@ from prompt_tuning.core import axes, partition
 from prompt_tuning.data import (
   corpus,
   custom,
+  facts,
   in_context,
   mixtures,
   ppt,
@@ -131,6 +132,12 @@ def ppt_task(*args: Any, **kwargs: Any) -> str:
   return ppt.in_form(*args, **kwargs).name
 
 
+@functools.wraps(facts.declare)
+def facts_task(*args: Any, **kwargs: Any) -> str:
+  """Declare a task of the facts of one relation and return its name."""
+  return facts.declare(*args, **kwargs).name
+
+
 @functools.wraps(several_templates.declare)
 def templated_tasks(*args: Any, **kwargs: Any) -> tuple[str, ...]:
   """Declare a task for each of several templates and return their names."""
@@ -180,6 +187,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
   "data.Dataset": settings.Dataset,
   "data.count_tokens": count_tokens,
   "data.custom_task": custom_task,
+  "data.facts_task": facts_task,
   "data.mixture": mixture,
   "data.ppt_pretraining": ppt_pretraining,
   "data.ppt_task": ppt_task,

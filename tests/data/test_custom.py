@@ -332,8 +332,7 @@ def test_missing_file(jsonl, tmp_path):
 
 def test_metrics_by_name_cover_every_name():
   for name in custom.METRICS:
-    words = (
-      ("a", "b") if name in ("accuracy", "f1", "mean_f1", "matthews") else ()
-    )
+    of_classes = ("accuracy", "f1", "mean_f1", "matthews", custom.BY_RANKS)
+    words = ("a", "b") if name in of_classes else ()
     metrics, _ = custom._metrics((name,), words)
     assert len(metrics) == (2 if words else 1)

@@ -30,6 +30,24 @@ def accuracy(
   return {"accuracy": 100 * float(np.mean(equal))}
 
 
+def reciprocal_ranks(
+  targets: Sequence[int], scores: Sequence[Sequence[float]]
+) -> dict[str, float]:
+  """Compute the mean of 1 / the place of the right class.
+
+  Args:
+    targets: n class ids.
+    scores: [n, C] of all classes; of equal ones the right one comes last.
+
+  Returns:
+    `mean_reciprocal_rank`, in percent.
+  """
+  values = np.asarray(scores)
+  right = values[np.arange(len(values)), np.asarray(targets)]
+  places = (values >= right[:, None]).sum(axis=-1)
+  return {"mean_reciprocal_rank": 100 * float(np.mean(1 / places))}
+
+
 def f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
   """Compute binary F1 of class 1, an illegal prediction counting as wrong.
 
