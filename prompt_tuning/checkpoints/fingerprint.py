@@ -7,6 +7,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from prompt_tuning.checkpoints.source import Leaf
 from prompt_tuning.core import tree
 from prompt_tuning.core.types import Array, Params
 
@@ -29,6 +30,21 @@ def fingerprint(params: Params) -> str:
   samples_by_path: dict[str, bytes] = {}
   for path, leaf in tree.flatten(params).items():
     samples_by_path |= samples(path, leaf)
+  return of_samples(samples_by_path)
+
+
+def of_leaves(leaves: Mapping[str, Leaf]) -> str:
+  """Identify the model of a checkpoint, reading one array at a time.
+
+  Args:
+    leaves: of the checkpoint, by path.
+
+  Returns:
+    As `fingerprint` of the model that is made of them.
+  """
+  samples_by_path: dict[str, bytes] = {}
+  for path, leaf in leaves.items():
+    samples_by_path |= samples(path, leaf.read(np.dtype(np.float32)))
   return of_samples(samples_by_path)
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import pathlib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -484,15 +484,20 @@ def insist(
       f"{path} does not fit the model; use the one that it was trained with. "
       f"{error}"
     ) from error
-  if tuned.fingerprint not in (None, model.fingerprint):
-    raise ValueError(
-      f"{path} was tuned with the backbone {tuned.fingerprint}, but the "
-      f"checkpoint is {model.fingerprint}: other weights. Use the checkpoint "
-      "that it was trained with."
-    )
+  if tuned.fingerprint is not None:
+    _insist_on_backbone(tuned.fingerprint, model.fingerprint, path)
   if vocabulary is not None:
     same_vocabulary.insist(tuned.vocabulary, vocabulary, path)
   return tuned
+
+
+def _insist_on_backbone(trained_with: str, given: str, path: str) -> None:
+  if trained_with != given:
+    raise ValueError(
+      f"{path} was tuned with the backbone {trained_with}, but the "
+      f"checkpoint is {given}: other weights. Use the checkpoint "
+      "that it was trained with."
+    )
 
 
 def load_several(
@@ -568,24 +573,30 @@ def _of_task(tuned: Tuned, name: str) -> Tuned:
 
 
 def encoder_vectors(
-  path: str, vocabulary: Vocabulary | None = None
+  path: str,
+  vocabulary: Vocabulary | None = None,
+  backbone: Callable[[], str] | None = None,
 ) -> np.ndarray:
   """Read the virtual tokens of one run, to start others from.
 
   Args:
     path: see `load`; of the runs of one task, which were scored, the best.
     vocabulary: that they shall have been trained with; None for any.
+    backbone: gives the fingerprint of the model that they shall have been
+      trained with, where the file says which that was; None for any.
 
   Returns:
     [P, H] float32.
 
   Raises:
     ValueError: several runs, or none with virtual tokens in the encoder only;
-      another vocabulary.
+      another vocabulary or model.
   """
   tuned = _best_of_a_task(path) or load_one(path)
   if vocabulary is not None:
     same_vocabulary.insist(tuned.vocabulary, vocabulary, path)
+  if backbone is not None and tuned.fingerprint is not None:
+    _insist_on_backbone(tuned.fingerprint, backbone(), path)
   stacks = vectors(tuned.runs, 0)
   if list(stacks) != ["encoder"]:
     raise ValueError(

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from prompt_tuning.checkpoints import prompts, restore
+from prompt_tuning.checkpoints import fingerprint, prompts, restore
 from prompt_tuning.data import vocabulary
 from prompt_tuning.jobs import load, same_vocabulary
 
@@ -155,7 +155,11 @@ def move(
     CheckpointError: something that cannot be read, or written.
   """
   ours = vocabulary.load(vocabulary_file)
-  vectors = load.encoder_vectors(path, ours)
+
+  def fingerprint_of_source() -> str:
+    return fingerprint.of_leaves(restore.open_checkpoint(source).params)
+
+  vectors = load.encoder_vectors(path, ours, fingerprint_of_source)
   theirs = vocabulary.load(target_vocabulary_file or vocabulary_file)
   same_vocabulary.insist_of_model(source, ours)
   same_vocabulary.insist_of_model(target, theirs)

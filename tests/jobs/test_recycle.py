@@ -79,6 +79,16 @@ def test_between_the_embedded_models(tmp_path, capsys):
   assert "No words are left" in capsys.readouterr().err
 
 
+def test_a_prompt_of_another_model_of_its_width_is_an_error(tmp_path, capsys):
+  argv = ["recycle", "embedded:prompts/opposite", str(tmp_path / "b.npy")]
+  argv += ["--target", "embedded:ladder_2", "--vocabulary", embedded.DEFAULT]
+  other = "embedded:ladder_1_span_corruption"
+  assert main.main([*argv, "--source", other]) == 2
+  assert "other weights" in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+  assert main.main([*argv, "--source", embedded.DEFAULT]) == 0
+
+
 def test_a_vocabulary_of_another_model_is_an_error():
   with pytest.raises(ValueError, match="4096 rows: --vocabulary is not"):
     recycle._rows(embedded.DEFAULT, np.array([5, 4096]), "--vocabulary")

@@ -1,5 +1,7 @@
 """HyperFormer: the paper's counts, its generation in numpy, and settings."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ from flax.core import meta
 from prompt_tuning.core import algebra, tree
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network
+from prompt_tuning.models.t5 import sites as model_sites
 from prompt_tuning.tuners.hyperformer import HyperFormer, HyperFormerPlusPlus
 from prompt_tuning.tuners.method import Inputs
 from tests.tuners import peft_twins
 
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden/hyperformer/generated.npz"
 TASKS = tuple("abcdefgh")  # the paper's GLUE has eight
 MODEL = t5_config.get(
   "t5_1_1_tiny", emb_dim=8, num_encoder_layers=2, num_decoder_layers=3
@@ -100,6 +104,45 @@ def test_one_hypernetwork_is_the_papers_in_numpy(tolerance):
               array,
               **tolerance["oracle"],
             )
+
+
+@pytest.mark.parametrize(
+  ("kind", "name"), [(HyperFormerPlusPlus, "one"), (HyperFormer, "per_layer")]
+)
+def test_adapters_are_those_of_the_released_code(kind, name, tolerance):
+  """Its modules (rabeehk/hyperformer, 56b0f99; torch 2.13) were given our
+  random parameters, two tasks and `x` [2, 7, H]; the file has what they made.
+  """
+  with np.load(GOLDEN) as file:
+    arrays = {path: file[path] for path in file.files}
+  params = tree.unflatten(
+    {
+      path.removeprefix(f"{name}/params/"): array
+      for path, array in arrays.items()
+      if path.startswith(f"{name}/params/")
+    }
+  )
+  method = kind(MODEL.shape, **SMALL)
+  compared = 0
+  produce = jax.jit(
+    lambda params, number: method.apply(
+      {"params": params}, Inputs(condition=number)
+    )
+  )
+  apply = jax.jit(lambda x, one: model_sites.bottleneck(x, x, one, None))
+  for task, number in (("a", 0), ("b", 1)):
+    delta = produce(params, number)
+    for site, adapter in delta.bottleneck.items():
+      for layer in range(len(adapter.down)):
+        one = jax.tree.map(lambda a, layer=layer: a[None, layer], adapter)
+        output = apply(arrays["x"], one)
+        prefix = f"{name}/{task}/{site}/{layer}/"
+        for path in [path for path in arrays if path.startswith(prefix)]:
+          what = path.removeprefix(prefix)
+          ours = output if what == "output" else getattr(one, what)[0]
+          np.testing.assert_allclose(ours, arrays[path], **tolerance["oracle"])
+          compared += 1
+  assert compared == 2 * 2 * 5 * (7 if name == "one" else 5)
 
 
 @pytest.mark.parametrize("kind", [HyperFormer, HyperFormerPlusPlus])
