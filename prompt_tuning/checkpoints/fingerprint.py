@@ -48,7 +48,7 @@ def of_leaves(leaves: Mapping[str, Leaf]) -> str:
   return of_samples(samples_by_path)
 
 
-def samples(path: str, leaf: Array) -> dict[str, bytes]:
+def samples(path: str, leaf: Array | np.ndarray) -> dict[str, bytes]:
   """Take what a fingerprint sees of one array, which may then be changed.
 
   Args:
@@ -97,7 +97,9 @@ def _whole(leaf: Array) -> Array | np.ndarray:
   return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
-def _unstacked(path: str, leaf: Array) -> dict[str, Array]:
+def _unstacked(
+  path: str, leaf: Array | np.ndarray
+) -> dict[str, Array | np.ndarray]:
   stack, _, rest = path.partition("/layers/")
   if not rest:
     return {path: leaf}
