@@ -3,26 +3,42 @@
 import importlib
 from typing import Any
 
+import seqio
+
 from prompt_tuning.data import spec, vocabulary
-from prompt_tuning.data.tasks import registration
+from prompt_tuning.data.tasks import registration, registry
 
 for _module in sorted({spec.get(name).module for name in spec.names()}):
   importlib.import_module(_module)
 
 
-def use_vocabulary(path: str | None = None) -> Any:
+def use_vocabulary(
+  path: str | None = None, task: str | None = None, module: str | None = None
+) -> Any:
   """Set the vocabulary of the tasks, and give it to T5X's model.
+
+  T5X builds its model before it looks for the task: one that seqio does not
+  know yet is registered here, such as a k-shot task, of which there are as many
+  as there are numbers, or one that the module declares on files of its own.
 
   Args:
     path: T5's `sentencepiece.model`; None for the environment variable's.
+    task: the task or mixture that T5X will ask seqio for; None leaves it to it.
+    module: what T5X imports before that.
 
   Returns:
     seqio's vocabulary. T5X checks that model and task have the same.
 
   Raises:
-    ValueError: nobody names a file, or it is not T5's.
+    ValueError: nobody names a file, or it is not T5's; neither seqio nor this
+      project knows the task.
     FileNotFoundError: there is none.
   """
   vocabulary.configure(path)
   vocabulary.load()
+  if module:
+    importlib.import_module(module)
+  known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+  if task is not None and task not in known:
+    registry.get(task)
   return registration.VOCABULARY

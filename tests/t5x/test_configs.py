@@ -34,14 +34,17 @@ def configured(vocabulary_file):
   Also what the run's file would say.
   """
 
-  def build(*names, **macros):
-    macros |= {
+  def build(*names, **given):
+    macros = {
       "DROPOUT_RATE": 0.0,
       "PROMPT_LENGTH": P,
       "VOCABULARY_FILE": vocabulary_file,
       "MIXTURE_OR_TASK_NAME": "taskless_super_glue_rte_v102",
+      "MIXTURE_OR_TASK_MODULE": None,
       "INITIAL_CHECKPOINT_PATH": CHECKPOINT,
+      **given,
     }
+    gin.clear_config()
     gin.parse_config_files_and_bindings(
       [
         "t5x/examples/t5/t5_1_1/tiny.gin",
@@ -53,6 +56,33 @@ def configured(vocabulary_file):
 
   yield build
   vocabulary.configure(None)
+
+
+def test_tasks_that_seqio_knows_not_yet(configured, tmp_path, monkeypatch):
+  """Of k shots, and of a user's own files, by their names as elsewhere."""
+  import seqio
+
+  name = "taskless_super_glue_rte_v102_k7_seed3"
+  assert name not in seqio.TaskRegistry.names()
+  configured("prompt", MIXTURE_OR_TASK_NAME=name)
+  assert seqio.get_mixture_or_task(name).name == name
+  (tmp_path / "train.jsonl").write_text('{"text": "red", "answer": "warm"}\n')
+  (tmp_path / "tasks_on_files.py").write_text(
+    "from prompt_tuning.data import custom\n"
+    f"custom.declare('on_files', {{'train': '{tmp_path}/train.jsonl'}}, "
+    "template='say: {text}', target_column='answer')\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  configured(
+    "prompt",
+    MIXTURE_OR_TASK_NAME="on_files_k1_seed0",
+    MIXTURE_OR_TASK_MODULE="tasks_on_files",
+  )
+  task = seqio.get_mixture_or_task("on_files_k1_seed0")
+  (row,) = task.get_dataset(None, "train", shuffle=False).as_numpy_iterator()
+  assert row["inputs_pretokenized"] == b"say: red"
+  with pytest.raises(ValueError, match=r"on_fils.*on_files"):
+    configured("prompt", MIXTURE_OR_TASK_NAME="on_fils")
 
 
 def first_prompt(model, width):
