@@ -6,14 +6,18 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
 
 from prompt_tuning.core import files, object_store, sole_writer
+from prompt_tuning.infer import outputs
 from prompt_tuning.launch import main
 from tests.bucket_servers import get_tree, put_tree
+from tests.jobs.short_run import without_pictures
 
 STEP = 1_100_000
 SAME = (".safetensors", ".npy", ".png")  # of which no byte names a path
+SEEDS = ("seed0", "seed1")
 BANK = ("--gin.SEEDS=(0, 1)", "--gin.CONTROLS=True", "--gin.EVAL_STEPS=20")
 # One request in so many fails while a run trains. gcsfs waits a second or two
 # after each.
@@ -140,6 +144,52 @@ def test_every_other_command(gs, trained, common_flags, tiny_checkpoint):
   assert " 0 different" in command("diff", converted, tiny_checkpoint)
   assert "peft, a prompt" in command("inspect", f"{exported}/seed0/peft")
   assert "seed1" in command("inspect", run)
+
+  seeds = [f"{seed}={run}/exports/{seed}/prompt.npy" for seed in SEEDS]
+  shown = command("similar", *seeds, "--out", f"{root}/alike")
+  assert "most similar first" in shown
+  names = {"similarity.json", "similarity.png"}
+  assert set(get_tree(f"{root}/alike")) == names
+
+
+def test_answers_to_submit(gs):
+  root, task = gs.folder(), "taskless_super_glue_cb_v102"
+  rows = [{"idx": row, "inputs_pretokenized": "?"} for row in range(250)]
+  output = outputs.Output(
+    *(f"{root}/answers", task, "predict", {}), outputs.Shard(0, 1)
+  )
+  output.write(rows, lambda chunk, _: [{"prediction": "neutral"}] * len(chunk))
+  command("submit", f"{root}/answers", f"{root}/leaderboard")
+  (lines,) = get_tree(f"{root}/leaderboard").values()
+  assert lines.count(b'"neutral"') == 250
+
+
+def test_parts_of_a_sweep_share_a_folder(gs, trained, train_flags, tolerance):
+  """Each as a host of its own would do it; then one makes the report."""
+  flags, root, _ = trained(gs)
+  words = flags(train_flags(f"{root}/sweep", "--gin.EVAL_STEPS=20"))
+  words = ["sweep", *words, "--axis=SEEDS=0, 1"]
+  with without_pictures():
+    for part in ("0/2", "1/2"):
+      command(*words, f"--shard={part}")
+    shown = command(*words, "--report")
+  assert f"{root}/sweep/report/table.md" in shown
+  there = get_tree(f"{root}/sweep")
+  cells = {f"cells/SEEDS={seed}" for seed in range(2)}
+  assert {name.rpartition("/")[0] for name in there if "cell.json" in name} == (
+    cells
+  )
+  assert not [name for name in there if "writer" in name or "banks/" in name]
+  assert json.loads(there["report/results.json"])
+  # A cell has the prompt of a run of two seeds.
+  ours, theirs = (
+    np.load(io.BytesIO(files.path(f"{root}/{name}/prompt.npy").read_bytes()))
+    for name in (
+      "sweep/cells/SEEDS=0/exports/speaks_of_a_cat",
+      "run/exports/seed0",
+    )
+  )
+  np.testing.assert_allclose(ours, theirs, **tolerance["order"])
 
 
 def test_a_complete_conversion_is_not_replaced_and_a_half_one_is(
