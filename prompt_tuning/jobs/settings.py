@@ -57,6 +57,15 @@ class Dataset:
     task_modules.ensure(listed(self.module or ()))
     for name in self.names:
       spec.get(name)
+    for name, value in (
+      ("TASK_FEATURE_LENGTHS", self.task_feature_lengths),
+      ("PACKED_LENGTHS", self.packed_lengths),
+    ):
+      if not isinstance(value, Mapping | None):
+        raise ValueError(
+          f"{name} is {value!r}; expected a limit of tokens for each of "
+          f"{' and '.join(FEATURES)}, such as {{'inputs': 512, 'targets': 8}}."
+        )
     if set(self.lengths) != set(FEATURES):
       raise ValueError(
         f"TASK_FEATURE_LENGTHS names {', '.join(self.lengths)}; expected "

@@ -170,6 +170,11 @@ def test_jobs_that_cannot_be_done(changes, message):
       {"task_feature_lengths": {"input": 512, "targets": 8}},
       "TASK_FEATURE_LENGTHS names input, targets; expected inputs and targets",
     ),
+    (
+      {"task_feature_lengths": 3},
+      "TASK_FEATURE_LENGTHS is 3; expected a limit of tokens for each",
+    ),
+    ({"packed_lengths": (512, 8)}, r"PACKED_LENGTHS is \(512, 8\); expected a"),
     ({"batch_size": 0}, "BATCH_SIZE is 0; expected"),
     ({"batching": "bucket"}, "BATCHING 'bucket': expected one of fixed"),
     ({"module": "no_such_module"}, "cannot import 'no_such_module'"),
