@@ -43,6 +43,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "SOFT_WORDS_LENGTH": 100,
     "TASK_STRING": "the " * 100,
     "LABEL_WORDS": ("False", "True"),
+    "KNOWPROMPT_SUBJECT_TYPES": ("person",),
+    "KNOWPROMPT_OBJECT_TYPES": ("person",),
   },
   "ladder": {
     "PROMPT_LENGTH": 8,
@@ -55,6 +57,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "HYPER_REDUCTION": 8,
     "TASK_STRING": "the " * 8,
     "LABEL_WORDS": ("no", "yes"),
+    "KNOWPROMPT_SUBJECT_TYPES": ("person",),
+    "KNOWPROMPT_OBJECT_TYPES": ("person",),
   },
 }
 # In words, which are token ids: the paper, section 4.
@@ -86,10 +90,16 @@ def main() -> int:
 
 
 def method_files() -> list[str]:
-  """List the gin files of methods, that of prompts first."""
+  """List the gin files of methods of frozen models, that of prompts first."""
   files = sorted(path for path in (GIN / "methods").glob("*.gin"))
-  tuning = [path for path in files if "TUNER = @" in _text(path)]
+  tuning = [path for path in files if _is_frozen(_text(path))]
   return [PROMPT, *(str(path.relative_to(GIN)) for path in tuning)]
+
+
+def _is_frozen(text: str) -> bool:
+  """Say whether a method's file trains the method, and not the model too."""
+  rules = re.findall(r"^PARTITION_RULES = (\S+)", text, re.MULTILINE)
+  return "TUNER = @" in text and set(rules) == {"%partition.TUNER_ONLY"}
 
 
 def _text(path: pathlib.Path) -> str:
@@ -148,7 +158,7 @@ def _numbers(job: TrainJob) -> dict[str, int]:
   """Count what a run trains, and what its delta holds in the end."""
   model, (method,) = job.experiment.model, job.experiment.tuners
   method = identity.without_initialisers(method)
-  # Shapes of some methods follow from the pieces of their words.
+  # Shapes of some methods follow from words, of two classes here.
   words = vocabulary.load(embedded.DEFAULT)
   table = jax.ShapeDtypeStruct((model.vocab_size, model.emb_dim), "float32")
 
@@ -156,6 +166,8 @@ def _numbers(job: TrainJob) -> dict[str, int]:
     context = InitializerContext(
       embeddings=table,
       tokenize=words.encode,
+      label_words=("yes", "no"),
+      soft_pieces=(None, None),  # a template around two arguments
       output_rows=lambda ids: table[jnp.asarray(ids)],
       warn=lambda _: None,
     )
