@@ -76,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument("--vocabulary", default="embedded:ladder_1")
   parser.add_argument("--tfds_data_dir")
   given = parser.parse_args(argv)
+  vocabularies.configure(given.vocabulary)
   words = vocabularies.load(given.vocabulary)
   prompts = read_prompts(given.sweep)
   tasks = list(dict.fromkeys(prompt.task for prompt in prompts))

@@ -8,6 +8,7 @@ import pytest
 from experiments.figure4_methods import run as figure4
 from experiments.paper import costs, dry_run
 from experiments.published_prompts import run as published
+from experiments.superglue import run as superglue
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.core import embedded
 from prompt_tuning.tuners import discovery
@@ -86,6 +87,48 @@ def test_every_published_prompt_has_the_card_of_the_table():
     assert f"- backbone: {saved.about['backbone']}" in card
     assert f"- score, test: {row['test']:.1f}" in card
     assert "- checkpoint: embedded:ladder_1" in card
+
+
+@pytest.mark.parametrize(("rows", "complete"), [(250, True), (3, False)])
+def test_a_part_of_a_test_split_is_written_apart(rows, complete, tmp_path):
+  """CB's test split has 250 rows; one answer here is no label."""
+  task = "taskless_super_glue_cb_v102"
+  answers = tmp_path / "answers" / task
+  answers.mkdir(parents=True)
+  lines = [
+    {"inputs": {"idx": number}, "prediction": "neutral"}
+    for number in range(rows)
+  ]
+  lines[-1]["prediction"] = "perhaps"
+  path = answers / f"{task}-predict.jsonl-00000-of-00001"
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  path.with_name(f"{path.name}.COMPLETED").touch()
+  found = superglue.official(task, answers, tmp_path / "submission")
+  legal = round(100 * (rows - 1) / rows, 1)
+  assert found == {
+    "file": "CB.jsonl",
+    "answers": rows,
+    "legal": legal,
+    "complete": complete,
+  }
+  folder = "submission" if complete else "incomplete"
+  (file,) = tmp_path.rglob("CB.jsonl")
+  assert file.parent.name == folder
+  labels = [json.loads(line)["label"] for line in file.read_text().splitlines()]
+  assert labels == ["neutral"] * (rows - 1) + ["entailment"]
+
+
+@pytest.mark.parametrize("scale", ["ladder", "paper"])
+def test_superglue_answers_as_infer_does(scale, monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  argv = [
+    f"--gin_file=experiments/superglue/infer_{scale}.gin",
+    "--gin.PROMPT_FILE='runs/1'",
+    "--gin.INFER_OUTPUT_DIR='runs/never'",
+    "--gin.MIXTURE_OR_TASK_NAME='taskless_super_glue_axb_v102'",
+    "--dry_run",
+  ]
+  assert dry_run.program.main(["infer", *argv]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

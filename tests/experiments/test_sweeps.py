@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import jax
 import pytest
@@ -50,6 +51,20 @@ def test_a_sweep_s_results_make_table_and_figure(name, tmp_path):
   collect.draw(points, mean_over, axis, tasks, tmp_path / "figure.png")
   assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
   assert (folder / "figure.png").is_file()
+
+
+WIDTHS = {"embedded:ladder_1": 96, "embedded:ladder_2": 128}
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_prompts_are_as_long_as_the_document_says(name):
+  points, _ = collect.read(ROOT / "experiments" / name)
+  readme = (ROOT / "experiments" / name / "README.md").read_text()
+  said = re.search(r"prompts of (\d+) vectors", readme)
+  for point in points:
+    width = WIDTHS[point.values["INITIAL_CHECKPOINT_PATH"]]
+    length = int(point.values.get("PROMPT_LENGTH") or said[1])
+    assert point.parameters == length * width
 
 
 def test_table_3():
