@@ -64,15 +64,14 @@ $(VENV)/.docs: $(PACKAGE)
 	touch $@
 
 # As a user has it: the wheel in an environment of its own, without a checkout,
-# does what a tutorial says.
+# does what README says.
 WHEEL := $(CURDIR)/build/wheel
 wheel: env
 	rm -rf $(WHEEL)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
 	$(PYTHON) -m venv $(WHEEL)/venv
 	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
-	$(BIN)/python -m docs.generate.examples docs/first_prompt.md \
-		> $(WHEEL)/example.py
+	$(BIN)/python -m docs.generate.examples README.md $(WHEEL)
 	cd $(WHEEL) && venv/bin/python example.py
 
 test: env

@@ -73,6 +73,17 @@ def _write_pages(app) -> None:
   pages.write()
 
 
+def _without_folders(app, docname, source) -> None:
+  """Leave out links to folders: the site has no lists of files."""
+  folder = pathlib.Path(app.env.doc2path(docname)).parent
+
+  def shown(match: re.Match[str]) -> str:
+    is_folder = (folder / match[2]).is_dir()
+    return match[1] if is_folder else match[0]
+
+  source[0] = re.sub(r"\[([^\]]*)\]\(([^)#:\s]+)\)", shown, source[0])
+
+
 def _add_settings(app, docname, source) -> None:
   """Put a method's table where the catalogue asks for it."""
   del app
@@ -99,6 +110,7 @@ def _block_math(self, node) -> None:
 def setup(app) -> None:
   """Write the generated pages first; formulas are MathML, without scripts."""
   app.connect("builder-inited", _write_pages)
+  app.connect("source-read", _without_folders)
   app.connect("source-read", _add_settings)
   app.add_lexer("gin", PythonLexer)
   app.add_html_math_renderer(

@@ -83,7 +83,7 @@ def _metadata(facts: Facts) -> list[str]:
   if facts.base_model and not os.path.isabs(facts.base_model):
     lines.append(f"base_model: {json.dumps(facts.base_model)}")
   tags = ["prompt-tuning", "t5", facts.title.lower().replace(" ", "-")]
-  lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags)]
+  lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in dict.fromkeys(tags))]
   if facts.task and facts.scores:
     lines += [
       "model-index:",

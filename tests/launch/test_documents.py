@@ -96,7 +96,7 @@ def test_commands(words, monkeypatch, capsys):
 
 
 def test_every_command_is_documented():
-  text = (ROOT / "README.md").read_text()
+  text = (ROOT / "docs" / "train.md").read_text()
   in_table = re.findall(r"^\| (`prompt-tuning .*?) \|", text, re.M)
   names = re.findall(r"`(?:prompt-tuning )?(\w+)", "".join(in_table))
   assert main.COMMANDS.keys() <= set(names)
