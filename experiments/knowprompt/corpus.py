@@ -1,4 +1,4 @@
-"""A corpus of twelve relations, each a kind of subject, a verb, a kind of object.
+"""A corpus of twelve relations: a kind of subject, a verb, a kind of object.
 
 A sentence has two more words of some kinds, so that kinds alone, or words that
 are there at all, do not tell the relation: its arguments do.

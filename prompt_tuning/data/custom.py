@@ -15,7 +15,12 @@ from typing import Any, NamedTuple
 from prompt_tuning.core import files as core_files
 from prompt_tuning.core import tree
 from prompt_tuning.data import postprocessors, spec, tables
-from prompt_tuning.data.metrics import classification, correlation, qa
+from prompt_tuning.data.metrics import (
+  classification,
+  correlation,
+  qa,
+  relation,
+)
 
 _SPLITS = ("train", "validation", "test")
 # Separates the acceptable answers in one cell, as in MRQA's TSV files.
@@ -34,6 +39,8 @@ _NUMBER_METRICS: dict[str, spec.Metric] = {
 }
 _TEXT_METRICS: dict[str, spec.Metric] = {"exact_match": classification.accuracy}
 _ANSWER_METRICS: dict[str, spec.Metric] = {"squad": qa.squad}
+# The micro-averaged F1 of all classes but the one whose word follows.
+_WITHOUT = "micro_f1_without:"
 METRICS = (
   *_LABEL_METRICS,
   "mean_f1",  # depends on the number of classes
@@ -71,7 +78,8 @@ def declare(
       column holds the word or its position (of two words, also false or true).
       Empty: the column's text itself is the target.
     metrics: names from `METRICS`: `accuracy`, `f1` (of the second of two
-      words), `mean_f1`, `matthews`, and beside these, where classes are ranked,
+      words), `mean_f1`, `matthews`, `micro_f1_without:no_relation` (all classes
+      but the one of this word), and beside these, where classes are ranked,
       `mean_reciprocal_rank`, with label words; `pearson`, `spearman` for
       numbers; `exact_match`, or `squad` (several answers as a JSON list, or
       separated by `|||`, which no other metric divides at), for text. By
@@ -359,16 +367,20 @@ def _metrics(
     names = tuple(name for name in names if name != BY_RANKS)
   names = names or ("accuracy" if words else "exact_match",)
   for name in names:
-    if name not in METRICS:
+    if name not in METRICS and not name.startswith(_WITHOUT):
       raise ValueError(
         f"Unknown metric {name!r}.{tree.nearest(name, METRICS)} Known: "
-        f"{', '.join(METRICS)}."
+        f"{', '.join(METRICS)}, {_WITHOUT}WORD."
       )
   kinds: list[tuple[dict[str, spec.Metric], spec.Postprocess]]
   if words:
     by_name = {**_LABEL_METRICS, "mean_f1": classification.mean_f1(len(words))}
     if len(words) != 2:
       del by_name["f1"]
+    for name in names:
+      if name.startswith(_WITHOUT):
+        word = name.removeprefix(_WITHOUT)
+        by_name[name] = relation.micro_f1_without(words, word)
     kinds = [(by_name, postprocessors.LabelId(words))]
   else:
     kinds = [

@@ -312,6 +312,7 @@ def test_a_file_is_read_once_however_often_it_is_declared(jsonl, monkeypatch):
     ({"metrics": ("acc",)}, r"metric 'acc'\. Did you mean 'accuracy'"),
     ({"metrics": ("squad",)}, r"squad do not fit the label words yes, no"),
     ({"metrics": ("f1",)}, r"if there are two, f1"),
+    ({"metrics": ("micro_f1_without:NA",)}, r"no class 'NA'; expected one of"),
     (
       {"metrics": ("pearson", "squad"), "label_words": ()},
       r"do not fit free text",
@@ -328,6 +329,14 @@ def test_bad_arguments(jsonl, changes, message):
 def test_missing_file(jsonl, tmp_path):
   with pytest.raises(FileNotFoundError, match=r"absent\.jsonl"):
     declare(jsonl, files={"train": str(tmp_path / "absent.jsonl")})
+
+
+def test_a_class_that_says_there_is_none_may_be_left_out(jsonl):
+  task = declare(jsonl, metrics=("micro_f1_without:no",))
+  gold, answers = ("yes", "no", "no"), ("yes", "yes", "no")
+  examples = [{spec.TARGETS: text} for text in gold]
+  got = task.evaluate(answers, examples)
+  assert got["micro_f1_without_no"] == pytest.approx(200 / 3)
 
 
 def test_metrics_by_name_cover_every_name():
