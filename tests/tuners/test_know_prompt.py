@@ -14,7 +14,8 @@ from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.jobs import recipes
 from prompt_tuning.models.scorers import OutputRows
-from prompt_tuning.models.t5 import sites
+from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.models.t5 import network, sites
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
 from prompt_tuning.tuners import know_prompt
 from prompt_tuning.tuners.initializers import InitializerContext
@@ -22,6 +23,17 @@ from prompt_tuning.tuners.know_prompt import KnowPrompt, KnowPromptTuned
 from prompt_tuning.tuners.method import Inputs
 
 V, C, H, T = 20, 3, 4, 12
+MODEL = t5_config.get(
+  "t5_1_1_tiny",
+  vocab_size=V,
+  emb_dim=H,
+  num_heads=2,
+  head_dim=4,
+  mlp_dim=12,
+  num_encoder_layers=1,
+  num_decoder_layers=1,
+  dropout_rate=0.0,
+)
 SUB, OBJ = V, V + 1
 PIECES = {
   "person": [2, 3],
@@ -250,6 +262,49 @@ def test_the_first_stage_trains_the_words_and_the_last_everything():
   assert modes.count("train") == (2 + C) * H
   assert stage.recipe == KnowPrompt.recipe
   assert own.recipe.learning_rate < stage.recipe.learning_rate
+
+
+def test_gradients_of_the_first_stage_reach_both_words_and_all_rows(
+  random_params,
+):
+  """Of a whole model, of which nothing else has any."""
+  params = random_params(MODEL)
+  given, _ = context()
+  own = method()
+  made_of = own.init(jax.random.key(0), Inputs(given))["params"]
+  everything = {"tuner": nn.meta.unbox(made_of), "model": params}
+  (stage,) = KnowPromptTuned.recipe.stages
+  modes = partition.build(stage.rules, everything)
+  trainable, frozen = modes.split(everything)
+  batch = {
+    "encoder_input_tokens": jnp.asarray(TOKENS),
+    "decoder_input_tokens": jnp.full((len(TOKENS), 2), 0, jnp.int32),
+    "decoder_target_tokens": jnp.asarray([[0, 1]] * len(TOKENS), jnp.int32),
+  }
+
+  @jax.jit
+  @jax.grad
+  def gradient(trainable, weights):
+    merged = modes.merge(trainable, frozen)
+    delta = jax.tree.map(
+      lambda a: a[None], own.apply({"params": merged["tuner"]}, Inputs())
+    )
+    outputs = network.T5(MODEL).apply(
+      {"params": merged["model"]}, batch, delta, method="outputs"
+    )
+    structure = own.extra(delta, outputs, batch, keys())["structure"]
+    chosen = jax.nn.log_softmax(outputs.logits[:, -1, V:])[:, 0]
+    return weights[0] * structure.sum() - weights[1] * chosen.sum()
+
+  both = gradient(trainable, jnp.ones(2))
+  assert set(both) == {"tuner"}
+  assert set(both["tuner"]) == {"type_words", "answer_words"}
+  for leaf in both["tuner"].values():
+    assert np.asarray(leaf).any(axis=-1).all()
+  # The structure reaches the types, not the answers.
+  alone = gradient(trainable, jnp.asarray([1.0, 0.0]))["tuner"]
+  assert np.asarray(alone["type_words"]).any(axis=-1).all()
+  assert not np.asarray(alone["answer_words"]).any()
 
 
 @pytest.mark.parametrize(
