@@ -3,9 +3,8 @@
   python -m experiments.knowprompt.run
 
 Frozen and tuned, with the structured loss and without it, three draws of the
-examples each; what stands beside them is the model alone with the same rows,
-unlearned. Writes `results.json` and `table.md`. What is done already, is not
-done again.
+examples each. Writes `results.json` and `table.md`. What is done already, is
+not done again.
 """
 
 import argparse
@@ -30,6 +29,8 @@ TEMPLATE = (
   '{"soft": 1, "id": 0} {"meta": "subject"} {"soft": 1, "id": 0} {"mask"} '
   '{"soft": 1, "id": 1} {"meta": "object"} {"soft": 1, "id": 1}'
 )
+# It was trained to fill in what sentinels leave out.
+MODEL = "embedded:ladder_1_span_corruption"
 SHOTS, DRAWS = 16, (0, 1, 2)
 TASKS = tuple(f"twelve_k{SHOTS}_seed{draw}" for draw in DRAWS)
 FROZEN, TUNED = "methods/know_prompt", "methods/know_prompt_tuned"
@@ -41,7 +42,6 @@ TRAININGS: Mapping[str, tuple[str, ...]] = {
   "tuned": (TUNED, "LEARNING_RATE=0.001"),
   "tuned, without structure": (TUNED, "LEARNING_RATE=0.001", NO_STRUCTURE),
 }
-_ACCURACY, _LOSS = "accuracy", "train/extra/structure"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,12 +57,11 @@ def main(argv: Sequence[str]) -> int:
   add = parser.add_argument
   add("--work_dir", default="runs/knowprompt")
   add("--output_dir", default=str(HERE))
-  add("--target_format", default="sentinel", choices=("sentinel", "plain"))
   add("--only", nargs="*", default=list(TRAININGS), choices=list(TRAININGS))
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
   work, out = pathlib.Path(given.work_dir), pathlib.Path(given.output_dir)
-  declare(work / "corpus", given.target_format)
+  declare(work / "corpus")
   results = {}
   for name in given.only:
     folder = work / name.replace(", ", "_").replace(" ", "_")
@@ -75,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-def declare(folder: pathlib.Path, target_format: str = "sentinel") -> None:
+def declare(folder: pathlib.Path) -> None:
   """Write the corpus and declare the task `twelve`."""
   corpus.write(folder)
   relations = corpus.relations()
@@ -91,7 +90,6 @@ def declare(folder: pathlib.Path, target_format: str = "sentinel") -> None:
     "twelve_rows",
     template=TEMPLATE,
     label_words={relation: relation for relation in relations},
-    target_format=target_format,
   )
 
 
@@ -105,6 +103,7 @@ def fit(
   file, *more = method
   argv = [
     "--gin_file=models/embedded.gin",
+    f"--gin.INITIAL_CHECKPOINT_PATH={MODEL!r}",
     f"--gin_file={HERE / 'common.gin'}",
     f"--gin_file={file}.gin",
     f"--gin.MODEL_DIR={str(folder)!r}",
@@ -120,7 +119,7 @@ def scores(folder: pathlib.Path) -> dict[str, float]:
   found: dict[str, float] = {}
   for line in logs.read(folder):
     for task in TASKS:
-      score = line.get(f"inference_eval/{task}/{_ACCURACY}")
+      score = line.get(f"inference_eval/{task}/accuracy")
       if score is not None:
         found[task] = score
   return found

@@ -95,8 +95,8 @@ class KnowPrompt(Method):
         "KnowPrompt's LABEL_WORDS must list one text per relation; got "
         f"{self.label_words!r:.80}."
       )
-    settings.among("KNOWPROMPT_ROWS", [self.rows_from], list(_ROWS))
-    settings.positive_integer("KNOWPROMPT_NEGATIVES", self.negatives)
+    settings.among("tuners.KnowPrompt.rows_from", [self.rows_from], list(_ROWS))
+    settings.positive_integer("tuners.KnowPrompt.negatives", self.negatives)
     if self.structure != 0:
       settings.positive("KNOWPROMPT_STRUCTURE", self.structure)
 
@@ -208,6 +208,7 @@ class KnowPromptTuned(KnowPrompt):
   """
 
   title: ClassVar[str] = "KnowPrompt, tuned model"
+  noun: ClassVar[str] = KnowPrompt.noun
   recipe: ClassVar[Recipe] = Recipe(
     learning_rate=3e-5,
     optimizer="adamw",

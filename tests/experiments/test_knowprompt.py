@@ -26,7 +26,7 @@ def test_the_table_is_that_of_the_results():
   assert run.table(results()) == (FOLDER / "table.md").read_text()
 
 
-def test_results_are_of_every_training_and_the_tuned_model_reaches_nine_tenths():
+def test_the_tuned_model_reaches_nine_tenths():
   found = results()
   assert list(found) == list(run.TRAININGS)
   for name, scores in found.items():

@@ -311,8 +311,8 @@ def test_gradients_of_the_first_stage_reach_both_words_and_all_rows(
   ("settings", "message"),
   [
     ({"label_words": "words.txt"}, "one text per relation"),
-    ({"rows_from": "heads"}, "KNOWPROMPT_ROWS has 'heads'"),
-    ({"negatives": 0}, "KNOWPROMPT_NEGATIVES must be a positive"),
+    ({"rows_from": "heads"}, "rows_from has 'heads'"),
+    ({"negatives": 0}, "KnowPrompt.negatives must be a positive"),
     ({"structure": -1.0}, "KNOWPROMPT_STRUCTURE must be a positive number"),
   ],
 )
