@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from prompt_tuning.core import files, schema, sole_writer
+from prompt_tuning.core.growing import Growing
 
 Example = Mapping[str, Any]
 # Examples with their numbers in the whole input.
@@ -154,7 +155,7 @@ class Output:
       logger.info("%s is complete already.", self.path)
       return
     if settings.exists() and (
-      self.path.exists() or files.Growing(partial).is_begun()
+      self.path.exists() or Growing(partial).is_begun()
     ):
       self._check_settings(settings)
     else:
@@ -163,7 +164,7 @@ class Output:
     if self.path.exists():
       self._check_answers(counted)
     else:
-      growing = files.Growing(partial)
+      growing = Growing(partial)
       self._fill(growing, settings, counted, compute)
       growing.move(self.path)
     files.write_text(self.completed, self._describe(counted.digest))
@@ -181,7 +182,7 @@ class Output:
 
   def _fill(
     self,
-    growing: files.Growing,
+    growing: Growing,
     settings: pathlib.Path,
     examples: Iterator[tuple[int, Example]],
     compute: Compute,
@@ -264,7 +265,7 @@ class Output:
 
   def _check_absent(self, *paths: pathlib.Path) -> None:
     for path in paths:
-      if files.Growing(path).is_begun():
+      if Growing(path).is_begun():
         raise self._refusal(f"{path} exists, and nothing says how it was made")
 
   def _refusal(self, why: str) -> ValueError:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prompt_tuning.core import files
+from prompt_tuning.core import files, growing
 from prompt_tuning.core.types import PyTree
 
 FILE = "metrics.jsonl"
@@ -38,12 +38,12 @@ class MetricsLog:
     """
     self._path = files.path(folder) / FILE
     files.make_folder(self._path.parent)
-    self._lines = files.Appended(self._path)
+    self._lines = growing.Appended(self._path)
     self._put_at = time.monotonic()
     self._writers: list[Any] = []
     if tensorboard:
       writer = _summary_writer()
-      self._events = files.Mirrored(self._path.parent / "tensorboard")
+      self._events = growing.Mirrored(self._path.parent / "tensorboard")
       root = self._events.local
       self._writers = [writer(str(root / f"run_{k}")) for k in range(num_runs)]
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from prompt_tuning.core import files, object_store, sole_writer
+from prompt_tuning.core.growing import Appended, Growing, Mirrored
 from tests.bucket_servers import get_tree
 
 
@@ -100,20 +101,20 @@ def test_a_folder_is_there_when_its_last_file_is(bucket, monkeypatch):
 
 def test_a_file_that_grows_by_pieces(bucket):
   url = f"{bucket.folder()}/grows"
-  growing = files.Growing(url)
+  growing = Growing(url)
   with growing.open() as file:
     assert file.read() == b""
   growing.truncate(0)
   for piece in (b"one\n", b"two\n", b"three\n"):
     growing.append(piece)
-  again = files.Growing(url)
+  again = Growing(url)
   with again.open() as file:
     assert file.read() == b"one\ntwo\nthree\n"
   files.write_bytes(files.path(url) / f"{99:015d}", b"behind a gap")
   again.truncate(6)
   again.append(b"2")
   assert len(get_tree(url)) == 3
-  with files.Growing(url).open() as file:
+  with Growing(url).open() as file:
     assert file.read() == b"one\ntw2"
   again.move(f"{url}.whole")
   assert set(get_tree(files.path(url).parent)) == {"grows.whole"}
@@ -123,12 +124,12 @@ def test_a_file_that_grows_by_pieces(bucket):
 def test_lines_and_mirrors_are_put_when_asked_to(bucket):
   url = f"{bucket.folder()}/log"
   files.write_bytes(url, b"old\n")
-  log = files.Appended(url)
+  log = Appended(url)
   log.append(b"new\n")
   assert files.path(url).read_bytes() == b"old\n"
   log.put()
   assert files.path(url).read_bytes() == b"old\nnew\n"
-  mirror = files.Mirrored(f"{url}s")
+  mirror = Mirrored(f"{url}s")
   (mirror.local / "run").mkdir()
   (mirror.local / "run" / "events").write_text("1")
   mirror.put()
