@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
-from experiments.plans import run
+from experiments.plans import run, small_chips
 
 FOLDER = pathlib.Path(run.__file__).parent
 RESULTS = json.loads((FOLDER / "results.json").read_text())
+SMALL = json.loads((FOLDER / "small_chips.json").read_text())
 
 
 def chosen(key):
@@ -28,12 +29,13 @@ def test_every_size_generation_and_method_was_planned():
   assert set(RESULTS) == wanted
 
 
-@pytest.mark.parametrize("key", RESULTS)
+@pytest.mark.parametrize("key", [*RESULTS, *SMALL])
 def test_what_is_called_fitting_fits(key):
-  plan = chosen(key)
+  answer = (RESULTS | SMALL)[key]
+  plan = next(plan for plan in answer["plans"] if plan["fits"])
   assert plan["weights"] <= plan["arguments"]
   assert plan["arguments"] + plan["temporaries"] <= plan["total"]
-  assert plan["total"] <= RESULTS[key]["memory"]
+  assert plan["total"] <= answer["memory"]
   assert not plan["unknown_loops"]
 
 
@@ -62,6 +64,35 @@ def test_a_weight_gradient_is_refused_when_a_plan_is_made(monkeypatch, by):
 
 def test_readme_shows_the_results():
   assert run.table(RESULTS) in (FOLDER / "README.md").read_text()
+
+
+def test_readme_shows_what_fits_on_small_chips():
+  assert small_chips.table(SMALL) in (FOLDER / "README.md").read_text()
+
+
+def test_rows_of_the_small_chips_are_those_that_can_be_planned_again():
+  rows = [row.key for row in small_chips.rows()]
+  assert len(set(rows)) == len(rows)
+  assert set(SMALL) <= set(rows)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_xxl_fits_on_one_v5e(scheme):
+  """15.75 GiB, of which its weights in bfloat16 alone would take 20.7."""
+  answer = SMALL[f"xxl/{scheme} weights/v5e:1x1"]
+  assert (answer["chips"], answer["memory"]) == (1, 15.75 * run.GIB)
+  assert answer["best"] == [1, 1]
+
+
+@pytest.mark.parametrize("key", SMALL)
+def test_prompts_on_small_chips_send_no_weight_gradients(key):
+  size, what, _ = key.split("/")
+  runs = small_chips.BANK if what.startswith("bank") else 1
+  split = 100 * 1_024 if what == "fully sharded" else 0  # layers' norms
+  for plan in SMALL[key]["plans"]:
+    if plan["fits"]:
+      most = runs * run.most_reduced(size) + split
+      assert plan["reduced_over_data"] <= most
 
 
 def test_slices_that_weights_alone_fill_are_not_tried():
