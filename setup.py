@@ -46,6 +46,7 @@ EXTRAS = {
     "gcsfs>=2026.10.1",
     "huggingface-hub>=2.4.0",
     "hypothesis>=6.170.15",
+    "jupytext>=1.19.6",
     "moto[server]>=5.2.5",
     "peft>=0.21.2",
     "pytest>=9.2.0",
@@ -68,6 +69,7 @@ EXTRAS = {
   ],
   # The site: `make docs`.
   "docs": [
+    "ipykernel>=7.4.0",
     "myst-nb>=1.4.0",
     "sphinx>=9.0.4",
     "sphinx-book-theme>=1.4.0",

@@ -46,8 +46,11 @@ exclude_patterns = [
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as on GitHub
-# Tests run notebooks; the site shows them.
-nb_execution_mode = "off"
+# Notebooks run, each in a folder of its own; what fails in one is an error.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_output_stderr = "remove"
 # Tables of experiments are reached from their pages.
 suppress_warnings = ["toc.not_included"]
 
