@@ -368,6 +368,12 @@ def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
   return sorted(i for i in ids if vocabulary.pieces([i])[0].strip("\u2581"))
 
 
+_TUNED = (
+  "note: no export: the model was tuned, too. Name MODEL_DIR or a bundle, "
+  "which have both."
+)
+
+
 class _Exports(NamedTuple):
   """What was exported.
 
@@ -388,6 +394,9 @@ def _export(
   """Export every run; say where to."""
   if jax.process_index():
     return _Exports()
+  if outcome.setup.program.tunes_model:
+    # With the model that it started from, a delta would answer otherwise.
+    return _Exports(notes=(_TUNED,), whole=_TUNED)
   root = folder / model_dir.EXPORTS
   lines, remarks = [], []
   counts: collections.Counter[str] = collections.Counter()

@@ -131,3 +131,13 @@ def test_without_any_control_nothing_is_evaluated(monkeypatch):
   monkeypatch.setattr(conclusion, "random_control", lambda *_: None)
   monkeypatch.setattr(conclusion.slots, "find", lambda *_: 0)
   assert conclusion._controls(outcome, {}) == []
+
+
+def test_no_delta_is_exported_of_a_run_that_tuned_the_model(tmp_path):
+  """With the model that the run started from, it would answer otherwise."""
+  program = types.SimpleNamespace(tunes_model=True)
+  outcome = types.SimpleNamespace(setup=types.SimpleNamespace(program=program))
+  exported = conclusion._export(outcome, None, [], tmp_path)
+  assert exported.lines == ()
+  assert "the model was tuned, too" in exported.notes[0]
+  assert not list(tmp_path.iterdir())
