@@ -28,6 +28,7 @@ SEEDS = (0, 1, 2, 3, 4)
 # Texts to pre-train on; tasks that are not relations of lists.
 LISTS, NOVELS = "lists", "novels"
 REAL = ("rte", "cb")
+MEAN = "mean of lists"
 ROWS = 32  # 16 of each class
 TEST_ROWS = 256
 DOCUMENTS = 3_000
@@ -117,8 +118,9 @@ def text_of(task: str) -> str:
 
 def exported(work: pathlib.Path, task: str, labels: str, seed: int) -> str:
   """Return the file of a prompt of plain text."""
-  exports = work / text_of(task) / "exports"
-  return str(exports / f"ppt_{labels}_seed{seed}" / "prompt.npy")
+  kind = text_of(task)
+  name = f"{kind}_{labels}_seed{seed}"
+  return str(work / kind / "exports" / name / "prompt.npy")
 
 
 def fit(
@@ -179,10 +181,31 @@ def paired(curves: Mapping[str, Sequence[Curve]], start: str) -> dict[str, Any]:
   }
 
 
+def mean_of_lists(
+  curves: Mapping[str, Mapping[str, list[Curve]]],
+) -> dict[str, list[Curve]]:
+  """Average the relations of lists, seed by seed."""
+  relations = [of for task, of in curves.items() if task in text.RELATIONS]
+  result: dict[str, list[Curve]] = {}
+  for start in STARTS:
+    runs = zip(*(of_task[start] for of_task in relations), strict=True)
+    result[start] = [
+      [
+        (points[0][0], statistics.fmean(score for _, score in points))
+        for points in zip(*same_seed, strict=True)
+      ]
+      for same_seed in runs
+    ]
+  return result
+
+
 def write(
   curves: Mapping[str, Mapping[str, list[Curve]]], folder: pathlib.Path
 ) -> None:
   """Write the numbers, the table and the picture."""
+  curves = dict(curves)
+  if set(text.RELATIONS) <= set(curves):
+    curves[MEAN] = mean_of_lists(curves)
   results = {
     task: {
       "curves": of_task,

@@ -1,7 +1,7 @@
 """A small lexicon that says how good or bad a sentence finds its subject.
 
 PPT (Gu et al. 2021) labelled sentences by RoBERTa, fine-tuned on Yelp's five
-stars. This stands in for it where nothing else is at hand: it knows 140 English
+stars. This stands in for it where nothing else is at hand: it knows 132 English
 words, and has no opinion on a sentence without any of them.
 """
 

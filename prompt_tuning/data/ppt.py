@@ -184,7 +184,8 @@ def pretraining(
     label_words: class -> its word or words. By default those of the paper, see
       the module; of other classes, of a labeller of one's own, they have to be
       given, and their order is that of the classes.
-    max_words: longer sentences lose their end.
+    max_words: longer sentences lose their end; options are not shortened
+      otherwise, and many of them may have no room.
     template: another than the form's, see `prompting.template`.
     target_format: `sentinel` or `plain`, see `prompting.rendering.FORMATS`.
     shuffled: give every row the label of another, as a control.
