@@ -95,13 +95,15 @@ class Rows:
       ValueError: too little text, or an unknown class: with file and line.
     """
     passages = list(self._passages(split))
-    count = self.examples[split]
-    rows = list(self._make(passages, count))
-    return (
-      sentence_tasks.shuffle_labels(rows, self.seed)
-      if (self.shuffled)
-      else rows
-    )
+    if not passages:
+      raise ValueError(
+        f"{self.text.files[split]}: the corpus has no sentence, which would "
+        "have a letter or a digit."
+      )
+    rows = list(self._make(passages, self.examples[split]))
+    if self.shuffled:
+      return sentence_tasks.shuffle_labels(rows, self.seed)
+    return rows
 
   def content(self) -> dict[str, Any]:
     """Describe everything that decides the rows, as JSON values."""

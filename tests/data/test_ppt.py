@@ -141,7 +141,7 @@ def test_shuffled_labels_are_those_of_other_rows(tmp_path):
   ("content", "changes", "message"),
   [
     ("", {}, r"a\.txt: the corpus is empty"),
-    ("-- \n\n***\n", {}, r"corpus has no sentence"),
+    ("-- \n\n***\n", {}, r"a\.txt: the corpus has no sentence"),
     ("\n\nAh. Be. Do. Go. ", {}, r"a\.txt:3: the corpus has one document"),
     (
       "Ah. Be.\n\nDo. Go. So.",
