@@ -2,7 +2,7 @@
 
 XLA for CPU starts operations as soon as it can, so that several may run at
 once. In a step it then computes again what all layers did not keep, before it
-needs any of it: a step of (IA)3 on T5 small, 8 rows of 256, takes 998 MB where
+needs any of it: a step of tuning T5 small, 8 rows of 256, takes 998 MB where
 388 do. In the order of least memory it is as fast, and as exact to the bit
 (docs/performance.md).
 
