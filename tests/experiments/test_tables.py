@@ -1,0 +1,216 @@
+"""Tables 1 and 2, section 7, SuperGLUE: what they make of numbers.
+
+A folder that was run has results, which make its table and figure again; one
+that was not run says so. Both make tables and figures of invented numbers here.
+"""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+
+from experiments import transfer
+from experiments.methods import real
+from experiments.section7_interpretability import run as section7
+from experiments.superglue import run as superglue
+from experiments.table1_domain_shift import run as table1
+from experiments.table2_paraphrase import run as table2
+from prompt_tuning.data import score
+from prompt_tuning.data import vocabulary as vocabularies
+from prompt_tuning.jobs import comparison_report
+from prompt_tuning.jobs.comparison import PLAIN, Comparison, Score
+
+FOLDERS = (table1, table2, section7, superglue)
+PNG = b"\x89PNG"
+CATEGORY, COUNT = "skill_category", "skill_count"
+
+
+def was_run(folder):
+  return (folder.HERE / "results.json").is_file()
+
+
+DONE = [folder for folder in FOLDERS if was_run(folder)]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.HERE.name)
+def test_a_folder_says_whether_it_was_run(folder):
+  readme = (folder.HERE / "README.md").read_text()
+  assert ("not run yet" in readme) == (not was_run(folder))
+  for name in ("table.md", "figure.png"):
+    assert (folder.HERE / name).is_file() == was_run(folder)
+
+
+@pytest.mark.parametrize("folder", DONE, ids=lambda f: f.HERE.name)
+def test_results_make_table_and_figure(folder, tmp_path):
+  results = json.loads((folder.HERE / "results.json").read_text())
+  table = (folder.HERE / "table.md").read_text()
+  assert folder.table(results) == table
+  assert table in (folder.HERE / "README.md").read_text()
+  folder.draw(results, tmp_path / "figure.png")
+  assert (tmp_path / "figure.png").read_bytes()[:4] == PNG
+
+
+def rows_of(sets, metrics):
+  return [
+    {
+      "trained_on": trained,
+      "tuning": tuning,
+      "seed": seed,
+      "scored_on": scored,
+      "examples": 8,
+      "metrics": metrics(tuning, seed),
+    }
+    for trained, scored in sets
+    for tuning in transfer.TUNINGS
+    for seed in (0, 1, 2)
+  ]
+
+
+def test_table_1_has_both_tunings_of_all_seeds(tmp_path):
+  rows = rows_of(
+    [(table1.TRAINED, scored) for scored in table1.SETS],
+    lambda tuning, seed: {
+      "f1": 10.0 * seed + 5 * (tuning == "prompt"),
+      "em": 1.0,
+    },
+  )
+  lines = table1.table(rows).splitlines()
+  assert lines[3].startswith(
+    "| DuoRC | 8 | 10.0 ± 10.0 | 1.0 ± 0.0 | 15.0 ± 10.0 | 1.0 ± 0.0 | +5.0 |"
+  )
+  table1.draw(rows, tmp_path / "figure.png")
+  assert (tmp_path / "figure.png").read_bytes()[:4] == PNG
+
+
+def test_table_2_stands_beside_the_commoner_class(tmp_path):
+  rows = rows_of(
+    [(way.trained, way.scored) for way in table2.WAYS],
+    lambda tuning, seed: {
+      "accuracy": 60.0 + seed,
+      "f1": 50.0,
+      "legal_label_rate": 90.0,
+      "gold_share/equivalent": 68.4,
+      "gold_share/not_equivalent": 31.6,
+    },
+  )
+  line = table2.table(rows).splitlines()[3]
+  own = "61.0 ± 1.0 | 50.0 ± 0.0 | 90.0 ± 0.0"
+  assert line.startswith(
+    f"| QQP → MRPC | 8 | {own} | {own} | 68.4 | 73.1 ± 0.9"
+  )
+  table2.draw(rows, tmp_path / "figure.png")
+  assert (tmp_path / "figure.png").read_bytes()[:4] == PNG
+
+
+def test_section_7_finds_labels_and_words_of_the_domain(tmp_path):
+  words = vocabularies.load("embedded:ladder_1")
+  table = np.random.default_rng(1).normal(size=(words.size, 16))
+  labels = section7.label_tokens(COUNT, words)
+  assert len(labels) == 3
+  # Three vectors near their labels, two near words of the task, one near none.
+  pieces = words.pieces(range(words.size))
+  usual = [i for i, piece in enumerate(pieces) if piece[1:].isalpha()][-9:]
+  counts = {
+    COUNT: collections.Counter(dict.fromkeys(usual[:2], 50) | {usual[8]: 50}),
+    CATEGORY: collections.Counter(
+      dict.fromkeys(usual[2:4], 50) | {usual[8]: 50}
+    ),
+  }
+  typical = section7.typical_tokens(counts, words)
+  assert set(usual[:2]) <= typical[COUNT]
+  ranked = typical[COUNT] & set(usual[2:4])
+  assert not ranked
+  ids = [min(label) for label in labels] + usual[:2]
+  vectors = np.stack([*table[ids], -table[ids[0]]]).astype(np.float32)
+  prompts = [
+    section7.Prompt(init, task, 0, vectors)
+    for init in section7.INITS
+    for task in (COUNT, CATEGORY)
+  ]
+  rows = section7.measure(prompts, table.astype(np.float32), words, typical)
+  own = [row for row in rows if row["task"] == COUNT]
+  assert [row["kept"] for row in own] == [None, None, 100.0]
+  for row in own:
+    assert row["labels"] == 100.0
+    assert row["cosine"] > row["cosine_control"]
+    assert [n[0] for n in row["neighbours"][:5]] == [pieces[i] for i in ids]
+    assert row["typical"] > row["typical_of_others"]
+  lines = section7.table(rows).splitlines()
+  assert len(lines) == 2 + len(rows)
+  section7.draw(rows, tmp_path / "figure.png")
+  assert (tmp_path / "figure.png").read_bytes()[:4] == PNG
+
+
+def test_superglue_averages_within_a_task_first(tmp_path):
+  metrics = {
+    f"taskless_super_glue_{name}": values
+    for name, values in {
+      "boolq_v102": {"accuracy": 80.0},
+      "cb_v102": {"mean_3class_f1": 40.0, "accuracy": 60.0},
+      "copa_v102": {"accuracy": 50.0},
+      "multirc_v102": {"f1": 60.0, "exact_match": 20.0},
+      "record_v102": {"f1": 10.0, "em": 0.0},
+      "rte_v102": {"accuracy": 55.0},
+      "wic_v102": {"accuracy": 50.0},
+      "wsc_v102_simple_eval": {"accuracy": 60.0},
+    }.items()
+  }
+  results = {
+    "scale": "ladder",
+    "score": score.aggregate(metrics),
+    "metrics": metrics,
+    "files": [{"file": "A", "answers": 9, "legal": None, "complete": False}],
+  }
+  text = superglue.table(results)
+  assert "| CB | mean_3class_f1 40.0, accuracy 60.0 | 50.0 |" in text
+  assert "| **SuperGLUE** | | **48.8** | 90.5 |" in text
+  assert "| A | 9 | free text | no |" in text
+  superglue.draw(results, tmp_path / "figure.png")
+  assert (tmp_path / "figure.png").read_bytes()[:4] == PNG
+
+
+def test_metrics_are_grouped_by_task():
+  named = {"a/accuracy": 1.0, "b/f1": 2.0, "b/gold_share/not": 3.0}
+  assert superglue.by_task(named) == {
+    "a": {"accuracy": 1.0},
+    "b": {"f1": 2.0, "gold_share/not": 3.0},
+  }
+
+
+def test_comparisons_of_single_methods_become_one(tmp_path):
+  def one(title, value, **more):
+    scores = [Score(PLAIN, "t", None, 25.0), Score("random x", "t", 0, 24.0)]
+    scores += [Score(title, "t", seed, value + seed) for seed in (0, 1)]
+    scores += [Score(m, "t", 0, 90.0) for m in more]
+    trained = {title: 100, **dict.fromkeys(more, 1_000)}
+    steps = dict.fromkeys(trained, 7)
+    return Comparison(tuple(scores), {}, steps, 1_000, trained, True)
+
+  whole = real.together(
+    {
+      "prompt": one("prompt tuning", 40.0, **{"model tuning": None}),
+      "prompt_sees_earlier": one("prompt tuning", 50.0),
+    }
+  )
+  assert whole.methods == (
+    *(PLAIN, "prompt", "model tuning", "prompt_sees_earlier"),
+  )
+  assert whole.mean("prompt_sees_earlier") == 50.5
+  assert whole.trained["model tuning"] == 1_000
+  real.write(whole, tmp_path)
+  assert real.read(tmp_path) == whole
+  table = comparison_report.as_markdown(whole)
+  assert (tmp_path / real.TABLE).read_text() == table
+  assert (tmp_path / real.FIGURE).read_bytes()[:4] == PNG
+
+
+def test_methods_on_real_tasks_say_whether_they_were_run():
+  readme = (real.HERE / "README.md").read_text()
+  done = (real.HERE / real.RESULTS).is_file()
+  assert ("Not run yet" in readme) == (not done)
+  if done:
+    table = comparison_report.as_markdown(real.read(real.HERE))
+    assert table == (real.HERE / real.TABLE).read_text()
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert all(line in readme for line in lines)
