@@ -1,10 +1,12 @@
-"""`prompt-tuning export MODEL_DIR DST`: a run's prompts for other programs."""
+"""`prompt-tuning export SRC DST`: what a run learned, for other programs."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from prompt_tuning.jobs.convert_job import PROMPTS
+
+STABLEHLO = "stablehlo"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,18 +19,38 @@ def main(argv: Sequence[str]) -> int:
     0, or 2 where there is nothing to export.
   """
   args = _parser().parse_args(argv)
-  from prompt_tuning.jobs import export
-
   try:
-    lines = export.export_all(
-      args.src, args.dst, args.to, args.config, args.license
-    )
+    lines = _lines(args)
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   for line in lines:
     print(line)
   return 0
+
+
+def _lines(args: argparse.Namespace) -> list[str]:
+  """Export, and say what was written."""
+  if STABLEHLO not in args.to:
+    from prompt_tuning.jobs import export
+
+    return export.export_all(
+      args.src, args.dst, args.to, args.config, args.license
+    )
+  if args.to != [STABLEHLO]:
+    raise ValueError(
+      f"--to {STABLEHLO} makes a folder of its own: name it alone."
+    )
+  if args.model is None:
+    raise ValueError(
+      f"--to {STABLEHLO} needs the model: --model CHECKPOINT, such as "
+      "embedded:ladder_1."
+    )
+  from prompt_tuning.jobs import serving
+
+  return serving.export(
+    args.src, args.dst, args.model, args.rows, args.inputs, args.length
+  )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,9 +65,10 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--to",
     nargs="+",
-    choices=PROMPTS,
+    choices=(*PROMPTS, STABLEHLO),
     default=list(PROMPTS),
-    help="beside the delta: npy, as T5X loads it; peft, an adapter",
+    help="beside the delta: npy, as T5X loads it; peft, an adapter; or "
+    "stablehlo, prediction as a program for jax alone",
   )
   parser.add_argument(
     "--config",
@@ -56,5 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     "--license",
     default="unknown",
     help="of what was learned, for the card: such as apache-2.0",
+  )
+  program = parser.add_argument_group(STABLEHLO)
+  program.add_argument(
+    "--model", metavar="CHECKPOINT", help="that it was trained with"
+  )
+  program.add_argument("--rows", type=int, default=8, help="texts of a batch")
+  program.add_argument(
+    "--inputs", type=int, default=64, help="most tokens of a text"
+  )
+  program.add_argument(
+    "--length", type=int, default=8, help="tokens of an answer"
   )
   return parser

@@ -43,7 +43,7 @@ def files(tmp_path, monkeypatch):
 
 
 def test_commands(files):
-  commands, _ = blocks("sh")  # the other one shares what a run learned
+  commands, *_ = blocks("sh")  # the others are of what a run learned
   lines = [shlex.split(line) for line in commands.splitlines()]
   assert {words[1] for words in lines} == {"inspect", "convert", "diff"}
   for program, *words in lines:
