@@ -37,8 +37,10 @@ def main() -> int:
 
 
 def folders() -> Sequence[str]:
-  """List the experiments that have the paper's scale."""
-  return sorted(path.parent.name for path in HERE.parent.glob("*/paper.gin"))
+  """List the experiments that are sweeps at the paper's scale."""
+  files = HERE.parent.glob("*/paper.gin")
+  sweeps = [path for path in files if "sweep.axes" in path.read_text("utf-8")]
+  return sorted(path.parent.name for path in sweeps)
 
 
 def arguments(name: str) -> list[str]:
