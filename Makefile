@@ -66,7 +66,7 @@ $(VENV)/.docs: $(PACKAGE)
 # As a user has it: the wheel in an environment of its own, without a checkout,
 # does what README says.
 WHEEL := $(CURDIR)/build/wheel
-wheel: env
+wheel: $(PACKAGE)
 	rm -rf $(WHEEL)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
 	$(PYTHON) -m venv $(WHEEL)/venv
