@@ -107,6 +107,8 @@ PICTURES = {
   "warp": Touch(before=2, after=2, head="class rows"),
   "word_weights": Touch(head="word weights"),
   "prompt_word_weights": Touch(before=4, head="word weights"),
+  "rules": Touch(before=4, masks=3),
+  "ppt": Touch(before=4, maker="plain text first"),
   "hyperformer": Touch(
     marks=_on(_FOUR, "adapter"), norms=True, maker="hypernetwork"
   ),
