@@ -110,7 +110,7 @@ class Skill:
   """One thing to do with a list of words.
 
   Attributes:
-    name: key of `SKILLS`.
+    name: key of `ALL`.
     instructions: wordings; the first is the one to compare prompts with.
     forms: kinds of lists that the skill is asked about.
     answer: words of a list -> answer.
@@ -267,12 +267,55 @@ SKILLS: Mapping[str, Skill] = {
   )
 }
 
+# Skills that no model meets in pre-training, with the instruction to compare
+# prompts with.
+HELD_OUT: Mapping[str, Skill] = {
+  skill.name: skill
+  for skill in (
+    _skill("second_last", lambda words: words[-2], "second last word"),
+    _skill(
+      "first_and_last",
+      lambda words: f"{words[0]} {words[-1]}",
+      "first word and last word",
+    ),
+    _skill(
+      "every_other",
+      lambda words: " ".join(words[::2]),
+      "every other word, beginning with the first",
+    ),
+    _skill(
+      "opposite_of_last",
+      lambda words: OPPOSITES[words[-1]],
+      "opposite of the last word",
+      ("describing",),
+    ),
+    _skill(
+      "swap_first_two",
+      lambda words: " ".join((words[1], words[0], *words[2:])),
+      "swap the first two words",
+    ),
+    _skill(
+      "drop_first",
+      lambda words: " ".join(words[1:]),
+      "all words but the first",
+    ),
+    _skill(
+      "longest_then_shortest",
+      lambda words: f"{max(words, key=len)} {min(words, key=len)}",
+      "longest word, then the shortest",
+    ),
+    _skill("last_in_alphabet", max, "latest word in the alphabet"),
+  )
+}
+# Those that splits are made of.
+ALL: Mapping[str, Skill] = {**SKILLS, **HELD_OUT}
+
 
 def examples(skill: str, split: str) -> Iterator[dict[str, str]]:
   """Generate the examples of a split, without instruction.
 
   Args:
-    skill: a key of `SKILLS`.
+    skill: a key of `ALL`.
     split: a key of `SPLITS`.
 
   Yields:
@@ -282,7 +325,7 @@ def examples(skill: str, split: str) -> Iterator[dict[str, str]]:
   Raises:
     ValueError: an unknown skill or split; the message names the nearest one.
   """
-  rule = _lookup("skill", skill, SKILLS)
+  rule = _lookup("skill", skill, ALL)
   count = _lookup("split", split, SPLITS)
   rng = random.Random(f"skills/{VERSION}/{skill}/{split}")
   texts: set[str] = set()

@@ -241,6 +241,10 @@ CONSTANTS: Mapping[str, Any] = {
   "partition.TUNER_ONLY": partition.TUNER_ONLY,
   "tasks.SKILLS": skills.NAMES,
   "tasks.INSTRUCTED_SKILLS": {n: skills.instructed(n) for n in skills.NAMES},
+  "tasks.HELD_OUT_SKILLS": skills.HELD_OUT_NAMES,
+  "tasks.INSTRUCTED_HELD_OUT_SKILLS": {
+    n: skills.instructed(n) for n in skills.HELD_OUT_NAMES
+  },
 }
 
 

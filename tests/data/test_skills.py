@@ -65,6 +65,21 @@ ORACLES = {
   "initial": lambda words: f"{words[0]:.1}",
 }
 
+HELD_OUT = {
+  "second_last": lambda words: words[len(words) - 2],
+  "first_and_last": lambda words: " ".join([words[0], words[len(words) - 1]]),
+  "every_other": lambda words: " ".join(
+    word for place, word in enumerate(words) if place % 2 == 0
+  ),
+  "opposite_of_last": lambda words: ORACLES["opposite"](words[::-1]),
+  "swap_first_two": lambda words: " ".join(words[:2][::-1] + words[2:]),
+  "drop_first": lambda words: " ".join(words).partition(" ")[2],
+  "longest_then_shortest": lambda words: (
+    f"{by_length(words, longest=True)} {by_length(words, longest=False)}"
+  ),
+  "last_in_alphabet": lambda words: sorted(words)[-1],
+}
+
 FORMS = {
   "things": KIND,
   "describing": skills.OPPOSITES,
@@ -108,6 +123,28 @@ def test_every_answer_is_right(splits):
     for example in examples:
       answer = ORACLES[skill](example["inputs"].split(" "))
       assert example["targets"] == answer, (skill, example)
+
+
+def test_held_out_skills_are_right_and_nobody_met_them(pretraining):
+  assert list(HELD_OUT) == list(skills.HELD_OUT)
+  assert not set(skills.HELD_OUT) & set(skills.SKILLS)
+  wordings = {s.instructions[0] for s in skills.HELD_OUT.values()}
+  assert len(wordings) == len(HELD_OUT)
+  assert not wordings & {split_instruction(e["inputs"])[1] for e in pretraining}
+  met = {split_instruction(e["inputs"])[2] for e in pretraining}
+  for skill, oracle in HELD_OUT.items():
+    examples = list(skills.examples(skill, "validation"))
+    assert len(examples) == skills.SPLITS["validation"]
+    for example in examples:
+      words = example["inputs"].split(" ")
+      assert example["targets"] == oracle(words), (skill, example)
+    assert not met & {e["inputs"] for e in examples}
+    # No skill that was met answers as this one does.
+    for rule in skills.SKILLS.values():
+      able = [e for e in examples if form(e["inputs"]) in rule.forms]
+      same = [rule.answer(tuple(e["inputs"].split())) for e in able]
+      right = sum(a == e["targets"] for a, e in zip(same, able, strict=True))
+      assert right <= 0.7 * len(able), (skill, rule.name)
 
 
 def test_pretraining_answers_what_its_instruction_asks(pretraining):

@@ -78,7 +78,7 @@ def own_names():
   tasks |= {f"mrqa_{d}_v100" for d in OUT_OF_DOMAIN + IN_DOMAIN}
   tasks |= {
     f"{prefix}skill_{name}"
-    for name in skills.SKILLS
+    for name in skills.ALL
     for prefix in ("", "instructed_")
   }
   mixtures = {f"squad_to_{d}" for d in (*OUT_OF_DOMAIN, "mrqa")}

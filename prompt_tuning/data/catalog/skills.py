@@ -10,8 +10,9 @@ from prompt_tuning.data.metrics import classification
 
 MODULE = "prompt_tuning.data.tasks.skills"
 PREFIX, INSTRUCTED_PREFIX = "skill_", "instructed_skill_"
-# Every skill without its instruction.
+# Every skill without its instruction, met in pre-training or not.
 NAMES = tuple(PREFIX + name for name in skills.SKILLS)
+HELD_OUT_NAMES = tuple(PREFIX + name for name in skills.HELD_OUT)
 
 
 def instructed(name: str) -> str:
@@ -19,7 +20,7 @@ def instructed(name: str) -> str:
   return INSTRUCTED_PREFIX + name.removeprefix(PREFIX)
 
 
-for _name in skills.SKILLS:
+for _name in skills.ALL:
   for _prefix in (PREFIX, INSTRUCTED_PREFIX):
     spec.add(
       spec.TaskSpec(

@@ -14,7 +14,7 @@ _ROW = {"inputs": _TEXT, "targets": _TEXT, "idx": _TEXT}
 
 
 def _register(task: spec.TaskSpec) -> None:
-  skill = skills.SKILLS[task.dataset]
+  skill = skills.ALL[task.dataset]
   has_instruction = task.name.startswith(catalog.INSTRUCTED_PREFIX)
 
   def dataset(
@@ -35,6 +35,6 @@ def _register(task: spec.TaskSpec) -> None:
   registration.add_task(task, rendering=(), source=source)
 
 
-for _name in catalog.NAMES:
+for _name in (*catalog.NAMES, *catalog.HELD_OUT_NAMES):
   _register(spec.task(_name))
   _register(spec.task(catalog.instructed(_name)))
