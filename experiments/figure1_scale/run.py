@@ -1,10 +1,10 @@
-"""Score against parameters: prompt tuning, model tuning, an instruction.
+"""Score against parameters: prompt tuning, model tuning, words.
 
-  python -m experiments.figure1_scale.run --rung ladder_1=embedded:ladder_1 \
-    --rung ladder_2=runs/ladder_2/lm_adaptation/checkpoint_9000
+  python -m experiments.figure1_scale.run --tfds_data_dir tfds
 
-Compares the methods on every rung and group of tasks (`GROUP.gin` beside this
-file), then writes `results.json`, `table.md` and `figure1.png`. What is done
+For every rung and group of tasks (`groups/GROUP.gin`), a search over learning
+rates with a seed of its own, then the comparison with the rates that it chose;
+writes `results.json`, `table.md`, `search.md` and `figure.png`. What is done
 already, is not done again.
 """
 
@@ -13,34 +13,45 @@ import json
 import pathlib
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.checkpoints import restore, sizes
 from prompt_tuning.jobs import compare, comparison, comparison_report
-from prompt_tuning.jobs.comparison import Comparison
+from prompt_tuning.jobs.compare_job import CompareJob
+from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import command, flags, gin_config
 from prompt_tuning.models.t5 import cost
 
 HERE = pathlib.Path(__file__).parent
-GROUPS = ("skills", "sst2", "ag_news", "dbpedia")
-RANDOM, PROMPT = "random prompt", "prompt tuning"
+RESULTS, TABLE, SEARCH, FIGURE = (
+  *("results.json", "table.md", "search.md", "figure.png"),
+)
+GROUPS = ("skills", "held_out", "topics", "reviews", "sentences")
+RUNGS = ("ladder_1=embedded:ladder_1", "ladder_2=embedded:ladder_2")
+PROMPT, RANDOM = "prompt tuning", "random prompt"
+# What is tried for each: half a decade apart, around what recipes say.
+RATES: Mapping[str, tuple[float, ...]] = {
+  PROMPT: (0.1, 0.3, 1.0),
+  comparison.MODEL: (0.001, 0.003, 0.01),
+}
+_MACROS = {PROMPT: "PROMPT_RATES", comparison.MODEL: "MODEL_RATES"}
+# Of the search; no score in the table is of it.
+SEARCH_SEED = 3
+_SEARCH = (
+  f"SEEDS=({SEARCH_SEED},)",
+  *("MULTITASK_TUNING=None", "INSTRUCTED={}", "CONTEXTS=()", "NAMED={}"),
+  *("TEST_SPLIT=%EVAL_SPLIT", "TEST_EXAMPLES=%EVALUATOR_NUM_EXAMPLES"),
+)
+DESIGN, FEW = "prompt design", "4-shot in context"
+# Instructions of skills are prompt design, too: words, and nothing trains.
+_SAME = {comparison.INSTRUCTION: DESIGN}
 METHODS = (
-  comparison.PLAIN,
-  RANDOM,
-  comparison.INSTRUCTION,
-  PROMPT,
-  comparison.MODEL,
+  *(comparison.PLAIN, RANDOM, DESIGN, FEW, PROMPT),
+  *(comparison.MODEL, comparison.MULTITASK),
 )
-SHOWN = (
-  comparison.MODEL,
-  PROMPT,
-  comparison.INSTRUCTION,
-  comparison.PLAIN,
-)
-COLOURS = dict(
-  zip(SHOWN, ("tab:red", "tab:green", "tab:blue", "tab:grey"), strict=True)
-)
+DRAWN = (*(comparison.MULTITASK, comparison.MODEL, PROMPT, DESIGN, FEW),)
+_MARKERS, _LINES = "sDo^v", ("-", "--", "-", ":", "-.")
 
 
 class Point(NamedTuple):
@@ -48,19 +59,27 @@ class Point(NamedTuple):
 
   Attributes:
     rung: its name.
-    non_embedding: parameters of its stacks.
     group: of tasks.
-    found: the comparison.
+    non_embedding_parameters: of its stacks.
+    parameters: all.
+    search: method -> rate, as text -> development score of the search.
+    rates: method -> rate that was chosen.
+    steps: method -> steps of training.
+    scores: of the comparison.
   """
 
   rung: str
-  non_embedding: int
   group: str
-  found: Comparison
+  non_embedding_parameters: int
+  parameters: int
+  search: Mapping[str, Mapping[str, float]]
+  rates: Mapping[str, float]
+  steps: Mapping[str, int]
+  scores: tuple[Score, ...]
 
 
 def main(argv: Sequence[str]) -> int:
-  """Run what is missing, then draw.
+  """Run what is missing, then write.
 
   Args:
     argv: the command line.
@@ -70,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
   """
   parser = argparse.ArgumentParser(description=__doc__)
   add = parser.add_argument
-  add("--rung", action="append", required=True, metavar="NAME=CHECKPOINT")
+  add("--rung", nargs="+", default=list(RUNGS), metavar="NAME=CHECKPOINT")
   add("--group", nargs="+", default=list(GROUPS), choices=GROUPS)
   add("--vocabulary", default="embedded:ladder_1", help="of all rungs")
   add("--work_dir", default="runs/figure1_scale")
@@ -79,34 +98,99 @@ def main(argv: Sequence[str]) -> int:
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
   points = []
-  for rung in given.rung:
-    name, _, checkpoint = rung.partition("=")
-    for group in given.group:
-      found = run(given, name, checkpoint, group)
-      if found is None:
+  for group in given.group:
+    for rung in given.rung:
+      name, _, checkpoint = rung.partition("=")
+      point = run(given, name, checkpoint, group)
+      if point is None:
         print("Stopped. The same command continues it.")
         return 1
-      points.append(Point(name, _non_embedding(checkpoint), group, found))
-  write(points, pathlib.Path(given.output_dir))
+      points.append(point)
+      write(points, pathlib.Path(given.output_dir))
+  print(table(points))
   return 0
 
 
 def run(
-  given: argparse.Namespace, name: str, checkpoint: str, group: str
-) -> Comparison | None:
-  """Compare the methods on one rung and group, unless that is done."""
-  folder = pathlib.Path(given.work_dir, name, group)
-  if (folder / comparison.FILE).is_file():
-    return comparison.read(folder)
-  print(f"== {name}, {group}", flush=True)
-  argv = [
-    f"--gin_file={HERE / group}.gin",
+  given: argparse.Namespace, rung: str, checkpoint: str, group: str
+) -> Point | None:
+  """Search for rates, then compare; None where it was stopped."""
+  folder = pathlib.Path(given.work_dir, rung, group)
+  shared = (group, checkpoint, given)
+  tried = tuple(f"{_MACROS[name]}={RATES[name]}" for name in RATES)
+  search, job = _compare(*shared, folder / "search", (*_SEARCH, *tried))
+  if search is None:
+    return None
+  found = development(job, search)
+  rates = chosen(found)
+  best = tuple(f"{_MACROS[name]}=({rates[name]},)" for name in rates)
+  compared, _ = _compare(*shared, folder / "compare", best)
+  if compared is None:
+    return None
+  counts = cost.count_parameters(
+    sizes.infer_config(restore.open_checkpoint(checkpoint))
+  )
+  return Point(
+    rung,
+    group,
+    counts["encoder"] + counts["decoder"],
+    compared.parameters,
+    {
+      name: {str(rate): score for rate, score in of_rates.items()}
+      for name, of_rates in found.items()
+    },
+    rates,
+    dict(compared.steps),
+    tuple(
+      s._replace(method=_SAME.get(s.method, s.method)) for s in compared.scores
+    ),
+  )
+
+
+def arguments(
+  group: str,
+  checkpoint: str,
+  vocabulary: str,
+  folder: pathlib.Path,
+  bindings: Sequence[str],
+) -> list[str]:
+  """Write the arguments of `compare`.
+
+  Args:
+    group: of tasks.
+    checkpoint: the rung's.
+    vocabulary: the rung's.
+    folder: for the trainings.
+    bindings: further settings in gin.
+
+  Returns:
+    The words after `prompt-tuning compare`.
+  """
+  return [
+    f"--gin_file={HERE / 'ladder.gin'}",
+    f"--gin_file={HERE / 'groups' / group}.gin",
     f"--gin.MODEL_DIR={str(folder)!r}",
     f"--gin.INITIAL_CHECKPOINT_PATH={checkpoint!r}",
-    f"--gin.VOCABULARY_FILE={given.vocabulary!r}",
-    *(f"--gin.{binding}" for binding in given.gin),
+    f"--gin.VOCABULARY_FILE={vocabulary!r}",
+    *(f"--gin.{binding}" for binding in bindings),
   ]
+
+
+def _compare(
+  group: str,
+  checkpoint: str,
+  given: argparse.Namespace,
+  folder: pathlib.Path,
+  bindings: Sequence[str],
+) -> tuple[Comparison | None, CompareJob]:
+  """Compare, unless that is done."""
+  argv = arguments(
+    group, checkpoint, given.vocabulary, folder, (*bindings, *given.gin)
+  )
   job = command.configure("compare", flags.parse("compare", argv, ""))
+  if (folder / comparison.FILE).is_file():
+    return comparison.read(folder), job
+  print(f"== {folder}", flush=True)
   found = compare.compare(
     job,
     given.tfds_data_dir,
@@ -114,46 +198,88 @@ def run(
     say=command.say,
   )
   print(comparison_report.table(found), flush=True)
+  return found, job
+
+
+def development(
+  job: CompareJob, search: Comparison
+) -> dict[str, dict[float, float]]:
+  """Read the scores of a search.
+
+  Args:
+    job: what searched.
+    search: what it found.
+
+  Returns:
+    Method -> learning rate -> mean score over the tasks.
+  """
+  trainings = {PROMPT: job.trainings[0], comparison.MODEL: job.models}
+  found: dict[str, dict[float, float]] = {}
+  for name, training in trainings.items():
+    assert training is not None, "ladder.gin has both"
+    titles = job.run_titles(training)
+    runs = training.experiment.runs
+    for title, tried in zip(titles, runs, strict=True):
+      of_rates = found.setdefault(name, {})
+      of_rates[tried.learning_rate] = search.mean(title)
   return found
 
 
-def _non_embedding(checkpoint: str) -> int:
-  counts = cost.count_parameters(
-    sizes.infer_config(restore.open_checkpoint(checkpoint))
-  )
-  return counts["encoder"] + counts["decoder"]
+def chosen(
+  found: Mapping[str, Mapping[float, float]],
+) -> dict[str, float]:
+  """Choose the rate of the best score, of equal ones the smallest.
+
+  Args:
+    found: see `development`.
+
+  Returns:
+    Method -> learning rate.
+  """
+  return {
+    name: min(of_rates, key=lambda rate: (-of_rates[rate], rate))
+    for name, of_rates in found.items()
+  }
 
 
 def write(points: Sequence[Point], folder: pathlib.Path) -> None:
-  """Write the numbers, the table and the picture."""
+  """Write numbers, tables and the picture."""
   folder.mkdir(parents=True, exist_ok=True)
-  rows = [row for point in points for row in _rows(point)]
-  text = json.dumps(rows, indent=1) + "\n"
-  (folder / "results.json").write_text(text, encoding="utf-8")
-  (folder / "table.md").write_text(table(points), encoding="utf-8")
-  draw(points, folder / "figure1.png")
+  content = [
+    {**point._asdict(), "scores": [s._asdict() for s in point.scores]}
+    for point in points
+  ]
+  text = json.dumps(content, indent=1) + "\n"
+  (folder / RESULTS).write_text(text, encoding="utf-8")
+  (folder / TABLE).write_text(table(points), encoding="utf-8")
+  (folder / SEARCH).write_text(search_table(points), encoding="utf-8")
+  draw(points, folder / FIGURE)
 
 
-def _rows(point: Point) -> list[dict[str, Any]]:
-  """List a point's scores, with the rung they belong to."""
-  found = point.found
-  about = {
-    "rung": point.rung,
-    "non_embedding_parameters": point.non_embedding,
-    "parameters": found.parameters,
-    "group": point.group,
-  }
-  return [{**about, **score._asdict()} for score in found.scores]
+def read(folder: pathlib.Path) -> list[Point]:
+  """Read what `write` wrote.
 
+  Args:
+    folder: of the results.
 
-def by_seed(found: Comparison, method: str) -> list[float]:
-  """Average a method over the tasks of a group, of each seed by itself."""
-  seeds = dict.fromkeys(s.seed for s in found.scores if s.method == method)
+  Returns:
+    The points.
+  """
+  content: list[dict[str, Any]] = json.loads(
+    (folder / RESULTS).read_text(encoding="utf-8")
+  )
   return [
-    statistics.fmean(
-      s.score for s in found.scores if (s.method, s.seed) == (method, seed)
-    )
-    for seed in seeds
+    Point(**{**row, "scores": tuple(Score(**s) for s in row["scores"])})
+    for row in content
+  ]
+
+
+def by_seed(point: Point, method: str) -> list[float]:
+  """Average a method over the tasks of a group, of each seed by itself."""
+  own = [score for score in point.scores if score.method == method]
+  return [
+    statistics.fmean(score.score for score in own if score.seed == seed)
+    for seed in dict.fromkeys(score.seed for score in own)
   ]
 
 
@@ -165,19 +291,34 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 def table(points: Sequence[Point]) -> str:
   """Format mean and standard deviation over seeds as Markdown."""
-  head = ["tasks", "rung", "parameters", *METHODS]
-  lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-  for group in dict.fromkeys(point.group for point in points):
-    for point in points:
-      if point.group != group:
-        continue
-      cells = [group, point.rung, f"{point.found.parameters:,}"]
-      for method in METHODS:
-        values = by_seed(point.found, method)
-        cells.append(
-          "{:.1f} ± {:.1f}".format(*spread(values)) if values else ""
-        )
-      lines.append("| " + " | ".join(cells) + " |")
+  rows = [["tasks", "rung", "parameters", *METHODS]]
+  for point in points:
+    cells = [point.group, point.rung, f"{point.parameters:,}"]
+    for method in METHODS:
+      values = by_seed(point, method)
+      text = f"{statistics.fmean(values):.1f}" if values else ""
+      if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.1f}"
+      cells.append(text)
+    rows.append(cells)
+  return _markdown(rows)
+
+
+def search_table(points: Sequence[Point]) -> str:
+  """Format the searches, what they chose, and how long models trained."""
+  rows = [["tasks", "rung", "method", "rate: score", "chosen", "steps"]]
+  for point in points:
+    for method, of_rates in point.search.items():
+      tried = ", ".join(f"{r}: {score:.1f}" for r, score in of_rates.items())
+      steps = f"{point.steps[method]:,}"
+      cells = [point.group, point.rung, method, tried]
+      rows.append([*cells, str(point.rates[method]), steps])
+  return _markdown(rows)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+  lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+  lines.insert(1, "|---" * len(rows[0]) + "|")
   return "\n".join(lines) + "\n"
 
 
@@ -187,29 +328,41 @@ def draw(points: Sequence[Point], path: pathlib.Path) -> None:
   from matplotlib.figure import Figure
 
   groups = list(dict.fromkeys(point.group for point in points))
-  figure = Figure(figsize=(4 * len(groups), 3.6), layout="constrained")
+  wide = 3.4 * len(groups) + 2.2
+  figure = Figure(figsize=(wide, 3.6), layout="constrained")
   canvas = FigureCanvasAgg(figure)
-  plots = figure.subplots(1, len(groups), squeeze=False)[0]
+  plots = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+  shown = {}
   for axes, group in zip(plots, groups, strict=True):
     own = sorted(
-      (p for p in points if p.group == group), key=lambda p: p.non_embedding
+      (p for p in points if p.group == group),
+      key=lambda p: p.non_embedding_parameters,
     )
-    for method in SHOWN:
+    for number, method in enumerate(DRAWN):
       drawn = [
-        (p.non_embedding, *spread(by_seed(p.found, method)))
+        (p.non_embedding_parameters, *spread(by_seed(p, method)))
         for p in own
-        if by_seed(p.found, method)
+        if by_seed(p, method)
       ]
       if drawn:
         x, y, error = zip(*drawn, strict=True)
-        axes.errorbar(
-          x, y, error, marker="o", capsize=3, label=method, c=COLOURS[method]
+        shown[method] = axes.errorbar(
+          *(x, y, error),
+          marker=_MARKERS[number],
+          linestyle=_LINES[number],
+          capsize=3,
+          color=f"C{number}",
         )
     axes.set(title=group, xscale="log", ylim=(-2, 102))
     axes.set_xlabel("non-embedding parameters")
     axes.grid(alpha=0.3)
-  plots[0].set_ylabel("score on the test split, %")
-  plots[0].legend(fontsize="small")
+  plots[0].set_ylabel("score, %, mean ± sd")
+  figure.legend(
+    list(shown.values()),
+    list(shown),
+    fontsize="small",
+    loc="outside right upper",
+  )
   canvas.print_png(str(path))
 
 

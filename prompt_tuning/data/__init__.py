@@ -4,7 +4,7 @@ import sys
 
 # Fills the registry of `spec`, which cannot import what imports it.
 from prompt_tuning.data import catalog as catalog
-from prompt_tuning.data import spec
+from prompt_tuning.data import sentinel_targets, spec
 
 
 def _adopt(name: str) -> bool:
@@ -16,4 +16,5 @@ def _adopt(name: str) -> bool:
   return adopted.adopt(name)
 
 
+spec.on_unknown(sentinel_targets.adopt)
 spec.on_unknown(_adopt)

@@ -20,7 +20,7 @@ from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.core.partition import FREEZE, TRAIN, Partition, Rule
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import Array, Batch, Params
-from prompt_tuning.data import spec, templated
+from prompt_tuning.data import sentinel_targets, spec, templated
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import classes, feed, load, slots
@@ -407,7 +407,7 @@ def task_words(name: str) -> tuple[str, ...]:
   for task, _ in spec.get(name).components("train"):
     words |= dict.fromkeys(
       templated.first_words(task)
-      or task.label_words
+      or tuple(map(sentinel_targets.without, task.label_words))
       or _WORDS_OF_UNLABELLED.get(task.dataset, ())
     )
   return tuple(words)

@@ -5,8 +5,16 @@ import importlib
 
 import seqio
 
+from prompt_tuning.data import sentinel_targets as of_sentinels
 from prompt_tuning.data import spec
-from prompt_tuning.data.tasks import corpus, custom, kshot, ppt, templated
+from prompt_tuning.data.tasks import (
+  corpus,
+  custom,
+  kshot,
+  ppt,
+  sentinel_targets,
+  templated,
+)
 
 
 def get(name: str) -> seqio.Task | seqio.Mixture:
@@ -37,6 +45,8 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
   elif name not in seqio.TaskRegistry.names():
     if entry.kshot:
       kshot.register(entry, get(entry.kshot.base))
+    elif base := of_sentinels.base_of(entry):
+      sentinel_targets.register(entry, get(base))
     elif entry.benchmark == "custom":
       custom.register(entry)
     elif entry.benchmark == "templated":

@@ -1,0 +1,81 @@
+"""Tasks whose targets begin with a sentinel: `sentinel_<task>`, of any task.
+
+A model of span corruption begins every target with one. The paper's "span
+corruption and sentinel" lets the targets of a downstream task do so, too; the
+inputs stay as they are. A prediction is read without it.
+
+Source: Lester et al. 2021, section 3.3.
+"""
+
+import dataclasses
+from typing import Any
+
+from prompt_tuning.data import postprocessors, spec
+
+PREFIX = "sentinel_"
+_SENTINEL = "<extra_id_0>"
+_KEY = "target_sentinel_of"  # of a spec's content: the task's own name
+# The targets of these are made otherwise, see `templated.declare`.
+_OTHERS = ("templated", "sentences", "pretraining")
+
+
+@dataclasses.dataclass(frozen=True)
+class Behind:
+  """Reads what stands behind the sentinel.
+
+  Attributes:
+    base: the task's own postprocessor.
+  """
+
+  base: spec.Postprocess
+
+  def __call__(self, text: str, **of_seqio: Any) -> Any:
+    """Postprocess a text, see `data.postprocessors`."""
+    return self.base(without(postprocessors.to_text(text)), **of_seqio)
+
+
+def put(word: str) -> str:
+  """Put the sentinel in front of a target."""
+  return f"{_SENTINEL} {word}"
+
+
+def without(text: str) -> str:
+  """Take the sentinel off, where a text begins with it."""
+  return text.removeprefix(_SENTINEL).removeprefix(" ")
+
+
+def base_of(task: spec.TaskSpec) -> str | None:
+  """Name the task of which a task is; None for one with its own targets."""
+  name = task.content.get(_KEY)
+  return None if name is None else str(name)
+
+
+def adopt(name: str) -> bool:
+  """Make `sentinel_<task>` known.
+
+  Args:
+    name: that `spec` does not know.
+
+  Returns:
+    Whether it is such a name.
+
+  Raises:
+    ValueError: there is no such task, or its targets are made otherwise.
+  """
+  if not name.startswith(PREFIX):
+    return False
+  base = spec.task(name.removeprefix(PREFIX))
+  if base.benchmark in _OTHERS or base.candidates or base_of(base):
+    raise ValueError(
+      f"{name}: the targets of {base.name} cannot begin with a sentinel. Of a "
+      "templated task, set target_format."
+    )
+  derived = dataclasses.replace(
+    base,
+    name=name,
+    label_words=tuple(map(put, base.label_words)),
+    postprocess=Behind(base.postprocess),
+    content={**base.content, _KEY: base.name},
+  )
+  spec.add(derived)
+  return True
