@@ -4,8 +4,8 @@
 
 For every rung and group of tasks (`groups/GROUP.gin`), a search over learning
 rates with a seed of its own, then the comparison with the rates that it chose;
-writes `results.json`, `table.md`, `search.md` and `figure.png`. What is done
-already, is not done again.
+writes `results.json`, `table.md`, `search.md` and `figure.png`, beside what
+they have of other rungs and groups. What is done already, is not done again.
 """
 
 import argparse
@@ -97,7 +97,8 @@ def main(argv: Sequence[str]) -> int:
   add("--tfds_data_dir", help="prepared data of the real tasks")
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
-  points = []
+  folder = pathlib.Path(given.output_dir)
+  points = read(folder) if (folder / RESULTS).is_file() else []
   for group in given.group:
     for rung in given.rung:
       name, _, checkpoint = rung.partition("=")
@@ -105,8 +106,8 @@ def main(argv: Sequence[str]) -> int:
       if point is None:
         print("Stopped. The same command continues it.")
         return 1
-      points.append(point)
-      write(points, pathlib.Path(given.output_dir))
+      points = merged(points, point)
+      write(points, folder)
   print(table(points))
   return 0
 
@@ -242,6 +243,24 @@ def chosen(
   }
 
 
+def merged(points: Sequence[Point], point: Point) -> list[Point]:
+  """Put a point among others, in the place of an older one of its kind.
+
+  Args:
+    points: of any rungs and groups.
+    point: the new one.
+
+  Returns:
+    All of them: by groups, and within a group from small rungs to large ones.
+  """
+  kept = [p for p in points if (p.rung, p.group) != (point.rung, point.group)]
+  groups = [*GROUPS, *dict.fromkeys(p.group for p in points)]
+  return sorted(
+    [*kept, point],
+    key=lambda p: (groups.index(p.group), p.non_embedding_parameters),
+  )
+
+
 def write(points: Sequence[Point], folder: pathlib.Path) -> None:
   """Write numbers, tables and the picture."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -309,6 +328,8 @@ def search_table(points: Sequence[Point]) -> str:
   rows = [["tasks", "rung", "method", "rate: score", "chosen", "steps"]]
   for point in points:
     for method, of_rates in point.search.items():
+      if not of_rates:
+        continue
       tried = ", ".join(f"{r}: {score:.1f}" for r, score in of_rates.items())
       steps = f"{point.steps[method]:,}"
       cells = [point.group, point.rung, method, tried]

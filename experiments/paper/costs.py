@@ -66,7 +66,8 @@ def cost(job: SweepJob, plans: Mapping[str, Any]) -> dict[str, Any]:
   hours: dict[str, dict[str, float]] = {}
   for cell in job.cells:
     experiment, steps = cell.job.experiment, cell.job.duration.relative_steps
-    size = cell.values.get("@size", "xxl")
+    # Such as `small`, or `small_10k` of so many steps of LM adaptation.
+    size = cell.values.get("@size", "xxl").partition("_")[0]
     assert steps is not None, "the paper's files say how many"
     inputs = experiment.dataset.lengths["inputs"] or 0
     for method in experiment.tuners or (None,) * len(experiment.runs):

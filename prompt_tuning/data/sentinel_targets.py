@@ -1,8 +1,8 @@
-"""Tasks whose targets begin with a sentinel: `sentinel_<task>`, of any task.
+"""Tasks whose targets begin with a sentinel: `sentinel_<task>`, of any.
 
-A model of span corruption begins every target with one. The paper's "span
-corruption and sentinel" lets the targets of a downstream task do so, too; the
-inputs stay as they are. A prediction is read without it.
+Mixtures, too. A model of span corruption begins every target with one. The
+paper's "span corruption and sentinel" lets the targets of a downstream task do
+so; the inputs stay as they are. A prediction is read without it.
 
 Source: Lester et al. 2021, section 3.3.
 """
@@ -64,7 +64,11 @@ def adopt(name: str) -> bool:
   """
   if not name.startswith(PREFIX):
     return False
-  base = spec.task(name.removeprefix(PREFIX))
+  base = spec.get(name.removeprefix(PREFIX))
+  if isinstance(base, spec.MixtureSpec):
+    rates = {PREFIX + member: rate for member, rate in base.rates.items()}
+    spec.add(dataclasses.replace(base, name=name, rates=rates))
+    return True
   if base.benchmark in _OTHERS or base.candidates or base_of(base):
     raise ValueError(
       f"{name}: the targets of {base.name} cannot begin with a sentinel. Of a "

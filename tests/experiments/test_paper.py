@@ -15,7 +15,10 @@ from prompt_tuning.tuners import discovery
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Folders of many cells, whose sweeps other tests build; `make paper` has all.
-LARGE = ("figure3a_length", "figure3b_initialisation", "table4_parameters")
+LARGE = (
+  *("figure1_scale", "figure3a_length", "figure3b_initialisation"),
+  *("figure3c_pretraining", "figure3d_adaptation", "table4_parameters"),
+)
 
 
 def read(folder):

@@ -69,6 +69,17 @@ def test_classes_are_ranked_with_it_and_named_without():
 
 
 @pytest.mark.usefixtures("_known")
+def test_the_tasks_of_a_mixture_get_them():
+  whole = spec.get("taskless_super_glue_wsc_and_dev_v102_simple")
+  mixture = spec.get(f"sentinel_{whole.name}")
+  for split in ("train", "validation"):
+    members = [task.name for task, _ in mixture.components(split)]
+    assert members == [
+      f"sentinel_{task.name}" for task, _ in whole.components(split)
+    ]
+
+
+@pytest.mark.usefixtures("_known")
 def test_names_of_no_task():
   with pytest.raises(ValueError, match=r"'skill_lasst'.*'skill_last'"):
     spec.get("sentinel_skill_lasst")

@@ -1,0 +1,157 @@
+"""Figures 1 and 3d: groups of tasks, searches, tables, models on the way."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments.figure1_scale import run as figure1
+from experiments.figure3d_adaptation import run as figure3d
+from prompt_tuning.data import skills, spec
+from prompt_tuning.jobs import comparison, sweep_report
+from prompt_tuning.jobs.comparison import Comparison, Score
+from prompt_tuning.launch import command, flags, sweep
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIGURE1 = ROOT / "experiments" / "figure1_scale"
+
+
+def configured(group, folder, *bindings):
+  argv = figure1.arguments(
+    group, "embedded:ladder_1", "embedded:ladder_1", folder, bindings
+  )
+  return command.configure("compare", flags.parse("compare", argv, ""))
+
+
+@pytest.mark.parametrize("group", figure1.GROUPS)
+def test_every_group_can_be_compared(group, tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  job = configured(group, tmp_path, "PROMPT_RATES=(0.1,)", "MODEL_RATES=(1,)")
+  (prompts,) = job.trainings
+  tasks = prompts.experiment.dataset.names
+  assert len(tasks) == {"skills": 17, "held_out": 8}.get(group, 2)
+  if group == "held_out":
+    assert tasks == tuple(f"skill_{name}" for name in skills.HELD_OUT)
+  assert prompts.experiment.learning_rates == (0.1,)
+  assert [c.title for c in job.contexts][-1:] == (
+    [figure1.DESIGN] if group == "reviews" else [figure1.FEW]
+  )
+  # Models train for longer, and stop when they no longer get better.
+  assert prompts.evaluations.patience is None
+  for models in (job.models, job.multitask):
+    assert models.experiment.learning_rates == (1,)
+    assert models.evaluations.patience == 3
+    assert models.duration.relative_steps == (
+      prompts.duration.relative_steps * (5 if "skill" in tasks[0] else 3)
+    )
+  assert job.multitask.evaluations.evaluation.dataset.names == (
+    job.multitask.experiment.dataset.names
+  )
+  assert {job.named[task] for task in tasks} == set(
+    spec.get(f"figure1_{group}").rates
+  )
+
+
+def test_a_search_has_a_seed_of_its_own(tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  rates = ("PROMPT_RATES=(0.1, 0.3)", "MODEL_RATES=(0.001, 0.01)")
+  job = configured("held_out", tmp_path, *figure1._SEARCH, *rates)
+  (prompts,) = job.trainings
+  assert prompts.experiment.seeds == job.models.experiment.seeds == (3,)
+  assert job.multitask is None
+  assert not job.contexts
+  assert not job.instructed
+  assert job.test.dataset.split == "validation"
+  assert job.test.num_examples == 64
+  scores = []
+  wanted = {
+    figure1.PROMPT: {0.1: 20.0, 0.3: 40.0},
+    comparison.MODEL: {0.001: 70.0, 0.01: 70.0},
+  }
+  trainings = {figure1.PROMPT: prompts, comparison.MODEL: job.models}
+  for name, training in trainings.items():
+    runs = training.experiment.runs
+    titles = job.run_titles(training)
+    for number, (title, one) in enumerate(zip(titles, runs, strict=True)):
+      # Tasks differ by as much above the mean as below.
+      off = 5.0 if number // 2 % 2 else -5.0
+      score = wanted[name][one.learning_rate] + off
+      scores.append(Score(title, one.task, one.seed, score))
+  search = Comparison(tuple(scores), {}, {}, 1, {}, True)
+  found = figure1.development(job, search)
+  assert found == wanted
+  # Of equal ones, the smallest.
+  assert figure1.chosen(found) == {figure1.PROMPT: 0.3, comparison.MODEL: 0.001}
+
+
+def test_figure_1_again_from_its_results(tmp_path):
+  points = figure1.read(FIGURE1)
+  figure1.write(points, tmp_path)
+  for name in (figure1.RESULTS, figure1.TABLE, figure1.SEARCH):
+    assert (tmp_path / name).read_text() == (FIGURE1 / name).read_text()
+  assert (tmp_path / figure1.FIGURE).read_bytes()[:4] == b"\x89PNG"
+  assert figure1.read(tmp_path) == points
+  for point in points:
+    assert len(figure1.by_seed(point, figure1.PROMPT)) >= 3
+    assert len(figure1.by_seed(point, comparison.MODEL)) >= 3
+
+
+def test_a_new_point_stands_in_the_place_of_the_old_one():
+  small, large = (
+    figure1.Point(name, "held_out", size, size, {}, {}, {}, ())
+    for name, size in (("small", 10), ("large", 20))
+  )
+  first = small._replace(group="skills")
+  points = figure1.merged([large, first], small)
+  assert points == [first, small, large]
+  other = small._replace(rates={figure1.PROMPT: 0.3})
+  assert figure1.merged(points, other) == [first, other, large]
+
+
+def test_models_on_the_way_of_lm_adaptation(tmp_path):
+  stages = {"span_corruption": 12_000, "lm_adaptation": 18_000}
+  for stage, steps in stages.items():
+    (tmp_path / stage / f"checkpoint_{steps}").mkdir(parents=True)
+  bundles = tmp_path / "lm_adaptation" / "bundles"
+  for steps in (500, 1_200, 3_600, 6_000):
+    (bundles / f"step_{steps:08d}").mkdir(parents=True)
+  models = figure3d.on_the_way("tall_1", tmp_path)
+  assert [model.steps for model in models] == [0, 500, 1_200, 3_600, 6_000]
+  assert [model.source.name for model in models] == [
+    "checkpoint_12000",
+    "step_00000500",
+    "step_00001200",
+    "step_00003600",
+    "checkpoint_18000",
+  ]
+  (tmp_path / "lm_adaptation" / "checkpoint_18000").rmdir()
+  with pytest.raises(FileNotFoundError, match="has 0 checkpoints"):
+    figure3d.on_the_way("tall_1", tmp_path)
+
+
+def test_figure_3d_of_a_sweep_s_results(tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  names = {0: "embedded:ladder_1_span_corruption", 600: "embedded:ladder_1"}
+  paths = {
+    path: figure3d.Model("tall_1", steps, tmp_path)
+    for steps, path in names.items()
+  }
+  command_line = figure3d.arguments(list(paths), tmp_path, ["BATCH_SIZE=4"])
+  own, rest = sweep.split(command_line[1:])
+  job = sweep.configure(flags.parse("sweep", rest, ""), own.axis)
+  assert len(job.cells) == 6
+  points = [
+    sweep_report.Point(
+      cell.name, cell.values, "", "t", int(cell.values["SEEDS"]), 1, 1, 10.0, {}
+    )
+    for cell in job.cells
+  ]
+  text = json.dumps(sweep_report.as_json(job, points))
+  (tmp_path / "results.json").write_text(text)
+  named = figure3d.read(tmp_path / "results.json", paths)
+  assert [p.values[figure3d.STEPS] for p in named] == ["0", "600"] * 3
+  figure3d.write(named, tmp_path)
+  table = (tmp_path / "table.md").read_text()
+  assert "| tall_1 | 600 | 10.0 ± 0.0 | 3 |" in table
+  assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
