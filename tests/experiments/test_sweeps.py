@@ -17,6 +17,7 @@ from prompt_tuning.launch import flags, sweep
 ROOT = pathlib.Path(__file__).parents[2]
 # Folder -> the axis of its figure, that of its tasks, and how many runs it has.
 SWEPT = {
+  "figure3c_pretraining": ("INITIAL_CHECKPOINT_PATH", None, 72),
   "figure3a_length": ("PROMPT_LENGTH", None, 90),
   "figure3b_initialisation": ("@init", "@task", 54),
 }
