@@ -54,7 +54,11 @@ def test_a_sweep_s_results_make_table_and_figure(name, tmp_path):
   assert (folder / "figure.png").is_file()
 
 
-WIDTHS = {"embedded:ladder_1": 96, "embedded:ladder_2": 128}
+WIDTHS = {
+  "embedded:ladder_1": 96,
+  "embedded:ladder_1_span_corruption": 96,
+  "embedded:ladder_2": 128,
+}
 
 
 @pytest.mark.parametrize("name", SWEPT)
