@@ -8,6 +8,7 @@ from experiments.ppt import run as experiment
 from experiments.ppt import text
 from prompt_tuning.data import corpus, ppt, spec
 from prompt_tuning.launch import command, flags
+from prompt_tuning.tuners.initializers import SampledVocabulary
 
 HERE = experiment.HERE
 
@@ -48,7 +49,9 @@ def test_rows_are_what_their_label_says(tmp_path, relation):
 
 
 def configure(files, *more):
-  argv = [f"--gin_file={HERE / file}" for file in files]
+  argv = [
+    f"--gin_file={file if '/' in str(file) else HERE / file}" for file in files
+  ]
   argv += [f"--gin.{binding}" for binding in ("MODEL_DIR='r'", *more)]
   return command.configure("train", flags.parse("train", argv, ""))
 
@@ -64,15 +67,34 @@ def test_the_pair_of_commands(tmp_path, published_vocabulary_file, monkeypatch):
   first = configure(["paper_text.gin"], f"TEXT={files!r}", *words).experiment
   assert (first.dataset.batch_size, first.learning_rates) == (256, (0.1,))
   for task, classes in (("rte", 2), ("cb", 3)):
-    second = configure(
-      ["paper_few_shot.gin", f"{task}_task.gin"], "PROMPT_FILE='p.npy'", *words
-    ).experiment
+    task_file = HERE / f"{task}_task.gin"
+    files = ("paper_few_shot.gin", task_file, "prompts/from_file.gin")
+    second = configure(files, "PROMPT_FILE='p.npy'", *words).experiment
     assert second.dataset.lengths["inputs"] == 128
     (name,) = second.dataset.names
     answers = spec.task(name).label_words
     # The words of the text, which the prompt has learned already.
     assert set(answers) <= set(spec.task("ppt_pairs").label_words)
     assert len(answers) == classes
+
+
+@pytest.mark.usefixtures("shared_data")
+def test_the_paper_s_other_methods_are_lines(
+  published_vocabulary_file, monkeypatch
+):
+  monkeypatch.chdir(HERE.parents[1])
+  model = ("INITIAL_CHECKPOINT_PATH='m/checkpoint_1000000'",)
+  words = (f"VOCABULARY_FILE={published_vocabulary_file!r}", *model)
+  files = ("paper_few_shot.gin", "rte_task.gin")
+  vanilla = (*files, "prompts/from_sampled_vocab.gin")
+  adapted = ("TARGET_FORMAT='plain'", "TASK='adapted'", *words)
+  tuners = configure(vanilla, *adapted).experiment.tuners
+  assert {tuner.encoder_init for tuner in tuners} == {SampledVocabulary()}
+  assert spec.task("adapted").label_words == ("yes", "no")
+  pattern = 'Is {"field": "text_b"} so? {"mask"} {"placeholder": "text_a"}'
+  hybrid = (f"data.ppt_task.template={pattern!r}", "TASK='hybrid'", *words)
+  configure(vanilla, *hybrid)
+  assert spec.task("hybrid").content["template"] == pattern
 
 
 def test_what_is_written_down_is_what_was_scored():
