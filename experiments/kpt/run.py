@@ -28,7 +28,7 @@ from prompt_tuning.launch import main as commands
 HERE = pathlib.Path(__file__).parent
 WORLDS = (0, 1, 2)
 SHARES = (0.0, 0.5)
-SHOTS = (1, 5, 20)
+SHOTS = (5, 20)
 SHOT_SEEDS = (144, 145, 146, 147, 148)  # KPT's
 # How zero-shot classes are scored -> flags of `eval`.
 PLAIN = (
@@ -88,7 +88,8 @@ def of_world(
     for share in SHARES:
       of_share = found.setdefault(str(share), {})
       for row, (words, flags) in ROWS.items():
-        name, task = f"{row} {share}", task_name(words, share)
+        task = task_name(words, share)
+        name = row if words == "names" else f"{row} {share}"
         of_share[row] = [score(folder, name, checkpoint, task, flags)]
       for shots in SHOTS if share else ():
         of_share |= few_shot(world, folder, checkpoint, share, shots)

@@ -170,6 +170,11 @@ class Method(nn.Module):
     return ()
 
   @property
+  def weighed_words(self) -> Sequence[Sequence[str]]:
+    """Of every class the words that `Delta.word_weights` are for; none here."""
+    return ()
+
+  @property
   def components(self) -> int:
     """Deltas of one run of which its answers are a mixture; one by default.
 

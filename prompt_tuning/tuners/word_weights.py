@@ -29,6 +29,11 @@ _RECIPE = Recipe(0.06, "adam", objective="learned_words")
 Words = Sequence[Sequence[str]] | Mapping[str, Any] | str | None
 
 
+def known(words: Words) -> Sequence[Sequence[str]]:
+  """Return the words of every class; none before a run's data are known."""
+  return () if isinstance(words, str | Mapping | None) else words
+
+
 def learned(module: Method, words: Words) -> Array:
   """Make the parameter of weights, in a method's compact `__call__`.
 
@@ -43,12 +48,13 @@ def learned(module: Method, words: Words) -> Array:
   Raises:
     ValueError: no words.
   """
-  if isinstance(words, str | Mapping | None) or len(words) < 2:
+  of_classes = known(words)
+  if len(of_classes) < 2:
     raise ValueError(
       f"There are no label words of several classes to weigh: {words!r:.80}. "
       "Choose a task that has some, or set LABEL_WORDS."
     )
-  counts = np.array([len(of_class) for of_class in words])
+  counts = np.array([len(of_class) for of_class in of_classes])
   there = np.arange(counts.max())[None] < counts[:, None]
   zeros = nn.with_logical_partitioning(nn.initializers.zeros, (None, None))
   weights = meta.unbox(module.param(PARAMETER, zeros, there.shape, jnp.float32))
@@ -68,6 +74,11 @@ class WordWeights(Method):
   recipe: ClassVar[Recipe] = _RECIPE
 
   words: Words = None
+
+  @property
+  def weighed_words(self) -> Sequence[Sequence[str]]:
+    """The words, once they are known."""
+    return known(self.words)
 
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:
@@ -94,6 +105,11 @@ class PromptAndWordWeights(Prompt):
   )
 
   words: Words = None
+
+  @property
+  def weighed_words(self) -> Sequence[Sequence[str]]:
+    """The words, once they are known."""
+    return known(self.words)
 
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:

@@ -12,6 +12,8 @@ from scipy.special import log_softmax, softmax
 from prompt_tuning.core.delta import NO_WORD, Delta
 from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.data import custom, templated
+from prompt_tuning.jobs import evaluate
+from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import build_tuner
 from prompt_tuning.models import scorers
 from prompt_tuning.models.scorers import ClassTable
@@ -155,11 +157,20 @@ def test_words_are_the_tasks_or_those_of_label_words(
     label_words=words,
   )
   model = t5_config.get("t5_1_1_tiny")
-  built = build_tuner(WordWeights, model, task.name)
-  assert built.words == tuple(map(tuple, words.values()))
   given = WordWeights(words={"no": ["none"], "yes": ["sure", "yes"]})
   built = build_tuner(given, model, task.name)
   assert built.words == (("none",), ("sure", "yes"))
+  built = build_tuner(WordWeights, model, task.name)
+  assert built.words == tuple(map(tuple, words.values()))
+  settings = EvaluationSettings(
+    Dataset(task.name, batch_size=2, split="train"),
+    by="rank",
+    scorer=scorers.WholeWords("learned"),
+  )
+  evaluate._insist_on_words(settings, built, task.name)
+  other = WordWeights(words=built.words[::-1])
+  with pytest.raises(ValueError, match="class 'no' of weighed has other label"):
+    evaluate._insist_on_words(settings, other, task.name)
   with pytest.raises(ValueError, match="has no label words: set LABEL_WORDS"):
     build_tuner(WordWeights, model, "skill_first")
   with pytest.raises(ValueError, match="no label words of several classes"):
