@@ -30,15 +30,18 @@ WORLDS = (0, 1, 2)
 SHARES = (0.0, 0.5)
 SHOTS = (5, 20)
 SHOT_SEEDS = (144, 145, 146, 147, 148)  # KPT's
-# How zero-shot classes are scored -> flags of `eval`.
-PLAIN = (
-  "--gin_file=objectives/classes.gin",
-  "--gin.scorers.WholeWords.aggregate='log_mean'",
+# How zero-shot classes are scored -> flags of `eval`. All words are single
+# pieces of the embedded vocabulary, which one decoder position scores.
+FIRST = "--gin.SCORER=@scorers.FirstPiece()"
+HOW = "--gin.scorers.FirstPiece.aggregate="
+PLAIN = ("--gin_file=objectives/classes.gin", FIRST, f"{HOW}'log_mean'")
+CALIBRATED = (
+  "--gin_file=objectives/calibrated.gin",
+  "--gin.evaluation.Calibration.drop_rare=0.0",
+  *PLAIN[1:],
 )
-FREE = "--gin.evaluation.Calibration.drop_rare=0.0"
-CALIBRATED = ("--gin_file=objectives/calibrated.gin", FREE)
 ALL = (*CALIBRATED, "--gin.evaluation.Calibration.least_relevance=None")
-LEARNED = "--gin.scorers.WholeWords.aggregate='learned'"
+LEARNED = f"{HOW}'learned'"
 ROWS = {
   "names": ("names", PLAIN),
   "names, calibrated": ("names", ALL),

@@ -1,12 +1,13 @@
 """KPT's experiment: its documents, its commands, and what is written down."""
 
+import json
 import statistics
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from experiments.kpt import documents, files, run
+from experiments.kpt import documents, files, real, run
 from prompt_tuning.data import spec, templated, vocabulary
 from prompt_tuning.launch import command, flags
 
@@ -111,3 +112,30 @@ def test_real_words_are_of_the_classes(
   assert len(names) == templates
   words = templated.label_words(spec.task(names[0]))
   assert len(words.classes) == classes
+
+
+def test_what_is_written_down_is_what_was_scored():
+  text = (run.HERE / "README.md").read_text()
+  for name, write in (("results", run.table), ("ag_news", real.table)):
+    found = json.loads((run.HERE / f"{name}.json").read_text())
+    table = write(found)
+    stem = "table" if name == "results" else name
+    assert (run.HERE / f"{stem}.md").read_text() == table
+    parts = [t.strip() for t in table.split("\n\n") if t.startswith("|")]
+    assert parts
+    assert all(part in text for part in parts)
+
+
+def test_noise_is_told_from_knowledge():
+  """In the mean over worlds, as the paper's code has it."""
+  found = json.loads((run.HERE / "results.json").read_text())
+  assert len(found) == len(run.WORLDS)
+
+  def mean(row, key=None):
+    rows = [of_world["0.5"][row] for of_world in found.values()]
+    return np.mean([r[key] if key else np.mean(r) for r in rows])
+
+  refined = mean("knowledge, calibrated and refined")
+  assert mean("knowledge") < mean("names") < refined
+  assert mean("20-shot weights") > mean("names")
+  assert mean("20-shot, planted", "below") > 0.8
