@@ -33,7 +33,6 @@ ROWS, TOKENS, CLASSES, WORDS = 8, 128, 14, 30
 LENGTHS = (1, 2, 1, 3, 1, 4, 2)  # pieces of the candidates, again and again
 RANKED, ONE_BY_ONE, WHOLE = "ranked", "one by one", "words"
 FIRST, MANY = "first pieces", f"first pieces, {WORDS} words each"
-MANY_WHOLE = f"words, {WORDS} each"
 
 
 def candidates() -> list[np.ndarray]:
@@ -82,7 +81,6 @@ def sides(predictor: Predictor, asked: Inputs) -> dict[str, Callable]:
     WHOLE: lambda: classes(pieces(rows), scorers.WholeWords()),
     FIRST: lambda: classes(pieces(rows), scorers.FirstPiece()),
     MANY: lambda: classes(many, scorers.FirstPiece()),
-    MANY_WHOLE: lambda: classes(many, scorers.WholeWords()),
   }
 
 

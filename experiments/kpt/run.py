@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.kpt import documents
 from prompt_tuning.checkpoints import bundle
-from prompt_tuning.data import custom, spec, templated
+from prompt_tuning.data import custom, templated
 from prompt_tuning.infer import reports
 from prompt_tuning.jobs import load
 from prompt_tuning.launch import main as commands
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
   results = {}
   for seed in given.worlds:
     folder = pathlib.Path(given.work_dir, f"world{seed}").absolute()
-    results[str(seed)] = of_world(documents.world(seed), folder, given.gin)
+    results[str(seed)] = of_world(seed, folder, given.gin)
     out = pathlib.Path(given.output_dir)
     text = json.dumps(results, indent=1) + "\n"
     (out / "results.json").write_text(text, encoding="utf-8")
@@ -80,38 +80,35 @@ def main(argv: Sequence[str]) -> int:
 
 
 def of_world(
-  world: documents.World, folder: pathlib.Path, gin: Sequence[str]
+  seed: int, folder: pathlib.Path, gin: Sequence[str]
 ) -> dict[str, Any]:
   """Train the model of a world, and score everything with it."""
-  before = dict(spec._specs)
-  try:
-    declare(world, folder)
-    checkpoint = model(folder, gin)
-    found: dict[str, Any] = {}
-    for share in SHARES:
-      of_share = found.setdefault(str(share), {})
-      for row, (words, flags) in ROWS.items():
-        task = task_name(words, share)
-        name = row if words == "names" else f"{row} {share}"
-        of_share[row] = [score(folder, name, checkpoint, task, flags)]
-      for shots in SHOTS if share else ():
-        of_share |= few_shot(world, folder, checkpoint, share, shots)
-    return found
-  finally:
-    spec._specs.clear()
-    spec._specs.update(before)
+  declare(seed, folder)
+  checkpoint = model(seed, folder, gin)
+  found: dict[str, Any] = {}
+  for share in SHARES:
+    of_share = found.setdefault(str(share), {})
+    for row, (words, flags) in ROWS.items():
+      task = task_name(seed, words, share)
+      name = row if words == "names" else f"{row} {share}"
+      of_share[row] = [score(folder, name, checkpoint, task, flags)]
+    for shots in SHOTS if share else ():
+      of_share |= few_shot(seed, folder, checkpoint, share, shots)
+  return found
 
 
-def task_name(words: str, share: float) -> str:
-  """Name the task of some label words."""
-  return "kpt_names" if words == "names" else f"kpt_words_{round(100 * share)}"
+def task_name(seed: int, words: str, share: float = 0.0) -> str:
+  """Name a world's task; its tasks are no other world's."""
+  planted = f"_{round(100 * share)}" if words == "words" else ""
+  return f"kpt_world{seed}_{words}{planted}"
 
 
-def declare(world: documents.World, folder: pathlib.Path) -> None:
+def declare(seed: int, folder: pathlib.Path) -> None:
   """Declare a world's tasks: the next word, and topics by words."""
+  world, topics = documents.world(seed), task_name(seed, "topics")
   data, sizes = folder / "data", {"train": 16_000, "validation": 200}
   custom.declare(
-    "kpt_next_word",
+    task_name(seed, "next"),
     {
       split: documents.write(
         data / f"next_{split}.jsonl",
@@ -123,7 +120,7 @@ def declare(world: documents.World, folder: pathlib.Path) -> None:
     target_column="next",
   )
   custom.declare(
-    "kpt_topics",
+    topics,
     {
       split: documents.write(
         data / f"topics_{split}.jsonl",
@@ -135,21 +132,21 @@ def declare(world: documents.World, folder: pathlib.Path) -> None:
     target_column="topic",
     label_words=documents.TOPICS,
   )
-  lists = {"kpt_names": documents.names(world)}
+  lists = {task_name(seed, "names"): documents.names(world)}
   for share in SHARES:
-    name = task_name("words", share)
+    name = task_name(seed, "words", share)
     lists[name] = documents.knowledge(world, share)
   for name, words in lists.items():
     templated.declare(
       name,
-      "kpt_topics",
+      topics,
       template='{"field": "text"} {"mask"}',
       label_words=words,
       target_format="plain",
     )
 
 
-def model(folder: pathlib.Path, gin: Sequence[str]) -> str:
+def model(seed: int, folder: pathlib.Path, gin: Sequence[str]) -> str:
   """Train the model to go on with documents; returns its checkpoint."""
   run, out = folder / "next_word", folder / "model"
   if not out.exists():
@@ -158,6 +155,7 @@ def model(folder: pathlib.Path, gin: Sequence[str]) -> str:
         "train",
         f"--gin_file={HERE / 'common.gin'}",
         f"--gin.MODEL_DIR={str(run)!r}",
+        f"--gin.MIXTURE_OR_TASK_NAME={task_name(seed, 'next')!r}",
         *(f"--gin.{binding}" for binding in gin),
       )
     _command("convert", str(run), str(out), "--to", "hf")
@@ -195,16 +193,16 @@ def score(
 
 
 def few_shot(
-  world: documents.World,
+  seed: int,
   folder: pathlib.Path,
   checkpoint: str,
   share: float,
   shots: int,
 ) -> dict[str, Any]:
   """Train weights of words on a few examples of a topic, five times."""
-  task = task_name("words", share)
+  task = task_name(seed, "words", share)
   run = folder / "weights" / f"{share}_{shots}"
-  tasks = tuple(f"{task}_k{shots}_seed{seed}" for seed in SHOT_SEEDS)
+  tasks = tuple(f"{task}_k{shots}_seed{k}" for k in SHOT_SEEDS)
   if not bundle.steps(run / bundle.BEST / "run_0"):
     _command(
       "train",
@@ -226,7 +224,9 @@ def few_shot(
     score(folder, f"{name} {share}", checkpoint, task, flags, str(run))
   ]
   weights = np.asarray(load.load(str(run)).runs.delta.word_weights)
-  found[f"{shots}-shot, planted"] = planted(world, share, weights)
+  found[f"{shots}-shot, planted"] = planted(
+    documents.world(seed), share, weights
+  )
   return found
 
 

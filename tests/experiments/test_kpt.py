@@ -59,17 +59,18 @@ def test_where_planted_words_end():
 
 def test_what_is_run(tmp_path, monkeypatch):
   """Settings are sound; nothing is trained here."""
-  argvs, world = [], documents.world(0)
+  argvs = []
   monkeypatch.setattr(run, "_command", lambda *argv: argvs.append(argv))
-  run.declare(world, tmp_path)
-  run.model(tmp_path, ())
+  run.declare(0, tmp_path)
+  run.model(0, tmp_path, ())
   flags_of = dict(run.ROWS.values())
   jobs = [command.configure("train", flags.parse("train", argvs[0][1:], ""))]
   assert not jobs[0].experiment.tuners
   assert argvs[1][0] == "convert"
   for number, flag in enumerate(flags_of.values()):
+    task = run.task_name(0, "names")
     with pytest.raises(statistics.StatisticsError):  # no scores
-      run.score(tmp_path, str(number), "embedded:ladder_1", "kpt_names", flag)
+      run.score(tmp_path, str(number), "embedded:ladder_1", task, flag)
     parsed = flags.parse("eval", argvs[-1][1:], "")
     evaluation = command.configure("eval", parsed).evaluation
     assert evaluation.scorer.aggregate == "log_mean"
