@@ -1,21 +1,21 @@
-"""What `data words` says: files of templates and label words, in a table."""
+"""What `data words` says: templates, label words and rules, in a table."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from prompt_tuning.core import files, plain_text
 from prompt_tuning.data import vocabulary
-from prompt_tuning.prompting import label_words, template
+from prompt_tuning.prompting import label_words, rules, template
 from prompt_tuning.prompting.label_words import Encode
 from prompt_tuning.prompting.rendering import SENTINEL, Renderer
 
-_ENDINGS = (".txt", ".csv", ".json", ".jsonl")
+_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".jsonl")
 
 
 def lines(
   paths: Sequence[str], vocabulary_file: str | None = None
 ) -> Iterator[str]:
-  """Describe every template and every list of label words.
+  """Describe every template, every list of label words, and rules.
 
   Args:
     paths: files, or folders that are searched for them.
@@ -58,13 +58,14 @@ def _entries(
   path: str, encode: Encode
 ) -> Iterator[tuple[str, Mapping[str, int], str]]:
   """Read everything in a file: (place, counts, why it is refused)."""
-  is_template = False
+  read = _of_words
   try:
     text = list(plain_text.text_lines(path))
     is_json = path.lower().endswith((".json", ".jsonl"))
-    is_template = not is_json and any('"mask"' in line for line in text)
-    if is_template:
-      count = sum(bool(line.strip()) for line in text)
+    if not is_json and any('"mask"' in line for line in text):
+      read, count = _of_template, sum(bool(line.strip()) for line in text)
+    elif rules.looks_like(path):
+      read, count = _of_rules, 1
     else:
       count = label_words.count_lists(path)
   except ValueError as error:
@@ -72,7 +73,6 @@ def _entries(
     return
   for number in range(count):
     place = f"{path} [{number}]"
-    read = _of_template if is_template else _of_words
     try:
       yield place, read(path, number, encode), ""
     except ValueError as error:
@@ -96,3 +96,8 @@ def _of_template(path: str, number: int, encode: Encode) -> Mapping[str, int]:
 def _of_words(path: str, number: int, encode: Encode) -> Mapping[str, int]:
   words = label_words.read(path, choice=number)
   return label_words.survey(words, encode).counts()
+
+
+def _of_rules(path: str, number: int, encode: Encode) -> Mapping[str, int]:
+  del number  # a file has one list
+  return rules.survey(rules.read(path), encode).counts()

@@ -35,6 +35,7 @@ from prompt_tuning.prompting.label_words import (
 
 _JSON_ENDINGS = (".json", ".jsonl")
 _TEXT_ENDINGS = (".tsv", ".txt")
+_SENTINEL = "<extra_id_"
 SEVERAL = -1  # in the place of the id of a word of several pieces
 
 
@@ -70,6 +71,11 @@ class Rules:
         raise ValueError(
           f"{self.place(number)}: words {', '.join(map(repr, words)) or 'none'}"
           "; expected one for each mask of the template, and none empty."
+        )
+      if any(_SENTINEL in word for word in words):
+        raise ValueError(
+          f"{self.place(number)}: words {', '.join(map(repr, words))} hold a "
+          "sentinel, which targets have between the words; take it out."
         )
 
   @classmethod
@@ -388,6 +394,29 @@ def read(path: str, classes: Sequence[str] = ()) -> Rules:
   """
   made = _read(path, classes)
   return made.in_order(classes) if classes else made
+
+
+def looks_like(path: str) -> bool:
+  """Tell a file of rules from one of label words.
+
+  Rules stand between tabs. In JSON both are lists of words; those of rules are
+  as long as each other, and a word may stand in one twice, which no label word
+  does.
+
+  Args:
+    path: of a text or JSON file.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: no text, or no JSON of classes.
+  """
+  if not path.lower().endswith(_JSON_ENDINGS):
+    return any("\t" in line.strip() for line in plain_text.text_lines(path))
+  lists = [e.words for entries in label_words.json_lists(path) for e in entries]
+  if not all(isinstance(words, list) for words in lists):
+    return False
+  is_twice = any(len(set(map(str, words))) < len(words) for words in lists)
+  return is_twice and len(set(map(len, lists))) == 1
 
 
 def _read(path: str, classes: Sequence[str]) -> Rules:

@@ -1,6 +1,7 @@
 """The classes of tasks, and the words by which they are scored."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from prompt_tuning.data import mixtures, spec, templated
 from prompt_tuning.jobs import classes, identity, recipes
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.train_job import Experiment, TrainingStage
-from prompt_tuning.models.scorers import OutputRows, WholeWords
+from prompt_tuning.models.scorers import OutputRows, Sentinels, WholeWords
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.train.classes import Classes
-from prompt_tuning.train.objectives import CrossEntropy
+from prompt_tuning.train.objectives import CrossEntropy, Setting
 from prompt_tuning.tuners.ia3 import IA3
 from prompt_tuning.tuners.warp import Warp
 
@@ -42,6 +43,65 @@ def test_other_words_go_by_the_classes_of_the_task(given):
   assert table.names == ("negative", "positive")
   assert table.words.pieces[0, 0].tolist()[:3] == encode("bad")
   assert table.words.pieces[1, 0].tolist()[:4] == encode("good")
+
+
+def of_letters(text):
+  """A piece per letter; a sentinel is one piece."""
+  return [
+    200 - int(part) if part.isdigit() else ord(letter)
+    for part in re.split(r"<extra_id_(\d+)>", text)
+    for letter in ([part] if part.isdigit() else part.replace(" ", ""))
+  ]
+
+
+@pytest.fixture
+def ruled(monkeypatch):
+  """A task with a word of one letter at each of two masks."""
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  rules = {"negative": ["a", "b"], "positive": ["a", "c"]}
+  return templated.declare(
+    "own_sst2",
+    SST2,
+    template='{"mask"} {"field": "sentence"} {"mask"}',
+    rules=rules,
+  ).name
+
+
+def test_rules_are_words_at_masks(ruled):
+  table = classes.of_task(ruled, None, of_letters)
+  assert table.names[1] == "<extra_id_0> a <extra_id_1> c"
+  np.testing.assert_array_equal(
+    table.targets, [[200, 97, 199, last, 1] for last in (98, 99)]
+  )
+  np.testing.assert_array_equal(table.words.at_masks, [[97, 98], [97, 99]])
+  assert table.words.sentinels == (200, 199)
+  assert table.words.start == (200,)
+  Sentinels().insist_reads(table)
+  with pytest.raises(ValueError, match="LABEL_WORDS are words of one mask"):
+    classes.of_task(ruled, ["bad", "good"], of_letters)
+  with pytest.raises(ValueError, match="what TUNER learns is of label words"):
+    classes.words_of(ruled, None)
+
+
+def test_rules_with_words_of_several_pieces_need_another_scorer(
+  ruled, monkeypatch, caplog
+):
+  """Before anything trains, and in evaluation too."""
+  task = spec.task(ruled)
+  words = [["bc", "b"], ["a", "c"]]
+  content = {**task.content, "rules": {**task.content["rules"], "words": words}}
+  monkeypatch.setitem(
+    spec._specs,
+    "other",
+    dataclasses.replace(task, name="other", content=content),
+  )
+  table = classes.of_task("other", None, of_letters)
+  setting = Setting([lambda _: table], 300, 1)
+  with pytest.raises(
+    ValueError, match=r"several: bc \(negative\)\. Set SCORER"
+  ):
+    Classes(Sentinels()).for_runs(setting)
+  assert Classes(WholeWords()).for_runs(setting).table is table
 
 
 def test_words_may_come_from_a_file(tmp_path):

@@ -21,6 +21,10 @@ def test_everything_is_read_or_refused_for_a_reason(tmp_path, capsys):
   (tmp_path / "c_words.json").write_text('{"a": "good"}')
   (tmp_path / "d_words.txt").write_text('{"meta": "a"}\nno\n')
   (tmp_path / "e_words.txt").write_text("")
+  (tmp_path / "f_rules.tsv").write_text("a\tgood\tman\nb\tgood\tdog\n")
+  (tmp_path / "g_rules.json").write_text(
+    '{"a": ["dog", "dog"], "b": ["unhappily", "man"]}'
+  )
   (tmp_path / "README.md").write_text("no words")
   words = ["words", str(tmp_path), "--vocabulary", "embedded:ladder_1"]
   assert main.main(["data", *words]) == 0
@@ -36,7 +40,13 @@ def test_everything_is_read_or_refused_for_a_reason(tmp_path, capsys):
   assert "refused: 1: 1 class; expected two or more" in at["c_words.json [0]"]
   assert 'refused: 1: \'{"meta": "a"}\' is another word' in at["d_words.txt"]
   assert "refused:  the file has no lines" in at["e_words.txt"]
-  assert lines[-1] == "4 read, 4 refused"
+  assert at["f_rules.tsv [0]"].endswith(
+    "classes 2  masks 2  words 3  several pieces 0"
+  )
+  assert at["g_rules.json [0]"].endswith(
+    "classes 2  masks 2  words 4  several pieces 1"
+  )
+  assert lines[-1] == "6 read, 4 refused"
 
 
 def test_a_path_that_is_not_there(tmp_path):
@@ -68,3 +78,17 @@ def test_openprompts_own_files(shared_data):
   classes = next(line for line in lines if "dbpedia/knowledgeable" in line)
   assert "words 6370  one piece 2171" in classes
   assert "unknown 2" in classes
+
+
+def test_the_papers_own_rules(shared_data):
+  """Counts alone; those of TACRED's masks are the paper's."""
+  paths = sorted(map(str, (shared_data / "relation").rglob("ptr_*")))
+  folder = shared_data / "t5_vocab" / "with_sentinels"
+  lines = word_files.lines(paths, str(folder / "sentencepiece.model"))
+  found = [line.split("  ", 1)[1] for line in lines if "ptr_" in line]
+  tacred = "classes 42  masks 5  words 51  several pieces 6"
+  assert found.count(tacred) == 3
+  assert "classes 40  masks 5  words 50  several pieces 6" in found
+  assert "classes 19  masks 5  words 74  several pieces 0" in found
+  assert "classes 19  masks 2  words 19  several pieces 0" in found
+  assert found.count("masks 5  fields 3  soft tokens 0") == 3

@@ -100,6 +100,10 @@ BAD_FILES = {
   "a class twice": ("a\tx\na\ty\n", ":2: class 'a' stands twice"),
   "no words": ("a\n b\tx\n", ":1: 1 cells; expected a class and its words"),
   "an empty word": ("a\tx\t\nb\tx\ty\n", ":1: rule of 'a': words 'x', ''"),
+  "a sentinel": (
+    "a\tx\nb\t<extra_id_0> x\n",
+    ":2: rule of 'b': words '<extra_id_0> x' hold a sentinel",
+  ),
   "one rule": ("a\tx\n", ":1: 1 rule; expected one for each"),
   "numbers of templates alone": ("0\ta\n0\tb\n", ":1: 2 cells; expected"),
 }

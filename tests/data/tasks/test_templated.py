@@ -12,6 +12,7 @@ from prompt_tuning.data import cache, custom, pipeline, spec, templated
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.tasks import registry
 from prompt_tuning.data.tasks import templated as tasks
+from prompt_tuning.prompting import rendering
 
 TEMPLATE = (
   '{"soft": "the house"} {"mask"} : {"placeholder": "text"} '
@@ -115,6 +116,46 @@ def test_batches_have_virtual_tokens_in_place_of_soft_ones(
   wrong = pipeline.Layout(Placement((0,)), words.size + 28)
   with pytest.raises(ValueError, match=f"has {soft} soft tokens, and the"):
     pipeline.TrainBatches(tokens, 4, 0, layout=wrong, batching=batching)
+
+
+HOSTILE = (
+  "__import__('os').abort()",
+  "lambda row: exit(1)",
+  '<extra_id_0> {"mask"} </s>',
+)
+
+
+def test_rows_and_words_of_code_or_markup_stay_text(own_task, words, tmp_path):
+  """In a task of several masks: two sentinels in a row, the template's."""
+  path = tmp_path / "hostile.jsonl"
+  rows = [{"text": t, "kind": k % 2} for k, t in enumerate(HOSTILE)]
+  path.write_text("\n".join(map(json.dumps, rows)))
+  custom.declare(
+    "hostile_rows",
+    {"train": str(path)},
+    template="{text}",
+    target_column="kind",
+    label_words=("no", "yes"),
+  )
+  task = templated.declare(
+    "hostile",
+    "hostile_rows",
+    sub_prompts=['{"field": "text"} {"mask"}', '{"field": "kind"} {"mask"}'],
+    rules={"no": [HOSTILE[0], "no"], "yes": [HOSTILE[1], "yes"]},
+  )
+  lengths = {"inputs": 48, "targets": 48}
+  tokens = cache.load_task(task, "train", lengths, tmp_path / "cache")
+  for number, text in enumerate(HOSTILE):
+    ids = tokens.inputs[number]
+    sentinels = ids[ids >= words.sentinel(99)]
+    assert sentinels.tolist() == [words.sentinel(0), words.sentinel(1)]
+    assert sum(ids == 1) == 1  # the end alone
+    length = tokens.example(number)[templated.PARTS][0]
+    said = rendering.text_ids(words.encode, text, True)
+    assert ids[:length].tolist() == said
+    assert length > 5
+    target = [*words.encode(task.label_words[number % 2]), 1]
+    assert tokens.targets[number].tolist() == target
 
 
 def test_k_shots_of_it(own_task, tmp_path):
