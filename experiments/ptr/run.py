@@ -58,7 +58,12 @@ WAYS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 TRAINED = {
   "prompt": (
     ("prompts/from_template.gin", "runs/prompt_finetune.gin"),
-    ("PROMPT_LENGTH=8", "tuners.SampledVocabulary.population=3996"),
+    (
+      "PROMPT_LENGTH=8",
+      "tuners.SampledVocabulary.population=3996",
+      "TRAIN_STEPS_RELATIVE=600",
+      "EVAL_PERIOD=600",
+    ),
   ),
   "model": (("runs/model_tuning.gin",), ()),
 }

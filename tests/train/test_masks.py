@@ -14,6 +14,7 @@ from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.models.scorers import ClassTable, FirstPiece, Sentinels
 from prompt_tuning.prompting.label_words import WordPieces
 from prompt_tuning.prompting.rules import RulePieces
+from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.masks import Masks
 from prompt_tuning.train.objectives import Setting
 from prompt_tuning.train.step import sum_by_run
@@ -166,6 +167,51 @@ def test_microbatches_and_repeated_rows_change_nothing(golden, tolerance):
     np.testing.assert_allclose(
       alone["loss"], whole[row : row + 1], **tolerance["same"]
     )
+
+
+def test_classes_that_training_never_had_are_known_by_their_words():
+  """A linear model of two features, some pairs of which it never saw.
+
+  With a word at each of two masks it knows them; with a word per class it has
+  never been told to say theirs.
+  """
+  pairs = list(itertools.product(range(3), range(3)))
+  unseen = [pair for pair in pairs if (pair[0] + 1) % 3 == pair[1]]
+  features = np.zeros((len(pairs), 7), np.float32)
+  features[:, 6] = 1
+  for row, (a, b) in enumerate(pairs):
+    features[row, [a, 3 + b]] = 1
+  of_masks = objective(table([[2 + a, 6 + b] for a, b in pairs], (23, 22)))
+  alone = WordPieces(
+    np.arange(9, 18, dtype=np.int32)[:, None, None],
+    np.ones((9, 1), np.float32),
+  )
+  one_mask = Classes(FirstPiece()).for_runs(
+    Setting([lambda _: dataclasses.replace(of_masks.table, words=alone)], V, 1)
+  )
+  seen = [row for row, pair in enumerate(pairs) if pair not in unseen]
+  right = {}
+  for name, own, masks in (("two", of_masks, 2), ("one", one_mask, 1)):
+
+    def scores(weights, rows, own=own, masks=masks):
+      logits = jnp.reshape(features[rows] @ weights, (len(rows), masks, V))
+      return jnp.concatenate([jnp.zeros_like(logits[:, :1]), logits], 1)
+
+    def loss(weights, own=own, scores=scores):
+      return own(Outputs(scores(weights, seen)), rows(*seen))["loss"].sum()
+
+    @jax.jit
+    def descend(weights, loss=loss):
+      step = lambda w, _: (w - 0.1 * jax.grad(loss)(w), None)  # noqa: E731
+      return jax.lax.scan(step, weights, None, 200)[0]
+
+    weights = descend(jnp.zeros((7, masks * V)))
+    everything = range(len(pairs))
+    sums = own(Outputs(scores(weights, list(everything))), rows(*everything))
+    correct = np.asarray(sums["correct"])
+    assert correct[seen].all()
+    right[name] = correct[[pairs.index(pair) for pair in unseen]].mean()
+  assert right == {"two": 1.0, "one": 0.0}
 
 
 def test_the_decoder_reads_all_sentinels():
