@@ -44,6 +44,7 @@ BOTH = '{"mask"} : {"field": "head"} , {"field": "tail"}'
 # One word for every class, which says nothing of its parts.
 SINGLE = tuple(skills.NUMBERS[: len(PAIRS)])
 
+MODEL = ("models/of_checkpoint.gin", "meshes/single.gin")
 MASKS = ("objectives/rules.gin",)
 WORDS = ("objectives/classes.gin",)
 # Way -> (template, words of classes, gin files, settings).
@@ -195,7 +196,7 @@ def fit(
     *settings,
   )
   argv = [
-    *(f"--gin_file={file}" for file in (*files, HERE / "ptr.gin")),
+    *(f"--gin_file={file}" for file in (*MODEL, *files, HERE / "ptr.gin")),
     *(f"--gin.{binding}" for binding in bindings),
   ]
   job = command.configure("train", flags.parse("train", argv, ""))
