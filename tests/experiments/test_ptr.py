@@ -31,7 +31,7 @@ def test_unseen_pairs_of_kinds_never_train():
 def test_ways_to_say_a_class(tmp_path):
   sources = run.declare_rows(tmp_path)
   first = {}
-  for kind in ("rules", "word", "row"):
+  for kind in ("rules", "word"):
     name = run.declare_task(kind, sources, soft=True)
     mixture = spec.get(name)
     (trains, _), *others = mixture.components("train")
@@ -44,7 +44,6 @@ def test_ways_to_say_a_class(tmp_path):
   assert first == {
     "rules": "<extra_id_0> animal <extra_id_1> food",
     "word": "<extra_id_0> two",
-    "row": "<extra_id_0> animal food",
   }
   assert templated.rules(spec.task("ptr_rows_unseen_rules_True"))
 
