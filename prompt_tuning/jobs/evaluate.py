@@ -51,6 +51,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
   """
   files.ensure_writable(job.output_dir, "EVAL_OUTPUT_DIR")
   settings = job.evaluation
+  _warn_of_idle_scorer(settings)
   ready = inference.prepare(job, settings.dataset)
   model, prompts, predictor = ready
   results = Evaluator(
@@ -80,6 +81,18 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
     title = settings.context.title
     names = [title if n == comparison.PLAIN else f"{n}, {title}" for n in names]
   return table(results, names, prompts.steps)
+
+
+def _warn_of_idle_scorer(settings: EvaluationSettings) -> None:
+  """Say that a scorer ranks nothing, as the order of gin files has it."""
+  if settings.scorer is not None and RANKING not in settings.ways:
+    logger.warning(
+      "EVALUATE_BY is %s, and the scorer %s ranks nothing: give "
+      "objectives/classes.gin after runs/prompt_eval.gin, or set EVALUATE_BY "
+      "to 'rank'.",
+      " and ".join(map(repr, settings.ways)),
+      type(settings.scorer).__name__,
+    )
 
 
 def _settings(job: EvalJob, ready: Ready, run: int) -> dict[str, Any]:

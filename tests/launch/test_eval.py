@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle
-from prompt_tuning.jobs import load
+from prompt_tuning.jobs import evaluate, load
+from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.summary import Row, scores, scores_by_task
 from prompt_tuning.launch import main
+from prompt_tuning.models.scorers import WholeWords
 
 TASK = "speaks_of_a_cat"
 STEP = 1_100_000
@@ -19,7 +21,7 @@ STEP = 1_100_000
 def run(common_flags, tiny_checkpoint, tmp_path):
   """Evaluate; returns the status."""
 
-  def evaluate(prompt_file, *more):
+  def evaluate_prompts(prompt_file, *more):
     return main.main(
       [
         "eval",
@@ -33,7 +35,7 @@ def run(common_flags, tiny_checkpoint, tmp_path):
       ]
     )
 
-  return evaluate
+  return evaluate_prompts
 
 
 def predictions(folder, step):
@@ -190,6 +192,16 @@ def test_every_task_has_a_table():
     ["run", "step", "f1", "accuracy"],
   ]
   assert rte.splitlines()[-1].split() == ["b", "1", "3.00"]
+
+
+def test_a_scorer_that_ranks_nothing_is_mentioned(caplog):
+  dataset = Dataset("a")
+  for by, said in (("generation", True), ("rank", False)):
+    caplog.clear()
+    evaluate._warn_of_idle_scorer(
+      EvaluationSettings(dataset, by=by, scorer=WholeWords())
+    )
+    assert ("WholeWords ranks nothing" in caplog.text) is said
 
 
 def test_steps_that_nobody_knows_take_no_column():
