@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import pathlib
 import re
 
@@ -182,3 +183,12 @@ def _called(node):
 
 def _arguments(called):
   return set(inspect.signature(called).parameters)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_gin_and_json_blocks_can_be_read(path):
+  text = path.read_text("utf-8")
+  for block in re.findall(r"^```gin\n(.*?)^```", text, re.M | re.S):
+    assert macros.statements(block), block
+  for block in re.findall(r"^```json\n(.*?)^```", text, re.M | re.S):
+    json.loads(block)

@@ -107,6 +107,15 @@ def macros() -> dict[str, Macro]:
   return {name: macro for name, macro in made.items() if macro.declarations}
 
 
+def statements(text: str) -> list[config_parser.BindingStatement]:
+  """Read the bindings of a gin file; references stay as they are written."""
+  return [
+    statement
+    for statement in config_parser.ConfigParser(text, _Text())
+    if isinstance(statement, config_parser.BindingStatement)
+  ]
+
+
 def known() -> Mapping[str, Callable[..., Any]]:
   """Return what gin can configure: full name -> class or function."""
   return {**configurables.KNOWN, **configurables.register_methods()}
@@ -143,9 +152,7 @@ name of the same setting there, or *same*."""
 
 def _read(name: str, path: pathlib.Path, made: dict[str, Macro]) -> None:
   text = path.read_text(encoding="utf-8")
-  for statement in config_parser.ConfigParser(text, _Text()):
-    if not isinstance(statement, config_parser.BindingStatement):
-      continue
+  for statement in statements(text):
     value = statement.value
     if statement.arg_name:
       if isinstance(value, _Written) and value.startswith("%"):
