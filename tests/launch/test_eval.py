@@ -195,7 +195,7 @@ def test_every_task_has_a_table():
 
 
 def test_a_scorer_that_ranks_nothing_is_mentioned(caplog):
-  dataset = Dataset("a")
+  dataset = Dataset("skill_first")
   for by, said in (("generation", True), ("rank", False)):
     caplog.clear()
     evaluate._warn_of_idle_scorer(
