@@ -63,7 +63,7 @@ from prompt_tuning.tuners.prompt import Prompt
 from prompt_tuning.tuners.soft_words import SoftWords
 from prompt_tuning.tuners.warp import Warp
 from prompt_tuning.tuners.wayward import WaywardPrompt
-from prompt_tuning.tuners.word_weights import PromptAndWordWeights, WordWeights
+from prompt_tuning.tuners.word_weights import PromptAndWordWeights
 from tests import old_peft
 
 # All sizes differ, so that none can stand for another.
@@ -141,7 +141,6 @@ class Row(NamedTuple):
     optimizer: where the recipe's would make rounding errors large: Adafactor
       divides by what starts at zero, and by a mean over all of it.
     objective: what is minimised.
-    in_logits: whether it changes the model's; else others read it.
   """
 
   factory: TunerFactory
@@ -153,7 +152,6 @@ class Row(NamedTuple):
   steep: bool = False
   optimizer: Any = None
   objective: Any = CrossEntropy()
-  in_logits: bool = True
 
 
 PAIR = "pair_of_skills"
@@ -313,14 +311,6 @@ METHODS: dict[str, Row] = {
   "WARP": Row(
     functools.partial(Warp, before=2, after=1, label_words=("no", "yes")),
     lambda H, J, F, E, D: (3 + 2) * H,
-  ),
-  "word weights": Row(
-    functools.partial(WordWeights, words=WORDS),
-    lambda H, J, F, E, D: 2 * 3,
-    starts_frozen=True,
-    starts_alike=True,
-    in_logits=False,
-    objective=Weighed(),
   ),
   "prompt and word weights": Row(
     functools.partial(PromptAndWordWeights, encoder_length=2, words=WORDS),
@@ -795,7 +785,7 @@ def test_a_mixed_batch_equals_its_rows_alone(case, forward, tolerance):
   # Behind its end, a row may say anything.
   real = mixed["decoder_loss_weights"] > 0
   assert_close(logits[real], np.concatenate(alone)[real], tolerance)
-  assert case.row.in_logits == differs(alone[0][real[:2]], alone[2][real[4:]])
+  assert differs(alone[0][real[:2]], alone[2][real[4:]])
 
 
 TEN = (
