@@ -255,19 +255,22 @@ def draw(
   from matplotlib.figure import Figure
 
   styles = dict(zip(STARTS, (":", "-", "--"), strict=True))
-  figure = Figure(figsize=(4 * len(curves), 3), layout="constrained")
+  rows = -(-len(curves) // 3)
+  figure = Figure(figsize=(10, 3 * rows), layout="constrained")
   canvas = FigureCanvasAgg(figure)
-  plots = figure.subplots(1, len(curves), squeeze=False).ravel()
-  for axes, (task, of_task) in zip(plots, curves.items(), strict=True):
+  plots = figure.subplots(rows, 3, squeeze=False).ravel()
+  for axes, (task, of_task) in zip(plots, curves.items(), strict=False):
     for start, runs in of_task.items():
       steps = [step for step, _ in runs[0]]
       scores = [[score for _, score in curve] for curve in runs]
       means = [statistics.fmean(s) for s in zip(*scores, strict=True)]
       axes.plot(steps, means, styles[start], color="black", label=start)
     axes.set_title(task, fontsize="medium")
-    axes.set(ylim=(37, 103), xlabel="step", ylabel="accuracy, %")
+    axes.set(ylim=(27, 103), xlabel="step", ylabel="accuracy, %")
     axes.legend(fontsize="x-small", loc="lower right")
     axes.grid(alpha=0.3)
+  for axes in plots[len(curves) :]:
+    axes.remove()
   canvas.print_png(str(path))
 
 
