@@ -6,6 +6,7 @@ names each, where it stands, and the nearest name that would have been right.
 """
 
 import inspect
+import logging
 import math
 import os
 import re
@@ -30,6 +31,8 @@ from prompt_tuning.tuners.method import Method
 # Names of modules -> what they add to the table of what gin knows.
 _Key = tuple[str, str, str]  # scope, selector, parameter
 Register = Callable[[Sequence[str]], Mapping[str, Callable[..., Any]]]
+
+logger = logging.getLogger(__name__)
 
 METHOD_MODULE, OPTIMIZER = "METHOD_MODULE", "OPTIMIZER"
 OPTIMIZERS = ("Adafactor", "ClipByGlobalNorm", "Optax")
@@ -97,7 +100,33 @@ def load(
   if faults:
     gin.clear_config()
     raise ConfigError(faults)
+  for warning in _set_back(settings):
+    logger.warning("%s", warning)
   gin.finalize()
+
+
+def _set_back(settings: Sequence[Setting]) -> Iterator[str]:
+  """Find what one --gin_file changes, and a later one changes back."""
+  history: dict[tuple[str, str, str], dict[str, Setting]] = {}
+  for setting in settings:
+    key = (setting.scope, setting.selector, setting.parameter)
+    # Of a file and what it includes, the last one counts.
+    of_key = history.setdefault(key, {})
+    of_key.pop(setting.given, None)
+    of_key[setting.given] = setting
+  for of_key in history.values():
+    *before, last = of_key.values()
+    if last.given.startswith("--") or last.is_declaration:
+      continue
+    same = [repr(s.value) == repr(last.value) for s in before]
+    for i, setting in enumerate(before):
+      if not same[i] and any(same[:i]) and not setting.is_declaration:
+        name = last.macro or f"{last.selector}.{last.parameter}"
+        yield (
+          f"{last.given} sets {name} back ({last.origin}), and "
+          f"{setting.origin} has no effect: give {setting.given} behind "
+          f"{last.given}, or set --gin.{name}."
+        )
 
 
 def read(

@@ -42,6 +42,8 @@ class Setting:
     origin: file and line, or the flag.
     comment: what stands behind a `#` in the same line.
     is_packaged: whether one of the package's own files says so.
+    given: what of the command line it comes from: a file's name, which may
+      include the one where it stands, or the flag.
   """
 
   scope: str
@@ -51,6 +53,7 @@ class Setting:
   origin: str
   comment: str = ""
   is_packaged: bool = False
+  given: str = ""
 
   @property
   def macro(self) -> str | None:
@@ -117,10 +120,12 @@ def read(
   for default in defaults:
     reader.read_lines(default, "the command", is_packaged=True)
   for name in files:
+    reader.given = name
     reader.read_file(name, "--gin_file")
   for binding in bindings:
     key, _, value = binding.partition("=")
     flag = f"--gin.{key.strip()}={value.strip()}"
+    reader.given = flag
     reader.read_lines(binding, flag, is_packaged=False)
   return reader.statements
 
@@ -130,6 +135,7 @@ class _Reader:
 
   def __init__(self, search: SearchPath):
     self.statements = Statements([], [])
+    self.given = ""
     self._search = search
     self._open: list[pathlib.Path] = []
 
@@ -161,7 +167,7 @@ class _Reader:
           self._import(statement, origin)
         elif isinstance(statement, config_parser.BindingStatement):
           self.statements.settings.append(
-            _setting(statement, origin, is_packaged)
+            _setting(statement, origin, is_packaged, self.given)
           )
     except (SyntaxError, tokenize.TokenError, ValueError) as error:
       self._fault(name, _syntax(error, name if is_flag else ""))
@@ -206,7 +212,10 @@ class _Delegate(config_parser.ParserDelegate):
 
 
 def _setting(
-  statement: config_parser.BindingStatement, origin: str, is_packaged: bool
+  statement: config_parser.BindingStatement,
+  origin: str,
+  is_packaged: bool,
+  given: str,
 ) -> Setting:
   scope, selector = statement.scope, statement.selector
   parameter = statement.arg_name
@@ -217,7 +226,9 @@ def _setting(
     selector = MACRO
   comment = statement.location.line_content.partition("#")[2].strip()
   return Setting(
-    scope, selector, parameter, statement.value, origin, comment, is_packaged
+    *(scope, selector, parameter, statement.value, origin, comment),
+    is_packaged,
+    given,
   )
 
 

@@ -52,6 +52,18 @@ SHIP = """
 """
 
 
+def test_what_a_later_file_sets_back_is_mentioned(load, caplog):
+  other = "POWER = 2"
+  again = 'include "ship.gin"'
+  load(ship=SHIP, other=other, again=again)
+  (said,) = [record.getMessage() for record in caplog.records]
+  assert said.startswith("again.gin sets POWER back (ship.gin:2), and other.g")
+  caplog.clear()
+  load(order=["ship", "again", "other"])  # as it should be
+  load(bindings=["POWER = 1"], order=["ship", "other"])  # on purpose
+  assert not caplog.records
+
+
 def faults(load, *args, **kwargs):
   with pytest.raises(ConfigError) as info:
     load(*args, **kwargs)
