@@ -353,6 +353,8 @@ _THIS_MACHINES = {
   ("checkpoints/stores.py", "os.path.isdir"): "pipes, which buckets lack",
   ("checkpoints/stores.py", "os.path.exists"): "pipes, which buckets lack",
   ("checkpoints/stores.py", "os.scandir"): "pipes, which buckets lack",
+  ("jobs/hub.py", "pathlib.Path"): "the cache of a hub",
+  ("jobs/serving.py", "pathlib.Path"): "a copy",
   ("data/cache.py", "pathlib.Path"): "the token cache",
   ("data/cache.py", "os.path.abspath"): "the token cache",
   ("data/corpus.py", "pathlib.Path"): "an ending",

@@ -22,6 +22,8 @@ from tests.invented_corpus import VOCABULARY_SIZE, documents
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gin"
 NAMES = [name for name, _ in SearchPath().packaged()]
+pytestmark = pytest.mark.usefixtures("own_tasks")
+
 LONGEST_METHOD_FILE = 15
 SHORT = ("methods", "prompts", "optimizers", "meshes", "contexts", "objectives")
 
