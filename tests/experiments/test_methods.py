@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from experiments.methods import longer
 from experiments.methods import run as gate
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import command, flags
@@ -121,3 +122,15 @@ def test_results_are_those_of_every_method():
   for name, found in results.items():
     assert found["frozen_unchanged"], name
     assert not found["learns_from_permuted"], name
+
+
+def test_more_steps_are_for_what_was_missed():
+  before = json.loads((gate.HERE / "results.json").read_text())
+  found = json.loads((gate.HERE / "longer.json").read_text())
+  assert {k: tuple(v["scores"]) for k, v in found.items()} == longer.missed(
+    before
+  )
+  table = longer.table(found)
+  assert table == (gate.HERE / "longer.md").read_text()
+  assert table in (gate.HERE / "README.md").read_text()
+  assert all(len(s) == 5 for v in found.values() for s in v["scores"].values())
