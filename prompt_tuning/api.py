@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -542,6 +542,10 @@ class Model:
       raise ValueError(f"Expected a list of texts; got the text {texts!r}.")
     if prompt is None or isinstance(prompt, str):
       return [self._run_id(prompt)] * len(texts)
+    if not isinstance(prompt, Iterable):
+      raise ValueError(
+        f"Expected the name of a prompt, or a list of names; got {prompt!r}."
+      )
     return [self._run_id(name) for name in prompt]
 
   def _run_id(self, name: str | None) -> int:

@@ -326,6 +326,8 @@ def test_mistakes(plain, model, files):
     plain.predict(TEXTS, prompt="two")
   with pytest.raises(ValueError, match="list of texts; got the text 'a'"):
     model.predict("a", prompt="two")
+  with pytest.raises(ValueError, match="a list of names; got 7"):
+    model.predict(TEXTS, 7)
   with pytest.raises(ValueError, match="4 inputs and 2 runs"):
     model.predict(TEXTS, prompt=["two", "five"])
   two = join([api.from_vectors(vectors(2)), api.from_vectors(vectors(3))])

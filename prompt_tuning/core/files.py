@@ -460,6 +460,7 @@ def ensure_writable(folder: Path, setting: str) -> None:
   Raises:
     ValueError: it cannot be made, or nothing can be written there.
   """
+  probe: Url | None = None
   try:
     if is_url(folder):
       probe = Url(folder) / f"writable{_TEMPORARY}{uuid.uuid4().hex[:_DIGITS]}"
@@ -469,6 +470,13 @@ def ensure_writable(folder: Path, setting: str) -> None:
     make_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
       pass
+  except object_store.StoreError as error:
+    # It speaks of the object that was tried, which nobody asked for.
+    text = str(error).removesuffix(".").removeprefix(f"{probe}")
+    reason = text.removeprefix(" cannot be written to").removeprefix(": ")
+    raise ValueError(
+      f"{setting} {folder} cannot be written to: {reason}."
+    ) from error
   except OSError as error:
     raise ValueError(f"{setting} cannot be written to: {error}.") from error
 

@@ -49,6 +49,7 @@ class CompareJob:
         "A context of `test` would stand before the inputs of every method; "
         "compare.contexts is for the model itself."
       )
+    self._check_trainings()
     tasks = self.trainings[0].experiment.dataset.names
     for job in self.trainings:
       names = job.experiment.dataset.names
@@ -83,6 +84,20 @@ class CompareJob:
           f"{', '.join(sorted(tasks))}."
         )
       spec.get(twin)
+
+  def _check_trainings(self) -> None:
+    """Insist that there are trainings, and nothing else in their place."""
+    trainings, others = self.trainings, (self.models, self.multitask)
+    if not trainings or not all(isinstance(j, TrainJob) for j in trainings):
+      raise ValueError(
+        f"compare.prompts is {self.prompts!r:.80}; expected @train(), or "
+        "several trainings, as in (@train(), @longer/train())."
+      )
+    for name, job in zip(("models", "multitask"), others, strict=True):
+      if job is not None and not isinstance(job, TrainJob):
+        raise ValueError(
+          f"compare.{name} is {job!r:.80}; expected @{name}/train(), or None."
+        )
 
   def _check_multitask(self, job: TrainJob) -> None:
     """Insist that one model trains on all tasks."""

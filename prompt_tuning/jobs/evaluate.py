@@ -148,7 +148,7 @@ def _jobs(
     for task in tasks:
       if method and (task_of_run is None or task_of_run[run] == task):
         _insist_on_words(settings, method, task)
-  return [
+  jobs = [
     Job(dataset, run, members)
     for task in tasks
     for dataset in feed.eval_sets(
@@ -163,6 +163,24 @@ def _jobs(
     for run, members in _answering(prompts)
     if task_of_run is None or task_of_run[run] == task
   ]
+  _warn_of_other_tasks(jobs, prompts)
+  return jobs
+
+
+def _warn_of_other_tasks(jobs: Sequence[Job], prompts: Tuned) -> None:
+  """Say which tasks are none of those that a run has a delta for."""
+  others: dict[tuple[str, str], None] = {}
+  for job in jobs:
+    method, task = prompts.methods[job.run], _plain(job.dataset.task.name)
+    known = [*map(_plain, method.conditions)] if method else []
+    if known and task not in known:
+      others[task, ", ".join(known)] = None
+  for other in others:
+    logger.warning(
+      "%s is none of the tasks that the run was trained on (%s): it has no "
+      "delta of its own, and every score is with another task's.",
+      *other,
+    )
 
 
 def _insist_on_words(

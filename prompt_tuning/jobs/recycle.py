@@ -24,6 +24,7 @@ import optax
 from flax import linen as nn
 
 from prompt_tuning.checkpoints import fingerprint, prompts, restore
+from prompt_tuning.core import bounds
 from prompt_tuning.data import vocabulary
 from prompt_tuning.jobs import load, same_vocabulary
 
@@ -154,6 +155,8 @@ def move(
     ValueError: what does not fit together.
     CheckpointError: something that cannot be read, or written.
   """
+  bounds.insist_whole("--words", count, least=1)
+  bounds.insist_whole("--skip", skip, least=0)
   ours = vocabulary.load(vocabulary_file)
 
   def fingerprint_of_source() -> str:

@@ -163,9 +163,12 @@ def write(
 
   Returns:
     The paths.
+
+  Raises:
+    ValueError: the folder cannot be written to.
   """
   root = files.path(folder)
-  files.make_folder(root)
+  files.ensure_writable(root, "--out")
   numbers = {
     "by": similarity.by,
     "names": list(similarity.names),

@@ -518,7 +518,7 @@ def build_tuner(
 
   Raises:
     ValueError: it is no tuning method, one that asks the model for what it has
-      not, or has a setting that a bundle cannot hold.
+      not, has a setting that a bundle cannot hold, or one that nobody means.
   """
   kind = method_class(factory)
   if kind is None:
@@ -541,6 +541,7 @@ def build_tuner(
   if "words" in from_data and task is not None:
     method = method.clone(words=classes.words_of(task, method.words).words)
   check_settings(method)
+  method.check_to_train()
   return method
 
 

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 # one may take to be written.
 _CHECKED, _WRITING_S = "checked", 60
 
+# Commands that train nothing; and how much of an error of memory is shown.
+_ANSWERING, _SAID_OF_MEMORY = ("eval", "infer", "score"), 200
+
 _UNSET = re.compile(
   r"missing (?:a|\d+) required (?:positional )?arguments?: (.*)"
 )
@@ -98,11 +101,13 @@ def run(
     raise
   except Exception as error:
     others = processes.settle()
-    if not isinstance(error, DivergedError | ValueError | OSError):
+    short = memory.is_exhausted(error)
+    if not (short or isinstance(error, DivergedError | ValueError | OSError)):
       raise
     status = 1 if isinstance(error, DivergedError) else 2
-    processes.fail(_plain(error), status)
-    for text in filter(None, (_plain(error), others)):
+    said = _without_memory(name, error) if short else _plain(error)
+    processes.fail(said, status)
+    for text in filter(None, (said, others)):
       print(f"error: {text}", file=sys.stderr)
     return status
   return 0
@@ -218,6 +223,18 @@ def _what_to_give(name: str, unset: str) -> str:
     "file, such as --gin_file=models/embedded.gin "
     f"--gin_file=runs/{_RUN_FILES[name]}; they are in the package's folder gin."
   )
+
+
+def _without_memory(name: str, error: Exception) -> str:
+  """Say on one line what to change where a program finds no memory."""
+  device = " ".join(str(error).split())[:_SAID_OF_MEMORY].rstrip(".")
+  smaller = "BATCH_SIZE or TASK_FEATURE_LENGTHS"
+  if name not in _ANSWERING:
+    smaller = (
+      "BATCH_SIZE, TASK_FEATURE_LENGTHS, or PROMPT_LENGTH (the length of the "
+      "method); raise NUM_MICROBATCHES; or set REMAT to 'full'"
+    )
+  return f"The program does not fit into memory: lower {smaller}. ({device})"
 
 
 def _plain(error: Exception) -> str:

@@ -49,6 +49,7 @@ from prompt_tuning.train import (
 )
 from prompt_tuning.train import mixture as mixture_objective
 from prompt_tuning.tuners import copying, discovery, initializers
+from prompt_tuning.tuners import settings as tuner_settings
 from prompt_tuning.tuners.method import Method
 
 
@@ -161,7 +162,11 @@ def count_tokens(text: str, vocabulary_file: str | None = None) -> int:
   Args:
     text: any.
     vocabulary_file: None for the usual one.
+
+  Raises:
+    ValueError: it is no text, or an empty one.
   """
+  tuner_settings.text("TASK_STRING", text)
   return len(vocabulary.load(vocabulary_file).encode(text))
 
 

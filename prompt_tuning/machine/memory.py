@@ -15,6 +15,14 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = -1
 
 
+def is_exhausted(error: BaseException) -> bool:
+  """Say whether an error of JAX's is that a program found no memory."""
+  text = str(error)
+  return isinstance(error, RuntimeError) and (
+    "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+  )
+
+
 def keep() -> bool:
   """Keep freed memory in the process, where there is nothing but one CPU.
 

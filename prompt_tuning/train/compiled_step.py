@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from prompt_tuning.core.partition import TRAIN
-from prompt_tuning.machine import kernels
+from prompt_tuning.machine import kernels, memory
 from prompt_tuning.train.errors import UnreachedError
 from prompt_tuning.train.step import AbstractStep, StepProgram
 
@@ -98,8 +98,10 @@ class Compiling:
       self._step.suited(batch).lower(state, frozen, batch).compile()
     except UnreachedError as error:
       logger.debug("%s", error)  # the first call raises it, too
-    except Exception:
+    except Exception as error:
       # What is wrong with the step, its first call meets too.
+      if memory.is_exhausted(error):
+        return
       logger.warning("The step was not compiled ahead.", exc_info=True)
 
   @property

@@ -64,6 +64,9 @@ class AdapterTuning(Method):
     settings.positive_integer("ADAPTER_WIDTH", self.width)
     settings.among("ADAPTER_SITES", self.sites, SUBLAYER_SITES)
     settings.positive("ADAPTER_FACTOR", self.factor)
+    settings.boolean("tuners.AdapterTuning.parallel", self.parallel)
+    settings.boolean("ADAPTER_NORMED", self.normed)
+    settings.boolean("ADAPTER_NORMS", self.norms)
 
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:

@@ -12,7 +12,7 @@ from prompt_tuning.core.delta import Delta, Hidden
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array, Shape
-from prompt_tuning.tuners import controls
+from prompt_tuning.tuners import controls, settings
 from prompt_tuning.tuners.initializers import (
   Initializer,
   InitializerContext,
@@ -64,6 +64,7 @@ class DeepPrompt(Method):
         "DEEP_PROMPT_LENGTH and DEEP_DECODER_LENGTH must be numbers of "
         f"vectors, not both 0; got {lengths[0]!r} and {lengths[1]!r}."
       )
+    settings.boolean("DEEP_PROMPT_REPLACE", self.replace)
 
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:

@@ -65,6 +65,7 @@ class HyperFormer(Method):
     settings.positive_integer("HYPER_EMBEDDING", self.embedding)
     settings.positive_integer("HYPER_HIDDEN", self.hidden)
     settings.positive_integer("HYPER_REDUCTION", self.reduction)
+    settings.boolean(f"tuners.{type(self).__name__}.norms", self.norms)
     if self.shape.emb_dim % self.reduction:
       raise ValueError(
         f"HYPER_REDUCTION {self.reduction} does not divide the model's width "

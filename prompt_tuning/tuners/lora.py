@@ -68,6 +68,19 @@ class LoRA(Method):
     settings.positive("LORA_ALPHA", self.alpha)
     parameters.select(self.kernels, self.shape, "LORA_KERNELS")
 
+  @nn.nowrap
+  def check_to_train(self) -> None:
+    """Refuse a rank that no kernel has, see `Method`."""
+    sizes = self.shape.kernels()
+    for site in parameters.select(self.kernels, self.shape, "LORA_KERNELS"):
+      if self.rank > min(sizes[site]):
+        inputs, outputs = sizes[site]
+        raise ValueError(
+          f"LORA_RANK is {self.rank}, and {site} has {inputs} x {outputs} "
+          f"numbers, so that no update of it has a rank above "
+          f"{min(sizes[site])}: lower LORA_RANK, or change LORA_KERNELS."
+        )
+
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:
     """Return the updates, see `Method`."""

@@ -184,6 +184,16 @@ class Method(nn.Module):
     return 1
 
   @nn.nowrap
+  def check_to_train(self) -> None:
+    """Refuse settings that nobody means to train; none by default.
+
+    What was tuned elsewhere may have them, and is loaded.
+
+    Raises:
+      ValueError: such a setting, which it names.
+    """
+
+  @nn.nowrap
   def extra(
     self, delta: Delta, outputs: Outputs, batch: Batch, keys: Array | None
   ) -> Mapping[str, Array]:

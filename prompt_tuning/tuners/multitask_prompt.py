@@ -265,6 +265,17 @@ class MPT(MultitaskSum):
     super().__post_init__()
     settings.positive_integer("MPT_RANK", self.rank)
 
+  @nn.nowrap
+  def check_to_train(self) -> None:
+    """Refuse a rank that no prompt has, see `Method`."""
+    most = min(self.length, self.emb_dim)
+    if self.rank > most:
+      raise ValueError(
+        f"MPT_RANK is {self.rank}, and a task's matrix of {self.length} x "
+        f"{self.emb_dim} numbers (PROMPT_LENGTH, the model's width) has no "
+        f"rank above {most}: lower MPT_RANK."
+      )
+
   def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:
     del words
 

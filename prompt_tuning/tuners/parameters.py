@@ -14,6 +14,7 @@ from prompt_tuning.core import tree
 from prompt_tuning.core.axes import LogicalAxes
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Array, Shape
+from prompt_tuning.tuners import settings
 
 
 class Parameter(NamedTuple):
@@ -100,15 +101,15 @@ def select(names: Sequence[str], shape: ModelShape, setting: str) -> list[str]:
     `<sublayer>/<kernel>`, in the model's order; none of no model.
 
   Raises:
-    ValueError: no names, or one that no kernel has.
+    ValueError: no names, one twice, or one that no kernel has.
   """
   if shape == ModelShape():  # no model yet
     return []
   known = {site: site.partition("/")[2] for site in shape.kernels()}
-  if isinstance(names, str) or not names:  # of which each letter is a name
-    raise ValueError(f"{setting} must list kernels; got {names!r}.")
+  settings.different(setting, names, "a list of kernels")
   selection = set()
   for name in names:
+    settings.text(f"A kernel of {setting}", name)
     match = functools.partial(fnmatch.fnmatchcase, pat=name)
     sites = {s for s, short in known.items() if match(s) or match(short)}
     if not sites:

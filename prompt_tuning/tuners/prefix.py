@@ -57,6 +57,7 @@ class PrefixTuning(Method):
     settings.positive_integer("PREFIX_LENGTH", self.length)
     settings.probability("PREFIX_DROPOUT", self.dropout)
     settings.among("PREFIX_SITES", self.sites, ATTENTION_SITES)
+    settings.boolean("PREFIX_POSITIONS", self.positions)
 
   @nn.compact
   def __call__(self, inputs: Inputs) -> Delta:

@@ -105,6 +105,7 @@ class Prompt(Method):
         f"{', '.join(map(repr, _PLACES))}."
       )
     settings.among("PROMPT_SEES", [self.sees], list(_SIGHTS))
+    settings.boolean("PROMPT_SEES_TEXT", self.sees_text)
     for length, rows in zip(self._lengths(), self._rows(), strict=True):
       if not 0 <= length <= rows:
         raise ValueError(

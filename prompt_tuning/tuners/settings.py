@@ -39,17 +39,37 @@ def probability(name: str, value: Any) -> None:
     raise ValueError(f"{name} must be in [0, 1); got {value!r}.")
 
 
+def boolean(name: str, value: Any) -> None:
+  """Insist on True or False, see `positive_integer`; any text would be true."""
+  if type(value) is not bool:
+    raise ValueError(f"{name} must be True or False; got {value!r}.")
+
+
+def text(name: str, value: Any) -> None:
+  """Insist on a text that says something, see `positive_integer`."""
+  if not isinstance(value, str) or not value.strip():
+    raise ValueError(f"{name} must be a text that is not empty; got {value!r}.")
+
+
 def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def among(name: str, values: Any, known: Sequence[str]) -> None:
-  """Insist on a list of known words, see `positive_integer`."""
-  if isinstance(values, str) or not values:
-    raise ValueError(f"{name} must be a list; got {values!r}.")
+  """Insist on a list of known words, each once, see `positive_integer`."""
+  different(name, values, "a list")
   for value in values:
     if value not in known:
       raise ValueError(
         f"{name} has {value!r}; expected some of {', '.join(known)}."
         f"{tree.nearest(str(value), known)}"
       )
+
+
+def different(name: str, values: Any, what: str) -> None:
+  """Insist on a list that has nothing twice, see `positive_integer`."""
+  if not isinstance(values, list | tuple) or not values:
+    raise ValueError(f"{name} must be {what}; got {values!r}.")
+  for value in values:
+    if values.count(value) > 1:
+      raise ValueError(f"{name} has {value!r} twice; name it once.")

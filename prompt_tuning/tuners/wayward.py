@@ -47,12 +47,8 @@ class WaywardPrompt(Method):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    settings.text("TASK_STRING", self.text)
     settings.positive_integer("PROMPT_LENGTH", self.length)
-    if not isinstance(self.text, str) or not self.text.strip():
-      raise ValueError(
-        f"TASK_STRING is {self.text!r}; expected a text that the prompt stays "
-        "near to."
-      )
     if not self.pull >= 0:
       raise ValueError(
         f"WAYWARD_PULL is {self.pull!r}; expected a number, at least 0."

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 import prompt_tuning
-from prompt_tuning.core import files
+from prompt_tuning.core import files, object_store
 from tests.failing_files import Disk, Killed, full_disk
 
 PACKAGE = pathlib.Path(prompt_tuning.__file__).parent
@@ -273,6 +273,29 @@ def test_folders_that_cannot_be_written_to(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(ValueError, match="MODEL_DIR cannot be written to"):
     files.ensure_writable(tmp_path / "file", "MODEL_DIR")
+
+
+@pytest.mark.parametrize(
+  ("said", "reason"),
+  [
+    ("{url} cannot be written to: no right. Ask for one.", "no right. Ask for"),
+    ("{url}: there is no bucket 'b'. Make it.", "there is no bucket 'b'. Make"),
+    ("gs:// needs gcsfs: pip install it", "gs:// needs gcsfs: pip install it"),
+  ],
+)
+def test_a_bucket_is_named_once(said, reason, monkeypatch):
+  def put(url, data):
+    raise files.StoreError(said.format(url=url))
+
+  monkeypatch.setattr(object_store, "put", put)
+  with pytest.raises(ValueError, match="cannot be written to") as error:
+    files.ensure_writable("gs://b/run", "MODEL_DIR")
+  text = str(error.value)
+  assert text.startswith(f"MODEL_DIR gs://b/run cannot be written to: {reason}")
+  assert text.count("cannot be written to") == 1
+  assert text.endswith(".")
+  assert not text.endswith("..")
+  assert "tmp-" not in text
 
 
 @pytest.mark.parametrize(

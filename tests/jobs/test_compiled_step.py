@@ -194,3 +194,14 @@ def test_large_batches_are_compiled_in_another_way(monkeypatch):
   assert ways[0] is ways[2] is not ways[1] is ways[3]
   assert asked[:2] == [(3, 7), (4, 7)]
   assert step(jnp.ones((2, 4)), None, large).sum() == 16
+
+
+def test_a_step_without_memory_is_no_traceback_ahead(caplog):
+  def step(state, frozen, batch):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large")
+
+  ahead = Compiling(_described(step))
+  x = jnp.ones(3)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="too large"):
+    ahead(x, x, {NAME: x})
+  assert not caplog.records

@@ -65,6 +65,19 @@ def test_what_does_not_fit(arguments, message):
     recycle.recycle(*arguments)
 
 
+@pytest.mark.parametrize(
+  ("setting", "message"),
+  [
+    ("--words=0", "--words is 0; expected a whole number, 1 or more"),
+    ("--skip=-1", "--skip is -1; expected a whole number, 0 or more"),
+  ],
+)
+def test_numbers_of_words_that_cannot_be(setting, message, capsys):
+  argv = ["recycle", "a.npy", "b.npy", "--source=c", "--target=d", setting]
+  assert main.main(argv) == 2
+  assert message in capsys.readouterr().err
+
+
 def test_between_the_embedded_models(tmp_path, capsys):
   np.save(tmp_path / "a.npy", RNG.normal(size=(4, 96)).astype("f4"))
   out = tmp_path / "b.npy"

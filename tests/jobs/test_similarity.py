@@ -86,5 +86,8 @@ def test_names_may_be_given(folder, capsys):
   assert capsys.readouterr().out.split()[:2] == ["rte", "cb"]
   assert main.main(["similar", str(one), str(one)]) == 2
   assert "one is given twice; name them" in capsys.readouterr().err
+  argv = ["similar", str(one), str(other), f"--out={one}/below"]
+  assert main.main(argv) == 2
+  assert "error: --out cannot be written to" in capsys.readouterr().err
   assert main.main(["similar", str(one), "nowhere.npy"]) == 2
   assert "nowhere.npy" in capsys.readouterr().err

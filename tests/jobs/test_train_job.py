@@ -22,6 +22,7 @@ from prompt_tuning.jobs.train_job import (
   from_settings,
 )
 from prompt_tuning.models.t5 import config as t5_config
+from prompt_tuning.tuners.lora import LoRA
 from prompt_tuning.tuners.prompt import Prompt
 
 RTE, CB = "taskless_super_glue_rte_v102", "taskless_super_glue_cb_v102"
@@ -69,6 +70,20 @@ def test_a_tuner_gets_the_models_width():
   assert build_tuner(Prompt, MODEL).emb_dim == MODEL.emb_dim
   partial = functools.partial(Prompt, encoder_length=7)
   assert build_tuner(partial, MODEL).encoder_length == 7
+
+
+def test_a_rank_that_no_kernel_has_is_refused_in_training():
+  """Not where somebody else's is loaded, which works."""
+  width = MODEL.emb_dim
+  factory = functools.partial(LoRA, rank=width + 1, kernels=("enc_mlp/wo",))
+  assert factory(MODEL.shape).rank == width + 1
+  expected = (
+    f"LORA_RANK is {width + 1}, and enc_mlp/wo has {MODEL.mlp_dim} x {width} "
+    f"numbers, so that no update of it has a rank above {width}: lower"
+  )
+  with pytest.raises(ValueError, match=expected):
+    build_tuner(factory, MODEL)
+  assert build_tuner(functools.partial(factory, rank=width), MODEL)
 
 
 def test_settings_side_by_side_are_those_of_the_parts():

@@ -280,8 +280,12 @@ def test_two_trainings_in_one_folder(gs, trained, train_flags, capsys):
 @pytest.mark.parametrize(
   ("setting", "value", "expected"),
   [
-    ("MODEL_DIR", "gs://another/run", "MODEL_DIR cannot be written to: "),
-    ("MODEL_DIR", "gs://another/run", "there is no bucket 'another'"),
+    (
+      "MODEL_DIR",
+      "gs://another/run",
+      "MODEL_DIR gs://another/run cannot be written to: there is no bucket "
+      "'another'. Check its name, or make it.\n",
+    ),
     ("TOKEN_CACHE_DIR", "gs://bucket/x", "expected a folder of this machine"),
     ("MODEL_DIR", "hdfs://name/run", "MODEL_DIR cannot be written to: hdfs://"),
   ],

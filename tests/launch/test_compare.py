@@ -322,6 +322,21 @@ def test_the_model_is_read_once_for_all_trainings(flags, tmp_path, monkeypatch):
   assert len(read) == 1
 
 
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"prompts": ()}, r"compare.prompts is \(\); expected @train\(\), or"),
+    ({"prompts": 5}, "compare.prompts is 5; expected"),
+    ({"models": 5}, r"compare.models is 5; expected @models/train\(\), or No"),
+  ],
+)
+def test_what_is_no_training(flags, tmp_path, settings, message):
+  argv = flags(tmp_path / "never")
+  job = command.configure("compare", command_line.parse("compare", argv, ""))
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(job, **settings)
+
+
 def test_a_frozen_weight_that_changes_in_any_training_is_said(
   flags, tmp_path, monkeypatch
 ):

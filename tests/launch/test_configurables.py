@@ -50,3 +50,9 @@ def test_a_command_says_which_setting_it_refuses(capsys):
   ]
   assert main.main(["plan", *flags]) == 2
   assert "ACTIVATION_DTYPE 'float16'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", 5])
+def test_tokens_are_counted_of_a_text(text):
+  with pytest.raises(ValueError, match=f"TASK_STRING must .*; got {text!r}"):
+    configurables.count_tokens(text)

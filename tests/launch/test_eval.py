@@ -2,16 +2,19 @@
 
 import json
 import re
+import types
 
 import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle
+from prompt_tuning.data import spec
 from prompt_tuning.jobs import evaluate, load
 from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
 from prompt_tuning.jobs.summary import Row, scores, scores_by_task
 from prompt_tuning.launch import main
 from prompt_tuning.models.scorers import WholeWords
+from prompt_tuning.tuners.hyperformer import HyperFormer
 
 TASK = "speaks_of_a_cat"
 STEP = 1_100_000
@@ -202,6 +205,25 @@ def test_a_scorer_that_ranks_nothing_is_mentioned(caplog):
       EvaluationSettings(dataset, by=by, scorer=WholeWords())
     )
     assert ("WholeWords ranks nothing" in caplog.text) is said
+
+
+def test_a_task_that_no_condition_is_of_is_mentioned(caplog):
+  method = HyperFormer(tasks=("skill_first", "skill_last_examples"))
+  jobs = [
+    types.SimpleNamespace(
+      run=run, dataset=types.SimpleNamespace(task=spec.task(task))
+    )
+    for task in ("skill_last", "skill_largest")
+    for run in (0, 1)
+  ]
+  tuned = load.PLAIN._replace(methods=(method, method))
+  evaluate._warn_of_other_tasks(jobs, tuned)
+  (record,) = caplog.records
+  expected = "skill_largest is none of the tasks that the run was trained on ("
+  assert record.getMessage().startswith(f"{expected}skill_first, skill_last)")
+  caplog.clear()
+  evaluate._warn_of_other_tasks(jobs, load.PLAIN._replace(methods=(None,) * 2))
+  assert not caplog.records
 
 
 def test_steps_that_nobody_knows_take_no_column():

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import jax
 import pytest
 
 from prompt_tuning.launch import gin_files, main
@@ -75,6 +76,40 @@ def test_ctrl_c_is_no_traceback(words, monkeypatch, capsys):
   monkeypatch.setattr("prompt_tuning.launch.command.configure", interrupt)
   assert main.main(words) == 130
   assert capsys.readouterr().err.endswith("Interrupted.\n")
+
+
+@pytest.mark.parametrize(
+  ("command", "names", "others"),
+  [
+    ("train", ("NUM_MICROBATCHES", "PROMPT_LENGTH", "REMAT"), ()),
+    ("eval", ("TASK_FEATURE_LENGTHS",), ("REMAT", "NUM_MICROBATCHES")),
+  ],
+)
+def test_what_does_not_fit_into_memory_says_what_to_change(
+  command, names, others, monkeypatch, capsys
+):
+  def exhaust(*args):
+    raise jax.errors.JaxRuntimeError(
+      "RESOURCE_EXHAUSTED: Out of memory allocating 64 bytes.\n  Buffers: ..."
+    )
+
+  monkeypatch.setattr("prompt_tuning.launch.command.configure", exhaust)
+  assert main.main([command]) == 2
+  said = capsys.readouterr().err
+  assert said.count("\n") == 1
+  assert said.startswith("error: The program does not fit into memory: lower")
+  assert "Out of memory allocating 64 bytes" in said
+  assert all(name in said for name in ("BATCH_SIZE", *names))
+  assert not any(name in said for name in others)
+
+
+def test_another_error_of_a_program_is_not_one_of_memory(monkeypatch):
+  def fail(*args):
+    raise jax.errors.JaxRuntimeError("INTERNAL: odd")
+
+  monkeypatch.setattr("prompt_tuning.launch.command.configure", fail)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="odd"):
+    main.main(["train"])
 
 
 def test_of_several_processes_the_others_hear_why_one_fails(

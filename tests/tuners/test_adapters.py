@@ -89,6 +89,11 @@ def test_a_control_is_another_delta_as_far_away(tolerance):
     ({"width": 0}, "ADAPTER_WIDTH must be a positive integer; got 0"),
     ({"sites": ("enc_sefl",)}, "ADAPTER_SITES.*Did you mean 'enc_self'"),
     ({"sites": "cross"}, "ADAPTER_SITES must be a list; got 'cross'"),
+    ({"sites": 5}, "ADAPTER_SITES must be a list; got 5"),
+    ({"sites": ["cross", "cross"]}, "ADAPTER_SITES has 'cross' twice"),
+    ({"normed": "no"}, "ADAPTER_NORMED must be True or False; got 'no'"),
+    ({"norms": 1}, "ADAPTER_NORMS must be True or False; got 1"),
+    ({"parallel": None}, "AdapterTuning.parallel must be True or False"),
     ({"factor": 0}, "ADAPTER_FACTOR must be a positive number; got 0"),
   ],
 )

@@ -62,3 +62,8 @@ def test_what_replaces_starts_at_words_and_what_is_added_at_zero():
 def test_refused_lengths(lengths):
   with pytest.raises(ValueError, match=r"DEEP_PROMPT_LENGTH.*not both 0; got"):
     DeepPrompt(TINY.shape, *lengths)
+
+
+def test_a_text_is_no_truth_value():
+  with pytest.raises(ValueError, match="REPLACE must be True or False; got 'n"):
+    DeepPrompt(TINY.shape, replace="no")

@@ -187,6 +187,7 @@ def test_only_the_vector_of_a_task_learns_from_it(kind):
   [
     ({"embedding": 0}, "HYPER_EMBEDDING must be a positive integer; got 0"),
     ({"hidden": -1}, "HYPER_HIDDEN"),
+    ({"norms": "no"}, "HyperFormerPlusPlus.norms must be True or False"),
     ({"reduction": 3}, "HYPER_REDUCTION 3 does not divide the .* width of 8"),
   ],
 )

@@ -92,8 +92,11 @@ def test_first_values_are_those_of_peft(tolerance):
     ({"kernels": ("quer",)}, "'quer'. Did you mean 'query'?"),
     ({"kernels": ("enc_self/keys",)}, "Did you mean 'enc_self/key'?"),
     ({"kernels": ("wi",)}, "LORA_KERNELS: the model has no kernel 'wi'"),
-    ({"kernels": "query"}, "LORA_KERNELS must list kernels; got 'query'"),
-    ({"kernels": ()}, "LORA_KERNELS must list"),
+    ({"kernels": "query"}, "LORA_KERNELS must be a list of kernels; got 'qu"),
+    ({"kernels": ()}, "LORA_KERNELS must be a list"),
+    ({"kernels": 5}, "LORA_KERNELS must be a list of kernels; got 5"),
+    ({"kernels": (5,)}, "A kernel of LORA_KERNELS must be a text.*; got 5"),
+    ({"kernels": ("wo", "wo")}, "LORA_KERNELS has 'wo' twice"),
   ],
 )
 def test_refused_settings(settings, message):

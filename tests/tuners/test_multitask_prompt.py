@@ -168,6 +168,13 @@ def test_refused_settings(kind, settings, message):
     kind(H, TASKS, **settings)
 
 
+@pytest.mark.parametrize(("length", "most"), [(2, 2), (H + 3, H)])
+def test_a_rank_that_no_prompt_has_is_refused_in_training(length, most):
+  MPT(H, TASKS, length, rank=most).check_to_train()
+  with pytest.raises(ValueError, match=rf"MPT_RANK is .* above {most}: lower"):
+    MPT(H, TASKS, length, rank=most + 1).check_to_train()
+
+
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize("submodules", [1, 2])

@@ -135,6 +135,8 @@ def test_dropout_is_of_training_steps_only(kind, tolerance):
     ({"sites": ("enc_sef",)}, r"'enc_sef'.*Did you mean 'enc_self'\?"),
     ({"sites": "cross"}, "PREFIX_SITES must be a list; got 'cross'"),
     ({"sites": ()}, "PREFIX_SITES must be a list"),
+    ({"sites": ("cross", "cross")}, "PREFIX_SITES has 'cross' twice"),
+    ({"positions": "yes"}, "PREFIX_POSITIONS must be True or False; got 'yes'"),
   ],
 )
 def test_refused_settings(settings, message):

@@ -271,3 +271,5 @@ def _drawn(prompt):
 def test_another_word_for_what_it_sees_is_named():
   with pytest.raises(ValueError, match="PROMPT_SEES has 'later'"):
     Prompt(sees="later")
+  with pytest.raises(ValueError, match="PROMPT_SEES_TEXT must be True or"):
+    Prompt(sees_text="no")

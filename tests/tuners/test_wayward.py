@@ -61,7 +61,9 @@ def test_a_text_of_another_length_says_which():
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    ({"text": " "}, "TASK_STRING is ' '"),
+    ({"text": " "}, "TASK_STRING must be a text that is not empty; got ' '"),
+    ({"text": "", "length": 0}, "TASK_STRING must be a text"),
+    ({"text": 5}, "TASK_STRING must be a text that is not empty; got 5"),
     ({"text": "a", "pull": -1.0}, "WAYWARD_PULL is -1.0"),
     ({"text": "a", "length": 0}, "PROMPT_LENGTH"),
   ],
