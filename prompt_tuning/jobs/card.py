@@ -28,7 +28,6 @@ class Facts(NamedTuple):
     base_model: what transformers loads that model by.
     parameters: numbers that were learned.
     scores: of the best evaluation: metric -> value.
-    views: names of files and folders beside the card.
     licence: of what was learned, as hubs abbreviate it.
   """
 
@@ -40,7 +39,6 @@ class Facts(NamedTuple):
   base_model: str | None
   parameters: int
   scores: Mapping[str, float]
-  views: Sequence[str]
   licence: str = "unknown"
 
 
@@ -57,13 +55,28 @@ def write(folder: pathlib.Path, facts: Facts) -> str:
   path = folder / FILE
   if not _is_ours(path):
     return f"{FILE} is there and is no card of an export: it stays"
-  files.write_text(path, text(facts))
+  # Views of an earlier export may stand there, too.
+  views = [name for name in VIEWS if files.exists(folder / name)]
+  files.write_text(path, text(facts, views))
   return ""
 
 
-def text(facts: Facts) -> str:
-  """Write a card's text: YAML between two lines, then Markdown."""
-  return "\n".join(["---", *_metadata(facts), "---", "", *_body(facts), ""])
+def text(facts: Facts, views: Sequence[str]) -> str:
+  """Write a card's text: YAML between two lines, then Markdown.
+
+  Args:
+    facts: what it says.
+    views: names of files and folders beside it, of `VIEWS`.
+  """
+  lines = ["---", *_metadata(facts), "---", "", *_body(facts, views), ""]
+  return "\n".join(lines)
+
+
+def remove(folder: files.Path) -> None:
+  """Remove the card of an export that is no more there."""
+  path = folder / FILE
+  if files.exists(path) and _is_ours(path):
+    files.remove(path)
 
 
 def _is_ours(path: files.Path) -> bool:
@@ -96,13 +109,13 @@ def _metadata(facts: Facts) -> list[str]:
       f"      type: {json.dumps(facts.task)}",
       "    metrics:",
     ]
-    for name, value in facts.scores.items():
+    for name, value in sorted(facts.scores.items()):
       lines.append(f"    - type: {json.dumps(name)}")
       lines.append(f"      value: {value:.6g}")
   return lines
 
 
-def _body(facts: Facts) -> list[str]:
+def _body(facts: Facts, views: Sequence[str]) -> list[str]:
   named = {
     "method": facts.title,
     "task": facts.task,
@@ -121,12 +134,12 @@ def _body(facts: Facts) -> list[str]:
     *rows,
   ]
   if facts.scores:
-    scores = [f"| {k} | {v:.4g} |" for k, v in facts.scores.items()]
+    scores = [f"| {k} | {v:.4g} |" for k, v in sorted(facts.scores.items())]
     lines += ["", "| score of the best evaluation | |", "|---|---:|", *scores]
   settings = json.dumps(facts.method, indent=2, sort_keys=True)
   lines += ["", "## Use it", "", *_USE, ""]
   lines += ["## What is in this folder", ""]
-  lines += [f"- `{name}`: {_VIEWS[name]}" for name in facts.views]
+  lines += [f"- `{name}`: {VIEWS[name]}" for name in views]
   if facts.method:
     lines += ["", "## Settings", "", "```json", settings, "```"]
   return lines
@@ -142,7 +155,7 @@ _USE = (
   'print(model.predict(["..."], "it"))',
   "```",
 )
-_VIEWS = {
+VIEWS = {
   "delta": "what was learned, for prompt-tuning (safetensors and JSON)",
   "prompt.npy": "the vectors, as T5X loads them",
   "prompt_decoder.npy": "the vectors of the decoder",

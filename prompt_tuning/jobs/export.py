@@ -133,14 +133,12 @@ def export(
     paths += _write_adapter(one, folder, origin, model, notes)
   if before not in (None, deltas.digest(target)):
     _remove_others(folder, paths)
-  if note := card.write(folder, _facts(one, origin, paths, licence)):
+  if note := card.write(folder, _facts(one, origin, licence)):
     notes.append(note)
   return Exported(tuple(paths), tuple(notes))
 
 
-def _facts(
-  one: Runs, origin: Origin, paths: Sequence[pathlib.Path], licence: str
-) -> card.Facts:
+def _facts(one: Runs, origin: Origin, licence: str) -> card.Facts:
   """Collect what the card says."""
   about = origin.about
   leaves = algebra.named_leaves(one.delta).values()
@@ -153,7 +151,6 @@ def _facts(
     origin.base_model,
     sum(leaf.size for leaf in leaves),
     origin.scores,
-    [path.name for path in paths],
     licence,
   )
 
@@ -185,6 +182,7 @@ def clear(folder: pathlib.Path) -> None:
   _remove_others(folder, ())
   if deltas.is_delta(folder / deltas.FOLDER):
     files.remove(folder / deltas.FOLDER, deltas.MANIFEST)
+    card.remove(folder)
 
 
 def _write_arrays(

@@ -152,10 +152,8 @@ def test_a_folder_with_a_readme_of_somebody_elses_keeps_it(tmp_path):
 
 
 def test_what_a_stranger_calls_a_method_is_text_in_a_card():
-  facts = card.Facts(
-    'a "b"\nlicense: none', {}, None, None, None, None, 1, {}, ()
-  )
-  metadata = yaml.safe_load(card.text(facts).split("---\n")[1])
+  facts = card.Facts('a "b"\nlicense: none', {}, None, None, None, None, 1, {})
+  metadata = yaml.safe_load(card.text(facts, ()).split("---\n")[1])
   assert metadata["license"] == "unknown"
 
 

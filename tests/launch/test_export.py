@@ -108,11 +108,13 @@ def test_views_of_another_delta_are_removed(finished, tmp_path):
       origin = export.Origin(tuned.methods[0])
       export.export(tuned.runs, 0, out, origin, views=views)
       written = {path.name for path in out.iterdir()}
-      assert written == {"delta", "prompt.npy", "peft"}
+      assert written == {"README.md", "delta", "prompt.npy", "peft"}
+      text = (out / "README.md").read_text()
+      assert all(f"- `{name}`: " in text for name in written - {"README.md"})
   (path,) = first.iterdir()
   tuned = load.load(path)
   export.export(tuned.runs, 0, out, export.Origin(tuned.methods[0]), views=())
-  assert {path.name for path in out.iterdir()} == {"delta"}
+  assert {path.name for path in out.iterdir()} == {"README.md", "delta"}
 
 
 def test_an_export_in_the_old_place_is_cleared(finished, tmp_path):
@@ -126,7 +128,7 @@ def test_an_export_in_the_old_place_is_cleared(finished, tmp_path):
   export.clear(tmp_path)
   assert {path.name for path in tmp_path.iterdir()} == {"task", "notes.txt"}
   written = {path.name for path in (tmp_path / "task").iterdir()}
-  assert written == {"delta", "prompt.npy", "peft"}
+  assert written == {"README.md", "delta", "prompt.npy", "peft"}
 
 
 def test_a_folder_of_somebody_elses_views_is_left(finished, tmp_path):
@@ -135,4 +137,5 @@ def test_a_folder_of_somebody_elses_views_is_left(finished, tmp_path):
   tuned = load.load(path)
   origin = export.Origin(tuned.methods[0])
   export.export(tuned.runs, 0, tmp_path, origin, views=())
-  assert {path.name for path in tmp_path.iterdir()} == {"delta", "prompt.npy"}
+  written = {path.name for path in tmp_path.iterdir()}
+  assert written == {"README.md", "delta", "prompt.npy"}

@@ -470,7 +470,7 @@ def test_a_prompt_of_another_width_is_refused(tmp_path, train_flags, capsys):
       "BATCH_SIZE=0",
       "error: BATCH_SIZE is 0; expected a whole number, 1 or more.\n",
     ),
-    ("TASK_FEATURE_LENGTHS=3", "\n  Dataset: 'int' object is not iterable"),
+    ("TASK_FEATURE_LENGTHS=3", "error: TASK_FEATURE_LENGTHS is 3; expected a"),
   ],
 )
 def test_errors_say_nothing_of_gins_own_calls(
