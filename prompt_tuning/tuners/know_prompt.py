@@ -39,7 +39,8 @@ class KnowPrompt(Method):
 
   The template writes the first soft token on both sides of the subject and the
   second one on both sides of the object. The answer word whose row goes best
-  with what the decoder gives at its first answer position is the relation.
+  with what the decoder gives where `scorers.OutputRows` reads is the relation:
+  behind what comes first of every answer, such as a sentinel.
   Parameters, float32: `type_words` [2, H] and `answer_words` [C, H].
 
   Every example pays `structure` times
@@ -174,7 +175,7 @@ class KnowPrompt(Method):
     others = random_spans(tokens, _row_keys(batch, keys), self.negatives)
     # [B, 1 + n, 2, T]: the arguments first.
     masks = jnp.concatenate([arguments, others], axis=1)
-    answer_at = jnp.argmax(batch["decoder_target_tokens"] != PAD_ID, axis=-1)
+    answer_at = _last(batch["decoder_target_tokens"])
     relation = jnp.take_along_axis(decoder, answer_at[:, None, None], axis=1)
     away = distances(encoder, masks, relation[:, 0])
     near = jax.nn.log_sigmoid(self.gamma - away[:, 0])
@@ -230,6 +231,15 @@ def _weights(types: Types) -> dict[str, float]:
   if isinstance(types, Mapping):
     return dict(types)
   return dict.fromkeys(types, 1.0)
+
+
+def _last(targets: Array) -> Array:
+  """Find every row's last target, where the scorer asks for the answer: [B].
+
+  Those before it are what comes first of every answer.
+  """
+  behind = jnp.argmax(targets[:, ::-1] != PAD_ID, axis=-1)
+  return targets.shape[1] - 1 - behind
 
 
 def _between(tokens: Array, word: int) -> Array:

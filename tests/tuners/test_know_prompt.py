@@ -71,17 +71,25 @@ def method(**settings):
   return KnowPrompt(**{**arguments, **settings})
 
 
-def case(seed=0):
-  """Return what the model gave for `TOKENS`, and the batch."""
+def case(seed=0, start=(19,)):
+  """Return what the model gave for `TOKENS`, and the batch it had.
+
+  Args:
+    seed: of numbers.
+    start: what comes first of every answer, such as a template's sentinel.
+  """
   rng = np.random.default_rng(seed)
   rows = len(TOKENS)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-  outputs = Outputs(draw(rows, 2, V + C), draw(rows, T, H), draw(rows, 2, H))
-  targets = np.array([[0, 1], [0, 1], [5, 1], [0, 0]], np.int32)
-  batch = {
-    "encoder_input_tokens": jnp.asarray(TOKENS),
-    "decoder_target_tokens": jnp.asarray(targets),
-  }
+  words = LabelWords.of({word: word for word in method().answers})
+  pieces = WordPieces.of(words, PIECES.__getitem__, start)
+  batch = OutputRows().prepare(
+    {"encoder_input_tokens": jnp.asarray(TOKENS)}, pieces
+  )
+  length = batch["decoder_target_tokens"].shape[1]
+  outputs = Outputs(
+    draw(rows, length, V + C), draw(rows, T, H), draw(rows, length, H)
+  )
   return Delta(head_rows=draw(1, C, H)), outputs, batch
 
 
@@ -115,7 +123,7 @@ def by_hand(outputs, batch, own, key):
     if spans is None:
       losses.append(0.0)
       continue
-    r = decoder[b, 1]  # where the first target is
+    r = decoder[b, -1]  # as the scorer reads logits
     s, o = (encoder[b, first:last].mean(0) for first, last in spans)
     loss = -log_sigmoid(own.gamma - np.linalg.norm(s + r - o))
     for masks in drawn[b]:
@@ -126,8 +134,10 @@ def by_hand(outputs, batch, own, key):
   return np.array(losses)
 
 
-def test_the_loss_of_every_example_is_numpys(tolerance):
-  (delta, outputs, batch), own = case(), method()
+@pytest.mark.parametrize("start", [(), (19,)])
+def test_the_loss_of_every_example_is_numpys(start, tolerance):
+  """Whatever the decoder is given before the answer."""
+  (delta, outputs, batch), own = case(start=start), method()
   got = losses(delta, outputs, batch, keys())
   expected = by_hand(outputs, batch, own, keys())
   assert (expected[:2] > 0).all()
