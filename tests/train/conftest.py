@@ -56,6 +56,7 @@ class Setup:
     optimizer=None,
     with_tuner=True,
     start_step=0,
+    objective=None,
     **program,
   ):
     model = network.T5(CONFIG)
@@ -89,7 +90,7 @@ class Setup:
       ),
       produce=lambda p, _: bank.apply_bank(tuners[0], p) if p else None,
       partition=self.partition,
-      objective=objectives.CrossEntropy(),
+      objective=objective or objectives.CrossEntropy(),
       optimizer=self.optimizer,
       num_runs=runs,
       **program,

@@ -18,6 +18,7 @@ from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.masks import Masks
 from prompt_tuning.train.objectives import Setting
 from prompt_tuning.train.step import sum_by_run
+from tests.train import conftest as tiny
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "openprompt"
 V = 24
@@ -39,10 +40,10 @@ def table(ids=IDS, sentinels=SENTINELS):
   return ClassTable(tuple(map(str, range(len(ids)))), targets, words)
 
 
-def objective(of=None, **settings):
+def objective(of=None, vocab_rows=V, **settings):
   classes = of or table()
   asked = [lambda words: classes]
-  return Masks(**settings).for_runs(Setting(asked, V, 1))
+  return Masks(**settings).for_runs(Setting(asked, vocab_rows, 1))
 
 
 def rows(*gold):
@@ -212,6 +213,30 @@ def test_classes_that_training_never_had_are_known_by_their_words():
     assert correct[seen].all()
     right[name] = correct[[pairs.index(pair) for pair in unseen]].mean()
   assert right == {"two": 1.0, "one": 0.0}
+
+
+def test_a_prompt_that_trains_by_rules_learns_words_and_classes(
+  random_params, setup, counted_batches, tolerance
+):
+  """Through a whole model, which reads the sentinels; both losses fall."""
+  own = objective(vocab_rows=tiny.CONFIG.vocab_size, masks_weight=3.0)
+  trained = setup(random_params(tiny.CONFIG), objective=own)
+  # Each class begins with a token of its own.
+  gold = np.arange(8) % len(IDS)
+  batch = next(counted_batches((0,), len(gold)))
+  batch["encoder_input_tokens"][:, tiny.P] = 2 + gold
+  batch |= jax.tree.map(np.asarray, rows(*gold)) | {
+    "encoder_input_tokens": batch["encoder_input_tokens"]
+  }
+  state, first = trained.step(trained.state, trained.frozen, batch)
+  for _ in range(60):
+    state, last = trained.step(state, trained.frozen, batch)
+  for sums in (first.sums, last.sums):
+    both = 3 * sums["masks_loss"] + sums["classes_loss"]
+    np.testing.assert_allclose(sums["loss"], both, **tolerance["sum"])
+  for name in ("masks_loss", "classes_loss"):
+    assert last.sums[name] < 0.9 * first.sums[name]
+  assert last.sums["correct"] > first.sums["correct"]
 
 
 def test_the_decoder_reads_all_sentinels():
