@@ -67,7 +67,7 @@ def test_a_prompt_is_found_by_name_and_other_paths_are_left_alone(tmp_path):
 @pytest.mark.parametrize(
   ("name", "message"),
   [
-    ("embedded:prompts/oposite", "Did you mean 'opposite'"),
+    ("embedded:prompts/opposites", "Did you mean 'opposite'"),
     ("embedded:opposite", "did you mean embedded:prompts/opposite"),
     ("embedded:ladder_1", "No prompt 'embedded:ladder_1'"),
     ("embedded:prompts/../ladder_1", "No prompt"),

@@ -128,5 +128,5 @@ def test_a_published_prompt_is_a_path_like_any_other(tmp_path, capsys):
   assert main.main(["diff", path, str(target)]) == 0
   assert main.main(["export", path, str(tmp_path / "export")]) == 0
   assert main.main(["similar", path, "embedded:prompts/last"]) == 0
-  assert main.main(["inspect", "embedded:prompts/oposite"]) == 2
+  assert main.main(["inspect", "embedded:prompts/opposites"]) == 2
   assert "Did you mean 'opposite'" in capsys.readouterr().err
