@@ -4,8 +4,8 @@ A README.md of somebody else's that stands there is left alone.
 """
 
 import json
-import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from prompt_tuning.core import files
 FILE = "README.md"
 _LIBRARY = "library_name: prompt-tuning"
 _LIMIT = 1 << 20
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class Facts(NamedTuple):
@@ -74,7 +75,7 @@ def text(facts: Facts, views: Sequence[str]) -> str:
 
 def remove(folder: files.Path) -> None:
   """Remove the card of an export that is no more there."""
-  path = folder / FILE
+  path = files.path(folder) / FILE
   if files.exists(path) and _is_ours(path):
     files.remove(path)
 
@@ -93,7 +94,7 @@ def _metadata(facts: Facts) -> list[str]:
   """Write YAML; a text is quoted as JSON, which YAML reads."""
   lines = [_LIBRARY, f"license: {json.dumps(facts.licence)}"]
   lines.append("pipeline_tag: text2text-generation")
-  if facts.base_model and not os.path.isabs(facts.base_model):
+  if _is_on_a_hub(facts.base_model):
     lines.append(f"base_model: {json.dumps(facts.base_model)}")
   tags = ["prompt-tuning", "t5", facts.title.lower().replace(" ", "-")]
   lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in dict.fromkeys(tags))]
@@ -115,12 +116,21 @@ def _metadata(facts: Facts) -> list[str]:
   return lines
 
 
+def _is_on_a_hub(name: str | None) -> bool:
+  """Tell a hub's name from a path, which is nobody else's business."""
+  return (
+    name is not None
+    and _HUB_NAME.fullmatch(name) is not None
+    and not files.exists(files.path(name))
+  )
+
+
 def _body(facts: Facts, views: Sequence[str]) -> list[str]:
   named = {
     "method": facts.title,
     "task": facts.task,
     "step": facts.step,
-    "base model": facts.base_model,
+    "base model": facts.base_model if _is_on_a_hub(facts.base_model) else None,
     "fingerprint of the base model": facts.backbone,
     "numbers learned": f"{facts.parameters:,}",
     "licence": facts.licence,

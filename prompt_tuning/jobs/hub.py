@@ -3,14 +3,20 @@
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(
   r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)"
   r"(?:@(?P<revision>[\w./-]+))?"
 )
-# What an export has; nothing else of a repository is fetched.
-_PATTERNS = ("*.json", "*.safetensors", "*.npy", "README.md")
+# What exports and adapters have; nothing else of a repository is fetched, as
+# the weights of a model would be. A star stands for folders, too.
+_PATTERNS = (
+  *("*README.md", "*.npy", "*delta/*", "*peft/*", "*adapter_*"),
+  *("delta.json", "delta.safetensors"),
+)
+_IN_A_FOLDER = ("*.json", "*.safetensors", "*.npy", "*.md")
 
 
 def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -37,13 +43,20 @@ def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
       f"{text}: expected hf://user/name, or hf://user/name/folder@revision."
     )
   folder = match["folder"].strip("/")
-  root = pathlib.Path(_fetched(text, match["repository"], match["revision"]))
+  patterns = [f"{folder}/{p}" for p in _IN_A_FOLDER] if folder else _PATTERNS
+  fetched = _fetched(text, match["repository"], match["revision"], patterns)
+  root = pathlib.Path(fetched)
   if not (root / folder).is_dir():
     raise ValueError(f"{text}: the repository has no folder {folder!r}.")
   return root / folder
 
 
-def _fetched(address: str, repository: str, revision: str | None) -> str:
+def _fetched(
+  address: str,
+  repository: str,
+  revision: str | None,
+  patterns: Sequence[str],
+) -> str:
   try:
     import huggingface_hub
   except ImportError as error:
@@ -54,7 +67,7 @@ def _fetched(address: str, repository: str, revision: str | None) -> str:
     return huggingface_hub.snapshot_download(
       repository,
       revision=revision,
-      allow_patterns=list(_PATTERNS),
+      allow_patterns=list(patterns),
       endpoint=os.environ.get("HF_ENDPOINT"),
     )
   except Exception as error:  # of httpx, of the file system, of the hub

@@ -1,5 +1,6 @@
 """Many runs of one tuning method as one tree with a leading run axis."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from prompt_tuning.tuners.method import (
 )
 
 RUN_AXIS = "run"
+# Parameters of `Method.extra` before it got random keys.
+_BEFORE_KEYS = 3
 
 
 class BankError(ValueError):
@@ -182,7 +185,10 @@ def extra_of(
       f"{name_of(type(adding[0]))} adds to the loss of every example: all runs "
       "of its bank need the same settings; train them apart."
     )
-  return adding[0].extra
+  extra: Callable[..., Mapping[str, Array]] = adding[0].extra
+  if len(inspect.signature(extra).parameters) == _BEFORE_KEYS:
+    return lambda delta, outputs, batch, keys: extra(delta, outputs, batch)
+  return extra
 
 
 def penalty_of(tuners: Sequence[Method]) -> Callable[[Params], Array] | None:
