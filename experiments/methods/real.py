@@ -4,7 +4,8 @@
 
 Trains every method of `run.py` by its own recipe, and the whole model, on the
 tasks of `real.gin`; writes `real.json`, `real.md` and `real.png`. What is done
-already, is not done again: a method that is added later costs its own time.
+already, is not done again: a method that is added later costs its own time, and
+methods that are not asked for keep what those files say of them.
 """
 
 import argparse
@@ -50,14 +51,17 @@ def main(argv: Sequence[str]) -> int:
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
   found: dict[str, Comparison] = {}
+  out = pathlib.Path(given.output_dir)
   for name in given.method:
     one = run(given, name)
     if one is None:
       print("Stopped. The same command continues it.")
       return 1
     found[name] = one
-    write(together(found), pathlib.Path(given.output_dir))
-  print(comparison_report.table(together(found)))
+    new = together(found)
+    was_run = (out / RESULTS).is_file()
+    write(merged(read(out), new) if was_run else new, out)
+  print(comparison_report.table(read(out)))
   return 0
 
 
@@ -129,6 +133,44 @@ def together(found: Mapping[str, Comparison]) -> Comparison:
   frozen = all(one.frozen for one in found.values())
   return Comparison(
     tuple(scores), parameters=first.parameters, frozen=frozen, **values
+  )
+
+
+def merged(before: Comparison, new: Comparison) -> Comparison:
+  """Put methods beside those of an older comparison, in the gate's order.
+
+  Args:
+    before: what `together` made, of any methods.
+    new: the same; it counts where both have a method.
+
+  Returns:
+    The methods of both.
+
+  Raises:
+    ValueError: they are of two models, or of other tasks.
+  """
+  of = (before.parameters, before.tasks), (new.parameters, new.tasks)
+  if of[0] != of[1]:
+    raise ValueError(
+      f"{RESULTS} is of a model of {of[0][0]:,} parameters on {of[0][1]}, "
+      f"these trainings of {of[1][0]:,} on {of[1][1]}: choose another "
+      "--output_dir."
+    )
+  order = [comparison.PLAIN]
+  for name in gate.METHODS:
+    order += [name, comparison.MODEL] if name == WITH_MODEL else [name]
+  scores = [s for s in before.scores if s.method not in new.methods]
+  scores = [s for s in (*scores, *new.scores) if s.method in order]
+  scores.sort(key=lambda score: order.index(score.method))
+  values: dict[str, dict[str, Any]] = {}
+  for field in _MAPPINGS:
+    both = {**getattr(before, field), **getattr(new, field)}
+    values[field] = {name: both[name] for name in order if name in both}
+  return Comparison(
+    tuple(scores),
+    parameters=new.parameters,
+    frozen=before.frozen and new.frozen,
+    **values,
   )
 
 

@@ -4,7 +4,8 @@
 
 Trains every method on four skills of the embedded model, five seeds each, and
 again on the same texts with the answers of others, which must teach nothing.
-Writes `results.json` and `table.md`. What is done already, is not done again.
+Writes `results.json` and `table.md`. What is done already, is not done again;
+methods that are not asked for keep what those files say of them.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
   permuted = declare_permuted(pathlib.Path(given.work_dir, "permuted"))
-  results = {}
+  out = pathlib.Path(given.output_dir)
   for name in given.method:
     right = run(given, name, "right", ())
     tasks = f"MIXTURE_OR_TASK_NAME={permuted!r}"
@@ -93,9 +94,8 @@ def main(argv: Sequence[str]) -> int:
     if right is None or wrong is None:
       print("Stopped. The same command continues it.")
       return 1
-    results[name] = row(right, wrong)
-    write(results, pathlib.Path(given.output_dir))
-  print(table(results))
+    write(merged(read(out), {name: row(right, wrong)}), out)
+  print(table(read(out)))
   return 0
 
 
@@ -217,6 +217,31 @@ def row(right: Comparison, wrong: Comparison) -> dict[str, object]:
     "frozen_unchanged": right.frozen and wrong.frozen,
     "seconds": right.seconds[title],
   }
+
+
+def read(folder: pathlib.Path) -> dict[str, dict]:
+  """Read what `write` wrote; nothing, where it never did."""
+  path = folder / "results.json"
+  if not path.is_file():
+    return {}
+  found: dict[str, dict] = json.loads(path.read_text(encoding="utf-8"))
+  return found
+
+
+def merged(
+  before: Mapping[str, dict], new: Mapping[str, dict]
+) -> dict[str, dict]:
+  """Put new rows beside older ones, in the order of `METHODS`.
+
+  Args:
+    before: method -> its row; those that `METHODS` lacks are left out.
+    new: the same; these count where both have a method.
+
+  Returns:
+    The rows of both.
+  """
+  both = {**before, **new}
+  return {name: both[name] for name in METHODS if name in both}
 
 
 def write(results: Mapping[str, dict], folder: pathlib.Path) -> None:

@@ -6,7 +6,8 @@ Trains a prompt for every skill of the embedded model, compares them, then
 trains some skills again: from the vocabulary, from the prompt of a related
 skill, and from that of another, five seeds each. Writes `results.json`,
 `table.md`, `curves.png`, `similarity.json` and `similarity.png`. What is done
-already, is not done again.
+already, is not done again; targets that are not asked for keep what those files
+say of them.
 """
 
 import argparse
@@ -85,7 +86,6 @@ def main(argv: Sequence[str]) -> int:
   read = {name: np.load(path) for name, path in prompts.items()}
   alike = {by: similarity.of(read, by) for by in similarity.BY}
   similarity.write(alike["mean"], out)
-  curves = {}
   for target in given.target:
     related, other = (str(prompts[name]) for name in PAIRS[target])
     folder = work / target
@@ -98,8 +98,7 @@ def main(argv: Sequence[str]) -> int:
       f"other/tuners.FromFile.path={other!r}",
       f"SEEDS={SEEDS!r}",
     )
-    curves[target] = read_curves(folder)
-    write(alike, curves, out)
+    write(alike, merged(out, {target: read_curves(folder)}), out)
   print((out / "table.md").read_text())
   return 0
 
@@ -131,6 +130,25 @@ def read_curves(folder: pathlib.Path) -> dict[str, list[Curve]]:
   return {
     start: runs[k * seeds : (k + 1) * seeds] for k, start in enumerate(STARTS)
   }
+
+
+def merged(
+  folder: pathlib.Path, new: Mapping[str, Mapping[str, list[Curve]]]
+) -> dict[str, Mapping[str, list[Curve]]]:
+  """Put curves beside those that a folder's results have.
+
+  Args:
+    folder: where `write` may have written.
+    new: target -> start -> curves; these count where both have a target.
+
+  Returns:
+    The curves of both, in the order of `PAIRS`.
+  """
+  path, both = folder / "results.json", dict(new)
+  if path.is_file():
+    targets = json.loads(path.read_text(encoding="utf-8"))["targets"]
+    both = {name: found["curves"] for name, found in targets.items()} | both
+  return {name: both[name] for name in PAIRS if name in both}
 
 
 def steps_to(curve: Curve, share: float = ENOUGH) -> int:

@@ -104,6 +104,24 @@ def test_the_worst_seed_decides():
   )
 
 
+def test_a_method_of_its_own_keeps_what_others_reached(tmp_path, monkeypatch):
+  committed = json.loads((gate.HERE / "results.json").read_text())
+  gate.write(committed, tmp_path)
+  kinds = {
+    "right": compared({task: [97.0, 98.0] for task in TASKS}),
+    "permuted": compared({f"permuted_{s}": [5.0] for s in gate.SKILLS}),
+  }
+  monkeypatch.setattr(gate, "run", lambda given, name, kind, _: kinds[kind])
+  folders = (f"--work_dir={tmp_path}", f"--output_dir={tmp_path}")
+  assert not gate.main(["--method", "lora", "warp", *folders])
+  found = json.loads((tmp_path / "results.json").read_text())
+  assert list(found) == list(committed)
+  changed = {name for name in found if found[name] != committed[name]}
+  assert changed == {"lora", "warp"}
+  assert found["warp"]["mean"] == 97.5
+  assert (tmp_path / "table.md").read_text() == gate.table(found)
+
+
 def test_one_seed_of_prompts_recovers_all_skills(tmp_path):
   """The gate itself, with one seed of five."""
   folders = (f"--work_dir={tmp_path}", f"--output_dir={tmp_path}")

@@ -42,6 +42,29 @@ def test_groups_say_how_often_the_nearest_is_related():
   assert found["between"] < 0.2
 
 
+def test_a_target_of_its_own_keeps_what_others_reached(tmp_path, monkeypatch):
+  committed = json.loads((spot.HERE / "results.json").read_text())
+  (tmp_path / "results.json").write_text(json.dumps(committed))
+  rng = np.random.default_rng(0)
+  exports = tmp_path / "work" / "sources" / "exports"
+  for skill in skills.SKILLS:
+    folder = exports / f"skill_{skill}"
+    folder.mkdir(parents=True)
+    np.save(folder / "prompt.npy", rng.normal(size=(2, 3)).astype(np.float32))
+  runs = [[(0, 10.0), (10, 80.0)]] * len(spot.SEEDS)
+  monkeypatch.setattr(spot, "fit", lambda *settings: None)
+  monkeypatch.setattr(
+    spot, "read_curves", lambda folder: dict.fromkeys(spot.STARTS, runs)
+  )
+  folders = (f"--work_dir={tmp_path / 'work'}", f"--output_dir={tmp_path}")
+  assert not spot.main(["--target=last", *folders])
+  found = json.loads((tmp_path / "results.json").read_text())["targets"]
+  before = committed["targets"]
+  assert list(found) == list(before)
+  assert [name for name in found if found[name] != before[name]] == ["last"]
+  assert found["last"]["steps"]["related"] == [10] * len(spot.SEEDS)
+
+
 def test_what_is_written_down_is_what_was_scored():
   found = json.loads((spot.HERE / "results.json").read_text())
   assert spot.table(found) == (spot.HERE / "table.md").read_text()

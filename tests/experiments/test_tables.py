@@ -178,19 +178,20 @@ def test_metrics_are_grouped_by_task():
   }
 
 
-def test_comparisons_of_single_methods_become_one(tmp_path):
-  def one(title, value, **more):
-    scores = [Score(PLAIN, "t", None, 25.0), Score("random x", "t", 0, 24.0)]
-    scores += [Score(title, "t", seed, value + seed) for seed in (0, 1)]
-    scores += [Score(m, "t", 0, 90.0) for m in more]
-    trained = {title: 100, **dict.fromkeys(more, 1_000)}
-    steps = dict.fromkeys(trained, 7)
-    return Comparison(tuple(scores), {}, steps, 1_000, trained, True)
+def compared(title, value, more=()):
+  scores = [Score(PLAIN, "t", None, 25.0), Score("random x", "t", 0, 24.0)]
+  scores += [Score(title, "t", seed, value + seed) for seed in (0, 1)]
+  scores += [Score(m, "t", 0, 90.0) for m in more]
+  trained = {title: 100, **dict.fromkeys(more, 1_000)}
+  steps = dict.fromkeys(trained, 7)
+  return Comparison(tuple(scores), {}, steps, 1_000, trained, True)
 
+
+def test_comparisons_of_single_methods_become_one(tmp_path):
   whole = real.together(
     {
-      "prompt": one("prompt tuning", 40.0, **{"model tuning": None}),
-      "prompt_sees_earlier": one("prompt tuning", 50.0),
+      "prompt": compared("prompt tuning", 40.0, ["model tuning"]),
+      "prompt_sees_earlier": compared("prompt tuning", 50.0),
     }
   )
   assert whole.methods == (
@@ -203,6 +204,26 @@ def test_comparisons_of_single_methods_become_one(tmp_path):
   table = comparison_report.as_markdown(whole)
   assert (tmp_path / real.TABLE).read_text() == table
   assert (tmp_path / real.FIGURE).read_bytes()[:4] == PNG
+
+
+def test_a_real_method_of_its_own_joins_those_that_are_there(
+  tmp_path, monkeypatch
+):
+  titles = {"prompt": ("prompt tuning", 40.0, ["model tuning"])}
+  titles |= {"lora": ("LoRA", 60.0), "warp": ("WARP", 80.0)}
+  monkeypatch.setattr(real, "run", lambda given, name: compared(*titles[name]))
+  asked = ["--output_dir", str(tmp_path), "--method"]
+  assert not real.main([*asked, "warp"])
+  assert not real.main([*asked, "prompt", "lora"])
+  titles["prompt"] = ("prompt tuning", 50.0, ["model tuning"])
+  assert not real.main([*asked, "prompt"])
+  whole = real.read(tmp_path)
+  assert whole.methods == (PLAIN, "prompt", "model tuning", "lora", "warp")
+  assert list(map(whole.mean, whole.methods)) == [25.0, 50.5, 90.0, 60.5, 80.5]
+  assert list(whole.steps) == ["prompt", "model tuning", "lora", "warp"]
+  other = compared("LoRA", 60.0)._replace(parameters=2_000)
+  with pytest.raises(ValueError, match="choose another --output_dir"):
+    real.merged(whole, real.together({"lora": other}))
 
 
 def test_methods_on_real_tasks_say_whether_they_were_run():
