@@ -40,7 +40,7 @@ from prompt_tuning.train import state
 from prompt_tuning.train.mixture import Mixture
 from prompt_tuning.train.objectives import WORD_WEIGHTS, CrossEntropy
 from prompt_tuning.train.optimizers import ClipByGlobalNorm, Optax
-from prompt_tuning.tuners import bank
+from prompt_tuning.tuners import bank, discovery
 from prompt_tuning.tuners.adapters import AdapterTuning
 from prompt_tuning.tuners.deep_prompt import DeepPrompt
 from prompt_tuning.tuners.hyperformer import HyperFormer, HyperFormerPlusPlus
@@ -336,6 +336,23 @@ METHODS: dict[str, Row] = {
     drops=True,
   ),
 }
+
+
+# Methods of the package without a row, and why.
+WITHOUT_A_ROW = {
+  "KnowPromptTuned": "is KnowPrompt in parameters and delta; another recipe",
+  "WordWeights": "is the part of PromptAndWordWeights that is no prompt",
+}
+
+
+def test_every_method_of_the_package_has_a_row():
+  in_rows = {type(make_experiment(row).tuners[0]) for row in METHODS.values()}
+  left = {
+    name
+    for name, kind in discovery.methods().items()
+    if kind.__module__.startswith("prompt_tuning.") and kind not in in_rows
+  }
+  assert left == set(WITHOUT_A_ROW)
 
 
 def encode(text):
