@@ -283,8 +283,9 @@ def in_form(
         f"{name}: the words of the form {form} are letters: give options, and "
         "no label_words."
       )
+    _insist_on_slot(name, form, pattern)
     shown = (
-      _option_fields(name, options)
+      _option_fields(name, options, classes)
       if form == CHOICE
       else _option_words(name, options, classes)
     )
@@ -383,13 +384,29 @@ def _insist_on_classes(
     )
 
 
+def _insist_on_slot(name: str, form: str, pattern: str) -> None:
+  """Insist that a template shows the options whose letters answer it."""
+  if _OPTIONS_SLOT not in pattern:
+    raise ValueError(
+      f"{name}: template {pattern!r}: a task of the form {form} is answered by "
+      f"the letters of its options; write {_OPTIONS_SLOT} where they stand."
+    )
+
+
 def _option_fields(
-  name: str, options: Sequence[str] | Mapping[str, str]
+  name: str,
+  options: Sequence[str] | Mapping[str, str],
+  classes: Sequence[str],
 ) -> str:
   """Write the slot of options that are fields of the row."""
   if isinstance(options, Mapping | str):
     raise ValueError(
       f"{name}: options {options!r}: expected a list of the row's fields."
+    )
+  if len(options) not in (1, len(classes)):
+    raise ValueError(
+      f"{name}: options {list(options)}: expected a field for each of "
+      f"{len(classes)} classes, or one that lists them all."
     )
   return json.dumps({"options": list(options)})
 
