@@ -48,7 +48,7 @@ def label(sentence: str) -> str | None:
     `good` below 1.5, `great`; None without a word that is known.
   """
   values = []
-  words = _WORD.findall(sentence.lower())
+  words = _WORD.findall(sentence.lower().replace("\u2019", "'"))
   for number, word in enumerate(words):
     value = _VALUE.get(word)
     if value is not None:

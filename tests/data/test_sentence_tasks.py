@@ -216,6 +216,7 @@ def test_shuffled_labels_keep_their_shares():
     ("A sad smile.", "maybe"),
     ("They were not happy.", "bad"),
     ("It isn't bad.", "good"),
+    ("It isn\u2019t bad.", "good"),
     ("I never was so glad.", "bad"),
     ("A kind friend.", "good"),
     ("What a lovely, perfect garden.", "great"),
