@@ -62,6 +62,8 @@ def cells(sweep: str) -> list[Cell]:
   """
   found = []
   for folder in sorted(pathlib.Path(sweep, "cells").iterdir()):
+    if not sweep_cell.is_whole(folder):  # a kill left it
+      continue
     content = sweep_cell.read(folder)
     (run,) = content["runs"]
     tuning = content["values"]["@tuning"]

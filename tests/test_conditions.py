@@ -146,3 +146,22 @@ def test_tasks_in_another_order_are_refused(trained):
   method = types.SimpleNamespace(conditions=SKILLS[::-1])
   with pytest.raises(ValueError, match="in that order; new ones come behind"):
     setup._started({}, (method,), folder)
+
+
+@pytest.mark.parametrize("kind", ["answers", "weighed_words"])
+def test_numbers_of_other_words_are_refused(monkeypatch, kind):
+  """Arrays of one shape, whose rows are of other words."""
+
+  def method(words):
+    others = {"answers": (), "weighed_words": (), "conditions": ()}
+    return types.SimpleNamespace(**{**others, kind: words})
+
+  source = {"a": np.zeros((1, 2), np.float32)}, method(("yes", "no"))
+  monkeypatch.setattr(setup.load, "parameters", lambda path: source)
+  ours = {"a": np.ones((1, 2), np.float32)}
+  taken = setup._started(ours, (method(("yes", "no")),), "b")
+  assert not taken["a"].any()
+  with pytest.raises(
+    ValueError, match=r"START_FROM b has learned.* yes, no, an"
+  ):
+    setup._started(ours, (method(("no", "yes")),), "b")

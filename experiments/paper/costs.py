@@ -24,7 +24,8 @@ HERE = pathlib.Path(__file__).parent
 WITHOUT_TRAINING = ("figure4_methods", "table4_parameters")
 CHIPS = ("v5e", "v5p", "v6e")
 PROMPT, MODEL = "prompt", "model"  # what trains, as plans call it
-_PLANNED = 512 + 100  # encoder positions of a row
+# Encoder positions of a row, of which a prompt has some.
+_PLANNED = {PROMPT: 512 + 100, MODEL: 512}
 _ROWS = 32
 _HOUR = 3_600
 
@@ -72,12 +73,12 @@ def cost(job: SweepJob, plans: Mapping[str, Any]) -> dict[str, Any]:
     inputs = experiment.dataset.lengths["inputs"] or 0
     for method in experiment.tuners or (None,) * len(experiment.runs):
       runs[size] += 1
+      kind = PROMPT if method else MODEL
       virtual = method.placement.encoder_length if method else 0
-      longer = (inputs + virtual) / _PLANNED
+      longer = (inputs + virtual) / _PLANNED[kind]
       larger = longer * experiment.dataset.batch_size / _ROWS
       of_size = hours.setdefault(size, dict.fromkeys(CHIPS, 0.0))
       for chip in CHIPS:
-        kind = PROMPT if method else MODEL
         seconds = chip_seconds(plans[f"{size}/{kind}/{chip}"])
         of_size[chip] += steps * seconds * larger / _HOUR
   return {"runs": dict(runs), "chip_hours": hours}

@@ -105,6 +105,8 @@ def read_prompts(sweep: str) -> list[Prompt]:
   """
   prompts = []
   for folder in sorted(pathlib.Path(sweep, "cells").iterdir()):
+    if not sweep_cell.is_whole(folder):  # a kill left it
+      continue
     content = sweep_cell.read(folder)
     (run,), init = content["runs"], content["values"]["@init"]
     vectors = load.encoder_vectors(str(folder))

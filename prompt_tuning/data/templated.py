@@ -224,6 +224,14 @@ def renderer(task: spec.TaskSpec, vocabulary: Vocabulary) -> Renderer | None:
   return Renderer(parsed, vocabulary.encode, target_format)
 
 
+def has_soft(task: spec.TaskSpec) -> bool:
+  """Whether a task's template says where virtual tokens stand."""
+  return (
+    is_templated(task)
+    and templates.parse(task.content["template"], task.name).has_soft
+  )
+
+
 def field_of_row(task: spec.TaskSpec, field: str) -> str:
   """Return the row's name of a template's field."""
   return str(task.content["fields"].get(field, field))

@@ -1,6 +1,7 @@
 """The card of an export: README.md as hubs read it, with metadata in front.
 
-A README.md of somebody else's that stands there is left alone.
+A README.md of somebody else's that stands there is left alone, and so is a card
+that somebody changed: its last line has a digest of what stands above.
 """
 
 import json
@@ -55,7 +56,7 @@ def write(folder: pathlib.Path, facts: Facts) -> str:
   """
   path = folder / FILE
   if not _is_ours(path):
-    return f"{FILE} is there and is no card of an export: it stays"
+    return f"{FILE} is there and is no card of an export as written: it stays"
   # Views of an earlier export may stand there, too.
   views = [name for name in VIEWS if files.exists(folder / name)]
   files.write_text(path, text(facts, views))
@@ -69,8 +70,12 @@ def text(facts: Facts, views: Sequence[str]) -> str:
     facts: what it says.
     views: names of files and folders beside it, of `VIEWS`.
   """
-  lines = ["---", *_metadata(facts), "---", "", *_body(facts, views), ""]
-  return "\n".join(lines)
+  lines = ["---", *_metadata(facts), "---", "", *_body(facts, views), "", ""]
+  return _signed("\n".join(lines))
+
+
+def _signed(body: str) -> str:
+  return f"{body}<!-- as written: {files.sha256(body.encode())[:16]} -->\n"
 
 
 def remove(folder: files.Path) -> None:
@@ -81,13 +86,15 @@ def remove(folder: files.Path) -> None:
 
 
 def _is_ours(path: files.Path) -> bool:
-  """Say whether nothing is there, or such a card."""
+  """Say whether nothing is there, or a card that nobody changed."""
   try:
-    return _LIBRARY.encode() in files.read_bytes(path, _LIMIT)
+    card = files.read_bytes(path, _LIMIT).decode()
   except FileNotFoundError:
     return True
   except (OSError, ValueError):
     return False
+  body, mark, _ = card.rpartition("<!--")
+  return bool(mark) and card == _signed(body)
 
 
 def _metadata(facts: Facts) -> list[str]:

@@ -158,8 +158,8 @@ def _is_there(file: pathlib.Path) -> bool:
 
 def parameters(
   path: str | os.PathLike[str],
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  """Read what one run's tuning method has learned, and what it kept.
+) -> tuple[dict[str, np.ndarray], Method | None]:
+  """Read what one run's tuning method has learned, and the method.
 
   Args:
     path: MODEL_DIR of one run (its best; the last where nothing was
@@ -167,7 +167,7 @@ def parameters(
 
   Returns:
     Path within the method -> array, with a leading run axis of size 1; and the
-    method's conditions, in order.
+    method, None where nobody here knows it.
 
   Raises:
     CheckpointError: no training, or damaged.
@@ -195,7 +195,7 @@ def parameters(
     )
   tuned = from_bundle(bundles[0], path)
   (method, *_) = tuned.methods
-  return of_method, method.conditions if method else ()
+  return of_method, method
 
 
 def all_parameters(folder: str) -> dict[str, np.ndarray]:

@@ -356,14 +356,29 @@ def _sweep(root: pathlib.Path) -> Iterator[str]:
     yield from _settings(path)
 
 
+def _planned(root: pathlib.Path) -> Sequence[str]:
+  """List the cells that a sweep is made of."""
+  from prompt_tuning.jobs import sweep
+
+  try:
+    text = files.read_bytes(root / sweep.FILE, _LIMIT)
+  except FileNotFoundError:
+    return ()
+  return tuple(json.loads(text).get("cells", {}))
+
+
 def _cells(root: pathlib.Path) -> tuple[list[Any], list[str]]:
   """Read the cells that are done, and name the others."""
   from prompt_tuning.jobs import sweep_cell, sweep_report
 
   points, missing = [], []
-  for path in sorted((root / _CELLS).glob("*")):
+  # A cell has no folder before it ends; the sweep's own file names all.
+  for name in sorted(
+    {path.name for path in (root / _CELLS).glob("*")} | set(_planned(root))
+  ):
+    path = root / _CELLS / name
     if not sweep_cell.is_whole(path):
-      missing.append(path.name)
+      missing.append(name)
       continue
     content = sweep_cell.read(path)
     points += [

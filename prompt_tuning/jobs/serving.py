@@ -12,7 +12,7 @@ A folder:
 import io
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ import numpy as np
 from prompt_tuning.checkpoints import backbone, restore, sizes
 from prompt_tuning.core import algebra, axes, bounds, files, tree
 from prompt_tuning.core.types import PAD_ID, Array
+from prompt_tuning.data import spec, templated
 from prompt_tuning.infer import programs
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import load
@@ -34,6 +35,8 @@ PREFIX = "prefix_tokens"  # of the bank: [K, P] ids in front of a text
 PROGRAM, MODEL, BANK = "predict.stablehlo", "model.npz", "bank.npz"
 SIGNATURE, CARD = "signature.json", "README.md"
 _PLATFORMS = ("cpu", "cuda", "tpu")
+# What runs learned for answers that are made behind the model.
+_BEYOND_IDS = ("head_rows", "word_weights", "log_weight")
 
 
 def export(
@@ -76,6 +79,7 @@ def export(
   if tuned.weights:
     raise ValueError(f"{src} holds a tuned model: there is no bank to export.")
   weights = {k: np.asarray(v) for k, v in tree.flatten(frozen.params).items()}
+  _insist_on_place(tuned.tasks, src)
   bank = bank_of(tuned.runs, config)
   exported = program(config, weights, bank, rows, inputs, length)
   described = {
@@ -99,6 +103,19 @@ def export(
   return [f"{folder}: written, {len(tuned.names)} runs of one model"]
 
 
+def _insist_on_place(tasks: Sequence[str | None], src: str) -> None:
+  """Insist that no task's template says where virtual tokens stand."""
+  for name in dict.fromkeys(filter(None, tasks)):
+    if name not in spec.names():
+      continue  # declared elsewhere; what places its tokens is not known here
+    parts = spec.get(name).components("train")
+    if any(templated.has_soft(task) for task, _ in parts):
+      raise ValueError(
+        f"{src}: the template of {name} says where virtual tokens stand, and "
+        "a program puts them in front of the text; use eval or infer."
+      )
+
+
 def bank_of(runs: Runs, config: T5Config) -> dict[str, np.ndarray]:
   """Name the arrays of a bank, and the ids of its virtual tokens.
 
@@ -110,9 +127,16 @@ def bank_of(runs: Runs, config: T5Config) -> dict[str, np.ndarray]:
     Name -> array with a leading axis of K.
 
   Raises:
-    ValueError: virtual tokens elsewhere than in front of the text.
+    ValueError: virtual tokens elsewhere than in front of the text, or answers
+      that are made behind the model.
   """
   site_shapes.check(runs.delta, config)
+  for name in _BEYOND_IDS:
+    if getattr(runs.delta, name) is not None:
+      raise ValueError(
+        f"The runs have {name}, and a program gives ids of the vocabulary by "
+        "what the model reads alone; use eval or infer for them."
+      )
   prefixes = []
   for placement in runs.placements:
     prefixes.append(placement.encoder_prefix)

@@ -131,10 +131,27 @@ def _continued(params: Params, learned: Mapping[str, Any]) -> Params:
   return tree.unflatten({p: jnp.asarray(a) for p, a in learned.items()})
 
 
+def _insist_on_words(source: Method, method: Method, path: str) -> None:
+  """Insist that numbers which go by words go by the same ones."""
+  for kind in ("answers", "weighed_words"):
+    theirs = [*map(str, getattr(source, kind))]
+    ours = [*map(str, getattr(method, kind))] if theirs else []
+    if theirs != ours:
+      raise ValueError(
+        f"START_FROM {path} has learned numbers of the label words "
+        f"{', '.join(theirs):.120}, and those here are "
+        f"{', '.join(ours) or 'none':.120}: choose a training on "
+        "the same LABEL_WORDS."
+      )
+
+
 def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
   """Put what another run learned in the place of first values."""
-  theirs, conditions = load.parameters(path)
+  theirs, source = load.parameters(path)
+  conditions = source.conditions if source else ()
   for method in methods:  # parameters of conditions go by their numbers
+    if source is not None:
+      _insist_on_words(source, method, path)
     if method.conditions[: len(conditions)] != conditions:
       raise ValueError(
         f"START_FROM {path} was tuned for {', '.join(conditions)}; the tasks "

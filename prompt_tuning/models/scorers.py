@@ -511,6 +511,7 @@ def _insist_on_weights(learned: np.ndarray, words: WordPieces) -> None:
     not fits
     or (there & ~known[:classes, :width]).any()
     or known[classes:].any()
+    or known[:, width:].any()
   ):
     raise ValueError(
       f"The run has learned weights of {_counts(known)} words, class by class, "

@@ -148,7 +148,12 @@ def test_a_folder_with_a_readme_of_somebody_elses_keeps_it(tmp_path):
   (tmp_path / "README.md").unlink()
   for _ in range(2):  # a card is replaced by the next
     assert not export.export(runs, 0, tmp_path, ORIGIN).notes
-  assert "library_name: prompt-tuning" in (tmp_path / "README.md").read_text()
+  card = (tmp_path / "README.md").read_text()
+  assert "library_name: prompt-tuning" in card
+  licensed = card.replace('license: "unknown"', 'license: "mit"')
+  (tmp_path / "README.md").write_text(licensed)
+  assert "it stays" in export.export(runs, 0, tmp_path, ORIGIN).notes[-1]
+  assert (tmp_path / "README.md").read_text() == licensed != card
 
 
 def test_what_a_stranger_calls_a_method_is_text_in_a_card():

@@ -10,6 +10,7 @@ import pytest
 
 import prompt_tuning
 from prompt_tuning.core import embedded
+from prompt_tuning.data import templated
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.jobs import serving
 from prompt_tuning.launch import main
@@ -116,3 +117,29 @@ def test_tokens_behind_the_text_are_refused(prompts):
   other = dataclasses.replace(runs, placements=(behind, *runs.placements[1:]))
   with pytest.raises(ValueError, match="in front of the text"):
     serving.bank_of(other, prompts.predictor.config)
+
+
+@pytest.mark.parametrize("name", ["head_rows", "word_weights", "log_weight"])
+def test_answers_from_behind_the_model_are_refused(prompts, name):
+  config = prompts.predictor.config
+  shape = {"head_rows": (2, 3, config.emb_dim), "log_weight": (2,)}
+  array = np.zeros(shape.get(name, (2, 3, 4)), np.float32)
+  runs = prompts.predictor.runs
+  delta = dataclasses.replace(runs.delta, **{name: array})
+  with pytest.raises(ValueError, match=f"The runs have {name}"):
+    serving.bank_of(dataclasses.replace(runs, delta=delta), config)
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_tokens_of_a_template_are_refused():
+  for name, soft in (("soft_rte", '{"soft": 2} '), ("hard_rte", "")):
+    templated.declare(
+      name,
+      "taskless_super_glue_rte_v102",
+      template=f'{soft}{{"placeholder": "text_a"}} {{"mask"}}',
+      fields={"text_a": "premise"},
+      label_words={"entailment": ["yes"], "not_entailment": ["no"]},
+    )
+  serving._insist_on_place(("hard_rte", "skill_last", None, "unknown"), "a")
+  with pytest.raises(ValueError, match="template of soft_rte says where"):
+    serving._insist_on_place(("hard_rte", "soft_rte"), "a")

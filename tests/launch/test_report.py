@@ -86,7 +86,10 @@ def swept(tmp_path):
       "runs": [run | {"score": 10.0 * length, "metrics": {}}],
     }
     (folder / "cell.json").write_text(json.dumps(cell))
-  (tmp_path / "cells" / "PROMPT_LENGTH=7,SEEDS=0").mkdir()
+  (tmp_path / "cells" / "PROMPT_LENGTH=7,SEEDS=0").mkdir()  # killed
+  names = [f"PROMPT_LENGTH={length},SEEDS=0" for length in (1, 100, 7, 9)]
+  text = json.dumps({"cells": {name: {} for name in names}})
+  (tmp_path / "sweep.json").write_text(text)
   return tmp_path
 
 
@@ -120,8 +123,9 @@ def test_a_comparison(compared, capsys):
 def test_a_sweep(swept, capsys):
   text = written(swept, capsys=capsys)
   check(text)
-  assert "2 of 3 cells are done" in text
-  assert "PROMPT_LENGTH=7,SEEDS=0" in text
+  assert "2 of 4 cells are done" in text
+  for length in (7, 9):  # begun, and not begun
+    assert f"PROMPT_LENGTH={length},SEEDS=0" in text
   assert "score against PROMPT_LENGTH" in text
 
 
