@@ -5,6 +5,7 @@ Every cell of such a sweep is one seed of prompt tuning or of model tuning; all
 of its runs answer several evaluation sets, zero-shot.
 """
 
+import argparse
 import json
 import pathlib
 import statistics
@@ -49,6 +50,31 @@ class Model(NamedTuple):
   vocabulary: str
   data_dir: str | None
   examples: int | None
+
+
+def arguments(
+  argv: Sequence[str], description: str | None, name: str
+) -> tuple[str, Model]:
+  """Read the command line of an experiment.
+
+  Args:
+    argv: its words.
+    description: of the experiment.
+    name: of its folder.
+
+  Returns:
+    MODEL_DIR of the sweep, and what its cells were trained with.
+  """
+  parser = argparse.ArgumentParser(description=description)
+  parser.add_argument("--sweep", default=f"runs/{name}")
+  parser.add_argument("--checkpoint", default="embedded:ladder_1")
+  parser.add_argument("--vocabulary", default="embedded:ladder_1")
+  parser.add_argument("--tfds_data_dir")
+  parser.add_argument("--examples", type=int, default=256)
+  given = parser.parse_args(argv)
+  return given.sweep, Model(
+    given.checkpoint, given.vocabulary, given.tfds_data_dir, given.examples
+  )
 
 
 def cells(sweep: str) -> list[Cell]:

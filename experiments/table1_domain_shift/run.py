@@ -7,7 +7,6 @@
 Writes `results.json`, `table.md` and `figure.png`.
 """
 
-import argparse
 import pathlib
 import statistics
 import sys
@@ -35,17 +34,8 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--sweep", default=f"runs/{HERE.name}")
-  parser.add_argument("--checkpoint", default="embedded:ladder_1")
-  parser.add_argument("--vocabulary", default="embedded:ladder_1")
-  parser.add_argument("--tfds_data_dir")
-  parser.add_argument("--examples", type=int, default=256)
-  given = parser.parse_args(argv)
-  model = transfer.Model(
-    given.checkpoint, given.vocabulary, given.tfds_data_dir, given.examples
-  )
-  trained = transfer.cells(given.sweep)
+  sweep, model = transfer.arguments(argv, __doc__, HERE.name)
+  trained = transfer.cells(sweep)
   rows = transfer.score(trained, {TRAINED: tuple(SETS)}, model)
   transfer.write(HERE, rows)
   (HERE / transfer.TABLE).write_text(table(rows), encoding="utf-8")

@@ -8,7 +8,6 @@ Answers are in the words of the task that was trained on, and are translated.
 Writes `results.json`, `table.md` and `figure.png`.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,20 +64,11 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--sweep", default=f"runs/{HERE.name}")
-  parser.add_argument("--checkpoint", default="embedded:ladder_1")
-  parser.add_argument("--vocabulary", default="embedded:ladder_1")
-  parser.add_argument("--tfds_data_dir")
-  parser.add_argument("--examples", type=int, default=256)
-  given = parser.parse_args(argv)
-  model = transfer.Model(
-    given.checkpoint, given.vocabulary, given.tfds_data_dir, given.examples
-  )
+  sweep, model = transfer.arguments(argv, __doc__, HERE.name)
   sets: dict[str, list[str]] = {}
   for way in WAYS:
     sets.setdefault(way.trained, []).append(way.scored)
-  rows = transfer.score(transfer.cells(given.sweep), sets, model)
+  rows = transfer.score(transfer.cells(sweep), sets, model)
   transfer.write(HERE, rows)
   (HERE / transfer.TABLE).write_text(table(rows), encoding="utf-8")
   draw(rows, HERE / transfer.FIGURE)
