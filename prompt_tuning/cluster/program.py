@@ -29,6 +29,9 @@ FINAL = (0, 1, 2, 130)
 # Of the others, the one that a program gives itself.
 LEFT_ALONE = 75
 
+# A network may be away for so many looks at machines; then somebody must look.
+MOST_UNANSWERED = 20
+
 _JOIN = "--multiprocess_gpu"
 _TOOLS = {
   "xpk": ": pip install xpk",
@@ -270,9 +273,10 @@ def _watch(watch: Watch) -> None:
   """Wait for the program's end, on one machine after the other.
 
   Raises:
-    ChildProcessError: it failed, or machines were taken away too often.
+    ChildProcessError: it failed, machines were taken away too often, or nobody
+      has answered for long.
   """
-  restarts = 0
+  restarts = unanswered = 0
   while True:
     state = _said(watch.state)
     if state in watch.lost:
@@ -286,17 +290,27 @@ def _watch(watch: Watch) -> None:
       for command in watch.again:
         _print(command)
         _run(command)
+      unanswered = 0
       continue
     status = _said(watch.ended)
-    if status.isdigit():
+    if status is not None and status.isdigit():
       if int(status):
         raise ChildProcessError(f"The program ended with status {status}.")
       return
+    silent = state is None and status is None
+    unanswered = unanswered + 1 if silent else 0
+    if unanswered == MOST_UNANSWERED:
+      raise ChildProcessError(
+        f"{watch.state.words[0]} failed {unanswered} times in a row, asked for "
+        "the machines' state and for the program's; above it says why. Check "
+        "the name, the place and your login. The program may still run: the "
+        "same command with --steps watch alone goes on waiting for it."
+      )
     time.sleep(watch.pause_s)
 
 
-def _said(command: Command) -> str:
-  """Run a command; return what it prints, nothing where it fails.
+def _said(command: Command) -> str | None:
+  """Run a command; return what it prints, None where it fails.
 
   Machines that are being taken away answer nothing, and so does a network for a
   while.
@@ -304,7 +318,7 @@ def _said(command: Command) -> str:
   done = subprocess.run(
     command.words, check=False, text=True, stdout=subprocess.PIPE
   )
-  return "" if done.returncode else (done.stdout or "").strip()
+  return None if done.returncode else (done.stdout or "").strip()
 
 
 def restarting(call: str, file: str, most: int, pause_s: int = 10) -> str:

@@ -237,6 +237,13 @@ def _by_slice(
     raise ValueError(
       f"NUM_SLICES is {count}; these TPUs say that they are of {len(known)}."
     )
+  sizes = [of_tpus.count(one) for one in known]
+  if len(set(sizes)) > 1:
+    raise ValueError(
+      f"These TPUs say that their {len(known)} slices have {sizes} chips; "
+      "expected as many in each, since all have the same part of every batch. "
+      "Ask for slices of one kind, and start the program on all their hosts."
+    )
   if len(devices) % count:
     raise ValueError(
       f"NUM_SLICES is {count}, which {len(devices)} devices cannot make up."

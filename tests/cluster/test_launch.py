@@ -544,6 +544,27 @@ def test_a_watch_ends_where_a_restart_would_not_help(
   assert message in capsys.readouterr().err
 
 
+# Fails as often as it is told to, then once in two; the program ends at last.
+AWAY = """n=$(ls "$RECORDS" | wc -l)
+[ $n -le FAILURES ] && exit 1
+case "$*" in
+  *describe*) [ $((n % 4)) = 1 ] && exit 1; echo ACTIVE;;
+  *--worker=0*) [ $n -le 60 ] && exit 1; echo 0;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("failures", "code"), [(38, 0), (1_000, 2)])
+def test_a_watch_that_nobody_answers_gives_up(fakes, capsys, failures, code):
+  """As with another project's login; after a while only, and both fail."""
+  fakes.add("gcloud", AWAY.replace("FAILURES", str(failures)))
+  text = f"{TPU} {KIND} --queued --poll_s=0 --package=p --steps watch"
+  assert called(tpu_vm, text) == code
+  assert (len(fakes.calls()) == 40) == bool(code)
+  error = capsys.readouterr().err
+  assert ("gcloud failed 20 times in a row" in error) == bool(code)
+
+
 @pytest.mark.parametrize(
   ("module", "text"),
   [

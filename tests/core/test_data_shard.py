@@ -75,6 +75,10 @@ def test_tpus_say_which_slice_they_are_of():
   ]
   with pytest.raises(ValueError, match="say that they are of 2"):
     axes._by_slice(devices, 4)
+  # Two and six: halves of the list would be no slices.
+  unequal = [tpu(number, number // 2 > 0) for number in range(8)]
+  with pytest.raises(ValueError, match=r"2 slices have \[2, 6\] chips"):
+    axes._by_slice(unequal, None)
 
 
 def test_others_are_grouped_as_they_are_counted():
