@@ -11,6 +11,7 @@ line that says what to do.
 The libraries, fsspec's gcsfs and s3fs, are imported when a URL is used.
 """
 
+import contextlib
 import errno
 import fnmatch
 import functools
@@ -222,14 +223,11 @@ class Url:
 
   def size(self) -> int:
     """Count the bytes of an object."""
-    info = _request(self, lambda fs: fs.info(self.place))
-    if info["type"] != "file":
-      raise IsADirectoryError(errno.EISDIR, "Is a directory", str(self))
-    return int(info["size"])
+    return int(_about(self)["size"])
 
   def version(self) -> tuple[Any, ...]:
     """Say which one of the objects of this name it is."""
-    info = _request(self, lambda fs: fs.info(self.place))
+    info = _about(self)
     keys = ("size", "etag", "ETag", "generation")
     return tuple(info.get(key) for key in keys)
 
@@ -363,6 +361,30 @@ def delete(url: Url) -> None:
       return
 
   _request(url, rm, "written to")
+
+
+def _about(url: Url) -> dict[str, Any]:
+  """Read what a store says of an object.
+
+  Raises:
+    IsADirectoryError: objects are below, and there is none of this name.
+    OSError: see `_request`.
+  """
+
+  def ask(fs: Any) -> dict[str, Any]:
+    if url.scheme == "gs" and url.key:
+      # gcsfs's `info` also asks what is below, twice, and cancels what comes
+      # late: a server may still answer it during the next request.
+      with contextlib.suppress(FileNotFoundError):
+        return dict(
+          fs.call("GET", "b/{}/o/{}", url.bucket, url.key, json_out=True)
+        )
+    return dict(fs.info(url.place))
+
+  info = _request(url, ask)
+  if info.get("type") == "directory":
+    raise IsADirectoryError(errno.EISDIR, "Is a directory", str(url))
+  return info
 
 
 def _kind(url: Url) -> str | None:

@@ -69,6 +69,22 @@ def test_ranges(bucket):
     assert file.read() == b""
 
 
+def test_an_object_is_asked_once_for_its_size(bucket):
+  """Answers that nobody waits for would be counted in the next measure."""
+  folder = bucket.folder()
+  files.write_bytes(f"{folder}/three", b"one")
+  asked = len(bucket.proxy.requests)
+  assert files.size(f"{folder}/three") == 3
+  first = files.written_state(f"{folder}/three")
+  assert len(bucket.proxy.requests) - asked == 2
+  files.write_bytes(f"{folder}/three", b"two")
+  assert files.written_state(f"{folder}/three") != first
+  with pytest.raises(IsADirectoryError):
+    files.size(folder)
+  with pytest.raises(FileNotFoundError):
+    files.size(f"{folder}/four")
+
+
 def test_a_folder_is_there_when_its_last_file_is(bucket, monkeypatch):
   url = f"{bucket.folder()}/thing"
   changes = []
