@@ -1,5 +1,6 @@
 """Models, prompts and results of tuning, written in another format."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from prompt_tuning.checkpoints.errors import (
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf, all_damage
 from prompt_tuning.core import tree
 from prompt_tuning.core.adapter import Adapter
-from prompt_tuning.jobs import contents
+from prompt_tuning.jobs import contents, hub
 from prompt_tuning.jobs.convert_job import MODELS, PROMPTS, Conversion
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, site_shapes
@@ -44,8 +45,9 @@ def convert(job: Conversion) -> tuple[str, ...]:
   Raises:
     CheckpointError: the source is not what it should be, or the destination is
       there already; nothing has been written.
-    ValueError: the format cannot hold what the source is.
+    ValueError: the format cannot hold what the source is; see also `hub.local`.
   """
+  job = dataclasses.replace(job, src=os.fspath(hub.local(job.src)))
   if job.to in MODELS:
     return _convert_model(job)
   if job.dtype not in (None, "float32"):

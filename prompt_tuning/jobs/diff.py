@@ -1,5 +1,6 @@
 """Two checkpoints, prompts, or results of tuning, compared array by array."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints.errors import CheckpointError, DamagedLeafError
 from prompt_tuning.checkpoints.source import Leaf, all_damage
-from prompt_tuning.jobs import contents
+from prompt_tuning.jobs import contents, hub
 
 
 class Comparison(NamedTuple):
@@ -26,7 +27,7 @@ def compare(a: str, b: str) -> Comparison:
   """Compare what lies at two paths, whatever its kind and format.
 
   Args:
-    a: see `contents.leaves`.
+    a: see `contents.leaves`; or `hf://user/name`, see `hub.local`.
     b: what to compare it with.
 
   Returns:
@@ -35,8 +36,9 @@ def compare(a: str, b: str) -> Comparison:
 
   Raises:
     CheckpointError: one of them cannot be read; of damage, all in one of them.
-    ValueError: see `contents.leaves`.
+    ValueError: see `contents.leaves` and `hub.local`.
   """
+  a, b = (os.fspath(hub.local(path)) for path in (a, b))
   models = (contents.MODEL, contents.PROMPT)
   tuned = any(contents.kind_of(path) not in models for path in (a, b))
   sides = {path: contents.leaves(path, as_delta=tuned) for path in (a, b)}

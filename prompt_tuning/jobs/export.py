@@ -4,6 +4,7 @@ The delta is always written. A NumPy file, as T5X's prompt-tuning has it, and a
 PEFT adapter are views, written where they can say the same.
 """
 
+import math
 import os
 import pathlib
 import types
@@ -77,6 +78,12 @@ class Origin(NamedTuple):
       "step": self.step,
       "backbone": self.backbone,
       "base_model": self.base_model,
+      "scores": {
+        name: float(value)
+        for name, value in self.scores.items()
+        if math.isfinite(value)
+      }
+      or None,
     }
     if self.vocabulary is not None:
       about[vocabulary_mark.KEY] = self.vocabulary.described

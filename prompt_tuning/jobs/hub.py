@@ -16,6 +16,7 @@ _PATTERNS = (
   *("*README.md", "*.npy", "*delta/*", "*peft/*", "*adapter_*"),
   *("delta.json", "delta.safetensors"),
 )
+_LOADED = ("*.npy", "delta.json", "adapter_config.json")
 _IN_A_FOLDER = ("*.json", "*.safetensors", "*.npy", "*.md")
 
 
@@ -46,8 +47,15 @@ def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
   patterns = [f"{folder}/{p}" for p in _IN_A_FOLDER] if folder else _PATTERNS
   fetched = _fetched(text, match["repository"], match["revision"], patterns)
   root = pathlib.Path(fetched)
-  if not (root / folder).is_dir():
+  if folder and not (root / folder).is_dir():
     raise ValueError(f"{text}: the repository has no folder {folder!r}.")
+  if not any(next(root.rglob(name), None) for name in _LOADED):
+    name = match["repository"]
+    raise ValueError(
+      f"{text} has no export and no adapter, and hf:// fetches nothing else. "
+      f"If it is a model, download it (`hf download {name} --local-dir DIR`), "
+      "and give the path of that folder."
+    )
   return root / folder
 
 

@@ -1,5 +1,6 @@
 """What a checkpoint, a prompt, or something that was tuned holds."""
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from prompt_tuning.checkpoints.errors import CheckpointError, parsing
 from prompt_tuning.checkpoints.source import Checkpoint, Leaf
 from prompt_tuning.checkpoints.vocabulary_mark import VocabularyMark
 from prompt_tuning.core import embedded, files, text
-from prompt_tuning.jobs import best, contents, run_schema
+from prompt_tuning.jobs import best, contents, hub, run_schema
 
 Report = dict[str, Any]
 
@@ -32,7 +33,7 @@ def report(path: str) -> Report:
 
   Args:
     path: of a checkpoint, a prompt, an adapter, a bundle, an export, or
-      MODEL_DIR of a training.
+      MODEL_DIR of a training; or `hf://user/name`, see `hub.local`.
 
   Returns:
     `path`, `kind` (see `contents`), `format`, `notes`, and of all but prompts
@@ -44,7 +45,12 @@ def report(path: str) -> Report:
 
   Raises:
     CheckpointError: nothing that can be read.
+    ValueError: see `hub.local`.
   """
+  return {**_report(os.fspath(hub.local(path))), "path": path}
+
+
+def _report(path: str) -> Report:
   kind = contents.kind_of(path)
   if kind == contents.MODEL:
     return _checkpoint(restore.open_checkpoint(path))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.checkpoints import bundle
 from prompt_tuning.core import files
+from prompt_tuning.data.metrics import qa
 from prompt_tuning.jobs import comparison, contents, inspect
 from prompt_tuning.jobs.report_page import (
   Line,
@@ -38,6 +39,7 @@ _SPEED = "train/timing/steps_per_second"
 _MEMORY = "train/step_bytes"
 _SHOWN = 200  # predictions of one task
 _LIMIT = 64 << 20  # bytes of a file of answers
+_DEPTH = 3  # folders between a comparison and a training of it
 _LONG = 400  # letters of a text in a table
 _REPETITIONS = ("SEEDS", "RANDOM_SEED")
 
@@ -191,10 +193,24 @@ def _answers(path: pathlib.Path) -> list[Answer]:
       written = record["input"].get("targets_pretokenized", target)
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
       continue
-    is_right = prediction in (target, written)
+    is_right = _is_right(prediction, target, written)
     asked, wanted, given = map(_short, (text, written, prediction))
     answers.append(Answer(asked, wanted, given, is_right))
   return answers
+
+
+def _is_right(prediction: Any, target: Any, written: Any) -> bool:
+  """Hold a prediction against its target, or against all that are allowed.
+
+  Where several answers are allowed, two that differ in case, punctuation or
+  articles are one, as they are to the metrics of such tasks.
+  """
+  if isinstance(target, Mapping):
+    target = target.get("value")
+  if not isinstance(target, Sequence) or isinstance(target, str):
+    return prediction in (target, written)
+  allowed = {qa.normalize(str(answer)) for answer in target}
+  return qa.normalize(str(prediction)) in allowed
 
 
 def _cost(
@@ -291,16 +307,23 @@ def _comparison(root: pathlib.Path) -> Iterator[str]:
 
 def _parts_of(root: pathlib.Path) -> Iterator[str]:
   """Fold the trainings of a comparison; they have the predictions."""
-  trainings = [
-    path
-    for path in sorted(root.rglob("bundles"))
-    if len(path.relative_to(root).parts) <= 4 and contents.is_run(path.parent)
-  ]
+  trainings = list(_trainings(root))
   if trainings:
     yield heading("Trainings")
   for path in trainings:
-    name = path.parent.relative_to(root).as_posix()
-    yield folded(name, _run(path.parent))
+    yield folded(str(path.relative_to(root)), _run(path))
+
+
+def _trainings(
+  folder: pathlib.Path, depth: int = _DEPTH
+) -> Iterator[pathlib.Path]:
+  """Find trainings below a folder; a bucket lists only what is in one."""
+  if contents.is_run(folder):
+    yield folder
+  elif depth:
+    for path in sorted(folder.iterdir()):
+      if path.is_dir():
+        yield from _trainings(path, depth - 1)
 
 
 def _sweep(root: pathlib.Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ of a model may be anything.
 
 import html
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 32, 28, 44  # around a chart's lines
 _TICKS = 5
 _NAMED = 8  # lines of one chart that a legend names
+_LEAST, _MOST = sys.float_info.min, sys.float_info.max
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --paper: #ffffff;
@@ -148,7 +150,7 @@ def number(value: float | None, digits: int = 4) -> str:
   """Write a number for a reader."""
   if value is None:
     return ""
-  if isinstance(value, int) or (abs(value) < 1e15 and value == int(value)):
+  if abs(value) < 1e15 and value == int(value):
     return f"{int(value):,}"
   return f"{value:.{digits}g}"
 
@@ -211,10 +213,11 @@ def bars(values: Mapping[str, float], unit: str) -> str:
   """
   if not values:
     return ""
-  height, most = 26, max(max(values.values()), 1e-12)
+  lengths = [v if 0 < v < math.inf else 0.0 for v in values.values()]
+  height, most = 26, max(*lengths, 1e-12)
   shapes = []
   for k, (name, value) in enumerate(values.items()):
-    top, width = k * height, max(0.0, value) / most * (_WIDTH - 300)
+    top, width = k * height, lengths[k] / most * (_WIDTH - 300)
     shapes.append(
       f'<text x="214" y="{top + 17}" text-anchor="end" fill="currentColor">'
       f"{escaped(name[:34])}</text>"
@@ -231,7 +234,11 @@ def bars(values: Mapping[str, float], unit: str) -> str:
 
 
 class _Scale(NamedTuple):
-  """Where values stand between 0 and 1."""
+  """Where values stand between 0 and 1.
+
+  A loss that diverged may be as large as a number can be, so that differences
+  are taken of halves.
+  """
 
   low: float
   high: float
@@ -239,16 +246,18 @@ class _Scale(NamedTuple):
 
   @classmethod
   def of(cls, values: Sequence[float], log: bool) -> "_Scale":
-    low, high = min(values), max(values)
-    if low == high:
-      low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
-    return cls(low, high, log)
+    low, high = float(min(values)), float(max(values))
+    largest = max(abs(low), abs(high))
+    if high / 2 - low / 2 <= max(1e-9 * largest, _LEAST):
+      around = max(1.0, largest / 100)
+      low, high = (low / 2, high * 2) if log else (low - around, high + around)
+    return cls(max(low, _LEAST if log else -_MOST), min(high, _MOST), log)
 
   def __call__(self, value: float) -> float:
     low, high = self.low, self.high
     if self.log:
       low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)
+    return (value / 2 - low / 2) / (high / 2 - low / 2)
 
   def ticks(self) -> list[float]:
     """Choose round values, some of them."""
@@ -257,11 +266,13 @@ class _Scale(NamedTuple):
       high = math.floor(math.log10(self.high) + 1e-9)
       powers = [10.0**k for k in range(low, high + 1)]
       return powers if len(powers) > 1 else [self.low, self.high]
-    step = 10 ** math.floor(math.log10((self.high - self.low) / _TICKS))
+    step = 10.0 ** math.floor(
+      math.log10(self.high / _TICKS - self.low / _TICKS)
+    )
     width = next(
       step * f
       for f in (1, 2, 5, 10)
-      if (self.high - self.low) / (step * f) <= _TICKS
+      if self.high / (step * f) - self.low / (step * f) <= _TICKS
     )
     first = math.ceil(self.low / width - 1e-9)
     last = math.floor(self.high / width + 1e-9)
@@ -320,9 +331,14 @@ def _finite(line: Line, log: bool) -> Line:
   points = [
     (x, y)
     for x, y in line.points
-    if math.isfinite(x) and math.isfinite(y) and (x > 0 or not log)
+    if _is_drawn(x) and _is_drawn(y) and (x > 0 or not log)
   ]
   return Line(line.name, points)
+
+
+def _is_drawn(value: float | None) -> bool:
+  """Whether a value has a place; a log writes None for what is not finite."""
+  return value is not None and abs(value) <= _MOST
 
 
 def _cell(value: object) -> str:

@@ -19,6 +19,7 @@ import prompt_tuning
 from prompt_tuning.checkpoints import peft
 from prompt_tuning.jobs import card, export, hub, load
 from prompt_tuning.jobs.export import Origin
+from prompt_tuning.launch import main
 from prompt_tuning.tuners.prompt import Prompt
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -156,6 +157,12 @@ def test_a_folder_with_a_readme_of_somebody_elses_keeps_it(tmp_path):
   assert (tmp_path / "README.md").read_text() == licensed != card
 
 
+def test_scores_survive_a_second_export(exported, tmp_path):
+  export.export_all(str(exported), str(tmp_path / "again"), licence="cc-by-4.0")
+  cards = [folder / "README.md" for folder in (exported, tmp_path / "again")]
+  assert cards[1].read_text() == cards[0].read_text()
+
+
 def test_what_a_stranger_calls_a_method_is_text_in_a_card():
   facts = card.Facts('a "b"\nlicense: none', {}, None, None, None, None, 1, {})
   metadata = yaml.safe_load(card.text(facts, ()).split("---\n")[1])
@@ -171,6 +178,27 @@ def test_an_address_is_a_folder(server):
   inside = hub.local(f"hf://somebody/last/peft@{COMMIT}")
   assert len(server.fetched) == count  # nothing twice
   assert peft.is_peft(str(inside))
+
+
+@pytest.mark.usefixtures("server")
+def test_commands_take_an_address(exported, tmp_path, capsys):
+  address = "hf://somebody/last"
+  assert main.main(["inspect", address]) == 0
+  assert capsys.readouterr().out.startswith(f"{address}: an export, step 150")
+  assert main.main(["diff", address, str(exported)]) == 0
+  npy = tmp_path / "last.npy"
+  assert main.main(["convert", address, str(npy), "--to", "npy"]) == 0
+  np.testing.assert_array_equal(np.load(npy), VECTORS)
+
+
+def test_a_model_on_a_hub_is_not_fetched(server, exported, capsys):
+  for path in sorted(exported.rglob("*"), reverse=True):
+    path.rmdir() if path.is_dir() else path.unlink()
+  (exported / "model.safetensors").write_bytes(b"weights")
+  assert main.main(["inspect", "hf://somebody/last"]) == 2
+  line = capsys.readouterr().err.splitlines()[-1]  # after the client's own
+  assert "`hf download somebody/last --local-dir DIR`" in line
+  assert not server.fetched
 
 
 @pytest.mark.parametrize(

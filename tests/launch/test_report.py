@@ -9,9 +9,11 @@ import subprocess
 
 import pytest
 
-from prompt_tuning.jobs import comparison, report_page
+from prompt_tuning.core import files
+from prompt_tuning.jobs import comparison, report, report_page
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import main
+from tests.bucket_servers import put_tree
 
 BROWSER = next(
   filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))),
@@ -148,6 +150,52 @@ def test_charts_leave_out_what_cannot_be_drawn():
   lines = [report_page.Line("x", [(0.0, 1.0), (10.0, float("nan"))])]
   assert report_page.chart(lines, "x", "y", log=True) == ""
   assert report_page.chart(lines, "x", "y").count("<circle") == 2  # and legend
+
+
+def test_charts_of_a_training_that_diverged():
+  """Numbers as large as floats can be, equal ones, and None for infinity."""
+  for ys in ([1e17, 1e17], [-1e308, 1e308, None], [1.79e308], [0.0, 5e-324]):
+    for log in (False, True):
+      line = report_page.Line("x", [(10.0**k, y) for k, y in enumerate(ys)])
+      drawn = report_page.chart([line], "step", "loss", log=log)
+      at = re.findall(r'c[xy]="([^"]*)"', drawn.split("<figcaption")[0])
+      assert len(at) == 2 * sum(y is not None for y in ys)
+      assert all(0 <= float(place) <= 640 for place in at)
+      assert not re.search("nan|inf", drawn)
+      assert max(map(len, re.findall(r">([^<]*)</text>", drawn))) < 20
+  drawn = report_page.bars({"a": float("nan"), "b": 1e308}, "score")
+  assert re.findall(r'width="([\d.]+)"', drawn) == ["0.0", "340.0"]
+
+
+@pytest.mark.parametrize(
+  ("target", "prediction", "is_right"),
+  [
+    (["London", "Paris"], "paris", True),
+    (["London", "Paris"], "Rome", False),
+    ({"value": ["London", "Paris"], "group": [1, 2]}, "the Paris", True),
+    ({"value": 1, "group": [1, 2]}, "written", True),
+    ({"value": 1, "group": [1, 2]}, "other", False),
+    (1, "written", True),
+    ("yes", "no", False),
+  ],
+)
+def test_every_allowed_answer_is_right(tmp_path, target, prediction, is_right):
+  texts = {"inputs_pretokenized": "?", "targets_pretokenized": "written"}
+  line = {"input": texts, "target": target, "prediction": prediction}
+  (tmp_path / "task-000001.jsonl").write_text(json.dumps(line))
+  (page,) = [*report._predictions(tmp_path)][1:]
+  kind = "right" if is_right else "wrong"
+  assert f'<tr class="{kind}">' in page
+
+
+def test_a_comparison_in_a_bucket_has_its_trainings(compared, finished, gs):
+  root = gs.folder()
+  put_tree(compared, root)
+  put_tree(finished / "bundles", f"{root}/a/b/bundles")
+  path = report.write(root)
+  text = files.path(path).read_bytes().decode()
+  assert "<summary>a/b</summary>" in text
+  assert "<h2>Cost and origin</h2>" in text
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to look at pages with")
