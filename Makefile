@@ -64,10 +64,11 @@ $(VENV)/.docs: $(PACKAGE)
 	touch $@
 
 # As a user has it: the wheel in an environment of its own, without a checkout,
-# does what README says.
+# does what README says. What setuptools left in build/lib would be in the wheel,
+# modules that are no more included.
 WHEEL := $(CURDIR)/build/wheel
 wheel: $(PACKAGE)
-	rm -rf $(WHEEL)
+	rm -rf $(WHEEL) build/lib build/bdist.*
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
 	$(PYTHON) -m venv $(WHEEL)/venv
 	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl

@@ -4,11 +4,14 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
+import subprocess
 
 import pytest
 import yaml
 
 import prompt_tuning
+from docs.generate import notebooks
 from prompt_tuning.machine import accelerators
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -84,6 +87,40 @@ def test_the_dockerfile_copies_what_is_there():
   for asked in re.findall(r"EXTRAS=([\w,]+)", text("Dockerfile")):
     assert set(asked.split(",")) <= extras()
   assert ["ENTRYPOINT", "[prompt-tuning]"] in steps
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_a_wheel_holds_nothing_of_an_older_build():
+  done = subprocess.run(
+    ["make", "--dry-run", "--assume-old=.venv/.package", "wheel"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  removed, built = (
+    next(n for n, line in enumerate(done.stdout.splitlines()) if what in line)
+    for what in ("build/lib", "pip wheel")
+  )
+  assert removed < built
+
+
+def test_the_address_of_the_project_is_one_setting():
+  """CONTRIBUTING says where; the placeholder stands nowhere else."""
+  owner = notebooks.REPOSITORY.partition("/")[0]
+  setting = pathlib.Path("docs/generate/notebooks.py")
+  assert str(setting) in text("CONTRIBUTING.md")
+  listed = subprocess.run(
+    ["git", "grep", "--name-only", "--fixed-strings", f"{owner}/prompt-tuning"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  if listed.returncode > 1:
+    pytest.skip("no git checkout to search")
+  others = set(map(pathlib.Path, listed.stdout.splitlines())) - {setting}
+  assert {path.parent for path in others} == {pathlib.Path("notebooks")}
 
 
 @pytest.fixture
