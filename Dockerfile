@@ -10,7 +10,7 @@ WORKDIR /src
 COPY setup.py pyproject.toml constraints.txt README.md LICENSE ./
 COPY prompt_tuning prompt_tuning
 COPY gin gin
-RUN pip install --no-cache-dir -c constraints.txt ".[$EXTRAS]" \
+RUN pip install --no-cache-dir -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
   && rm -rf /src
 
 WORKDIR /runs

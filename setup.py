@@ -1,9 +1,19 @@
 """Package metadata; build system and tool settings are in pyproject.toml."""
 
 import pathlib
+import platform
 import re
+import sys
 
 import setuptools
+
+if sys.version_info < (3, 11):  # noqa: UP036
+  # pip alone would name whichever dependency it finds too new.
+  sys.exit(
+    f"prompt-tuning needs Python 3.11 or newer; this is Python "
+    f"{platform.python_version()}. Make an environment with a newer one, such "
+    "as: python3.11 -m venv .venv"
+  )
 
 ROOT = pathlib.Path(__file__).parent
 

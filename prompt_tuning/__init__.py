@@ -9,8 +9,17 @@ Importing the package costs nothing: JAX comes with the first name that is used.
 """
 
 import importlib
+import platform
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036
+  raise ImportError(
+    f"prompt-tuning needs Python 3.11 or newer; this is {sys.executable}, "
+    f"Python {platform.python_version()}. Make an environment with a newer "
+    "one, such as: python3.11 -m venv .venv"
+  )
 
 if TYPE_CHECKING:
   from prompt_tuning.api import Model as Model

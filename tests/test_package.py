@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -42,6 +43,17 @@ def test_importing_costs_nothing_until_a_name_is_used():
   assert slow == "nothing", "what only training needs"
 
 
+@pytest.mark.parametrize(
+  ("file", "error"),
+  [("prompt_tuning/__init__.py", ImportError), ("setup.py", SystemExit)],
+)
+def test_an_old_python_is_told_in_one_sentence(file, error, monkeypatch):
+  monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+  monkeypatch.setattr("platform.python_version", lambda: "3.10.13")
+  with pytest.raises(error, match=r"needs Python 3\.11 or newer.*3\.10\.13"):
+    runpy.run_path(str(pathlib.Path(__file__).parents[1] / file))
+
+
 def test_every_name_is_what_it_says():
   assert prompt_tuning.load_model is api.load_model
   assert prompt_tuning.load_prompt is api.load_prompt
@@ -55,7 +67,11 @@ def test_every_name_is_what_it_says():
 
 def test_type_checkers_see_the_same_names():
   source = pathlib.Path(prompt_tuning.__file__).read_text("utf-8")
-  (block,) = (n for n in ast.parse(source).body if isinstance(n, ast.If))
+  (block,) = (
+    node
+    for node in ast.parse(source).body
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+  )
   seen = {}
   for node in block.body:
     (alias,) = node.names

@@ -89,6 +89,44 @@ def test_the_dockerfile_copies_what_is_there():
   assert ["ENTRYPOINT", "[prompt-tuning]"] in steps
 
 
+@pytest.mark.parametrize(
+  ("extras", "asked"), [("", "."), ("gpu", ".[gpu]"), ("tpu,gcs", ".[tpu,gcs]")]
+)
+def test_the_dockerfile_asks_pip_for_what_it_takes(extras, asked):
+  """A name with empty brackets is none to pip."""
+  (words,) = re.findall(r'-c constraints\.txt (".*")', text("Dockerfile"))
+  done = subprocess.run(
+    ["sh", "-c", f"echo {words}"],
+    env={"EXTRAS": extras},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == asked
+
+
+def _docker_answers():
+  if shutil.which("docker") is None:
+    return False
+  asked = subprocess.run(["docker", "info"], capture_output=True, check=False)
+  return asked.returncode == 0
+
+
+@pytest.mark.skipif(
+  not _docker_answers(), reason="no Docker daemon: the image is not built"
+)
+def test_the_image_for_a_cpu_has_the_command():
+  tag = "prompt-tuning:test"
+  subprocess.run(["docker", "build", "-t", tag, str(ROOT)], check=True)
+  done = subprocess.run(
+    ["docker", "run", "--rm", tag, "inspect", "embedded:ladder_1"],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert "step 9000" in done.stdout
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_a_wheel_holds_nothing_of_an_older_build():
   done = subprocess.run(
