@@ -96,6 +96,8 @@ class TaskSpec:
     scarce_classes: whether a k-shot subset has all rows of a class that has
       fewer than k; otherwise such a class is an error.
     kshot: set when the training split is a k-shot subset.
+    places: what of it files say -> `FILE:LINE` of it, or of every class's; for
+      errors alone.
   """
 
   name: str
@@ -116,6 +118,9 @@ class TaskSpec:
   content: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   scarce_classes: bool = False
   kshot: KShot | None = None
+  places: Mapping[str, tuple[str, ...]] = dataclasses.field(
+    default_factory=dict, compare=False
+  )
 
   def components(self, split: str) -> tuple[tuple["TaskSpec", float], ...]:
     """Return this task alone if it has the split (as a mixture would)."""

@@ -8,6 +8,7 @@ rows, the classes, the splits and the metrics.
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,12 +24,16 @@ from prompt_tuning.prompting.rendering import Renderer
 from prompt_tuning.prompting.rules import Rules
 from prompt_tuning.prompting.template import Template
 
+logger = logging.getLogger(__name__)
+
 BENCHMARK = "templated"
 MODULE = "prompt_tuning.data.tasks.templated"
 # A token cache's column: how many tokens every part of the template has.
 PARTS = "parts"
 # What becomes of words that a setting asks about.
 KEEP, DROP = "keep", "drop"
+# What a spec's `places` are of: the template, and the words of every class.
+_TEMPLATE, _ANSWERS = "template", "answers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +99,10 @@ def declare(
     target_format: `sentinel` for a model of span corruption, `plain` for one
       that was trained to go on with a text; see `prompting.rendering.FORMATS`.
     common_words: `keep` or `drop` words of several classes; the first word of a
-      class stays.
+      class stays, with a warning where it has no other.
     several_pieces: `keep` or `drop`, where classes are scored, words of several
-      pieces; what a model learns to answer stays.
+      pieces, but for one of a class that has no other; what a model learns to
+      answer stays.
     substitutes: word of the rules -> word to take instead, for instance of one
       piece.
     reversed_order: for every mask, the number of the word that answers it in
@@ -143,6 +149,7 @@ def declare(
       if label_words_file
       else _in_order(name, label_words or {}, names)
     )
+    places = words.places
     content, targets = _of_words(
       name, parsed, words, target_format, common_words, several_pieces
     )
@@ -155,9 +162,13 @@ def declare(
     read.insist_on(parsed.masks, parsed.place)
     read = read.exchanged(reversed_order, reversed_classes)
     read = read.with_substitutes(substitutes or {})
+    places = read.places
     content, targets = _of_rules(read, parsed, target_format)
   _check_fields(name, base, parsed, renamed)
   task = _task(name, base, parsed, content, targets, renamed, target_format)
+  task = dataclasses.replace(
+    task, places={_TEMPLATE: (parsed.place,), _ANSWERS: places}
+  )
   spec.add(task)
   return task
 
@@ -176,6 +187,7 @@ def label_words(task: spec.TaskSpec) -> LabelWords | None:
     tuple(described["classes"]),
     tuple(map(tuple, described["words"])),
     tuple(map(tuple, described["weights"])),
+    tuple(task.places.get(_ANSWERS, ())),
   )
 
 
@@ -185,7 +197,8 @@ def rules(task: spec.TaskSpec) -> Rules | None:
   if not is_templated(task) or described is None:
     return None
   return Rules.of(
-    dict(zip(described["classes"], described["words"], strict=True))
+    dict(zip(described["classes"], described["words"], strict=True)),
+    task.places.get(_ANSWERS, ()),
   )
 
 
@@ -219,22 +232,23 @@ def renderer(task: spec.TaskSpec, vocabulary: Vocabulary) -> Renderer | None:
   """
   if not is_templated(task):
     return None
-  parsed = templates.parse(task.content["template"], task.name)
   target_format = task.content["target_format"]
-  return Renderer(parsed, vocabulary.encode, target_format)
+  return Renderer(_parsed(task), vocabulary.encode, target_format)
 
 
 def has_soft(task: spec.TaskSpec) -> bool:
   """Whether a task's template says where virtual tokens stand."""
-  return (
-    is_templated(task)
-    and templates.parse(task.content["template"], task.name).has_soft
-  )
+  return is_templated(task) and _parsed(task).has_soft
 
 
 def field_of_row(task: spec.TaskSpec, field: str) -> str:
   """Return the row's name of a template's field."""
   return str(task.content["fields"].get(field, field))
+
+
+def _parsed(task: spec.TaskSpec) -> Template:
+  (place,) = task.places.get(_TEMPLATE, (task.name,))
+  return templates.parse(task.content["template"], place)
 
 
 def _template(
@@ -272,7 +286,7 @@ def _of_words(
         f"{name}: {setting} {value!r}: expected {KEEP!r} or {DROP!r}."
       )
   if common_words == DROP:
-    words = words.without_common()
+    words = _without_common(name, words)
   rendering.check_format(template, target_format)
   if template.masks != 1:
     raise ValueError(
@@ -284,11 +298,13 @@ def _of_words(
     for texts in words.words
   ]
   firsts = [texts[0] for texts in targets]
-  if len(set(firsts)) < len(firsts):
-    raise ValueError(
-      f"{name}: two classes have the same first label word, which is what a "
-      f"model learns to answer: {', '.join(firsts)}."
-    )
+  for number, text in enumerate(firsts):
+    if text in firsts[:number]:
+      other = words.place(firsts.index(text))
+      raise ValueError(
+        f"{name}: {words.place(number)} and {other} have the same first label "
+        f"word, which is what a model learns to answer: {text!r}."
+      )
   content = {
     "classes": list(words.classes),
     "words": [list(texts) for texts in words.words],
@@ -297,6 +313,17 @@ def _of_words(
   # Caches and runs of before know nothing of it.
   dropped = {"several_pieces": DROP} if several_pieces == DROP else {}
   return {**dropped, "label_words": content}, targets
+
+
+def _without_common(name: str, words: LabelWords) -> LabelWords:
+  """Drop words of several classes, and say which classes are left with one."""
+  for number in words.only_common:
+    logger.warning(
+      "%s: %s: all its words are words of other classes, too; it keeps the "
+      "first, %r.",
+      *(name, words.place(number), words.words[number][0]),
+    )
+  return words.without_common()
 
 
 def _of_rules(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.core.types import EOS_ID, PAD_ID, UNK_ID
+from prompt_tuning.core.types import EOS_ID, PAD_ID
 from prompt_tuning.data import spec, templated
 from prompt_tuning.models.scorers import ClassTable, WordsLike
 from prompt_tuning.prompting import label_words, rendering
@@ -29,7 +29,8 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
     Targets and words. The targets are the task's label words, in their order;
     of a task without any, the names of the given classes. A task of a template
     has words of its own; those that the vocabulary lacks are left out, and so
-    are words of several pieces where the task says so; a warning names them.
+    are words of several pieces where the task says so; a warning names them,
+    and the classes that keep one such word since they have no other.
 
   Raises:
     ValueError: no words, words of other classes, or ones that the vocabulary
@@ -45,11 +46,11 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
   else:
     names = names or given_words.classes
     start: tuple[int, ...] = ()
-    leave_out = None
+    keep = None
     if task is not None:
       start = rendering.word_start(task["target_format"], encode)
-      leave_out = _left_out(name, given_words, task, encode)
-    pieces = WordPieces.of(given_words, encode, start, leave_out)
+      keep = _kept(name, given_words, task, encode)
+    pieces = WordPieces.of(given_words, encode, start, keep)
   targets = [[*encode(text), EOS_ID] for text in names]
   rows = np.full((len(targets), max(map(len, targets))), PAD_ID, np.int32)
   for row, ids in zip(rows, targets, strict=True):
@@ -125,15 +126,17 @@ def _template_words(
   return words[0], tasks[0].content
 
 
-def _left_out(
+def _kept(
   name: str, words: LabelWords, content: Mapping[str, Any], encode: Encode
-) -> Callable[[Sequence[int]], bool]:
-  """Choose the words that are not scored, by their ids, and say which."""
+) -> Sequence[Sequence[bool]]:
+  """Choose the words that are scored, and say which are not."""
   survey = label_words.survey(words, encode)
-  whole = content.get("several_pieces") == templated.DROP
+  single = content.get("several_pieces") == templated.DROP
+  kept = label_words.scored(words, encode, single)
   lost = {"the vocabulary lacks": survey.unknown}
-  if whole:
-    lost["several pieces are"] = survey.several
+  if single:
+    several = [word for word in survey.several if word not in kept.saved]
+    lost["several pieces are"] = tuple(several)
   for what, of_kind in lost.items():
     if of_kind:
       logger.warning(
@@ -141,7 +144,13 @@ def _left_out(
         *(name, what, len(of_kind), sum(survey.words)),
         ", ".join(map(str, of_kind)),
       )
-  return lambda ids: UNK_ID in ids or (whole and len(ids) > 1)
+  if kept.saved:
+    logger.warning(
+      "%s: no single piece would be left of %d classes, which keep their best "
+      "word: %s.",
+      *(name, len(kept.saved), ", ".join(map(str, kept.saved))),
+    )
+  return kept.words
 
 
 def _own_words(name: str) -> tuple[str, ...]:

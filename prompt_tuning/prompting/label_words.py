@@ -74,6 +74,16 @@ class LabelWords:
         )
       _check_class(self.place(number), self.words[number], self.weights[number])
 
+  @property
+  def only_common(self) -> tuple[int, ...]:
+    """Numbers of classes whose words are all words of other classes, too."""
+    count = Counter(word for words in self.words for word in words)
+    return tuple(
+      number
+      for number, words in enumerate(self.words)
+      if all(count[word] > 1 for word in words)
+    )
+
   @classmethod
   def of(
     cls,
@@ -178,7 +188,7 @@ class WordPieces:
     label_words: LabelWords,
     encode: Encode,
     start: tuple[int, ...] = (),
-    leave_out: Callable[[Sequence[int]], bool] | None = None,
+    keep: Sequence[Sequence[bool]] | None = None,
   ) -> "WordPieces":
     """Cut label words into pieces.
 
@@ -187,19 +197,20 @@ class WordPieces:
         `LabelWords.without_common` drops such words.
       encode: a vocabulary's.
       start: see the class.
-      leave_out: says of a word's ids whether it is not scored: its place stays,
-        without pieces and weight. None scores all.
+      keep: which words of every class are scored, see `scored`: the place of
+        another stays, without pieces and weight. None scores all.
 
     Raises:
-      ValueError: a word without pieces; a class with no word left; a word that
-        the vocabulary lacks, which would be scored as any other that it lacks;
-        or different words, or the only words of two classes, with the same ids.
-        Names class, file, line.
+      ValueError: a word without pieces; a word that the vocabulary lacks, which
+        would be scored as any other that it lacks; or different words, or the
+        only words of two classes, with the same ids. Names class, file, line.
     """
     ids = _ids(label_words, encode)
-    if leave_out is not None:
-      ids = [[[] if leave_out(w) else w for w in words] for words in ids]
-      _insist_on_some(label_words, ids)
+    if keep is not None:
+      ids = [
+        [w if kept else [] for w, kept in zip(words, of_class, strict=True)]
+        for words, of_class in zip(ids, keep, strict=True)
+      ]
     _insist_known(label_words, ids)
     _insist_distinct(label_words, ids)
     width = max(len(words) for words in ids)
@@ -294,6 +305,58 @@ class Survey:
       if words:
         found.append(f"{len(words)} {what}: {some(words)}")
     return found
+
+
+class Scored(NamedTuple):
+  """Which label words are scored.
+
+  Attributes:
+    words: of every class, whether each of its words is.
+    saved: words of several pieces that are, since their classes have no other.
+  """
+
+  words: tuple[tuple[bool, ...], ...]
+  saved: tuple[Word, ...]
+
+
+def scored(label_words: LabelWords, encode: Encode, single: bool) -> Scored:
+  """Leave out words that the vocabulary lacks, and those of several pieces.
+
+  A class of which no single piece would be left keeps its best word, the one
+  of the highest weight, and of these the first.
+
+  Args:
+    label_words: of all classes.
+    encode: the vocabulary's.
+    single: leave out words of several pieces.
+
+  Raises:
+    ValueError: the vocabulary lacks all words of a class, or of all that count:
+      names class, file, line.
+  """
+  keep, saved = [], []
+  for number, ids in enumerate(_ids(label_words, encode)):
+    words = label_words.words[number]
+    weights = [
+      0.0 if UNK_ID in pieces else weight
+      for pieces, weight in zip(ids, label_words.weights[number], strict=True)
+    ]
+    if not any(weights):
+      raise ValueError(
+        f"{label_words.place(number)}: none of its words "
+        f"({some(map(repr, words))}) can be scored: the vocabulary lacks "
+        "characters of each. Give it another word."
+      )
+    kept = [
+      UNK_ID not in pieces and not (single and len(pieces) > 1)
+      for pieces in ids
+    ]
+    if not any(w for w, k in zip(weights, kept, strict=True) if k):
+      best = weights.index(max(weights))
+      kept[best] = True
+      saved.append(Word(label_words.classes[number], words[best]))
+    keep.append(tuple(kept))
+  return Scored(tuple(keep), tuple(saved))
 
 
 def survey(label_words: LabelWords, encode: Encode) -> Survey:
@@ -619,21 +682,6 @@ def word_ids(place: str, word: str, encode: Encode) -> list[int]:
   if not ids:
     raise ValueError(f"{place}: word {word!r} has no piece in the vocabulary.")
   return ids
-
-
-def _insist_on_some(
-  label_words: LabelWords, ids: Sequence[Sequence[Sequence[int]]]
-) -> None:
-  """Insist that a class has a word that is scored."""
-  for number, words in enumerate(ids):
-    weights = label_words.weights[number]
-    if not any(w for word, w in zip(words, weights, strict=True) if word):
-      raise ValueError(
-        f"{label_words.place(number)}: none of its words "
-        f"({some(map(repr, label_words.words[number]))}) can be scored: the "
-        "vocabulary lacks them, or they are several pieces where those are "
-        "left out. Give it another word."
-      )
 
 
 def _insist_known(

@@ -80,6 +80,37 @@ def test_words_of_two_classes_may_be_dropped(source):
   assert templated.label_words(task).words == (("wrong",), ("right",))
 
 
+def test_a_class_of_common_words_keeps_its_first_and_says_so(source, caplog):
+  words = {"yes": ["right", "so"], "no": ["so", "right"]}
+  task = declare(source, label_words=words, common_words="drop")
+  assert templated.label_words(task).words == (("so",), ("right",))
+  said = [record.getMessage() for record in caplog.records]
+  assert [text.endswith("the first, 'so'.") for text in said] == [True, False]
+  assert "Label class 'no': all its words are words of other" in said[0]
+
+
+def test_a_task_remembers_where_files_say_it(source, tmp_path):
+  """Also a k-shot task; the cache does not go by it."""
+  words, lines = tmp_path / "words.txt", tmp_path / "templates.txt"
+  words.write_text("wrong\nright,true\n")
+  lines.write_text(f"{TEMPLATE}\n")
+  files = {"label_words_file": str(words), "template_file": str(lines)}
+  task = declare(source, template="", label_words=None, **files)
+  for name in ("own", "own_k1_seed0"):
+    found = templated.label_words(spec.task(name))
+    assert found.place(1) == f"{words}:2: class 'yes'"
+    renderer = templated.renderer(spec.task(name), NoVocabulary())
+    assert renderer.template.place == f"{lines}:1"
+  plain = declare(source)
+  assert plain.identity() == task.identity()
+  assert templated.label_words(plain).place(1) == "Label class 'yes'"
+
+
+class NoVocabulary:
+  def encode(self, text):
+    return [ord(letter) for letter in text]
+
+
 def test_published_tasks_are_sources_too(tmp_path):
   path = tmp_path / "words.txt"
   path.write_text("yes\nno,nay\n")
@@ -162,7 +193,7 @@ BAD = {
   ),
   "the same target": (
     {"label_words": {"yes": ["a", "b"], "no": "a"}},
-    "two classes have the same first label word",
+    "Label class 'yes' and Label class 'no' have the same first label word",
   ),
   "classes": (
     {"classes": ("a", "b", "c")},
@@ -219,6 +250,7 @@ def test_rules_of_a_file_exchanged_and_with_substitutes(source, tmp_path):
     substitutes={"sun": "light"},
   )
   assert templated.rules(task).words == (("light", "rain"), ("rain", "light"))
+  assert templated.rules(task).place(1) == f"{path}:2: rule of 'Wet'"
 
 
 BAD_RULES = {

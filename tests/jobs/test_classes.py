@@ -104,6 +104,46 @@ def test_rules_with_words_of_several_pieces_need_another_scorer(
   assert Classes(WholeWords()).for_runs(setting).table is table
 
 
+def test_words_of_several_pieces_stay_where_there_are_no_others(
+  monkeypatch, caplog
+):
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  task = templated.declare(
+    "own_sst2",
+    SST2,
+    template='{"field": "sentence"} {"mask"}',
+    label_words={"negative": ["no", "bad"], "positive": ["a", "good"]},
+    several_pieces="drop",
+  )
+  table = classes.of_task(task.name, None, of_letters)
+  assert table.words.lengths.tolist() == [[2, 0], [1, 0]]
+  lost, kept = (record.getMessage() for record in caplog.records)
+  assert "2 of 4 label words, which are not scored: bad (negative), go" in lost
+  assert "of 1 classes, which keep their best word: no (negative)" in kept
+
+
+@pytest.mark.parametrize("kind", ["label_words_file", "rules_file"])
+def test_what_the_vocabulary_cannot_tell_has_a_file_and_a_line(
+  monkeypatch, tmp_path, kind
+):
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  path = tmp_path / "words.json"
+  path.write_text('{"negative": ["a"],\n"positive": ["A"]}')
+  templated.declare(
+    "own_sst2",
+    SST2,
+    template='{"field": "sentence"} {"mask"}',
+    **{kind: str(path)},
+  )
+  where = rf"{re.escape(str(path))}:2: "
+  with pytest.raises(ValueError, match=where):  # the same ids
+    classes.of_task("own_sst2", None, lambda text: encode(text.lower()))
+  with pytest.raises(ValueError, match=where):  # unknown
+    classes.of_task(
+      "own_sst2", None, lambda text: encode(text.replace("A", "\x02"))
+    )
+
+
 def test_words_may_come_from_a_file(tmp_path):
   path = tmp_path / "words.txt"
   path.write_text("bad,awful\ngood\n")

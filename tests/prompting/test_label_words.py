@@ -201,6 +201,31 @@ def test_common_words_are_dropped_but_for_names():
   assert words.without_common().words == (("law",), ("ball",), ("A",))
 
 
+def test_a_class_without_single_pieces_keeps_its_best_word(write):
+  text = {
+    "a": ["goals", "law"],
+    "b": {"état": 3, "goals": 1, "balls": 2},
+    "c": {"the ball": 1, "ball": 0},
+  }
+  words = label_words.read(write("w.json", json.dumps(text)))
+  found = label_words.scored(words, encode, single=True)
+  assert found.words == ((False, True), (False, False, True), (True, True))
+  assert [*map(str, found.saved)] == ["balls (b)", "the ball (c)"]
+  lengths = WordPieces.of(words, encode, keep=found.words).lengths
+  np.testing.assert_array_equal(lengths, [[0, 1, 0], [0, 0, 2], [2, 1, 0]])
+  found = label_words.scored(words, encode, single=False)
+  assert found.words == ((True, True), (False, True, True), (True, True))
+  assert not found.saved
+
+
+def test_a_class_of_which_no_word_can_be_scored_is_an_error(write):
+  path = write("w.txt", "law\nétat,à\n")
+  with pytest.raises(
+    ValueError, match=rf"{re.escape(path)}:2: class '1': none of its words"
+  ):
+    label_words.scored(label_words.read(path), encode, single=False)
+
+
 def test_letters_of_t5_are_pieces_without_a_blank(shared_data):
   """As PPT's choices are: `A` is 188 and not 71."""
   path = shared_data / "t5_vocab" / "sentencepiece.model"

@@ -1,6 +1,6 @@
 """Register a templated task with seqio, see `prompt_tuning.data.templated`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from prompt_tuning.core import tree
 from prompt_tuning.data import custom, spec, tables, templated, vocabulary
 from prompt_tuning.data.tasks import registration
 from prompt_tuning.prompting.rendering import Renderer
+from prompt_tuning.prompting.template import Template
 
 _TEXT = tf.TensorSpec((), tf.string)
 _TEXTS = tf.TensorSpec((None,), tf.string)
@@ -95,7 +96,7 @@ def _render(task: spec.TaskSpec, dataset: tf.data.Dataset) -> tf.data.Dataset:
   """Write inputs and targets of every row."""
   renderer = _renderer(task)
   names = renderer.template.fields
-  _check_fields(task, names, dataset.element_spec)
+  _check_fields(task, renderer.template, dataset.element_spec)
   words = vocabulary.load()
   texts = (*task.label_words, spec.UNLABELLED)
   targets = [np.array(ids, np.int32) for ids in words.encode_batch(texts)]
@@ -166,14 +167,14 @@ def _renderer(task: spec.TaskSpec) -> Renderer:
 
 
 def _check_fields(
-  task: spec.TaskSpec, fields: Sequence[str], row: Mapping[str, Any]
+  task: spec.TaskSpec, template: Template, row: Mapping[str, Any]
 ) -> None:
-  for field in fields:
+  for field in template.fields:
     name = templated.field_of_row(task, field)
     if _find(row, name) is None:
       raise ValueError(
-        f"{task.name}: the template's field {field!r} is no field of the rows "
-        f"of {task.source}.{tree.nearest(name, row)} They have: "
+        f"{template.place}: the field {field!r} is no field of the rows of "
+        f"{task.source}.{tree.nearest(name, row)} They have: "
         f"{', '.join(row)}. Set `fields` to say which is meant: "
         f"{{{field!r}: ...}}."
       )
