@@ -359,6 +359,10 @@ class Model:
 
     Returns:
       Metrics in percent, see `infer.evaluate.Result`.
+
+    Raises:
+      ValueError: an unknown task or prompt, examples where there may be none,
+        classes that the scorer cannot score, or weights of other words.
     """
     task_spec = spec.task(_name(task))
     if examples is None:
@@ -377,12 +381,19 @@ class Model:
     else:
       asked = self.predictor.encode(_inputs_of(examples))
       dataset = EvalSet(task_spec, asked.rows, examples)
+    run = self._run_id(prompt)
     if scorer is not None:
+      classes.insist_on_weighed(
+        task_spec.name,
+        label_words,
+        scorer,
+        self.predictor.runs.weighed_words_of(run),
+      )
       encode = self.predictor.vocabulary.encode
       table = classes.of_task(task_spec.name, label_words, encode)
       scorer.insist_reads(table)
       dataset = dataclasses.replace(dataset, classes=table)
-    jobs = [Job(dataset, self._run_id(prompt))]
+    jobs = [Job(dataset, run)]
     evaluator = Evaluator(self.predictor, jobs, listed(by), scorer=scorer)
     return dict(evaluator()[0].metrics)
 

@@ -27,6 +27,7 @@ from prompt_tuning.checkpoints import (
 )
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import tree
+from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.data import custom, postprocessors, spec, vocabulary
 from prompt_tuning.data.metrics import classification
@@ -206,6 +207,12 @@ def test_evaluate(model, monkeypatch):
   best = [ranking.best for ranking in model.rank(TEXTS, words, "two")]
   correct = sum(number == i % 2 for i, number in enumerate(best))
   assert metrics == {"accuracy": 25.0 * correct}
+  weights = Delta(word_weights=np.zeros((1, 2, 1), np.float32))
+  of_others = Runs(weights, (Placement(),), weighed_words=((("a",), ("b",)),))
+  with pytest.raises(ValueError, match="sings; the run has weights for 1, a"):
+    model.with_tuned({"weighed": of_others}).evaluate(
+      "invented", examples, by="rank", scorer=pt.scorers.WholeWords("learned")
+    )
 
 
 def test_a_prompt_inside_a_checkpoint(files, plain, model, tolerance, caplog):

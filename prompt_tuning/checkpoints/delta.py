@@ -64,6 +64,7 @@ _SCHEMA = {
     "vocabulary?": Maybe(vocabulary_mark.SCHEMA),
     "scores?": Each(NUMBER),
     "settings?": Each(TEXT),
+    "soft_tokens?": one_of(True),
   },
 }
 
@@ -78,8 +79,9 @@ class SavedDelta:
     about: JSON values: `method` (as bundles describe it), `title`, `answers`
       (texts that learned output rows stand for), `task`, `step`, `backbone`
       (its fingerprint), `base_model` (transformers' name of it), `vocabulary`
-      (see `vocabulary_mark`), `scores` (what was measured -> percent) and
-      `settings` (of its training -> text); each may be missing.
+      (see `vocabulary_mark`), `scores` (what was measured -> percent),
+      `settings` (of its training -> text) and `soft_tokens` (the task's
+      template says where virtual tokens stand); each may be missing.
   """
 
   delta: "Delta"

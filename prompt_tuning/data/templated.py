@@ -236,9 +236,30 @@ def renderer(task: spec.TaskSpec, vocabulary: Vocabulary) -> Renderer | None:
   return Renderer(_parsed(task), vocabulary.encode, target_format)
 
 
-def has_soft(task: spec.TaskSpec) -> bool:
-  """Whether a task's template says where virtual tokens stand."""
-  return is_templated(task) and _parsed(task).has_soft
+def has_soft(name: str) -> bool:
+  """Whether a template says where virtual tokens stand.
+
+  Args:
+    name: of a task, or of a mixture, any of whose tasks counts.
+  """
+  entry = spec.get(name)
+  names = entry.rates if isinstance(entry, spec.MixtureSpec) else [name]
+  return any(places_tokens(spec.task(one).content) for one in names)
+
+
+def places_tokens(content: Mapping[str, Any]) -> bool:
+  """The same of a task that may be known to another process only.
+
+  Args:
+    content: of its spec, or what a file says of it.
+  """
+  template = content.get("template")
+  if "target_format" not in content or not isinstance(template, str):
+    return False
+  try:
+    return templates.parse(template).has_soft
+  except ValueError:  # the language of another version
+    return False
 
 
 def field_of_row(task: spec.TaskSpec, field: str) -> str:

@@ -21,6 +21,8 @@ class Runs:
       as `delta.virtual` has the rows they name.
     answers: texts that every run's learned output rows stand for, in order;
       none where no run has any.
+    weighed_words: of every run, of every class, the words that learned weights
+      are for, in order; none where no run has any.
 
   Raises:
     ValueError: delta and placements disagree about the number of runs, or a
@@ -30,6 +32,7 @@ class Runs:
   delta: Delta = dataclasses.field(default_factory=Delta)
   placements: tuple[Placement, ...] = (Placement(),)
   answers: tuple[tuple[str, ...], ...] = ()
+  weighed_words: tuple[tuple[tuple[str, ...], ...], ...] = ()
 
   def __post_init__(self) -> None:
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(self.delta)} or {1}
@@ -55,13 +58,22 @@ class Runs:
     """Return the texts that a run's learned output rows stand for."""
     return self.answers[run] if self.answers else ()
 
+  def weighed_words_of(self, run: int) -> tuple[tuple[str, ...], ...]:
+    """Return the words of every class that a run has learned weights for."""
+    return self.weighed_words[run] if self.weighed_words else ()
+
   def __len__(self) -> int:
     return len(self.placements)
 
   def one(self, run: int) -> "Runs":
     """Take one run out."""
     delta = algebra.select(self.delta, slice(run, run + 1))
-    return Runs(delta, (self.placements[run],), (self.answers_of(run),))
+    return Runs(
+      delta,
+      (self.placements[run],),
+      (self.answers_of(run),),
+      (self.weighed_words_of(run),),
+    )
 
 
 def join(parts: Sequence[Runs]) -> Runs:
@@ -90,7 +102,10 @@ def join(parts: Sequence[Runs]) -> Runs:
       "virtual tokens in the decoder's input, which would stand between the "
       "prefix and the text of other rows; use them in batches of their own."
     )
-  answers = tuple(
-    part.answers_of(k) for part in parts for k in range(len(part))
+  each = [(part, k) for part in parts for k in range(len(part))]
+  return Runs(
+    delta,
+    placements,
+    tuple(part.answers_of(k) for part, k in each),
+    tuple(part.weighed_words_of(k) for part, k in each),
   )
-  return Runs(delta, placements, answers)

@@ -8,8 +8,9 @@ import numpy as np
 
 from prompt_tuning.core.types import EOS_ID, PAD_ID
 from prompt_tuning.data import spec, templated
-from prompt_tuning.models.scorers import ClassTable, WordsLike
+from prompt_tuning.models.scorers import ClassTable, Scorer, WordsLike
 from prompt_tuning.prompting import label_words, rendering
+from prompt_tuning.prompting.aggregation import LEARNED
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
 from prompt_tuning.prompting.rules import RulePieces, Rules
 
@@ -76,6 +77,45 @@ def words_of(name: str, given: WordsLike) -> LabelWords:
       "task."
     )
   return words
+
+
+def insist_on_weighed(
+  name: str,
+  given: WordsLike,
+  scorer: Scorer | None,
+  weighed: Sequence[Sequence[str]],
+) -> None:
+  """Insist that learned weights of words are of the words that are scored.
+
+  Args:
+    name: see `of_task`.
+    given: see `of_task`.
+    scorer: which scores them; only one that goes by learned weights matters.
+    weighed: of every class the words that a run has weights for; none where it
+      has none.
+
+  Raises:
+    ValueError: they are of other words, or in another order; see also
+      `words_of`.
+  """
+  if getattr(scorer, "aggregate", "") != LEARNED or not weighed:
+    return
+  scored = words_of(name, given)
+  if len(weighed) != len(scored.words):
+    raise ValueError(
+      f"{name} has {len(scored.words)} classes, and the run has weights for "
+      f"the label words of {len(weighed)}. Choose another task, or another run."
+    )
+  for number, (ours, theirs) in enumerate(
+    zip(scored.words, weighed, strict=True)
+  ):
+    if ours != tuple(theirs):
+      raise ValueError(
+        f"{scored.place(number)} of {name} has {len(ours)} label words, "
+        f"{label_words.some(ours)}; the run has weights for {len(theirs)}, "
+        f"{label_words.some(theirs)}: others, or in another order. Set "
+        "LABEL_WORDS, or the task's label words, to those of the run."
+      )
 
 
 def _given_words(

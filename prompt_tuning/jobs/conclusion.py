@@ -17,6 +17,7 @@ from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import files, text, tree
 from prompt_tuning.core.partition import FREEZE
 from prompt_tuning.core.types import Array, Params
+from prompt_tuning.data import templated
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.evaluate import EvalSet, Job, Result
 from prompt_tuning.infer.runs import Runs, join
@@ -413,6 +414,7 @@ def _export(
       outcome.model.base_model,
       same_vocabulary.mark(outcome.vocabulary),
       (_kept(outcome)[slot.run] or {}).get("metrics", {}),
+      templated.has_soft(slot.condition or run.task),
     )
     done = export.export(runs, number, target, origin, outcome.model.config)
     remarks += [f"note, {target}: {note}" for note in done.notes]

@@ -173,6 +173,7 @@ def _convert_tuned(job: Conversion) -> tuple[str, ...]:
   tuned = load.load_one(job.src, model.shape if model else None)
   if model:
     site_shapes.check(tuned.runs.delta, model)
+  in_template = (export.IN_TEMPLATE,) if tuned.soft_tasks else ()
   if job.to == "npy":
     stacks = load.vectors(tuned.runs, 0)
     if list(stacks) != ["encoder"] or not export.is_only_virtual(tuned.runs):
@@ -183,7 +184,8 @@ def _convert_tuned(job: Conversion) -> tuple[str, ...]:
     _write_vectors(job, stacks["encoder"])
     (placement,) = tuned.runs.placements
     is_before = placement.encoder_rows == placement.encoder_prefix
-    return () if is_before else ("the vectors did not stand before the text",)
+    notes = () if is_before else ("the vectors did not stand before the text",)
+    return notes + in_template
   (method,) = tuned.methods
   adapter = method.to_peft(tuned.runs.delta) if method else "unknown method"
   if not isinstance(adapter, Adapter):
@@ -195,4 +197,4 @@ def _convert_tuned(job: Conversion) -> tuple[str, ...]:
     base_model=job.base_model,
     overwrite=job.overwrite and restore.is_ours,
   )
-  return ()
+  return in_template

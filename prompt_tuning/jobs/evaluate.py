@@ -28,8 +28,7 @@ from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.jobs.inference import Ready
 from prompt_tuning.jobs.load import Tuned
 from prompt_tuning.jobs.settings import EvaluationSettings
-from prompt_tuning.prompting.aggregation import LEARNED
-from prompt_tuning.tuners.method import Method, noun_of
+from prompt_tuning.tuners.method import noun_of
 
 logger = logging.getLogger(__name__)
 
@@ -144,10 +143,15 @@ def _jobs(
   """Pair tasks and prompts: each with its own task, or all with all."""
   tasks = settings.dataset.names
   task_of_run = _own_tasks(tasks, prompts)
-  for run, method in enumerate(prompts.methods):
+  for run in range(len(prompts.runs)):
     for task in tasks:
-      if method and (task_of_run is None or task_of_run[run] == task):
-        _insist_on_words(settings, method, task)
+      if task_of_run is None or task_of_run[run] == task:
+        classes.insist_on_weighed(
+          task,
+          settings.label_words,
+          settings.scorer,
+          prompts.runs.weighed_words_of(run),
+        )
   jobs = [
     Job(dataset, run, members)
     for task in tasks
@@ -181,24 +185,6 @@ def _warn_of_other_tasks(jobs: Sequence[Job], prompts: Tuned) -> None:
       "delta of its own, and every score is with another task's.",
       *other,
     )
-
-
-def _insist_on_words(
-  settings: EvaluationSettings, method: Method, task: str
-) -> None:
-  """Insist that weights of words are of the words that are scored."""
-  goes_by_them = getattr(settings.scorer, "aggregate", "") == LEARNED
-  if not goes_by_them or not method.weighed_words:
-    return
-  trained = [*map(tuple, method.weighed_words)]
-  scored = classes.words_of(task, settings.label_words)
-  for number, words in enumerate(scored.words):
-    if len(trained) != len(scored.words) or words != trained[number]:
-      raise ValueError(
-        f"{scored.place(number)} of {task} has other label words, or in "
-        "another order, than those whose weights the run has learned. Set "
-        "LABEL_WORDS, or the task's label words, to those of its training."
-      )
 
 
 def _answering(prompts: Tuned) -> list[tuple[int, tuple[int, ...]]]:

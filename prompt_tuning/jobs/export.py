@@ -30,6 +30,10 @@ from prompt_tuning.tuners.method import Method, name_of, noun_of
 NPY, PEFT = "npy", "peft"
 VIEWS = (NPY, PEFT)
 LICENCE = "unknown"  # as hubs call it where nobody has said
+IN_TEMPLATE = (
+  "the virtual tokens stand where the task's template says, and not before the "
+  "input text, where readers of NumPy files and adapters put them"
+)
 
 
 class Exported(NamedTuple):
@@ -55,6 +59,7 @@ class Origin(NamedTuple):
     base_model: what transformers loads that model by.
     vocabulary: that it was trained with.
     scores: of its best evaluation, by metric.
+    soft_tokens: whether its task's template says where virtual tokens stand.
   """
 
   method: Method | None = None
@@ -64,6 +69,7 @@ class Origin(NamedTuple):
   base_model: str | None = None
   vocabulary: VocabularyMark | None = None
   scores: Mapping[str, float] = types.MappingProxyType({})
+  soft_tokens: bool = False
 
   @property
   def noun(self) -> str:
@@ -84,6 +90,7 @@ class Origin(NamedTuple):
         if math.isfinite(value)
       }
       or None,
+      "soft_tokens": self.soft_tokens or None,
     }
     if self.vocabulary is not None:
       about[vocabulary_mark.KEY] = self.vocabulary.described
@@ -138,6 +145,8 @@ def export(
     paths += _write_arrays(one, folder, notes)
   if PEFT in views:
     paths += _write_adapter(one, folder, origin, model, notes)
+  if origin.soft_tokens and paths[1:]:
+    notes.append(IN_TEMPLATE)
   if before not in (None, deltas.digest(target)):
     _remove_others(folder, paths)
   if note := card.write(folder, _facts(one, origin, licence)):
@@ -274,6 +283,7 @@ def _origin(tuned: Tuned, run: int) -> Origin:
     tuned.base_model,
     tuned.vocabulary,
     tuned.scores[run],
+    bool(tuned.tasks) and tuned.tasks[run] in tuned.soft_tasks,
   )
 
 

@@ -42,6 +42,7 @@ from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import Fault
 from prompt_tuning.core.shape import ModelShape
 from prompt_tuning.core.types import Params
+from prompt_tuning.data import templated
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import best, hub, run_schema, same_vocabulary, slots
@@ -78,6 +79,7 @@ class Tuned(NamedTuple):
     vocabulary: that they were trained with; None where the file does not say.
     scores: metrics of the runs' best evaluations; none where the file does not
       say.
+    soft_tasks: tasks whose templates say where virtual tokens stand.
   """
 
   runs: Runs
@@ -91,6 +93,7 @@ class Tuned(NamedTuple):
   keys: tuple[str | None, ...] = (None,)
   vocabulary: VocabularyMark | None = None
   scores: tuple[Mapping[str, float], ...] = (types.MappingProxyType({}),)
+  soft_tasks: frozenset[str | None] = frozenset()
 
   @property
   def step(self) -> int | None:
@@ -230,8 +233,12 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     except ValueError as error:
       logger.info("Used as it is, without its method. %s", error)
   delta = jax.tree.map(jnp.asarray, saved.delta)
+  weighed = tuple(map(tuple, method.weighed_words)) if method else ()
   return Tuned(
-    Runs(delta, (saved.placement,), (tuple(about.get("answers", ())),)),
+    Runs(
+      *(delta, (saved.placement,), (tuple(about.get("answers", ())),)),
+      (weighed,),
+    ),
     ("",),
     about.get("backbone"),
     (about.get("step"),),
@@ -240,6 +247,9 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     base_model=about.get("base_model"),
     vocabulary=_vocabulary(about.get(vocabulary_mark.KEY)),
     scores=(about.get("scores", {}),),
+    soft_tasks=frozenset(
+      [about.get("task")] if about.get("soft_tokens") else []
+    ),
   )
 
 
@@ -313,11 +323,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     )
     delta = _delta(methods, params.get("tuner", {}), path)
     json_files.refuse(path, algebra.faults(delta, len(slots_of_runs)))
-    runs = Runs(
-      delta,
-      tuple(methods[slot.run].placement for slot in slots_of_runs),
-      tuple(tuple(methods[slot.run].answers) for slot in slots_of_runs),
-    )
+    runs = slots.runs(delta, methods, slots_of_runs)
   settings = [described["runs"][numbers[slot.run]] for slot in slots_of_runs]
   return Tuned(
     runs,
@@ -336,6 +342,25 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     saved.manifest.get("base_model"),
     vocabulary=_vocabulary_of(saved.manifest),
     scores=(_scores(saved.manifest),) * len(slots_of_runs),
+    soft_tasks=_soft_tasks(described),
+  )
+
+
+def _soft_tasks(described: Mapping[str, Any]) -> frozenset[str | None]:
+  """Name the tasks of runs whose templates say where virtual tokens stand."""
+  tasks = described.get("tasks")
+  if not isinstance(tasks, Mapping):  # older versions did not say
+    return frozenset()
+  contents = {
+    name: task["content"]
+    for name, task in tasks.items()
+    if isinstance(task, Mapping) and isinstance(task.get("content"), Mapping)
+  }
+  placed = [n for n, c in contents.items() if templated.places_tokens(c)]
+  # A mixture is not among them, and its members are.
+  names = {run.get("task") for run in described["runs"]}
+  return frozenset(
+    name for name in names if name in placed or (placed and name not in tasks)
   )
 
 
@@ -424,6 +449,7 @@ def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
     base_model=banks[0].base_model,
     vocabulary=banks[0].vocabulary,
     scores=tuple(metrics for part in banks for metrics in part.scores),
+    soft_tasks=frozenset().union(*(part.soft_tasks for part in banks)),
   )
 
 

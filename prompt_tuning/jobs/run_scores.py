@@ -156,9 +156,8 @@ class RunEvaluator:
       Job(dataset, self._slot(run, dataset) - first, mixture)
       for dataset in self.sets[self._runs[run].task]
     ]
-    count = len(self._own_slots(run))
-    answers = tuple(tuple(t.answers) for t in self._setup.tuners[run : run + 1])
-    runs = Runs(delta, (self._setup.placements[run],) * count, answers * count)
+    own, tuners = self._own_slots(run), self._setup.tuners
+    runs = slots.runs(delta, tuners, own) if tuners else Runs(delta)
     return self.evaluate(runs, params["model"], jobs)
 
   def _slot(self, run: int, dataset: EvalSet) -> int:

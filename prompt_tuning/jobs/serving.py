@@ -12,7 +12,7 @@ A folder:
 import io
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,10 +23,10 @@ import numpy as np
 from prompt_tuning.checkpoints import backbone, restore, sizes
 from prompt_tuning.core import algebra, axes, bounds, files, tree
 from prompt_tuning.core.types import PAD_ID, Array
-from prompt_tuning.data import spec, templated
 from prompt_tuning.infer import programs
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import load
+from prompt_tuning.jobs.load import Tuned
 from prompt_tuning.models.t5 import site_shapes
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.decoding import Greedy
@@ -79,7 +79,7 @@ def export(
   if tuned.weights:
     raise ValueError(f"{src} holds a tuned model: there is no bank to export.")
   weights = {k: np.asarray(v) for k, v in tree.flatten(frozen.params).items()}
-  _insist_on_place(tuned.tasks, src)
+  _insist_on_place(tuned, src)
   bank = bank_of(tuned.runs, config)
   exported = program(config, weights, bank, rows, inputs, length)
   described = {
@@ -103,13 +103,10 @@ def export(
   return [f"{folder}: written, {len(tuned.names)} runs of one model"]
 
 
-def _insist_on_place(tasks: Sequence[str | None], src: str) -> None:
+def _insist_on_place(tuned: Tuned, src: str) -> None:
   """Insist that no task's template says where virtual tokens stand."""
-  for name in dict.fromkeys(filter(None, tasks)):
-    if name not in spec.names():
-      continue  # declared elsewhere; what places its tokens is not known here
-    parts = spec.get(name).components("train")
-    if any(templated.has_soft(task) for task, _ in parts):
+  for name in tuned.tasks:
+    if name in tuned.soft_tasks:
       raise ValueError(
         f"{src}: the template of {name} says where virtual tokens stand, and "
         "a program puts them in front of the text; use eval or infer."

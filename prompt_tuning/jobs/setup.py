@@ -31,6 +31,7 @@ from prompt_tuning.models.scorers import ClassTable, WordsLike
 from prompt_tuning.models.t5 import network, quantized, site_shapes
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, row_groups, state
+from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.mixture import Mixture
 from prompt_tuning.train.objectives import Objective, Setting
 from prompt_tuning.train.state import TrainState
@@ -69,12 +70,9 @@ class Setup(NamedTuple):
 
   def runs(self, delta: Delta) -> Runs:
     """Put the virtual tokens of a delta of these runs in their places."""
-    answers = [tuple(tuner.answers) for tuner in self.tuners]
-    return Runs(
-      delta,
-      tuple(self.placements[slot.run] for slot in self.slots),
-      tuple(answers[slot.run] for slot in self.slots) if answers else (),
-    )
+    if self.tuners:
+      return slots.runs(delta, self.tuners, self.slots)
+    return Runs(delta, self.placements)
 
 
 def initialise(
@@ -328,7 +326,14 @@ def objective_of(experiment: Experiment, start_length: int = 1) -> Objective:
     vocabulary = feed.open_vocabulary(experiment.dataset, rows)
     return classes.of_task(name, given, vocabulary.encode)
 
-  return experiment.run_objective.for_runs(
+  choice = experiment.run_objective
+  tuners = experiment.tuners
+  if isinstance(choice, Classes) and tuners:
+    for run, method in zip(experiment.runs, tuners, strict=True):
+      classes.insist_on_weighed(
+        run.task, choice.label_words, choice.scorer, method.weighed_words
+      )
+  return choice.for_runs(
     Setting(
       [functools.partial(of_task, run.task) for run in experiment.runs],
       experiment.model.vocab_size,

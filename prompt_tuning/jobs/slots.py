@@ -7,7 +7,9 @@ has one for each of its components, which serve all of them together.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from prompt_tuning.core.delta import Delta
 from prompt_tuning.data import spec
+from prompt_tuning.infer.runs import Runs
 from prompt_tuning.tuners.method import Method
 
 
@@ -56,6 +58,25 @@ def _of_run(run: int, method: Method) -> list[Slot]:
   if method.components > 1:
     return [Slot(run, component=n) for n in range(method.components)]
   return [Slot(run, condition) for condition in method.conditions or (None,)]
+
+
+def runs(
+  delta: Delta, methods: Sequence[Method], slots: Sequence[Slot]
+) -> Runs:
+  """Put the rows of a delta in their places, with the words that they are for.
+
+  Args:
+    delta: a row for every slot.
+    methods: of every run.
+    slots: of the rows.
+  """
+  of_slots = [methods[slot.run] for slot in slots]
+  return Runs(
+    delta,
+    tuple(method.placement for method in of_slots),
+    tuple(tuple(method.answers) for method in of_slots),
+    tuple(tuple(map(tuple, method.weighed_words)) for method in of_slots),
+  )
 
 
 def components(slots: Sequence[Slot], run: int) -> tuple[int, ...]:

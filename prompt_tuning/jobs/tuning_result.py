@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from prompt_tuning.checkpoints import prompts
+from prompt_tuning.data import templated
 from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import export, load, same_vocabulary
 from prompt_tuning.jobs.export import Origin
@@ -165,6 +166,7 @@ def of(outcome: "Outcome", summary: str) -> Trained:
         model.base_model,
         vocabulary,
         {} if record is None else record["metrics"],
+        templated.has_soft(slot.condition or run.task),
       )
       for name, slot, run, step, record in zip(
         names, slots, runs, steps, records, strict=True

@@ -24,6 +24,9 @@ def test_a_mixture_that_trains_its_model_is_scored_whole(
 ):
   task = types.SimpleNamespace(name="any")
   dataset = types.SimpleNamespace(task=task)
+  method = types.SimpleNamespace(
+    placement=Placement(), answers=(), weighed_words=()
+  )
   run_evaluator = object.__new__(RunEvaluator)
   run_evaluator.sets = {"any": [dataset]}
   run_evaluator._runs = [types.SimpleNamespace(task="any")] * 2
@@ -35,8 +38,7 @@ def test_a_mixture_that_trains_its_model_is_scored_whole(
     ),
     frozen={},
     slots=tuple(slots),
-    placements=(Placement(),) * 2,
-    tuners=(types.SimpleNamespace(answers=()),) * 2,
+    tuners=(method,) * 2,
   )
   asked = []
 

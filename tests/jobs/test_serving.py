@@ -12,7 +12,7 @@ import prompt_tuning
 from prompt_tuning.core import embedded
 from prompt_tuning.data import templated
 from prompt_tuning.data import vocabulary as vocabularies
-from prompt_tuning.jobs import serving
+from prompt_tuning.jobs import load, serving
 from prompt_tuning.launch import main
 
 TEXTS = ("hot loud old", "small loud cold")
@@ -132,14 +132,24 @@ def test_answers_from_behind_the_model_are_refused(prompts, name):
 
 @pytest.mark.usefixtures("own_tasks")
 def test_tokens_of_a_template_are_refused():
-  for name, soft in (("soft_rte", '{"soft": 2} '), ("hard_rte", "")):
-    templated.declare(
+  """By what a bundle says, whose tasks nobody declares where it is read."""
+  described = {"runs": [{"task": n} for n in ("soft", "hard", "mixed", None)]}
+  tasks = {"old": 1, "alien": {"content": {"template": "{text}"}}}
+  for name, soft in (("soft", '{"soft": 2} '), ("hard", "")):
+    task = templated.declare(
       name,
       "taskless_super_glue_rte_v102",
       template=f'{soft}{{"placeholder": "text_a"}} {{"mask"}}',
       fields={"text_a": "premise"},
       label_words={"entailment": ["yes"], "not_entailment": ["no"]},
     )
-  serving._insist_on_place(("hard_rte", "skill_last", None, "unknown"), "a")
-  with pytest.raises(ValueError, match="template of soft_rte says where"):
-    serving._insist_on_place(("hard_rte", "soft_rte"), "a")
+    assert templated.has_soft(name) == bool(soft)
+    tasks[name] = task.identity()
+  assert not templated.has_soft("skill_last")
+  assert not load._soft_tasks(described)
+  found = load._soft_tasks({**described, "tasks": tasks})
+  assert found == {"soft", "mixed", None}
+  tuned = load.PLAIN._replace(soft_tasks=found)
+  serving._insist_on_place(tuned._replace(tasks=("hard",)), "a")
+  with pytest.raises(ValueError, match="template of soft says where"):
+    serving._insist_on_place(tuned._replace(tasks=("hard", "soft")), "a")

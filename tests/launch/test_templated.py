@@ -34,7 +34,7 @@ data.templated_task:
 
 
 def test_a_prompt_trains_in_its_slots_and_ends_with_a_report(
-  tmp_path, train_flags, settings
+  tmp_path, train_flags, settings, capsys
 ):
   """The model alone, which has nothing for the slots, is left out of it."""
   prompt = ("--gin_file=prompts/from_template.gin",)
@@ -48,6 +48,15 @@ def test_a_prompt_trains_in_its_slots_and_ends_with_a_report(
   assert conclusion.PLAIN not in text
   (export,) = (tmp_path / "run" / "exports").iterdir()
   assert (export / "delta").is_dir()
+  assert text.count("where the task's template says, and not before") == 1
+  for path in (tmp_path / "run", export):
+    assert load.load(path).soft_tasks == {TASK}
+  again = tmp_path / "again"
+  assert main.main(["export", str(export), str(again)]) == 0
+  assert "where the task's template says" in capsys.readouterr().out
+  argv = ["convert", str(again), str(tmp_path / "p.npy"), "--to", "npy"]
+  assert main.main(argv) == 0
+  assert "where the task's template says" in capsys.readouterr().out
 
 
 def test_compare_leaves_the_model_alone_out(

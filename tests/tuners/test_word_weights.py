@@ -12,9 +12,10 @@ from scipy.special import log_softmax, softmax
 from prompt_tuning.core.delta import NO_WORD, Delta
 from prompt_tuning.core.outputs import Outputs
 from prompt_tuning.data import custom, templated
-from prompt_tuning.jobs import evaluate
-from prompt_tuning.jobs.settings import Dataset, EvaluationSettings
-from prompt_tuning.jobs.train_job import build_tuner
+from prompt_tuning.infer.runs import Runs, join
+from prompt_tuning.jobs import classes, setup, slots
+from prompt_tuning.jobs.settings import Dataset
+from prompt_tuning.jobs.train_job import Experiment, build_tuner
 from prompt_tuning.models import scorers
 from prompt_tuning.models.scorers import ClassTable
 from prompt_tuning.models.t5 import config as t5_config
@@ -164,15 +165,30 @@ def test_words_are_the_tasks_or_those_of_label_words(
   assert built.words == (("none",), ("sure", "yes"))
   built = build_tuner(WordWeights, model, task.name)
   assert built.words == tuple(map(tuple, words.values()))
-  settings = EvaluationSettings(
-    Dataset(task.name, batch_size=2, split="train"),
-    by="rank",
-    scorer=scorers.WholeWords("learned"),
+  delta = Delta(word_weights=jnp.zeros((1, 2, 2)))
+  runs = slots.runs(delta, [built], [slots.Slot(0)])
+  assert runs.one(0).weighed_words_of(0) == built.words
+  assert join([Runs(), runs]).weighed_words_of(1) == built.words
+  scorer = scorers.WholeWords("learned")
+  for of_run in (built.words, ()):
+    classes.insist_on_weighed(task.name, None, scorer, of_run)
+  others = (built.words[::-1], (("no", "nay"), ("yes",)))
+  for other in others:
+    with pytest.raises(
+      ValueError, match="class 'no' of weighed has 2 label words, no, never; "
+    ):
+      classes.insist_on_weighed(task.name, None, scorer, other)
+  with pytest.raises(ValueError, match=r"2 classes, and the run has .* of 1"):
+    classes.insist_on_weighed(task.name, None, scorer, others[0][:1])
+  experiment = Experiment(
+    model,
+    Dataset(task.name),
+    WordWeights,
+    objective=Classes(scorer, {"no": ["nay", "no"], "yes": ["yes"]}),
+    learning_rates=(0.1,),
   )
-  evaluate._insist_on_words(settings, built, task.name)
-  other = WordWeights(words=built.words[::-1])
-  with pytest.raises(ValueError, match="class 'no' of weighed has other label"):
-    evaluate._insist_on_words(settings, other, task.name)
+  with pytest.raises(ValueError, match="2 label words, nay, no; the run has"):
+    setup.objective_of(experiment)
   with pytest.raises(ValueError, match="has no label words: set LABEL_WORDS"):
     build_tuner(WordWeights, model, "skill_first")
   with pytest.raises(ValueError, match="no label words of several classes"):
