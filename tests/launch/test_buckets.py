@@ -112,8 +112,8 @@ def test_a_run_has_the_bytes_of_one_on_a_disk(bucket, trained, finished):
   assert len(answered) > 2
 
 
-def test_every_other_command(gs, trained, common_flags, tiny_checkpoint):
-  flags, root, _ = trained(gs)
+def test_every_other_command(bucket, trained, common_flags, tiny_checkpoint):
+  flags, root, _ = trained(bucket)
   run, model = f"{root}/run", f"{root}/checkpoint_{STEP}"
 
   shown = command(
@@ -213,10 +213,10 @@ def test_a_complete_conversion_is_not_replaced_and_a_half_one_is(
 
 
 def test_answers_go_on_where_a_kill_left_them(
-  gs, trained, common_flags, monkeypatch
+  bucket, trained, common_flags, monkeypatch
 ):
   """One object for a chunk; the whole file in the end."""
-  flags, root, _ = trained(gs)
+  flags, root, _ = trained(bucket)
   inputs = f"{root}/questions.txt"
   files.write_text(inputs, "".join(f"text: a cat {n}\n" for n in range(10)))
 
