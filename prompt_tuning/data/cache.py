@@ -180,12 +180,16 @@ def _warn_of_unknown(cache: TokenCache) -> None:
   rows = np.unique(
     np.searchsorted(cache.targets.offsets, positions, "right") - 1
   )
-  count = sum(cache.targets[row].tolist() != unlabelled for row in rows)
-  if count:
+  unknown = [
+    int(row) for row in rows if cache.targets[row].tolist() != unlabelled
+  ]
+  if unknown:
+    first = cache.example(unknown[0])["targets_pretokenized"]
     _warn_once(
-      f"{cache.task} {cache.split}: {count} of {len(cache)} targets have "
-      "characters that the vocabulary lacks; a model can neither learn nor "
-      "write them."
+      f"{cache.task} {cache.split}: {len(unknown)} of {len(cache)} targets "
+      "have characters that the vocabulary lacks, such as "
+      f"{first[:40]!r}. The model can neither learn nor write them: use other "
+      "answers, for classes by label_words."
     )
 
 

@@ -59,7 +59,8 @@ def resolve(path: str | None = None) -> str:
     raise ValueError(
       "No vocabulary: give the path of T5's sentencepiece.model, or set the "
       f"environment variable {ENVIRONMENT_VARIABLE}. The published file is "
-      f"{_PUBLISHED}."
+      f"{_PUBLISHED}; that of the small model in this package is "
+      f"{embedded.DEFAULT}."
     )
   return embedded.vocabulary(str(source))
 

@@ -381,8 +381,9 @@ class EvaluationPlan:
       dataset.insist_on_split()
     elif dataset.lacking:
       logger.warning(
-        "%s: no validation split, so that nothing is evaluated while training, "
-        "and what was trained last is kept, not the best.",
+        "%s: no validation split. Nothing is evaluated, there are no scores, "
+        "and the last step is kept, not the best. To change that, give "
+        "validation rows, such as files={'validation': ...}.",
         ", ".join(dataset.lacking),
       )
       object.__setattr__(self, "evaluation", None)

@@ -145,9 +145,11 @@ def templated_tasks(*args: Any, **kwargs: Any) -> tuple[str, ...]:
   return several_templates.declare(*args, **kwargs)
 
 
-def shown_task(task: str) -> str:
-  """Name the task that `data show` looks at."""
-  return task
+def shown_task(
+  task: str, vocabulary_file: str | None = None
+) -> tuple[str, str | None]:
+  """Name the task that `data show` looks at, and its vocabulary."""
+  return task, vocabulary_file
 
 
 @functools.wraps(mixtures.declare)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 _BINDING = "--gin."
 _NAME = "MIXTURE_OR_TASK_NAME"
+_VOCABULARY = "VOCABULARY_FILE"
 _DATA_DIR_HELP = "TFDS's data directory"
 
 
@@ -94,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
   command.add_argument("--split", help="by default the first it has")
   command.add_argument("--tfds_data_dir", help=_DATA_DIR_HELP)
   command.add_argument("--cache_dir", help="of tokenised examples")
-  command.add_argument("--vocabulary", help="T5's sentencepiece.model")
+  command.add_argument(
+    "--vocabulary",
+    help="T5's sentencepiece.model, or embedded:ladder_1; by default "
+    "VOCABULARY_FILE of the gin files, else PROMPT_TUNING_VOCABULARY",
+  )
   command.add_argument(
     "--examples", type=int, default=3, help="how many to show"
   )
@@ -137,32 +142,37 @@ def _words(arguments: argparse.Namespace) -> Iterator[str]:
   return word_files.lines(arguments.paths, arguments.vocabulary)
 
 
-def _task(arguments: argparse.Namespace) -> str:
-  """Return the task's name, declared by gin files where there are some."""
+def _task(arguments: argparse.Namespace) -> tuple[str, str | None]:
+  """Return the task's name and the vocabulary, of gin files where given."""
   if not arguments.gin_file and not arguments.bindings:
     if not arguments.task:
       raise ValueError("Name a task, or give a --gin_file that does.")
-    return str(arguments.task)
+    return str(arguments.task), arguments.vocabulary
   from prompt_tuning.launch import command, flags
 
-  default = f"data.shown_task.task = %{_NAME}"
-  declared = command.configure(
+  defaults = [
+    f"data.shown_task.task = %{_NAME}",
+    f"{_VOCABULARY} = None",
+    f"data.shown_task.vocabulary_file = %{_VOCABULARY}",
+  ]
+  task, vocabulary = command.configure(
     "data.shown_task",
     flags.Flags(tuple(arguments.gin_file), tuple(arguments.bindings)),
-    [default],
+    defaults,
   )
-  return str(arguments.task or declared)
+  return str(arguments.task or task), arguments.vocabulary or vocabulary
 
 
 def _show(arguments: argparse.Namespace) -> Iterator[str]:
   from prompt_tuning.jobs import tasks
 
+  task, vocabulary = _task(arguments)
   return tasks.examples(
-    _task(arguments),
+    task,
     arguments.split,
     {"inputs": arguments.inputs, "targets": arguments.targets},
     arguments.examples,
     arguments.tfds_data_dir,
     arguments.cache_dir,
-    arguments.vocabulary,
+    vocabulary,
   )

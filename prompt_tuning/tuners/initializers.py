@@ -148,10 +148,11 @@ class SampledVocabulary:
     length, rows = shape[0], table.shape[0]
     population = rows if self.population is None else self.population
     if population > rows:
-      context.warn(
-        f"Sampling among the whole embedding table: it has {rows} rows, fewer "
-        f"than the population of {population}."
-      )
+      if population != COMMON_TOKENS:  # somebody asked for it
+        context.warn(
+          f"Sampling among the whole embedding table: it has {rows} rows, "
+          f"fewer than the population of {population}."
+        )
       population = rows
     replace = length > population
     if replace:

@@ -165,6 +165,7 @@ def test_targets_that_cannot_be_written_are_counted(own_rows, caplog):
   own_rows(["", ""], split="test")  # have no label
   (record,) = [r for r in caplog.records if r.name == cache.__name__]
   assert " train: 2 of 4 targets have characters" in record.getMessage()
+  assert "such as '猫'" in record.getMessage()
 
 
 def test_nothing_is_trained_on_rows_without_answers(own_rows):

@@ -209,7 +209,7 @@ def test_a_task_without_validation_is_trained_without_evaluation(caplog):
   axb = "taskless_super_glue_axb_v102"  # has a test split only
   settings = EvaluationSettings(Dataset(axb, split="validation"))
   assert job(evaluation=settings).evaluations.evaluation is None
-  assert f"{axb}: no validation split, so that nothing is" in caplog.text
+  assert f"{axb}: no validation split. Nothing is evaluated" in caplog.text
   whole = EvaluationSettings(Dataset(RTE, split="validation"))
   assert job(evaluation=whole).evaluations.evaluation is whole
   with pytest.raises(ValueError, match="has no split 'validation'"):

@@ -124,7 +124,7 @@ data.custom_task:
 """)
   words = ["show", "--gin_file", tmp_path / "task.gin", "--gin.SOFT='own_rows'"]
   words += ["--cache_dir", tmp_path / "cache", "--examples", 1]
-  words += ["--vocabulary", "embedded:ladder_1"]
+  words += ["--gin_file", "models/embedded.gin"]
   status, out, err = run(capsys, *words)
   gin.clear_config()
   assert status == 0, err
