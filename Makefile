@@ -70,6 +70,7 @@ WHEEL := $(CURDIR)/build/wheel
 wheel: $(PACKAGE)
 	rm -rf $(WHEEL) build/lib build/bdist.*
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	rm -rf build/lib build/bdist.*
 	$(PYTHON) -m venv $(WHEEL)/venv
 	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
 	$(BIN)/python -m docs.generate.examples README.md $(WHEEL)

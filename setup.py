@@ -71,9 +71,11 @@ EXTRAS = {
   "plan": ["libtpu>=0.0.42.1"],
   # Paths that begin with hf://.
   "hub": ["huggingface-hub>=2.4.0"],
-  # To run the notebooks, and to write them as text.
+  # `jupyter lab notebooks`, and what writes notebooks as text.
   "notebooks": [
     "ipykernel>=7.4.0",
+    "ipywidgets>=8.1.9",
+    "jupyterlab>=4.6.6",
     "jupytext>=1.19.6",
     "nbclient>=0.11.0",
   ],

@@ -26,7 +26,9 @@ PARSED = {
 PLAIN = ""  # what a program prints, and drawings
 CELL = "{code-cell} ipython3"
 # Of a shell: what needs no test, since it is not this project's.
-OTHERS = {"git", "cd", "hf", "mkdir", "cp", "export", "docker"}
+OTHERS = {
+  *("git", "cd", "hf", "mkdir", "cp", "export", "docker", "gcloud"),
+}
 A_COMMAND = re.compile(
   r"^\s*(?:\$|>>>|prompt-tuning|pip|python|make|import|FROM) "
 )
