@@ -29,8 +29,12 @@ GIN = (
   *("train", "sweep", "compare", "pretrain", "eval", "infer", "score"),
   "plan",
 )
-# A package, what must never be made, and what lies beside the checkout.
-ABSENT = {"prompt_tuning.gin", "gin/__init__.py", "numbers.md", "style.md"}
+# A package, what must never be made, what lies beside the checkout, and what a
+# reader writes.
+ABSENT = {
+  *("prompt_tuning.gin", "gin/__init__.py", "numbers.md", "style.md"),
+  "my_reviews.gin",
+}
 
 
 def in_document(path):
@@ -54,6 +58,16 @@ def command_lines():
 LINES = list(command_lines())
 
 
+def write_own_data(folder):
+  """Write the files that docs/own_data.md shows: its gin file and its rows."""
+  text = (ROOT / "docs" / "own_data.md").read_text()
+  (gin_file,) = re.findall(r"^```gin\n(.*?)^```", text, re.M | re.S)
+  (row,) = re.findall(r"^```json\n(.*?)^```", text, re.M | re.S)
+  (folder / "my_reviews.gin").write_text(gin_file)
+  for name in ("train", "dev"):
+    (folder / f"{name}.jsonl").write_text(row)
+
+
 class Parsed(BaseException):
   """The flags were understood; nothing shall be done."""
 
@@ -73,9 +87,12 @@ def in_the_checkout(monkeypatch):
     if words[0] == "prompt-tuning"
   ],
 )
-def test_commands(words, monkeypatch, capsys):
+def test_commands(words, monkeypatch, capsys, tmp_path):
   """Flags parse, gin files and macros are known; no data is needed."""
   command, *argv = words
+  if "--gin_file=my_reviews.gin" in argv:
+    write_own_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
   # A user's text, which goes into the name of its rows.
   monkeypatch.setattr(corpus, "_sha256", str)
   if command == "launch":
