@@ -22,7 +22,14 @@ import numpy as np
 
 from prompt_tuning.checkpoints import backbone, prompts, restore, sizes
 from prompt_tuning.checkpoints.backbone import Backbone
-from prompt_tuning.core import algebra, axes, embedded, finite, tree
+from prompt_tuning.core import (
+  algebra,
+  axes,
+  embedded,
+  finite,
+  partition,
+  tree,
+)
 from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.types import DType
@@ -38,6 +45,7 @@ from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import classes, feed, same_vocabulary
 from prompt_tuning.jobs import load as loading
+from prompt_tuning.jobs.comparison import Comparison
 from prompt_tuning.jobs.settings import (
   Dataset,
   EvaluationSettings,
@@ -60,6 +68,7 @@ from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import site_shapes
 from prompt_tuning.models.t5.decoding import DecodingMethod
+from prompt_tuning.train.optimizers import Adafactor
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
   Initializer,
@@ -464,19 +473,16 @@ class Model:
     names = tuple(map(_name, listed(task)))
     if method is None:
       method = _default_prompt(names, prompt_length, initializer)
-    config = dataclasses.replace(
-      self.backbone.config, dropout_rate=dropout_rate
-    )
     with tempfile.TemporaryDirectory() as temporary:
       job = TrainJob(
         Experiment(
-          config,
+          self._config(dropout_rate),
           self._dataset(names, "train", cache_dir, batch_size),
           method,
           learning_rates=listed(learning_rate),
           seeds=listed(seeds),
         ),
-        ModelSource(None, self.backbone.weights_dtype, MeshShape(data=1)),
+        self._source,
         Duration(relative_steps=steps, restored_step=restored_step),
         EvaluationPlan(
           EvaluationSettings(self._dataset(names, "validation", cache_dir), by),
@@ -484,21 +490,134 @@ class Model:
           eval_steps=20 if folder else 0,
           patience=patience,
         ),
-        Output(
-          os.fspath(folder or temporary),
-          checkpoint_period=1_000 if folder else 0,
-          tensorboard=folder is not None,
-        ),
+        _output(folder, temporary),
       )
-      model = self.backbone._replace(config=config)
       with model_dir.held(job.output.model_dir):
-        outcome = train.train(job, data_dir, model)
+        outcome = train.train(job, data_dir, self._backbone(dropout_rate))
         if outcome.result.signal == signal.SIGINT:  # saved, if it has a folder
           raise KeyboardInterrupt
         is_over = folder and outcome.result.reason != "preempted"
         return tuning_result.of(
           outcome, conclusion.finish(outcome) if is_over else ""
         )
+
+  def compare(
+    self,
+    task: Task | Sequence[Task],
+    methods: Mapping[str, TunerFactory],
+    *,
+    steps: int,
+    instructed: Mapping[str, str] | None = None,
+    model_rate: float | None = None,
+    seeds: int | Sequence[int] = 0,
+    batch_size: int = 128,
+    dropout_rate: float = 0.1,
+    eval_period: int = 0,
+    by: str | Sequence[str] | None = None,
+    split: str | None = "test",
+    folder: str | os.PathLike[str] | None = None,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+  ) -> Comparison:
+    """Train by several methods in turn, and score all of them on one split.
+
+    Each method has its own recipe; beside them stands the model as it is. This
+    is `prompt-tuning compare` on one device, without random controls.
+
+    Args:
+      task: a task, or several: a method then learns each by itself.
+      methods: name -> method, such as `{"LoRA": pt.LoRA(rank=4)}`.
+      steps: updates, of all methods.
+      instructed: task -> the same task with an instruction in front, with which
+        the model is asked as it is.
+      model_rate: learning rate of tuning the whole model too; None leaves that
+        out.
+      seeds: one or several, of each method.
+      batch_size: see `train`.
+      dropout_rate: see `train`.
+      eval_period: steps between evaluations on the validation split, of which
+        the best is scored in the end; 0 scores what was trained last.
+      by: how: `generation` (the default), `rank` or both.
+      split: that all are scored on; None for what the task is evaluated on.
+      folder: keeps every training, `comparison.md` (a table) and
+        `comparison.png` (score against trained parameters), and continues what
+        is there; None keeps nothing on disk.
+      data_dir: see `train`.
+      cache_dir: see `train`.
+
+    Returns:
+      Scores and costs of every method.
+
+    Raises:
+      ValueError: see `train`; no methods, one given twice, no such split, or a
+        name that cannot be a folder's.
+      CheckpointError: see `train`.
+      DivergedError: see `train`.
+      StoppedError: it was told to stop.
+    """
+    from prompt_tuning.jobs import compare, compare_job  # slow to import
+
+    names = tuple(map(_name, listed(task)))
+    config = self._config(dropout_rate)
+    dataset = self._dataset(names, "train", cache_dir, batch_size)
+    validation = self._dataset(names, "validation", cache_dir)
+    experiments = [
+      Experiment(config, dataset, method, seeds=listed(seeds))
+      for method in methods.values()
+    ]
+    if model_rate is not None:
+      experiments.append(
+        Experiment(
+          config,
+          dataset,
+          rules=partition.EVERYTHING,
+          optimizer=Adafactor(
+            multiply_by_parameter_scale=True, weight_decay=None
+          ),
+          learning_rates=(model_rate,),
+          seeds=listed(seeds),
+        )
+      )
+    with tempfile.TemporaryDirectory() as temporary:
+      output = _output(folder, temporary)
+      jobs = [
+        TrainJob(
+          experiment,
+          self._source,
+          Duration(relative_steps=steps),
+          EvaluationPlan(
+            EvaluationSettings(validation, by) if eval_period else None,
+            eval_period,
+            eval_steps=0,
+          ),
+          output,
+        )
+        for experiment in experiments
+      ]
+      return compare.compare(
+        compare_job.CompareJob(
+          output.model_dir,
+          jobs[: len(methods)],
+          EvaluationSettings(self._dataset(names, split, cache_dir), by),
+          models=jobs[-1] if model_rate is not None else None,
+          instructed=instructed or {},
+          called=tuple(methods),
+          controls=False,
+        ),
+        data_dir,
+        self._backbone(dropout_rate),
+      )
+
+  @property
+  def _source(self) -> ModelSource:
+    """Describe the model in memory, on one device."""
+    return ModelSource(None, self.backbone.weights_dtype, MeshShape(data=1))
+
+  def _config(self, dropout_rate: float) -> t5_config.T5Config:
+    return dataclasses.replace(self.backbone.config, dropout_rate=dropout_rate)
+
+  def _backbone(self, dropout_rate: float) -> Backbone:
+    return self.backbone._replace(config=self._config(dropout_rate))
 
   def _dataset(
     self,
@@ -578,6 +697,15 @@ def _default_prompt(
     labelled = all(map(task_words, tasks))
     initializer = ClassLabels() if labelled else SampledVocabulary()
   return Prompt(encoder_length=length, encoder_init=initializer)
+
+
+def _output(folder: str | os.PathLike[str] | None, temporary: str) -> Output:
+  """Keep a training in the user's folder; else as little as can be."""
+  return Output(
+    os.fspath(folder or temporary),
+    checkpoint_period=1_000 if folder else 0,
+    tensorboard=folder is not None,
+  )
 
 
 def _inputs_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -33,7 +33,7 @@ from prompt_tuning.data import custom, postprocessors, spec, vocabulary
 from prompt_tuning.data.metrics import classification
 from prompt_tuning.infer.ensemble import vote
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import identity, load, train
+from prompt_tuning.jobs import conclusion, identity, load, train
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.tuners import bank
@@ -481,6 +481,22 @@ class TestTraining:
     }
     np.testing.assert_array_equal(by_name["trained"], by_name["export"])
     assert not np.allclose(by_name["trained"], by_name["plain"])
+
+  def test_methods_side_by_side(self, plain, task, quick, tmp_path):
+    """Names are the user's; a method does what it does alone."""
+    settings = {k: quick[k] for k in ("steps", "batch_size", "by", "cache_dir")}
+    shown = {**settings, "split": None, "folder": tmp_path}
+    methods = {"all of LoRA": pt.LoRA(rank=2), "IA3": pt.IA3()}
+    found = plain.compare(task, methods, **shown)
+    assert found.methods == ("frozen model", *methods)
+    assert found.frozen
+    alone = plain.train(task, method=pt.IA3(), eval_period=0, **settings)
+    score = alone.scores[task.name][f"{task.name}/accuracy"]
+    assert found.of("IA3", task.name) == [score]
+    assert (tmp_path / "all_of_LoRA" / conclusion.SUMMARY).is_file()
+    assert "| all of LoRA |" in (tmp_path / "comparison.md").read_text()
+    with pytest.raises(ValueError, match="and none of .*model tuning"):
+      plain.compare(task, {"model tuning": pt.IA3()}, **shown)
 
   def test_scores_are_those_of_the_prompts(self, plain, task, quick):
     trained = plain.train(task.name, **quick)

@@ -64,6 +64,7 @@ class _Trained(NamedTuple):
 def compare(
   job: CompareJob,
   data_dir: str | None = None,
+  model: Backbone | None = None,
   *,
   configuration: Mapping[str, str] = train.NO_CONFIGURATION,
   say: Callable[[str], None] = logger.info,
@@ -73,6 +74,7 @@ def compare(
   Args:
     job: what to compare.
     data_dir: TFDS's data directory.
+    model: see `train.train`.
     configuration: see `train.train`.
     say: see `train.train`.
 
@@ -86,12 +88,13 @@ def compare(
     OSError: another file cannot.
   """
   with model_dir.held(job.model_dir):
-    return _compare(job, data_dir, configuration, say)
+    return _compare(job, data_dir, model, configuration, say)
 
 
 def _compare(
   job: CompareJob,
   data_dir: str | None,
+  model: Backbone | None,
   configuration: Mapping[str, str],
   say: Callable[[str], None],
 ) -> Comparison:
@@ -99,7 +102,6 @@ def _compare(
     _train, job, data_dir=data_dir, configuration=configuration, say=say
   )
   tuned: list[_Trained] = []
-  model: Backbone | None = None
   for training in job.trainings:
     done = fit(training, model=_shared(job, training, model))
     tuned.append(done)
@@ -320,8 +322,9 @@ def _frozen_scores(
     owners += ((context.title, task, context.drawn_by) for _ in of_task)
   nouns = [noun_of(type(done.outcome.setup.tuners[0])) for done in tuned]
   for done, noun in zip(tuned, nouns, strict=True):
-    alone = nouns.count(noun) == len(set(done.titles)) == 1
-    asked += _ask_method(done, noun if alone else None, banks, sets)
+    alone = nouns.count(noun) == len(set(done.titles)) == 1 and not job.called
+    noun_of_controls = noun if alone else None
+    asked += _ask_method(done, noun_of_controls, banks, sets, job.controls)
 
   for one in asked:
     for dataset in sets[one.task]:
@@ -346,6 +349,7 @@ def _ask_method(
   noun: str | None,
   banks: list[Runs],
   sets: Mapping[str, Sequence[EvalSet]],
+  with_controls: bool,
 ) -> list[_Asked]:
   """Put a method's runs and their random controls into the batch.
 
@@ -355,6 +359,7 @@ def _ask_method(
       by; None calls them by the method.
     banks: runs of the batch; gets more.
     sets: what to score.
+    with_controls: whether there are random controls.
 
   Returns:
     What to ask.
@@ -372,7 +377,7 @@ def _ask_method(
       for dataset in sets[run.task]
     }
     randoms = {}
-    for slot in dict.fromkeys(of_method.values()):
+    for slot in dict.fromkeys(of_method.values() if with_controls else ()):
       key = jax.random.fold_in(jax.random.key(run.seed), slot)
       random = conclusion.random_control(trained, slot, method, key)
       if random is not None:

@@ -7,7 +7,7 @@ from prompt_tuning.core import files
 from prompt_tuning.data import spec
 from prompt_tuning.data.in_context import InContext
 from prompt_tuning.jobs import method_names
-from prompt_tuning.jobs.comparison import MODEL, MULTITASK
+from prompt_tuning.jobs.comparison import BASELINES, MODEL, MULTITASK
 from prompt_tuning.jobs.settings import EvaluationSettings, listed
 from prompt_tuning.jobs.train_job import TrainJob
 from prompt_tuning.tuners.method import name_of
@@ -31,6 +31,8 @@ class CompareJob:
       ask the model itself (the paper's prompt design); may be empty.
     contexts: an instruction and demonstrations before the inputs of every task,
       or several such, with which to ask the model itself; may be none.
+    called: what reports call the methods, one name each; none for their own.
+    controls: whether random numbers in place of what was learned are scored.
   """
 
   model_dir: str
@@ -41,6 +43,8 @@ class CompareJob:
   named: Mapping[str, str] = dataclasses.field(default_factory=dict)
   instructed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   contexts: InContext | Sequence[InContext] = ()
+  called: Sequence[str] = ()
+  controls: bool = True
 
   def __post_init__(self) -> None:
     self.test.dataset.insist_on_split()
@@ -50,6 +54,7 @@ class CompareJob:
         "compare.contexts is for the model itself."
       )
     self._check_trainings()
+    self._check_names()
     tasks = self.trainings[0].experiment.dataset.names
     for job in self.trainings:
       names = job.experiment.dataset.names
@@ -99,6 +104,19 @@ class CompareJob:
           f"compare.{name} is {job!r:.80}; expected @{name}/train(), or None."
         )
 
+  def _check_names(self) -> None:
+    """Insist that names tell the methods apart, from baselines too."""
+    names, count = list(self.called), len(self.trainings)
+    if not names:
+      return
+    taken = {*BASELINES, *(c.title for c in listed(self.contexts))}
+    free = len({*names} - taken)
+    if not free == len(names) == count:
+      raise ValueError(
+        f"The names of {count} methods are {', '.join(map(repr, names))}; "
+        f"expected one for each, and none of {', '.join(sorted(taken))}."
+      )
+
   def _check_multitask(self, job: TrainJob) -> None:
     """Insist that one model trains on all tasks."""
     if job.experiment.tuners or len(job.experiment.dataset.names) != 1:
@@ -133,6 +151,8 @@ class CompareJob:
 
     Of several of one method, the settings that differ too.
     """
+    if self.called:
+      return tuple(self.called)
     methods = [job.experiment.tuners[0] for job in self.trainings]
     kinds = list(map(type, methods))
     titles = list(map(name_of, kinds))

@@ -27,6 +27,7 @@ PLAIN = "frozen model"
 INSTRUCTION = "instruction"
 MODEL = "model tuning"
 MULTITASK = "multi-task model tuning"
+BASELINES = (PLAIN, INSTRUCTION, MODEL, MULTITASK)
 RANDOM = "random "  # how the name of a method's random control begins
 
 _SCHEMA = {
