@@ -17,10 +17,16 @@ from pygments.lexers.python import PythonLexer
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Notebooks compile more than they compute: the compiler hurries, as in tests.
+os.environ.setdefault(
+  "XLA_FLAGS",
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+  "--xla_cpu_use_fusion_emitters=false",
+)
 # Tools of Sphinx warn of each other; what Sphinx itself says are errors.
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
-from docs.generate import api, pages  # noqa: E402
+from docs.generate import api, notebooks, pages  # noqa: E402
 from prompt_tuning import __version__  # noqa: E402
 
 project = "prompt-tuning"
@@ -98,6 +104,15 @@ def _add_settings(app, docname, source) -> None:
     )
 
 
+def _shorten(app, docname, source) -> None:
+  """Let a notebook run with its shorter settings."""
+  del app
+  folder, _, name = docname.rpartition("/")
+  if folder == "notebooks":
+    settings = notebooks.SHORT.get(name, {})
+    source[0] = notebooks.with_settings(source[0], settings)
+
+
 def _inline_math(self, node) -> None:
   self.body.append(latex2mathml.tex2mathml(node.astext(), as_block=False))
   raise nodes.SkipNode
@@ -115,6 +130,7 @@ def setup(app) -> None:
   app.connect("builder-inited", _write_pages)
   app.connect("source-read", _without_folders)
   app.connect("source-read", _add_settings)
+  app.connect("source-read", _shorten)
   app.add_lexer("gin", PythonLexer)
   app.add_html_math_renderer(
     "mathml", (_inline_math, None), (_block_math, None)

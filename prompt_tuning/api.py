@@ -38,12 +38,13 @@ from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.in_context import InContext
 from prompt_tuning.infer import ensemble, rank
 from prompt_tuning.infer.batching import Batching
+from prompt_tuning.infer.ensemble import Comparison as Ensemble
 from prompt_tuning.infer.ensemble import Vote
 from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import classes, feed, same_vocabulary
+from prompt_tuning.jobs import classes, feed, same_vocabulary, similarity
 from prompt_tuning.jobs import load as loading
 from prompt_tuning.jobs.comparison import Comparison
 from prompt_tuning.jobs.settings import (
@@ -53,6 +54,7 @@ from prompt_tuning.jobs.settings import (
   listed,
 )
 from prompt_tuning.jobs.setup import task_words
+from prompt_tuning.jobs.similarity import Similarity
 from prompt_tuning.jobs.train_job import (
   Duration,
   EvaluationPlan,
@@ -66,14 +68,17 @@ from prompt_tuning.jobs.tuning_result import Trained
 from prompt_tuning.machine import accelerators, compiled_programs
 from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5 import config as t5_config
-from prompt_tuning.models.t5 import site_shapes
+from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.models.t5.decoding import DecodingMethod
 from prompt_tuning.train.optimizers import Adafactor
+from prompt_tuning.tuners import interpret
+from prompt_tuning.tuners.copying import FromFile
 from prompt_tuning.tuners.initializers import (
   ClassLabels,
   Initializer,
   SampledVocabulary,
 )
+from prompt_tuning.tuners.interpret import Reading
 from prompt_tuning.tuners.prompt import Prompt
 
 # A file or folder of what was tuned (a run, a bundle, an export, an adapter, a
@@ -329,10 +334,7 @@ class Model:
     Returns:
       n votes; `ensemble` says how ties are broken.
     """
-    names = self.names if members is None else members
-    runs = [self._run_id(name) for name in names]
-    if len(set(runs)) < len(runs):
-      raise ValueError(f"Somebody would vote twice: {', '.join(names)}.")
+    runs = self._members(members)
     if candidates is None:
       return ensemble.predict(self.predictor, texts, runs, **decoding)
     return ensemble.classify(self.predictor, texts, candidates, runs)
@@ -375,11 +377,7 @@ class Model:
     """
     task_spec = spec.task(_name(task))
     if examples is None:
-      data = self._dataset(task_spec.name, None, cache_dir)
-      feed.open_vocabulary(data, self.predictor.config.vocab_size)
-      (dataset,) = feed.eval_sets(
-        data, task_spec.name, data_dir, context=context
-      )
+      dataset = self._eval_set(task_spec, data_dir, cache_dir, context)
     elif context is not None:
       raise ValueError("A context is of a task's splits: leave examples out.")
     elif templated.is_templated(task_spec):
@@ -406,6 +404,78 @@ class Model:
     evaluator = Evaluator(self.predictor, jobs, listed(by), scorer=scorer)
     return dict(evaluator()[0].metrics)
 
+  def evaluate_vote(
+    self,
+    task: Task,
+    members: Sequence[str] | None = None,
+    by: str | Sequence[str] = GENERATION,
+    *,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+  ) -> Ensemble:
+    """Compute a task's metrics of several prompts, and of their vote.
+
+    Args:
+      task: which; its validation (else test) split is read.
+      members: names of the prompts; all of them by default.
+      by: see `evaluate`.
+      data_dir: see `evaluate`.
+      cache_dir: see `evaluate`.
+
+    Returns:
+      Metrics in percent of the members, their mean, the best of them, and the
+      majority's answers; `vote` is the same for texts.
+    """
+    dataset = self._eval_set(spec.task(_name(task)), data_dir, cache_dir)
+    jobs = [Job(dataset, run) for run in self._members(members)]
+    return ensemble.compare(Evaluator(self.predictor, jobs, listed(by))())
+
+  def nearest_words(self, prompt: str | None = None) -> Reading:
+    """Look for the tokens that the vectors of a prompt are nearest to.
+
+    Args:
+      prompt: its name.
+
+    Returns:
+      The tokens, nearest first, beside those of random vectors; it prints as a
+      table.
+
+    Raises:
+      ValueError: no such prompt, or it has no vectors before the text.
+    """
+    vocabulary, config = self.predictor.vocabulary, self.backbone.config
+    return interpret.reading(
+      self._vectors(self._run_id(prompt), prompt or "The model"),
+      quantized.embedding_table(self.backbone.params),
+      min(vocabulary.size, config.vocab_size),
+      lambda token: vocabulary.pieces([token])[0],
+    )
+
+  def similarity(
+    self, by: str = "mean", folder: str | os.PathLike[str] | None = None
+  ) -> Similarity:
+    """Say how alike the model's prompts are: `prompt-tuning similar`.
+
+    Args:
+      by: `mean` is the cosine of the means over positions; `tokens` the mean of
+        the cosines of all pairs of positions.
+      folder: gets `similarity.png` and `similarity.json`; None writes nothing.
+
+    Returns:
+      The cosines, and for every prompt which others are nearest to it.
+
+    Raises:
+      ValueError: fewer than two prompts, or one without vectors before the
+        text.
+    """
+    vectors = {
+      name: self._vectors(run, name) for run, name in enumerate(self.names)
+    }
+    found = similarity.of(vectors, by)
+    if folder is not None:
+      similarity.write(found, folder)
+    return found
+
   def train(
     self,
     task: Task | Sequence[Task],
@@ -413,7 +483,7 @@ class Model:
     steps: int = 50_000,
     method: TunerFactory | None = None,
     prompt_length: int = 100,
-    initializer: Initializer | None = None,
+    initializer: Initializer | str | os.PathLike[str] | None = None,
     learning_rate: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] = 0,
     batch_size: int = 128,
@@ -440,8 +510,9 @@ class Model:
       method: a tuning method, such as `IA3()`; None for a prompt in front of
         the text.
       prompt_length: P, of that prompt.
-      initializer: where that prompt starts from; None: the task's label words,
-        then sampled vocabulary.
+      initializer: where that prompt starts from, also a prompt of the same
+        length by its path; None: the task's label words, then sampled
+        vocabulary.
       learning_rate: one or several; None for that of the method's recipe.
       seeds: one or several.
       batch_size: examples of each run's batches.
@@ -637,6 +708,37 @@ class Model:
       cache_dir=cache_dir,
     )
 
+  def _eval_set(
+    self,
+    task: spec.TaskSpec,
+    data_dir: str | None,
+    cache_dir: str | None,
+    context: InContext | None = None,
+  ) -> EvalSet:
+    """Read what a task is evaluated on."""
+    data = self._dataset(task.name, None, cache_dir)
+    feed.open_vocabulary(data, self.predictor.config.vocab_size)
+    (dataset,) = feed.eval_sets(data, task.name, data_dir, context=context)
+    return dataset
+
+  def _vectors(self, run: int, name: str) -> np.ndarray:
+    """Take the vectors [P, H] of a prompt before the text."""
+    vectors = loading.vectors(self.predictor.runs, run)
+    if "encoder" not in vectors:
+      raise ValueError(
+        f"{name} has no vectors before the text; it has "
+        f"{', '.join(vectors) or 'no virtual tokens'}."
+      )
+    return vectors["encoder"]
+
+  def _members(self, names: Sequence[str] | None) -> list[int]:
+    """Number the prompts that vote, none of them twice."""
+    names = self.names if names is None else names
+    runs = [self._run_id(name) for name in names]
+    if len(set(runs)) < len(runs):
+      raise ValueError(f"Somebody would vote twice: {', '.join(names)}.")
+    return runs
+
   def _as_runs(self, name: str, tuned: TunedLike) -> Runs:
     if tuned is None:
       return Runs()
@@ -690,12 +792,16 @@ class Model:
 
 
 def _default_prompt(
-  tasks: Sequence[str], length: int, initializer: Initializer | None
+  tasks: Sequence[str],
+  length: int,
+  initializer: Initializer | str | os.PathLike[str] | None,
 ) -> TunerFactory:
   """Choose a prompt in front of the text, as the public demos have it."""
   if initializer is None:
     labelled = all(map(task_words, tasks))
     initializer = ClassLabels() if labelled else SampledVocabulary()
+  elif isinstance(initializer, str | os.PathLike):
+    initializer = FromFile(os.fspath(initializer))
   return Prompt(encoder_length=length, encoder_init=initializer)
 
 

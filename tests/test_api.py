@@ -169,6 +169,29 @@ def test_votes_of_all_prompts_or_some(model):
   assert len(model.vote(TEXTS[:1], length=3)[0].answers) == 4
 
 
+def test_what_prompts_are_near_to(plain, tmp_path, tolerance):
+  """Words of the vocabulary, and each other; of prompts side by side, too."""
+  table = np.asarray(plain.backbone.params["token_embedder"]["embedding"])
+  words = {"sings": 20, "waits": 21}
+  of_words = {name: table[[k, k + 2]] for name, k in words.items()}
+  model = plain.with_prompts({**of_words, "longer": vectors(3), "none": None})
+  reading = model.nearest_words("waits")
+  vocabulary = plain.predictor.vocabulary
+  assert [near[0] for near in reading.words] == vocabulary.pieces([21, 23])
+  assert f"{reading.words[1][0]} (1.00)" in str(reading)
+  for name, message in (("none", "no vectors before"), (None, "Unknown")):
+    with pytest.raises(ValueError, match=message):
+      model.nearest_words(name)
+  with pytest.raises(ValueError, match="none has no vectors before"):
+    model.similarity()
+  both = plain.with_prompts({**of_words, "same": table[[21, 23]]})
+  found = both.similarity(folder=tmp_path)
+  (nearest, cosine), _ = found.sources("same")
+  assert nearest == "waits"
+  np.testing.assert_allclose(cosine, 1, **tolerance["oracle"])
+  assert (tmp_path / "similarity.png").is_file()
+
+
 def test_nobody_votes_and_examples_lack_fields(plain, monkeypatch):
   with pytest.raises(ValueError, match="Nobody votes: give the model prompts"):
     plain.vote(TEXTS, candidates=["a", "b"])
@@ -495,8 +518,28 @@ class TestTraining:
     assert found.of("IA3", task.name) == [score]
     assert (tmp_path / "all_of_LoRA" / conclusion.SUMMARY).is_file()
     assert "| all of LoRA |" in (tmp_path / "comparison.md").read_text()
-    with pytest.raises(ValueError, match="and none of .*model tuning"):
+    with pytest.raises(ValueError, match=r"and none of .*model tuning"):
       plain.compare(task, {"model tuning": pt.IA3()}, **shown)
+
+  def test_a_start_by_its_path_and_a_vote(
+    self, plain, task, quick, files, tolerance
+  ):
+    """A prompt in a file starts another; several vote on a task."""
+    still = {**quick, "learning_rate": 1e-9, "eval_period": 0}
+    np.save(files / "start.npy", vectors(3))
+    trained = plain.train(task, **still, initializer=files / "start.npy")
+    np.testing.assert_allclose(
+      load.vectors(trained.runs[task.name], 0)["encoder"],
+      vectors(3),
+      **tolerance["still"],
+    )
+    model = plain.with_prompts({"one": trained, "two": trained, "none": None})
+    settings = {"by": "rank", "cache_dir": quick["cache_dir"]}
+    found = model.evaluate_vote(task, **settings)
+    assert found.members[2] == model.evaluate(task, prompt="none", **settings)
+    assert found.vote == found.members[0] == found.members[1]
+    with pytest.raises(ValueError, match="vote twice"):
+      model.evaluate_vote(task, ["one", "one"], **settings)
 
   def test_scores_are_those_of_the_prompts(self, plain, task, quick):
     trained = plain.train(task.name, **quick)

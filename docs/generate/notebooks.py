@@ -1,19 +1,21 @@
 """Notebooks from their texts: `python -m docs.generate.notebooks`.
 
 `notebooks/*.md` is what people write and review; Colab opens the `.ipynb`
-beside it. The site runs the texts (`make docs`).
+beside it. The site runs the texts (`make docs`), some with shorter settings.
 """
 
 import pathlib
 import re
-
-import jupytext
-import nbformat
+from collections.abc import Mapping
 
 FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
 # Where the project lives: badges open notebooks from there, and their first
 # cells install it from there.
 REPOSITORY = "OWNER/prompt-tuning"
+# Text -> what the site, and so CI, sets otherwise: name -> Python.
+SHORT: Mapping[str, Mapping[str, str]] = {
+  "ten_methods": {"STEPS": "60", "MODEL_RATE": "None"}
+}
 _ADDRESS = re.compile(r"(github(?:\.com)?/)[\w.-]+/[\w.-]+(?=/blob/|\")")
 
 
@@ -27,8 +29,34 @@ def with_address(text: str) -> str:
   return _ADDRESS.sub(rf"\g<1>{REPOSITORY}", text)
 
 
+def with_settings(text: str, settings: Mapping[str, str]) -> str:
+  """Set names of a notebook otherwise, and say in the cell what they were.
+
+  Args:
+    text: of the notebook.
+    settings: name -> Python; each stands once, at the start of a line.
+
+  Raises:
+    ValueError: a name does not stand there once.
+  """
+  for name, value in settings.items():
+    text, count = re.subn(
+      rf"^{name} = (.*)$",
+      lambda found, n=name, v=value: f"{n} = {v}  # the notebook: {found[1]}",
+      text,
+      flags=re.MULTILINE,
+    )
+    if count != 1:
+      raise ValueError(f"{name} is set {count} times; expected once.")
+  return text
+
+
 def notebook(text: str) -> str:
   """Make a notebook of its text, without outputs."""
+  # Not at the top: the site needs neither.
+  import jupytext
+  import nbformat
+
   made = jupytext.reads(text, fmt="md:myst")
   made.nbformat_minor = 4  # cells of later versions have random names
   for cell in made.cells:

@@ -36,6 +36,25 @@ class Neighbours:
     return Neighbours(self.ids[part], self.cosines[part], self.norms[part])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+  """What a prompt is near to; prints as `report`.
+
+  Attributes:
+    words: of every position the nearest tokens, nearest first.
+    neighbours: the same as numbers.
+    control: neighbours of random vectors of the same norms.
+  """
+
+  words: Sequence[Sequence[str]]
+  neighbours: Neighbours
+  control: Neighbours
+  piece: Callable[[int], str] = dataclasses.field(repr=False)
+
+  def __str__(self) -> str:
+    return report(self.neighbours, self.control, self.piece)
+
+
 def nearest_tokens(
   vectors: Array | np.ndarray,
   embeddings: Array | np.ndarray,
@@ -130,6 +149,25 @@ def read(
     by_run[name] = (learned.rows(part), random.rows(part))
     start += len(values)
   return by_run
+
+
+def reading(
+  vectors: Array | np.ndarray,
+  embeddings: Array | np.ndarray,
+  num_tokens: int,
+  piece: Callable[[int], str],
+) -> Reading:
+  """Find the nearest tokens of one prompt, see `read`.
+
+  Args:
+    vectors: [P, H].
+    embeddings: [V, H] table of the frozen model.
+    num_tokens: rows of the table that stand for tokens.
+    piece: token id -> text.
+  """
+  found, control = read({"": vectors}, embeddings, num_tokens)[""]
+  words = [[piece(int(i)) for i in row] for row in found.ids]
+  return Reading(words, found, control, piece)
 
 
 def line(
