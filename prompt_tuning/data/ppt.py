@@ -18,6 +18,7 @@ Source: Gu et al. 2021, section 3.
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -181,8 +182,10 @@ def pretraining(
     options: of `multiple_choice`.
     labeller: of `single_sentence`: any function of a sentence that returns a
       class, or None for no opinion; or `module:function`. By default
-      `lexicon.label`; the paper's was RoBERTa, fine-tuned on Yelp's stars. One
-      whose answers change without its module's text needs another task name.
+      `lexicon.label`; the paper's was RoBERTa, fine-tuned on Yelp's stars. The
+      cache knows it by its module's text and by what it holds (arguments of a
+      partial, attributes, what a function captured), where JSON can say that;
+      one whose answers change otherwise needs another task name.
     label_words: class -> its word or words. By default those of the paper, see
       the module; of other classes, of a labeller of one's own, they have to be
       given, and their order is that of the classes.
@@ -446,13 +449,52 @@ def _callable(name: str, labeller: Labeller | str) -> Labeller:
 
 
 def _described(labeller: Labeller) -> list[str]:
-  """Name a labeller, with the hash of the module that it is written in."""
+  """Name a labeller, with the hash of its module, and what it holds."""
+  if isinstance(labeller, functools.partial):
+    held = [*labeller.args, labeller.keywords]
+    return [*_described(labeller.func), _held(held)]
   written: Any = inspect.unwrap(labeller)
-  if not inspect.isfunction(written):
+  holds: list[Any] = []
+  if inspect.ismethod(written) or inspect.isbuiltin(written):
+    owner = written.__self__
+    holds = [] if inspect.ismodule(owner) else [owner]
+    written = getattr(written, "__func__", written)
+  elif inspect.isfunction(written):
+    holds = [cell.cell_contents for cell in written.__closure__ or ()]
+  else:
+    holds = [written]
     written = type(written)
   try:
     path = inspect.getsourcefile(written)
   except TypeError:  # not written in Python
     path = None
-  name = f"{written.__module__}:{written.__qualname__}"
-  return [name, files.file_sha256(path) if path else ""]
+  described = [_named(written), files.file_sha256(path) if path else ""]
+  return [*described, _held(holds)] if holds else described
+
+
+def _held(values: Sequence[Any]) -> str:
+  """Write what a labeller holds; what JSON cannot say counts by its class."""
+  return json.dumps([_in_json(value, _attributes) for value in values])
+
+
+def _in_json(value: Any, otherwise: Callable[[Any], Any]) -> Any:
+  try:
+    return json.loads(json.dumps(value, sort_keys=True))
+  except (TypeError, ValueError):  # of another kind, or within itself
+    return otherwise(value)
+
+
+def _attributes(value: Any) -> Any:
+  if isinstance(value, type) or inspect.isroutine(value):
+    return _named(value)
+  held = sorted(getattr(value, "__dict__", {}).items())
+  kind = _named(type(value))
+  return [kind, {name: _in_json(one, _kind) for name, one in held}]
+
+
+def _kind(value: Any) -> str:
+  return _named(type(value))
+
+
+def _named(written: Any) -> str:
+  return f"{written.__module__}:{written.__qualname__}"

@@ -30,8 +30,9 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
     Targets and words. The targets are the task's label words, in their order;
     of a task without any, the names of the given classes. A task of a template
     has words of its own; those that the vocabulary lacks are left out, and so
-    are words of several pieces where the task says so; a warning names them,
-    and the classes that keep one such word since they have no other.
+    are words of several pieces where the task says so; a warning names some,
+    a message all, and another warning the classes that keep one such word,
+    since they have no other.
 
   Raises:
     ValueError: no words, words of other classes, or ones that the vocabulary
@@ -182,7 +183,11 @@ def _kept(
       logger.warning(
         "%s: %s %d of %d label words, which are not scored: %s.",
         *(name, what, len(of_kind), sum(survey.words)),
-        ", ".join(map(str, of_kind)),
+        label_words.some(of_kind),
+      )
+      logger.debug(
+        "%s: %s, and so not scored: %s.",
+        *(name, what, ", ".join(map(str, of_kind))),
       )
   if kept.saved:
     logger.warning(

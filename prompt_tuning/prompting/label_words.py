@@ -675,8 +675,9 @@ def word_ids(place: str, word: str, encode: Encode) -> list[int]:
     ValueError: the vocabulary has no piece of it.
   """
   text = word.removeprefix(NO_BLANK)
-  ids = list(encode(word))
-  if text != word:
+  if text == word:
+    ids = list(encode(word))
+  else:
     anchor = list(encode(_ANCHOR))
     ids = list(encode(_ANCHOR + text))[len(anchor) :]
   if not ids:

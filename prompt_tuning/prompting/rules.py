@@ -13,6 +13,9 @@ A line of PTR's lists may end with the class that it is the reverse of
 (OpenPrompt's for SemEval): its words are then those of a sentence whose head
 and tail change places, see `Rules.exchanged`.
 
+The class `NA` of a file is a task's `no_relation`, where it has one: files of
+TACRED have both names for it.
+
 Source: Han et al. 2021 (PTR). Deviation: its code, and OpenPrompt's, choose the
 template by an example's own class, which no example without a label has.
 """
@@ -36,6 +39,8 @@ from prompt_tuning.prompting.label_words import (
 _JSON_ENDINGS = (".json", ".jsonl")
 _TEXT_ENDINGS = (".tsv", ".txt")
 _SENTINEL = "<extra_id_"
+# The same class in the files of Chen et al. (2022) and in TACRED.
+NA, NO_RELATION = "NA", "no_relation"
 SEVERAL = -1  # in the place of the id of a word of several pieces
 
 
@@ -393,6 +398,9 @@ def read(path: str, classes: Sequence[str] = ()) -> Rules:
       line and what was expected.
   """
   made = _read(path, classes)
+  if NO_RELATION in classes and NA not in classes:
+    names = [NO_RELATION if name == NA else name for name in made.classes]
+    made = dataclasses.replace(made, classes=tuple(names))
   return made.in_order(classes) if classes else made
 
 

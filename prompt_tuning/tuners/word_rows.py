@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax.numpy as jnp
 
 from prompt_tuning.core.types import UNK_ID, Array, DType, Shape
+from prompt_tuning.prompting.label_words import NO_BLANK, word_ids
 from prompt_tuning.tuners.initializers import InitializerContext
 
 # In front of an answer in the targets of a template.
@@ -15,7 +16,7 @@ _SENTINEL = re.compile(r"^<extra_id_\d+>\s*")
 
 def answer(target: str) -> str:
   """Take the answer out of a task's target, which may begin with a sentinel."""
-  return _SENTINEL.sub("", target)
+  return _SENTINEL.sub("", target).removeprefix(NO_BLANK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +88,25 @@ def _means(
   dtype: DType,
   context: InitializerContext,
 ) -> Array:
-  means = [_mean(rows, answer(word), context) for word in context.label_words]
+  means = [_mean(rows, _word(word), context) for word in context.label_words]
   return _insist_shape(jnp.stack(means).astype(dtype), shape)
+
+
+def _word(target: str) -> str:
+  """Write the answer as label words are: `<!>A` where no blank precedes it."""
+  sentinel = _SENTINEL.match(target)
+  if sentinel and sentinel[0].endswith(">"):
+    return NO_BLANK + answer(target)
+  return _SENTINEL.sub("", target)
 
 
 def _mean(
   rows: Callable[[Sequence[int]], Array], word: str, context: InitializerContext
 ) -> Array:
-  # Where shapes alone count, there is no vocabulary.
-  tokenize = context.tokenize or (lambda word: [UNK_ID])
-  return jnp.mean(rows(tokenize(word)), axis=0)
+  ids: Sequence[int] = [UNK_ID]
+  if context.tokenize:  # where shapes alone count, there is no vocabulary
+    ids = word_ids("Label words", word, context.tokenize)
+  return jnp.mean(rows(ids), axis=0)
 
 
 def _embeddings(

@@ -1,5 +1,6 @@
 """PPT's tasks: declared from plain text, and real ones in their forms."""
 
+import functools
 import json
 import lzma
 import re
@@ -106,6 +107,58 @@ def test_a_labeller_of_one_s_own(tmp_path):
   assert content.label_words[0] == "<extra_id_0> terrible"
   with pytest.raises(ValueError, match="Expected module:function"):
     ppt.pretraining("d", "single_sentence", text, labeller="no.such:label")
+
+
+class ByLength:
+  def __init__(self, length, model=None):
+    self.length, self.model = length, model
+
+  def __call__(self, sentence):
+    return "long" if len(sentence) > self.length else "short"
+
+  label = __call__
+
+  @classmethod
+  def of(cls, sentence):
+    return cls(3)(sentence)
+
+
+class ByOther(ByLength):
+  pass
+
+
+def captures(length):
+  return lambda sentence: ByLength(length)(sentence)
+
+
+def by_length(length, sentence):
+  return ByLength(length)(sentence)
+
+
+def test_labellers_differ_by_what_they_hold():
+  """Whatever Python calls them; else one's rows were read as another's."""
+  labellers = [
+    by_length,
+    *[functools.partial(by_length, length) for length in (3, 4)],
+    functools.partial(by_length, length=3),
+    functools.partial(captures, 3),
+    *[functools.partial(ByLength(3).label, k) for k in "ab"],
+    *[captures(length) for length in (3, 4)],
+    *[ByLength(length) for length in (3, 4)],
+    *[ByLength(length).label for length in (3, 4)],
+    *[kind(3, object()) for kind in (ByLength, ByOther)],
+    *[kind.of for kind in (ByLength, ByOther)],
+    *[{"sea": kind}.get for kind in ("long", "short")],
+    len,
+  ]
+  described = [json.dumps(ppt._described(one)) for one in labellers]
+  assert len(set(described)) == len(labellers)
+  again = [ppt._described(ByLength(3, object())) for _ in range(2)]
+  assert again[0] == again[1]  # no address of an object
+  assert len(ppt._described(by_length)) == 2  # as before: caches stay
+  itself = ByLength([])
+  itself.length.append(itself.length)
+  assert "builtins:list" in ppt._described(itself)[2]
 
 
 def test_whatever_changes_the_rows_changes_the_cache(tmp_path):

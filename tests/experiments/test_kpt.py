@@ -137,3 +137,28 @@ def test_calibrated_words_beat_names_and_weights_find_noise():
     assert np.mean(rows["20-shot weights"]) > rows["names, calibrated"][0]
     assert rows["20-shot, planted"]["smallest"] >= 0.9
     assert rows["20-shot, planted"]["below"] > 0.8
+
+
+def test_in_how_many_worlds_uncalibrated_words_are_worse_than_names():
+  """The order of the issue that the experiment quotes, and what README says."""
+  found = json.loads((run.HERE / "results.json").read_text())
+  text = (run.HERE / "README.md").read_text()
+  assert "shows in one world of three" in text
+  assert "better\n  in worlds 1 and 2, with and without planted words" in text
+  gains = {}
+  for share in ("0.0", "0.5"):
+    rows = {world: of_world[share] for world, of_world in found.items()}
+    worse = [w for w, r in rows.items() if r["knowledge"] < r["names"]]
+    assert worse == ["0"]
+    assert all(r["knowledge"] != r["names"] for r in rows.values())
+    for name in ("names", "knowledge"):
+      gains[name, share] = np.mean(
+        [r[f"{name}, calibrated"][0] - r[name][0] for r in rows.values()]
+      )
+  assert (
+    "Knowledge gains 35 points by it with planted words and 38 with" in text
+  )
+  assert "names gain 24" in text
+  assert round(gains["knowledge", "0.5"]) == 35
+  assert round(gains["knowledge", "0.0"]) == 38
+  assert round(gains["names", "0.5"]) == round(gains["names", "0.0"]) == 24

@@ -117,7 +117,9 @@ def test_words_of_several_pieces_stay_where_there_are_no_others(
   )
   table = classes.of_task(task.name, None, of_letters)
   assert table.words.lengths.tolist() == [[2, 0], [1, 0]]
-  lost, kept = (record.getMessage() for record in caplog.records)
+  lost, kept = (
+    r.getMessage() for r in caplog.records if r.levelname == "WARNING"
+  )
   assert "2 of 4 label words, which are not scored: bad (negative), go" in lost
   assert "of 1 classes, which keep their best word: no (negative)" in kept
 

@@ -12,12 +12,18 @@ import pytest
 
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.core import axes, partition, tree
+from prompt_tuning.core.delta import Delta
 from prompt_tuning.jobs import setup
 from prompt_tuning.jobs.settings import Dataset, MeshShape
 from prompt_tuning.jobs.train_job import from_settings
+from prompt_tuning.models.scorers import OutputRows
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import network, sites
 from prompt_tuning.train import state
+from prompt_tuning.train.classes import Classes
+from prompt_tuning.train.masks import Masks
+from prompt_tuning.train.mixture import Mixture
+from prompt_tuning.train.objectives import CrossEntropy
 from prompt_tuning.train.optimizers import Adafactor, Optax
 from prompt_tuning.tuners.prompt import Prompt
 
@@ -262,3 +268,29 @@ def test_frames_between_the_step_and_the_site(assembled, monkeypatch):
   assert names[0] == "step"
   assert names[1:] == FRAMES
   assert f"{len(FRAMES)} frames of our own" in DESIGN.read_text()
+
+
+@pytest.mark.parametrize(
+  ("choice", "reader"),
+  [
+    (CrossEntropy(), "the objective CrossEntropy"),
+    (Mixture(), "the objective Mixture"),
+    (Classes(), "the scorer WholeWords"),
+    (Masks(), "the scorer Sentinels"),
+    (Classes(OutputRows()), None),
+  ],
+)
+def test_output_rows_that_nothing_asks_for_are_refused(choice, reader):
+  """They would be taught to be unlikely, and KnowPrompt would read EOS."""
+  rows = Delta(head_rows=np.zeros((1, 2, 16), np.float32))
+  experiment = types.SimpleNamespace(
+    tuners=(Prompt(encoder_length=1),),
+    model=make_job().experiment.model,
+    run_objective=choice,
+  )
+  produce = lambda params, keys: rows  # noqa: E731
+  if reader is None:
+    setup._insist_on_fitting(experiment, produce, {})
+    return
+  with pytest.raises(ValueError, match=f"for every class, and {reader} asks"):
+    setup._insist_on_fitting(experiment, produce, {})

@@ -127,6 +127,18 @@ def test_bad_json(tmp_path):
     rules.read("rules.csv")
 
 
+def test_files_of_tacred_call_no_relation_by_two_names(tmp_path):
+  path = write(tmp_path, "0\tNA\tentity\n0\tper:age\tage\n", "rules.txt")
+  assert rules.read(path).classes == ("NA", "per:age")
+  read = rules.read(path, ["per:age", "no_relation"])
+  assert read.classes == ("per:age", "no_relation")
+  assert read.words == (("age",), ("entity",))
+  assert rules.read(path, ["per:age", "NA"]).classes == ("per:age", "NA")
+  path = write(tmp_path, "NA\tx\nno_relation\ty\n", "rules.txt")
+  with pytest.raises(ValueError, match=r"txt:2: .*'no_relation' stands tw"):
+    rules.read(path, ["no_relation", "other"])
+
+
 def test_rules_of_other_classes_or_masks(tmp_path):
   read = rules.read(write(tmp_path, "a\tx\ty\nbc\tx\tz\tx\n"))
   with pytest.raises(ValueError, match=r"tsv:2: rule of 'bc': the data has no"):

@@ -114,6 +114,10 @@ class Factors(Method):
     )
 
 
+class WithRows(CrossEntropy):
+  """Also among output rows, which then have a gradient, of any texts."""
+
+
 class Weighed(CrossEntropy):
   """Something of weights of words for every example, packed or not."""
 
@@ -311,6 +315,7 @@ METHODS: dict[str, Row] = {
   "WARP": Row(
     functools.partial(Warp, before=2, after=1, label_words=("no", "yes")),
     lambda H, J, F, E, D: (3 + 2) * H,
+    objective=WithRows(),
   ),
   "prompt and word weights": Row(
     functools.partial(PromptAndWordWeights, encoder_length=2, words=WORDS),
@@ -328,6 +333,7 @@ METHODS: dict[str, Row] = {
     ),
     lambda H, J, F, E, D: (2 + 3) * H,
     starts_alike=True,
+    objective=WithRows(),
   ),
   "defined here": Row(
     functools.partial(Factors, drop=0.5),

@@ -80,3 +80,19 @@ def test_without_classes_there_is_nothing_to_learn(label_words):
 def test_rows_need_the_head():
   with pytest.raises(ValueError, match="output head"):
     OutputRowsOfWords()(None, (3, 8), jnp.float32, InitializerContext())
+
+
+def test_a_letter_that_follows_no_blank_is_its_own_piece():
+  """`<extra_id_0>A`, as templates write the word `<!>A`."""
+  pieces = {"A": [3], "<extra_id_0>": [9], "<extra_id_0>A": [9, 5]}
+  words = {"<extra_id_0>A": 5, "<!>A": 5, "<extra_id_0> A": 3, "A": 3}
+  context = InitializerContext(
+    tokenize=pieces.__getitem__,
+    label_words=tuple(words),
+    output_rows=lambda ids: jnp.repeat(
+      jnp.array(ids, jnp.float32)[:, None], 2, 1
+    ),
+  )
+  rows = OutputRowsOfWords()(None, (4, 2), jnp.float32, context)
+  np.testing.assert_array_equal(rows[:, 0], [*words.values()])
+  assert Warp(emb_dim=2, label_words=tuple(words)).answers == ("A",) * 4

@@ -16,11 +16,10 @@ from prompt_tuning.data.catalog.relation import LISTS, NO_RELATION
 from prompt_tuning.data.metrics.relation import UNANSWERABLE
 from prompt_tuning.data.prepare.fields import Example, check_label, get
 from prompt_tuning.data.prepare.layouts import Builder, Converted
+from prompt_tuning.prompting.rules import NA
 
 # Chen et al.'s (2022) markers of the subject and of the object.
 _MARKERS = (("[E1]", "[/E1]"), ("[E2]", "[/E2]"))
-# What Chen et al.'s files of TACRED call `no_relation`.
-_NO_RELATION = "NA"
 _SENTENCE = re.compile(r'(\d+)\t"?(.*?)"?\s*')
 _TAGS = re.compile(r"(.*)<e1>(.+)</e1>(.*)<e2>(.+)</e2>(.*)")
 
@@ -247,7 +246,7 @@ def _insist_inside(
 def _label(place: str, row: Mapping[str, Any], builder: Builder) -> str:
   names = builder.info.features["label"].names
   label: str = get(place, row, "relation", str)
-  if label == _NO_RELATION and NO_RELATION in names:
+  if label == NA and NO_RELATION in names:
     return NO_RELATION
   check_label(place, label, names)
   return label
