@@ -362,7 +362,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
           label="random vectors" if place + number == 0 else None,
         )
     names = [task.removeprefix("taskless_").split("_v1")[0] for task in tasks]
-    plot.set_xticks(range(len(tasks)), names, rotation=20)
+    plot.set_xticks(range(len(tasks)), names, rotation=20, ha="right")
     plot.set_ylim(bottom=-0.03 * plot.get_ylim()[1])
     plot.set_title(title, fontsize="medium")
     plot.grid(alpha=0.3)
