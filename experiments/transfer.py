@@ -217,6 +217,7 @@ def draw(
   bars: Mapping[str, Mapping[str, Sequence[float]]],
   label: str,
   path: pathlib.Path,
+  commoner: Mapping[str, float] | None = None,
 ) -> None:
   """Draw what every tuning scores on every set: seeds, mean, deviation.
 
@@ -224,6 +225,7 @@ def draw(
     bars: set -> tuning -> values, one per seed.
     label: what the values are.
     path: of the PNG.
+    commoner: set -> what always answering the commoner class scores.
   """
   # Not at the top: slow to import.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -247,8 +249,14 @@ def draw(
         label=None if place else f"{tuning} tuning",
       )
       plot.plot([at] * len(numbers), numbers, "k.", markersize=4)
+  for place, value in enumerate((commoner or {}).values()):
+    name = None if place else "the commoner class alone"
+    plot.hlines(
+      value, place - 0.42, place + 0.42, "k", linestyles="dotted", label=name
+    )
   plot.set_xticks(range(len(bars)), bars)
   plot.set_ylabel(label)
   plot.grid(alpha=0.3, axis="y")
-  plot.legend(fontsize="small")
+  # Above: in the plot it covers bars, which may be anywhere.
+  figure.legend(fontsize="small", loc="outside upper center", ncols=3)
   canvas.print_png(str(path))
