@@ -18,6 +18,7 @@ from prompt_tuning.launch import command, flags
 
 RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
 TUNINGS = ("model", "prompt")
+_ASIDE = 0.36  # between the middles of two bars of one set
 
 
 class Cell(NamedTuple):
@@ -217,6 +218,8 @@ def draw(
   bars: Mapping[str, Mapping[str, Sequence[float]]],
   label: str,
   path: pathlib.Path,
+  *,
+  paper: Mapping[str, Sequence[str]],
   commoner: Mapping[str, float] | None = None,
 ) -> None:
   """Draw what every tuning scores on every set: seeds, mean, deviation.
@@ -225,6 +228,8 @@ def draw(
     bars: set -> tuning -> values, one per seed.
     label: what the values are.
     path: of the PNG.
+    paper: set -> what the paper says of each tuning, as `mean ± deviation`;
+      empty where it says nothing.
     commoner: set -> what always answering the commoner class scores.
   """
   # Not at the top: slow to import.
@@ -236,7 +241,7 @@ def draw(
   for number, tuning in enumerate(TUNINGS):
     for place, of_tunings in enumerate(bars.values()):
       numbers = of_tunings[tuning]
-      at = place + (number - 0.5) * 0.36
+      at = place + (number - 0.5) * _ASIDE
       plot.bar(
         at,
         statistics.fmean(numbers),
@@ -249,8 +254,21 @@ def draw(
         label=None if place else f"{tuning} tuning",
       )
       plot.plot([at] * len(numbers), numbers, "k.", markersize=4)
+  printed = [
+    (place + (number - 0.5) * _ASIDE, float(text.split()[0]))
+    for place, name in enumerate(bars)
+    for number, text in enumerate(paper[name])
+    if text
+  ]
+  plot.plot(
+    *zip(*printed, strict=True),
+    "kD",
+    markerfacecolor="none",
+    label="the paper, T5 XXL",
+  )
+  plot.set_ylim(0, 100)
   for place, value in enumerate((commoner or {}).values()):
-    name = None if place else "the commoner class alone"
+    name = None if place else "commoner class"
     plot.hlines(
       value, place - 0.42, place + 0.42, "k", linestyles="dotted", label=name
     )
@@ -258,5 +276,5 @@ def draw(
   plot.set_ylabel(label)
   plot.grid(alpha=0.3, axis="y")
   # Above: in the plot it covers bars, which may be anywhere.
-  figure.legend(fontsize="small", loc="outside upper center", ncols=3)
+  figure.legend(fontsize="small", loc="outside upper center", ncols=4)
   canvas.print_png(str(path))

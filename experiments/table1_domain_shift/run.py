@@ -83,7 +83,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     }
     for task, (name, *_) in SETS.items()
   }
-  transfer.draw(bars, "F1, mean ± sd", path)
+  paper = {name: printed for name, *printed in SETS.values()}
+  transfer.draw(bars, "F1, mean ± sd", path, paper=paper)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     }
     bars[way.name] = {name: m["accuracy"] for name, m in metrics.items()}
     commoner[way.name] = _commoner(metrics[transfer.TUNINGS[0]])
-  transfer.draw(bars, "accuracy, mean ± sd", path, commoner)
+  # Accuracies, of both tunings.
+  paper = {way.name: way.paper[::2] for way in WAYS}
+  label = "accuracy, mean ± sd"
+  transfer.draw(bars, label, path, paper=paper, commoner=commoner)
 
 
 def _commoner(metrics: Mapping[str, Sequence[float]]) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from prompt_tuning.core import files
@@ -96,8 +97,14 @@ def tokenise(
     names = tuple(name for name in dataset.element_spec if name not in FEATURES)
     lengths = dict.fromkeys(FEATURES)  # seqio has cut what is longer
   else:
+    # AutoGraph reads sources again when it gets to a function: edited or pulled
+    # since they were imported, they have other functions at its lines. Nothing
+    # of ours needs it; a user's own seqio tasks may.
+    get_dataset = tf.autograph.experimental.do_not_convert(
+      seqio_task.get_dataset
+    )
     # Without lengths seqio does not trim, so that what is cut can be counted.
-    dataset = seqio_task.get_dataset(
+    dataset = get_dataset(
       sequence_length=None, split=split, shuffle=False, use_cached=False
     )
   renderer = templated.renderer(task, vocabulary.load())

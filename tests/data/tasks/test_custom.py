@@ -1,11 +1,12 @@
 """A user's own task through seqio, whole and as a k-shot subset."""
 
+import importlib
 import json
 
 import pytest
 import seqio
 
-from prompt_tuning.data import custom, spec, vocabulary
+from prompt_tuning.data import custom, spec, tokenise, vocabulary
 from prompt_tuning.data.tasks import kshot, registry
 
 LENGTHS = {"inputs": 64, "targets": 8}
@@ -81,3 +82,24 @@ def test_k_shots_read_the_file_once(own_task, monkeypatch):
 def test_a_misspelt_name_finds_it(own_task):
   with pytest.raises(ValueError, match="Did you mean 'own_rooms'"):
     registry.get("own_room")
+
+
+def test_a_source_that_is_edited_meanwhile_changes_no_row(
+  own_task, tmp_path, monkeypatch
+):
+  """AutoGraph would read it again, and another function at the old lines."""
+  path = tmp_path / "own_steps.py"
+  name, marks = "def mark(row):\n", '  return {**row, "inputs": "%s"}\n'
+  path.write_text(f"\n{name}{marks % 'imported'}")
+  monkeypatch.syspath_prepend(str(tmp_path))
+  step = importlib.import_module("own_steps").mark
+  path.write_text(f"\n{name}{marks % 'edited'}")
+  base = registry.get(own_task.name)
+  steps = [lambda rows: rows.map(step), *base.preprocessors]
+  seqio.TaskRegistry.remove(own_task.name)
+  seqio.TaskRegistry.add_provider(
+    own_task.name, base.replace(preprocessors=steps)
+  )
+  made = tokenise.tokenise(own_task, "train", LENGTHS, tmp_path)
+  ids = [*vocabulary.load().encode("imported"), 1]
+  assert made.arrays["inputs"][0].tolist() == ids
