@@ -15,6 +15,7 @@ import functools
 import json
 import logging
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ from prompt_tuning.jobs.conclusion import Outcome
 from prompt_tuning.jobs.sweep_banks import Bank, Size
 from prompt_tuning.jobs.sweep_job import BANKS, CELLS, FAILURES, Cell, SweepJob
 from prompt_tuning.jobs.train_job import TrainJob
+from prompt_tuning.machine import processes
 from prompt_tuning.train.errors import StoppedError
 
 FILE, MEMBERS = "sweep.json", "cells.json"
@@ -47,6 +49,7 @@ _SCHEMA = {
   "axes": [TEXT],
   "cells": Each({"values": Each(TEXT), "trains": Each(ANY)}),
 }
+_WRITER = re.compile(r"writer_of_\d+_of_(\d+)\.json")
 _MINUTE = 60
 
 logger = logging.getLogger(__name__)
@@ -199,6 +202,7 @@ class _Sweep:
       except StoppedError:
         raise
       except Exception as error:  # whatever it is, other cells may do
+        _insist_on_all(bank.name, error)
         self._failed(bank, error)
         return
       outcome.insist_on_an_end()
@@ -222,6 +226,7 @@ class _Sweep:
     try:
       sweep_cell.write(cell, outcome, runs)
     except Exception as error:
+      _insist_on_all(cell.name, error)
       self._note(cell, error)
       return False
     self._done += 1
@@ -390,6 +395,20 @@ def _listed(names: Sequence[str]) -> str:
   return f"{first} and {more} more, side by side" if more > 0 else first
 
 
+def _insist_on_all(what: str, error: Exception) -> None:
+  """Insist that what failed here, failed in every process of the job.
+
+  Then all go on with other cells. Where it failed in some, others wait for
+  them in a step that they will never do: these end, and the watch tells others.
+
+  Args:
+    what: failed.
+    error: why, here; is raised where it is not everybody's.
+  """
+  if not processes.all_come(f"failed/{what}"):
+    raise error
+
+
 @contextlib.contextmanager
 def _held(folder: str, shard: tuple[int, int]) -> Iterator[None]:
   """Be the only one who does a shard of the sweep in a folder."""
@@ -397,7 +416,25 @@ def _held(folder: str, shard: tuple[int, int]) -> Iterator[None]:
     if jax.process_index() == 0:
       name = f"writer_of_{shard[0]}_of_{shard[1]}.json"
       stack.enter_context(sole_writer.hold(folder, "MODEL_DIR", name))
+      _insist_on_parts(folder, shard[1])
     yield
+
+
+def _insist_on_parts(folder: str, count: int) -> None:
+  """Insist that nobody trains the same cells, divided otherwise."""
+  for path in sorted(files.path(folder).iterdir()):
+    divided = _WRITER.fullmatch(path.name)
+    if divided is None or int(divided[1]) == count:
+      continue
+    try:
+      with sole_writer.hold(folder, "MODEL_DIR", path.name):
+        pass  # its writer is dead
+    except ValueError as error:
+      raise ValueError(
+        f"{error} It divides the sweep into {divided[1]} parts, this is one of "
+        f"{count}: both would train the same cells. Wait for it, or give "
+        f"--shard=i/{divided[1]}."
+      ) from error
 
 
 def _begun(job: SweepJob, cells: Mapping[str, Cell]) -> Iterator[list[str]]:

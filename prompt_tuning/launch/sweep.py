@@ -93,13 +93,16 @@ def main(argv: Sequence[str]) -> int:
   own, rest = split(argv)
 
   def work(job: "SweepJob", arguments: Flags) -> None:
+    import jax
+
     from prompt_tuning.jobs import sweep, sweep_job, sweep_report
 
     shard = sweep_job.shard_of(own.shard)
     if not own.report:
       _insist_on_fitting(job, own)
       sweep.sweep(job, arguments.tfds_data_dir, shard, say=command.say)
-    if own.report or shard == (0, 1):
+    # One process writes: each clears what it finds half-written.
+    if (own.report or shard == (0, 1)) and jax.process_index() == 0:
       command.say(f"\n{sweep_report.write(job)}")
 
   def look(job: "SweepJob") -> Sequence[str]:

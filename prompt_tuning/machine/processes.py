@@ -184,6 +184,27 @@ def settle() -> str | None:
   return _watch.heard
 
 
+def all_come(what: str) -> bool:
+  """Say whether all processes of the job come to one place soon.
+
+  Unlike JAX's own barriers this one does not wait for ever.
+
+  Args:
+    what: names the place; no place has been come to before.
+  """
+  from jax._src import distributed  # where the coordinator is, says only this
+
+  job: Any = distributed.global_state
+  if job.client is None:  # one process
+    return True
+  try:
+    job.client.wait_at_barrier(f"prompt_tuning/{what}", 1_000 * _MEETING_S)
+  except Exception as error:  # of a class that another version names otherwise
+    logger.debug("%s: not all processes came.", what, exc_info=error)
+    return False
+  return True
+
+
 def meet(
   address: str, count: int, index: int, timeout_s: float
 ) -> dict[int, socket.socket]:

@@ -6,12 +6,14 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 
 import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.core import sole_writer
 from prompt_tuning.jobs import (
   sweep,
   sweep_banks,
@@ -23,6 +25,7 @@ from prompt_tuning.jobs import (
 )
 from prompt_tuning.launch import flags, main
 from prompt_tuning.launch import sweep as command
+from prompt_tuning.machine import processes
 from prompt_tuning.train import logs, row_groups
 from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.objectives import CrossEntropy
@@ -271,6 +274,46 @@ def test_a_failing_cell_leaves_the_others(
   job = job_of(argv)
   assert sweep.failures(job) == {"SEEDS=1": "no such row"}
   assert [c.name for b in sweep.plan(job).banks for c in b.cells] == ["SEEDS=1"]
+
+
+def test_an_error_of_one_process_ends_it(train_flags, tmp_path, monkeypatch):
+  """Others wait for it: going on with other cells would hang all of them."""
+
+  def fails(*_, **__):
+    raise OSError("no such row")
+
+  monkeypatch.setattr(train, "train", fails)
+  monkeypatch.setattr(processes, "all_come", lambda what: False)
+  job = job_of([*train_flags(tmp_path / "sweep"), "--axis=SEEDS=0,1"])
+  with pytest.raises(OSError, match="no such row"):
+    sweep.sweep(job)
+  assert not sweep.failures(job)
+
+
+def test_one_division_at_a_time(train_flags, tmp_path, capsys):
+  """Two thirds and a half would train some cells twice."""
+  argv = [*train_flags(tmp_path), "--axis=SEEDS=0,1"]
+  name = "writer_of_1_of_3.json"
+  (tmp_path / name).write_text("{}")  # of one that is dead
+  is_held, is_said = threading.Event(), threading.Event()
+
+  def hold():
+    with sole_writer.hold(tmp_path, "MODEL_DIR", name):
+      is_held.set()
+      is_said.wait(60)
+
+  other = threading.Thread(target=hold)
+  other.start()
+  try:
+    assert is_held.wait(60)
+    error = failing(capsys, *argv, "--shard=0/2")
+  finally:
+    is_said.set()
+    other.join()
+  assert f"MODEL_DIR {tmp_path} is in use" in error
+  assert "into 3 parts, this is one of 2" in error
+  assert "give --shard=i/3" in error
+  assert not (tmp_path / "cells").exists()
 
 
 class _Ended:

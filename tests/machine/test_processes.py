@@ -94,13 +94,17 @@ def test_contradictions_are_refused(settings):
 
 def test_one_process_joins_nothing():
   processes.join(Distributed())
+  assert processes.all_come("alone")
 
 
 _WAITS = """
 import sys, time
 from prompt_tuning.machine import processes
 processes.join(processes.Distributed(requested=True))
-print("joined", flush=True)
+processes._MEETING_S = 5  # two that share a core come late
+print("joined", processes.all_come("to one place"), flush=True)
+if sys.argv[1] == "0":
+  print(processes.all_come("to another"), flush=True)
 time.sleep(600)
 """
 
@@ -117,7 +121,7 @@ def start(index, port):
     "SLURM_LOCALID": str(index),
   }
   return subprocess.Popen(
-    [sys.executable, "-c", _WAITS],
+    [sys.executable, "-c", _WAITS, str(index)],
     env=environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -137,11 +141,14 @@ def free_port(first):
 
 
 def test_processes_that_jax_finds_are_watched():
+  """They say, too, which of them come to a place."""
   port = free_port(62_000 + os.getpid() % 3_000)
   both = [start(index, port) for index in (0, 1)]
   try:
     for process in both:
-      assert process.stdout.readline() == "joined\n", process.stderr.read()
+      said = process.stdout.readline()
+      assert said == "joined True\n", process.stderr.read()
+    assert both[0].stdout.readline() == "False\n"
     both[1].kill()
     killed = time.monotonic()
     _, text = both[0].communicate(timeout=60)
