@@ -268,7 +268,7 @@ def draw(
   )
   plot.set_ylim(0, 100)
   for place, value in enumerate((commoner or {}).values()):
-    name = None if place else "commoner class"
+    name = "" if place else "commoner class"
     plot.hlines(
       value, place - 0.42, place + 0.42, "k", linestyles="dotted", label=name
     )
