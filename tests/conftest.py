@@ -33,6 +33,9 @@ if "TEST_WITH_FULL_COMPILER" not in os.environ:
   ]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Before google.auth is imported, which else asks whether this is Google's
+# machine: tests ask nobody elsewhere.
+os.environ.setdefault("NO_GCE_CHECK", "true")
 # All processes of one test run share what they compile: pytest's workers get
 # the folder from the first process, commands get it from either. Nothing is
 # left for the next test run, or for a user's commands.

@@ -1,6 +1,7 @@
 """Files in buckets, against real servers."""
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -303,6 +304,25 @@ def test_no_credentials(gs, caplog):
   ):
     files.write_text(f"{gs.folder()}/object", "text")
   assert caplog.text == "", "one line, and no stack"
+
+
+def test_no_credentials_of_amazons(s3, monkeypatch, tmp_path):
+  """As on a machine where nobody has ever logged in."""
+  for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    monkeypatch.delenv(name)
+  monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+  monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+  monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+  connected = object_store._file_system("s3", os.getpid())
+  type(connected).clear_instance_cache()
+  object_store._file_system.cache_clear()
+  try:
+    with pytest.raises(files.StoreError, match="run `aws configure`") as error:
+      files.write_text(f"{s3.folder()}/object", "text")
+  finally:
+    type(connected).clear_instance_cache()
+    object_store._file_system.cache_clear()
+  assert "\n" not in str(error.value)
 
 
 def test_a_bucket_that_does_not_exist(bucket):

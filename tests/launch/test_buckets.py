@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import socket
 
 import numpy as np
 import pytest
@@ -44,6 +45,21 @@ def nothing_here(tmp_path, monkeypatch):
   monkeypatch.chdir(folder)
   yield
   assert os.listdir(folder) == []
+
+
+@pytest.fixture(autouse=True)
+def nobody_elsewhere(monkeypatch):
+  """Insist that no other machine is asked anything."""
+  connect, asked = socket.socket.connect, []
+
+  def noted(self, address):
+    if self.family != socket.AF_UNIX:
+      asked.append(address[0])
+    return connect(self, address)
+
+  monkeypatch.setattr(socket.socket, "connect", noted)
+  yield
+  assert set(asked) <= {"127.0.0.1", "::1"}
 
 
 @pytest.fixture(scope="module")
@@ -261,8 +277,8 @@ def test_answers_go_on_where_a_kill_left_them(
   assert get_tree(f"{root}/killed") == whole
 
 
-def test_two_trainings_in_one_folder(gs, trained, train_flags, capsys):
-  flags, root, _ = trained(gs)
+def test_two_trainings_in_one_folder(bucket, trained, train_flags, capsys):
+  flags, root, _ = trained(bucket)
   about = {**sole_writer._about(), "pid": 1, "started": None}
   about |= {"started": sole_writer._started(1)}
   path = f"{root}/run/{sole_writer.FILE}"
