@@ -191,9 +191,9 @@ def _kept(
       )
   if kept.saved:
     logger.warning(
-      "%s: no single piece would be left of %d classes, which keep their best "
-      "word: %s.",
-      *(name, len(kept.saved), ", ".join(map(str, kept.saved))),
+      "%s: these are several pieces, and scored all the same, since their "
+      "classes have no single piece: %s.",
+      *(name, ", ".join(map(str, kept.saved))),
     )
   return kept.words
 

@@ -91,7 +91,7 @@ def run(
         configure_job = functools.partial(build, arguments)
       _run(configure_job, arguments, work, computes, look, build is None)
   except StoppedError as stop:
-    say(_plain(stop))
+    say(plain(stop))
     return stop.status
   except KeyboardInterrupt:  # before or after training, which has saved by now
     processes.fail("interrupted", INTERRUPTED)
@@ -105,7 +105,7 @@ def run(
     if not (short or isinstance(error, DivergedError | ValueError | OSError)):
       raise
     status = 1 if isinstance(error, DivergedError) else 2
-    said = _without_memory(name, error) if short else _plain(error)
+    said = _without_memory(name, error) if short else plain(error)
     processes.fail(said, status)
     for text in filter(None, (said, others)):
       print(f"error: {text}", file=sys.stderr)
@@ -209,11 +209,11 @@ def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
     return gin.get_configurable(name)()
   except TypeError as error:  # text where a number belongs, and the like
     callers = _CALL.findall(str(error))
-    unset = _UNSET.search(_plain(error))
+    unset = _UNSET.search(plain(error))
     if unset and callers[:1] == [name]:
       raise gin_config.ConfigError([_what_to_give(name, unset[1])]) from error
     prefix = f"{callers[0]}: " if callers else ""
-    raise gin_config.ConfigError([f"{prefix}{_plain(error)}"]) from error
+    raise gin_config.ConfigError([f"{prefix}{plain(error)}"]) from error
 
 
 def _what_to_give(name: str, unset: str) -> str:
@@ -237,6 +237,10 @@ def _without_memory(name: str, error: Exception) -> str:
   return f"The program does not fit into memory: lower {smaller}. ({device})"
 
 
-def _plain(error: Exception) -> str:
-  """Leave out what gin adds to a message about its own calls."""
+def plain(error: Exception) -> str:
+  """Leave out what gin adds to a message about its own calls.
+
+  Args:
+    error: any.
+  """
   return _OF_GIN.sub("", _CALL.sub("", str(error)))

@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> int:
   except BrokenPipeError:  # for `main`
     raise
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    from prompt_tuning.launch import command  # slow to import
+
+    print(f"error: {command.plain(error)}", file=sys.stderr)
     return 2
   return 0
 

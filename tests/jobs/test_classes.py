@@ -121,7 +121,7 @@ def test_words_of_several_pieces_stay_where_there_are_no_others(
     r.getMessage() for r in caplog.records if r.levelname == "WARNING"
   )
   assert "2 of 4 label words, which are not scored: bad (negative), go" in lost
-  assert "of 1 classes, which keep their best word: no (negative)" in kept
+  assert "since their classes have no single piece: no (negative)." in kept
 
 
 @pytest.mark.parametrize("kind", ["label_words_file", "rules_file"])

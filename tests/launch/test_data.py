@@ -139,6 +139,11 @@ data.custom_task:
     line.startswith("field text (may be shortened) ▁the ▁sea") for line in lines
   )
   assert "targets: <extra_id_0> cold" in lines
+  template = "--gin.templated_task.template='{mask}'"
+  error = run(capsys, *words, template)[2]
+  gin.clear_config()
+  assert error.startswith("error: own_sea: template: ")
+  assert error.count("\n") == 1  # nothing of gin's own calls
   assert run(capsys, "show")[2].startswith("error: Name a task")
   with pytest.raises(SystemExit):
     run(capsys, "list", "--gin.SOFT=3")
