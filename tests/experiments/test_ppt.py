@@ -1,6 +1,7 @@
 """PPT's experiment: its text and relations, the commands, what is counted."""
 
 import json
+import statistics
 
 import pytest
 
@@ -106,6 +107,21 @@ def test_what_is_written_down_is_what_was_scored():
     for start, against in of_task["against_random"].items():
       assert against == experiment.paired(of_task["curves"], start)
       assert against["of"] == 5
+
+
+def test_plain_text_helps_where_random_prompts_fall_short_and_noise_does_not():
+  """On the relation that is hardest, and in the mean of all three."""
+  found = json.loads((HERE / "results.json").read_text())
+  of_lists = [found[t]["against_random"] for t in ("begins", "most", "two")]
+  hardest = of_lists[-1]
+  assert hardest["pretrained"]["ahead"] == 5
+  assert hardest["pretrained"]["p"] < 0.05
+  mean = {
+    start: statistics.fmean(task[start]["gain"] for task in of_lists)
+    for start in ("pretrained", "shuffled")
+  }
+  assert mean["shuffled"] < 0 < hardest["pretrained"]["gain"]
+  assert hardest["shuffled"]["gain"] < 0 < mean["pretrained"]
 
 
 def test_a_sign_test_counts_no_ties():
