@@ -11,6 +11,7 @@ from experiments.published_prompts import run as published
 from experiments.superglue import run as superglue
 from prompt_tuning.checkpoints import delta as deltas
 from prompt_tuning.core import embedded
+from prompt_tuning.launch import sweep
 from prompt_tuning.tuners import discovery
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -138,9 +139,22 @@ def test_superglue_answers_as_infer_does(scale, monkeypatch, capsys):
   "name", [name for name in dry_run.folders() if name not in LARGE]
 )
 def test_the_paper_s_scale_can_be_built(name, monkeypatch, capsys):
+  """With the paper's batches: 32 rows for a prompt, 2^16 tokens for a model."""
+  jobs, configure = [], sweep.configure
+
+  def kept(*given):
+    jobs.append(configure(*given))
+    return jobs[-1]
+
+  monkeypatch.setattr(sweep, "configure", kept)
   monkeypatch.chdir(ROOT)
   assert dry_run.program.main(dry_run.arguments(name)) == 0
   assert "chip-hours" in capsys.readouterr().out
+  (job,) = jobs
+  for experiment in (cell.job.experiment for cell in job.cells):
+    dataset = experiment.dataset
+    tokens = dataset.batch_size * dataset.lengths["inputs"]
+    assert (dataset.batch_size if experiment.tuners else tokens) in (32, 2**16)
 
 
 def test_costs_cover_every_folder_that_trains():
@@ -153,3 +167,7 @@ def test_costs_cover_every_folder_that_trains():
   prompts = 3 * 30_000 * costs.chip_seconds(plans["xxl/prompt/v5p"]) / 3_600
   hours = known["table1_domain_shift"]["chip_hours"]["xxl"]["v5p"]
   assert hours == pytest.approx(models + prompts)
+  # Two tasks; models see as many tokens per batch, a prompt's rows are shorter.
+  hours = known["table2_paraphrase"]["chip_hours"]["xxl"]["v5p"]
+  prompts *= (256 + 100) / (512 + 100)
+  assert hours == pytest.approx(2 * (models + prompts))
