@@ -2,9 +2,11 @@
 
   python -m experiments.hyperformer.run
 
-HyperFormer++ beside one adapter that all skills share, no text naming a task;
-then a fifth skill, of which only the vector trains. Writes `results.json` and
-`table.md`. What is done already, is not done again.
+HyperFormer++ beside one adapter that all skills share, and prompts of several
+tasks beside one prompt that all share, no text naming a task; then a fifth
+skill, of which only HyperFormer++'s vector trains. Writes `results.json` and
+`table.md`. What is done already, is not done again; methods that are not asked
+for keep what those files say of them.
 """
 
 import argparse
@@ -25,14 +27,38 @@ from prompt_tuning.train import logs
 HERE = pathlib.Path(__file__).parent
 SKILLS = ("skill_first", "skill_last", "skill_largest", "skill_smallest")
 FIFTH = "skill_count"
-HYPER = ("methods/hyperformer", "HYPER_REDUCTION=8")
-# A width at which it trains as many numbers as an adapter that is generated.
-SHARED = (
-  "methods/adapters",
-  "ADAPTER_WIDTH=12",
-  "ADAPTER_NORMED=True",
-  "ADAPTER_NORMS=True",
-)
+WORDS = "tuners.SampledVocabulary.population=3996"
+# Name -> its gin file, and settings.
+METHODS: Mapping[str, tuple[str, ...]] = {
+  "hyperformer": ("methods/hyperformer", "HYPER_REDUCTION=8"),
+  # A width at which it trains as many numbers as an adapter that is generated.
+  "one shared adapter": (
+    "methods/adapters",
+    "ADAPTER_WIDTH=12",
+    "ADAPTER_NORMED=True",
+    "ADAPTER_NORMS=True",
+  ),
+  "mpt": ("methods/multitask_prompt", "PROMPT_LENGTH=8", WORDS),
+  "multitask_sum": ("methods/multitask_sum", "PROMPT_LENGTH=8"),
+  "multitask_concat": (
+    "methods/multitask_concat",
+    "PROMPT_LENGTH=4",
+    "TASK_LENGTH=4",
+    WORDS,
+  ),
+  "multitask_features": (
+    "methods/multitask_features",
+    "PROMPT_LENGTH=8",
+    WORDS,
+  ),
+  "multitask_project": ("methods/multitask_project", "PROMPT_LENGTH=8", WORDS),
+  "one shared prompt": (
+    "prompts/from_sampled_vocab",
+    "PROMPT_LENGTH=8",
+    WORDS,
+  ),
+}
+ADDED = "with a fifth skill"
 _SCORE = "inference_eval/{}/accuracy"
 
 
@@ -47,35 +73,62 @@ def main(argv: Sequence[str]) -> int:
   """
   parser = argparse.ArgumentParser(description=__doc__)
   add = parser.add_argument
+  names = [*METHODS, ADDED]
+  add("--method", nargs="+", default=names, choices=names, metavar="NAME")
   add("--work_dir", default="runs/hyperformer")
   add("--output_dir", default=str(HERE))
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
-  work, out = pathlib.Path(given.work_dir), pathlib.Path(given.output_dir)
-  four, five = work / "four", work / "five"
-  fit(given, four, *HYPER)
-  fit(given, work / "shared", *SHARED)
+  out = pathlib.Path(given.output_dir)
+  for name in given.method:
+    new = added(given) if name == ADDED else {name: alone(given, name)}
+    write(merged(read(out), new), out)
+  print(table(read(out)))
+  return 0
+
+
+def alone(given: argparse.Namespace, name: str) -> dict[str, float]:
+  """Train one method on the four skills.
+
+  Args:
+    given: the command line's settings.
+    name: of `METHODS`.
+
+  Returns:
+    Skill -> accuracy, percent.
+  """
+  folder = pathlib.Path(given.work_dir, name.replace(" ", "_"))
+  fit(given, folder, *METHODS[name])
+  return scores(folder, SKILLS)
+
+
+def added(given: argparse.Namespace) -> dict[str, Any]:
+  """Train the vector of a fifth skill, and nothing else.
+
+  Args:
+    given: the command line's settings.
+
+  Returns:
+    What belongs to the results: all five scores, and whether the first four
+    skills' adapters stayed.
+  """
+  four = pathlib.Path(given.work_dir, "hyperformer")
+  five = pathlib.Path(given.work_dir, "five")
+  fit(given, four, *METHODS["hyperformer"])
   fit(
     given,
     five,
-    *HYPER,
+    *METHODS["hyperformer"],
     f"START_FROM={str(four)!r}",
     "data.mixture.name='five_skills'",
     f"data.mixture.tasks={(*SKILLS, FIFTH)!r}",
     "PARTITION_RULES=(('tuner/tasks/4', 'train'), ('.*', 'freeze'))",
     "TRAIN_STEPS_RELATIVE=150",
   )
-  results = {
-    "hyperformer": scores(four, SKILLS),
-    "one shared adapter": scores(work / "shared", SKILLS),
-    "with a fifth skill": scores(five, (*SKILLS, FIFTH)),
+  return {
+    ADDED: scores(five, (*SKILLS, FIFTH)),
     "others_unchanged": unchanged(four, five),
   }
-  text = json.dumps(results, indent=1) + "\n"
-  (out / "results.json").write_text(text, encoding="utf-8")
-  (out / "table.md").write_text(table(results), encoding="utf-8")
-  print(table(results))
-  return 0
 
 
 def fit(
@@ -122,6 +175,29 @@ def unchanged(four: pathlib.Path, five: pathlib.Path) -> bool:
   )
 
 
+def read(folder: pathlib.Path) -> dict[str, Any]:
+  """Read what `write` wrote; nothing, where it never did."""
+  path = folder / "results.json"
+  if not path.is_file():
+    return {}
+  found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+  return found
+
+
+def merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+  """Put new results beside older ones, in the order of `METHODS`."""
+  both = {**before, **new}
+  names = [*METHODS, ADDED, "others_unchanged"]
+  return {name: both[name] for name in names if name in both}
+
+
+def write(results: Mapping[str, Any], folder: pathlib.Path) -> None:
+  """Write the numbers and the table."""
+  text = json.dumps(results, indent=1) + "\n"
+  (folder / "results.json").write_text(text, encoding="utf-8")
+  (folder / "table.md").write_text(table(results), encoding="utf-8")
+
+
 def table(results: Mapping[str, Any]) -> str:
   """Write a line per training."""
   names = [*SKILLS, FIFTH]
@@ -134,8 +210,9 @@ def table(results: Mapping[str, Any]) -> str:
     cells = [f"{found[n]:.1f}" if n in found else "" for n in names]
     mean = sum(found[name] for name in SKILLS) / len(SKILLS)
     lines.append(f"| {' | '.join([what, *cells, f'{mean:.1f}'])} |")
-  same = "the same bits" if results["others_unchanged"] else "NOT the same"
-  lines += ["", f"The four skills' adapters beside the fifth: {same}."]
+  if "others_unchanged" in results:
+    same = "the same bits" if results["others_unchanged"] else "NOT the same"
+    lines += ["", f"The four skills' adapters beside the fifth: {same}."]
   return "\n".join(lines) + "\n"
 
 

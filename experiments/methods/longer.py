@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.methods import run as gate
 
-STEPS = 4800
+TIMES = 4  # as many steps
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
   for name, skills in missed(before).items():
     settings = (
       f"MIXTURE_OR_TASK_NAME={skills!r}",
-      f"TRAIN_STEPS_RELATIVE={STEPS}",
+      f"TRAIN_STEPS_RELATIVE={TIMES * before[name]['steps']}",
     )
     found = gate.run(given, name, "longer", settings)
     if found is None:

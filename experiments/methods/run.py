@@ -50,6 +50,13 @@ METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("P_TUNING_LENGTH=8", "P_TUNING_HIDDEN=96", "P_TUNING_NETWORK='mlp'"),
   ),
   "mpt": (("methods/multitask_prompt",), ("PROMPT_LENGTH=8",)),
+  "multitask_sum": (("methods/multitask_sum",), ("PROMPT_LENGTH=8",)),
+  "multitask_concat": (
+    ("methods/multitask_concat",),
+    ("PROMPT_LENGTH=4", "TASK_LENGTH=4"),
+  ),
+  "multitask_features": (("methods/multitask_features",), ("PROMPT_LENGTH=8",)),
+  "multitask_project": (("methods/multitask_project",), ("PROMPT_LENGTH=8",)),
   "prefix": (("methods/prefix",), (LONGER,)),
   "prefix_positions": (("methods/prefix",), ("PREFIX_POSITIONS=True",)),
   "prefix_mlp": (("methods/prefix_mlp",), ("PREFIX_POSITIONS=True",)),
@@ -64,6 +71,11 @@ METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   "soft_words": (("methods/soft_words",), ("SOFT_WORDS_LENGTH=8",)),
   "warp": (("methods/warp",), ("LABEL_WORDS=ANSWERS",)),
   "hyperformer": (("methods/hyperformer",), ("HYPER_REDUCTION=8", LONGER)),
+  "hyperformer_per_layer": (
+    ("methods/hyperformer_per_layer",),
+    # Every layer has maps of its own: from 64 numbers a run would have millions.
+    ("HYPER_REDUCTION=8", "HYPER_EMBEDDING=16", LONGER),
+  ),
 }
 PERMUTED_SEEDS = (0,)
 ENOUGH, LEAST_GAIN = 95.0, 40.0  # percent: what the worst seed must have

@@ -10,9 +10,9 @@ from prompt_tuning.launch import command, flags
 pytestmark = pytest.mark.usefixtures("own_tasks")
 
 
-@pytest.mark.parametrize("method", [hyper.HYPER, hyper.SHARED])
-def test_four_skills_are_one_run_with_the_papers_smoothing(method):
-  file, *settings = method
+@pytest.mark.parametrize("name", hyper.METHODS)
+def test_four_skills_are_one_run_with_the_papers_smoothing(name):
+  file, *settings = hyper.METHODS[name]
   argv = [
     f"--gin_file={hyper.HERE / 'common.gin'}",
     f"--gin_file={file}.gin",
@@ -22,8 +22,8 @@ def test_four_skills_are_one_run_with_the_papers_smoothing(method):
   job = command.configure("train", flags.parse("train", argv, ""))
   (tuner,) = job.experiment.tuners
   assert job.experiment.objective.label_smoothing == 0.1
-  tasks = hyper.SKILLS if method is hyper.HYPER else ()
-  assert tuner.conditions == tasks
+  shared = name.startswith("one shared")
+  assert tuner.conditions == (() if shared else hyper.SKILLS)
 
 
 def test_the_table_says_whether_the_others_stayed():
@@ -41,4 +41,18 @@ def test_the_table_says_whether_the_others_stayed():
 
 def test_what_is_written_down_is_what_was_scored():
   found = json.loads((hyper.HERE / "results.json").read_text())
-  assert hyper.table(found) == (hyper.HERE / "table.md").read_text()
+  assert list(found) == [*hyper.METHODS, hyper.ADDED, "others_unchanged"]
+  table = hyper.table(found)
+  assert table == (hyper.HERE / "table.md").read_text()
+  assert table in (hyper.HERE / "README.md").read_text()
+
+
+def test_a_method_of_its_own_keeps_what_others_reached(tmp_path, monkeypatch):
+  committed = json.loads((hyper.HERE / "results.json").read_text())
+  hyper.write(committed, tmp_path)
+  new = dict.fromkeys(hyper.SKILLS, 12.5)
+  monkeypatch.setattr(hyper, "alone", lambda given, name: new)
+  assert not hyper.main(["--method", "mpt", f"--output_dir={tmp_path}"])
+  found = json.loads((tmp_path / "results.json").read_text())
+  assert list(found) == list(committed)
+  assert {k for k in found if found[k] != committed[k]} == {"mpt"}

@@ -34,12 +34,9 @@ def test_every_method_is_there_with_four_skills_and_five_seeds():
     for kind in discovery.methods().values()
     if kind.__module__.startswith("prompt_tuning.")
   }
-  # Combinations of MPT's kind, and a hypernetwork per layer, are settings;
-  # skills have no words to weigh, and no relations.
+  # Skills have no words to weigh, and no relations.
   left = {kind.__name__ for kind in ours - tested}
   assert left == {
-    *("MultitaskSum", "MultitaskConcat", "MultitaskFeatures"),
-    *("MultitaskProject", "HyperFormer"),
     *("WordWeights", "PromptAndWordWeights"),
     *("KnowPrompt", "KnowPromptTuned"),
   }

@@ -4,6 +4,7 @@
 the difference.
 """
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -17,7 +18,7 @@ from prompt_tuning.data import vocabulary, vocabulary_training
 from prompt_tuning.launch import command, configurables, flags, gin_config
 from prompt_tuning.launch.gin_files import SearchPath, packaged_root
 from prompt_tuning.models.t5 import config as t5_config
-from prompt_tuning.tuners import discovery
+from prompt_tuning.tuners import discovery, initializers
 from tests.invented_corpus import VOCABULARY_SIZE, documents
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gin"
@@ -488,6 +489,19 @@ def test_a_setting_reaches_the_method_of_its_own_file():
   flags = of("hyperformer_per_layer", "--gin.HYPER_REDUCTION=8")
   (tuner,) = configure("train", flags).experiment.tuners
   assert (type(tuner).__name__, tuner.reduction) == ("HyperFormer", 8)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "methods/" in n])
+def test_a_setting_of_an_initialiser_reaches_the_method(name):
+  """A default of the class would not know it."""
+  setting = "tuners.SampledVocabulary.population = 7"
+  whole(context_of(name), [setting])
+  (tuner,) = gin.get_configurable("train")().experiment.tuners
+  for field in dataclasses.fields(tuner):
+    value = getattr(tuner, field.name)
+    used = field.name != "decoder_init"  # no file here has such a prompt
+    if used and isinstance(value, initializers.SampledVocabulary):
+      assert value.population == 7, field.name
 
 
 @pytest.mark.parametrize(
