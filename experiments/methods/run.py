@@ -73,7 +73,7 @@ METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   "hyperformer": (("methods/hyperformer",), ("HYPER_REDUCTION=8", LONGER)),
   "hyperformer_per_layer": (
     ("methods/hyperformer_per_layer",),
-    # Every layer has maps of its own: from 64 numbers a run would have millions.
+    # Every layer has maps of its own: 64 numbers would make millions a run.
     ("HYPER_REDUCTION=8", "HYPER_EMBEDDING=16", LONGER),
   ),
 }
