@@ -284,7 +284,8 @@ def draw(results: Mapping[str, Any], path: pathlib.Path) -> None:
   plot.set_xticks(range(len(bars)), bars)
   plot.set(ylabel="development set, %", ylim=(0, 105))
   plot.grid(alpha=0.3, axis="y")
-  plot.legend(fontsize="small", loc="upper right", bbox_to_anchor=(1, 0.86))
+  # Above: in the plot it covers bars, or the paper's scores.
+  figure.legend(fontsize="small", loc="outside upper center", ncols=2)
   canvas.print_png(str(path))
 
 
