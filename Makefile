@@ -7,13 +7,13 @@ PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 SOURCES := prompt_tuning tests benchmarks experiments docs setup.py
 
-.PHONY: check rest env quickstart format lint types imports docs links wheel \
-	paper test parity plan-test t5x bench bench-short clean
+.PHONY: check rest env quickstart format lint types imports docs look links \
+	wheel paper test parity plan-test t5x bench bench-short clean
 
 check: test rest
 
 # What `check` has beside the tests.
-rest: lint types imports docs wheel paper parity plan-test bench-short
+rest: lint types imports docs look wheel paper parity plan-test bench-short
 
 # What README's first command runs; it needs the package only.
 quickstart: $(PACKAGE)
@@ -50,11 +50,14 @@ imports: env
 paper: env
 	$(BIN)/python -m experiments.paper.dry_run
 
-# The site, in build/site; a link that leads nowhere is an error. `links` asks
-# the pages of others, too.
+# The site, in build/site; a link that leads nowhere is an error. `look` shows
+# its pages in a browser; `links` asks the pages of others, too.
 SPHINX = $(BIN)/python -m sphinx -c docs -d build/doctrees .
 docs: $(VENV)/.docs
 	$(SPHINX) build/site -q -W --keep-going -b html
+
+look: docs env
+	$(BIN)/python -m pytest -rs tests/test_browser.py
 
 links: $(VENV)/.docs
 	$(SPHINX) build/links -q -b linkcheck

@@ -4,8 +4,6 @@ import html
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -13,12 +11,9 @@ from prompt_tuning.core import files
 from prompt_tuning.jobs import comparison, report, report_page
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import main
+from tests import browser
 from tests.bucket_servers import put_tree
 
-BROWSER = next(
-  filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))),
-  None,
-)
 EVIL = "<script>alert(1)</script>"
 VOID = ("meta", "br")
 
@@ -70,14 +65,17 @@ def compared(tmp_path):
     trained={"a": 10, EVIL: 20},
     frozen=True,
   )
-  comparison.write(tmp_path, found)
-  return tmp_path
+  folder = tmp_path / "compared"
+  folder.mkdir()
+  comparison.write(folder, found)
+  return folder
 
 
 @pytest.fixture
 def swept(tmp_path):
+  root = tmp_path / "swept"
   for length in (1, 100):
-    folder = tmp_path / "cells" / f"PROMPT_LENGTH={length},SEEDS=0"
+    folder = root / "cells" / f"PROMPT_LENGTH={length},SEEDS=0"
     folder.mkdir(parents=True)
     run = {"task": "rte", "seed": 0, "learning_rate": 0.3, "step": 5}
     cell = {
@@ -88,11 +86,11 @@ def swept(tmp_path):
       "runs": [run | {"score": 10.0 * length, "metrics": {}}],
     }
     (folder / "cell.json").write_text(json.dumps(cell))
-  (tmp_path / "cells" / "PROMPT_LENGTH=7,SEEDS=0").mkdir()  # killed
+  (root / "cells" / "PROMPT_LENGTH=7,SEEDS=0").mkdir()  # killed
   names = [f"PROMPT_LENGTH={length},SEEDS=0" for length in (1, 100, 7, 9)]
   text = json.dumps({"cells": {name: {} for name in names}})
-  (tmp_path / "sweep.json").write_text(text)
-  return tmp_path
+  (root / "sweep.json").write_text(text)
+  return root
 
 
 def test_a_run(finished, tmp_path, capsys):
@@ -198,34 +196,15 @@ def test_a_comparison_in_a_bucket_has_its_trainings(compared, finished, gs):
   assert "<h2>Cost and origin</h2>" in text
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to look at pages with")
-@pytest.mark.parametrize("width", [360, 1200])
-def test_a_browser_shows_it_without_scrolling_sideways(
-  compared, tmp_path, capsys, width
-):
-  inside = html.escape(written(compared, capsys=capsys))
-  outer = tmp_path / "outer.html"
-  outer.write_text(
-    f'<iframe srcdoc="{inside}" style="width: {width}px; border: 0" '
-    "onload=\"document.title = 'is ' + "
-    "contentDocument.documentElement.scrollWidth + ' wide, with ' + "
-    "contentDocument.querySelectorAll('svg').length + ' charts'\"></iframe>"
-  )
-  done = subprocess.run(
-    [
-      *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu"),
-      *(
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--dump-dom",
-        outer.as_uri(),
-      ),
-    ],
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=True,
-  )
-  match = re.search(r"is (\d+) wide, with (\d+) charts", done.stdout)
-  assert match, done.stdout[:300]
-  assert int(match[1]) <= width
-  assert int(match[2]) >= 2
+@browser.needed
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_browser_shows_it(compared, swept, finished, tmp_path, dark):
+  """All kinds of pages, on a phone and a desk: no line beyond the screen."""
+  folders = {"run": finished, "comparison": compared, "sweep": swept}
+  pages = tmp_path / "pages"
+  pages.mkdir()
+  for name, folder in folders.items():
+    report.write(folder, pages / f"{name}.html")
+  facts = browser.look(pages, [f"{name}.html" for name in folders], dark=dark)
+  browser.check(facts, dark, contrast=4.5)
+  assert all(fact["charts"] >= 1 for fact in facts)
