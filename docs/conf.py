@@ -30,6 +30,7 @@ from docs.generate import api, notebooks, pages  # noqa: E402
 from prompt_tuning import __version__  # noqa: E402
 
 project = "prompt-tuning"
+author = "the authors of prompt-tuning"
 copyright = "the authors of prompt-tuning; Apache-2.0"
 release = __version__
 extensions = ["myst_nb"]

@@ -67,8 +67,8 @@ function measure(frame) {
     page: frame.dataset.page, width: frame.clientWidth, words,
     wide: page.documentElement.scrollWidth,
     charts: page.querySelectorAll('svg').length,
-    missing: [...page.images].filter(i => i.complete && !i.naturalWidth)
-      .map(i => i.src),
+    missing: [...page.images].map(i => i.complete && !i.naturalWidth && i.src)
+      .filter(src => src && src.startsWith(location.origin)),
     dark: light(behind(view, page.body)) < 0.2, worst,
   };
 }
@@ -90,7 +90,7 @@ def look(folder, pages, widths=(PHONE, DESKTOP), dark=False):
 
   Returns:
     For every page and width: `page`, `width`, `wide` (what it takes), `words`,
-    `charts`, `missing` (pictures), `dark` (the background), `worst` (`contrast`
+    `charts`, `missing` (pictures of the folder), `dark` (the background), `worst` (`contrast`
     and `text` of what is hardest to read).
   """
   absent = [page for page in pages if not (folder / page).is_file()]

@@ -8,9 +8,8 @@ from tests import browser
 
 SITE = pathlib.Path(__file__).parents[1] / "build" / "site"
 PAGES = (
-  *("docs/index.html", "README.html", "docs/own_data.html"),
-  *("docs/catalogue.html", "docs/performance.html", "docs/data.html"),
-  *("docs/reference/commands.html", "docs/reference/settings.html"),
+  *("docs/index.html", "docs/own_data.html", "docs/catalogue.html"),
+  *("docs/data.html", "docs/reference/settings.html"),
   *("notebooks/first_prompt.html", "experiments/methods/README.html"),
 )
 WORDS = "one two three four five six seven"
