@@ -90,8 +90,8 @@ def look(folder, pages, widths=(PHONE, DESKTOP), dark=False):
 
   Returns:
     For every page and width: `page`, `width`, `wide` (what it takes), `words`,
-    `charts`, `missing` (pictures of the folder), `dark` (the background), `worst` (`contrast`
-    and `text` of what is hardest to read).
+    `charts`, `missing` (pictures of the folder), `dark` (the background),
+    `worst` (`contrast` and `text` of what is hardest to read).
   """
   absent = [page for page in pages if not (folder / page).is_file()]
   assert not absent, absent
