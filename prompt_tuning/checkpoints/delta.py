@@ -221,7 +221,8 @@ def card_facts(about: Mapping[str, Any]) -> dict[str, str]:
   Returns:
     What is told by name, such as `score, test` -> `98.4`.
   """
-  scores = about.get("scores", {}).items()
+  # As JSON sorts them, so that a run that goes on writes the same card.
+  scores = sorted(about.get("scores", {}).items())
   return {
     **{f"score, {name}": f"{number:.1f}" for name, number in scores},
     **about.get("settings", {}),
