@@ -14,9 +14,9 @@ RESULTS = json.loads((FOLDER / "results.json").read_text())
 SMALL = json.loads((FOLDER / "small_chips.json").read_text())
 
 
-def chosen(key):
+def chosen_of(results, key):
   """The mesh that fits on the smallest slice."""
-  return next(plan for plan in RESULTS[key]["plans"] if plan["fits"])
+  return next(plan for plan in results[key]["plans"] if plan["fits"])
 
 
 def test_every_size_generation_and_method_was_planned():
@@ -70,10 +70,32 @@ def test_readme_shows_what_fits_on_small_chips():
   assert small_chips.table(SMALL) in (FOLDER / "README.md").read_text()
 
 
+NOT_YET = {"xxl/fully sharded/v6e:2x2"}
+
+
 def test_rows_of_the_small_chips_are_those_that_can_be_planned_again():
   rows = [row.key for row in small_chips.rows()]
   assert len(set(rows)) == len(rows)
-  assert set(SMALL) <= set(rows)
+  assert set(SMALL) == set(rows) - NOT_YET
+
+
+def test_readme_s_words_are_true_of_the_small_chips():
+  def total(key):
+    return chosen_of(SMALL, key)["total"] / run.GIB
+
+  def at_once(key):
+    return 64 // SMALL[key]["microbatches"]
+
+  banks = {"v5p:1x1x1": 64, "v5e:2x2": 32, "v6e:1x1": 16}
+  for where, rows in banks.items():
+    assert at_once(f"xxl/bank of 16/{where}") == rows
+    assert chosen_of(SMALL, f"xxl/bank of 16/{where}")["trained"] < 53e6
+  assert round(total("xxl/fully sharded/v5e:2x2"), 1) == 7.4
+  for size in ("small", "base", "large", "xl"):
+    alone = chosen_of(RESULTS, f"{size}/prompt/v5e")["total"] / run.GIB
+    assert 0.2 < total(f"{size}/fully sharded/v5e:2x2") / alone < 0.3
+  gathered = chosen_of(SMALL, "xxl/fully sharded/v5e:2x2")["collectives"]
+  assert round(gathered["all-gather"]["bytes"] / run.GIB) == 35
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
@@ -86,12 +108,16 @@ def test_xxl_fits_on_one_v5e(scheme):
 
 @pytest.mark.parametrize("key", SMALL)
 def test_prompts_on_small_chips_send_no_weight_gradients(key):
+  """The prompts' own are summed in each microbatch, whose rows are brought."""
   size, what, _ = key.split("/")
   runs = small_chips.BANK if what.startswith("bank") else 1
+  pieces = SMALL[key]["microbatches"]
+  rows = 64 if pieces > 1 else 0
+  tokens = 4 * rows * (512 + 100 + 4 * 16)  # inputs, and arrays of targets
   split = 100 * 1_024 if what == "fully sharded" else 0  # layers' norms
+  most = pieces * runs * run.most_reduced(size) + tokens + split
   for plan in SMALL[key]["plans"]:
     if plan["fits"]:
-      most = runs * run.most_reduced(size) + split
       assert plan["reduced_over_data"] <= most
 
 
