@@ -414,8 +414,8 @@ def _insist_on_reading_rows(choice: Choice, method: str) -> None:
   else:
     return
   raise ValueError(
-    f"{method} learns an output row for every class, and {reader} asks for "
-    "pieces of the vocabulary alone: set OBJECTIVE to @objectives.Classes() "
+    f"TUNER ({method}) learns an output row for every class, and {reader} asks "
+    "for pieces of the vocabulary alone: set OBJECTIVE to @objectives.Classes() "
     "and SCORER to @scorers.OutputRows(), or leave OBJECTIVE to the method."
   )
 
