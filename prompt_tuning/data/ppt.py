@@ -497,4 +497,6 @@ def _kind(value: Any) -> str:
 
 
 def _named(written: Any) -> str:
-  return f"{written.__module__}:{written.__qualname__}"
+  # A method of a type that is not written in Python says no module.
+  module = getattr(written, "__module__", "")
+  return f"{module}:{written.__qualname__}"

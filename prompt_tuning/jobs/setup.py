@@ -415,8 +415,9 @@ def _insist_on_reading_rows(choice: Choice, method: str) -> None:
     return
   raise ValueError(
     f"TUNER ({method}) learns an output row for every class, and {reader} asks "
-    "for pieces of the vocabulary alone: set OBJECTIVE to @objectives.Classes() "
-    "and SCORER to @scorers.OutputRows(), or leave OBJECTIVE to the method."
+    "for pieces of the vocabulary alone: set OBJECTIVE to "
+    "@objectives.Classes() and SCORER to @scorers.OutputRows(), or leave "
+    "OBJECTIVE to the method."
   )
 
 

@@ -149,7 +149,7 @@ def test_labellers_differ_by_what_they_hold():
     *[kind(3, object()) for kind in (ByLength, ByOther)],
     *[kind.of for kind in (ByLength, ByOther)],
     *[{"sea": kind}.get for kind in ("long", "short")],
-    len,
+    *[len, str.upper, str.lower],
   ]
   described = [json.dumps(ppt._described(one)) for one in labellers]
   assert len(set(described)) == len(labellers)
