@@ -471,6 +471,28 @@ def _clear(job: SweepJob) -> None:
   files.remove_abandoned(files.path(job.model_dir) / BANKS)
 
 
+def insist_on_axes(job: SweepJob) -> None:
+  """Insist that MODEL_DIR holds no sweep over other axes.
+
+  Args:
+    job: the sweep; neither its model nor its data are read.
+
+  Raises:
+    ValueError: it does.
+    CheckpointError: which sweep it holds, cannot be read.
+  """
+  path = files.path(job.model_dir) / FILE
+  if not path.is_file():
+    return
+  saved = json_files.read(path, "which sweep this is")
+  json_files.check(path, saved, _SCHEMA)
+  if saved["axes"] != list(job.axes):
+    raise ValueError(
+      f"{job.model_dir} holds another sweep, over {', '.join(saved['axes'])}; "
+      f"this one is over {', '.join(job.axes)}. Choose another MODEL_DIR."
+    )
+
+
 def _insist_on_same(job: SweepJob) -> dict[str, Any]:
   """Hold the sweep against what MODEL_DIR holds.
 
@@ -487,14 +509,9 @@ def _insist_on_same(job: SweepJob) -> dict[str, Any]:
   path = files.path(job.model_dir) / FILE
   if not path.is_file():
     return described
+  insist_on_axes(job)
   saved = json_files.read(path, "which sweep this is")
   json_files.check(path, saved, _SCHEMA)
-  if saved["axes"] != described["axes"]:
-    raise ValueError(
-      f"{job.model_dir} holds another sweep, over {', '.join(saved['axes'])}; "
-      f"this one is over {', '.join(described['axes'])}. Choose another "
-      "MODEL_DIR."
-    )
   for name, cell in described["cells"].items():
     if name in saved["cells"]:
       theirs = bundle.Bundle({"run": saved["cells"][name]["trains"]}, {})

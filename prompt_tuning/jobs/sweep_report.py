@@ -84,10 +84,11 @@ def write(job: SweepJob) -> str:
     The table, and where everything is, for people.
 
   Raises:
-    ValueError: no cell is done.
+    ValueError: no cell is done, or MODEL_DIR holds another sweep.
     CheckpointError: what a cell came to, cannot be read.
     OSError: a file cannot be written.
   """
+  sweep.insist_on_axes(job)
   points = read(job)
   if not points:
     raise ValueError(

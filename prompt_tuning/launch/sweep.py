@@ -146,6 +146,13 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
     for axis, values in axes.items()
   }
   sweep_job.check_axes(labels)
+  for axis in axes:
+    if axis == _DIR or axis.startswith(f"{_SWEEP}."):
+      raise ValueError(
+        f"{axis} cannot be an axis: it is the whole sweep's, and a cell's "
+        f"folder is below MODEL_DIR/{sweep_job.CELLS}. Give one value, by "
+        f"--gin.{axis}."
+      )
   cells = _cells(arguments, folder, axes, labels)
   # Of the last cell, whose settings of the sweep are those of all.
   settings = gin.get_configurable(_SWEEP)()

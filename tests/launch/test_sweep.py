@@ -228,6 +228,8 @@ def test_another_sweep_is_refused(swept, train_flags, capsys):
   folder, _ = swept
   error = failing(capsys, *train_flags(folder), "--axis=BATCH_SIZE=4")
   assert "holds another sweep, over PROMPT_LENGTH, SEEDS" in error
+  report = (*train_flags(folder), "--axis=SEEDS=0, 1", "--report")
+  assert "this one is over SEEDS. Choose another" in failing(capsys, *report)
   error = failing(
     capsys, *train_flags(folder, "--gin.LEARNING_RATE=0.1"), *AXES
   )
@@ -505,6 +507,8 @@ def test_a_limit_of_runs(train_flags, tmp_path):
     (("--gin.sweep.axes={'SEEDS': ()}",), "The axis SEEDS has no values"),
     (("--gin.sweep.axes=3",), "sweep.axes is 3; expected a mapping"),
     (("--axis=SEEDS=1,1",), "their cells would have one folder"),
+    (("--axis=MODEL_DIR='a','b'",), "MODEL_DIR cannot be an axis"),
+    (("--axis=sweep.most_runs=1,2",), "sweep.most_runs cannot be an axis"),
     (("--axis=TASK_FEATURE_LENGTHS=[",), "--axis TASK_FEATURE_LENGTHS"),
     (("--axis=@init=prompts/none.gin",), "No gin file 'prompts/none.gin'"),
     (("--axis=SEEDS=0", "--gin.sweep.most_runs=0"), "most_runs must be"),
