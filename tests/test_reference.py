@@ -89,6 +89,36 @@ def test_every_macro_is_explained():
     assert page.count(f"| `{name}` |") == 1 + (name in t5x_names.needless())
 
 
+def test_settings_that_messages_tell_to_change_are_there():
+  """What to set, raise or lower is a macro, or of the environment."""
+  known = {*macros.macros(), *environment(), "AWS_PROFILE"}
+  advice = re.compile(r"\b(?:[Ss]et|[Rr]aise|[Ll]ower) ([A-Z]{2}[A-Z_]+)\b")
+  asked = {
+    name: path.name
+    for path in (ROOT / "prompt_tuning").rglob("*.py")
+    for text in texts(path)
+    for name in advice.findall(text)
+  }
+  assert len(asked) > 20
+  assert {name: file for name, file in asked.items() if name not in known} == {}
+
+
+def texts(path):
+  """Strings of a module, as they are when adjacent ones are joined."""
+  for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    if isinstance(node, ast.JoinedStr):
+      parts = [getattr(part, "value", "") for part in node.values]
+      yield "".join(part for part in parts if isinstance(part, str))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+      yield node.value
+
+
+def environment():
+  """Variables of the environment that documents explain."""
+  pages = "".join(page.read_text("utf-8") for page in DOCUMENTS)
+  return re.findall(r"\b([A-Z]{2}[A-Z_]+)=", pages)
+
+
 def test_a_macro_has_t5xs_name():
   page = macros.page()
   for macro, olds in t5x_names.old_names().items():

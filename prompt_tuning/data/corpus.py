@@ -197,6 +197,17 @@ class Denoising:
         "expected a share between 0 and 1, and at least 1 token."
       )
 
+  @property
+  def longest(self) -> tuple[int, int]:
+    """Most tokens that running text makes inputs and targets of, with EOS."""
+    length = self.chunk_length
+    if self.objective == denoising.PREFIX_LM:
+      return length, length  # each has EOS, and the other at least one token
+    noise, spans = denoising.span_lengths(
+      length, self.noise_density, self.mean_span
+    )
+    return length - noise + spans + 1, noise + spans + 1
+
 
 # Task -> its corpus; seqio's registration reads the documents from here.
 _corpora: dict[str, Corpus] = {}

@@ -58,6 +58,15 @@ class Stage:
         f"{self.name}: {self.steps} steps; expected at least one. Leave the "
         "stage out of STAGES to skip it."
       )
+    room = tuple(self.packed_lengths[feature] for feature in FEATURES)
+    chunk, longest = self.denoising.chunk_length, self.denoising.longest
+    if longest[0] > room[0] or longest[1] > room[1]:
+      raise ValueError(
+        f"{self.name}: texts of CHUNK_LENGTH {chunk} make examples of up to "
+        f"{longest[0]} inputs and {longest[1]} targets, and packed rows have "
+        f"{room[0]} and {room[1]} positions; raise PACKED_LENGTHS, or lower "
+        "CHUNK_LENGTH."
+      )
 
 
 @dataclasses.dataclass(frozen=True)

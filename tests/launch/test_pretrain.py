@@ -1,6 +1,7 @@
 """`prompt-tuning pretrain` on a tiny model, from text to what others load."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -17,7 +18,7 @@ import pytest
 
 from prompt_tuning.checkpoints import backbone, bundle, restore
 from prompt_tuning.core import axes, tree
-from prompt_tuning.data import corpus, spec
+from prompt_tuning.data import corpus, denoising, spec
 from prompt_tuning.jobs import pretrain_job, pretrain_report, train
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5 import cost, network
@@ -420,6 +421,22 @@ def job(invented_vocabulary, invented_files, tmp_path):
   )
 
 
+def test_rows_have_room_for_what_running_text_becomes(job, invented_vocabulary):
+  """And nothing is read before that is known."""
+  (stage,) = job.stages
+  tokens = np.arange(100, 140)
+  pairs = [denoising.cut(tokens, key) for key in range(300)]
+  longest = [
+    max(len(row) for row in rows) + 1 for rows in zip(*pairs, strict=True)
+  ]
+  assert tuple(longest) == stage.denoising.longest == (40, 40)
+  with pytest.raises(ValueError, match=r"CHUNK_LENGTH 40 .*; raise PACKED"):
+    dataclasses.replace(stage, packed_lengths={"inputs": 128, "targets": 39})
+  spans = corpus.Denoising(chunk_length=40)
+  inputs, targets = denoising.corrupt_spans(tokens, int, 0.15, 3.0)
+  assert spans.longest == (len(inputs) + 1, len(targets) + 1)
+
+
 def test_steps_that_were_not_logged_were_as_fast_as_the_others(job):
   """6 s for 400 tokens are in the log, and 200 more tokens were trained on."""
   (stage,) = job.stages
@@ -486,7 +503,7 @@ ADAPTATION = "--gin.lm_adaptation/pretraining.Stage"
     (
       # Of the second stage: nobody wants to hear it after the first.
       [f"{ADAPTATION}.packed_lengths={{'inputs': 128, 'targets': 16}}"],
-      "raise PACKED_LENGTHS, or make examples shorter",
+      "raise PACKED_LENGTHS, or lower CHUNK_LENGTH",
     ),
     ([f"{ADAPTATION}.packed_lengths={{'inputs': 9}}"], "PACKED_LENGTHS names"),
     ([f"{ADAPTATION}.batch_size=4096"], "lm_adaptation: the corpora are short"),
