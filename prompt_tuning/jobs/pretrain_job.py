@@ -10,7 +10,11 @@ from prompt_tuning.core import files, partition
 from prompt_tuning.data import cache, corpus
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.token_rows import FEATURES
-from prompt_tuning.jobs.settings import Dataset, MeshShape
+from prompt_tuning.jobs.settings import (
+  Dataset,
+  MeshShape,
+  insist_on_lengths,
+)
 from prompt_tuning.jobs.train_job import (
   Duration,
   EvaluationPlan,
@@ -58,6 +62,7 @@ class Stage:
         f"{self.name}: {self.steps} steps; expected at least one. Leave the "
         "stage out of STAGES to skip it."
       )
+    insist_on_lengths("PACKED_LENGTHS", self.packed_lengths)
     room = tuple(self.packed_lengths[feature] for feature in FEATURES)
     chunk, longest = self.denoising.chunk_length, self.denoising.longest
     if longest[0] > room[0] or longest[1] > room[1]:

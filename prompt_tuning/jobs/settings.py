@@ -18,6 +18,30 @@ from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
 
+def insist_on_lengths(name: str, value: Any, optional: bool = False) -> None:
+  """Insist on a number of tokens for inputs and for targets.
+
+  Args:
+    name: of the setting.
+    value: what it is.
+    optional: whether a length may be None.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  if not isinstance(value, Mapping):
+    raise ValueError(
+      f"{name} is {value!r}; expected a limit of tokens for each of "
+      f"{' and '.join(FEATURES)}, such as {{'inputs': 512, 'targets': 8}}."
+    )
+  if set(value) != set(FEATURES):
+    raise ValueError(
+      f"{name} names {', '.join(value)}; expected {' and '.join(FEATURES)}."
+    )
+  for what, length in value.items():
+    bounds.insist_whole(f"{name}[{what!r}]", length, 1, optional=optional)
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """What to train or evaluate on.
@@ -57,32 +81,14 @@ class Dataset:
     task_modules.ensure(listed(self.module or ()))
     for name in self.names:
       spec.get(name)
-    for name, value in (
-      ("TASK_FEATURE_LENGTHS", self.task_feature_lengths),
-      ("PACKED_LENGTHS", self.packed_lengths),
-    ):
-      if not isinstance(value, Mapping | None):
-        raise ValueError(
-          f"{name} is {value!r}; expected a limit of tokens for each of "
-          f"{' and '.join(FEATURES)}, such as {{'inputs': 512, 'targets': 8}}."
-        )
-    if set(self.lengths) != set(FEATURES):
-      raise ValueError(
-        f"TASK_FEATURE_LENGTHS names {', '.join(self.lengths)}; expected "
-        f"{' and '.join(FEATURES)}."
+    if self.task_feature_lengths is not None:
+      insist_on_lengths(
+        "TASK_FEATURE_LENGTHS", self.task_feature_lengths, optional=True
       )
-    if self.packed_lengths and set(self.packed_lengths) != set(FEATURES):
-      raise ValueError(
-        f"PACKED_LENGTHS names {', '.join(self.packed_lengths)}; expected "
-        f"{' and '.join(FEATURES)}."
-      )
+    if self.packed_lengths is not None:
+      insist_on_lengths("PACKED_LENGTHS", self.packed_lengths)
     bounds.insist_whole("BATCH_SIZE", self.batch_size, 1)
     bounds.insist_whole("MAX_SHAPES", self.max_shapes, 1)
-    for what, limit in self.lengths.items():
-      name = f"TASK_FEATURE_LENGTHS[{what!r}]"
-      bounds.insist_whole(name, limit, 1, optional=True)
-    for what, length in (self.packed_lengths or {}).items():
-      bounds.insist_whole(f"PACKED_LENGTHS[{what!r}]", length, 1)
     if self.split == "":
       raise ValueError(
         "TRAIN_SPLIT, EVAL_SPLIT and INFER_SPLIT are names of splits, or None "
