@@ -379,11 +379,13 @@ class Model:
     if examples is None:
       dataset = self._eval_set(task_spec, data_dir, cache_dir, context)
     elif context is not None:
-      raise ValueError("A context is of a task's splits: leave examples out.")
+      raise ValueError(
+        "With a context, a task's split is scored: leave `examples` out."
+      )
     elif templated.is_templated(task_spec):
       raise ValueError(
-        f"{task_spec.name} is written by a template, which reads rows and not "
-        "texts: leave examples out."
+        f"{task_spec.name} has a template, which needs rows and not texts: "
+        "leave `examples` out."
       )
     else:
       asked = self.predictor.encode(_inputs_of(examples))
@@ -736,7 +738,7 @@ class Model:
     names = self.names if names is None else names
     runs = [self._run_id(name) for name in names]
     if len(set(runs)) < len(runs):
-      raise ValueError(f"Somebody would vote twice: {', '.join(names)}.")
+      raise ValueError(f"A vote names a prompt twice: {', '.join(names)}.")
     return runs
 
   def _as_runs(self, name: str, tuned: TunedLike) -> Runs:

@@ -193,7 +193,9 @@ def test_what_prompts_are_near_to(plain, tmp_path, tolerance):
 
 
 def test_nobody_votes_and_examples_lack_fields(plain, monkeypatch):
-  with pytest.raises(ValueError, match="Nobody votes: give the model prompts"):
+  with pytest.raises(
+    ValueError, match="There is no prompt to vote: give the model"
+  ):
     plain.vote(TEXTS, candidates=["a", "b"])
   monkeypatch.setattr(spec, "_specs", {})
   how = {"postprocess": postprocessors.qa, "splits": {}}
@@ -369,7 +371,7 @@ def test_mistakes(plain, model, files):
     plain.with_prompts(["two.npy"])
   with pytest.raises(ValueError, match="'p' is a list; expected a path, an"):
     plain.with_prompts({"p": [[1.0] * 8]})
-  with pytest.raises(ValueError, match="would vote twice: two, two"):
+  with pytest.raises(ValueError, match="A vote names a prompt twice: two, two"):
     model.vote(TEXTS, ["two", "two"])
   for text in (None, b"a", 3, "\ud800"):
     with pytest.raises(ValueError, match=r"Text number 1 is .*; expected"):

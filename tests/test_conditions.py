@@ -119,7 +119,7 @@ def test_what_does_not_train_is_held_against_the_bundle(extended, capsys):
   assert main.main(["train", *flags, "--gin.TRAIN_STEPS_RELATIVE=3"]) == 2
   message = capsys.readouterr().err
   assert f"{name} of the tuning method" in message
-  assert "not what they were" in message
+  assert "do not train, but have changed" in message
   bundle.write(path, saved)
 
 
@@ -144,7 +144,9 @@ def test_tasks_in_another_order_are_refused(trained):
   """Their vectors would be taken for each other's."""
   _, _, folder = trained
   method = types.SimpleNamespace(conditions=SKILLS[::-1])
-  with pytest.raises(ValueError, match="in that order; new ones come behind"):
+  with pytest.raises(
+    ValueError, match="in that order, and new ones after them"
+  ):
     setup._started({}, (method,), folder)
 
 

@@ -354,7 +354,8 @@ def require(tools: Iterable[str]) -> None:
   for tool in tools:
     if shutil.which(tool) is None:
       raise FileNotFoundError(
-        f"{tool} is not on PATH{_TOOLS.get(tool, '')}. --dry_run needs it not."
+        f"{tool} is not on PATH{_TOOLS.get(tool, '')}. --dry_run works "
+        "without it."
       )
 
 

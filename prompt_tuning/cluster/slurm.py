@@ -234,8 +234,8 @@ def _submit(flags: argparse.Namespace, scripts: Sequence[str]) -> None:
     submitit = importlib.import_module("submitit")
   except ImportError as error:
     raise ImportError(
-      "This needs submitit, which prompt-tuning itself does without: "
-      "pip install 'submitit>=1.5'. --dry_run needs it not."
+      "`launch slurm` needs submitit: pip install 'submitit>=1.5'. --dry_run "
+      "works without it."
     ) from error
   executor = submitit.AutoExecutor(
     folder=flags.folder,

@@ -209,9 +209,9 @@ def make_mesh(
   ways = data // len(groups)
   if ways * len(groups) != data:
     raise ValueError(
-      f"MODEL_PARALLEL {model}: {len(groups)} slices have {len(groups[0])} "
-      "devices each, and a model is split within a slice. Give a divisor of "
-      "that."
+      f"MODEL_PARALLEL is {model}, but a model is split within a slice, and "
+      f"each of the {len(groups)} slices has {len(groups[0])} devices. Set "
+      "MODEL_PARALLEL to a divisor of that."
     )
   # As jax.experimental.mesh_utils.create_hybrid_device_mesh((1, ways, model),
   # (slices, 1, 1)) has it, which asks for TPUs or processes.
@@ -235,7 +235,8 @@ def _by_slice(
   count = slices or max(len(known), 1)
   if len(known) > 1 and count != len(known):
     raise ValueError(
-      f"NUM_SLICES is {count}; these TPUs say that they are of {len(known)}."
+      f"NUM_SLICES is {count}, but these TPUs belong to {len(known)} slices. "
+      f"Set NUM_SLICES to {len(known)}."
     )
   sizes = [of_tpus.count(one) for one in known]
   if len(set(sizes)) > 1:
@@ -246,7 +247,8 @@ def _by_slice(
     )
   if len(devices) % count:
     raise ValueError(
-      f"NUM_SLICES is {count}, which {len(devices)} devices cannot make up."
+      f"NUM_SLICES is {count}, which does not divide the {len(devices)} "
+      "devices of this job."
     )
   ordered = list(devices)
   if len(known) > 1:
@@ -467,8 +469,8 @@ def data_shard(mesh: Mesh | None) -> tuple[int, int]:
   first, size = indices[0], len(indices)
   if indices != list(range(first, first + size)) or first % size or ways % size:
     raise ValueError(
-      f"The devices of process {process} stand at {indices} of the data axis's "
-      f"{ways} ways; a host needs an equal, contiguous part. Change the mesh."
+      f"Process {process} holds the parts {indices} of the {ways} parts of the "
+      "data axis; expected an equal, contiguous share. Change the mesh."
     )
   return first // size, ways // size
 

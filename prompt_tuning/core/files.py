@@ -406,9 +406,9 @@ def make_folder(path: Path) -> None:
     if _SCHEME.fullmatch(part):
       rest = os.fspath(folder).partition(f"{part}/")[2].lstrip("/")
       raise OSError(
-        f"{part}//{rest} is a URL in a place where none is expected, or of a "
-        "kind that is not known: gs://BUCKET/... and s3://BUCKET/... are, and "
-        "folders of this machine. Mount what it names, and name the folder"
+        f"{part}//{rest} is a URL that cannot be used here; expected "
+        "gs://BUCKET/... or s3://BUCKET/... at the start of a path, or a path "
+        "of this machine. Mount what it names, and name the folder"
       )
   _make(folder)
 

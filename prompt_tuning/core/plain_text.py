@@ -117,7 +117,7 @@ def json_value(path: str, text: str, first_line: int = 1) -> Any:
     ) from error
   except RecursionError as error:
     raise ValueError(
-      f"{place}: lists and objects inside each other, too many to be read."
+      f"{place}: lists and objects are nested too deeply to be read."
     ) from error
   except UnicodeEncodeError as error:
     code = ord(error.object[error.start])

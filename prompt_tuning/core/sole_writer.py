@@ -57,8 +57,8 @@ class _Place(abc.ABC):
     there = _read(self._path)
     if not _is_same(there, self._about):
       raise ValueError(
-        f"{self._path.parent}: {_who(there)} took this process's place, which "
-        "gave no sign of life for a while. Nothing more is written."
+        f"{self._path.parent}: {_who(there)} took over, because this process "
+        "gave no sign of life for a while. This process writes nothing more."
       )
 
   def leave(self) -> None:
@@ -188,7 +188,7 @@ def _claim(path: pathlib.Path, setting: str, key: str) -> dict[str, Any]:
     if there and _is_alive(there, key) is None:
       _watch(path, setting, there)
     if _read(path) == there:  # else its writer just left
-      logger.info("%s: %s is gone without a word.", path.parent, _who(there))
+      logger.info("%s: %s was killed.", path.parent, _who(there))
       files.remove(path)
       has_waited = True
   if has_waited:  # perhaps another one did, too
@@ -270,7 +270,7 @@ def _take(path: pathlib.Path, setting: str) -> int:
         _watch(path, setting, there)
       if _is_at(path, descriptor):  # else its writer just left
         if there:
-          logger.info("%s: %s is gone without a word.", folder, _who(there))
+          logger.info("%s: %s was killed.", folder, _who(there))
         return descriptor
     except BaseException:
       os.close(descriptor)
@@ -294,7 +294,7 @@ def _lock(descriptor: int) -> bool | None:
 def _watch(path: pathlib.Path, setting: str, there: dict[str, Any]) -> None:
   """Refuse where a writer that cannot be asked gives a sign of life."""
   logger.warning(
-    "%s: %s did not leave in order. Watching for %d seconds whether it lives.",
+    "%s: %s may still be writing. Waiting %d seconds for a sign of life.",
     path.parent,
     _who(there),
     WATCH,

@@ -59,8 +59,8 @@ class InContext:
     bounds.insist_whole("CONTEXT_SEED", self.seed, 0)
     if not self.shots and not self.instruction:
       raise ValueError(
-        "Nothing stands before the inputs: set INSTRUCTION or SHOTS. The plain "
-        "model is scored without a context."
+        "The context is empty: set INSTRUCTION or SHOTS. To score the model "
+        "alone, give no context."
       )
 
   @property
@@ -231,8 +231,8 @@ class Writer:
     asked, answer = inputs[:-1].tolist(), targets[:-1].tolist()
     if asked and max(asked) >= self._words.size:
       raise ValueError(
-        "The inputs have virtual tokens, which are learned, and none of which "
-        "can stand in a demonstration: take a template of words only."
+        "The template has soft tokens, and a demonstration cannot hold learned "
+        "vectors: use a template of words only."
       )
     if self._sentinels(asked):
       ids = self._filled(asked, answer)
@@ -284,8 +284,8 @@ def write_all(
   fewer = [f[COUNT] for f in features if f[COUNT] < asked]
   if fewer:
     logger.warning(
-      "%d of %d inputs have no room for all of %d demonstrations, and stand "
-      "behind %.1f on average; TASK_FEATURE_LENGTHS of inputs is the limit.",
+      "%d of %d inputs have no room for all of %d demonstrations and get "
+      "%.1f on average. For more, raise TASK_FEATURE_LENGTHS of inputs.",
       *(len(fewer), len(features), asked, statistics.fmean(fewer)),
     )
   return written, features

@@ -93,8 +93,8 @@ def _insist_alike(name: str, templates: Sequence[Template]) -> None:
   """Insist on several templates with as many masks."""
   if len(templates) < 2:
     raise ValueError(
-      f"{name}: {len(templates)} template; expected two or more. One is for "
-      "templated_task."
+      f"{name}: {len(templates)} template; expected two or more. For a single "
+      "template use templated_task."
     )
   first, *others = templates
   for other in others:

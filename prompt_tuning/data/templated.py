@@ -141,8 +141,8 @@ def declare(
   if rules is None and rules_file is None:
     if substitutes or reversed_order or reversed_classes:
       raise ValueError(
-        f"{name}: substitutes, reversed_order and reversed_classes are of "
-        "rules, and there are none."
+        f"{name}: substitutes, reversed_order and reversed_classes belong to "
+        "rules, and the task has none."
       )
     words = (
       words_of_files.read(label_words_file, names, label_words_number)

@@ -211,8 +211,8 @@ def over_templates(results: Sequence[Result]) -> OverTemplates:
   first, *others = (result.job.dataset for result in results)
   if any(other.targets != first.targets for other in others):
     raise ValueError(
-      f"{first.task.name} and {others[0].task.name} have other examples, and "
-      "templates of one task share theirs."
+      f"{first.task.name} and {others[0].task.name} have different examples; "
+      "expected templates of one task, whose examples are the same."
     )
   members = [dict(result.metrics) for result in results]
   together = None
@@ -236,7 +236,8 @@ def _expand(
   """Ask every member about every text; a text's members stand together."""
   if not members:
     raise ValueError(
-      "Nobody votes: give the model prompts (with_prompts), or name members."
+      "There is no prompt to vote: give the model prompts (with_tuned), or "
+      "name members."
     )
   encoded = predictor.encode(texts)
   rows = [encoded.rows[i] for i in range(len(texts)) for _ in members]

@@ -328,8 +328,8 @@ class Evaluator:
     rows = job.dataset.unlabelled
     if not isinstance(scorer, WordScorer) or rows is None:
       raise ValueError(
-        f"CALIBRATION is of words, and {scorer.convention} are none: change "
-        "SCORER, or set CALIBRATION to None."
+        f"CALIBRATION corrects scores of words, and the scorer reads "
+        f"{scorer.convention}: change SCORER, or set CALIBRATION to None."
       )
     context = Inputs(rows, np.full(len(rows), job.run, np.int32))
     return calibrated.classify(

@@ -67,8 +67,8 @@ def score(
   rows = encode_targets(predictor.vocabulary, targets)
   if any(np.any(row == UNK_ID) for row in rows):  # no count: these are a few
     logger.warning(
-      "There are targets with characters that the vocabulary lacks; what is "
-      "scored in their place is the unknown piece."
+      "Some targets have characters that the vocabulary lacks; the unknown "
+      "piece is scored in their place."
     )
   scores = log_likelihoods(predictor, asked, [[row] for row in rows])
   return [float(values[0]) for values in scores]

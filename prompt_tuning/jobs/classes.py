@@ -73,9 +73,9 @@ def words_of(name: str, given: WordsLike) -> LabelWords:
   words, _ = _given_words(name, given)
   if isinstance(words, Rules):
     raise ValueError(
-      f"{name} has rules, a word at each mask, and what TUNER learns is of "
-      "label words, several for one mask. Choose another TUNER, or another "
-      "task."
+      f"{name} has rules, with a word at each mask, but TUNER learns numbers "
+      "for label words, of which several answer one mask. Choose another "
+      "TUNER, or another task."
     )
   return words
 
@@ -159,8 +159,9 @@ def _template_words(
   ]
   if any(other != words[0] for other in words):
     raise ValueError(
-      f"The tasks of {name} have different label words. Classes can be scored "
-      "of tasks with the same ones only; train them apart."
+      f"The tasks of {name} have different label words. To score classes, the "
+      "tasks of a run need the same ones: train these tasks in runs of their "
+      "own."
     )
   if words[0] is None:
     return None
@@ -191,8 +192,8 @@ def _kept(
       )
   if kept.saved:
     logger.warning(
-      "%s: these are several pieces, and scored all the same, since their "
-      "classes have no single piece: %s.",
+      "%s: these label words have several pieces. They are scored anyway, "
+      "because their classes have no word of one piece: %s.",
       *(name, ", ".join(map(str, kept.saved))),
     )
   return kept.words
@@ -206,8 +207,9 @@ def _own_words(name: str) -> tuple[str, ...]:
   if len(lists) > 1:
     raise ValueError(
       f"The tasks of {name} have different label words: "
-      f"{'; '.join(', '.join(words) or 'none' for words in lists)}. Classes "
-      "can be scored of tasks with the same ones only; train them apart."
+      f"{'; '.join(', '.join(words) or 'none' for words in lists)}. To score "
+      "classes, the tasks of a run need the same ones: train these tasks in "
+      "runs of their own."
     )
   return lists.pop()
 

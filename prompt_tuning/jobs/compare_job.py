@@ -50,8 +50,8 @@ class CompareJob:
     self.test.dataset.insist_on_split()
     if self.test.context is not None:
       raise ValueError(
-        "A context of `test` would stand before the inputs of every method; "
-        "compare.contexts is for the model itself."
+        "A context of `test` would be put before the inputs of every method. "
+        "Give it in compare.contexts, which asks the model alone."
       )
     self._check_trainings()
     self._check_names()

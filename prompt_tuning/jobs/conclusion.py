@@ -265,8 +265,8 @@ def without_soft(sets: Sequence[EvalSet]) -> list[EvalSet]:
   for dataset in sets:
     if dataset.has_soft:
       logger.warning(
-        "%s: its template has soft tokens, which the model alone has not; it "
-        "is left out for it.",
+        "%s: left out for the model alone, which has no vectors for the soft "
+        "tokens of the template.",
         dataset.task.name,
       )
     else:

@@ -181,8 +181,8 @@ def _warn_of_other_tasks(jobs: Sequence[Job], prompts: Tuned) -> None:
       others[task, ", ".join(known)] = None
   for other in others:
     logger.warning(
-      "%s is none of the tasks that the run was trained on (%s): it has no "
-      "delta of its own, and every score is with another task's.",
+      "%s is none of the tasks that the run was trained on (%s). The run has "
+      "no delta for it, so every score uses the delta of another task.",
       *other,
     )
 

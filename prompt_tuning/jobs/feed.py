@@ -207,13 +207,13 @@ def _writer(
   if context.shots:
     if in_context.TRAIN not in task.splits:
       raise ValueError(
-        f"{task.name} has no split {in_context.TRAIN!r} that demonstrations "
-        "could be of: set SHOTS = 0."
+        f"{task.name} has no split {in_context.TRAIN!r} to take demonstrations "
+        "from: set SHOTS = 0."
       )
     if _split(dataset, task.name) == in_context.TRAIN:
       raise ValueError(
-        f"Demonstrations are of the split {in_context.TRAIN!r}, and so are the "
-        "examples to answer: set EVAL_SPLIT to another one, or SHOTS = 0."
+        f"Demonstrations come from the split {in_context.TRAIN!r}, and so do "
+        "the examples to answer: set EVAL_SPLIT to another one, or SHOTS = 0."
       )
     whole = dataclasses.replace(
       dataset, split=in_context.TRAIN, task_feature_lengths=None

@@ -108,8 +108,8 @@ def _insist_on_place(tuned: Tuned, src: str) -> None:
   for name in tuned.tasks:
     if name in tuned.soft_tasks:
       raise ValueError(
-        f"{src}: the template of {name} says where virtual tokens stand, and "
-        "a program puts them in front of the text; use eval or infer."
+        f"{src}: the template of {name} puts virtual tokens into the text, but "
+        "an exported program puts them before it. Use eval or infer instead."
       )
 
 
@@ -131,16 +131,17 @@ def bank_of(runs: Runs, config: T5Config) -> dict[str, np.ndarray]:
   for name in _BEYOND_IDS:
     if getattr(runs.delta, name) is not None:
       raise ValueError(
-        f"The runs have {name}, and a program gives ids of the vocabulary by "
-        "what the model reads alone; use eval or infer for them."
+        f"The runs have {name}, and an exported program has no place for "
+        "them. Use eval or infer instead."
       )
   prefixes = []
   for placement in runs.placements:
     prefixes.append(placement.encoder_prefix)
     if placement.encoder_rows != prefixes[-1] or placement.decoder_prefix:
       raise ValueError(
-        "Virtual tokens stand elsewhere than in front of the text, which a "
-        "program cannot place; it can those of prompts/prompt.gin."
+        "The virtual tokens do not stand before the text, where an exported "
+        "program puts them (as prompts/prompt.gin does). Use eval or infer "
+        "instead."
       )
   longest = max(map(len, prefixes))
   tokens = np.full((len(prefixes), longest), PAD_ID, np.int32)

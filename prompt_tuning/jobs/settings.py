@@ -169,13 +169,13 @@ class EvaluationSettings:
   def __post_init__(self) -> None:
     if self.calibration is not None and self.scorer is None:
       raise ValueError(
-        "CALIBRATION is of a scorer's words: give objectives/classes.gin, or "
-        "set evaluation.Evaluation.scorer."
+        "CALIBRATION corrects the scores of label words, and no scorer is set: "
+        "give objectives/classes.gin, or set evaluation.Evaluation.scorer."
       )
     if self.calibration is not None and self.context is not None:
       raise ValueError(
-        "CALIBRATION reads texts as they are: it goes with no demonstrations "
-        "and no instruction. Set one of them to None."
+        "CALIBRATION cannot be used with demonstrations or an instruction. Set "
+        "one of the two to None."
       )
     for name, value in (
       ("MAX_DECODE_LENGTH", self.max_decode_length),

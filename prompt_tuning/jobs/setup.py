@@ -133,8 +133,8 @@ def _continued(params: Params, learned: Mapping[str, Any]) -> Params:
   theirs = {path: array.shape for path, array in learned.items()}
   if ours != theirs:
     raise ValueError(
-      f"The stage before has learned {theirs}, and the runs have {ours}: it "
-      "is of other runs. Choose another MODEL_DIR."
+      f"The stage before was trained for other runs: it has {theirs}, and "
+      f"these runs have {ours}. Choose another MODEL_DIR."
     )
   return tree.unflatten({p: jnp.asarray(a) for p, a in learned.items()})
 
@@ -163,8 +163,8 @@ def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
     if method.conditions[: len(conditions)] != conditions:
       raise ValueError(
         f"START_FROM {path} was tuned for {', '.join(conditions)}; the tasks "
-        f"here are {', '.join(method.conditions)}. They must be the same ones "
-        "first, in that order; new ones come behind."
+        f"here are {', '.join(method.conditions)}. List the same tasks first, "
+        "in that order, and new ones after them."
       )
   ours = tree.flatten(params)
   misfits = [
@@ -180,7 +180,7 @@ def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
     )
   new = sorted(ours.keys() - theirs.keys())
   if new:
-    logger.info("Not in %s, so from the start: %s.", path, ", ".join(new))
+    logger.info("Not in %s, so they start anew: %s.", path, ", ".join(new))
   taken = {
     name: jnp.broadcast_to(array, ours[name].shape)
     for name, array in theirs.items()

@@ -74,8 +74,8 @@ def _job(
   if stage.learning_rate is not None:
     if len(listed(rates)) > 1:
       raise ValueError(
-        f"Stage {stage.name} has a rate of its own, and its runs differ in "
-        "theirs (LEARNING_RATES): take one of them, or none for the stage."
+        f"Stage {stage.name} sets a learning rate, but the runs have different "
+        "ones (LEARNING_RATES): set only one of the two."
       )
     rates = (stage.learning_rate,)
   own = dataclasses.replace(

@@ -76,8 +76,8 @@ class Trained:
     if task not in tasks:
       what = "Which task is meant" if task is None else f"No run is of {task!r}"
       raise ValueError(
-        f"{what}? The runs are of {', '.join(map(str, tasks))}: name one, or "
-        f"one of the runs {', '.join(self.runs)}."
+        f"Which run is meant by {what}? Name a task "
+        f"({', '.join(map(str, tasks))}) or a run ({', '.join(self.runs)})."
       )
     names = [name for name in self.runs if self.origins[name].task == task]
     return max(names, key=lambda name: (self.ranking[name], self._share(name)))

@@ -126,8 +126,8 @@ def _watch_job() -> None:
       raise MissingHostError(f"process {', '.join(map(str, missing))}")
   except Exception as error:  # of another version of JAX, or a closed port
     logger.warning(
-      "Processes of this job cannot watch each other (%s): of one that is gone "
-      "only JAX tells, after 100 s.",
+      "Processes of this job cannot watch each other (%s). If one is lost, "
+      "only JAX reports it, after 100 s.",
       error,
     )
     return

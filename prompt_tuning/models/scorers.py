@@ -514,9 +514,9 @@ def _insist_on_weights(learned: np.ndarray, words: WordPieces) -> None:
     or known[:, width:].any()
   ):
     raise ValueError(
-      f"The run has learned weights of {_counts(known)} words, class by class, "
-      f"and is to score {_counts(there)}: other words than it was trained "
-      "with. Set LABEL_WORDS, or the task's label words, to those."
+      f"The run has learned weights for {_counts(known)} words (class by "
+      f"class), but the task has {_counts(there)}. Set LABEL_WORDS, or the "
+      "task's label words, to those of the training."
     )
 
 

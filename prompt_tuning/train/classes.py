@@ -150,7 +150,7 @@ class ClassLoss(Objective):
     found = None if learned is None else learned.shape[1:]
     if found != shape:
       raise ValueError(
-        f"The scorer goes by learned weights of {[*shape]} label words, and "
+        f"The scorer needs learned weights for {[*shape]} label words, but "
         f"TUNER has {[*found] if found else 'none'}: let TUNER learn those of "
         "the same LABEL_WORDS (methods/word_weights.gin), or change the "
         "scorer's `aggregate`."
@@ -181,10 +181,10 @@ class ClassLoss(Objective):
     total = {name: np.asarray(x, np.float64) for name, x in sums.items()}
     if total["unknown"].any():
       raise UnknownTargetError(
-        f"{int(total['unknown'].sum())} examples have targets that are none "
-        f"of the {len(self.table.targets)} label words of their task, whole: "
-        "raise TASK_FEATURE_LENGTHS of targets if it cuts them, correct the "
-        "label words, or set OBJECTIVE to objectives.CrossEntropy."
+        f"{int(total['unknown'].sum())} examples have a target that is none "
+        f"of the {len(self.table.targets)} label words of their task, or only "
+        "a part of one. Raise TASK_FEATURE_LENGTHS of targets if it cuts them, "
+        "correct the label words, or set OBJECTIVE to objectives.CrossEntropy."
       )
     examples = np.maximum(total["sequences"], 1)
     return {

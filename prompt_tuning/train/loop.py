@@ -466,9 +466,9 @@ class _Bundles:
     ]
     if changed:
       raise ValueError(
-        f"{self.folder} cannot go on: {', '.join(changed)} of the tuning "
-        "method, which do not train, are not what they were. Restore the "
-        "settings and files that they come from, or choose another MODEL_DIR."
+        f"{self.folder} cannot be continued: {', '.join(changed)} of the "
+        "tuning method do not train, but have changed. Restore the settings "
+        "and files that they come from, or choose another MODEL_DIR."
       )
 
   def _write(

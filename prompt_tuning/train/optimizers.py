@@ -226,7 +226,7 @@ class ByPath:
     if idle:
       raise ValueError(
         f"The patterns {', '.join(map(repr, idle))} of optimizers.ByPath "
-        f"decide about no parameter; what trains is {', '.join(paths)}."
+        f"match no parameter that trains; these train: {', '.join(paths)}."
       )
     return tree.unflatten(labels)
 

@@ -139,9 +139,9 @@ def from_arrays(
   for name, like in ((_STEP, template.step), (_KEYS, template.dropout_keys)):
     if _describe(resume.get(name)) != _describe(like):
       raise ValueError(
-        f"The saved run cannot go on: {name}: expected {_describe(like)}, "
-        f"found {_describe(resume.get(name))}. Take an older bundle, or start "
-        "afresh in another MODEL_DIR."
+        f"The saved run cannot be continued: {name}: expected "
+        f"{_describe(like)}, found {_describe(resume.get(name))}. Take an older "
+        "bundle, or start afresh in another MODEL_DIR."
       )
   prefix = f"{_OPTIMIZER}/"
   return TrainState(

@@ -188,8 +188,8 @@ class MultitaskFeatures(MultitaskSum):
     settings.positive_integer("TASK_FEATURES", self.task_features)
     if self.emb_dim and self.task_features >= self.emb_dim:
       raise ValueError(
-        f"TASK_FEATURES {self.task_features} leaves no shared ones: the model "
-        f"has {self.emb_dim}."
+        f"TASK_FEATURES is {self.task_features}, which leaves no shared "
+        f"features: the model has {self.emb_dim} in all."
       )
 
   def _words(self, inputs: Inputs) -> _Draw:

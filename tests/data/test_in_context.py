@@ -148,7 +148,7 @@ def test_what_does_not_fit(words):
   with pytest.raises(ValueError, match="INSTRUCTION and its surroundings"):
     writer(words, 5, rows=[], instruction="one two three four five six")
   virtual = np.array([FIRST_SOFT, EOS_ID])
-  with pytest.raises(ValueError, match="virtual tokens, which are learned"):
+  with pytest.raises(ValueError, match="a demonstration cannot hold learned"):
     Writer(InContext(shots=1), words, [(0, virtual, virtual)], None)
 
 

@@ -118,5 +118,5 @@ def test_they_are_summed_up_and_answer_together(rows):
     both[1].job.dataset.examples[:2],
   )
   other = dataclasses.replace(both[1], job=Job(fewer))
-  with pytest.raises(ValueError, match="have other examples, and"):
+  with pytest.raises(ValueError, match="have different examples; expected"):
     ensemble.over_templates([both[0], other])

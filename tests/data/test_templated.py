@@ -175,7 +175,7 @@ BAD = {
   ),
   "words that are no rules": (
     {"substitutes": {"a": "b"}},
-    "are of rules, and there are none",
+    "belong to rules, and the task has none",
   ),
   "no such field": (
     {"template": '{"mask"} {"field": "premis"}', "fields": {}},

@@ -79,7 +79,7 @@ def test_rules_are_words_at_masks(ruled):
   Sentinels().insist_reads(table)
   with pytest.raises(ValueError, match="LABEL_WORDS are words of one mask"):
     classes.of_task(ruled, ["bad", "good"], of_letters)
-  with pytest.raises(ValueError, match="what TUNER learns is of label words"):
+  with pytest.raises(ValueError, match="TUNER learns numbers for label words"):
     classes.words_of(ruled, None)
 
 
@@ -121,7 +121,9 @@ def test_words_of_several_pieces_stay_where_there_are_no_others(
     r.getMessage() for r in caplog.records if r.levelname == "WARNING"
   )
   assert "2 of 4 label words, which are not scored: bad (negative), go" in lost
-  assert "since their classes have no single piece: no (negative)." in kept
+  assert (
+    "because their classes have no word of one piece: no (negative)." in kept
+  )
 
 
 @pytest.mark.parametrize("kind", ["label_words_file", "rules_file"])

@@ -114,7 +114,7 @@ def test_the_model_alone_is_not_asked_where_texts_have_soft_tokens(caplog):
     task, [text, np.array([placement.FIRST_SOFT, 1])], [example] * 2
   )
   assert conclusion.without_soft([plain, soft]) == [plain]
-  assert "soft: its template has soft tokens" in caplog.text
+  assert "soft: left out for the model alone" in caplog.text
 
 
 def test_without_any_control_nothing_is_evaluated(monkeypatch):

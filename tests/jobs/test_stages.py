@@ -167,7 +167,7 @@ def test_recipes_may_have_stages(make_job):
   ("changes", "message"),
   [
     ({"stages": (FIRST, FIRST)}, "Several stages are called first"),
-    ({"learning_rates": (0.1, 0.2)}, "differ in theirs"),
+    ({"learning_rates": (0.1, 0.2)}, "sets a learning rate"),
     (
       {"stages": (dataclasses.replace(FIRST, rules=((".*", "train"),)),)},
       "of the tuning method only",

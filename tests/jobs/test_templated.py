@@ -120,9 +120,9 @@ def test_priors_are_told_by_the_training_split(tasks, tmp_path):
 
 def test_calibration_is_of_a_scorers_words():
   dataset = Dataset(mixture_or_task_name="skill_first", batch_size=2)
-  with pytest.raises(ValueError, match="CALIBRATION is of a scorer's words"):
+  with pytest.raises(ValueError, match="CALIBRATION corrects the scores"):
     EvaluationSettings(dataset, calibration=Calibration())
-  with pytest.raises(ValueError, match="it goes with no demonstrations"):
+  with pytest.raises(ValueError, match="cannot be used with demonstrations"):
     EvaluationSettings(
       dataset,
       scorer=WholeWords(),

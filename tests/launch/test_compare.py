@@ -371,7 +371,7 @@ def test_a_frozen_weight_that_changes_in_any_training_is_said(
     ),
     (
       ("evaluation.Evaluation.context=@evaluation.InContext()",),
-      "A context of `test` would stand before the inputs of every method",
+      "A context of `test` would be put before the inputs of every method",
     ),
   ],
 )

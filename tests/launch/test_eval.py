@@ -282,7 +282,10 @@ def test_few_shot_in_context(run, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    (("EVAL_SPLIT='train'",), "so are the examples to answer: set EVAL_SPLIT"),
+    (
+      ("EVAL_SPLIT='train'",),
+      "and so do the examples to answer: set EVAL_SPLIT",
+    ),
     (("SHOTS=25",), "SHOTS is 25, and the training split has 24 rows"),
     (
       ("TASK_FEATURE_LENGTHS={'inputs': 4, 'targets': 4}",),

@@ -228,7 +228,7 @@ def test_bundles_from_which_nothing_can_go_on(bank, counted_batches, tmp_path):
   for name in ("step", "dropout_keys"):
     resume = {k: v for k, v in saved.resume.items() if k != name}
     bundle.write(path, dataclasses.replace(saved, resume=resume))
-    with pytest.raises(ValueError, match=f"cannot go on: {name}: expected"):
+    with pytest.raises(ValueError, match=f"be continued: {name}: expected"):
       train(bank, tmp_path, counted_batches(SEEDS))
 
 

@@ -395,7 +395,7 @@ def test_by_path_every_parameter_trains_as_if_alone():
   ("patterns", "message"),
   [
     (["tuner/prompt"], "No pattern .* matches tuner/weights"),
-    (["tuner/.*", "tuner/weight"], "'tuner/weight' .* decide about no"),
+    (["tuner/.*", "tuner/weight"], "'tuner/weight' .* match no"),
   ],
 )
 def test_paths_that_no_optimizer_has(patterns, message):

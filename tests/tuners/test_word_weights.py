@@ -136,7 +136,7 @@ def test_weights_of_other_words_are_errors(drawn):
   fewer[0, :, 2] = 0
   more = np.zeros((1, 3, 5), np.float32)  # of five words, where three are asked
   for other in (fewer, more):
-    with pytest.raises(ValueError, match="words than it was trained with"):
+    with pytest.raises(ValueError, match="to those of the training"):
       scorer.applies(Delta(word_weights=other), 0, TABLE.words)
 
 
