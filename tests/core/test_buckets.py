@@ -215,7 +215,7 @@ def test_two_writers_in_one_folder(gs, monkeypatch):
     assert there["signs"] > 0
     elsewhere = {**there, "host": "elsewhere", "machine": "another"}
     files.write_text(path, json.dumps(elsewhere))
-    with pytest.raises(ValueError, match="on host elsewhere took this"):
+    with pytest.raises(ValueError, match="on host elsewhere took over"):
       sole_writer.insist(folder)
     time.sleep(0.3)
     assert json.loads(path.read_bytes()) == elsewhere

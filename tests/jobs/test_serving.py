@@ -115,7 +115,7 @@ def test_tokens_behind_the_text_are_refused(prompts):
     placement, encoder_prefix=(), encoder_suffix=placement.encoder_prefix
   )
   other = dataclasses.replace(runs, placements=(behind, *runs.placements[1:]))
-  with pytest.raises(ValueError, match="in front of the text"):
+  with pytest.raises(ValueError, match="do not stand before the text"):
     serving.bank_of(other, prompts.predictor.config)
 
 
@@ -151,5 +151,5 @@ def test_tokens_of_a_template_are_refused():
   assert found == {"soft", "mixed", None}
   tuned = load.PLAIN._replace(soft_tasks=found)
   serving._insist_on_place(tuned._replace(tasks=("hard",)), "a")
-  with pytest.raises(ValueError, match="template of soft says where"):
+  with pytest.raises(ValueError, match="template of soft puts virtual"):
     serving._insist_on_place(tuned._replace(tasks=("hard", "soft")), "a")

@@ -123,7 +123,7 @@ def test_a_planted_word_ends_with_the_smallest_weight(drawn):
 
 def test_weights_of_other_words_are_errors(drawn):
   logits, gold = drawn
-  with pytest.raises(ValueError, match=r"\[3, 3\] label words, and TUNER has"):
+  with pytest.raises(ValueError, match=r"\[3, 3\] label words, but TUNER has"):
     objective()(Outputs(logits), batch(gold))
   scorer = scorers.FirstPiece(aggregate="learned")
   none = np.full((1, 4, 3), NO_WORD)
