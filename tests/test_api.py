@@ -540,7 +540,7 @@ class TestTraining:
     found = model.evaluate_vote(task, **settings)
     assert found.members[2] == model.evaluate(task, prompt="none", **settings)
     assert found.vote == found.members[0] == found.members[1]
-    with pytest.raises(ValueError, match="vote twice"):
+    with pytest.raises(ValueError, match="names a prompt twice"):
       model.evaluate_vote(task, ["one", "one"], **settings)
 
   def test_scores_are_those_of_the_prompts(self, plain, task, quick):
