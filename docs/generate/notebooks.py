@@ -14,7 +14,8 @@ FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
 REPOSITORY = "OWNER/prompt-tuning"
 # Text -> what the site, and so CI, sets otherwise: name -> Python.
 SHORT: Mapping[str, Mapping[str, str]] = {
-  "ten_methods": {"STEPS": "60", "MODEL_RATE": "None"}
+  "scaling": {"STEPS": "80"},
+  "ten_methods": {"STEPS": "60", "MODEL_RATE": "None"},
 }
 _ADDRESS = re.compile(r"(github(?:\.com)?/)[\w.-]+/[\w.-]+(?=/blob/|\")")
 
