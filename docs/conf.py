@@ -58,6 +58,7 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_output_stderr = "remove"
+nb_render_markdown_format = "gfm"  # tables among what notebooks show
 # Tables of experiments are reached from their pages.
 suppress_warnings = ["toc.not_included"]
 

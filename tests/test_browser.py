@@ -11,6 +11,8 @@ PAGES = (
   *("docs/index.html", "docs/own_data.html", "docs/catalogue.html"),
   *("docs/data.html", "docs/reference/settings.html"),
   *("notebooks/first_prompt.html", "experiments/methods/README.html"),
+  *("notebooks/ten_methods.html", "notebooks/what_a_prompt_knows.html"),
+  *("notebooks/scaling.html", "notebooks/superglue.html"),
 )
 WORDS = "one two three four five six seven"
 WRONG = {
