@@ -15,7 +15,7 @@ REPOSITORY = "OWNER/prompt-tuning"
 # Text -> what the site, and so CI, sets otherwise: name -> Python.
 SHORT: Mapping[str, Mapping[str, str]] = {
   "scaling": {"STEPS": "80"},
-  "ten_methods": {"STEPS": "60", "MODEL_RATE": "None"},
+  "ten_methods": {"STEPS": "100", "MODEL_RATE": "None"},
 }
 _ADDRESS = re.compile(r"(github(?:\.com)?/)[\w.-]+/[\w.-]+(?=/blob/|\")")
 
