@@ -239,6 +239,8 @@ def test_the_readme_s_examples_are_command_lines(capsys):
   seen = []
   for example in examples:
     tool, name, engine, *argv = shlex.split(example.replace("\\\n", " "))
+    if tool == "docker":  # makes the image of the next one
+      continue
     assert (tool, name) == ("prompt-tuning", "launch")
     seen.append(engine)
     assert "--dry_run" in argv
