@@ -108,7 +108,7 @@ def run(
     said = _without_memory(name, error) if short else plain(error)
     processes.fail(said, status)
     for text in filter(None, (said, others)):
-      print(f"error: {text}", file=sys.stderr)
+      console.error(text)
     return status
   return 0
 

@@ -8,6 +8,15 @@ from collections.abc import Iterator
 _LOGGER = "prompt_tuning"  # and what is below it: all of this project
 
 
+def error(said: object) -> None:
+  """Say on standard error why a command ends, as all commands do.
+
+  Args:
+    said: an exception, or a text.
+  """
+  print(f"error: {said}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def messages(verbose: bool = False) -> Iterator[None]:
   """Show this project's messages on standard error, each once.

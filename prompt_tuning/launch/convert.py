@@ -2,11 +2,11 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 
 from prompt_tuning.jobs import convert_job
 from prompt_tuning.jobs.convert_job import Conversion
+from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
       )
     )
   except (ValueError, OSError) as error:
-    print(error, file=sys.stderr)
+    console.error(error)
     return 2
   for note in notes:
     print(f"note: {note}")

@@ -1,8 +1,9 @@
 """`prompt-tuning data`: prepare official files, list tasks, look at one."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Sequence
+
+from prompt_tuning.launch import console
 
 _BINDING = "--gin."
 _NAME = "MIXTURE_OR_TASK_NAME"
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
   except (ValueError, OSError) as error:
     from prompt_tuning.launch import command  # slow to import
 
-    print(f"error: {command.plain(error)}", file=sys.stderr)
+    console.error(command.plain(error))
     return 2
   return 0
 

@@ -1,8 +1,9 @@
 """`prompt-tuning diff A B`: compare checkpoints or prompts, array by array."""
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     comparison = diff.compare(args.a, args.b)
   except (ValueError, OSError) as error:
-    print(error, file=sys.stderr)
+    console.error(error)
     return 2
   for line in comparison.differences:
     print(line)

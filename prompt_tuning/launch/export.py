@@ -1,10 +1,10 @@
 """`prompt-tuning export SRC DST`: what a run learned, for other programs."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from prompt_tuning.jobs.convert_job import PROMPTS
+from prompt_tuning.launch import console
 
 STABLEHLO = "stablehlo"
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     lines = _lines(args)
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    console.error(error)
     return 2
   for line in lines:
     print(line)

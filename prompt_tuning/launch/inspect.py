@@ -2,8 +2,9 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
+
+from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     described = inspect.report(args.path)
   except (ValueError, OSError) as error:
-    print(error, file=sys.stderr)
+    console.error(error)
     return 2
   shown = [json.dumps(described, indent=2)] if args.json else None
   print("\n".join(shown or inspect.lines(described)))

@@ -1,8 +1,9 @@
 """`prompt-tuning recycle PROMPT OUT.npy`: a prompt for another model."""
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
       overwrite=args.overwrite,
     )
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    console.error(error)
     return 2
   print(done)
   return 0

@@ -1,8 +1,9 @@
 """`prompt-tuning report FOLDER`: a run, comparison or sweep as a page."""
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,6 +30,6 @@ def main(argv: Sequence[str]) -> int:
   try:
     print(report.write(args.folder, args.out))
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    console.error(error)
     return 2
   return 0

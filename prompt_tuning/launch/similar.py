@@ -1,8 +1,9 @@
 """`prompt-tuning similar A B ...`: how alike prompts are, and their tasks."""
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
       for path in similarity.write(found, args.out):
         print(path)
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    console.error(error)
     return 2
   return 0
 

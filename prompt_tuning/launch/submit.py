@@ -1,8 +1,9 @@
 """`prompt-tuning submit ANSWERS DST`: leaderboard files of SuperGLUE, GLUE."""
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     lines = submit.submit(arguments.src, arguments.dst, arguments.illegal)
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    console.error(error)
     return 2
   for line in lines:
     print(line)

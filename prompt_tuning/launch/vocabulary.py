@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from prompt_tuning.launch import console
+
 ABOUT = "Train a SentencePiece vocabulary with T5's special ids and sentinels."
 
 
@@ -35,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
       arguments.skills,
     )
   except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    console.error(error)
     return 2
   print(f"{made.path}: {made.size} ids, sentinels included")
   return 0

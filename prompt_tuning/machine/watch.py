@@ -94,12 +94,13 @@ class Watch(threading.Thread):
     why = (
       f"ended with an error: {error}"
       if error is not None
-      else "is gone without a word: killed, or its machine is down"
+      else "stopped and left no error: it was killed, or its machine is down"
     )
     self.heard = (
       f"process {lost} of {self._count} {why}. Process {self._index} cannot go "
-      "on without it, and ends. See the log of the former, then start the same "
-      "command on all of them again: it continues from what was saved."
+      f"on without it, and stops. Read the log of process {lost}, then start "
+      "the same command again on all machines: it continues from what was "
+      "saved."
     )
     # The error often is this process's too, which then says so itself.
     if error is None or not self._is_leaving.wait(GRACE_S):

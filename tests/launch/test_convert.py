@@ -232,7 +232,7 @@ def test_all_damage_is_told_at_once(t5x, tmp_path, capsys):
     chunk.write_bytes(chunk.read_bytes()[:-3])
   assert convert.main([str(t5x), str(tmp_path / "x"), "--to", "hf"]) == 2
   message = capsys.readouterr().err
-  assert message.startswith(f"{t5x}: 2 mismatches")
+  assert message.startswith(f"error: {t5x}: 2 mismatches")
   for name in kernels:
     assert f"encoder/layers_0/mlp/{name}/kernel" in message
   assert not (tmp_path / "x").exists()
@@ -250,7 +250,7 @@ def test_damage_of_the_optimizer_state_is_told_too(tmp_path, capsys):
   for kind, count in (("hf", 1), ("t5x", 2)):
     assert convert.main([str(source), str(tmp_path / "x"), "--to", kind]) == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"{source}: {count} mismatch")
+    assert message.startswith(f"error: {source}: {count} mismatch")
     assert f"  {name}: expected float32[8, 4], readable" in message
     assert ("  state/param_states/a/v: " in message) == (kind == "t5x")
   assert not (tmp_path / "x").exists()
@@ -265,6 +265,6 @@ def test_damaged_metadata_is_told_with_what_is_missing(t5x, tmp_path, capsys):
   (folder / "target.decoder.logits_dense.kernel" / ".zarray").write_text("{")
   assert convert.main([str(folder), str(tmp_path / "x"), "--to", "hf"]) == 2
   message = capsys.readouterr().err
-  assert message.startswith(f"{folder}: 2 mismatches")
+  assert message.startswith(f"error: {folder}: 2 mismatches")
   assert "decoder/layers_1/mlp/wo/kernel: expected float32[8, 4]" in message
   assert "decoder/logits_dense/kernel: expected an array" in message

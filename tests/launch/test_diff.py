@@ -102,7 +102,7 @@ def test_all_damage_of_one_checkpoint_is_told(run, tmp_path, capsys):
     chunk.write_bytes(chunk.read_bytes()[:-3])
   assert diff.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
   message = capsys.readouterr().err
-  assert message.startswith(f"{tmp_path / 'b'}: 2 mismatches")
+  assert message.startswith(f"error: {tmp_path / 'b'}: 2 mismatches")
 
 
 def test_the_damage_of_both_is_told(run, tmp_path, capsys):

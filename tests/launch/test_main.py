@@ -103,6 +103,34 @@ def test_what_does_not_fit_into_memory_says_what_to_change(
   assert not any(name in said for name in others)
 
 
+NOWHERE = ("nowhere", "out.npy")
+
+
+@pytest.mark.parametrize(
+  "argv",
+  [
+    ("inspect", "nowhere"),
+    ("diff", *NOWHERE),
+    ("convert", *NOWHERE, "--to", "npy"),
+    ("export", *NOWHERE),
+    ("similar", *NOWHERE),
+    ("submit", *NOWHERE),
+    ("report", "nowhere"),
+    ("data", "show", "nowhere"),
+  ],
+  ids=lambda argv: argv[0],
+)
+def test_every_command_begins_an_error_alike(
+  argv, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  assert main.main(argv) == 2
+  said = capsys.readouterr()
+  assert said.out == ""
+  assert said.err.startswith("error: ")
+  assert "nowhere" in said.err
+
+
 def test_another_error_of_a_program_is_not_one_of_memory(monkeypatch):
   def fail(*args):
     raise jax.errors.JaxRuntimeError("INTERNAL: odd")

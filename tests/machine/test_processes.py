@@ -154,7 +154,7 @@ def test_processes_that_jax_finds_are_watched():
     _, text = both[0].communicate(timeout=60)
     assert time.monotonic() - killed < 10
     assert both[0].returncode == watch.LOST
-    assert "error: process 1 of 2 is gone without a word: killed, or" in text
+    assert "error: process 1 of 2 stopped and left no error: it was" in text
   finally:
     for process in both:
       process.send_signal(signal.SIGKILL)

@@ -53,9 +53,9 @@ def test_one_is_gone(job, lost):
   lines[lost][0].close()  # as the kernel does for a process that was killed
   for index in survivors:
     said = message(ends[index])
-    assert said.startswith(f"process {lost} of 3 is gone without a word: ")
-    assert f"Process {index} cannot go on without it, and ends." in said
-    assert "start the same command on all of them again" in said
+    assert said.startswith(f"process {lost} of 3 stopped and left no error: ")
+    assert f"Process {index} cannot go on without it, and stops." in said
+    assert f"Read the log of process {lost}, then start the same" in said
 
 
 def test_process_0_is_gone(job):
@@ -64,7 +64,7 @@ def test_process_0_is_gone(job):
     watches[index].start()
     lines[0][index].close()
   for index in (1, 2):
-    assert message(ends[index]).startswith("process 0 of 3 is gone")
+    assert message(ends[index]).startswith("process 0 of 3 stopped")
 
 
 def test_whoever_says_goodbye_is_not_missed(job):
@@ -75,7 +75,7 @@ def test_whoever_says_goodbye_is_not_missed(job):
   watches[0].join(0.1)
   assert watches[0].is_alive()  # there still is process 2
   lines[2][0].shutdown(socket.SHUT_RDWR)
-  assert message(ends[0]).startswith("process 2 of 3 is gone")
+  assert message(ends[0]).startswith("process 2 of 3 stopped")
   assert ends[1].empty()
 
 
@@ -111,7 +111,7 @@ def test_damaged_messages_are_a_lost_process(job):
   watches[0].join(0.1)
   assert watches[0].is_alive()  # it may still be on its way
   lines[1][0].sendall(b'}"\n')
-  assert message(ends[0]).startswith("process 1 of 3 is gone")
+  assert message(ends[0]).startswith("process 1 of 3 stopped")
 
 
 def test_machines_that_fall_silent_are_asked():

@@ -141,5 +141,5 @@ def test_the_others_name_a_process_that_is_gone(tmp_path):
   assert [p.returncode for p in processes] == [75, -signal.SIGKILL, 75], ended
   for survivor in (0, 2):
     said = ended[survivor][1]
-    assert "error: process 1 of 3 is gone without a word" in said
-    assert "start the same command on all of them again" in said
+    assert "error: process 1 of 3 stopped and left no error" in said
+    assert "start the same command again on all machines" in said
