@@ -25,7 +25,14 @@ RESULTS, TABLE, FIGURE = "real.json", "real.md", "real.png"
 # Settings of the gate that are of its skills: their answers, and more steps.
 _OF_SKILLS = (gate.LONGER, "LABEL_WORDS=ANSWERS")
 # The files of some methods say something else of words than `real.gin`.
-_OWN = {"warp": ("tuners.Warp.label_words=None",)}
+_OWN = {
+  "warp": ("tuners.Warp.label_words=None",),
+  # Whole words are read as several texts in a row, before which a prefix has no
+  # position; that of first pieces is one.
+  **dict.fromkeys(
+    ("prefix_positions", "prefix_mlp"), ("SCORER=@scorers.FirstPiece()",)
+  ),
+}
 WITH_MODEL = "prompt"  # whose comparison also tunes the model
 _MAPPINGS = (
   *("seconds", "steps", "trained", "runs"),
@@ -159,8 +166,11 @@ def merged(before: Comparison, new: Comparison) -> Comparison:
   order = [comparison.PLAIN]
   for name in gate.METHODS:
     order += [name, comparison.MODEL] if name == WITH_MODEL else [name]
-  scores = [s for s in before.scores if s.method not in new.methods]
-  scores = [s for s in (*scores, *new.scores) if s.method in order]
+  # The frozen model's score stays: a method may be scored in a way of its own.
+  renewed = set(new.methods) - {comparison.PLAIN}
+  scores = [s for s in before.scores if s.method not in renewed]
+  scores += [s for s in new.scores if s.method in renewed]
+  scores = [s for s in scores if s.method in order]
   scores.sort(key=lambda score: order.index(score.method))
   values: dict[str, dict[str, Any]] = {}
   for field in _MAPPINGS:

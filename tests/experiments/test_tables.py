@@ -217,6 +217,11 @@ def test_a_real_method_of_its_own_joins_those_that_are_there(
   assert not real.main([*asked, "prompt", "lora"])
   titles["prompt"] = ("prompt tuning", 50.0, ["model tuning"])
   assert not real.main([*asked, "prompt"])
+  by_first_pieces = compared("WARP", 80.0)
+  plain = by_first_pieces.scores[0]._replace(score=99.0)
+  scores = (plain, *by_first_pieces.scores[1:])
+  new = real.together({"warp": by_first_pieces._replace(scores=scores)})
+  real.write(real.merged(real.read(tmp_path), new), tmp_path)
   whole = real.read(tmp_path)
   assert whole.methods == (PLAIN, "prompt", "model tuning", "lora", "warp")
   assert list(map(whole.mean, whole.methods)) == [25.0, 50.5, 90.0, 60.5, 80.5]

@@ -375,8 +375,8 @@ def _check_packed(segments: Array | None, delta: Delta, site: str) -> None:
     return
   raise ValueError(
     f"A prefix with positions ({site}) stands right before one text, and a "
-    "packed row holds several: set BATCHING to 'buckets', or give it no "
-    "positions."
+    "packed row holds several: set BATCHING to 'buckets' and, where classes "
+    "are ranked, SCORER to @scorers.FirstPiece(), or give it no positions."
   )
 
 
