@@ -65,6 +65,7 @@ _SCHEMA = {
     "scores?": Each(NUMBER),
     "settings?": Each(TEXT),
     "soft_tokens?": one_of(True),
+    "licence?": Maybe(TEXT),
   },
 }
 
@@ -80,8 +81,9 @@ class SavedDelta:
       (texts that learned output rows stand for), `task`, `step`, `backbone`
       (its fingerprint), `base_model` (transformers' name of it), `vocabulary`
       (see `vocabulary_mark`), `scores` (what was measured -> percent),
-      `settings` (of its training -> text) and `soft_tokens` (the task's
-      template says where virtual tokens stand); each may be missing.
+      `settings` (of its training -> text), `soft_tokens` (the task's template
+      says where virtual tokens stand) and `licence` (as hubs abbreviate it);
+      each may be missing.
   """
 
   delta: "Delta"
@@ -99,12 +101,7 @@ def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
   Raises:
     CheckpointError: the delta is empty, or there is no place to write to.
   """
-  from prompt_tuning.core import algebra  # imports JAX
-
-  arrays = {
-    name: np.ascontiguousarray(array)
-    for name, array in algebra.named_leaves(saved.delta).items()
-  }
+  arrays = _arrays(saved.delta)
   if not arrays:
     raise unreadable(path, "a delta to write", "one that changes nothing")
   data = safetensors.numpy.save(arrays)
@@ -122,6 +119,16 @@ def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     (folder / _CARD).write_text(_card(saved, arrays), encoding="utf-8")
+
+
+def _arrays(delta: "Delta") -> dict[str, np.ndarray]:
+  """Take a delta apart into what is saved."""
+  from prompt_tuning.core import algebra  # imports JAX
+
+  return {
+    name: np.ascontiguousarray(array)
+    for name, array in algebra.named_leaves(delta).items()
+  }
 
 
 def read(path: str | os.PathLike[str]) -> SavedDelta:
@@ -202,6 +209,22 @@ def digest(path: str | os.PathLike[str]) -> str | None:
     return None
   sha256: str | None = _manifest(files.path(path)).get("sha256")
   return sha256
+
+
+def licence_of(path: str | os.PathLike[str], delta: "Delta") -> str | None:
+  """Return the licence of a delta that has been written already.
+
+  Args:
+    path: where it may stand.
+    delta: what is asked about; another one's licence says nothing of it.
+
+  Returns:
+    The licence; None where this delta is not there, or has none.
+  """
+  if digest(path) != files.sha256(safetensors.numpy.save(_arrays(delta))):
+    return None
+  licence: str | None = _manifest(files.path(path))["about"].get("licence")
+  return licence
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from prompt_tuning.core import files
 
 FILE = "README.md"
+NO_LICENCE = "unknown"  # as hubs call it where nobody has said
 _LIBRARY = "library_name: prompt-tuning"
 _LIMIT = 1 << 20
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -41,7 +42,7 @@ class Facts(NamedTuple):
   base_model: str | None
   parameters: int
   scores: Mapping[str, float]
-  licence: str = "unknown"
+  licence: str = NO_LICENCE
 
 
 def write(folder: pathlib.Path, facts: Facts) -> str:

@@ -29,7 +29,6 @@ from prompt_tuning.tuners.method import Method, name_of, noun_of
 
 NPY, PEFT = "npy", "peft"
 VIEWS = (NPY, PEFT)
-LICENCE = "unknown"  # as hubs call it where nobody has said
 IN_TEMPLATE = (
   "the virtual tokens stand where the task's template says, and not before the "
   "input text, where readers of NumPy files and adapters put them"
@@ -60,6 +59,7 @@ class Origin(NamedTuple):
     vocabulary: that it was trained with.
     scores: of its best evaluation, by metric.
     soft_tokens: whether its task's template says where virtual tokens stand.
+    licence: that an earlier export was given, as hubs abbreviate it.
   """
 
   method: Method | None = None
@@ -70,6 +70,7 @@ class Origin(NamedTuple):
   vocabulary: VocabularyMark | None = None
   scores: Mapping[str, float] = types.MappingProxyType({})
   soft_tokens: bool = False
+  licence: str | None = None
 
   @property
   def noun(self) -> str:
@@ -91,6 +92,7 @@ class Origin(NamedTuple):
       }
       or None,
       "soft_tokens": self.soft_tokens or None,
+      "licence": self.licence,
     }
     if self.vocabulary is not None:
       about[vocabulary_mark.KEY] = self.vocabulary.described
@@ -108,7 +110,7 @@ def export(
   origin: Origin,
   model: T5Config | None = None,
   views: Sequence[str] = VIEWS,
-  licence: str = LICENCE,
+  licence: str | None = None,
 ) -> Exported:
   """Export one run.
 
@@ -122,7 +124,8 @@ def export(
     origin: where the run comes from.
     model: the backbone, for what PEFT records about it.
     views: which of `VIEWS` to write.
-    licence: that the card names.
+    licence: for the card; None for that of an earlier export: the one that it
+      comes from, or one of the same delta in this folder.
 
   Returns:
     What was written: nothing of a run that diverged.
@@ -138,6 +141,8 @@ def export(
     return Exported((), (f"not exported, as its training diverged: {unfit}",))
   target = folder / deltas.FOLDER
   before = deltas.digest(target)
+  licence = licence or origin.licence or deltas.licence_of(target, one.delta)
+  origin = origin._replace(licence=licence)
   deltas.write(target, SavedDelta(one.delta, placement, origin.about))
   paths = [target]
   notes: list[str] = []
@@ -149,12 +154,12 @@ def export(
     notes.append(IN_TEMPLATE)
   if before not in (None, deltas.digest(target)):
     _remove_others(folder, paths)
-  if note := card.write(folder, _facts(one, origin, licence)):
+  if note := card.write(folder, _facts(one, origin)):
     notes.append(note)
   return Exported(tuple(paths), tuple(notes))
 
 
-def _facts(one: Runs, origin: Origin, licence: str) -> card.Facts:
+def _facts(one: Runs, origin: Origin) -> card.Facts:
   """Collect what the card says."""
   about = origin.about
   leaves = algebra.named_leaves(one.delta).values()
@@ -167,7 +172,7 @@ def _facts(one: Runs, origin: Origin, licence: str) -> card.Facts:
     origin.base_model,
     sum(leaf.size for leaf in leaves),
     origin.scores,
-    licence,
+    origin.licence or card.NO_LICENCE,
   )
 
 
@@ -232,7 +237,7 @@ def export_all(
   dst: str,
   views: Sequence[str] = VIEWS,
   size: str | None = None,
-  licence: str = LICENCE,
+  licence: str | None = None,
 ) -> list[str]:
   """Export every run of a folder or bundle.
 
@@ -241,7 +246,7 @@ def export_all(
     dst: where to; runs that have names get a folder each.
     views: see `export`.
     size: name of the backbone's, where adapters shall say it.
-    licence: that cards name.
+    licence: see `export`.
 
   Returns:
     Lines that say what was written.
@@ -284,6 +289,7 @@ def _origin(tuned: Tuned, run: int) -> Origin:
     tuned.vocabulary,
     tuned.scores[run],
     bool(tuned.tasks) and tuned.tasks[run] in tuned.soft_tasks,
+    tuned.licence,
   )
 
 

@@ -80,6 +80,7 @@ class Tuned(NamedTuple):
     scores: metrics of the runs' best evaluations; none where the file does not
       say.
     soft_tasks: tasks whose templates say where virtual tokens stand.
+    licence: of an export; None where the file does not say.
   """
 
   runs: Runs
@@ -94,6 +95,7 @@ class Tuned(NamedTuple):
   vocabulary: VocabularyMark | None = None
   scores: tuple[Mapping[str, float], ...] = (types.MappingProxyType({}),)
   soft_tasks: frozenset[str | None] = frozenset()
+  licence: str | None = None
 
   @property
   def step(self) -> int | None:
@@ -250,6 +252,7 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     soft_tasks=frozenset(
       [about.get("task")] if about.get("soft_tokens") else []
     ),
+    licence=about.get("licence"),
   )
 
 

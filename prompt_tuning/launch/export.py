@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--license",
-    default="unknown",
-    help="of what was learned, for the card: such as apache-2.0",
+    help="of what was learned, for the card: such as apache-2.0; by default "
+    "that of the earlier export",
   )
   program = parser.add_argument_group(STABLEHLO)
   program.add_argument(

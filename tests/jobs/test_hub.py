@@ -157,10 +157,25 @@ def test_a_folder_with_a_readme_of_somebody_elses_keeps_it(tmp_path):
   assert (tmp_path / "README.md").read_text() == licensed != card
 
 
-def test_scores_survive_a_second_export(exported, tmp_path):
-  export.export_all(str(exported), str(tmp_path / "again"), licence="cc-by-4.0")
+def test_scores_and_licence_survive_a_second_export(exported, tmp_path):
+  export.export_all(str(exported), str(tmp_path / "again"))
   cards = [folder / "README.md" for folder in (exported, tmp_path / "again")]
   assert cards[1].read_text() == cards[0].read_text()
+
+
+@pytest.mark.parametrize(
+  ("scale", "given", "licence"),
+  [
+    (1, None, "cc-by-4.0"),  # the same run again
+    (1, "mit", "mit"),
+    (2, None, "unknown"),  # another one's licence says nothing of it
+  ],
+)
+def test_a_folder_keeps_its_licence(scale, given, licence, exported):
+  runs = prompt_tuning.from_vectors(scale * VECTORS)
+  export.export(runs, 0, exported, ORIGIN, licence=given)
+  metadata = (exported / "README.md").read_text().split("---\n")[1]
+  assert yaml.safe_load(metadata)["license"] == licence
 
 
 def test_what_a_stranger_calls_a_method_is_text_in_a_card():
