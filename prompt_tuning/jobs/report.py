@@ -4,6 +4,7 @@ Everything is read from the files of the folder, which may be a stranger's; no
 model is loaded.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.checkpoints import bundle
 from prompt_tuning.core import files
+from prompt_tuning.data import judging, postprocessors, spec
 from prompt_tuning.data.metrics import qa
 from prompt_tuning.jobs import comparison, contents, inspect
 from prompt_tuning.jobs.report_page import (
@@ -51,7 +53,7 @@ class Answer(NamedTuple):
     text: that was asked.
     target: the right answer.
     prediction: the model's.
-    is_right: whether the two are the same.
+    is_right: as the metrics of its task see it.
   """
 
   text: str
@@ -170,10 +172,10 @@ def _predictions(folder: pathlib.Path) -> Iterator[str]:
     return
   yield heading("Predictions")
   for name, path in newest.items():
-    answers = _answers(path)
+    answers = _answers(path, _task(name.rpartition("/")[2]))
     wrong = sum(not a.is_right for a in answers)
     answers = sorted(answers, key=lambda a: a.is_right)
-    title = f"{name}: {wrong} of {len(answers)} differ from their targets"
+    title = f"{name}: {wrong} of {len(answers)} are wrong"
     if len(answers) > _SHOWN:
       title += f"; {_SHOWN} are shown"
     rows = [(a.prediction, a.target, a.text) for a in answers[:_SHOWN]]
@@ -181,9 +183,18 @@ def _predictions(folder: pathlib.Path) -> Iterator[str]:
     yield folded(title, [table(("prediction", "target", "input"), rows, kinds)])
 
 
-def _answers(path: pathlib.Path) -> list[Answer]:
+def _task(name: str) -> spec.TaskSpec | None:
+  """Look a task up; one of the user's own may not be known here."""
+  try:
+    return spec.task(name)
+  except ValueError:
+    return None
+
+
+def _answers(path: pathlib.Path, task: spec.TaskSpec | None) -> list[Answer]:
   """Read a file of predictions; lines of another kind are passed over."""
   answers = []
+  judge = judging.of_task(task) if task else None
   for line in _read(path).splitlines():
     try:
       record = json.loads(line)
@@ -194,19 +205,25 @@ def _answers(path: pathlib.Path) -> list[Answer]:
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
       continue
     is_right = _is_right(prediction, target, written)
+    if judge is not None:
+      # The line is anybody's, and so may the task be.
+      with contextlib.suppress(Exception):
+        is_right = judge(prediction, record["input"])
     asked, wanted, given = map(_short, (text, written, prediction))
     answers.append(Answer(asked, wanted, given, is_right))
   return answers
 
 
 def _is_right(prediction: Any, target: Any, written: Any) -> bool:
-  """Hold a prediction against its target, or against all that are allowed.
+  """Hold a prediction against its target, whatever the task.
 
   Where several answers are allowed, two that differ in case, punctuation or
   articles are one, as they are to the metrics of such tasks.
   """
   if isinstance(target, Mapping):
     target = target.get("value")
+  if isinstance(target, float):
+    return postprocessors.to_float(prediction) == target
   if not isinstance(target, Sequence) or isinstance(target, str):
     return prediction in (target, written)
   allowed = {qa.normalize(str(answer)) for answer in target}

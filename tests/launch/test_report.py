@@ -175,6 +175,8 @@ def test_charts_of_a_training_that_diverged():
     ({"value": 1, "group": [1, 2]}, "other", False),
     (1, "written", True),
     ("yes", "no", False),
+    (3.0, "3", True),
+    (3.0, "none", False),
   ],
 )
 def test_every_allowed_answer_is_right(tmp_path, target, prediction, is_right):
@@ -183,6 +185,23 @@ def test_every_allowed_answer_is_right(tmp_path, target, prediction, is_right):
   (tmp_path / "task-000001.jsonl").write_text(json.dumps(line))
   (page,) = [*report._predictions(tmp_path)][1:]
   kind = "right" if is_right else "wrong"
+  assert f'<tr class="{kind}">' in page
+
+
+@pytest.mark.parametrize(
+  ("example", "kind"),
+  [
+    ({"targets_pretokenized": "Bob", "label": 0}, "right"),
+    ({"targets_pretokenized": "Ann", "label": 0}, "wrong"),
+    ({"targets_pretokenized": "Ann"}, "right"),  # no such row: texts compare
+  ],
+)
+def test_the_tasks_own_metric_judges(tmp_path, example, kind):
+  line = {"input": {"inputs_pretokenized": "?", **example}, "target": 0}
+  text = json.dumps({**line, "prediction": "Ann"})
+  name = "super_glue_wsc_v102_simple_eval"
+  (tmp_path / f"{name}-000001.jsonl").write_text(text)
+  (page,) = [*report._predictions(tmp_path)][1:]
   assert f'<tr class="{kind}">' in page
 
 
