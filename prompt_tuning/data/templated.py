@@ -98,8 +98,8 @@ def declare(
       `{"text_a": "premise"}`.
     target_format: `sentinel` for a model of span corruption, `plain` for one
       that was trained to go on with a text; see `prompting.rendering.FORMATS`.
-    common_words: `keep` or `drop` words of several classes; the first word of a
-      class stays, with a warning where it has no other.
+    common_words: `keep` or `drop` words of several classes; the best word of a
+      class stays (of equals the first), with a warning where it has no other.
     several_pieces: `keep` or `drop`, where classes are scored, words of several
       pieces, but for one of a class that has no other; what a model learns to
       answer stays.
@@ -340,9 +340,9 @@ def _without_common(name: str, words: LabelWords) -> LabelWords:
   """Drop words of several classes, and say which classes are left with one."""
   for number in words.only_common:
     logger.warning(
-      "%s: %s: all its words are words of other classes, too; it keeps the "
-      "first, %r.",
-      *(name, words.place(number), words.words[number][0]),
+      "%s: %s: all its words are words of other classes, too; it keeps its "
+      "best, %r.",
+      *(name, words.place(number), words.words[number][words.best[number]]),
     )
   return words.without_common()
 

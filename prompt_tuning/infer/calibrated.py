@@ -8,6 +8,7 @@ Source: Hu et al. 2021 (KPT), sections 3.2 and 3.3.
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from prompt_tuning.infer.inputs import Inputs
 from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.models.scorers import WordScorer
 from prompt_tuning.prompting import aggregation, calibration, refinement
-from prompt_tuning.prompting.label_words import WordPieces
+from prompt_tuning.prompting.label_words import WordPieces, some
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def classify(
   predictor: Predictor,
   asked: Inputs,
   context: Inputs,
+  classes: Sequence[str],
   words: WordPieces,
   scorer: WordScorer,
   how: Calibration,
@@ -84,6 +86,7 @@ def classify(
     predictor: model and runs.
     asked: n inputs, of one run.
     context: texts without labels, of the same run.
+    classes: names, for warnings.
     words: of the classes.
     scorer: of words.
     how: what is done to their scores.
@@ -95,9 +98,9 @@ def classify(
   of_context = rank.word_scores(predictor, context, words, scorer)
   of_context = of_context.astype(np.float64)
   prior = calibration.log_prior(of_context, there, how.prior)
-  keep = _refined(of_context, prior, there, how)
+  keep = _refined(classes, of_context, prior, there, how)
   scores = rank.word_scores(predictor, asked, words, scorer)
-  classes = aggregation.aggregate(
+  of_classes = aggregation.aggregate(
     calibration.calibrate(scores, prior, keep),
     _weights(predictor, asked, words, scorer),
     keep,
@@ -109,7 +112,7 @@ def classify(
     f"{len(context)} texts, {keep.sum()} of {there.sum()} words"
   )
   rankings = [
-    rank.Ranking(int(row.argmax()), tuple(row.tolist())) for row in classes
+    rank.Ranking(int(row.argmax()), tuple(row.tolist())) for row in of_classes
   ]
   return rankings, convention
 
@@ -127,15 +130,22 @@ def _weights(
 
 
 def _refined(
-  scores: np.ndarray, prior: np.ndarray, there: np.ndarray, how: Calibration
+  classes: Sequence[str],
+  scores: np.ndarray,
+  prior: np.ndarray,
+  there: np.ndarray,
+  how: Calibration,
 ) -> np.ndarray:
   """Say which words count, [C, W] bool."""
   keep = there
   for name, kept in _refinements(scores, prior, there, how):
     if kept.saved.any():
+      pairs = zip(classes, kept.saved, strict=True)
+      saved = [repr(of_class) for of_class, is_saved in pairs if is_saved]
       logger.warning(
-        "%s would leave %d classes without words; each keeps its best.",
-        *(name, kept.saved.sum()),
+        "%s would leave %d of %d classes without words (%s); each keeps its "
+        "best.",
+        *(name, len(saved), len(classes), some(saved)),
       )
     both = keep & kept.words
     # What one of them saved, the other may drop.

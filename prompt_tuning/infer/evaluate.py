@@ -333,7 +333,8 @@ class Evaluator:
       )
     context = Inputs(rows, np.full(len(rows), job.run, np.int32))
     return calibrated.classify(
-      *(predictor, asked, context, classes.words, scorer, self.calibration)
+      *(predictor, asked, context, classes.names, classes.words),
+      *(scorer, self.calibration),
     )
 
   def _scorer(self, predictor: Predictor, job: Job) -> Scorer | None:

@@ -76,13 +76,25 @@ class LabelWords:
 
   @property
   def only_common(self) -> tuple[int, ...]:
-    """Numbers of classes whose words are all words of other classes, too."""
+    """Numbers of classes whose words are all words of other classes, too.
+
+    Words of weight 0 do not count.
+    """
     count = Counter(word for words in self.words for word in words)
     return tuple(
       number
       for number, words in enumerate(self.words)
-      if all(count[word] > 1 for word in words)
+      if all(
+        count[word] > 1
+        for word, weight in zip(words, self.weights[number], strict=True)
+        if weight
+      )
     )
+
+  @property
+  def best(self) -> tuple[int, ...]:
+    """For every class, which of its words weighs most; of equals the first."""
+    return tuple(weights.index(max(weights)) for weights in self.weights)
 
   @classmethod
   def of(
@@ -118,15 +130,16 @@ class LabelWords:
     return f"{self.places[number]}: {name}" if self.places else f"Label {name}"
 
   def without_common(self) -> "LabelWords":
-    """Drop words of several classes, but for a class's first word.
+    """Drop words of several classes, but for a class's best word.
 
     Source: KPT's code (OpenPrompt's `delete_common_words`), whose first word of
     a class is its name. Other words in two classes say nothing of either.
+    Deviation: a word that weighs more than the first stays in its stead.
     """
     count = Counter(word for words in self.words for word in words)
     keep = [
-      [k for k, word in enumerate(words) if k == 0 or count[word] == 1]
-      for words in self.words
+      [k for k, word in enumerate(words) if k == best or count[word] == 1]
+      for words, best in zip(self.words, self.best, strict=True)
     ]
     return self.select(keep)
 

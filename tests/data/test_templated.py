@@ -80,13 +80,26 @@ def test_words_of_two_classes_may_be_dropped(source):
   assert templated.label_words(task).words == (("wrong",), ("right",))
 
 
-def test_a_class_of_common_words_keeps_its_first_and_says_so(source, caplog):
+def test_a_class_of_common_words_keeps_its_best_and_says_so(source, caplog):
   words = {"yes": ["right", "so"], "no": ["so", "right"]}
   task = declare(source, label_words=words, common_words="drop")
   assert templated.label_words(task).words == (("so",), ("right",))
   said = [record.getMessage() for record in caplog.records]
-  assert [text.endswith("the first, 'so'.") for text in said] == [True, False]
+  assert [text.endswith("its best, 'so'.") for text in said] == [True, False]
   assert "Label class 'no': all its words are words of other" in said[0]
+
+
+def test_the_best_of_common_words_is_not_one_without_weight(source, caplog):
+  words = {
+    "yes": {"right": 0.1, "so": 1},
+    "no": {"so": 0, "right": 1, "odd": 0},
+  }
+  task = declare(source, label_words=words, common_words="drop")
+  found = templated.label_words(task)
+  assert found.words == (("right", "odd"), ("so",))
+  assert found.weights == ((1, 0), (1,))
+  said = [record.getMessage() for record in caplog.records]
+  assert [text.split("its best, ")[1] for text in said] == ["'right'.", "'so'."]
 
 
 def test_a_task_remembers_where_files_say_it(source, tmp_path):

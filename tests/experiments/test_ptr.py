@@ -67,6 +67,6 @@ def test_what_is_written_down_is_what_was_scored():
   assert run.table(found) == (run.HERE / "table.md").read_text()
   for ways in found.values():
     rules = ways["two masks, both losses"]
-    # Chance is 100 / 16; a word per class is never right about the unseen.
-    assert min(rules["unseen"]) > 25
-    assert max(ways["one mask, a word per class"]["unseen"]) == 0
+    # Chance is 100 / 16; README says 96.9 and 100, and 0.
+    assert min(rules["unseen"]) >= 90
+    assert max(ways["one mask, a word per class"]["unseen"]) <= 10

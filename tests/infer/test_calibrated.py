@@ -73,7 +73,7 @@ def test_scores_are_divided_by_their_prior(
 ):
   how = Calibration(prior=prior)
   found, convention = calibrated.classify(
-    predictor, asked, context, words, MEAN_OF_LOGS, how
+    predictor, asked, context, tuple(LISTS), words, MEAN_OF_LOGS, how
   )
   there = words.weights > 0
   of_context = rank.word_scores(predictor, context, words, MEAN_OF_LOGS)
@@ -103,11 +103,11 @@ def test_refined_words_do_not_count(
   fewer = dataclasses.replace(words, weights=np.where(keep, words.weights, 0))
   with caplog.at_level(logging.INFO):
     found, convention = calibrated.classify(
-      *(predictor, asked, context, words, MEAN_OF_LOGS),
+      *(predictor, asked, context, tuple(LISTS), words, MEAN_OF_LOGS),
       Calibration(drop_rare=0.5),
     )
   alone, _ = calibrated.classify(
-    predictor, asked, context, fewer, MEAN_OF_LOGS, Calibration()
+    predictor, asked, context, tuple(LISTS), fewer, MEAN_OF_LOGS, Calibration()
   )
   # Up to a number that all classes share: the prior is of other words.
   for ours, theirs in zip(found, alone, strict=True):
@@ -123,11 +123,12 @@ def test_no_class_is_left_without_words(
 ):
   how = Calibration(drop_rare=0.9, least_relevance=1e9)
   found, convention = calibrated.classify(
-    predictor, asked, context, words, MEAN_OF_LOGS, how
+    predictor, asked, context, tuple(LISTS), words, MEAN_OF_LOGS, how
   )
   assert np.isfinite([r.scores for r in found]).all()
   assert "2 of 5 words" in convention
-  assert "least_relevance would leave 2 classes without words" in caplog.text
+  warning = "least_relevance would leave 2 of 2 classes without words"
+  assert f"{warning} ('animal', 'colour'); each keeps its" in caplog.text
 
 
 def test_learned_weights_are_those_of_a_texts_run(
@@ -152,7 +153,7 @@ def test_learned_weights_are_those_of_a_texts_run(
     [r.scores for r in found], expected, **tolerance["oracle"]
   )
   found, convention = calibrated.classify(
-    *(own, rows, context, words, scorer, Calibration())
+    *(own, rows, context, tuple(LISTS), words, scorer, Calibration())
   )
   of_context = rank.word_scores(own, context, words, scorer)
   likes = calibration.log_prior(of_context, there)

@@ -58,7 +58,7 @@ def test_openprompts_verbalizers(
   weights = words.weights if kind == "manual" else np.zeros_like(words.weights)
   classes = aggregation.aggregate(found, weights, there, how)
   expected = golden[f"{kind}/{handler}/{calibrated}"]
-  np.testing.assert_allclose(classes, expected, **tolerance["same"])
+  np.testing.assert_allclose(classes, expected, **tolerance["formula"])
 
 
 @pytest.mark.parametrize("of", calibration.PRIORS)

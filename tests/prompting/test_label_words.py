@@ -201,6 +201,21 @@ def test_common_words_are_dropped_but_for_names():
   assert words.without_common().words == (("law",), ("ball",), ("A",))
 
 
+@pytest.mark.parametrize(
+  ("weights", "kept"),
+  [
+    ({"law": 0, "ball": 1}, "ball"),
+    ({"law": 0.1, "ball": 1}, "ball"),
+    ({"law": 1, "ball": 1}, "law"),
+    ({"law": 0.5, "ball": 1, "goal": 1}, "ball"),
+  ],
+)
+def test_of_common_words_the_best_stays(weights, kept):
+  other = {"goal": 2, "law": 1, "ball": 1}
+  words = LabelWords.of({"a": weights, "b": other})
+  assert words.without_common().words[0] == (kept,)
+
+
 def test_a_class_without_single_pieces_keeps_its_best_word(write):
   text = {
     "a": ["goals", "law"],
