@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from experiments.kpt import documents, files, real, run
-from prompt_tuning.data import spec, templated, vocabulary
+from experiments.kpt import documents, files, kinds, real, run
+from prompt_tuning.data import skills, spec, templated, vocabulary
 from prompt_tuning.launch import command, flags
 
 pytestmark = pytest.mark.usefixtures("own_tasks")
@@ -117,7 +117,11 @@ def test_real_words_are_of_the_classes(
 
 def test_what_is_written_down_is_what_was_scored():
   text = (run.HERE / "README.md").read_text()
-  for name, write in (("results", run.table), ("ag_news", real.table)):
+  for name, write in (
+    ("results", run.table),
+    ("ag_news", real.table),
+    ("kinds", kinds.table),
+  ):
     found = json.loads((run.HERE / f"{name}.json").read_text())
     table = write(found)
     stem = "table" if name == "results" else name
@@ -162,3 +166,74 @@ def test_in_how_many_worlds_uncalibrated_words_are_worse_than_names():
   assert round(gains["knowledge", "0.5"]) == 35
   assert round(gains["knowledge", "0.0"]) == 38
   assert round(gains["names", "0.5"]) == round(gains["names", "0.0"]) == 24
+
+
+def test_words_of_a_kind_are_its_name_its_members_and_others():
+  drawn = [kinds.knowledge(seed) for seed in kinds.SEEDS]
+  assert drawn[0] == kinds.knowledge(0) != drawn[1]
+  for lists in drawn:
+    assert set(lists) == set(skills.CATEGORIES)
+    for kind, (name, *words) in lists.items():
+      assert name == kind
+      members = set(words) & set(skills.CATEGORIES[kind])
+      assert len(members) == kinds.MEMBERS
+      assert len(set(words) & set(skills.OPPOSITES)) == kinds.UNRELATED
+      assert len(words) == kinds.MEMBERS + kinds.UNRELATED
+    counts = Counter(word for words in lists.values() for word in words)
+    assert max(counts.values()) == 1
+
+
+def test_wordings_of_kinds_are_tasks_of_their_own(tmp_path):
+  lists = kinds.declare(tmp_path)
+  assert list(lists) == [None, *kinds.SEEDS]
+  assert {len(tasks) for tasks in lists.values()} == {len(kinds.WORDINGS)}
+  task = spec.task(lists[3][7])
+  assert task.content["template"].startswith(f"{kinds.WORDINGS[7]}: ")
+  found = templated.label_words(task)
+  words = dict(zip(found.classes, map(list, found.words), strict=True))
+  assert words == kinds.knowledge(3)
+
+
+def test_orders_are_of_means_and_of_pairs():
+  values = {
+    "knowledge": [1, 3, 1, 1, 4],
+    "names": [2],
+    kinds.REFINED: [3, 2, 3, 2, 3],
+  }
+  found = {r: dict.fromkeys(kinds.WORDINGS, v) for r, v in values.items()}
+  below, above, both = kinds.ORDERS
+  assert kinds.holds(found, below) == kinds.holds(found, both) == []  # equal
+  assert kinds.holds(found, above) == list(kinds.WORDINGS)
+  assert [kinds.pairs(found, order) for order in kinds.ORDERS] == [30, 30, 20]
+
+
+def test_in_how_many_wordings_the_order_holds():
+  """The numbers that README and words.md say."""
+  found = json.loads((run.HERE / "kinds.json").read_text())
+  below, above, both = kinds.ORDERS
+  assert kinds.holds(found, below) == list(kinds.WORDINGS)
+  worst = min(kinds.WORDINGS, key=lambda w: found["names"][w][0])
+  assert kinds.holds(found, above) == kinds.holds(found, both) == [worst]
+  assert kinds.pairs(found, both) == 3
+  of = {
+    row: {w: np.mean(values) for w, values in of_row.items()}
+    for row, of_row in found.items()
+  }
+  for w in kinds.WORDINGS:
+    assert of["knowledge"][w] < of["knowledge, calibrated"][w]
+    assert of["knowledge, calibrated"][w] < of["names, calibrated"][w]
+  readme = (run.HERE / "README.md").read_text()
+  words = (run.HERE.parents[1] / "docs" / "words.md").read_text()
+  said = [round(float(of[row][worst])) for row in (kinds.REFINED, "names")]
+  assert said == [56, 23]
+  assert "(56 against 23)" in readme
+  assert "(56 % against 23 %)" in words
+  means = {
+    row: round(np.mean([*values.values()])) for row, values in of.items()
+  }
+  assert (means["knowledge"], means["names"]) == (76, 86)
+  assert "(76 against 86 in the mean)" in readme
+  assert "(76 % against 86 % in the mean)" in words
+  calibrated = ("knowledge, calibrated", "names, calibrated")
+  assert [means[row] for row in calibrated] == [85, 92]
+  assert "(85 %), and less than calibrated names (92 %)" in words
