@@ -373,7 +373,8 @@ class Model:
 
     Raises:
       ValueError: an unknown task or prompt, examples where there may be none,
-        classes that the scorer cannot score, or weights of other words.
+        classes that the scorer cannot score, or weights or output rows of
+        other words.
     """
     task_spec = spec.task(_name(task))
     if examples is None:
@@ -392,12 +393,9 @@ class Model:
       dataset = EvalSet(task_spec, asked.rows, examples)
     run = self._run_id(prompt)
     if scorer is not None:
-      classes.insist_on_weighed(
-        task_spec.name,
-        label_words,
-        scorer,
-        self.predictor.runs.weighed_words_of(run),
-      )
+      runs, scored = self.predictor.runs, (task_spec.name, label_words, scorer)
+      classes.insist_on_weighed(*scored, runs.weighed_words_of(run))
+      classes.insist_on_answers(*scored, runs.answers_of(run))
       encode = self.predictor.vocabulary.encode
       table = classes.of_task(task_spec.name, label_words, encode)
       scorer.insist_reads(table)

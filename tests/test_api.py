@@ -238,6 +238,14 @@ def test_evaluate(model, monkeypatch):
     model.with_tuned({"weighed": of_others}).evaluate(
       "invented", examples, by="rank", scorer=pt.scorers.WholeWords("learned")
     )
+  for answers in (words[::-1], words[:1]):
+    shape = (1, len(answers), CONFIG.emb_dim)
+    rows = Delta(head_rows=np.zeros(shape, np.float32))
+    of_others = Runs(rows, (Placement(),), answers=(answers,))
+    with pytest.raises(ValueError, match=r"2 classes, .* rows, for s"):
+      model.with_tuned({"rows": of_others}).evaluate(
+        "invented", examples, by="rank", scorer=pt.scorers.OutputRows()
+      )
 
 
 def test_a_prompt_inside_a_checkpoint(files, plain, model, tolerance, caplog):

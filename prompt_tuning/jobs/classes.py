@@ -8,11 +8,17 @@ import numpy as np
 
 from prompt_tuning.core.types import EOS_ID, PAD_ID
 from prompt_tuning.data import spec, templated
-from prompt_tuning.models.scorers import ClassTable, Scorer, WordsLike
+from prompt_tuning.models.scorers import (
+  ClassTable,
+  OutputRows,
+  Scorer,
+  WordsLike,
+)
 from prompt_tuning.prompting import label_words, rendering
 from prompt_tuning.prompting.aggregation import LEARNED
 from prompt_tuning.prompting.label_words import LabelWords, WordPieces
 from prompt_tuning.prompting.rules import RulePieces, Rules
+from prompt_tuning.tuners.word_rows import answer
 
 Encode = Callable[[str], Sequence[int]]
 logger = logging.getLogger(__name__)
@@ -116,6 +122,65 @@ def insist_on_weighed(
         f"{label_words.some(ours)}; the run has weights for {len(theirs)}, "
         f"{label_words.some(theirs)}: others, or in another order. Set "
         "LABEL_WORDS, or the task's label words, to those of the run."
+      )
+
+
+def insist_on_answers(
+  name: str,
+  given: WordsLike,
+  scorer: Scorer | None,
+  answers: Sequence[str],
+  *,
+  in_training: bool = False,
+) -> None:
+  """Insist that learned output rows are those of the classes, in their order.
+
+  A row has a word, and is scored by its place alone. It is right for a class
+  whose target is that word, or whose first label word it is, each without a
+  sentinel: a method names its rows after its task's targets, or after
+  LABEL_WORDS.
+
+  Args:
+    name: see `of_task`.
+    given: see `of_task`.
+    scorer: which scores them; only one that reads learned rows matters.
+    answers: the words of a run's rows; none where it has none.
+    in_training: whether the rows train on this task, so that a word of no class
+      is the user's choice for the class at its place.
+
+  Raises:
+    ValueError: not one row per class, or rows of other words; see also
+      `of_task`.
+  """
+  if not isinstance(scorer, OutputRows) or not answers:
+    return
+  words, _ = _given_words(name, given)
+  targets = [*map(answer, _own_words(name) or words.classes)]
+  own = [{target} for target in targets]
+  if isinstance(words, LabelWords):
+    for of_class, texts in zip(own, words.words, strict=True):
+      of_class.add(answer(texts[0]))
+  found = (
+    f"{name} has {len(own)} classes, {', '.join(targets):.120}; the run has "
+    f"{len(answers)} output rows, for {', '.join(answers):.120}."
+  )
+  if len(answers) != len(own):
+    raise ValueError(
+      f"{found} Choose another task or run, or one word per class for the "
+      "method."
+    )
+  for row, target, of_class in zip(answers, targets, own, strict=True):
+    if row not in of_class and any(row in of_other for of_other in own):
+      raise ValueError(
+        f"{found} Rows are read in their order, and the row for {row!r} would "
+        f"score the class {target!r}. Choose another task or run, or list the "
+        "method's words in the order of the classes."
+      )
+    if row not in of_class and not in_training:
+      raise ValueError(
+        f"{found} If these are rows of the same classes, in the same order, "
+        "set LABEL_WORDS to the words of the rows. If not, choose another task "
+        "or run."
       )
 
 

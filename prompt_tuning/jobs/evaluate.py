@@ -146,12 +146,9 @@ def _jobs(
   for run in range(len(prompts.runs)):
     for task in tasks:
       if task_of_run is None or task_of_run[run] == task:
-        classes.insist_on_weighed(
-          task,
-          settings.label_words,
-          settings.scorer,
-          prompts.runs.weighed_words_of(run),
-        )
+        asked = (task, settings.label_words, settings.scorer)
+        classes.insist_on_weighed(*asked, prompts.runs.weighed_words_of(run))
+        classes.insist_on_answers(*asked, prompts.runs.answers_of(run))
   jobs = [
     Job(dataset, run, members)
     for task in tasks

@@ -340,9 +340,9 @@ def objective_of(experiment: Experiment, start_length: int = 1) -> Objective:
   tuners = experiment.tuners
   if isinstance(choice, Classes) and tuners:
     for run, method in zip(experiment.runs, tuners, strict=True):
-      classes.insist_on_weighed(
-        run.task, choice.label_words, choice.scorer, method.weighed_words
-      )
+      scored = (run.task, choice.label_words, choice.scorer)
+      classes.insist_on_weighed(*scored, method.weighed_words)
+      classes.insist_on_answers(*scored, method.answers, in_training=True)
   return choice.for_runs(
     Setting(
       [functools.partial(of_task, run.task) for run in experiment.runs],
