@@ -14,6 +14,10 @@ from prompt_tuning.core import files
 
 FILE = "README.md"
 NO_LICENCE = "unknown"  # as hubs call it where nobody has said
+IN_TEMPLATE = (
+  "the virtual tokens stand where the task's template says, and not before the "
+  "input text, where readers of NumPy files and adapters put them"
+)
 _LIBRARY = "library_name: prompt-tuning"
 _LIMIT = 1 << 20
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -32,6 +36,7 @@ class Facts(NamedTuple):
     parameters: numbers that were learned.
     scores: of the best evaluation: metric -> value.
     licence: of what was learned, as hubs abbreviate it.
+    soft_tokens: whether its task's template says where virtual tokens stand.
   """
 
   title: str
@@ -43,6 +48,7 @@ class Facts(NamedTuple):
   parameters: int
   scores: Mapping[str, float]
   licence: str = NO_LICENCE
+  soft_tokens: bool = False
 
 
 def write(folder: pathlib.Path, facts: Facts) -> str:
@@ -155,27 +161,46 @@ def _body(facts: Facts, views: Sequence[str]) -> list[str]:
     scores = [f"| {k} | {v:.4g} |" for k, v in sorted(facts.scores.items())]
     lines += ["", "| score of the best evaluation | |", "|---|---:|", *scores]
   settings = json.dumps(facts.method, indent=2, sort_keys=True)
-  lines += ["", "## Use it", "", *_USE, ""]
+  lines += ["", "## Use it", "", *_use(facts), ""]
   lines += ["## What is in this folder", ""]
-  lines += [f"- `{name}`: {VIEWS[name]}" for name in views]
+  for name in views:
+    misplaced = facts.soft_tokens and name in _BEFORE_TEXT
+    note = f"; note: {IN_TEMPLATE}" if misplaced else ""
+    lines.append(f"- `{name}`: {VIEWS[name]}{note}")
   if facts.method:
     lines += ["", "## Settings", "", "```json", settings, "```"]
   return lines
 
 
-_USE = (
-  "With the base model that it was trained with; another one is refused.",
-  "",
-  "```python",
-  "import prompt_tuning as pt",
-  'model = pt.load_model("CHECKPOINT", "sentencepiece.model")',
-  'model = model.with_tuned({"it": "THIS FOLDER, or hf://user/name"})',
-  'print(model.predict(["..."], "it"))',
-  "```",
-)
+def _use(facts: Facts) -> list[str]:
+  """Show how to ask what was learned, of texts or of a task's rows."""
+  asked = 'print(model.predict(["..."], "it"))'
+  note: list[str] = []
+  if facts.soft_tokens:
+    task = json.dumps(facts.task or "TASK")
+    asked = f'print(model.evaluate({task}, prompt="it", by="rank"))'
+    note = [
+      "",
+      f"Note: {IN_TEMPLATE}, and so does `model.predict`. Declare the task with "
+      "its template, then score its rows.",
+    ]
+  return [
+    "With the base model that it was trained with; another one is refused.",
+    *note,
+    "",
+    "```python",
+    "import prompt_tuning as pt",
+    'model = pt.load_model("CHECKPOINT", "sentencepiece.model")',
+    'model = model.with_tuned({"it": "THIS FOLDER, or hf://user/name"})',
+    asked,
+    "```",
+  ]
+
+
 VIEWS = {
   "delta": "what was learned, for prompt-tuning (safetensors and JSON)",
   "prompt.npy": "the vectors, as T5X loads them",
   "prompt_decoder.npy": "the vectors of the decoder",
   "peft": "an adapter for PEFT",
 }
+_BEFORE_TEXT = ("prompt.npy", "peft")  # where their readers put vectors

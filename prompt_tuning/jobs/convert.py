@@ -167,13 +167,13 @@ def _write_vectors(job: Conversion, values: np.ndarray) -> None:
 
 def _convert_tuned(job: Conversion) -> tuple[str, ...]:
   """Convert one run of a bundle, an export, a training or an adapter."""
-  from prompt_tuning.jobs import export, load  # takes a while to import
+  from prompt_tuning.jobs import card, export, load  # takes a while to import
 
   model = _config(job)
   tuned = load.load_one(job.src, model.shape if model else None)
   if model:
     site_shapes.check(tuned.runs.delta, model)
-  in_template = (export.IN_TEMPLATE,) if tuned.soft_tasks else ()
+  in_template = (card.IN_TEMPLATE,) if tuned.soft_tasks else ()
   if job.to == "npy":
     stacks = load.vectors(tuned.runs, 0)
     if list(stacks) != ["encoder"] or not export.is_only_virtual(tuned.runs):

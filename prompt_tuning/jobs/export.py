@@ -29,10 +29,6 @@ from prompt_tuning.tuners.method import Method, name_of, noun_of
 
 NPY, PEFT = "npy", "peft"
 VIEWS = (NPY, PEFT)
-IN_TEMPLATE = (
-  "the virtual tokens stand where the task's template says, and not before the "
-  "input text, where readers of NumPy files and adapters put them"
-)
 
 
 class Exported(NamedTuple):
@@ -151,7 +147,7 @@ def export(
   if PEFT in views:
     paths += _write_adapter(one, folder, origin, model, notes)
   if origin.soft_tokens and paths[1:]:
-    notes.append(IN_TEMPLATE)
+    notes.append(card.IN_TEMPLATE)
   if before not in (None, deltas.digest(target)):
     _remove_others(folder, paths)
   if note := card.write(folder, _facts(one, origin)):
@@ -173,6 +169,7 @@ def _facts(one: Runs, origin: Origin) -> card.Facts:
     sum(leaf.size for leaf in leaves),
     origin.scores,
     origin.licence or card.NO_LICENCE,
+    origin.soft_tokens,
   )
 
 

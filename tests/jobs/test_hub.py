@@ -140,6 +140,25 @@ def test_a_card_has_metadata_a_hub_reads(exported):
     assert (exported / name).exists()
 
 
+def test_a_card_asks_for_rows_where_a_template_places_the_tokens(
+  exported, tmp_path
+):
+  origin = ORIGIN._replace(soft_tokens=True)
+  runs = prompt_tuning.from_vectors(VECTORS)
+  export.export(runs, 0, tmp_path / "first", origin)
+  export.export_all(str(tmp_path / "first"), str(tmp_path / "again"))
+  for name in ("first", "again"):
+    body = (tmp_path / name / "README.md").read_text()
+    assert 'model.evaluate("skill_last", prompt="it", by="rank")' in body
+    assert "model.predict([" not in body
+    noted = [line for line in body.splitlines() if card.IN_TEMPLATE in line]
+    starts = [line.partition(":")[0] for line in noted]
+    assert starts == ["Note", "- `prompt.npy`", "- `peft`"]
+  other = (exported / "README.md").read_text()
+  assert "template" not in other
+  assert "model.predict([" in other
+
+
 def test_a_folder_with_a_readme_of_somebody_elses_keeps_it(tmp_path):
   (tmp_path / "README.md").write_text("# Mine")
   runs = prompt_tuning.from_vectors(VECTORS)
