@@ -209,7 +209,8 @@ def arguments(
 def row(right: Comparison, wrong: Comparison) -> dict[str, object]:
   """Condense what a method reached: the worst of its seeds on every skill."""
   (title,) = right.trained
-  worst = {task: min(right.of(title, task)) for task in right.tasks}
+  scores = {task: right.of(title, task) for task in right.tasks}
+  worst = {task: min(found) for task, found in scores.items()}
   plain = {task: right.of(comparison.PLAIN, task)[0] for task in right.tasks}
   misled = {task: max(wrong.of(title, task)) for task in wrong.tasks}
   steered = all(
@@ -220,6 +221,7 @@ def row(right: Comparison, wrong: Comparison) -> dict[str, object]:
     "method": title,
     "trained": right.trained[title],
     "steps": right.steps[title],
+    "scores": scores,
     "worst": worst,
     "mean": right.mean(title),
     "frozen_model": plain,

@@ -85,7 +85,7 @@ class HyperFormer(Method):
       self, {f"tasks/{i}": vector for i in range(len(self.tasks))}
     )
     table = jnp.stack([vectors[f"tasks/{i}"] for i in range(len(self.tasks))])
-    task = table[0 if inputs.condition is None else inputs.condition]
+    task = table[inputs.number(len(self.tasks))]
     adapters: dict[str, Bottleneck] = {}
     for stack, sites in self._generated(task).items():
       adapters |= dict(zip(_SITES[stack], sites, strict=True))

@@ -83,6 +83,24 @@ class Inputs(NamedTuple):
   train: bool = False
   condition: Array | int | None = None
 
+  def number(self, count: int) -> Array | int:
+    """Return the number of the condition or component; without any, 0.
+
+    Args:
+      count: how many the method has.
+
+    Raises:
+      ValueError: it has fewer. Of traced numbers nothing is known; those come
+        from `Method.conditions`.
+    """
+    number = 0 if self.condition is None else self.condition
+    if isinstance(number, int) and not 0 <= number < count:
+      raise ValueError(
+        f"The condition {number} is none of the method's {count}: expected 0 "
+        f"to {count - 1}, a place in its tasks or components."
+      )
+    return number
+
 
 class Method(nn.Module):
   """Base class of all tuning methods.

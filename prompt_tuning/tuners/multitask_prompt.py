@@ -85,7 +85,7 @@ class MultitaskSum(Method):
     """Return the prompt of one task, see `Method`."""
     words = self._words(inputs)
     shared = self._declare("shared_prompt", words, self._shared(), PROMPT_AXES)
-    number = 0 if inputs.condition is None else inputs.condition
+    number = inputs.number(len(self.tasks))
     of_task = {}
     for name, (draw, shape) in self._of_task(words).items():
       # A leaf for each, so that rules may train one, such as a new task's. By

@@ -104,7 +104,7 @@ class SoftWords(Method):
       "weights", nn.initializers.constant(first), (self.mixture,), jnp.float32
     )
     shares = em_log if self.weighting == EM else jax.nn.log_softmax
-    number = 0 if inputs.condition is None else inputs.condition
+    number = inputs.number(self.mixture)
     own = prompts[number]
     values = jnp.pad(own[1:], ((1, 0), (0, 0), (0, 0)))
     return Delta(

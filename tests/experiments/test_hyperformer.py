@@ -45,6 +45,16 @@ def test_what_is_written_down_is_what_was_scored():
   table = hyper.table(found)
   assert table == (hyper.HERE / "table.md").read_text()
   assert table in (hyper.HERE / "README.md").read_text()
+  mean = {
+    name: sum(found[name][skill] for skill in hyper.SKILLS) / len(hyper.SKILLS)
+    for name in hyper.METHODS
+  }
+  assert mean["hyperformer"] >= mean["one shared adapter"] + 20
+  several = [name for name in mean if name.startswith(("mpt", "multitask"))]
+  assert min(mean[name] for name in several) > 90 > mean["one shared prompt"]
+  assert found["others_unchanged"] is True
+  four = {skill: found[hyper.ADDED][skill] for skill in hyper.SKILLS}
+  assert four == found["hyperformer"]
 
 
 def test_a_method_of_its_own_keeps_what_others_reached(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments.methods import longer
+from experiments.methods import longer, rates
 from experiments.methods import run as gate
 from prompt_tuning.jobs.comparison import Comparison, Score
 from prompt_tuning.launch import command, flags
@@ -133,10 +133,35 @@ def test_results_are_those_of_every_method():
   results = json.loads((gate.HERE / "results.json").read_text())
   assert list(results) == list(gate.METHODS)
   assert gate.table(results) == (gate.HERE / "table.md").read_text()
-  assert gate.table(results) in (gate.HERE / "README.md").read_text()
+  readme = (gate.HERE / "README.md").read_text()
+  assert gate.table(results) in readme
   for name, found in results.items():
     assert found["frozen_unchanged"], name
     assert not found["learns_from_permuted"], name
+    for task, scores in found["scores"].items():
+      assert len(scores) == 5
+      assert min(scores) == found["worst"][task], name
+  assert len(results) == 24
+  assert sum(found["recovers_all"] for found in results.values()) == 17
+  assert "Seventeen of twenty-four recover all four" in readme
+  for name in rates.RATES:
+    assert max(results[name]["scores"]["skill_first"]) < gate.ENOUGH, name
+
+
+def test_other_rates_are_for_what_more_steps_do_not_mend():
+  found = json.loads((gate.HERE / "rates.json").read_text())
+  before = gate.read(gate.HERE)
+  assert {name: one["skill"] for name, one in found.items()} == rates.missed()
+  assert set(found) == set(rates.RATES)
+  for name, one in found.items():
+    recipe = configured(name).trainings[0].experiment.recipe.learning_rate
+    assert float(list(one["scores"])[1]) == recipe
+    assert (
+      list(one["scores"].values())[1] == before[name]["scores"]["skill_first"]
+    )
+  table = rates.table(found)
+  assert table == (gate.HERE / "rates.md").read_text()
+  assert table in (gate.HERE / "README.md").read_text()
 
 
 def test_more_steps_are_for_what_was_missed():

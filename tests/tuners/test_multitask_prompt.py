@@ -71,6 +71,16 @@ def test_a_task_has_the_shared_part_and_its_own(kind, tolerance):
     assert method.placement.encoder_prefix == tuple(range(len(prompt)))
 
 
+@pytest.mark.parametrize("number", [-1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_that_no_task_has_is_refused(kind, number):
+  """An array would give its last row."""
+  method = made(kind)
+  params = peft_twins.random_params(method)
+  with pytest.raises(ValueError, match=f"{number} is none of the method's 2"):
+    method.apply({"params": params}, Inputs(condition=number))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_tasks_start_at_words(kind, tolerance):
   """All but concatenation and features start at one shared prompt."""
@@ -159,7 +169,7 @@ def test_a_tasks_prompt_is_an_adapter(tmp_path):
   [
     (MultitaskSum, {"length": 0}, "PROMPT_LENGTH must be a positive integer"),
     (MultitaskConcat, {"task_length": 0}, "TASK_LENGTH must be a positive"),
-    (MultitaskFeatures, {"task_features": H}, "TASK_FEATURES 6 leaves no"),
+    (MultitaskFeatures, {"task_features": H}, "TASK_FEATURES is 6, which"),
     (MPT, {"rank": 0}, "MPT_RANK must be a positive integer; got 0"),
   ],
 )
