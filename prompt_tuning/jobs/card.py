@@ -181,8 +181,8 @@ def _use(facts: Facts) -> list[str]:
     asked = f'print(model.evaluate({task}, prompt="it", by="rank"))'
     note = [
       "",
-      f"Note: {IN_TEMPLATE}, and so does `model.predict`. Declare the task with "
-      "its template, then score its rows.",
+      f"Note: {IN_TEMPLATE}, and so does `model.predict`. Declare the task "
+      "with its template, then score its rows.",
     ]
   return [
     "With the base model that it was trained with; another one is refused.",

@@ -154,8 +154,8 @@ def test_other_rates_are_for_what_more_steps_do_not_mend():
   assert {name: one["skill"] for name, one in found.items()} == rates.missed()
   assert set(found) == set(rates.RATES)
   for name, one in found.items():
-    (tuner,) = configured(name).trainings[0].experiment.tuners
-    recipe = str(tuner.recipe.learning_rate)
+    (training,) = configured(name).trainings
+    recipe = str(training.experiment.tuners[0].recipe.learning_rate)
     assert list(one["scores"])[1] == recipe
     assert one["scores"][recipe] == before[name]["scores"][one["skill"]]
   table = rates.table(found)
