@@ -81,9 +81,9 @@ from prompt_tuning.tuners.initializers import (
 from prompt_tuning.tuners.interpret import Reading
 from prompt_tuning.tuners.prompt import Prompt
 
-# A file or folder of what was tuned (a run, a bundle, an export, an adapter, a
-# prompt), the vectors [P, H] of a prompt, one run, a training (its best), or
-# None for the model itself.
+# A path of something tuned (a run, a bundle, an export, an adapter, a prompt),
+# the vectors [P, H] of a prompt, one run, a training (its best step), or None
+# for the frozen model.
 TunedLike = str | os.PathLike[str] | np.ndarray | Runs | Trained | None
 # A name for all texts, or one for each; None where there is only one prompt.
 Prompts = str | Sequence[str] | None
@@ -105,7 +105,7 @@ def load_model(
 ) -> "Model":
   """Load a frozen model.
 
-  Programs that this process compiles, a later one finds.
+  Programs that this process compiles are kept for later processes.
 
   Args:
     path: a checkpoint of T5X (`checkpoint_<step>`, native or Orbax) or Hugging
@@ -113,21 +113,23 @@ def load_model(
       package.
     vocabulary_path: its SentencePiece file; None for the embedded model's own,
       or the one that the environment variable PROMPT_TUNING_VOCABULARY names.
-    size: a published size, such as `t5_1_1_base`; None reads the shapes off
+    size: a published size, such as `t5_1_1_base`; None takes the shapes from
       the checkpoint.
-    dtype: of activations, and of weights unless those say otherwise.
+    dtype: of activations, and of weights unless `weights` is given.
     weights: dtype of the frozen weights, also `int8` or `int4`, which need a
       quarter and about a sixth of float32's memory; None for `dtype`.
-    input_length: most tokens of a text, EOS included; longer ones are cut, with
-      a warning.
+    input_length: most tokens of a text, EOS included; longer texts are cut,
+      with a warning.
     batch_size: most rows of a batch.
 
   Returns:
     The model, without prompts.
 
   Raises:
-    CheckpointError: no checkpoint, a damaged one, or one of another size.
-    ValueError: an unknown size, no vocabulary, or another model's.
+    CheckpointError: there is no checkpoint, it is damaged, or it has another
+      size.
+    ValueError: the size is unknown, or the vocabulary is missing or belongs to
+      another model.
   """
   accelerators.mention_unused()
   compiled_programs.keep()
@@ -161,36 +163,37 @@ def load_model(
 
 
 def load(path: str | os.PathLike[str]) -> Runs:
-  """Load what one run has learned, by any method.
+  """Load the learned parameters of one run, of any method.
 
   Args:
-    path: a bundle, the MODEL_DIR of a single run (its best), an export, a
-      `.npy` file, a PEFT adapter, a T5X checkpoint with a prompt, or what
-      somebody shared on Hugging Face's hub: `hf://user/name`, where wanted with
-      a folder and a revision, `hf://user/name/folder@main` (needs the extra
-      `hub`). What has vectors only stands before the input text.
+    path: a bundle, the MODEL_DIR of a single run (its best step), an export, a
+      `.npy` file, a PEFT adapter, a T5X checkpoint with a prompt, or an address
+      on Hugging Face's hub: `hf://user/name`, or with a folder and a revision
+      `hf://user/name/folder@main` (needs the extra `hub`). If a file holds only
+      vectors, they stand before the input text.
 
   Returns:
     One run, for `Model.with_tuned`.
 
   Raises:
-    CheckpointError: nothing that was tuned, or damaged.
-    ValueError: several runs, a tuned model, or an address that leads nowhere.
+    CheckpointError: the path holds nothing tuned, or is damaged.
+    ValueError: it holds several runs or a tuned model, or the address leads
+      nowhere.
   """
   return loading.load_one(path).runs
 
 
 def load_prompt(path: str | os.PathLike[str]) -> Runs:
-  """Load a prompt: `load` by its first name."""
+  """Load a prompt; an older name of `load`."""
   return load(path)
 
 
 def from_vectors(values: np.ndarray) -> Runs:
-  """Make a prompt of vectors [P, H]; it stands before the input text.
+  """Make a prompt from vectors [P, H]; it stands before the input text.
 
   Raises:
-    ValueError: not a matrix, of no rows, or with numbers that float32 cannot
-      hold.
+    ValueError: it is not a matrix, has no rows, or has numbers that float32
+      cannot hold.
   """
   values = np.asarray(values)
   if values.ndim != 2 or not values.size:
@@ -211,8 +214,9 @@ class Model:
 
   Attributes:
     predictor: model, vocabulary, and one run per prompt.
-    backbone: the model alone, and which one it is.
-    names: of the prompts, in the order of the runs; none for the plain model.
+    backbone: the frozen model, and what identifies it.
+    names: of the prompts, in the order of the runs; empty for the frozen model
+      alone.
   """
 
   predictor: Predictor = dataclasses.field(repr=False)
@@ -220,19 +224,19 @@ class Model:
   names: tuple[str, ...] = ()
 
   def with_tuned(self, named: Mapping[str, TunedLike]) -> "Model":
-    """Return the same model with what was tuned for it, by any methods.
+    """Return the same model with prompts, or what other methods learned.
 
-    A batch may mix all of it.
+    One batch may use several of them.
 
     Args:
-      named: name -> what was tuned; None is the model itself. Of what was
-        trained on several tasks, the name is that of a task, whose best this
-        is, or of a run.
+      named: name -> what was tuned; None is the frozen model. For a training
+        on several tasks, the name is that of a task, which takes the best run
+        of this task, or the name of a run.
 
     Raises:
-      CheckpointError: a file of nothing that was tuned.
-      ValueError: no names, several runs under one name, arrays that do not fit
-        the model, or what was tuned with another one.
+      CheckpointError: a file holds nothing tuned.
+      ValueError: there are no names, one name stands for several runs, arrays
+        do not fit the model, or something was tuned with another model.
     """
     if not isinstance(named, Mapping) or not named:
       raise ValueError(
@@ -249,7 +253,7 @@ class Model:
     return Model(predictor, self.backbone, tuple(named))
 
   def with_prompts(self, named: Mapping[str, TunedLike]) -> "Model":
-    """Return the same model with other prompts, see `with_tuned`."""
+    """Return the same model with these prompts, see `with_tuned`."""
     return self.with_tuned(named)
 
   def predict(
@@ -265,13 +269,13 @@ class Model:
 
     Args:
       texts: n inputs.
-      prompt: name of the prompt for all texts, or one name for each.
-      length: tokens to decode at most.
+      prompt: name of the prompt for all texts, or one name for each text.
+      length: most tokens to decode.
       method: `Greedy()` by default, `Sampling(...)` or `BeamSearch(...)`.
       seed: of sampling.
 
     Returns:
-      n texts, the best of each where the method gives several.
+      n texts; if the method gives several answers, the best of each.
     """
     asked = self.predictor.encode(texts, self._run_ids(texts, prompt))
     predicted = self.predictor.predict(
@@ -282,7 +286,7 @@ class Model:
   def score(
     self, texts: Sequence[str], targets: Sequence[str], prompt: Prompts = None
   ) -> list[float]:
-    """Compute how likely the model gives these answers.
+    """Compute how likely these answers are under the model.
 
     Args:
       texts: n inputs.
@@ -306,12 +310,12 @@ class Model:
 
     Args:
       texts: n inputs.
-      candidates: for all texts, or for each its own.
+      candidates: one list for all texts, or one list for each text.
       prompt: see `predict`.
-      normalise: `sum`, or `mean` over a candidate's tokens.
+      normalise: `sum` or `mean` over a candidate's tokens.
 
     Returns:
-      For each text the scores, and the number of the best candidate.
+      For each text the scores, and the index of the best candidate.
     """
     asked = self.predictor.encode(texts, self._run_ids(texts, prompt))
     return rank.rank(self.predictor, asked, candidates, normalise)
@@ -329,7 +333,7 @@ class Model:
       texts: n inputs.
       members: names of the prompts; all of them by default.
       candidates: answers to choose from; None decodes free text.
-      **decoding: see `predict`; without candidates only.
+      **decoding: see `predict`; only without candidates.
 
     Returns:
       n votes; `ensemble` says how ties are broken.
@@ -355,25 +359,26 @@ class Model:
     """Compute a task's metrics.
 
     Args:
-      task: which.
-      examples: with `inputs_pretokenized`, `targets_pretokenized` and what else
-        the task's metrics need; None reads its validation (else test) split.
+      task: the task.
+      examples: with `inputs_pretokenized`, `targets_pretokenized` and all other
+        fields that the task's metrics need; None reads the task's validation
+        split, or its test split if it has no other.
       prompt: name of the prompt.
       by: `generation`, `rank` or both.
-      scorer: how ranking scores classes, one of `pt.scorers`; None for their
+      scorer: how ranking scores classes, one of `pt.scorers`; None scores the
         label words as whole targets.
-      label_words: what it scores; None for the task's own label words.
+      label_words: the words that the scorer scores; None for the task's own.
       context: instruction and demonstrations before every input, a
-        `pt.InContext`; None for none.
+        `pt.InContext`; None for neither.
       data_dir: TFDS's data directory.
-      cache_dir: where tokenised examples are; None for the usual place.
+      cache_dir: folder of tokenised examples; None for the default folder.
 
     Returns:
       Metrics in percent, see `infer.evaluate.Result`.
 
     Raises:
-      ValueError: an unknown task or prompt, examples where there may be none,
-        classes that the scorer cannot score, or weights or output rows of
+      ValueError: the task or prompt is unknown, examples cannot be used here,
+        the scorer cannot score the classes, or weights or output rows are for
         other words.
     """
     task_spec = spec.task(_name(task))
@@ -413,35 +418,36 @@ class Model:
     data_dir: str | None = None,
     cache_dir: str | None = None,
   ) -> Ensemble:
-    """Compute a task's metrics of several prompts, and of their vote.
+    """Compute a task's metrics for several prompts, and for their vote.
 
     Args:
-      task: which; its validation (else test) split is read.
+      task: the task; its validation split is read, or its test split if it has
+        no other.
       members: names of the prompts; all of them by default.
       by: see `evaluate`.
       data_dir: see `evaluate`.
       cache_dir: see `evaluate`.
 
     Returns:
-      Metrics in percent of the members, their mean, the best of them, and the
-      majority's answers; `vote` is the same for texts.
+      Metrics in percent: those of the members, their mean, the best of them,
+      and those of the majority's answers. `vote` does the same for texts.
     """
     dataset = self._eval_set(spec.task(_name(task)), data_dir, cache_dir)
     jobs = [Job(dataset, run) for run in self._members(members)]
     return ensemble.compare(Evaluator(self.predictor, jobs, listed(by))())
 
   def nearest_words(self, prompt: str | None = None) -> Reading:
-    """Look for the tokens that the vectors of a prompt are nearest to.
+    """Find the tokens nearest to each vector of a prompt.
 
     Args:
       prompt: its name.
 
     Returns:
-      The tokens, nearest first, beside those of random vectors; it prints as a
+      The tokens, nearest first, beside those of random vectors. It prints as a
       table.
 
     Raises:
-      ValueError: no such prompt, or it has no vectors before the text.
+      ValueError: there is no such prompt, or it has no vectors before the text.
     """
     vocabulary, config = self.predictor.vocabulary, self.backbone.config
     return interpret.reading(
@@ -454,19 +460,20 @@ class Model:
   def similarity(
     self, by: str = "mean", folder: str | os.PathLike[str] | None = None
   ) -> Similarity:
-    """Say how alike the model's prompts are: `prompt-tuning similar`.
+    """Compare the model's prompts, as `prompt-tuning similar` does.
 
     Args:
-      by: `mean` is the cosine of the means over positions; `tokens` the mean of
-        the cosines of all pairs of positions.
-      folder: gets `similarity.png` and `similarity.json`; None writes nothing.
+      by: `mean` takes the cosine of the means over positions, `tokens` the mean
+        of the cosines of all pairs of positions.
+      folder: where to write `similarity.png` and `similarity.json`; None writes
+        nothing.
 
     Returns:
-      The cosines, and for every prompt which others are nearest to it.
+      The cosines, and for every prompt the most similar other prompts.
 
     Raises:
-      ValueError: fewer than two prompts, or one without vectors before the
-        text.
+      ValueError: there are fewer than two prompts, or one has no vectors before
+        the text.
     """
     vectors = {
       name: self._vectors(run, name) for run, name in enumerate(self.names)
@@ -496,45 +503,45 @@ class Model:
     data_dir: str | None = None,
     cache_dir: str | None = None,
   ) -> Trained:
-    """Tune for a task; the model stays as it is.
+    """Tune for a task; the frozen model does not change.
 
-    Without a method these are prompts, with the public code's settings. All
-    combinations of several tasks, learning rates and seeds train side by side
-    on the one model, each as it would alone. This is `prompt-tuning train` on
-    one device; what it does not offer (other optimizers, several devices) a
-    `jobs.train_job.TrainJob` and `jobs.train.train` do.
+    Without a method, this trains a prompt with the public code's settings. All
+    combinations of tasks, learning rates and seeds train side by side on the
+    one model, with the same results as alone. This is `prompt-tuning train` on
+    one device. For other optimizers or several devices, use a
+    `jobs.train_job.TrainJob` with `jobs.train.train`.
 
     Args:
       task: a task or mixture, or several.
       steps: updates.
       method: a tuning method, such as `IA3()`; None for a prompt in front of
         the text.
-      prompt_length: P, of that prompt.
-      initializer: where that prompt starts from, also a prompt of the same
-        length by its path; None: the task's label words, then sampled
+      prompt_length: P, the length of that prompt.
+      initializer: gives that prompt its initial values; it may be the path of a
+        prompt of the same length. None: the task's label words, then sampled
         vocabulary.
       learning_rate: one or several; None for that of the method's recipe.
       seeds: one or several.
-      batch_size: examples of each run's batches.
-      dropout_rate: of the frozen model, while training.
+      batch_size: examples in each batch of a run.
+      dropout_rate: of the frozen model in training.
       eval_period: steps between evaluations on the validation split, of which
-        the best is kept; 0 evaluates at the end only.
-      by: how: `generation`, `rank` or both; the first one selects. None for
-        what suits the method.
+        the best step is kept; 0 evaluates only at the end.
+      by: how to evaluate: `generation`, `rank` or both; the first one selects
+        the best step. None for what suits the method.
       patience: evaluations without improvement after which training stops.
-      restored_step: the step that Adafactor goes on from; None for the
+      restored_step: the step from which Adafactor continues; None for the
         checkpoint's.
-      folder: keeps the run as the command does, and continues what is there;
-        None keeps nothing on disk.
+      folder: where the run is kept, as by the command. If it holds a run, that
+        run continues. None keeps nothing on disk.
       data_dir: TFDS's data directory.
-      cache_dir: where tokenised examples are; None for the usual place.
+      cache_dir: folder of tokenised examples; None for the default folder.
 
     Returns:
-      What was trained, and its scores; give it to `with_tuned`.
+      The trained runs and their scores, for `with_tuned`.
 
     Raises:
-      ValueError: an unknown task, a setting that makes no sense, or a folder
-        that holds another run.
+      ValueError: the task is unknown, a setting makes no sense, or the folder
+        holds another run.
       CheckpointError: the folder cannot be written to.
       DivergedError: no run has a finite loss any more.
     """
@@ -590,29 +597,29 @@ class Model:
     data_dir: str | None = None,
     cache_dir: str | None = None,
   ) -> Comparison:
-    """Train by several methods in turn, and score all of them on one split.
+    """Train several methods in turn, and score all of them on one split.
 
-    Each method has its own recipe; beside them stands the model as it is. This
-    is `prompt-tuning compare` on one device, without random controls.
+    Each method has its own recipe. The frozen model is scored, too. This is
+    `prompt-tuning compare` on one device, without random controls.
 
     Args:
-      task: a task, or several: a method then learns each by itself.
+      task: a task, or several; then a method trains on each separately.
       methods: name -> method, such as `{"LoRA": pt.LoRA(rank=4)}`.
-      steps: updates, of all methods.
-      instructed: task -> the same task with an instruction in front, with which
-        the model is asked as it is.
-      model_rate: learning rate of tuning the whole model too; None leaves that
-        out.
-      seeds: one or several, of each method.
+      steps: updates of each method.
+      instructed: task -> the same task with an instruction in front; the frozen
+        model is also scored on these.
+      model_rate: learning rate for tuning the whole model, too; None leaves
+        that out.
+      seeds: one or several, for each method.
       batch_size: see `train`.
       dropout_rate: see `train`.
       eval_period: steps between evaluations on the validation split, of which
-        the best is scored in the end; 0 scores what was trained last.
-      by: how: `generation` (the default), `rank` or both.
-      split: that all are scored on; None for what the task is evaluated on.
-      folder: keeps every training, `comparison.md` (a table) and
-        `comparison.png` (score against trained parameters), and continues what
-        is there; None keeps nothing on disk.
+        the best step is scored at the end; 0 scores the last step.
+      by: how to score: `generation` (the default), `rank` or both.
+      split: on which all are scored; None for the task's evaluation split.
+      folder: where every training, `comparison.md` (a table) and
+        `comparison.png` (score against trained parameters) are kept. If it
+        holds a comparison, that one continues. None keeps nothing on disk.
       data_dir: see `train`.
       cache_dir: see `train`.
 
@@ -620,8 +627,8 @@ class Model:
       Scores and costs of every method.
 
     Raises:
-      ValueError: see `train`; no methods, one given twice, no such split, or a
-        name that cannot be a folder's.
+      ValueError: see `train`; also if there are no methods, one is given twice,
+        there is no such split, or a name cannot be that of a folder.
       CheckpointError: see `train`.
       DivergedError: see `train`.
       StoppedError: it was told to stop.

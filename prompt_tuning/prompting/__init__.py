@@ -1,1 +1,1 @@
-"""Prompts made of words: templates and label words."""
+"""Templates and label words."""

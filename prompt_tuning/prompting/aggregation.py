@@ -1,7 +1,7 @@
-"""From scores of words to scores of classes, of numpy's arrays or JAX's.
+"""From scores of words to scores of classes, for numpy's and JAX's arrays.
 
-Scorers use it where a model runs, and whoever calibrates or refines scores of
-words in between uses it afterwards.
+Scorers call it on the model's scores. Code that calibrates or refines scores of
+words calls it afterwards.
 """
 
 from typing import Any
@@ -21,21 +21,21 @@ _Array = Any
 def aggregate(
   scores: _Array, weights: _Array, there: np.ndarray, how: str
 ) -> _Array:
-  """Make scores of classes.
+  """Compute scores of classes.
 
   Args:
-    scores: [..., C, W] log-probabilities of words; any number where there is
-      none, which no gradient depends on.
-    weights: [C, W], or [..., C, W]; not negative, unless `learned`.
-    there: [C, W] bool, where there are words; every class has one.
-    how: see `AGGREGATIONS`.
+    scores: [..., C, W] log-probabilities of words. Entries without a word may
+      have any value; no gradient depends on them.
+    weights: [C, W] or [..., C, W]; not negative, unless `learned`.
+    there: [C, W] bool, True where there is a word; every class has one.
+    how: one of `AGGREGATIONS`.
 
   Returns:
-    [..., C] log-probabilities, up to a number that all classes share; float64
-    of numpy's arrays, the dtype of the scores of JAX's.
+    [..., C] log-probabilities, up to a number that all classes share. For
+    numpy's arrays float64, for JAX's the dtype of the scores.
 
   Raises:
-    ValueError: another `how`, or a class without words.
+    ValueError: `how` is unknown, or a class has no words.
   """
   if how not in AGGREGATIONS:
     raise ValueError(

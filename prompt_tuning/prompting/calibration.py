@@ -1,8 +1,8 @@
-"""Contextual calibration: words that a model likes anyway count for less.
+"""Contextual calibration: it corrects a model's preference for some words.
 
-The prior of a word is how likely the model is to answer it to texts without
-labels. Scores of words are divided by it. All arrays are numpy's; a place
-without a word (`there` False) has probability 0.
+The prior of a word is the probability that the model answers with it, over
+texts without labels. Scores of words are divided by it. All arrays are numpy's;
+an entry without a word (`there` False) has probability 0.
 
 Source: Hu et al. 2021 (KPT), section 3.3.3, and OpenPrompt's `ManualVerbalizer`
 at f6fb080.
@@ -18,14 +18,14 @@ PRIORS = (LOGITS, PROBABILITIES)
 
 
 def normalise(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
-  """Make log-probabilities over all label words of scores.
+  """Turn scores into log-probabilities over all label words.
 
   Args:
     scores: [..., C, W], logarithms up to a number that all words share.
-    there: [C, W] bool, where there are words.
+    there: [C, W] bool, True where there is a word.
 
   Returns:
-    [..., C, W] float64; minus infinity where there is none.
+    [..., C, W] float64; minus infinity where there is no word.
   """
   values = np.where(there, np.asarray(scores, np.float64), -np.inf)
   return values - _log_sum(values, (-2, -1))
@@ -34,18 +34,18 @@ def normalise(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
 def log_prior(
   scores: np.ndarray, there: np.ndarray, of: str = LOGITS
 ) -> np.ndarray:
-  """Estimate how likely words are whatever the text says.
+  """Estimate the prior of words, independent of the text.
 
   Args:
     scores: [D, C, W] log-probabilities of words in D texts.
-    there: [C, W] bool.
-    of: see `PRIORS`.
+    there: [C, W] bool, see `normalise`.
+    of: one of `PRIORS`.
 
   Returns:
     [C, W] float64 log-probabilities over all label words.
 
   Raises:
-    ValueError: no texts, or an unknown kind.
+    ValueError: there are no texts, or the kind is unknown.
   """
   if of not in PRIORS:
     raise ValueError(f"Prior of {of!r}: expected one of {', '.join(PRIORS)}.")

@@ -1,12 +1,12 @@
 """Label words: the words by which a model names a class.
 
-`LabelWords` is what a file says. `WordPieces` is what a model can score: the
-same words as ids of its vocabulary. `survey` counts which words a scorer would
-lose or take for others, before anything is trained.
+`LabelWords` holds the words of a file. `WordPieces` holds the same words as ids
+of a vocabulary, which a model can score. Before training, `survey` counts which
+words a scorer would lose or confuse with others.
 
-Files are OpenPrompt's, as they are: one class per line with words between
-commas (`.txt`, `.csv`), or JSON (`.json`, `.jsonl`), a class's name with its
-word or words. A file may hold several lists, divided by an empty line, or as a
+Files have OpenPrompt's formats: one class per line with commas between words
+(`.txt`, `.csv`), or JSON (`.json`, `.jsonl`) with a class's name and its word
+or words. A file may hold several lists, separated by an empty line, or as a
 JSON list. Nothing in them is ever evaluated.
 """
 
@@ -41,10 +41,10 @@ class LabelWords:
 
   Attributes:
     classes: names, in the order of class ids.
-    words: of every class, at least one, distinct within a class.
-    weights: of every word, finite, not negative; not all of a class are 0.
-    places: `FILE:LINE` of every class, for errors; empty where words are from
-      no file.
+    words: those of every class: at least one, none twice in a class.
+    weights: one for every word: finite, not negative, and not all 0 in a class.
+    places: `FILE:LINE` of every class, for errors; empty if the words are not
+      from a file.
   """
 
   classes: tuple[str, ...]
@@ -76,7 +76,7 @@ class LabelWords:
 
   @property
   def only_common(self) -> tuple[int, ...]:
-    """Numbers of classes whose words are all words of other classes, too.
+    """Numbers of the classes that share all their words with other classes.
 
     Words of weight 0 do not count.
     """
@@ -93,7 +93,7 @@ class LabelWords:
 
   @property
   def best(self) -> tuple[int, ...]:
-    """For every class, which of its words weighs most; of equals the first."""
+    """For every class, the index of its first word of the largest weight."""
     return tuple(weights.index(max(weights)) for weights in self.weights)
 
   @classmethod
@@ -102,15 +102,16 @@ class LabelWords:
     words: Mapping[str, str | Sequence[str] | Mapping[str, float]],
     places: Sequence[str] = (),
   ) -> "LabelWords":
-    """Make them of plain values.
+    """Make label words from plain values.
 
     Args:
-      words: class -> its word, its words, or its words with weights (else 1).
-        Blanks around a word are dropped, and what stands twice in a class.
+      words: class -> its word, its words, or its words with weights (otherwise
+        1). Spaces around a word and repeated words of a class are dropped.
       places: see the class.
 
     Raises:
-      ValueError: no word, an empty one, a bad weight, less than two classes.
+      ValueError: a class has no word, an empty one or a bad weight, or there
+        are fewer than two classes.
     """
     names = tuple(words)
     lists = [
@@ -125,16 +126,16 @@ class LabelWords:
     )
 
   def place(self, number: int) -> str:
-    """Say where a class stands: file, line and name, for errors."""
+    """Return file, line and name of a class, for errors."""
     name = f"class {self.classes[number]!r}"
     return f"{self.places[number]}: {name}" if self.places else f"Label {name}"
 
   def without_common(self) -> "LabelWords":
-    """Drop words of several classes, but for a class's best word.
+    """Drop words that several classes have, except a class's best word.
 
-    Source: KPT's code (OpenPrompt's `delete_common_words`), whose first word of
-    a class is its name. Other words in two classes say nothing of either.
-    Deviation: a word that weighs more than the first stays in its stead.
+    Source: KPT's code (OpenPrompt's `delete_common_words`), where the first
+    word of a class is its name. Deviation: if another word has a larger weight
+    than the first, that word stays in its place.
     """
     count = Counter(word for words in self.words for word in words)
     keep = [
@@ -144,13 +145,13 @@ class LabelWords:
     return self.select(keep)
 
   def without_unknown(self, encode: Encode) -> "LabelWords":
-    """Drop words that a vocabulary lacks, all or in part.
+    """Drop words of which a vocabulary lacks all or some pieces.
 
     Args:
       encode: the vocabulary's.
 
     Raises:
-      ValueError: a class has no others.
+      ValueError: a class has no other words.
     """
     keep = [
       [k for k, pieces in enumerate(words) if UNK_ID not in pieces]
@@ -162,10 +163,10 @@ class LabelWords:
     """Take some of the words of every class.
 
     Args:
-      keep: for every class, the numbers of its words.
+      keep: for every class, the indices of the words to keep.
 
     Raises:
-      ValueError: a class has none left.
+      ValueError: a class has no words left.
     """
     return dataclasses.replace(
       self,
@@ -185,10 +186,10 @@ class WordPieces:
   """Label words as ids of a vocabulary.
 
   Attributes:
-    pieces: int32 [C, W, L], the pieces of every word, in order, 0 behind them;
-      W is the most words of a class, L the most pieces of a word.
+    pieces: int32 [C, W, L], the pieces of every word in order, then 0. W is the
+      largest number of words of a class, L that of pieces of a word.
     weights: float32 [C, W], 0 where a class has no word.
-    start: ids that stand before a word in the target; a template's sentinel.
+    start: ids before a word in the target, such as a template's sentinel.
   """
 
   pieces: np.ndarray
@@ -206,17 +207,17 @@ class WordPieces:
     """Cut label words into pieces.
 
     Args:
-      label_words: of all classes. A word in two of them counts for both:
+      label_words: those of all classes. A word of two classes counts for both;
         `LabelWords.without_common` drops such words.
       encode: a vocabulary's.
       start: see the class.
-      keep: which words of every class are scored, see `scored`: the place of
-        another stays, without pieces and weight. None scores all.
+      keep: words of every class to score, see `scored`. Other words keep their
+        entries, without pieces and weight. None scores all.
 
     Raises:
-      ValueError: a word without pieces; a word that the vocabulary lacks, which
-        would be scored as any other that it lacks; or different words, or the
-        only words of two classes, with the same ids. Names class, file, line.
+      ValueError: a word has no pieces; the vocabulary lacks a word, which it
+        could not tell from other unknown words; or different words, or the only
+        words of two classes, have the same ids. Names class, file and line.
     """
     ids = _ids(label_words, encode)
     if keep is not None:
@@ -238,7 +239,7 @@ class WordPieces:
 
   @property
   def key(self) -> tuple[Hashable, ...]:
-    """All that is in them, to compare by and to look things up by."""
+    """All values, as a key for comparisons and dictionaries."""
     values = (getattr(self, field.name) for field in dataclasses.fields(self))
     return tuple(
       (value.shape, value.dtype.str, value.tobytes())
@@ -249,7 +250,7 @@ class WordPieces:
 
   @property
   def lengths(self) -> np.ndarray:
-    """Pieces of every word, int32 [C, W]; 0 where a class has no word."""
+    """Number of pieces of every word, int32 [C, W]; 0 where there is none."""
     return np.asarray((self.pieces != PAD_ID).sum(axis=-1), np.int32)
 
 
@@ -265,19 +266,19 @@ class Word(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-  """What becomes of label words in one vocabulary.
+  """What one vocabulary makes of label words.
 
   Attributes:
     classes: names.
-    words: of every class, their number.
-    pieces: number of pieces -> number of words of as many.
+    words: number of words of every class.
+    pieces: number of pieces -> number of words with so many.
     unknown: words with a piece that the vocabulary lacks.
-    common: words that stand in more than one class.
-    same: groups of different words with the same ids, which nothing can tell
-      apart.
-    several: words of several pieces, lost where only single pieces are scored.
-    same_first: words whose first piece is also that of a word of another class:
-      a scorer of first pieces takes one for the other.
+    common: words of more than one class.
+    same: groups of different words with the same ids; no scorer can distinguish
+      them.
+    several: words of several pieces; a scorer of single pieces loses them.
+    same_first: words whose first piece also begins a word of another class; a
+      scorer of first pieces confuses the two.
   """
 
   classes: tuple[str, ...]
@@ -290,7 +291,7 @@ class Survey:
   same_first: tuple[Word, ...]
 
   def counts(self) -> dict[str, int]:
-    """Return the numbers, as a table of many files shows them."""
+    """Return the numbers, for the table of many files."""
     return {
       "classes": len(self.classes),
       "words": sum(self.words),
@@ -303,7 +304,7 @@ class Survey:
     }
 
   def lines(self) -> list[str]:
-    """Say it for people: counts, and the first few words of every kind."""
+    """Write the counts, and the first few words of every kind."""
     found = [f"{sum(self.words)} label words of {len(self.classes)} classes"]
     kinds = {
       "the vocabulary lacks": self.unknown,
@@ -321,11 +322,12 @@ class Survey:
 
 
 class Scored(NamedTuple):
-  """Which label words are scored.
+  """The label words to score.
 
   Attributes:
-    words: of every class, whether each of its words is.
-    saved: words of several pieces that are, since their classes have no other.
+    words: for every class, whether each of its words is scored.
+    saved: words of several pieces that are scored because their class has no
+      other word.
   """
 
   words: tuple[tuple[bool, ...], ...]
@@ -335,17 +337,17 @@ class Scored(NamedTuple):
 def scored(label_words: LabelWords, encode: Encode, single: bool) -> Scored:
   """Leave out words that the vocabulary lacks, and those of several pieces.
 
-  A class of which no single piece would be left keeps its best word, the one
-  of the highest weight, and of these the first.
+  If a class has no word of a single piece, it keeps its best word: the first
+  one of the largest weight.
 
   Args:
-    label_words: of all classes.
+    label_words: those of all classes.
     encode: the vocabulary's.
     single: leave out words of several pieces.
 
   Raises:
-    ValueError: the vocabulary lacks all words of a class, or of all that count:
-      names class, file, line.
+    ValueError: the vocabulary lacks all words of a class, or all with a weight
+      above 0; names class, file and line.
   """
   keep, saved = [], []
   for number, ids in enumerate(_ids(label_words, encode)):
@@ -409,18 +411,18 @@ def read(path: str, classes: Sequence[str] = (), choice: int = 0) -> LabelWords:
 
   Args:
     path: ends in `.txt`, `.csv`, `.json` or `.jsonl`, see the module.
-    classes: their names, in the order of class ids; empty: JSON's own names in
-      the file's order, or numbers from 0.
-    choice: which list to read, where the file has several.
+    classes: their names, in the order of class ids. If empty, the names are
+      those of a JSON file in its order, or numbers from 0.
+    choice: number of the list to read, if the file has several.
 
   Returns:
-    The words, each of weight 1 where the file gives none.
+    The words, with weight 1 if the file gives no weights.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: another ending, no such choice, other classes, a class without
-      words, an entry that depends on a row: with file, line and what was
-      expected.
+    FileNotFoundError: there is no such file.
+    ValueError: the ending is unknown, there is no such list, classes differ, a
+      class has no words, or an entry depends on a row. Says file, line and what
+      was expected.
   """
   lists = _lists(path)
   if not 0 <= choice < len(lists):
@@ -447,8 +449,8 @@ def count_lists(path: str) -> int:
   """Count the lists of label words in a file.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: no file of label words.
+    FileNotFoundError: there is no such file.
+    ValueError: it is not a file of label words.
   """
   return len(_lists(path))
 
@@ -524,11 +526,11 @@ def json_lists(path: str) -> list[list[Entry]]:
     path: ends in `.json` or `.jsonl`.
 
   Returns:
-    For every object its classes, in order; names may stand twice.
+    For every object its classes, in order; a name may occur twice.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: no JSON, or no such objects, with file and line.
+    FileNotFoundError: there is no such file.
+    ValueError: it is not JSON, or not of such objects; says file and line.
   """
   text = "".join(f"{line}\n" for line in plain_text.text_lines(path))
   documents = [(1, text)]
@@ -680,8 +682,8 @@ def word_ids(place: str, word: str, encode: Encode) -> list[int]:
   """Encode a word as it stands in a target.
 
   Args:
-    place: of its class, for errors.
-    word: any; `<!>` before one that follows no blank.
+    place: file and line of its class, for errors.
+    word: any word; `<!>` before it means that no space precedes it.
     encode: a vocabulary's.
 
   Raises:

@@ -1,7 +1,7 @@
-"""Refinement of label words from a knowledge base: which of them to keep.
+"""Refinement of label words from a knowledge base: which words to keep.
 
-Both look at what the model answers to texts without labels. Neither empties a
-class: its best word stays, and who was saved is told.
+Both functions use the model's answers to texts without labels. A class always
+keeps its best word, and the result says for which classes this was needed.
 
 Source: Hu et al. 2021 (KPT), section 3.3, and its code at 6c9ce53.
 """
@@ -12,11 +12,12 @@ import numpy as np
 
 
 class Kept(NamedTuple):
-  """Words that stay.
+  """The words to keep.
 
   Attributes:
     words: [C, W] bool.
-    saved: [C] bool, classes that would have had none, and keep their best.
+    saved: [C] bool, classes that keep only their best word because all would
+      have been dropped.
   """
 
   words: np.ndarray
@@ -24,18 +25,18 @@ class Kept(NamedTuple):
 
 
 def frequent(prior: np.ndarray, there: np.ndarray, share: float) -> Kept:
-  """Drop the words that a model hardly ever answers.
+  """Drop the words that a model rarely answers with.
 
-  Deviation: the share is one of the label words; KPT's code drops that share of
-  the whole vocabulary, and words with a piece among it.
+  Deviation: `share` is a share of the label words. KPT's code drops this share
+  of the whole vocabulary, and all words with a piece among the dropped ones.
 
   Args:
     prior: [C, W] logarithms, see `calibration.log_prior`.
-    there: [C, W] bool.
-    share: of the words to drop, from 0 (none) to below 1.
+    there: [C, W] bool, True where there is a word.
+    share: share of the words to drop, from 0 (none) to below 1.
 
   Raises:
-    ValueError: another share.
+    ValueError: the share is out of this range.
   """
   if not 0 <= share < 1:
     raise ValueError(f"Share of words to drop: {share}; expected 0 to below 1.")
@@ -47,21 +48,23 @@ def frequent(prior: np.ndarray, there: np.ndarray, share: float) -> Kept:
 def relevance(
   answers: np.ndarray, there: np.ndarray, order: float = 1.0
 ) -> np.ndarray:
-  """Measure how much more a word goes with its class than with others.
+  """Measure how specific a word is to its class.
 
-  R(v) = r(v, f(v)) / mean of r(v, y) over the other classes y; r is the cosine
-  of what a model answers in D texts for v and for the first word of a class,
-  its name.
+  R(v) = r(v, f(v)) / mean of r(v, y) over the other classes y. r is a cosine,
+  over D texts, between the model's scores of v and of the class's name, which
+  is its first word.
 
   Args:
-    answers: [D, C, W]: the paper's are probabilities; the code's are logits
-      less their mean over texts.
-    there: [C, W] bool; the first word of a class that is, is its name.
-    order: of the generalised mean: 1 in the paper, `order_of_code` in the code.
+    answers: [D, C, W] scores: probabilities in the paper, logits minus their
+      mean over texts in the code.
+    there: [C, W] bool, True where there is a word; the first word of a class is
+      its name.
+    order: order of the generalised mean: 1 in the paper, `order_of_code` in the
+      code.
 
   Returns:
-    [C, W] float64; minus infinity where there is no word. A word that goes
-    against its own class has -100, as in the code.
+    [C, W] float64; minus infinity where there is no word. A word with a
+    negative cosine to its own class gets -100, as in the code.
   """
   vectors = np.moveaxis(np.asarray(answers, np.float64), 0, -1)
   unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -83,17 +86,17 @@ def relevance(
 
 
 def order_of_code(classes: int) -> float:
-  """Return the order of the generalised mean that KPT's code takes."""
+  """Return the order of the generalised mean in KPT's code."""
   return 10 / (classes - 2 + 1e-2) + 1
 
 
 def relevant(values: np.ndarray, there: np.ndarray, least: float = 1.0) -> Kept:
-  """Drop the words that go with other classes as well.
+  """Drop the words that fit other classes as well.
 
   Args:
     values: [C, W], see `relevance`.
-    there: [C, W] bool.
-    least: that a word must have.
+    there: [C, W] bool, True where there is a word.
+    least: smallest relevance of a word to keep.
   """
   return _keep(there & (values >= least), values, there)
 

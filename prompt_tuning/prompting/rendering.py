@@ -1,8 +1,8 @@
-"""From a row to the tokens that a template makes of it.
+"""Turn a row into the tokens of its template.
 
-Every part is tokenised by itself, constant parts once. A blank divides words in
-T5's pieces, so that this is what the whole text would be, except where two
-parts touch. Text of a row stays text: `<extra_id_0>` in it is no sentinel.
+Each part is tokenised by itself, a constant part only once. T5's pieces never
+cross a space, so that this gives the pieces of the whole text, except where two
+parts touch. Text of a row stays text: `<extra_id_0>` in it is not a sentinel.
 """
 
 import dataclasses
@@ -44,8 +44,8 @@ class Rendered:
 
   Attributes:
     ids: [T] int32, without EOS; soft token r is `FIRST_SOFT` + r.
-    parts: [T] int32, the template's part that every token is of.
-    text: for people.
+    parts: [T] int32, number of the template's part of every token.
+    text: the text, for people.
   """
 
   ids: np.ndarray
@@ -59,7 +59,8 @@ class Renderer:
   Attributes:
     template: the template.
     format: `sentinel` or `plain`.
-    soft: for every virtual token the id that it starts as, None for any.
+    soft: for every virtual token the id of the piece that it starts as, None
+      for any.
   """
 
   def __init__(self, template: Template, encode: Encode, format: str):
@@ -100,10 +101,10 @@ class Renderer:
     """Write a row.
 
     Args:
-      values: of at least the template's fields.
+      values: the row, with all fields of the template.
 
     Raises:
-      ValueError: a field is missing, or is a list where it should be a text.
+      ValueError: a field is missing, or is a list and not a text.
     """
     ids: list[int] = []
     parts: list[int] = []
@@ -125,10 +126,10 @@ class Renderer:
   def shorten(
     self, ids: np.ndarray, parts: np.ndarray, limit: int
   ) -> np.ndarray:
-    """Choose the tokens that stay of an input that is too long.
+    """Choose the tokens to keep of an input that is too long.
 
-    Fields that may be shortened lose their ends, the longest first; or their
-    starts, where the template says so.
+    Fields that may be shortened lose their ends, the longest field first, or
+    their starts if the template says so.
 
     Args:
       ids: [T], see `Rendered`.
@@ -136,10 +137,10 @@ class Renderer:
       limit: most tokens.
 
     Returns:
-      [at most limit] positions that stay, ascending.
+      [at most limit] positions to keep, ascending.
 
     Raises:
-      ValueError: what may not be shortened is too long.
+      ValueError: the parts that may not be shortened are too long.
     """
     positions = np.arange(len(ids))
     if len(ids) <= limit:
@@ -167,8 +168,8 @@ class Renderer:
     """Write the target text of answers, one for each mask, see `FORMATS`.
 
     Raises:
-      ValueError: not one for each; or, in a plain target, an answer without the
-        blank before it, which no text can say.
+      ValueError: the number of answers is wrong; or, in a plain target, an
+        answer has no space before it, which a text cannot express.
     """
     if len(answers) != self.template.masks:
       raise ValueError(
@@ -178,7 +179,7 @@ class Renderer:
     return target(answers, self.format)
 
   def describe(self, lengths: Sequence[int]) -> list[str]:
-    """Say what the parts are that have tokens of a row.
+    """Name the parts that have tokens in a row.
 
     Args:
       lengths: tokens of every part.
@@ -244,11 +245,11 @@ def target(answers: Sequence[str], format: str) -> str:
   """Write the target text of the masks' answers, see `FORMATS`.
 
   Args:
-    answers: one for each mask; `<!>` before one that follows no blank.
+    answers: one for each mask; `<!>` before one without a space before it.
     format: `sentinel` or `plain`.
 
   Raises:
-    ValueError: in a plain target, an answer that follows no blank.
+    ValueError: in a plain target, an answer has no space before it.
   """
   words = [
     answer.removeprefix(NO_BLANK)
@@ -268,7 +269,7 @@ def target(answers: Sequence[str], format: str) -> str:
 
 
 def word_start(format: str, encode: Encode) -> tuple[int, ...]:
-  """Return what stands before the answer in a target with one mask.
+  """Return the ids before the answer in a target with one mask.
 
   Args:
     format: `sentinel` or `plain`.
@@ -278,11 +279,11 @@ def word_start(format: str, encode: Encode) -> tuple[int, ...]:
 
 
 def text_ids(encode: Encode, text: str, blank: bool) -> list[int]:
-  """Tokenise text that holds no markup, whatever it looks like.
+  """Tokenise text as plain text, even if it looks like markup.
 
   Args:
     encode: a vocabulary's.
-    text: any.
+    text: any text.
     blank: whether its first piece begins a word.
   """
   ids: list[int] = []
@@ -302,14 +303,15 @@ def _anchor(encode: Encode) -> tuple[int, ...]:
 
 
 def levels(lengths: Sequence[int], room: int) -> list[int]:
-  """Cut lengths to a sum, the longest first, so that they become alike.
+  """Cut the longest of some lengths until their sum fits.
 
   Args:
-    lengths: any.
-    room: what they may be together.
+    lengths: any lengths.
+    room: largest sum.
 
   Returns:
-    Lengths, none longer than it was; of equal ones the first keep one more.
+    Lengths, none longer than before. If equal lengths cannot share the rest
+    evenly, the first ones keep one more.
   """
   if sum(lengths) <= room:
     return list(lengths)
@@ -330,10 +332,10 @@ def levels(lengths: Sequence[int], room: int) -> list[int]:
 
 
 def check_format(template: Template, format: str) -> None:
-  """Insist on a format that there is, and that fits a template.
+  """Insist on a known format that fits a template.
 
   Raises:
-    ValueError: an unknown format; several masks in a plain one.
+    ValueError: the format is unknown, or it is plain with several masks.
   """
   if format not in FORMATS:
     raise ValueError(

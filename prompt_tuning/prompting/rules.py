@@ -1,23 +1,23 @@
 """Rules: for every class, the word at each mask of a template.
 
-A class is then a conjunction: `born in a city` is the word `person` at the
-first mask, and `born` at the second, and `city` at the third. Files are read
-as they are, and nothing in them is ever evaluated:
+A class then combines conditions: `born in a city` is the word `person` at the
+first mask, `born` at the second, and `city` at the third. Files have these
+formats, and nothing in them is ever evaluated:
 
   class<TAB>word<TAB>word        a rule per line
   0<TAB>class<TAB>word<TAB>word  PTR's lists; the number is a template's, which
                                  a task here has one of, and is not read
   {"class": ["word", "word"]}    OpenPrompt's JSON
 
-A line of PTR's lists may end with the class that it is the reverse of
-(OpenPrompt's for SemEval): its words are then those of a sentence whose head
-and tail change places, see `Rules.exchanged`.
+A line of PTR's lists may end with the name of a class that this class reverses
+(as in OpenPrompt's list for SemEval). Then its words are for a sentence in
+which head and tail are exchanged, see `Rules.exchanged`.
 
-The class `NA` of a file is a task's `no_relation`, where it has one: files of
-TACRED have both names for it.
+The class `NA` of a file means `no_relation` if the task has that class: files
+of TACRED use both names.
 
 Source: Han et al. 2021 (PTR). Deviation: its code, and OpenPrompt's, choose the
-template by an example's own class, which no example without a label has.
+template by the example's true class, which is unknown without a label.
 """
 
 import dataclasses
@@ -50,11 +50,11 @@ class Rules:
 
   Attributes:
     classes: names, in the order of class ids.
-    words: of every class, one for each mask, in order.
-    reverses: of every class, the one that its rule is the reverse of, whose
-      words are not at their masks yet; None for most.
-    places: `FILE:LINE` of every class, for errors; empty where rules are from
-      no file.
+    words: for every class, one word for each mask, in order.
+    reverses: for every class, the class that its rule reverses, as long as its
+      words are not at their masks yet; None for most classes.
+    places: `FILE:LINE` of every class, for errors; empty if the rules are not
+      from a file.
   """
 
   classes: tuple[str, ...]
@@ -87,14 +87,15 @@ class Rules:
   def of(
     cls, words: Mapping[str, Sequence[str]], places: Sequence[str] = ()
   ) -> "Rules":
-    """Make them of plain values.
+    """Make rules from plain values.
 
     Args:
-      words: class -> a word for each mask. Blanks around a word are dropped.
+      words: class -> a word for each mask. Spaces around a word are dropped.
       places: see the class.
 
     Raises:
-      ValueError: no list of words, an empty word, less than two classes.
+      ValueError: a rule is not a list of words, a word is empty, or there are
+        fewer than two classes.
     """
     for number, (name, of_class) in enumerate(words.items()):
       is_list = isinstance(of_class, Sequence) and not isinstance(of_class, str)
@@ -112,7 +113,7 @@ class Rules:
     )
 
   def place(self, number: int) -> str:
-    """Say where a rule stands: file, line and class, for errors."""
+    """Return file, line and class of a rule, for errors."""
     name = f"rule of {self.classes[number]!r}"
     return f"{self.places[number]}: {name}" if self.places else f"The {name}"
 
@@ -120,10 +121,11 @@ class Rules:
     """Put the rules into the order of a task's classes.
 
     Args:
-      classes: of the task.
+      classes: those of the task.
 
     Raises:
-      ValueError: a class that the task does not have, or one without a rule.
+      ValueError: a rule is for a class that the task does not have, or a class
+        has no rule.
     """
     for number, name in enumerate(self.classes):
       if name not in classes:
@@ -143,11 +145,11 @@ class Rules:
     """Insist on a word for each mask.
 
     Args:
-      masks: of the template.
-      template: where it stands, for errors.
+      masks: number of masks of the template.
+      template: file and line of the template, for errors.
 
     Raises:
-      ValueError: a rule has more words, or fewer.
+      ValueError: a rule has more or fewer words.
     """
     for number, words in enumerate(self.words):
       if len(words) != masks:
@@ -159,22 +161,23 @@ class Rules:
   def exchanged(
     self, order: Sequence[int], classes: Sequence[str] = ()
   ) -> "Rules":
-    """Let the words of reversed rules answer for head and tail exchanged.
+    """Move the words of reversed rules to the masks where they belong.
 
-    The text, the same for all classes, names the head first. The rule of a
-    relation from the tail to the head may be written as its reverse is; its
-    words then belong to other masks: what is said of the head in the rule is
-    said of the tail in the text.
+    The text is the same for all classes and names the head first. The rule of a
+    relation from the tail to the head may be written like the rule that it
+    reverses. Then its words belong to other masks: its word for the head
+    answers the mask of the tail.
 
     Args:
-      order: for every mask, the number of the rule's word that answers it:
-        (1, 0) where the first mask is about the head, the second about the
-        tail; none where no rule is reversed.
-      classes: whose rules are reversed, besides those of which a file says so.
+      order: for every mask, the number of the rule's word that answers it, such
+        as (1, 0) if the first mask is about the head and the second about the
+        tail; empty if no rule is reversed.
+      classes: classes with reversed rules, besides those that a file marks.
 
     Raises:
-      ValueError: reversed rules and no order, an order and no reversed rules,
-        an order of other masks, or an unknown class.
+      ValueError: there are reversed rules without an order, or an order without
+        reversed rules; the order has another number of masks; or a class is
+        unknown.
     """
     for name in classes:
       if name not in self.classes:
@@ -211,13 +214,13 @@ class Rules:
     )
 
   def with_substitutes(self, substitutes: Mapping[str, str]) -> "Rules":
-    """Put other words in the place of some.
+    """Replace some words by others.
 
     Args:
-      substitutes: word -> the word that stands for it in all rules.
+      substitutes: word -> the word that replaces it in all rules.
 
     Raises:
-      ValueError: a word that no rule has.
+      ValueError: no rule has a word.
     """
     known = {word for words in self.words for word in words}
     for word in substitutes:
@@ -247,13 +250,13 @@ class Rules:
 class RulePieces(WordPieces):
   """Rules as ids of a vocabulary.
 
-  As label words, a class has one: its whole target behind the first sentinel,
-  so that a scorer of whole words scores the answers to all masks together.
+  As label words, each class has one word: its whole target after the first
+  sentinel. So a scorer of whole words scores the answers to all masks together.
 
   Attributes:
     at_masks: int32 [C, M], the id of the only piece of the word at every mask;
       `SEVERAL` where it has several.
-    sentinels: [M], the id that stands before every word.
+    sentinels: [M], the id before the word at each mask.
     several: the words of several pieces.
   """
 
@@ -268,13 +271,13 @@ class RulePieces(WordPieces):
     """Cut the words of rules into pieces.
 
     Args:
-      rules: of all classes.
-      sentinels: text of each mask's.
+      rules: those of all classes.
+      sentinels: text of the sentinel of each mask.
       encode: a vocabulary's.
 
     Raises:
-      ValueError: a word that the vocabulary lacks, or two classes with the same
-        words: names class, file, line.
+      ValueError: the vocabulary lacks a word, or two classes have the same
+        words; names class, file and line.
     """
     ids = _ids(rules, encode)
     _insist_distinct(rules, ids)
@@ -308,13 +311,13 @@ class RulePieces(WordPieces):
 
 
 class Survey(NamedTuple):
-  """What becomes of rules in one vocabulary.
+  """What one vocabulary makes of rules.
 
   Attributes:
-    classes: their number.
-    words: of every mask, the number of its different words.
+    classes: number of classes.
+    words: number of different words at every mask.
     several: words of several pieces, each once, with the first class that has
-      it: lost to a scorer that reads all masks at once.
+      it; a scorer that reads all masks at once loses them.
   """
 
   classes: int
@@ -322,7 +325,7 @@ class Survey(NamedTuple):
   several: tuple[Word, ...]
 
   def counts(self) -> dict[str, int]:
-    """Return the numbers, as a table of many files shows them."""
+    """Return the numbers, for the table of many files."""
     return {
       "classes": self.classes,
       "masks": len(self.words),
@@ -331,7 +334,7 @@ class Survey(NamedTuple):
     }
 
   def lines(self) -> list[str]:
-    """Say it for people."""
+    """Write the survey for people."""
     counts = ", ".join(map(str, self.words))
     first = f"{self.classes} rules of {len(self.words)} masks, which have "
     lines = [first + f"{counts} different words"]
@@ -348,12 +351,12 @@ def survey(rules: Rules, encode: Encode) -> Survey:
   """Count what a vocabulary makes of rules.
 
   Args:
-    rules: with equally many words.
+    rules: rules with equal numbers of words.
     encode: a vocabulary's.
 
   Raises:
-    ValueError: rules with different numbers of words, or a word that the
-      vocabulary lacks.
+    ValueError: rules have different numbers of words, or the vocabulary lacks a
+      word.
   """
   rules.insist_on(len(rules.words[0]), rules.place(0))
   _ids(rules, encode)
@@ -387,15 +390,15 @@ def read(path: str, classes: Sequence[str] = ()) -> Rules:
 
   Args:
     path: ends in `.tsv`, `.txt`, `.json` or `.jsonl`, see the module.
-    classes: their names; empty for any.
+    classes: their names; empty for all classes of the file.
 
   Returns:
-    The rules of these classes, in their order; of any, in the file's.
+    The rules of these classes in their order, or of all in the file's order.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: another ending, no rules, or those of other classes: with file,
-      line and what was expected.
+    FileNotFoundError: there is no such file.
+    ValueError: the ending is unknown, there are no rules, or they are for other
+      classes. Says file, line and what was expected.
   """
   made = _read(path, classes)
   if NO_RELATION in classes and NA not in classes:
@@ -405,18 +408,17 @@ def read(path: str, classes: Sequence[str] = ()) -> Rules:
 
 
 def looks_like(path: str) -> bool:
-  """Tell a file of rules from one of label words.
+  """Say whether a file holds rules and not label words.
 
-  Rules stand between tabs. In JSON both are lists of words; those of rules are
-  as long as each other, and a word may stand in one twice, which no label word
-  does.
+  Rules have tabs between words. In JSON both are lists of words. Those of rules
+  have equal lengths, and may hold a word twice, which label words may not.
 
   Args:
-    path: of a text or JSON file.
+    path: a text or JSON file.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: no text, or no JSON of classes.
+    FileNotFoundError: there is no such file.
+    ValueError: it is not text, or not JSON of classes.
   """
   if not path.lower().endswith(_JSON_ENDINGS):
     return any("\t" in line.strip() for line in plain_text.text_lines(path))

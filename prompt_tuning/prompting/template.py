@@ -2,24 +2,24 @@
 
   A {"mask"} news : {"placeholder": "text_a"} {"soft": "It was"} {"mask"} .
 
-A slot is a JSON object; as OpenPrompt writes it, a name may stand without a
-value, and `True` for `true`. Nothing is ever evaluated, neither a template nor
-the text that comes into it.
+A slot is a JSON object. As in OpenPrompt, a name may have no value, and `True`
+is allowed for `true`. Neither a template nor the text of a row is ever
+evaluated.
 
-  {"field": "premise"}          a field of the row; `"shorten": true` where a
-                                long input may lose its end, `"shorten":
-                                "start"` where it may lose its start
-  {"placeholder": "text_a"}     the same; may, unless `"shortenable": false`
-  {"meta": "word"}              the same, shortened only if it says so
-  {"mask"}, {"mask": 1}         where an answer belongs; numbered in order
+  {"field": "premise"}          a field of the row; `"shorten": true` lets it
+                                lose its end in a long input, `"shorten":
+                                "start"` its start
+  {"placeholder": "text_a"}     a field; shortened unless `"shortenable": false`
+  {"meta": "word"}              a field; whole unless `"shortenable": true`
+  {"mask"}, {"mask": 1}         the place of an answer; numbered in order
   {"soft"}, {"soft": 10}        one virtual token, or ten
   {"soft": "It was"}            one for each piece, which starts as the piece
-  {"soft": "the", "id": 3}      the same tokens wherever the id stands
+  {"soft": "the", "id": 3}      the same tokens at every place with this id
   {"options": ["a", "b"]}       fields, or one that is a list: `A. this B. that`
-  {"text": "{"}                 as it is
+  {"text": "{"}                 the text as it is
 
-Source: OpenPrompt's `Template.parse_text`. Deviations: no `eval`, so no
-`post_processing`, whose values are lambdas; other keys than these are errors.
+Source: OpenPrompt's `Template.parse_text`. Deviations: there is no `eval`, so
+no `post_processing`, whose values are lambdas. Any other key is an error.
 """
 
 import dataclasses
@@ -52,8 +52,8 @@ class Text:
   """Text that is the same in every row.
 
   Attributes:
-    blank: whether a blank stands before it, as in all other parts.
-    text: without blanks around it.
+    blank: whether a space stands before it; the same in all other parts.
+    text: the text without spaces around it.
   """
 
   blank: bool
@@ -66,8 +66,8 @@ class Field:
 
   Attributes:
     blank: see `Text`.
-    name: of the field.
-    shorten: whether it may lose its end in an input that is too long.
+    name: name of the field.
+    shorten: whether it may lose its end if the input is too long.
     from_start: whether it loses its start instead.
   """
 
@@ -79,7 +79,7 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-  """Where an answer belongs.
+  """The place of an answer.
 
   Attributes:
     blank: see `Text`.
@@ -96,9 +96,9 @@ class Soft:
 
   Attributes:
     blank: see `Text`.
-    words: that they start as; None for none.
-    count: how many, where there are no words; with words, how often these.
-    key: parts with the same have the same tokens; None for its own.
+    words: the words as which they start; None for none.
+    count: number of tokens or, with words, how often the words are repeated.
+    key: parts with the same key share their tokens; None shares with none.
     same: whether all repetitions are the same tokens.
   """
 
@@ -115,7 +115,7 @@ class Options:
 
   Attributes:
     blank: see `Text`.
-    fields: a choice each; or one, a list of choices.
+    fields: fields with one choice each, or one field with a list of choices.
   """
 
   blank: bool
@@ -125,7 +125,7 @@ class Options:
     """Write the choices of a row: `A. this B. that`.
 
     Raises:
-      ValueError: more choices than letters.
+      ValueError: there are more choices than letters.
     """
     if len(choices) > len(LETTERS):
       raise ValueError(
@@ -143,9 +143,9 @@ class Template:
   """A parsed template.
 
   Attributes:
-    parts: in order.
-    source: what was parsed.
-    place: where it stands, for errors.
+    parts: its parts in order.
+    source: the text that was parsed.
+    place: its file and line, for errors.
   """
 
   parts: tuple[Part, ...]
@@ -159,12 +159,12 @@ class Template:
 
   @property
   def has_soft(self) -> bool:
-    """Whether it places virtual tokens."""
+    """Whether it has soft tokens."""
     return any(isinstance(part, Soft) for part in self.parts)
 
   @property
   def fields(self) -> tuple[str, ...]:
-    """Names of the row's fields that it needs."""
+    """Names of the fields that a row must have."""
     names: list[str] = []
     for part in self.parts:
       if isinstance(part, Field):
@@ -179,11 +179,11 @@ def parse(source: str, place: str = "Template") -> Template:
 
   Args:
     source: see the module.
-    place: where it stands, such as `FILE:LINE`, for errors.
+    place: its place, such as `FILE:LINE`, for errors.
 
   Raises:
-    ValueError: no mask, an unknown key, a lambda, or a slot that is no JSON:
-      says where, and what was expected.
+    ValueError: there is no mask, a key is unknown, there is a lambda, or a slot
+      is not JSON. Says where, and what was expected.
   """
   reader = _Reader(source, place)
   parts: list[Part] = []
@@ -212,15 +212,16 @@ def parse(source: str, place: str = "Template") -> Template:
 
 
 def compose(sources: Sequence[str], place: str = "Template") -> Template:
-  """Make one template of several that follow each other.
+  """Join several templates to one.
 
   Args:
-    sources: templates, each with any number of masks, which are numbered in
-      order throughout; at least one mask in all.
-    place: where they stand, for errors.
+    sources: templates, each with any number of masks. Masks are numbered
+      through all of them; together they need at least one.
+    place: their place, for errors.
 
   Raises:
-    ValueError: a bad one: says which; or a mask with a number.
+    ValueError: one of them is wrong, and the message says which; or a mask has
+      a number.
   """
   if isinstance(sources, str) or not all(map(str.strip, sources)):
     raise ValueError(
@@ -237,16 +238,16 @@ def compose(sources: Sequence[str], place: str = "Template") -> Template:
 
 
 def read(path: str, choice: int = 0) -> Template:
-  """Read one of a file's templates, a template per line.
+  """Read one template from a file with one template per line.
 
   Args:
-    path: any text file; blank lines do not count.
+    path: any text file; empty lines do not count.
     choice: number of the template, from 0.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: no such choice, a bad template, or another number of masks than
-      another template of the file has, which are all for one task: with file
+    FileNotFoundError: there is no such file.
+    ValueError: there is no such template, it is wrong, or templates of the file
+      have different numbers of masks, although all are for one task. Says file
       and line.
   """
   if pathlib.Path(path).suffix.lower() in (".json", ".jsonl"):

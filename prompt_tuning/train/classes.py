@@ -1,7 +1,8 @@
-"""Cross-entropy over classes: the objective of classification as such.
+"""Cross-entropy over classes: an objective for classification.
 
-The loss of an example is that of choosing its class among all, by the scores of
-a scorer (`models.scorers`). Its class is the one whose word is the target.
+The loss of an example is the cross-entropy of its class among all classes, with
+the scores of a scorer (`models.scorers`). Its class is the one that has the
+target as a word.
 """
 
 import dataclasses
@@ -39,9 +40,9 @@ class Classes:
   not be `packed`.
 
   Attributes:
-    scorer: makes scores of classes.
-    label_words: what is scored, see `scorers.WordsLike`. Classes go by the
-      task's own label words, where it has some.
+    scorer: computes scores of classes.
+    label_words: the words to score, see `scorers.WordsLike`. If the task has
+      label words of its own, these define the classes.
   """
 
   scorer: Scorer = dataclasses.field(default_factory=WholeWords)
@@ -51,8 +52,7 @@ class Classes:
     """Learn the words of the tasks, see `Choice`.
 
     Raises:
-      ValueError: runs with different ones, or ones that the scorer cannot
-        score.
+      ValueError: words differ between runs, or the scorer cannot score them.
     """
     first, *others = [of(self.label_words) for of in setting.classes]
     if any(not first.equals(other) for other in others):
@@ -69,13 +69,13 @@ class Classes:
 
 @dataclasses.dataclass(frozen=True)
 class ClassLoss(Objective):
-  """What `Classes` minimises, of certain classes.
+  """The loss of `Classes` for given classes.
 
   Attributes:
     scorer: see `Classes`.
     table: the classes.
     vocab_rows: V.
-    start_length: Q, most tokens that the decoder starts from.
+    start_length: Q, largest number of tokens with which the decoder starts.
   """
 
   scorer: Scorer
@@ -84,7 +84,7 @@ class ClassLoss(Objective):
   start_length: int
 
   def prepare(self, batch: Batch) -> Batch:
-    """Let the decoder read what the scorer asks for, see `Objective`."""
+    """Put the scorer's input into the decoder's features, see `Objective`."""
     if "decoder_segment_ids" in batch:
       raise ValueError(
         "The objective objectives.Classes needs one example per row: set "
@@ -130,11 +130,11 @@ class ClassLoss(Objective):
     """Find the class of every example.
 
     Args:
-      batch: see above.
+      batch: see `prepare`.
 
     Returns:
-      [B, C] booleans, which class is right, none where the target is no
-      class's; [B], whether there is a target.
+      [B, C] booleans, True for the right class, all False if no class has the
+      target; and [B], whether there is a target.
     """
     return _gold(batch, self.table.targets)
 
@@ -157,11 +157,11 @@ class ClassLoss(Objective):
       )
 
   def losses(self, scores: Array, gold: Array) -> Array:
-    """Compute what a choice costs.
+    """Compute the loss of every example.
 
     Args:
       scores: [B, C].
-      gold: [B, C] booleans, which class is right.
+      gold: [B, C] booleans, True for the right class.
 
     Returns:
       [B] float32.
@@ -176,7 +176,7 @@ class ClassLoss(Objective):
     """Turn sums over many steps into metrics, see `Objective`.
 
     Raises:
-      UnknownTargetError: some examples' targets are no class's word.
+      UnknownTargetError: the target of an example is not a word of any class.
     """
     total = {name: np.asarray(x, np.float64) for name, x in sums.items()}
     if total["unknown"].any():

@@ -1,4 +1,4 @@
-"""The jitted step, and its compilation while the weights are read."""
+"""The jitted step, and its compilation while weights are read."""
 
 import logging
 import math
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class Jitted:
-  """A program's jitted step, compiled as suits the batch and the machine.
+  """A program's jitted step, compiled to suit the batch and the machine.
 
   Args:
-    program: whose step; it takes the place of its state.
+    program: the program; its step overwrites its state in place.
 
   Attributes:
-    peak_bytes: most that a step so far needs on one device, arguments included,
-      by the compiler's count; None before the first.
+    peak_bytes: most bytes that a step so far needs on one device, arguments
+      included, as the compiler counts; None before the first step.
   """
 
   peak_bytes: int | None
@@ -39,7 +39,7 @@ class Jitted:
     self.peak_bytes = None
 
   def suited(self, batch: Mapping[str, Any]) -> Any:
-    """Give the jitted step for a batch, or for what describes one."""
+    """Return the jitted step for a batch, or for a description of one."""
     positions = math.prod(batch["encoder_input_tokens"].shape)
     positions //= self._program.num_microbatches
     options = kernels.step_options(positions, self._largest)
@@ -72,17 +72,18 @@ class Jitted:
 
 
 class Compiling:
-  """A step that is being compiled in a thread.
+  """A step that a thread compiles.
 
-  Called with such arguments, it runs that program, which JAX keeps in memory.
-  Others have another one compiled then, as any new shape. The process cannot
-  end before the thread does.
+  If it is called with arguments as described, it runs the program that the
+  thread compiled and that JAX keeps in memory. For other arguments it compiles
+  another program, as for any new shape. The process cannot end before the
+  thread does.
 
   Args:
-    described: the step and what it will be given.
+    described: the step and a description of its arguments.
 
   Attributes:
-    program: whose step it is.
+    program: the program whose step it is.
   """
 
   def __init__(self, described: AbstractStep):

@@ -1,4 +1,4 @@
-"""What training raises; importing it costs nothing."""
+"""Errors of training; this module imports fast."""
 
 import signal
 
@@ -8,11 +8,11 @@ class DivergedError(RuntimeError):
 
 
 class UnreachedError(ValueError):
-  """What should train has no gradient."""
+  """A parameter that should train has no gradient."""
 
 
 class UnknownTargetError(ValueError):
-  """Examples have targets that are no class's word."""
+  """Examples have targets that are not words of any class."""
 
 
 class DeadComponentError(ValueError):
@@ -20,11 +20,11 @@ class DeadComponentError(ValueError):
 
 
 class StoppedError(RuntimeError):
-  """Training was asked to stop by a signal, and has saved what it is at.
+  """A signal asked training to stop; training has saved its state.
 
   Attributes:
-    status: of the process, as a shell tells of one that a signal ended: 143 for
-      SIGTERM, 130 for Ctrl-C, 129 for a closed terminal.
+    status: exit status of the process, as shells report it after a signal: 143
+      for SIGTERM, 130 for Ctrl-C, 129 for a closed terminal.
   """
 
   def __init__(self, number: int, ending: str) -> None:

@@ -48,7 +48,7 @@ class MetricsLog:
       self._writers = [writer(str(root / f"run_{k}")) for k in range(num_runs)]
 
   def forget_after(self, step: int) -> None:
-    """Drop the lines of steps that a resumed run will do again."""
+    """Drop the lines of steps that a resumed run will repeat."""
     if not self._path.exists():
       return
     lines = [
@@ -62,9 +62,10 @@ class MetricsLog:
     """Append the metrics of one run.
 
     Args:
-      step: as T5X counts, the restored model's steps included.
+      step: step as T5X counts, with the steps of the restored model.
       run: number of the run.
-      metrics: tag without prefix -> number; what is not finite becomes null.
+      metrics: tag without prefix -> number; numbers that are not finite become
+        null.
       prefix: such as `train` or `inference_eval/<task>`.
     """
     tagged = {f"{prefix}/{tag}": float(v) for tag, v in metrics.items()}
@@ -76,10 +77,10 @@ class MetricsLog:
         self._writers[run].add_scalar(tag, value, step)
 
   def put(self, at_once: bool) -> None:
-    """Let others see what was written, where that takes a request.
+    """Upload what was written, if the log is in a bucket.
 
     Args:
-      at_once: what a bundle says was done must be there; the rest may wait.
+      at_once: True uploads now, as before a bundle; False may wait.
     """
     if at_once or time.monotonic() > self._put_at + _PUT_S:
       self._lines.put()

@@ -1,12 +1,12 @@
-"""The loop around the step: log, evaluate, keep best and last, stop, survive.
+"""The training loop: log, evaluate, keep best and last, stop, resume.
 
-Everything that decides how training goes on is in the bundle: state, position
-in the data, best scores so far, sums that no line of the log has yet. A run
-that was killed, at whatever moment, continues from its last bundle as if
+A bundle holds everything that decides how training continues: the state, the
+position in the data, the best scores so far, and sums that are not in the log
+yet. A run that was killed at any moment continues from its last bundle as if
 nothing had happened, bit for bit.
 
-A bundle's record of the best scores names bundles below `best`. One that the
-record of any bundle names stays, whatever its number is.
+The record of best scores in a bundle names bundles below `best`. Those that the
+record of any bundle names are kept, whatever their number.
 """
 
 import contextlib
@@ -46,13 +46,15 @@ logger = logging.getLogger(__name__)
 
 
 class RunEvaluation(NamedTuple):
-  """What an evaluation found out about one run.
+  """The result of an evaluation for one run.
 
   Attributes:
-    score: what selection maximises: the task's metric, or the mean of several.
+    score: the number that selects the best step: the task's metric, or the mean
+      of several.
     metrics: tag (`<task>/<metric>`) -> number.
-    losses: `<task>/<T5X's tag>` of the training loss there -> number.
-    write: writes the answers to files, given the step; None has none.
+    losses: `<task>/<T5X's tag>` -> number, of the training loss on this split.
+    write: function that writes the answers to files, given the step; None if
+      there are none.
   """
 
   score: float
@@ -83,37 +85,37 @@ class Batches(Protocol):
     ...
 
   def get_state(self) -> dict[str, Any]:
-    """Say where it stands, as JSON values."""
+    """Return the position as JSON values."""
     ...
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Go on from where `get_state` was called."""
+    """Continue from the position that `get_state` returned."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How long to train, and what to do on the way. Periods are in steps.
+  """How long to train, and what else to do. Periods are in steps.
 
   Attributes:
-    num_steps: updates in all, resumed ones included.
+    num_steps: number of all updates, also those before a resume.
     start_step: added to step numbers in logs, as T5X counts.
     log_period: steps between lines of the log.
-    eval_period: steps between evaluations; 0 evaluates at the end only.
-    eval_at_start: whether to evaluate before the first step too.
-    save_period: steps between bundles; 0 saves at the end only.
+    eval_period: steps between evaluations; 0 evaluates only at the end.
+    eval_at_start: whether to evaluate before the first step, too.
+    save_period: steps between bundles; 0 saves only at the end.
     keep: bundles to keep besides the best.
     patience: evaluations without improvement of any run after which training
       stops; None never stops early.
-    keep_best: whether to keep a bundle of every run's best evaluation too.
-    flops_per_token: floating-point operations that training on one encoder
-      token and on one decoder token takes; to log them per second.
+    keep_best: whether to keep a bundle of every run's best evaluation, too.
+    flops_per_token: floating-point operations of training per encoder token and
+      per decoder token, for the log of operations per second.
     progress_bar: whether to draw one.
-    run_names: what a progress bar calls the runs; by default their numbers.
+    run_names: names of the runs in a progress bar; by default their numbers.
     tensorboard: whether to write event files.
-    insist_on_gradients: whether a leaf of the method that has no gradient in
-      the run's first steps is an error; otherwise it is a warning, as it is in
-      later steps: what has been learned already needs none.
+    insist_on_gradients: whether it is an error if a leaf of the method has no
+      gradient in the run's first steps. Otherwise it is a warning, as in later
+      steps, because a leaf that has finished learning needs no gradient.
   """
 
   num_steps: int
@@ -140,13 +142,14 @@ class Settings:
         raise ValueError(f"{name} must be at least {bound}; got {value}.")
 
   def describe(self, step: int) -> str:
-    """Name a step as T5X counts, and beside it as the run does.
+    """Write a step as T5X counts it, and as the run counts it.
 
     Args:
       step: updates of the run.
 
     Returns:
-      Such as `step 1,100,020 (20 of 150)`; `step 20 of 150` where both agree.
+      A text such as `step 1,100,020 (20 of 150)`, or `step 20 of 150` if both
+      agree.
     """
     relative = f"{step:,} of {self.num_steps:,}"
     if not self.start_step:
@@ -158,10 +161,11 @@ class Result(NamedTuple):
   """How training ended.
 
   Attributes:
-    state: the last one.
+    state: the last state.
     best: per run, {"step", "score", "metrics"} of its best evaluation, or None.
     reason: `finished`, `early stopping` or `preempted`.
-    tokens: encoder and decoder tokens trained on, resumed ones included.
+    tokens: number of encoder and decoder tokens of training, also those before
+      a resume.
     signal: number of the signal that preempted it.
   """
 
@@ -191,26 +195,25 @@ def train(
 
   Args:
     step_fn: the (jitted) step; may donate the state.
-    state: of a run that starts; also says how arrays are split.
+    state: the initial state; it also defines how arrays are sharded.
     frozen: the frozen part of the parameters.
-    batches: what to train on.
+    batches: the training data.
     settings: see `Settings`.
-    folder: where bundles and logs go.
-    manifest: JSON values that identify the run; a bundle found in the folder
-      must have the same ones.
+    folder: folder for bundles and logs.
+    manifest: JSON values that identify the run; a bundle in the folder must
+      have the same ones.
     about: more JSON values for bundles; may change when a run resumes.
     summarise: the objective's `summarise`.
     shard: puts a host batch on the devices.
     evaluate: scores every run; None never evaluates.
-    peak_bytes: says how much memory a step needs, where that is known; goes to
-      the log.
+    peak_bytes: returns the memory of a step for the log, if it is known.
 
   Returns:
     The last state, the best evaluation of every run, and why training ended.
 
   Raises:
     ValueError: the folder holds a run with other settings.
-    CheckpointError: a bundle cannot be written, or all of them are damaged.
+    CheckpointError: a bundle cannot be written, or all bundles are damaged.
     DivergedError: no run has a finite loss any more.
     UnreachedError: a leaf has no gradient.
   """
@@ -288,7 +291,8 @@ class _Window:
   def plus(self, steps: Sequence[Metrics]) -> "_Window":
     """Add steps whose metrics are on the host.
 
-    One after the other: so it rounds alike wherever a run was interrupted.
+    It adds them one by one, so that rounding does not depend on where a run was
+    interrupted.
     """
     sums = dict(self.sums)
     for metrics in steps:
@@ -298,13 +302,13 @@ class _Window:
     return _Window(self.count + len(steps), sums)
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Name what a bundle holds of it."""
+    """Return the arrays for a bundle by name."""
     named = {f"{_WINDOW}{name}": total for name, total in self.sums.items()}
     return {_COUNT: np.asarray(self.count), **named}
 
   @classmethod
   def from_arrays(cls, named: Mapping[str, np.ndarray]) -> "_Window":
-    """Undo `arrays`; bundles of older versions have nothing of it."""
+    """Undo `arrays`; bundles of older versions lack these arrays."""
     sums = {
       name.removeprefix(_WINDOW): total
       for name, total in named.items()
@@ -324,7 +328,7 @@ class _Clock:
     self.restart(tokens)
 
   def restart(self, tokens: Sequence[int]) -> None:
-    """Measure from here."""
+    """Start measuring now."""
     self._started = time.perf_counter()
     self._tokens = np.asarray(tokens)
 
@@ -339,7 +343,7 @@ class _Clock:
 
   @contextlib.contextmanager
   def stopped(self, state: TrainState) -> Iterator[None]:
-    """Leave the body's time out; steps that are under way still count."""
+    """Do not count the time of the body; steps that still run do count."""
     jax.block_until_ready(state.step)
     stopped = time.perf_counter()
     yield
@@ -385,7 +389,7 @@ class _Bundles:
   def resume(
     self, fresh: TrainState, batches: Batches
   ) -> tuple[TrainState, _Progress, _Window]:
-    """Go on from the newest one, or start."""
+    """Continue from the newest bundle, or start."""
     latest = bundle.read_latest(self.folder / BUNDLES)
     if latest is None:
       num_runs = fresh.dropout_keys.shape[0]
@@ -419,7 +423,7 @@ class _Bundles:
     progress: _Progress,
     window: _Window,
   ) -> None:
-    """Write one from which training can go on exactly."""
+    """Write a bundle from which training resumes exactly."""
     resume = bundle.to_host(train_state.resume_arrays(state))
     contents = bundle.Bundle(
       manifest={
@@ -439,7 +443,7 @@ class _Bundles:
   def save_best(
     self, state: TrainState, step: int, runs: Sequence[int], best: Records
   ) -> None:
-    """Write the trainable part of the runs whose best this is."""
+    """Write the trainable part of those runs for which this is the best."""
     flat = bundle.to_host(tree.flatten(state.trainable))
     for run in runs:
       contents = bundle.Bundle(
@@ -568,7 +572,7 @@ class _Loop:
   squares: list[Any] = dataclasses.field(default_factory=list)
 
   def run(self, state: TrainState) -> Result:
-    """Train until the end, or until it is told to stop."""
+    """Train until the end, or until something asks to stop."""
     settings = self.settings
     step, reason = int(state.step), "finished"
     if step == 0 and settings.eval_at_start:

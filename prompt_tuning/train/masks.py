@@ -1,10 +1,10 @@
-"""The objective of rules: the word at every mask, and the class they make up.
+"""The objective of rules: the word at every mask, and the class.
 
-A class has a word at each of several masks (`prompting.rules`), and its
-probability is the product of theirs, normalised over the classes. The loss of
-an example is the mean over masks of the cross-entropy of choosing the mask's
-word among the words that stand there in any rule, and the cross-entropy of
-choosing the class.
+A class has a word at each of several masks (`prompting.rules`). Its probability
+is the product of the words' probabilities, normalised over the classes. The
+loss of an example has two parts. The first is the mean over masks of a
+cross-entropy: that of the mask's word among the words of all rules at this
+mask. The second is the cross-entropy of the class.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ class Masks(Classes):
 
   Attributes:
     scorer: `Sentinels`, which reads all masks at once.
-    masks_weight: of the mean over masks of their cross-entropies.
-    classes_weight: of the cross-entropy of the classes; with a masks_weight of
-      0 the loss is that of `Classes`.
+    masks_weight: weight of the first part, the mean over masks.
+    classes_weight: weight of the second part, over classes; with a masks_weight
+      of 0 the loss is that of `Classes`.
 
   Source: Han et al. 2021 (PTR), whose code has both parts with a weight of 1;
-  the paper's formula is the second alone.
+  the paper's formula has only the second part.
   """
 
   scorer: Scorer = dataclasses.field(default_factory=Sentinels)
@@ -71,7 +71,7 @@ class Masks(Classes):
 
 @dataclasses.dataclass(frozen=True)
 class MasksLoss(ClassLoss):
-  """What `Masks` minimises, of certain classes.
+  """The loss of `Masks` for given classes.
 
   Attributes:
     masks_weight: see `Masks`.
@@ -108,11 +108,11 @@ class MasksLoss(ClassLoss):
     }
 
   def masks_losses(self, at_masks: Array, gold: Array) -> Array:
-    """Compute what the choice of words costs, in the mean over masks.
+    """Compute the loss of the words, as a mean over masks.
 
     Args:
       at_masks: [B, C, M] log-probabilities of the words of every class.
-      gold: [B, C] booleans, which class is right.
+      gold: [B, C] booleans, True for the right class.
 
     Returns:
       [B] float32.

@@ -1,4 +1,4 @@
-"""The objective of a mixture: how likely its components together are."""
+"""The objective of a mixture: the likelihood of all its components together."""
 
 import dataclasses
 

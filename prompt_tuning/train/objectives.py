@@ -1,8 +1,8 @@
-"""What training minimises: T5X's summed cross-entropy with z-loss.
+"""Objectives of training, such as T5X's summed cross-entropy with z-loss.
 
-An objective turns logits and a batch into sums per example. They add up over
-the examples of a run, over microbatches and over steps, and become a loss or
-metrics only when they are divided at the end: there are no means of means, and
+An objective turns logits and a batch into sums per example. These are added up
+over the examples of a run, over microbatches and over steps. Only at the end a
+division turns them into a loss or metrics. So there are no means of means, and
 the runs of a bank never share a divisor.
 """
 
@@ -35,14 +35,14 @@ _DIVISORS = {
 
 
 class Setting(NamedTuple):
-  """What an objective may want to know before training.
+  """Facts about the runs that an objective may need before training.
 
   Attributes:
-    classes: of every run; called with the user's label words, gives the
+    classes: one function for every run: from the user's label words to the
       classes of its task, see `models.scorers.ClassTable`.
     vocab_rows: rows of the embedding table (V).
-    start_length: most tokens that a decoder starts from: its virtual tokens and
-      the start token.
+    start_length: largest number of tokens with which a decoder starts: its
+      virtual tokens and the start token.
   """
 
   classes: Sequence[Callable[[Any], Any]]
@@ -51,26 +51,26 @@ class Setting(NamedTuple):
 
 
 class Choice(Protocol):
-  """Says what to minimise, before data and model are known."""
+  """The choice of an objective, before data and model are known."""
 
   def for_runs(self, setting: Setting) -> "Objective":
     """Build the objective.
 
     Args:
-      setting: of the runs.
+      setting: facts about the runs.
 
     Returns:
-      What the step minimises.
+      The objective.
     """
     ...
 
 
 class Objective(Protocol):
-  """Turns what the model gives into sums per example.
+  """Turns the model's outputs into sums per example.
 
   Attributes:
-    can_be_flat: whether examples that are all right have a gradient of exactly
-      zero, so that such a gradient is no sign of a mistake.
+    can_be_flat: whether the gradient is exactly zero if all examples are right.
+      Then a zero gradient is not a sign of a mistake.
   """
 
   can_be_flat: ClassVar[bool] = False
@@ -79,22 +79,22 @@ class Objective(Protocol):
     """Build it, see `Choice`; by default it needs no setting.
 
     Args:
-      setting: of the runs.
+      setting: facts about the runs.
 
     Returns:
-      What the step minimises.
+      The objective.
     """
     del setting
     return self
 
   def prepare(self, batch: Batch) -> Batch:
-    """Make the batch that the model reads; by default the given one.
+    """Make the batch for the model; by default the given one.
 
     Args:
       batch: features of `models.t5.network`.
 
     Returns:
-      Features of as many rows.
+      Features with the same number of rows.
     """
     return batch
 
@@ -117,8 +117,8 @@ class Objective(Protocol):
       sums: the objective's sums, [K] each.
 
     Returns:
-      [K] losses. Every divisor is independent of the model, so that gradients
-      of summed losses may be divided instead.
+      [K] losses. No divisor depends on the model, so that one may divide the
+      gradients of summed losses instead.
     """
     ...
 
@@ -127,7 +127,7 @@ class Objective(Protocol):
 
     Args:
       sums: the objective's sums, [K] each, added up over the steps.
-      num_steps: how many steps they cover.
+      num_steps: number of these steps.
 
     Returns:
       T5X's tag names (without the `train/` prefix) -> [K].
@@ -143,12 +143,12 @@ class CrossEntropy(Objective):
     z_loss: weight of the squared log of the softmax normaliser.
     label_smoothing: probability spread over the other classes; the loss of a
       perfect prediction is subtracted, so that the minimum stays at 0.
-    loss_normalizing_factor: None sums over tokens (the default of T5 and of
-      the public code), a number divides that sum, and three names divide it by
-      something of the run's batch: `NUM_REAL_TARGET_TOKENS` by its weights,
-      `NUM_TOTAL_TARGET_TOKENS` by its positions with padding, and
-      `AVERAGE_PER_SEQUENCE` averages over the tokens of a sequence first and
-      then over sequences.
+    loss_normalizing_factor: None sums over tokens (the default of T5 and of the
+      public code). A number divides this sum. Three names refer to the run's
+      batch: `NUM_REAL_TARGET_TOKENS` divides by the sum of its weights,
+      `NUM_TOTAL_TARGET_TOKENS` by its number of positions, padding included,
+      and `AVERAGE_PER_SEQUENCE` takes the mean over the tokens of a sequence
+      and then over sequences.
 
   Source: T5X `losses.py` and `models.py` at cc342d4. Deviations: a batch
   without `decoder_loss_weights` always weighs padding 0 (T5X then weighs it 1
@@ -242,9 +242,9 @@ class CrossEntropy(Objective):
   def summarise(self, sums: Sums, num_steps: int) -> dict[str, np.ndarray]:
     """Turn sums over many steps into T5X's metrics, see `Objective`.
 
-    `loss`, `z_loss` and `cross_ent_loss` are T5X's averages per step of what is
-    minimised when that is a sum; with a divisor that depends on the batch they
-    are the quotient of the totals.
+    If the loss is a sum, `loss`, `z_loss` and `cross_ent_loss` are its averages
+    per step, as in T5X. If the divisor depends on the batch, they are totals
+    divided by totals.
     """
     total = {name: np.asarray(x, np.float64) for name, x in sums.items()}
     factor = self.loss_normalizing_factor
@@ -294,7 +294,7 @@ def sum_by_run(sums: Sums, run_ids: Array | None, num_runs: int) -> Sums:
 
   Args:
     sums: [B] each.
-    run_ids: [B] run of each example; None when there is one run.
+    run_ids: [B] run of each example; None if there is one run.
     num_runs: K.
 
   Returns:

@@ -1,12 +1,12 @@
-"""Optimizers for banks of runs; Adafactor as T5X ran it.
+"""Optimizers for banks of runs; Adafactor as in T5X.
 
-Everything is optax. What is added: one place that says at which step a run
-starts, a base learning rate per run, and the rule that an optimizer never looks
-across runs. It is mapped over the leading run axis, so that factoring, clipping
-and norms see one run at a time.
+Everything is optax. This module adds one place that sets the step at which a
+run starts, a base learning rate per run, and the rule that an optimizer sees
+one run at a time. It is mapped over the leading run axis, so that factoring,
+clipping and norms never mix runs.
 
-Learning rates and schedules are settings, not state: the state is a tree of
-arrays that `flatten_state` turns into named ones and back.
+Learning rates and schedules are settings, not state. The state is a tree of
+arrays; `flatten_state` gives them names, and `restore_state` does the reverse.
 """
 
 import dataclasses
@@ -57,29 +57,29 @@ class Adafactor:
   With t = start_step + updates done, g the gradient and all in float32:
 
     b = 1 - (t + 1)^-decay_rate
-    v = b v + (1 - b) (g^2 + eps)           or its row and column means, when
-                                            both dimensions reach the minimum
+    v = b v + (1 - b) (g^2 + eps)           or its row and column means, if both
+                                            dimensions reach the minimum
     y = g / sqrt(v);  y = y / max(1, rms(y) / clipping_threshold)
     p = (1 - weight_decay) p - learning_rate y
 
   Weight decay is not multiplied by the learning rate. The public runs restored
-  the optimizer's step with the model, so t starts at 1,100,000 and b is so
-  close to 1 that the clip binds at every step.
+  the optimizer's step with the model. So t starts at 1,100,000, and b is so
+  close to 1 that every step is clipped.
 
   Attributes:
     decay_rate: exponent of the second-moment decay.
     clipping_threshold: largest root mean square of a parameter's update before
-      the learning rate; None to switch the clip off.
-    weight_decay: fraction taken off every parameter at every step.
+      the learning rate; None switches clipping off.
+    weight_decay: share of every parameter that is subtracted at every step.
     eps: added to squared gradients.
-    min_dim_size_to_factor: factor a matrix when its second-largest dimension
+    min_dim_size_to_factor: a matrix is factored if its second-largest dimension
       is at least this. A prompt of 150 is factored, one of 100 is not.
-    multiply_by_parameter_scale: take steps relative to a parameter's size; off
-      in the public code, on in T5 pre-training.
+    multiply_by_parameter_scale: whether steps are relative to a parameter's
+      size; off in the public code, on in T5 pre-training.
 
   Source: T5X `adafactor.py` at cc342d4 with the settings of prompt-tuning's
-  `t5_1_1_prompt.gin`. optax clips a stacked [L, ...] parameter as one array
-  where T5X clips each layer: tune whole models with unrolled layers.
+  `t5_1_1_prompt.gin`. optax clips a stacked [L, ...] parameter as one array,
+  but T5X clips each layer: so tune whole models with unrolled layers.
   """
 
   decay_rate: float = 0.8
@@ -109,9 +109,9 @@ class Adafactor:
 class Optax:
   """Any optax optimizer whose first argument is the learning rate.
 
-  Weight decay follows optax: `adamw` and `lion` multiply theirs by the learning
-  rate, unlike `Adafactor` here. Bias corrections count from the start of the
-  run, whatever its start step.
+  Weight decay is optax's: `adamw` and `lion` multiply it by the learning rate,
+  unlike `Adafactor` here. Bias corrections count from the start of the run,
+  whatever its start step.
 
   Attributes:
     name: its name in optax, such as `adamw`.
@@ -137,10 +137,10 @@ class Optax:
 
 @dataclasses.dataclass(frozen=True)
 class ClipByGlobalNorm:
-  """Limit the norm of a run's whole gradient before another optimizer.
+  """Clip the norm of a run's whole gradient before another optimizer.
 
   Attributes:
-    optimizer: what sees the clipped gradient.
+    optimizer: the optimizer that gets the clipped gradient.
     max_norm: largest norm over all trained parameters of one run.
   """
 
@@ -159,11 +159,11 @@ class ClipByGlobalNorm:
 
 @dataclasses.dataclass(frozen=True)
 class AtRate:
-  """Train at a rate of its own, whatever that of the run is.
+  """Train with a learning rate that does not depend on the run's.
 
   Attributes:
-    optimizer: what trains.
-    learning_rate: its constant rate.
+    optimizer: the optimizer.
+    learning_rate: its constant learning rate.
   """
 
   optimizer: OptimizerFactory
@@ -185,17 +185,17 @@ class AtRate:
 
 @dataclasses.dataclass(frozen=True)
 class ByPath:
-  """Train parameters by different optimizers.
+  """Train parameters with different optimizers.
 
   Attributes:
     optimizers: pattern -> optimizer. A pattern is a regular expression for a
-      whole path, such as `tuner/weights`; the first that matches decides, as
-      in `core.partition`. Each sees its own parameters only: norms and clips
-      are over those.
+      whole path, such as `tuner/weights`. The first that matches decides, as in
+      `core.partition`. Each optimizer sees only its own parameters, and
+      computes norms and clips over these.
 
   Raises:
-    ValueError: no patterns; from `init`, a parameter that none matches, or a
-      pattern that decides about nothing.
+    ValueError: there are no patterns; from `init`: no pattern matches a
+      parameter, or a pattern decides no parameter.
   """
 
   optimizers: Mapping[str, OptimizerFactory]
@@ -244,10 +244,10 @@ class BankOptimizer(NamedTuple):
   """An optimizer for trees whose leaves have a leading run axis of size K.
 
   Attributes:
-    init: trainable -> state; every array of the state has the run axis too.
+    init: trainable -> state; every array of the state has the run axis, too.
     update: (gradients, state, trainable) -> (updates to add, state).
-    take: (state, numbers of runs) -> the state that they have in a bank of
-      their own; they have equally many rows.
+    take: (state, numbers of runs) -> their state in a bank of only these runs,
+      which must have equal numbers of rows.
   """
 
   init: Callable[[Params], PyTree]
@@ -268,19 +268,19 @@ def bank_optimizer(
   Args:
     optimizer: builds the optimizer of one run.
     learning_rates: K base learning rates.
-    start_step: the step training counts on from: that of the restored model
-      (`RESTORED_STEP` for the public checkpoints) reproduces the public runs, 0
-      is a run from scratch. Schedules and Adafactor's decay both read it.
-    schedule: (step, base) -> rate; None is constant.
-    rows: of every run, the rows of parameters that are its own; none where all
-      are. The others never change, and nothing looks at them.
+    start_step: the step from which training counts. The step of the restored
+      model (`RESTORED_STEP` for the public checkpoints) reproduces the public
+      runs; 0 is a run from scratch. Schedules and Adafactor's decay read it.
+    schedule: (step, base) -> learning rate; None is constant.
+    rows: for every run, the numbers of parameter rows that it uses; empty if it
+      uses all. Other rows never change, and no optimizer sees them.
 
   Returns:
-    The optimizer; run k does exactly what it would do in a bank of its own.
+    The optimizer; every run trains exactly as in a bank of its own.
 
   Raises:
-    ValueError: a rate that is not positive and finite, a negative step; from
-      `init`, a tree without leaves or without the run axis.
+    ValueError: a learning rate is not positive and finite, or the step is
+      negative; from `init`: the tree has no leaves or no run axis.
   """
   bases = _base_rates(learning_rates)
   if start_step < 0:
@@ -360,14 +360,14 @@ def flatten_state(state: PyTree) -> dict[str, Array]:
   """Name every array of an optimizer state, for a checkpoint.
 
   Returns:
-    `{"0/v_row/tuner/...": array}`; containers without arrays leave no trace.
+    `{"0/v_row/tuner/...": array}`, without empty containers.
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(state)
   return {_name(path): leaf for path, leaf in leaves}
 
 
 def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
-  """Rebuild the state that `flatten_state` took apart.
+  """Rebuild a state from the arrays of `flatten_state`.
 
   Args:
     template: a state of the same optimizer for the same parameters, such as
@@ -375,11 +375,11 @@ def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
     flat: the named arrays.
 
   Returns:
-    The state, with the arrays of `flat`, the structure of `template`, and
-    split over devices as it is.
+    The state, with the arrays of `flat`, and the structure and sharding of
+    `template`.
 
   Raises:
-    ValueError: arrays are missing, unknown, or of another shape or dtype; one
+    ValueError: arrays are missing, unknown, or have another shape or dtype; one
       message names them all.
   """
   leaves, structure = jax.tree_util.tree_flatten_with_path(template)
@@ -402,14 +402,14 @@ def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
 
 
 def put_like(array: Any, template: Any) -> Array:
-  """Split a host's array among devices as another one is.
+  """Shard a host's array over devices like another one.
 
   Args:
-    array: whole, the same on all hosts.
-    template: an array, or what describes one.
+    array: the whole array, the same on all hosts.
+    template: an array, or a description of one.
 
   Returns:
-    The array; of one that is split, no device ever has the whole.
+    The array. If it is sharded, no device ever holds the whole.
   """
   sharding = getattr(template, "sharding", None)
   if sharding is None:
@@ -425,13 +425,13 @@ def put_like(array: Any, template: Any) -> Array:
 def like_parameters(
   state: PyTree, trainable: Params, otherwise: Sharding
 ) -> PyTree:
-  """Split the arrays of a state as the parameters that they are for.
+  """Shard the arrays of an optimizer state like their parameters.
 
   Args:
-    state: an optimizer's, or its description.
-    trainable: what it is for; every leaf has a `sharding`.
-    otherwise: of what has no number for every number of a parameter, such as
-      counts, and rows and columns of Adafactor.
+    state: the optimizer's state, or its description.
+    trainable: its parameters; every leaf has a `sharding`.
+    otherwise: sharding of arrays that differ in shape from their parameter,
+      such as counts, and the rows and columns of Adafactor.
 
   Returns:
     The tree of shardings.

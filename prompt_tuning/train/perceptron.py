@@ -1,4 +1,4 @@
-"""The perceptron's loss over classes: the right one should score best."""
+"""The perceptron's loss over classes: the right class should score best."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,12 +13,12 @@ from prompt_tuning.train.objectives import Setting
 
 @dataclasses.dataclass(frozen=True)
 class Perceptron(Classes):
-  """How far the right class's score is below the best of all.
+  """The best score of all classes minus the right class's score.
 
   Attributes:
     scorer: by default the mean log-probability of a word's pieces.
-    margin: is added to every example's loss. The best score may be the right
-      class's own, so that it changes no gradient.
+    margin: added to the loss of every example. The best score may be that of
+      the right class, so that the margin changes no gradient.
 
   Source: google-research/prompt-tuning, `extended/perceptron`, hinge = 0.2,
   with length-normalised scores; its authors call the result negative.
@@ -46,7 +46,7 @@ class Perceptron(Classes):
 
 @dataclasses.dataclass(frozen=True)
 class PerceptronLoss(ClassLoss):
-  """What `Perceptron` minimises, of certain classes.
+  """The loss of `Perceptron` for given classes.
 
   Attributes:
     margin: see `Perceptron`.

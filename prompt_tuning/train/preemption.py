@@ -1,4 +1,4 @@
-"""Noticing that this process is asked to end, or the machine about to go."""
+"""Notice that this process should end, or that its machine goes away."""
 
 import logging
 import os
@@ -20,17 +20,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Preemption:
   """A context in which signals ask for a save instead of ending the process.
 
-  Those that are ignored stay so, such as SIGHUP under `nohup`. A second Ctrl-C
-  ends the process at once.
+  Signals that are ignored stay ignored, such as SIGHUP under `nohup`. A second
+  Ctrl-C ends the process at once.
 
-  On several hosts only some may get the signal, and a host that stops at a step
-  of its own leaves the others waiting for it forever. There, JAX's coordination
-  service has a handler of SIGTERM already and finds a step that all of them
-  still reach; it is told of the other signals by that one.
+  Of several hosts, only some may get the signal. If a host stopped at a step of
+  its own, the others would wait for it forever. JAX's coordination service
+  already handles SIGTERM: it finds a step that all hosts still reach. Other
+  signals are passed to it as SIGTERM.
 
   Attributes:
-    signal: the number of the signal that came; of several hosts, SIGTERM on
-      those that got none. None before.
+    signal: the number of the signal that came; None before. If only some hosts
+      get a signal, it is SIGTERM on the others.
   """
 
   def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Preemption:
       os.kill(os.getpid(), signal.SIGTERM)
 
   def reached(self, step: int) -> bool:
-    """Say whether to save and stop after this step, the same on every host."""
+    """Say whether to save and stop after this step; all hosts agree."""
     if jax.process_count() == 1:
       return self.signal is not None
     from jax.experimental import multihost_utils

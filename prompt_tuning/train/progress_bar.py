@@ -1,7 +1,7 @@
-"""How far training is, and how well its runs do, in one line.
+"""The progress of training, and the newest numbers of its runs, in one line.
 
-On a terminal and in a notebook the line is a bar that is drawn again and again;
-in a file, which would keep every one of them, there is a line a minute.
+On a terminal and in a notebook, the line is a bar that is redrawn. A file would
+keep every bar, so there it is one line per minute.
 """
 
 import re
@@ -26,12 +26,12 @@ _FORMAT = (
 
 
 class ProgressBar(bars.tqdm):
-  """A bar with the newest numbers of runs; what does not fit ends in "…".
+  """A bar with the newest numbers of runs; a line too long ends in "…".
 
   Args:
-    names: of the runs; a single one needs none.
-    num_steps: updates in all.
-    step: those that are done.
+    names: names of the runs; a single run needs none.
+    num_steps: number of all updates.
+    step: number of updates so far.
     is_shown: whether to draw it.
 
   Attributes:
@@ -53,7 +53,7 @@ class ProgressBar(bars.tqdm):
     """Show a number of every run beside those shown before.
 
     Args:
-      what: it is, such as `loss`.
+      what: name of the number, such as `loss`.
       values: [K].
     """
     self._texts[what] = numbers(what, values)
@@ -64,7 +64,7 @@ class ProgressBar(bars.tqdm):
   def format_meter(
     *arguments: Any, ncols: int | None = None, **settings: Any
   ) -> str:
-    """Lay a line out, see tqdm, which would cut it without a sign."""
+    """Format a line, see tqdm, which would cut a long line without a sign."""
     if ncols is None:  # a notebook, whose bar is no text
       return _spelled(bars.tqdm.format_meter(*arguments, **settings))
     settings["bar_format"] = _FORMAT
@@ -73,7 +73,7 @@ class ProgressBar(bars.tqdm):
 
 
 class ProgressLines:
-  """The same for a file: a line at first, one a minute, and one in the end.
+  """The same for a file: one line at the start, per minute, and at the end.
 
   Args:
     names: see `ProgressBar`.
@@ -106,7 +106,7 @@ class ProgressLines:
     self._step += 1
 
   def show(self, what: str, values: Sequence[float] | np.ndarray) -> None:
-    """Note a number of every run, and write a line if it is time to."""
+    """Note a number of every run, and write a line if one is due."""
     self._texts[what] = numbers(what, values)
     if time.monotonic() >= self._due:
       self._write()
@@ -125,7 +125,7 @@ class ProgressLines:
 def make(
   names: Sequence[str], num_steps: int, step: int, is_shown: bool
 ) -> ProgressBar | ProgressLines:
-  """Make what suits the place that standard error goes to.
+  """Make the bar or lines that suit where standard error goes.
 
   Args:
     names: see `ProgressBar`.
@@ -151,14 +151,14 @@ def _spelled(line: str) -> str:
 
 
 def numbers(what: str, values: Sequence[float] | np.ndarray) -> str:
-  """Write a number of a few runs, or the mean of more.
+  """Write a number for each of a few runs, or the mean of many runs.
 
   Args:
-    what: it is.
+    what: name of the number.
     values: [K].
 
   Returns:
-    Such as `loss 0.36 0.41`; a mean is of the runs that are not lost.
+    A text such as `loss 0.36 0.41`. A mean leaves out diverged runs.
   """
   if len(values) <= _NAMED:
     return " ".join([what, *(f"{value:.4g}" for value in values)])

@@ -1,8 +1,8 @@
-"""Which of the leaves that should train the loss depends on.
+"""Check that the loss depends on every leaf that should train.
 
-A leaf that it does not depend on would only ever decay, in silence. While a
-gradient is traced, JAX knows which leaves have one; that costs nothing. What
-has one that is always zero shows after a few steps.
+Without a gradient, a leaf would silently do nothing but decay. While a gradient
+is traced, JAX knows which leaves have one; this check costs nothing. A gradient
+that is always zero shows after a few steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def watch(params: Params, reached: set[str]) -> Params:
 
   Args:
     params: leaves of any shapes.
-    reached: gets the paths of leaves with a gradient while it is traced.
+    reached: tracing the gradient adds the paths of leaves that have one.
 
   Returns:
     The tree.
@@ -41,10 +41,10 @@ def insist(params: Params, reached: set[str]) -> None:
 
   Args:
     params: the trainable part.
-    reached: what `watch` noted.
+    reached: the paths that `watch` noted.
 
   Raises:
-    UnreachedError: names those that have none.
+    UnreachedError: leaves have no gradient; the message names them.
   """
   missing = [path for path in tree.flatten(params) if path not in reached]
   if missing:
@@ -56,15 +56,15 @@ def insist(params: Params, reached: set[str]) -> None:
 def zero_leaves(
   params: Params, squares: Sequence[np.ndarray]
 ) -> Mapping[str, np.ndarray]:
-  """Find the leaves whose gradient was zero at every one of some steps.
+  """Find the leaves whose gradient was zero at all of some steps.
 
   Args:
     params: the trainable part.
     squares: `Metrics.squares` of the steps, [leaves, K] each.
 
   Returns:
-    Path -> [K] booleans, True for runs in which it was; of leaves for which
-    there is such a run.
+    Path -> [K] booleans, True for runs with zero gradients; only leaves with at
+    least one such run.
   """
   always_zero = np.logical_and.reduce([values == 0 for values in squares])
   names = tree.flatten(params)
@@ -78,18 +78,20 @@ def zero_leaves(
 def insist_nonzero(
   params: Params, squares: Sequence[np.ndarray], folder: str | None
 ) -> list[str]:
-  """Insist that gradients are not zero at every one of some steps.
+  """Insist that no gradient is zero at all of some steps.
 
   Args:
     params: the trainable part.
     squares: see `zero_leaves`.
-    folder: only what lies below it must have a gradient; None: nothing must.
+    folder: leaves below it must have a gradient; None requires nothing.
 
   Returns:
-    What else is zero, or zero in some of the runs only: one line each.
+    One line for every other zero gradient: of leaves elsewhere, or in only some
+    of the runs.
 
   Raises:
-    UnreachedError: names the leaves whose gradient was zero in all runs.
+    UnreachedError: the gradient of leaves was zero in all runs; the message
+      names them.
   """
   zero = zero_leaves(params, squares)
   dead = [

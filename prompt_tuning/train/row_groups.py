@@ -1,8 +1,8 @@
-"""Runs of a bank whose parameters have rows that are not theirs.
+"""Runs of a bank that do not use all rows of their parameters.
 
-To share a bank, a shorter run gets rows that nothing refers to. Whatever looks
-at a whole parameter, such as an optimizer, looks at groups: the runs that have
-equally many rows of everything, without the others.
+To share a bank, a shorter run gets surplus rows that nothing refers to. Code
+that needs whole parameters, such as an optimizer, works on groups of runs with
+equal numbers of rows, without the surplus rows.
 """
 
 import math
@@ -19,10 +19,10 @@ Rows = Mapping[str, int]
 
 
 class Group(NamedTuple):
-  """Runs that have equally many rows.
+  """Runs with equal numbers of rows.
 
   Attributes:
-    runs: their numbers.
+    runs: numbers of the runs.
     rows: see `Rows`.
   """
 
@@ -61,10 +61,10 @@ def groups(rows: Sequence[Rows]) -> tuple[Group, ...]:
   """Group the runs of a bank.
 
   Args:
-    rows: of every run.
+    rows: one for every run.
 
   Returns:
-    The groups; one where no run has rows that are not its own.
+    The groups; only one if no run has surplus rows.
   """
   runs: dict[tuple[tuple[str, int], ...], list[int]] = {}
   for number, of_run in enumerate(rows):
@@ -75,14 +75,14 @@ def groups(rows: Sequence[Rows]) -> tuple[Group, ...]:
 
 
 def sizes(run: Params, rows: Sequence[Rows]) -> tuple[float, ...]:
-  """Count the numbers that every run has.
+  """Count the parameters of every run.
 
   Args:
     run: shapes of a run's parameters in the bank, [R, ...].
-    rows: of every run.
+    rows: one for every run.
 
   Returns:
-    K counts; floats, since a whole model's count may be beyond int32.
+    K counts, as floats, because the count of a whole model may exceed int32.
   """
   shapes = {path: leaf.shape for path, leaf in tree.flatten(run).items()}
   return tuple(

@@ -1,9 +1,9 @@
 """Learning-rate schedules in T5X's factor language.
 
-A schedule is a function (step, base) -> rate. `step` counts optimizer updates
-and includes those of pre-training when the run starts from a restored step;
-`base` is the run's own base learning rate, so that the runs of a bank share a
-schedule without sharing a rate.
+A schedule is a function (step, base) -> learning rate. `step` counts optimizer
+updates; if the run starts from a restored step, those of pre-training count,
+too. `base` is the run's own base learning rate, so that the runs of a bank
+share a schedule but not a learning rate.
 """
 
 import dataclasses
@@ -38,9 +38,9 @@ class FactorSchedule:
     decay_factor: see the table.
     steps_per_decay: see the table.
     steps_per_cycle: steps of one cosine cycle.
-    step_offset: the step that counts as 0; the restored step makes a schedule
-      relative to the start of the run.
-    min_learning_rate: smallest rate ever returned, however a decay is set.
+    step_offset: the step that counts as 0. With the restored step, a schedule
+      starts with the run.
+    min_learning_rate: smallest learning rate that the schedule returns.
   """
 
   factors: str = "constant"

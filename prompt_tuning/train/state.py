@@ -1,4 +1,4 @@
-"""What training changes: nothing of the frozen model is in here."""
+"""The state that training changes, without the frozen model."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ class TrainState:
   """Everything that a step reads and writes.
 
   Attributes:
-    step: scalar int32, updates done in this run. The step that T5X would show
-      is the restored model's plus this.
+    step: scalar int32, number of updates in this run. T5X's step is the
+      restored model's plus this one.
     trainable: the trainable part of {"model": ..., "tuner": ...}; every leaf
       has a leading run axis of size K.
     opt_state: the optimizer's, over `trainable` only.
-    dropout_keys: [K, 2] uint32, raw PRNG key of each run; constant, the step is
-      folded in.
+    dropout_keys: [K, 2] uint32, raw PRNG key of each run. It never changes;
+      each step folds its number in.
   """
 
   step: Array
@@ -45,17 +45,17 @@ class TrainState:
 def shardings(
   trainable: Params, optimizer: BankOptimizer, mesh: Mesh | None
 ) -> Any:
-  """Say how a bank's state is split among devices.
+  """Return the shardings of a bank's state.
 
   Args:
-    trainable: see `TrainState`; on the devices, or described as lying there.
-    optimizer: of the bank.
-    mesh: whose devices; None for the default device.
+    trainable: see `TrainState`; arrays on the devices, or descriptions of them.
+    optimizer: that of the bank.
+    mesh: the devices; None for the default device.
 
   Returns:
-    A `TrainState` of shardings. What the optimizer keeps for every number of a
-    parameter is split as the parameter is; the rest, such as Adafactor's rows
-    and columns, is small and on every device.
+    A `TrainState` of shardings. Arrays of the optimizer in the shape of a
+    parameter are sharded like it. The rest, such as Adafactor's rows and
+    columns, is small and on every device.
   """
   everywhere: Any = axes.everywhere(mesh)
   return TrainState(
@@ -77,14 +77,14 @@ def create(
   """Start a bank of runs.
 
   Args:
-    trainable: see `TrainState`; arrays, or what describes them.
-    optimizer: of the bank.
-    seeds: K integers; run k drops activations as it would alone.
-    to: the state's `shardings`, where `trainable` lies by its own already; None
-      leaves arrays where JAX makes them.
+    trainable: see `TrainState`; arrays, or descriptions of them.
+    optimizer: that of the bank.
+    seeds: K integers; each run drops the same activations as alone.
+    to: the state's `shardings`, which `trainable` has already; None leaves
+      arrays where JAX makes them.
 
   Returns:
-    The state before the first step; of descriptions, a description.
+    The state before the first step, or a description if `trainable` is one.
   """
 
   def start(trainable: Params) -> tuple[Array, PyTree, Array]:
@@ -98,7 +98,7 @@ def create(
 
 
 def resume_arrays(state: TrainState) -> dict[str, Array]:
-  """Name everything besides `trainable` that an exact resume needs."""
+  """Return, by name, the arrays besides `trainable` that a resume needs."""
   named = {_STEP: state.step, _KEYS: state.dropout_keys}
   for name, array in flatten_state(state.opt_state).items():
     named[f"{_OPTIMIZER}/{name}"] = array
@@ -113,10 +113,10 @@ def from_arrays(
   """Rebuild a state from its named arrays.
 
   Args:
-    template: a fresh state of the same settings; gives structure, shapes,
-      dtypes and shardings.
+    template: a new state with the same settings, for structure, shapes, dtypes
+      and shardings.
     trainable: flat {path: array}.
-    resume: what `resume_arrays` named.
+    resume: the arrays of `resume_arrays`.
 
   Returns:
     The state, bit for bit.

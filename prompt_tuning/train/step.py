@@ -1,8 +1,8 @@
 """One training step of K runs at once: loss, gradient, update.
 
 `step(state, frozen, batch)` differentiates with respect to `state.trainable`
-only. The frozen tree is another argument: it has no gradient, no optimizer
-state, is never donated and never returned.
+only. The frozen tree is a separate argument. It has no gradient and no
+optimizer state, and is never donated and never returned.
 """
 
 import dataclasses
@@ -49,9 +49,9 @@ class DropoutKeys(NamedTuple):
   """Random keys of one step.
 
   Attributes:
-    rows: [B], for activations of the frozen model; None drops none of them.
-    runs: [K], for what the method itself draws: the same for a run alone or in
-      a bank, whatever its rows and microbatches are.
+    rows: [B], for activations of the frozen model; None drops none.
+    runs: [K], for random numbers of the method. A run has the same key alone
+      and in a bank, whatever its rows and microbatches.
   """
 
   rows: Array | None
@@ -59,15 +59,15 @@ class DropoutKeys(NamedTuple):
 
 
 class Metrics(NamedTuple):
-  """What a step reports of every run.
+  """The numbers that a step reports for every run.
 
   Attributes:
     sums: the objective's sums over the batch, [K] each.
     norms: [K] root mean squares over all trained parameters of `weight`,
       `gradient` and `update`.
     squares: [leaves, K] sums of squares of the gradient of every trained
-      leaf, in the order of `core.tree.flatten`; None where a batch need not
-      have rows for every leaf.
+      leaf, in the order of `core.tree.flatten`; None if a batch need not have
+      rows for every leaf.
   """
 
   sums: Sums
@@ -77,31 +77,31 @@ class Metrics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepProgram:
-  """What a step computes; plain functions, so that no method is named here.
+  """The parts of a step; plain functions, so that it names no method.
 
   Attributes:
     forward: (model parameters, batch, delta, dropout keys [B] or None) ->
       outputs of the model.
     produce: (tuner parameters with a leading run axis, keys [K] or None) ->
-      delta. Without keys, as in evaluation, the method draws nothing.
-    partition: which leaves of {"model": ..., "tuner": ...} train.
+      delta. Without keys, as in evaluation, the method draws no random numbers.
+    partition: decides which leaves of {"model": ..., "tuner": ...} train.
     objective: outputs and batch -> sums per example.
-    optimizer: of the bank.
+    optimizer: that of the bank.
     num_runs: K.
-    num_microbatches: pieces of a batch whose gradients are added up; divides
-      the rows of each run.
-    dropout: drop activations of the frozen model while training.
-    shardings: a `TrainState` of shardings, by which steps leave the state;
-      None leaves that to the compiler.
-    conditions: numbers of conditions of every run, whose rows the batch tells
-      apart by `task_ids` [B]; none where no method has any.
-    sizes: numbers that every run trains, where runs differ in that; None counts
-      those of the bank's arrays.
-    components: deltas of every run of which its answers are a mixture; the
-      model reads every row under each of them.
-    extra: what a method adds to the loss of every example; None for nothing.
-    penalty: what a method adds to the loss of every run, once per step,
-      whatever the batch, its divisor and its pieces; None for nothing.
+    num_microbatches: number of pieces of a batch whose gradients are added;
+      must divide the number of rows of each run.
+    dropout: whether to drop activations of the frozen model in training.
+    shardings: a `TrainState` of shardings for the state after a step; None
+      leaves them to the compiler.
+    conditions: number of conditions of every run; `task_ids` [B] gives the
+      condition of a row. Empty if no method has conditions.
+    sizes: number of trained parameters of every run, if runs differ; None
+      counts those of the bank's arrays.
+    components: number of deltas that each run mixes; the model reads every row
+      with each of them.
+    extra: function that adds to the loss of every example; None for none.
+    penalty: function that adds to the loss of every run, once per step,
+      whatever the batch, its divisor and its microbatches; None for none.
   """
 
   forward: Callable[[Params, Batch, Delta, Array | None], Outputs]
@@ -149,8 +149,9 @@ class StepProgram:
       (state after the step, metrics).
 
     Raises:
-      ValueError: while tracing: rows that runs or microbatches cannot share.
-      UnreachedError: while tracing: a leaf that the loss does not depend on.
+      ValueError: in tracing: runs or microbatches cannot divide the rows
+        evenly.
+      UnreachedError: in tracing: the loss does not depend on a leaf.
     """
     keys = DropoutKeys(self._row_keys(state, batch), self._run_keys(state))
     reached: set[str] = set()
@@ -206,9 +207,9 @@ class StepProgram:
     Args:
       trainable: the trainable part, with a leading run axis.
       frozen: the frozen part.
-      batch: any rows of any runs, unless the model itself trains: then the
+      batch: any rows of any runs. If the model itself trains, it must have the
         same number of rows for every run.
-      keys: of a training step; None drops nothing.
+      keys: keys of a training step; None drops nothing.
 
     Returns:
       The objective's sums, [K] each.
@@ -432,8 +433,8 @@ class AbstractStep(NamedTuple):
   """A step and its arguments as shapes, dtypes and shardings.
 
   Attributes:
-    program: what a step computes.
-    state: before the first step.
+    program: the parts of the step.
+    state: the state before the first step.
     frozen: the frozen part of the parameters.
     batch: its features.
   """
@@ -445,7 +446,7 @@ class AbstractStep(NamedTuple):
 
   @property
   def arguments(self) -> tuple[Any, ...]:
-    """What the program's step takes."""
+    """The arguments of the program's step."""
     return self.state, self.frozen, self.batch
 
 

@@ -19,7 +19,7 @@ _SITES = ("enc_self", "enc_mlp", "dec_self", "dec_mlp")
 
 
 class AdapterTuning(Method):
-  """y + factor x (gelu(y down + bias) up + bias), on what a sublayer gives.
+  """y + factor x (gelu(y down + bias) up + bias), y the output of a sublayer.
 
   Parameters: `<site>/down` [L, H, R], `down_bias` [L, R], `up` [L, R, H] and
   `up_bias` [L, H], so 2 H R + R + H numbers for a sublayer; with `normed`,
@@ -29,19 +29,19 @@ class AdapterTuning(Method):
   Attributes:
     shape: sizes of the model.
     width: R.
-    sites: sublayers that get one, of `enc_self`, `enc_mlp`, `dec_self`,
-      `cross`, `dec_mlp`.
-    parallel: whether it reads what the sublayer reads, not what it gives.
-    factor: on what it adds; He et al. take 4 for parallel ones.
+    sites: sublayers that get an adapter: any of `enc_self`, `enc_mlp`,
+      `dec_self`, `cross`, `dec_mlp`.
+    parallel: whether it reads the sublayer's input in place of its output.
+    factor: multiplies what it adds; He et al. use 4 for parallel adapters.
     normed: whether a LayerNorm follows `up`, as in HyperFormer's adapters. Then
-      `up` starts at small numbers, not at zero, and the model is not quite the
-      frozen one at the start.
-    norms: whether the factors of T5's own norms train too.
+      `up` starts at small numbers and not at zero, so that the model differs
+      slightly from the frozen one at the start.
+    norms: whether the factors of T5's own norms train, too.
 
-  Source: Houlsby et al. 2019, section 2, which trains norms too; `normed`,
-  Karimi Mahabadi et al. 2021, equation 1; `parallel`, `factor` and MLPs alone,
-  He et al. 2022, section 4.6. Deviations: `up` starts at exactly zero, so that
-  training starts at the frozen model; GELU at all of them.
+  Source: Houlsby et al. 2019, section 2, which also trains norms; `normed`:
+  Karimi Mahabadi et al. 2021, equation 1; `parallel`, `factor` and adapters of
+  MLPs only: He et al. 2022, section 4.6. Deviations: `up` starts at exactly
+  zero, so that training starts at the frozen model; all adapters use GELU.
   """
 
   title: ClassVar[str] = "adapter tuning"

@@ -30,7 +30,7 @@ _BEFORE_KEYS = 3
 
 
 class BankError(ValueError):
-  """A method of which there can be no bank, whatever it is initialised from."""
+  """Methods that cannot form a bank, whatever their initialisers."""
 
 
 class Bank(NamedTuple):
@@ -38,9 +38,9 @@ class Bank(NamedTuple):
 
   Attributes:
     params: tree of arrays, each with a leading run axis of size K.
-    axes: tree of the same paths; a leaf is the tuple of the array's logical
-      axes, `run` first. Read it with `core.tree.flatten`: to JAX a tuple is no
-      leaf.
+    axes: tree of the same paths. A leaf is the tuple of the array's logical
+      axes, `run` first. Read it with `core.tree.flatten`, because for JAX a
+      tuple is not a leaf.
   """
 
   params: Params
@@ -52,21 +52,22 @@ def init_bank(
   rngs: Sequence[Array],
   contexts: Sequence[InitializerContext],
 ) -> Bank:
-  """Initialise K runs, each as it would be alone, and stack them.
+  """Initialise K runs, each with the values that it has alone, and stack them.
 
   Args:
     tuners: one module per run; they may differ in their initialisers, not in
       the shape of their parameters.
     rngs: one random key per run.
-    contexts: what the initialisers of each run may look at.
+    contexts: what the initialisers of each run may read.
 
   Returns:
     The stacked parameters; entry k of every leaf equals
     `tuners[k].init(rngs[k], Inputs(contexts[k]))`, bit for bit.
 
   Raises:
-    BankError: the arguments differ in number, or two runs in their parameters;
-      a method has none, or one whose name has a slash.
+    BankError: the arguments differ in length, two runs differ in their
+      parameters, or a method has no parameters or one with a slash in its
+      name.
   """
   counts = {len(tuners), len(rngs), len(contexts)}
   if len(counts) > 1 or not tuners:
@@ -96,7 +97,7 @@ def init_bank(
 def apply_runs(
   tuners: Sequence[Method], params: Params, keys: Array | None = None
 ) -> Delta:
-  """Produce the delta of runs whose methods may have different settings.
+  """Make the delta of runs whose methods may have different settings.
 
   Args:
     tuners: one per run.
@@ -120,17 +121,18 @@ def apply_runs(
 def apply_bank(
   tuner: Method, params: Params, keys: Array | None = None
 ) -> Delta:
-  """Produce the delta of all runs at once.
+  """Make the delta of all runs at once.
 
   Args:
-    tuner: any of the bank's modules, which have equal settings.
+    tuner: any of the bank's modules; their settings are equal.
     params: parameters with a leading run axis.
-    keys: [K] random keys of what the method drops while it trains; None where
-      it does not train.
+    keys: [K] random keys for the method's dropout in training; None outside of
+      training.
 
   Returns:
-    A delta whose arrays have a leading axis of size K, or K T where the method
-    has T conditions or components: those of the first run come first.
+    A delta whose arrays have a leading axis of size K. If the method has T
+    conditions or components, its size is K T, and those of the first run come
+    first.
 
   Raises:
     BankError: the method returns something else.
@@ -166,16 +168,16 @@ def extra_of(
 ) -> (
   Callable[[Delta, Outputs, Batch, Array | None], Mapping[str, Array]] | None
 ):
-  """Find what the methods of a bank add to the loss of every example.
+  """Return the function that adds to the loss of every example of a bank.
 
   Args:
     tuners: one per run; none for model tuning.
 
   Returns:
-    `Method.extra` of all of them; None where there is none.
+    `Method.extra` of all methods; None if they have none.
 
   Raises:
-    BankError: methods that add something, and differ in their settings.
+    BankError: methods add something and differ in their settings.
   """
   adding = [t for t in tuners if type(t).extra is not Method.extra]
   if not adding:
@@ -192,13 +194,14 @@ def extra_of(
 
 
 def penalty_of(tuners: Sequence[Method]) -> Callable[[Params], Array] | None:
-  """Find what the methods of a bank add to the loss of every run.
+  """Return the function that adds to the loss of every run of a bank.
 
   Args:
     tuners: one per run; none for model tuning.
 
   Returns:
-    Parameters with a leading run axis -> [K]; None where nothing is added.
+    A function: parameters with a leading run axis -> [K]; None if no method
+    adds anything.
   """
   if all(type(tuner).penalty is Method.penalty for tuner in tuners):
     return None

@@ -1,4 +1,4 @@
-"""Random numbers in the place of what was learned, to hold it against."""
+"""Random numbers in place of learned ones, as a control in reports."""
 
 import jax
 
@@ -12,15 +12,16 @@ _SEVERAL = "KLPC"
 
 
 def of_same_norms(delta: Delta, key: Array) -> Delta:
-  """Draw a delta that is as far from changing nothing as a given one.
+  """Draw a random delta of the same size of change as a given one.
 
   Args:
     delta: any.
     key: random key.
 
   Returns:
-    The same sites. Of every layer, and of every vector of a prompt or prefix,
-    the distance from the identity is kept and the direction is random.
+    A delta with the same sites. Every layer, and every vector of a prompt or
+    prefix, keeps its distance from the value that changes nothing. Its
+    direction is random.
   """
   drawn = {}
   for i, (name, array) in enumerate(algebra.named_leaves(delta).items()):

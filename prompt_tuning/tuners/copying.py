@@ -1,4 +1,4 @@
-"""Initialisers that copy a prompt that exists already."""
+"""Initialisers that copy an existing prompt."""
 
 import dataclasses
 from typing import Any
@@ -16,8 +16,8 @@ class FromFile:
   """Copy a prompt file, such as those that prompt-tuning exports.
 
   Attributes:
-    path: what `InitializerContext.load_prompt` reads; a NumPy array
-      file, whatever its suffix, when the context brings no reader.
+    path: a path that `InitializerContext.load_prompt` can read. If the context
+      has no reader, a file of a NumPy array with any suffix.
   """
 
   path: str
@@ -33,18 +33,18 @@ class FromFile:
 
 
 def load_array(path: str) -> np.ndarray:
-  """Read a NumPy array file without running anything in it.
+  """Read a file of a NumPy array without running code in it.
 
   Args:
-    path: the file. Two-byte void numbers are read as bfloat16, which is how
-      NumPy writes it.
+    path: the file. Two-byte void numbers are read as bfloat16, because NumPy
+      writes bfloat16 in this way.
 
   Returns:
     The array as stored.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is no file of one floating-point array.
+    ValueError: the file does not hold one floating-point array.
   """
   if not files.is_file(path):
     raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""Deep prompts: virtual tokens with vectors of their own in every layer."""
+"""Deep prompts: virtual tokens with separate vectors in every layer."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -27,22 +27,22 @@ AXES = ("layers", "prompt", "prompt_embed")
 class DeepPrompt(Method):
   """A prompt in front of the text, and vectors at its positions in every layer.
 
-  Parameters: `encoder` and `decoder` [L, P, H], float32. The first layer's are
-  the virtual tokens; the others replace what the layer below gives there, or
-  are added to it.
+  Parameters: `encoder` and `decoder` [L, P, H], float32. Those of the first
+  layer are the virtual tokens. The others replace the output of the layer below
+  at these positions, or are added to it.
 
   Attributes:
     shape: sizes of the model.
     encoder_length: vectors in front of the encoder's text.
     decoder_length: vectors in front of the decoder's start token.
-    replace: whether a layer's input is replaced, or added to.
-    prompt_init: first values of every layer that replaces, and of the virtual
-      tokens; what is added starts at zero.
+    replace: True replaces a layer's input, False adds to it.
+    prompt_init: initial values of the virtual tokens, and of every layer that
+      replaces; vectors that are added start at zero.
 
-  Source: P-tuning v2 (Liu et al. 2022) calls replacing deep prompt tuning, and
-  its code has keys and values, which are `PrefixTuning`; replacing and adding
-  are the two of prompt-tuning's per-layer prompts, and adding is the
-  perturbation of Qin and Eisner (2021).
+  Source: P-tuning v2 (Liu et al. 2022) calls `replace` deep prompt tuning; its
+  code has keys and values, which are `PrefixTuning` here. The per-layer prompts
+  of prompt-tuning can replace or add; adding is the perturbation of Qin and
+  Eisner (2021).
   """
 
   title: ClassVar[str] = "deep prompts"

@@ -1,4 +1,4 @@
-"""Finding tuning methods: in the package, in given modules, and installed."""
+"""Find tuning methods: in this package, given modules and other packages."""
 
 import functools
 import importlib
@@ -21,12 +21,12 @@ def methods(modules: Iterable[str] = ()) -> dict[str, type[Method]]:
     modules: dotted names of modules that define more of them.
 
   Returns:
-    Name of the class -> class: of this package's `tuners`, of `modules`, and
-    of the modules and classes behind the entry points `prompt_tuning.methods`.
+    Name of the class -> class: those of this package's `tuners`, those of
+    `modules`, and those at the entry points `prompt_tuning.methods`.
 
   Raises:
-    ValueError: a module that does not exist, fails, or defines no method; a
-      name that two classes have.
+    ValueError: a module does not exist, fails, or defines no method; or two
+      classes have the same name.
   """
   classes = list(_of_this_package())
   for name in modules:
@@ -49,10 +49,10 @@ def methods(modules: Iterable[str] = ()) -> dict[str, type[Method]]:
 
 
 def bundle_name(kind: type[Method]) -> str:
-  """Return what a bundle calls a method.
+  """Return the name of a method in a bundle.
 
   Raises:
-    ValueError: no other process could find the class.
+    ValueError: another process could not find the class.
   """
   known_name = vars(kind).get("bundle_name")
   if known_name is None and "<locals>" in kind.__qualname__:
@@ -67,13 +67,13 @@ def from_bundle_name(name: str) -> type[Method]:
   """Find the method that a bundle names.
 
   Args:
-    name: `module:Class`, or a name that a method of this package keeps.
+    name: `module:Class`, or the fixed name of a method of this package.
 
   Returns:
     The class.
 
   Raises:
-    ValueError: there is none; the message names the module to import.
+    ValueError: there is no such method; the message says what to import.
   """
   module, colon, attribute = name.partition(":")
   if colon:
@@ -98,14 +98,14 @@ def of_vectors(length: int, width: int) -> Method | None:
     width: H.
 
   Returns:
-    The method; None where none of this package is.
+    The method; None if this package has none.
   """
   made = (kind.of_vectors(length, width) for kind in _of_this_package())
   return next((method for method in made if method is not None), None)
 
 
 def for_peft() -> Mapping[str, type[Method]]:
-  """List the package's methods that read adapters: PEFT's name -> class."""
+  """List the methods that read PEFT's adapters: PEFT's name -> class."""
   return {
     name: kind
     for kind in _of_this_package()

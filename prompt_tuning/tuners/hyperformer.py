@@ -1,4 +1,4 @@
-"""HyperFormer (Karimi Mahabadi et al. 2021): adapters made of task vectors."""
+"""HyperFormer (Karimi Mahabadi et al. 2021): adapters from task vectors."""
 
 import math
 from collections.abc import Sequence
@@ -23,26 +23,26 @@ _SITES = {
 
 
 class HyperFormer(Method):
-  """Adapters behind self-attentions and MLPs, generated for every task.
+  """Adapters after self-attentions and MLPs, generated for every task.
 
-  An MLP turns a task's vector into E numbers, of which every layer's and
-  sublayer's own linear maps make the adapter: `down`, `up`, their biases, and
-  scale and bias of the LayerNorm behind it. Parameters, float32:
+  An MLP turns a task's vector into E numbers. From these, linear maps of every
+  layer and sublayer make the adapter: `down`, `up`, their biases, and scale and
+  bias of the LayerNorm after it. Parameters, float32:
   `tasks/<number>` [E], `in` (E to M) and `out` (M to E); for each stack, array,
   layer and sublayer a map from E; with `norms`, those of `NormTuning`.
 
   Attributes:
     shape: sizes of the model.
-    tasks: of the run, in the order of their vectors.
+    tasks: those of the run, in the order of their vectors.
     embedding: E.
     hidden: M.
-    reduction: d_model over the width R of an adapter.
-    norms: whether the factors of T5's own norms train too.
+    reduction: d_model divided by the width R of an adapter.
+    norms: whether the factors of T5's own norms train, too.
 
-  Source: Karimi Mahabadi et al. 2021, section 2.2, and the released code, whose
-  configuration of this name builds another model than the paper's table has.
-  Deviations: factors on T5's norms train, not their scales; the rate is one for
-  hundreds of steps, theirs, of 3e-4, for tens of thousands.
+  Source: Karimi Mahabadi et al. 2021, section 2.2, and the released code. The
+  code's configuration of this name builds another model than that of the
+  paper's table. Deviations: factors on T5's norms train, not their scales; the
+  learning rate is for hundreds of steps, theirs (3e-4) for tens of thousands.
   """
 
   title: ClassVar[str] = "HyperFormer"
@@ -74,7 +74,7 @@ class HyperFormer(Method):
 
   @property
   def conditions(self) -> tuple[str, ...]:
-    """The tasks: each has a delta of its own."""
+    """The tasks: each has its own delta."""
     return tuple(self.tasks)
 
   @nn.compact

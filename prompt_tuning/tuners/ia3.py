@@ -21,17 +21,17 @@ _NAME = "ia3_l"
 
 
 class IA3(Method):
-  """Keys, values and what an MLP's `wo` reads, each times a learned vector.
+  """Learned factors on keys, values and the input of an MLP's `wo`.
 
   Parameters: `<attention>/key` and `value` [L, N D], `<mlp>/hidden` [L, F],
-  float32: the factors minus one, so that they start at the frozen model, and
-  decay pulls back to it.
+  float32. They hold the factors minus one, so that training starts at the
+  frozen model and weight decay pulls back to it.
 
   Attributes:
     shape: sizes of the model.
 
-  Source: Liu et al. 2022, section 3.3, at every attention, as their code has
-  it. Nothing of T-Few's losses and pre-training is here.
+  Source: Liu et al. 2022, section 3.3; at every attention, as in their code.
+  T-Few's losses and pre-training are not included.
   """
 
   title: ClassVar[str] = "(IA)3"
@@ -58,12 +58,12 @@ class IA3(Method):
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta:
-    """Draw factors that are as far from one in every layer."""
+    """Draw factors at the same distance from one in every layer."""
     return controls.of_same_norms(delta, key)
 
   @nn.nowrap
   def to_peft(self, delta: Delta) -> Adapter:
-    """Write PEFT's IA3, see `Method`: what `wo` reads is its feedforward."""
+    """Write PEFT's IA3, see `Method`; its feedforward is the input of `wo`."""
     kernels: dict[tuple[str, int, str], np.ndarray] = {}
     read_by = {site: site.replace("hidden", "wo") for site in delta.scale}
     for site, (factors,) in delta.scale.items():
@@ -80,7 +80,7 @@ class IA3(Method):
   def from_peft(
     cls, adapter: Adapter, model: ModelShape | None
   ) -> tuple["IA3", Delta]:
-    """Read PEFT's IA3, see `Method`, of whatever modules."""
+    """Read PEFT's IA3, for any modules, see `Method`."""
     adapter.insist(("feedforward_modules", "init_ia3_weights"))
     scale = {}
     for site, (factors,) in adapter.stacked((_NAME,), model, 1.0).items():

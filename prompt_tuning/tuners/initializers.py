@@ -1,12 +1,11 @@
-"""Where the first values of a prompt come from.
+"""Initial values of a prompt.
 
-An initialiser is a callable (rng, shape, dtype, context) -> array. It sees the
-backbone through an `InitializerContext`: the embedding table that is already in
-memory, a tokenizer, and the words of the task, so nothing is read from disk
-twice.
+An initialiser is a callable (rng, shape, dtype, context) -> array. It reads the
+backbone through an `InitializerContext`: the embedding table in memory, a
+tokenizer, and the words of the task. So nothing is read from disk twice.
 
-Behaviour is that of google-research/prompt-tuning (`prompts.py`) at commit
-72285ee; where it let a mistake pass in silence, there is an error here.
+The behaviour is that of google-research/prompt-tuning (`prompts.py`) at commit
+72285ee. Mistakes that the original ignores are errors here.
 """
 
 import dataclasses
@@ -40,19 +39,19 @@ WSC_LABELS = ("commonsense", "pronoun", "resolution")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InitializerContext:
-  """What initialisers may look at.
+  """What initialisers may read.
 
   Attributes:
     embeddings: [V, H] embedding table of the frozen model, readable by this
       host.
     tokenize: text -> ids, without an end-of-sequence id.
     label_words: the task's target words, in the order of its labels.
-    soft_pieces: for every soft token of the task's template the id that it
-      starts as, None for one without words; empty without a template.
+    soft_pieces: for every soft token of the task's template the id of the piece
+      that it starts as, None for one without words; empty without a template.
     load_prompt: path -> [P, H] array, for prompts in files; None reads `.npy`.
-    warn: tells the user what is not as it was asked for.
-    output_rows: ids -> [n, H], the output head's rows of these pieces, whose
-      product with what the head reads is their logits.
+    warn: tells the user where the result differs from what they asked for.
+    output_rows: ids -> [n, H], the output head's rows of these pieces; their
+      product with the head's input gives the logits.
   """
 
   embeddings: Array | np.ndarray | None = None
@@ -65,7 +64,7 @@ class InitializerContext:
 
 
 class Initializer(Protocol):
-  """Makes the first value of a prompt."""
+  """Makes the initial value of a prompt."""
 
   def __call__(
     self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
@@ -123,12 +122,12 @@ UNIFORM_PUBLIC = Uniform(0.0, 0.5)
 class SampledVocabulary:
   """Copy randomly drawn rows of the embedding table.
 
-  Rows are drawn without replacement while there are enough of them. The
-  population starts at id 0: like the public code, it includes T5's padding,
+  Rows are drawn without replacement if there are enough of them. The population
+  starts at id 0. As in the public code, it includes T5's padding,
   end-of-sequence and unknown pieces (ids 0 to 2).
 
   Attributes:
-    population: draw among that many first ids; None for the whole table.
+    population: draw from this many first ids; None for the whole table.
   """
 
   population: int | None = COMMON_TOKENS
@@ -166,10 +165,10 @@ class SampledVocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class ClassLabels:
-  """Embed one label of the task per position, then fall back.
+  """Embed one label of the task per position, then use the fallback.
 
   A label of several pieces is the mean of their embeddings. As in the public
-  code, the fallback draws all positions and the labels overwrite the first.
+  code, the fallback draws all positions, and the labels overwrite the first.
 
   Attributes:
     labels: words; None for the task's own (`InitializerContext.label_words`).
@@ -218,7 +217,7 @@ class ClassLabels:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """Embed one token of a text per position, then fall back.
+  """Embed one token of a text per position, then use the fallback.
 
   Attributes:
     text: what to tokenise.
@@ -248,7 +247,7 @@ class TemplateWords:
   """Embed the words of the soft tokens in the task's template.
 
   Attributes:
-    fallback: fills those that have no words.
+    fallback: fills the soft tokens without words.
   """
 
   fallback: Initializer = SampledVocabulary()

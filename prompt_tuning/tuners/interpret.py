@@ -1,7 +1,7 @@
 """Read a learned prompt through the frozen vocabulary.
 
-Source: Lester et al. 2021, section 7: the nearest tokens of a prompt vector by
-cosine form tight clusters; those of random vectors, the control, do not.
+Source: Lester et al. 2021, section 7: the nearest tokens of a prompt vector, by
+cosine, form tight clusters; those of random vectors (the control) do not.
 """
 
 import dataclasses
@@ -32,16 +32,16 @@ class Neighbours:
   norms: np.ndarray
 
   def rows(self, part: slice) -> "Neighbours":
-    """Take those of some of the vectors."""
+    """Take the neighbours of some of the vectors."""
     return Neighbours(self.ids[part], self.cosines[part], self.norms[part])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-  """What a prompt is near to; prints as `report`.
+  """The tokens nearest to a prompt; prints as `report`.
 
   Attributes:
-    words: of every position the nearest tokens, nearest first.
+    words: the nearest tokens of every position, nearest first.
     neighbours: the same as numbers.
     control: neighbours of random vectors of the same norms.
   """
@@ -62,20 +62,20 @@ def nearest_tokens(
   top: int = TOP,
   num_tokens: int | None = None,
 ) -> Neighbours:
-  """Find the tokens whose embeddings point where the vectors point.
+  """Find the tokens whose embeddings have the most similar directions.
 
-  The table is compared in slices, so that no [P, V] array is ever made.
+  The table is compared in slices, so that no [P, V] array is made.
 
   Args:
     vectors: [P, H].
     embeddings: [V, H] table of the frozen model.
     top: k, neighbours per vector.
-    num_tokens: only the first that many rows stand for tokens (T5's table has
-      32,128 rows for 32,100 tokens); None for all.
+    num_tokens: number of the first rows that stand for tokens (T5's table has
+      32,128 rows for 32,100 tokens); None for all rows.
 
   Returns:
-    The neighbours. Of equally near tokens, the lowest ids. A vector or row of
-    zeros has cosine 0 with everything.
+    The neighbours. Among equally near tokens, the lowest ids come first. A
+    vector or row of zeros has cosine 0 with everything.
 
   Raises:
     ValueError: widths differ, or there are fewer tokens than `top`.
@@ -103,11 +103,11 @@ def nearest_tokens(
 
 
 def random_control(rng: Array, vectors: Array | np.ndarray) -> Array:
-  """Draw vectors of random direction and the same norms, as a control.
+  """Draw vectors with random directions and the same norms, as a control.
 
   Args:
     rng: random key.
-    vectors: [P, H] whose norms to copy, such as the initial prompt.
+    vectors: [P, H], whose norms to copy, such as the initial prompt.
 
   Returns:
     [P, H] float32.
@@ -200,12 +200,12 @@ def report(
     neighbours: neighbours of the learned prompt.
     control: neighbours of random vectors.
     piece: token id -> text.
-    label_ids: tokens of the class labels; their occurrences are counted.
+    label_ids: tokens of the class labels, whose occurrences are counted.
 
   Returns:
-    One line per prompt position, then what the paper looks at: how near the
-    nearest token is compared with the control, how many positions share their
-    nearest token with another, and how many have a label among their
+    One line per prompt position. Then three numbers, as in the paper: how near
+    the nearest tokens are, compared with the control; how many positions share
+    their nearest token with another; and how many have a label among their
     neighbours.
   """
   lines = ["position  norm      nearest tokens (cosine)"]

@@ -1,4 +1,4 @@
-"""KnowPrompt (Chen et al. 2022): words for types, and relations as answers."""
+"""KnowPrompt (Chen et al. 2022): virtual words for types and for relations."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -38,37 +38,38 @@ class KnowPrompt(Method):
   """Two virtual type words in the text, and an answer word for every relation.
 
   The template writes the first soft token on both sides of the subject and the
-  second one on both sides of the object. The answer word whose row goes best
-  with what the decoder gives where `scorers.OutputRows` reads is the relation:
-  behind what comes first of every answer, such as a sentinel.
+  second one on both sides of the object. The model answers with the relation
+  whose answer word has the largest product with the decoder's state, at the
+  position that `scorers.OutputRows` reads: after the common beginning of all
+  answers, such as a sentinel.
   Parameters, float32: `type_words` [2, H] and `answer_words` [C, H].
 
-  Every example pays `structure` times
+  To the loss of every example, `structure` times this is added:
 
     -log sigmoid(gamma - d(s, o)) - mean_i log sigmoid(d(s'_i, o'_i) - gamma)
 
-  where d(s, o) is the length of s + r - o: s and o are the means of what the
-  encoder gives between the type words, r what the decoder gives where the
-  answer is read, and s', o' means over random spans of the same input, drawn
-  anew in every step.
+  where d(s, o) is the length of s + r - o. The vectors s and o are means of the
+  encoder's states between the type words, r is the decoder's state where the
+  answer is read, and s', o' are means over random spans of the same input,
+  which are drawn anew in every step.
 
   Attributes:
     emb_dim: features of a token embedding (H).
     label_words: of the relations; by default the task's.
-    subject_types: words for what subjects are, whose weighted mean the first
-      type word starts as; weights are how often each type is there.
-    object_types: the same of objects.
-    rows_from: `head` starts answer words as the mean of the output head's rows
-      of the label words, `embeddings` of the rows by which they are read.
-    structure: weight of the above (lambda of the paper); 0 leaves it out.
+    subject_types: words for the types of subjects. The first type word starts
+      as their weighted mean; a weight is how often the type occurs.
+    object_types: the same for objects.
+    rows_from: answer words start as means of rows of the label words: those of
+      the output head (`head`) or of the embedding table (`embeddings`).
+    structure: weight of this loss (lambda of the paper); 0 leaves it out.
     gamma: margin of the distances.
     negatives: pairs of random spans for every example (n).
 
-  Source: sections 3.2 to 3.4 of the paper. Deviations: distances are those of
-  each example, where the authors' code has one of the whole batch; type words
-  are weighted by what the user counts, there all the same; r is the decoder's
-  state for negatives, too; the model is a T5, whose first answer position
-  stands for the mask.
+  Source: sections 3.2 to 3.4 of the paper. Deviations: each example has its own
+  distance, the authors' code has one for the whole batch; the user's counts
+  weigh type words, there all weigh the same; r is the decoder's state for
+  negatives, too; the model is a T5, whose first answer position takes the place
+  of the mask.
   """
 
   title: ClassVar[str] = "KnowPrompt, frozen model"
@@ -155,7 +156,7 @@ class KnowPrompt(Method):
   def extra(
     self, delta: Delta, outputs: Outputs, batch: Batch, keys: Array | None
   ) -> Mapping[str, Array]:
-    """Charge for what the arguments and the relation do not fit, see above."""
+    """Compute the structured loss of every example, see the class."""
     if self.structure == 0:
       return {}
     rows, tokens = delta.head_rows, batch["encoder_input_tokens"]
@@ -204,8 +205,8 @@ class KnowPrompt(Method):
 class KnowPromptTuned(KnowPrompt):
   """KnowPrompt as its paper trains it: the words first, then everything.
 
-  The last training needs rules that train the model, too: set PARTITION_RULES
-  to `%partition.EVERYTHING`.
+  In the last training the model trains, too: set PARTITION_RULES to
+  `%partition.EVERYTHING`.
   """
 
   title: ClassVar[str] = "KnowPrompt, tuned model"
@@ -265,7 +266,7 @@ def _row_keys(batch: Batch, keys: Array | None) -> Array:
 
 
 def random_spans(tokens: Array, keys: Array, count: int) -> Array:
-  """Draw pairs of spans of rows, which are padded on the right.
+  """Draw pairs of spans from rows that are padded on the right.
 
   Args:
     tokens: [B, T] ids.
@@ -273,7 +274,7 @@ def random_spans(tokens: Array, keys: Array, count: int) -> Array:
     count: n.
 
   Returns:
-    [B, n, 2, T] booleans: up to four tokens in a row each.
+    [B, n, 2, T] booleans: each span is up to four adjacent tokens.
   """
   length = jnp.sum(tokens != PAD_ID, axis=-1).astype(jnp.float32)
   length = length[:, None, None]
@@ -286,7 +287,7 @@ def random_spans(tokens: Array, keys: Array, count: int) -> Array:
 
 
 def distances(states: Array, masks: Array, relation: Array) -> Array:
-  """Measure how far subjects and a relation are from objects.
+  """Compute the lengths of subject + relation - object.
 
   Args:
     states: [B, T, H] of tokens.
@@ -294,7 +295,7 @@ def distances(states: Array, masks: Array, relation: Array) -> Array:
     relation: [B, H].
 
   Returns:
-    [B, n] float32, lengths of s + r - o; where a span is empty, its mean is 0.
+    [B, n] float32, lengths of s + r - o. The mean of an empty span is 0.
   """
   weights = masks.astype(jnp.float32)
   weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1)

@@ -40,12 +40,12 @@ class LoRA(Method):
     shape: sizes of the model.
     rank: R.
     alpha: updates are multiplied by alpha / R.
-    kernels: which kernels, see `parameters.select`.
-    a_init: first value of `a`, as flax's initialisers.
+    kernels: names of the kernels, see `parameters.select`.
+    a_init: initial value of `a`, as flax's initialisers.
 
   Source: Hu et al. 2021, section 4.1, with PEFT's defaults: queries and values
-  of every attention, and its initialiser (the paper's is Gaussian). Dropout of
-  x, which PEFT offers, is left out: a delta does not see activations.
+  of every attention, and PEFT's initialiser (the paper's is Gaussian). PEFT's
+  dropout of x is left out, because a delta does not see activations.
   """
 
   title: ClassVar[str] = "LoRA"
@@ -70,7 +70,7 @@ class LoRA(Method):
 
   @nn.nowrap
   def check_to_train(self) -> None:
-    """Refuse a rank that no kernel has, see `Method`."""
+    """Refuse a rank above that of the kernels, see `Method`."""
     sizes = self.shape.kernels()
     for site in parameters.select(self.kernels, self.shape, "LORA_KERNELS"):
       if self.rank > min(sizes[site]):
@@ -101,7 +101,7 @@ class LoRA(Method):
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta:
-    """Draw random updates, `a` and `b` of every layer with their norms."""
+    """Draw random updates; `a` and `b` of every layer keep their norms."""
     return controls.of_same_norms(delta, key)
 
   @nn.nowrap
@@ -121,7 +121,7 @@ class LoRA(Method):
   def from_peft(
     cls, adapter: Adapter, model: ModelShape | None
   ) -> tuple["LoRA", Delta]:
-    """Read PEFT's LORA, rank-stabilised or not, see `Method`."""
+    """Read PEFT's LORA, with or without rank stabilisation, see `Method`."""
     adapter.insist(_HARMLESS, _INITS)
     rank, alpha = adapter.positive("r"), adapter.config.get("lora_alpha", 0)
     stacks = adapter.stacked(_NAMES, model, 0.0)

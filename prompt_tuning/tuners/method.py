@@ -1,7 +1,7 @@
-"""What a tuning method is: a small module that makes a `Delta`.
+"""The base of all tuning methods: a small module that makes a `Delta`.
 
-A method never sees the backbone's internals. Everything but `__call__` has a
-default; nothing outside `tuners` knows a method by name.
+A method never sees the backbone's internals. Everything except `__call__` has a
+default. Nothing outside `tuners` names a method.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ CLASS = "class"  # under which descriptions say what an object is
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a method trains where the user does not say otherwise.
+  """How a method trains unless the user says otherwise.
 
   Attributes:
-    learning_rate: base rate; None where the user has to choose one.
-    optimizer: `adafactor`, as T5X ran it, or the name of one in optax.
+    learning_rate: base learning rate; None if the user must choose one.
+    optimizer: `adafactor`, as in T5X, or the name of an optimizer in optax.
     settings: its other arguments.
     max_norm: largest norm of a run's gradient, over all parameters that this
-      is the recipe of; None for any.
+      recipe trains; None for no limit.
     by_path: pattern of paths, such as `tuner/weights` -> recipe of these
-      parameters, whose learning rate stays what it is.
+      parameters. A user's learning rate does not change theirs.
     objective: `cross_entropy`; `output_rows`, over classes by learned output
       rows; `learned_words`, over classes by learned weights of their label
-      words; or `mixture`, of the components of a method.
-    stages: trainings that come before the one that all of the above is for.
+      words; or `mixture`, for the components of a method.
+    stages: trainings before the one that all of the above describes.
   """
 
   learning_rate: float | None = None
@@ -57,9 +57,9 @@ class Stage:
   """A training that comes before the last one.
 
   Attributes:
-    name: of its folder below the run's.
+    name: name of its folder, below that of the run.
     steps: updates.
-    rules: what trains in it, see `core.partition`.
+    rules: decide what trains in it, see `core.partition`.
     recipe: how it trains.
   """
 
@@ -70,13 +70,13 @@ class Stage:
 
 
 class Inputs(NamedTuple):
-  """What a method is called with.
+  """The arguments of a method.
 
   Attributes:
-    context: what initialisers may look at; there while parameters are made.
-    train: whether to drop activations; the random key `dropout` is there then.
-    condition: number of the condition that a delta is for, see
-      `Method.conditions`, or of the component; None where a method has none.
+    context: what initialisers may read; given only while parameters are made.
+    train: whether to use dropout; if so, the random key `dropout` is given.
+    condition: number of the condition for which to make a delta, see
+      `Method.conditions`, or of the component; None for methods without these.
   """
 
   context: InitializerContext = InitializerContext()
@@ -84,14 +84,14 @@ class Inputs(NamedTuple):
   condition: Array | int | None = None
 
   def number(self, count: int) -> Array | int:
-    """Return the number of the condition or component; without any, 0.
+    """Return the number of the condition or component; 0 if there is none.
 
     Args:
-      count: how many the method has.
+      count: number of conditions or components of the method.
 
     Raises:
-      ValueError: it has fewer. Of traced numbers nothing is known; those come
-        from `Method.conditions`.
+      ValueError: the number is too large. Traced numbers are not checked; they
+        come from `Method.conditions`.
     """
     number = 0 if self.condition is None else self.condition
     if isinstance(number, int) and not 0 <= number < count:
@@ -105,24 +105,23 @@ class Inputs(NamedTuple):
 class Method(nn.Module):
   """Base class of all tuning methods.
 
-  Its fields are settings that JSON can hold, values that the model gives, and
-  initialisers, whose names end in `_init`: a bundle describes those, but does
-  not bring them back, as nothing is initialised twice.
+  Its fields are settings that JSON can hold, values of the model, and
+  initialisers, whose names end in `_init`. A bundle describes initialisers but
+  does not restore them, because nothing is initialised twice.
 
   Attributes:
-    title: what reports and errors call the method; by default the class.
-    noun: what they call the thing that it learns; by default the title.
-    from_model: names of the fields that `models.t5.config.T5Config` gives.
-    from_data: names of the fields that a run's data give: `tasks`, the names of
-      the tasks that it trains on; `label_words` of these, the word that each
-      class is answered with, or `words`, all words of each, unless they are
-      set.
+    title: the method's name in reports and errors; by default the class.
+    noun: their word for what the method learns; by default the title.
+    from_model: names of the fields that `models.t5.config.T5Config` fills.
+    from_data: names of the fields that a run's data fill unless they are set:
+      `tasks`, the names of the tasks that it trains on; `label_words`, the word
+      that answers each class; or `words`, all words of each class.
     recipe: how it trains by default.
-    bundle_name: what bundles call it; None for `module:Class`.
-    peft_types: PEFT's names of the adapters that `from_peft` reads; none where
-      PEFT has nothing like it.
-    later: names of fields that came after runs had been trained without them;
-      bundles have them where they differ from their default.
+    bundle_name: its name in bundles; None for `module:Class`.
+    peft_types: PEFT's names of the adapters that `from_peft` reads; empty if
+      PEFT has no such method.
+    later: names of fields that are newer than some trained runs; bundles hold
+      them only if they differ from their default.
     constants: names of parameters that never train, whatever the rules.
   """
 
@@ -154,30 +153,31 @@ class Method(nn.Module):
 
   @property
   def conditions(self) -> tuple[str, ...]:
-    """Tasks of one run that get a delta of their own; none by default.
+    """Tasks of one run that get their own delta; none by default.
 
-    Where there are some, `__call__` is asked for each, by number.
+    If there are some, `__call__` is called for each by its number.
     """
     return ()
 
   @property
   def rows(self) -> Mapping[str, int]:
-    """Rows of parameters that are this run's own; all of them by default.
+    """Numbers of the rows that a run uses; all rows by default.
 
-    Path of a parameter -> how many, where `aligned` gave it more.
+    Path of a parameter -> number of its rows, for those to which `aligned`
+    added rows.
     """
     return {}
 
   @classmethod
   def aligned(cls, methods: Sequence["Method"]) -> "tuple[Method, ...] | None":
-    """Give methods equal parameters, so that they can share a bank.
+    """Give methods parameters of equal shapes, so that they can share a bank.
 
     Args:
-      methods: of this class, whose parameters may have other shapes.
+      methods: methods of this class; shapes of their parameters may differ.
 
     Returns:
-      Methods that do the same, and whose `rows` say which rows of their
-      parameters nothing refers to; None where there are none.
+      Methods with the same results; their `rows` say how many rows of their
+      parameters they use. None if this is not possible.
     """
     del methods
     return None
@@ -189,26 +189,26 @@ class Method(nn.Module):
 
   @property
   def weighed_words(self) -> Sequence[Sequence[str]]:
-    """Of every class the words that `Delta.word_weights` are for; none here."""
+    """The words of every class that `Delta.word_weights` weigh; none here."""
     return ()
 
   @property
   def components(self) -> int:
-    """Deltas of one run of which its answers are a mixture; one by default.
+    """Number of deltas that one run mixes for its answers; 1 by default.
 
-    Where there are several, `__call__` is asked for each by number, as for
-    conditions, and `Delta.log_weight` says what share each has.
+    If there are several, `__call__` is called for each by its number, as for
+    conditions, and `Delta.log_weight` gives the weight of each.
     """
     return 1
 
   @nn.nowrap
   def check_to_train(self) -> None:
-    """Refuse settings that nobody means to train; none by default.
+    """Refuse settings that nobody wants to train; none by default.
 
-    What was tuned elsewhere may have them, and is loaded.
+    Adapters from elsewhere may have such settings, and load.
 
     Raises:
-      ValueError: such a setting, which it names.
+      ValueError: there is such a setting; the message names it.
     """
 
   @nn.nowrap
@@ -217,16 +217,16 @@ class Method(nn.Module):
   ) -> Mapping[str, Array]:
     """Add to the loss of every example; nothing by default.
 
-    Runs of one bank share it, so that their methods need equal settings.
+    Runs of one bank share this function, so their methods need equal settings.
 
     Args:
-      delta: of all runs.
-      outputs: of the model.
-      batch: that it read; `run_ids` says whose delta a row has.
+      delta: that of all runs.
+      outputs: those of the model.
+      batch: the model's batch; `run_ids` says which run a row belongs to.
       keys: [K] random keys of the runs and the step; None in evaluation.
 
     Returns:
-      Name, in logs -> float32 [B].
+      Name for the logs -> float32 [B].
     """
     del delta, outputs, batch, keys
     return {}
@@ -235,7 +235,8 @@ class Method(nn.Module):
   def penalty(self, params: Params) -> Array:
     """Add to the loss of a run, once per step; nothing by default.
 
-    It is neither divided by what the batch holds nor paid per microbatch.
+    It is not divided by the size of the batch, and counts once per step even
+    with microbatches.
 
     Args:
       params: of one run, without the run axis.
@@ -248,34 +249,34 @@ class Method(nn.Module):
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta | None:
-    """Make a random delta to hold the trained one against.
+    """Make a random delta with which reports compare the trained one.
 
     Args:
       delta: of one trained run, with a run axis of size 1.
       key: random key.
 
     Returns:
-      A delta of the same shapes; None where the method has no such control.
+      A delta of the same shapes; None if the method has no such control.
     """
     del delta, key
     return None
 
   @nn.nowrap
   def to_peft(self, delta: Delta) -> Adapter | str:
-    """Write one run as PEFT would.
+    """Convert one run to PEFT's format.
 
     Args:
       delta: of one trained run, with a run axis of size 1.
 
     Returns:
-      The adapter, or why PEFT has none that says the same.
+      The adapter, or the reason why PEFT has no equal one.
     """
     del delta
     return f"PEFT has no adapter for {name_of(type(self))}"
 
   @classmethod
   def of_vectors(cls, length: int, width: int) -> "Method | None":
-    """Return the method whose run is [P, H] vectors before the text, if it is.
+    """Return this method for [P, H] vectors before the text, if it fits.
 
     Args:
       length: P.
@@ -292,35 +293,35 @@ class Method(nn.Module):
 
     Args:
       adapter: its configuration and arrays.
-      model: shape of the backbone; None where it is not known.
+      model: shape of the backbone; None if it is not known.
 
     Returns:
-      The method with the adapter's settings, and the delta of one run, with a
-      run axis of size 1, or of the number of its conditions.
+      The method with the adapter's settings, and the delta of one run. Its run
+      axis has size 1, or the number of conditions.
 
     Raises:
-      ValueError: the adapter says what this project cannot.
+      ValueError: the adapter has a feature that this project lacks.
     """
     raise NotImplementedError
 
 
 def slots_of(method: Method) -> int:
-  """Count the rows of a delta that one run of a method has."""
+  """Count the rows that one run of a method has in a delta."""
   return max(1, len(method.conditions), method.components)
 
 
 def name_of(kind: type[Method]) -> str:
-  """Return what reports call a method; a subclass has a name of its own."""
+  """Return a method's name in reports; a subclass has its own name."""
   return vars(kind).get("title") or kind.__name__
 
 
 def noun_of(kind: type[Method]) -> str:
-  """Return what reports call that which a method learns."""
+  """Return the word of reports for what a method learns."""
   return vars(kind).get("noun") or name_of(kind)
 
 
 def settings_of(method: Method) -> tuple[type[Method], dict[str, Any]]:
-  """Return what decides the delta that a method makes of its parameters."""
+  """Return the settings that decide how a method makes its delta."""
   names = [field.name for field in dataclasses.fields(method)]
   return type(method), {
     name: getattr(method, name)
@@ -330,14 +331,14 @@ def settings_of(method: Method) -> tuple[type[Method], dict[str, Any]]:
 
 
 def check_settings(method: Method) -> None:
-  """Insist on settings that come back from JSON as they went in.
+  """Insist on settings that JSON can write and read without a change.
 
   Args:
     method: any.
 
   Raises:
-    ValueError: names one that does not, or that is no number of what it
-      counts.
+    ValueError: a setting changes, or a count is not a number; the message
+      names it.
   """
   kind, settings = settings_of(method)
   for name, value in settings.items():

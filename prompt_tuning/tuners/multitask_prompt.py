@@ -1,4 +1,4 @@
-"""Prompts of several tasks in one run: a shared part, and one of each task."""
+"""Prompts for several tasks in one run: a shared part, and a part per task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
@@ -47,13 +47,13 @@ class MultitaskSum(Method):
 
   Attributes:
     emb_dim: features of a token embedding (H).
-    tasks: of the run.
+    tasks: those of the run.
     length: P.
-    prompt_init: first value of the shared vectors.
+    prompt_init: initial value of the shared vectors.
 
-  Source: prompt-tuning's `extended/multitask_prompts.py`, whose tasks are first
-  tokens of the text; here a row knows its task. Deviation: its first values of
-  the tasks are uniform in [0, 0.01).
+  Source: prompt-tuning's `extended/multitask_prompts.py`, where the first token
+  of the text names the task; here each row carries its task. Deviation: there
+  the vectors of the tasks start uniform in [0, 0.01).
   """
 
   title: ClassVar[str] = "multitask prompts by sum"
@@ -72,7 +72,7 @@ class MultitaskSum(Method):
 
   @property
   def conditions(self) -> tuple[str, ...]:
-    """The tasks: each has a prompt of its own."""
+    """The tasks: each has its own prompt."""
     return tuple(self.tasks)
 
   @property
@@ -169,7 +169,7 @@ class MultitaskConcat(MultitaskSum):
 
 
 class MultitaskFeatures(MultitaskSum):
-  """Vectors of which some features are shared and the last ones the task's.
+  """Vectors whose first features are shared and whose last are the task's.
 
   Parameters, float32: `shared_prompt` [P, H - F], `task_prompts/<number>`
   [P, F].
@@ -214,7 +214,7 @@ class MultitaskFeatures(MultitaskSum):
 
 
 class MultitaskProject(MultitaskSum):
-  """Shared vectors through an affine map of the task.
+  """Shared vectors, mapped by an affine map of the task.
 
   Parameters, float32: `shared_prompt` [P, H], `task_kernels/<number>` [H, H],
   which start at the identity, and `task_biases/<number>` [H], at zero.
@@ -241,18 +241,17 @@ class MultitaskProject(MultitaskSum):
 
 
 class MPT(MultitaskSum):
-  """Shared vectors times a matrix of low rank of the task, number by number.
+  """Shared vectors times a low-rank matrix of the task, element by element.
 
   Parameters, float32: `shared_prompt` [P, H], `task_columns/<number>` [P, R]
-  and `task_rows/<number>` [R, H], whose product is one everywhere in the
-  beginning.
+  and `task_rows/<number>` [R, H]. Their product starts as a matrix of ones.
 
   Attributes:
     rank: R.
 
-  Source: Wang et al. 2023 (multitask prompt tuning), equation 1, of rank one
-  there. Deviations: no distillation; the authors' code and PEFT start both
-  factors at N(0, 0.02), so that a prompt starts near zero.
+  Source: Wang et al. 2023 (multitask prompt tuning), equation 1, with rank one.
+  Deviations: no distillation; the authors' code and PEFT draw both factors from
+  N(0, 0.02), so that their prompts start near zero.
   """
 
   title: ClassVar[str] = "multitask prompt tuning"
@@ -267,7 +266,7 @@ class MPT(MultitaskSum):
 
   @nn.nowrap
   def check_to_train(self) -> None:
-    """Refuse a rank that no prompt has, see `Method`."""
+    """Refuse a rank above that of the prompt, see `Method`."""
     most = min(self.length, self.emb_dim)
     if self.rank > most:
       raise ValueError(
@@ -300,8 +299,8 @@ class MPT(MultitaskSum):
   ) -> tuple["MPT", Delta]:
     """Read PEFT's MULTITASK_PROMPT_TUNING, see `Method`.
 
-    PEFT numbers tasks; they are called `task0`, ... here. Of two prompts it
-    uses the first, as `Prompt.from_peft` says.
+    PEFT numbers tasks; here their names are `task0`, ... If an adapter has two
+    prompts, PEFT uses the first, as `Prompt.from_peft` says.
     """
     del model
     adapter.insist(_PEFT_HARMLESS, tensors=_PEFT_TENSORS)

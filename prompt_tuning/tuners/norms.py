@@ -19,8 +19,9 @@ class NormTuning(Method):
   """Every norm's scale times a learned vector.
 
   Parameters: `norm/<sublayer>` [L, H], and `norm/encoder` and `norm/decoder`
-  [1, H] for the norms behind the stacks, float32: the factors minus one, so
-  that they start at the frozen model, and decay pulls back to it.
+  [1, H] for the norms after the stacks, float32. They hold the factors minus
+  one, so that training starts at the frozen model and weight decay pulls back
+  to it.
 
   Attributes:
     shape: sizes of the model.
@@ -44,7 +45,7 @@ class NormTuning(Method):
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta:
-    """Draw factors that are as far from one in every layer."""
+    """Draw factors at the same distance from one in every layer."""
     return controls.of_same_norms(delta, key)
 
 
@@ -60,6 +61,6 @@ def offsets(shape: ModelShape) -> dict[str, Parameter]:
 
 
 def factors(declared: Mapping[str, Array]) -> dict[str, Array]:
-  """Make `Delta.norm` of the parameters that `offsets` describes."""
+  """Make `Delta.norm` from the parameters that `offsets` describes."""
   names = (*SUBLAYER_SITES, *STACKS)
   return {site: 1 + declared[f"norm/{site}"] for site in names}

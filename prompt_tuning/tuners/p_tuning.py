@@ -1,4 +1,4 @@
-"""P-tuning (Liu et al. 2021): a prompt made by an LSTM, or an MLP."""
+"""P-tuning (Liu et al. 2021): an LSTM or an MLP makes a prompt."""
 
 from typing import ClassVar, cast
 
@@ -20,30 +20,30 @@ _LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class PTuning(Method):
-  """A prompt that a small network makes of P embeddings while it trains.
+  """A prompt that a small network makes from P embeddings in training.
 
-  A delta, and so an export, has nothing of the network. Parameters, float32:
-  `embedding` [P, H]; with `lstm`, `lstm_<i>`, each forwards and backwards M
-  wide, and `dense_0` (2M to 2M), ReLU, `dense_1` (to H); with `mlp`, `dense_0`
-  (H to M), ReLU, `dense_1` (M to M), ReLU, `dense_2` (to H).
+  A delta, and so an export, does not hold the network. Parameters, float32:
+  `embedding` [P, H]. With `lstm`: `lstm_<i>`, each M wide forwards and M wide
+  backwards, then `dense_0` (2M to 2M), ReLU, `dense_1` (to H). With `mlp`:
+  `dense_0` (H to M), ReLU, `dense_1` (M to M), ReLU, `dense_2` (to H).
 
   Attributes:
     emb_dim: features of a token embedding (H).
     length: P.
-    network: `lstm`, so that tokens depend on each other, or `mlp`, so that
-      each is made alone.
+    network: `lstm`, where tokens depend on each other, or `mlp`, which makes
+      each token alone.
     hidden: M.
     layers: of the LSTM.
-    scale: factor on what the network gives; 1 in PEFT, and in bundles that do
-      not name it; `methods/p_tuning.gin` has 10.
+    scale: factor on the output of the network; 1 in PEFT, and in bundles that
+      do not name it; `methods/p_tuning.gin` has 10.
 
   Source: Liu et al. 2021, section 3.2 and its code, which has two layers of
   H / 2 for LAMA; PEFT's `PromptEncoder` for the MLP and the order of ReLUs.
   Here the prompt stands in front of the text. Deviations: the LSTM's kernels
-  start as flax's do, and it has one bias where torch adds two; `scale`, since
-  token vectors of the authors' models are a tenth as long as T5's, and what an
-  LSTM gives is bounded; the rate, theirs being for thousands of steps. As in
-  their code, gradients are cut off at a norm of 1.
+  start as in flax, and it has one bias where torch adds two; `scale`, because
+  token vectors of the authors' models are a tenth as long as T5's, and the
+  output of an LSTM is bounded; the learning rate, because theirs is for
+  thousands of steps. As in their code, gradients are clipped at a norm of 1.
   """
 
   title: ClassVar[str] = "P-tuning"
@@ -102,7 +102,7 @@ class PTuning(Method):
 
   @nn.nowrap
   def to_peft(self, delta: Delta) -> Adapter:
-    """Write PEFT's P_TUNING, see `Method`; it has the vectors alone, too."""
+    """Write PEFT's P_TUNING, see `Method`; it also holds only the vectors."""
     assert delta.virtual is not None
     values = np.asarray(delta.virtual[0], np.float32)
     config = {

@@ -21,7 +21,7 @@ class Parameter(NamedTuple):
   """How one parameter is made.
 
   Attributes:
-    init: (random key, shape, dtype) -> first value, as flax's initialisers.
+    init: (random key, shape, dtype) -> initial value, as flax's initialisers.
     shape: its shape.
     axes: a logical axis name, or None, per dimension.
   """
@@ -42,8 +42,8 @@ def per_layer(
 
   Args:
     shape: of the model.
-    site: tells how many layers there are.
-    init: of all layers at once, see `Parameter`.
+    site: decides how many layers there are.
+    init: for all layers at once, see `Parameter`.
     size: shape in one layer.
     axes: logical axes in one layer.
 
@@ -89,19 +89,19 @@ def _draw(key: Array, parameters: Mapping[str, Parameter]) -> Any:
 
 
 def select(names: Sequence[str], shape: ModelShape, setting: str) -> list[str]:
-  """Find the kernels that a setting means.
+  """Find the kernels that a setting names.
 
   Args:
-    names: `query`, at every sublayer that has one; `enc_self/query`; patterns
-      of either, such as `dec_*/w*`.
+    names: `query`, for every sublayer that has one; `enc_self/query`; or
+      patterns of either, such as `dec_*/w*`.
     shape: of the model.
-    setting: what to change if they are wrong.
+    setting: the setting that errors tell the user to change.
 
   Returns:
-    `<sublayer>/<kernel>`, in the model's order; none of no model.
+    `<sublayer>/<kernel>`, in the model's order; empty without a model.
 
   Raises:
-    ValueError: no names, one twice, or one that no kernel has.
+    ValueError: there are no names, one stands twice, or no kernel has one.
   """
   if shape == ModelShape():  # no model yet
     return []

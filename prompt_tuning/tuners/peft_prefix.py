@@ -1,12 +1,12 @@
-"""What PEFT's PREFIX_TUNING is to a T5, found by running it.
+"""What PEFT's PREFIX_TUNING does in a T5; we found it by running it.
 
-It reaches the decoder's self-attention only, and stands at positions before the
-text. PEFT writes the pairs (key, value) of M layers twice in a row and deals
-them out in fours, of which the self-attention takes two: layer i gets the pair
-2 i mod M. So of M = L layers, L even, every other pair is dead, and two layers
-share each of the rest. An adapter of M = 2 L layers, every other pair zero,
-comes out right, and PEFT loads it. Widths are N D there, if one says so; by
-default PEFT takes H for it, and fails where that is another number.
+It reaches only the decoder's self-attention, at positions before the text. PEFT
+writes the pairs (key, value) of M layers twice in a row and gives each layer
+four entries, of which the self-attention takes two: layer i gets the pair
+2 i mod M. So with M = L layers and L even, every other pair has no effect, and
+two layers share each of the rest. An adapter of M = 2 L layers in which every
+other pair is zero gives the right numbers, and PEFT loads it. Widths can be set
+to N D; by default PEFT uses H, and fails if that is another number.
 
 Source: PEFT 0.21.2 `peft_model.get_prompt`, with transformers 5.23.
 """
@@ -32,7 +32,7 @@ _SUBMODULES = {"num_transformer_submodules": (2,)}
 
 
 def adapter(prefix: Prefix) -> Adapter:
-  """Write the decoder's prefix so that PEFT comes to the same numbers.
+  """Write the decoder's prefix so that PEFT computes the same numbers.
 
   Args:
     prefix: of one run, with a run axis of size 1.
@@ -57,7 +57,7 @@ def adapter(prefix: Prefix) -> Adapter:
 
 
 def read(adapter: Adapter, model: ModelShape | None) -> Prefix:
-  """Read what PEFT uses of a prefix.
+  """Read the part of a prefix that PEFT uses.
 
   Args:
     adapter: of PREFIX_TUNING.
@@ -67,7 +67,7 @@ def read(adapter: Adapter, model: ModelShape | None) -> Prefix:
     The decoder's prefix, with a run axis of size 1.
 
   Raises:
-    ValueError: no model, or another one.
+    ValueError: there is no model, or the adapter is for another one.
   """
   adapter.insist(_HARMLESS, _SUBMODULES, (_TENSOR,))
   if model is None:

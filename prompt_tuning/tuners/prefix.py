@@ -26,17 +26,17 @@ class PrefixTuning(Method):
   Attributes:
     shape: sizes of the model.
     length: P.
-    sites: attentions that get a prefix, of `enc_self`, `dec_self`, `cross`.
-    positions: whether it stands at positions right before the text, so that T5
-      sees distances to it (not in cross-attention, which has none); otherwise
-      it is equally near everywhere: relative bias zero.
-    dropout: share of a prefix's numbers that a training step leaves out; the
-      same of all rows of a run, where the paper's code draws for every row.
-    prefix_init: first value, as flax's initialisers.
+    sites: attentions that get a prefix: any of `enc_self`, `dec_self`, `cross`.
+    positions: True puts it at positions right before the text, so that T5's
+      relative bias sees distances to it (not in cross-attention, which has no
+      relative bias). False makes the relative bias zero.
+    dropout: share of a prefix's numbers that a training step drops: the same
+      ones for all rows of a run; the paper's code draws them for every row.
+    prefix_init: initial value, as flax's initialisers.
 
   Source: Li and Liang 2021, section 4; the authors' code for encoder-decoders
-  has these three sites. What T5's relative bias is to a prefix, the paper does
-  not say; OpenPrompt has `positions`. Keys are N D wide, which is not always H.
+  has these three sites. The paper does not say how T5's relative bias treats a
+  prefix; OpenPrompt has `positions`. Keys are N D wide, which is not always H.
   """
 
   title: ClassVar[str] = "prefix tuning"
@@ -95,7 +95,7 @@ class PrefixTuning(Method):
 
   @nn.nowrap
   def to_peft(self, delta: Delta) -> Adapter | str:
-    """Write PEFT's PREFIX_TUNING where it says the same, see `Method`."""
+    """Write PEFT's PREFIX_TUNING if it computes the same, see `Method`."""
     if tuple(self.sites) != ("dec_self",) or not self.positions:
       return (
         "PEFT's prefix of a T5 is one of the decoder's self-attention alone, "
@@ -117,15 +117,15 @@ class PrefixTuning(Method):
 class PrefixMLP(PrefixTuning):
   """Prefix tuning with the paper's reparameterisation.
 
-  An MLP per kind of attention makes the prefix in training; a delta, and so an
-  export, has nothing of it. Parameters, float32: `<site>/embedding` [P, H],
+  One MLP per kind of attention makes the prefix in training. A delta, and so an
+  export, does not hold it. Parameters, float32: `<site>/embedding` [P, H],
   `<site>/inner` to `hidden`, tanh, `<site>/outer` to L 2 N D, with biases.
 
   Attributes:
-    hidden: width of the MLP; the authors' is 512, or 800.
+    hidden: width of the MLP; the authors use 512 or 800.
 
-  Source: Li and Liang 2021, section 4.3, and the authors' code, whose rate of
-  5e-5 is meant for many more steps. First values are those of torch there.
+  Source: Li and Liang 2021, section 4.3, and the authors' code, whose learning
+  rate of 5e-5 is for many more steps. Initial values are torch's, as there.
   """
 
   title: ClassVar[str] = "prefix tuning by an MLP"

@@ -1,4 +1,4 @@
-"""Prompt tuning (Lester et al. 2021): free vectors at virtual tokens."""
+"""Prompt tuning (Lester et al. 2021): trained vectors at virtual tokens."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -58,22 +58,22 @@ class Prompt(Method):
     encoder_length: vectors in the encoder input.
     decoder_length: vectors in front of the decoder's start token.
     encoder_position: `before` the input text, `after` it (before its EOS), or
-      `after_first`, behind its first token, as a model wants it whose texts
-      begin with a BOS.
-    sees: what a vector of the encoder prompt sees of the prompt: `all`, the
-      `earlier` ones and itself, or `itself` alone.
-    sees_text: whether it sees the text.
-    encoder_init: first value of the encoder prompt.
-    decoder_init: first value of the decoder prompt.
-    encoder_rows: rows that the encoder prompt occupies, at least its length;
-      surplus rows are zero and no virtual token refers to them. None: as many
+      `after_first` (after its first token, for models whose texts begin with a
+      BOS).
+    sees: which vectors of the encoder prompt each of them attends to: `all`,
+      the `earlier` ones and itself, or `itself` alone.
+    sees_text: whether these vectors attend to the text.
+    encoder_init: initial value of the encoder prompt.
+    decoder_init: initial value of the decoder prompt.
+    encoder_rows: number of rows of the encoder prompt, at least its length.
+      Surplus rows are zero, and no virtual token refers to them. None: as many
       as its length. See `aligned`.
     decoder_rows: the same for the decoder prompt.
 
   Source: section 2 of the paper; prompt-tuning's `train/prompts.py` for the
-  positions, `extended/masks.py` for what is seen (six settings; its default
-  there is `earlier`). A decoder prompt in an encoder-decoder model has no
-  counterpart there.
+  positions, `extended/masks.py` for `sees` and `sees_text` (six settings; the
+  default there is `earlier`). It has no decoder prompt for encoder-decoder
+  models.
   """
 
   title: ClassVar[str] = "prompt tuning"
@@ -144,7 +144,7 @@ class Prompt(Method):
 
   @property
   def rows(self) -> Mapping[str, int]:
-    """Rows that virtual tokens refer to, where there are more."""
+    """Numbers of rows that virtual tokens use, for parameters with more."""
     sizes = zip(_STACKS, self._lengths(), self._rows(), strict=True)
     return {
       "/".join((stack, *_FOLDERS, _PARAMETER)): length
@@ -154,7 +154,7 @@ class Prompt(Method):
 
   @classmethod
   def aligned(cls, methods: Sequence[Method]) -> tuple[Method, ...] | None:
-    """Give shorter prompts the rows of the longest one, see `Method`.
+    """Give shorter prompts as many rows as the longest one, see `Method`.
 
     Each keeps its own length and `placement`; surplus rows are zero.
     """
@@ -172,7 +172,7 @@ class Prompt(Method):
 
   @classmethod
   def of_vectors(cls, length: int, width: int) -> "Prompt":
-    """Return the prompt that such vectors are."""
+    """Return the prompt for such vectors."""
     return cls(emb_dim=width, encoder_length=length)
 
   @nn.nowrap
@@ -202,10 +202,10 @@ class Prompt(Method):
   ) -> tuple["Prompt", Delta]:
     """Read PEFT's PROMPT_TUNING and P_TUNING, see `Method`.
 
-    Whatever made the vectors in training, an adapter has none but them. PEFT
-    allocates one prompt for the encoder and one for the decoder, and only ever
-    uses the first: of the [2P, H] that it saves by default, rows P and above
-    were never trained or read.
+    An adapter holds only the vectors, whatever made them in training. PEFT
+    allocates one prompt for the encoder and one for the decoder, but uses only
+    the first. So of the [2P, H] that it saves by default, rows P and above were
+    never trained or read.
     """
     del model
     adapter.insist(_PEFT_HARMLESS, tensors=(_PEFT_TENSOR,))
@@ -249,7 +249,7 @@ class Prompt(Method):
 
   @property
   def placement(self) -> Placement:
-    """Where this run's virtual tokens stand."""
+    """The places of this run's virtual tokens."""
     encoder = tuple(range(self.encoder_length))
     first = self._rows()[0]
     decoder = tuple(range(first, first + self.decoder_length))

@@ -1,4 +1,4 @@
-"""Checks of settings that several methods have; each names what to change."""
+"""Checks of settings that several methods share; errors say what to change."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from prompt_tuning.core import tree
 
 
 def positive_integer(name: str, value: Any) -> None:
-  """Insist on a number of things.
+  """Insist on a positive integer.
 
   Args:
     name: of the setting in gin.
-    value: what was given.
+    value: the value that was given.
 
   Raises:
-    ValueError: it is no positive integer.
+    ValueError: it is not a positive integer.
   """
   if type(value) is not int or value < 1:
     raise ValueError(f"{name} must be a positive integer; got {value!r}.")
@@ -34,19 +34,19 @@ def positive(name: str, value: Any) -> None:
 
 
 def probability(name: str, value: Any) -> None:
-  """Insist on a share in [0, 1), see `positive_integer`."""
+  """Insist on a number in [0, 1), see `positive_integer`."""
   if not (_is_number(value) and 0 <= value < 1):
     raise ValueError(f"{name} must be in [0, 1); got {value!r}.")
 
 
 def boolean(name: str, value: Any) -> None:
-  """Insist on True or False, see `positive_integer`; any text would be true."""
+  """Insist on True or False, see `positive_integer`; texts are refused."""
   if type(value) is not bool:
     raise ValueError(f"{name} must be True or False; got {value!r}.")
 
 
 def text(name: str, value: Any) -> None:
-  """Insist on a text that says something, see `positive_integer`."""
+  """Insist on a text that is not empty, see `positive_integer`."""
   if not isinstance(value, str) or not value.strip():
     raise ValueError(f"{name} must be a text that is not empty; got {value!r}.")
 
@@ -67,7 +67,7 @@ def among(name: str, values: Any, known: Sequence[str]) -> None:
 
 
 def different(name: str, values: Any, what: str) -> None:
-  """Insist on a list that has nothing twice, see `positive_integer`."""
+  """Insist on a list without duplicates, see `positive_integer`."""
   if not isinstance(values, list | tuple) or not values:
     raise ValueError(f"{name} must be {what}; got {values!r}.")
   for value in values:

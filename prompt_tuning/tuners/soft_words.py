@@ -27,27 +27,27 @@ AXES = (None, "layers", "prompt", "prompt_embed")
 
 
 class SoftWords(Method):
-  """Several prompts in front of the text, whose answers are mixed.
+  """A mixture of the answers of several prompts in front of the text.
 
-  A prompt's vectors start as words and are perturbed where they enter the model
-  and at the input of every further layer of the encoder. Parameters, float32:
-  `prompts` [M, L, P, H], the first layer's being the words with their offset
-  and the others offsets, which start at zero; `weights` [M], which start equal.
+  A prompt's vectors start as words. Offsets are added to them at the input of
+  every layer of the encoder. Parameters, float32: `prompts` [M, L, P, H] and
+  `weights` [M]. For the first layer, `prompts` holds words plus offsets; for
+  the others it holds only offsets, which start at zero. `weights` start equal.
 
   Attributes:
     shape: sizes of the model.
     length: vectors of a prompt (P).
     mixture: number of prompts (M).
-    weighting: `em`, where `weights` are the shares themselves and a step of
-      size r moves them by r towards the mean responsibilities of its batch;
-      `gradient`, where their softmax is the shares.
-    prompt_init: words that the prompts start from: one initialiser that draws
+    weighting: with `em`, `weights` are the weights of the mixture, and a step
+      of size r moves them by r towards the mean responsibilities of its batch.
+      With `gradient`, the weights of the mixture are the softmax of `weights`.
+    prompt_init: the words as which prompts start: one initialiser that draws
       each, or one per prompt.
 
-  Source: the paper and its code, in which a masked model answers by one token.
+  Source: the paper and its code, where a masked model answers with one token.
   Deviations: the prompts stand in front of the text, not around its blanks; EM
-  goes by batches. Decay, where an optimizer has any, pulls a word and its
-  offset to zero together.
+  runs batch by batch. If an optimizer has weight decay, it pulls the sum of a
+  word and its offset to zero.
   """
 
   title: ClassVar[str] = "soft words"
@@ -84,7 +84,7 @@ class SoftWords(Method):
 
   @property
   def components(self) -> int:
-    """The prompts."""
+    """Number of prompts."""
     return self.mixture
 
   @property
@@ -115,7 +115,7 @@ class SoftWords(Method):
 
   @nn.nowrap
   def control(self, delta: Delta, key: Array) -> Delta:
-    """Draw vectors of the same norms in every layer; shares stay."""
+    """Draw vectors of the same norms in every layer; weights do not change."""
     drawn = controls.of_same_norms(
       dataclasses.replace(delta, log_weight=None), key
     )
@@ -140,12 +140,12 @@ class SoftWords(Method):
 
 @jax.custom_vjp
 def em_log(weights: Array) -> Array:
-  """Take logarithms; the gradient is that of the weights' share.
+  """Take logarithms; the gradient is changed so that a step is one of EM.
 
-  Where -r_m is the derivative by log w_m, summed over n examples, the gradient
-  by w_m is n w_m - r_m: a step of size 1 / n replaces the weights by the mean
-  responsibilities, which is the M step of EM, and a shorter one goes a part of
-  the way.
+  Let -r_m be the derivative by log w_m, summed over n examples. Then the
+  gradient by w_m is n w_m - r_m. So a step of size 1 / n replaces the weights
+  by the mean responsibilities, which is the M step of EM. A shorter step goes a
+  part of the way.
 
   Args:
     weights: [M], which add up to 1.

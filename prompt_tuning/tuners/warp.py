@@ -24,21 +24,22 @@ from prompt_tuning.tuners.word_rows import OutputRowsOfWords, answer
 class Warp(Method):
   """Vectors around the text, and an output row for every class.
 
-  The row that goes best with what the decoder gives at its first position is
-  the answer. Parameters, float32: `prompt` [P, H], the vectors before the text
-  first, and `class_rows` [C, H].
+  The answer is the class whose row has the largest product with the decoder's
+  state at its first position. Parameters, float32: `prompt` [P, H], vectors
+  before the text first, and `class_rows` [C, H].
 
   Attributes:
     emb_dim: features of a token embedding (H).
     label_words: of the classes; by default the task's.
     before: vectors before the text.
     after: vectors after it, before its EOS.
-    prompt_init: first value of the vectors.
-    rows_init: first value of the rows.
+    prompt_init: initial value of the vectors.
+    rows_init: initial value of the rows.
 
-  Source: the paper, sections 2 and 3, whose model is a masked one: the first
-  answer position of a T5 stands for the mask. Deviation: optimizer and rates,
-  since T5's embeddings are larger by orders of magnitude than RoBERTa's.
+  Source: the paper, sections 2 and 3. Its model is a masked one; here the first
+  answer position of a T5 takes the place of the mask. Deviation: optimizer and
+  learning rates, because T5's embeddings are larger than RoBERTa's by orders of
+  magnitude.
   """
 
   title: ClassVar[str] = "WARP"

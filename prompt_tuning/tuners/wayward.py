@@ -19,20 +19,20 @@ _VECTORS, _TEXT = "prompt", "text"
 
 
 class WaywardPrompt(Method):
-  """A prompt that starts as a text and pays for its distance to it.
+  """A prompt that starts as a text; its distance to it adds to the loss.
 
   Parameters: `prompt` [P, H], which trains, and `text` [P, H], which does not:
   the embeddings of the text's tokens, float32.
 
   Attributes:
     emb_dim: features of a token embedding (H).
-    text: what the prompt should stay near to.
+    text: the text to which the prompt should stay close.
     length: P, the number of the text's tokens.
-    pull: what a squared distance of 1 costs, the mean over positions.
+    pull: penalty for a squared distance of 1, as a mean over positions.
 
   Source: prompt-tuning's `extended/train/wayward.py`, which adds gamma = 0.01
-  times the squared L2 distance over the length, for each batch. Deviation: a
-  text of another length than the prompt's is an error.
+  times the squared L2 distance over the length, for each batch. Deviation: it
+  is an error if the text and the prompt differ in length.
   """
 
   title: ClassVar[str] = "wayward prompts"
@@ -72,7 +72,7 @@ class WaywardPrompt(Method):
 
   @nn.nowrap
   def penalty(self, params: Params) -> Array:
-    """Charge for the distance to the text, see `Method`."""
+    """Compute the penalty for the distance to the text, see `Method`."""
     apart = params[_VECTORS] - params[_TEXT]
     return self.pull * jnp.square(apart).sum(-1).mean()
 
@@ -83,7 +83,7 @@ class WaywardPrompt(Method):
 
   @nn.nowrap
   def to_peft(self, delta: Delta) -> Adapter | str:
-    """Write what a plain prompt would be, see `Method`."""
+    """Write the adapter of a plain prompt, see `Method`."""
     plain = Prompt.of_vectors(self.length, self.emb_dim)
     return plain.to_peft(delta)
 

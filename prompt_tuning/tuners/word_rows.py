@@ -1,4 +1,4 @@
-"""First values of what stands for words: means of the rows of their pieces."""
+"""Initial values of vectors for words: means of the rows of their pieces."""
 
 import dataclasses
 import re
@@ -21,9 +21,9 @@ def answer(target: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class OutputRowsOfWords:
-  """Copy the output head's rows of the label words, one for each.
+  """Copy the output head's rows of the label words, one row for each word.
 
-  A word of several pieces has the mean of their rows.
+  A word of several pieces gets the mean of their rows.
   """
 
   def __call__(
@@ -41,7 +41,7 @@ class OutputRowsOfWords:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingsOfWords:
-  """The same of the rows by which the model reads the words."""
+  """The same with rows of the embedding table."""
 
   def __call__(
     self, rng: Array, shape: Shape, dtype: DType, context: InitializerContext
@@ -56,8 +56,8 @@ class WeightedWords:
   """Vectors that are weighted means of embeddings of words.
 
   Attributes:
-    words: of every vector: word -> its weight.
-    setting: how settings call the words, for errors.
+    words: for every vector: word -> its weight.
+    setting: name of the setting for these words, for errors.
   """
 
   words: Sequence[Mapping[str, float]]

@@ -1,8 +1,8 @@
 """A trained weight for every label word: KPT's learned refinement.
 
 Source: Hu et al. 2021 (KPT), section 3.3.4: the weights of a class's words are
-a softmax of parameters that start at zero, as the mean of log-probabilities.
-Any other method takes them in the way that `PromptAndWordWeights` does.
+the softmax of parameters that start at zero, which gives the plain mean of
+log-probabilities. To add them to another method, do as `PromptAndWordWeights`.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ Words = Sequence[Sequence[str]] | Mapping[str, Any] | str | None
 
 
 def known(words: Words) -> Sequence[Sequence[str]]:
-  """Return the words of every class; none before a run's data are known."""
+  """Return the words of every class; empty until a run's data are known."""
   return () if isinstance(words, str | Mapping | None) else words
 
 
 def learned(module: Method, words: Words) -> Array:
-  """Make the parameter of weights, in a method's compact `__call__`.
+  """Make the parameter of the weights, inside a method's compact `__call__`.
 
   Args:
     module: gets the parameter `word_weights` [C, W], float32. A class with
-      fewer words than others has rows to spare, which stay zero.
+      fewer words than others has unused entries, which stay zero.
     words: of the classes.
 
   Returns:
@@ -62,7 +62,7 @@ def learned(module: Method, words: Words) -> Array:
 
 
 class WordWeights(Method):
-  """Weights of words alone; the model is frozen, or tuned as well.
+  """Only weights of words; the model is frozen, or tuned as well.
 
   Attributes:
     words: of the classes.
@@ -88,7 +88,7 @@ class WordWeights(Method):
 
 
 class PromptAndWordWeights(Prompt):
-  """A prompt, and weights of words.
+  """A prompt together with weights of words.
 
   Attributes:
     words: of the classes.
