@@ -381,7 +381,7 @@ class Model:
         the scorer cannot score the classes, or weights or output rows are for
         other words.
     """
-    task_spec = spec.task(_name(task))
+    task_spec, run = spec.task(_name(task)), self._run_id(prompt)
     if examples is None:
       dataset = self._eval_set(task_spec, data_dir, cache_dir, context)
     elif context is not None:
@@ -394,9 +394,8 @@ class Model:
         "leave `examples` out."
       )
     else:
-      asked = self.predictor.encode(_inputs_of(examples))
+      asked = self.predictor.encode(_inputs_of(examples), run)
       dataset = EvalSet(task_spec, asked.rows, examples)
-    run = self._run_id(prompt)
     if scorer is not None:
       runs, scored = self.predictor.runs, (task_spec.name, label_words, scorer)
       classes.insist_on_weighed(*scored, runs.weighed_words_of(run))

@@ -55,6 +55,7 @@ SENTENCES = [
   for what in ("sings", "sleeps", "runs away", "waits")
   for where in ("at home", "in the garden", "by the river")
 ]
+IN_TEMPLATE = "has its virtual tokens where a task's template says"
 TEXTS = ["the cat sings", "a dog sleeps in the garden", "", "my bird waits"]
 
 
@@ -262,12 +263,17 @@ def test_a_prompt_inside_a_checkpoint(files, plain, model, tolerance, caplog):
   )
 
 
-def test_prompts_of_any_kind_and_place(plain, model, tolerance):
+def test_prompts_of_any_kind_and_place(plain, model, tolerance, caplog):
   """Runs built elsewhere: the same vectors, behind the text."""
-  runs = api.from_vectors(vectors(3))
+  vector_runs = api.from_vectors(vectors(3))
+  runs = dataclasses.replace(vector_runs, in_template=(True,))
   after = Runs(runs.delta, (Placement(encoder_suffix=(0, 1, 2)),))
   both = plain.with_prompts({"before": runs, "after": after})
+  both.predictor.encode(TEXTS, 1)
+  assert IN_TEMPLATE not in caplog.text
   found = both.score(TEXTS[:2], ["waits"] * 2, prompt=["before", "after"])
+  both.predictor.encode(TEXTS)
+  assert caplog.text.count(IN_TEMPLATE) == 1
   expected = model.score(TEXTS[:2], ["waits"] * 2, prompt="three")
   np.testing.assert_allclose(found[0], expected[0], **tolerance["same"])
   assert abs(found[1] - expected[1]) > 1e-4

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -21,8 +22,17 @@ from prompt_tuning.models.t5 import cost
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.models.t5.decoding import DecodingMethod, Greedy
 
+logger = logging.getLogger(__name__)
+
 # The targets of classification need at most eight pieces.
 DECODE_LENGTH = 8
+
+_IN_TEMPLATE = (
+  "What was tuned has its virtual tokens where a task's template says. A text "
+  "says nothing of places, so that they stand before or around it, where they "
+  "were not trained. Ask for the rows of the task instead: `eval`, "
+  "`infer` with MIXTURE_OR_TASK_NAME, or `Model.evaluate`."
+)
 
 # Beam search scores a beam that holds nothing -1e7.
 _NOTHING = -1e6
@@ -80,6 +90,9 @@ class Predictor:
   input_length: int | None = 512
   batching: Batching = dataclasses.field(default_factory=Batching)
   mesh: Mesh | None = None
+  _told: set[str] = dataclasses.field(
+    default_factory=set, init=False, repr=False, compare=False
+  )
 
   def __post_init__(self) -> None:
     self.batching.insist_multiple(self._ways)
@@ -95,11 +108,26 @@ class Predictor:
   ) -> Inputs:
     """Turn texts into inputs, see `inputs.encode`.
 
+    A warning, once, says where a run's virtual tokens do not stand.
+
     Args:
       texts: n texts.
       run_ids: the run of every text, or of each.
     """
-    return inputs.encode(self.vocabulary, texts, run_ids, self.input_length)
+    asked = inputs.encode(self.vocabulary, texts, run_ids, self.input_length)
+    self.warn_of_places(asked.run_ids)
+    return asked
+
+  def warn_of_places(self, run_ids: Sequence[int] | np.ndarray) -> None:
+    """Say once where texts put the virtual tokens of templates.
+
+    Args:
+      run_ids: runs that are asked about texts.
+    """
+    asked = np.unique(run_ids).tolist()
+    if not self._told and any(map(self.runs.is_in_template, asked)):
+      logger.warning(_IN_TEMPLATE)
+      self._told.add(_IN_TEMPLATE)
 
   def predict(
     self,

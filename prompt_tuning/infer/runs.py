@@ -23,6 +23,8 @@ class Runs:
       none where no run has any.
     weighed_words: of every run, of every class, the words that learned weights
       are for, in order; none where no run has any.
+    in_template: of every run, whether it learned virtual tokens for the places
+      that a task's template says, which texts do not; none where no run did.
 
   Raises:
     ValueError: delta and placements disagree about the number of runs, or a
@@ -33,6 +35,7 @@ class Runs:
   placements: tuple[Placement, ...] = (Placement(),)
   answers: tuple[tuple[str, ...], ...] = ()
   weighed_words: tuple[tuple[tuple[str, ...], ...], ...] = ()
+  in_template: tuple[bool, ...] = ()
 
   def __post_init__(self) -> None:
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(self.delta)} or {1}
@@ -62,6 +65,10 @@ class Runs:
     """Return the words of every class that a run has learned weights for."""
     return self.weighed_words[run] if self.weighed_words else ()
 
+  def is_in_template(self, run: int) -> bool:
+    """Return whether a template says where a run's virtual tokens stand."""
+    return run in range(len(self.in_template)) and self.in_template[run]
+
   def __len__(self) -> int:
     return len(self.placements)
 
@@ -73,6 +80,7 @@ class Runs:
       (self.placements[run],),
       (self.answers_of(run),),
       (self.weighed_words_of(run),),
+      (self.is_in_template(run),),
     )
 
 
@@ -108,4 +116,5 @@ def join(parts: Sequence[Runs]) -> Runs:
     placements,
     tuple(part.answers_of(k) for part, k in each),
     tuple(part.weighed_words_of(k) for part, k in each),
+    tuple(part.is_in_template(k) for part, k in each),
   )

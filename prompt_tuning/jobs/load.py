@@ -1,5 +1,6 @@
 """Loading what was tuned: a run's folder, a bundle, or a prompt in a file."""
 
+import dataclasses
 import logging
 import os
 import pathlib
@@ -240,6 +241,7 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     Runs(
       *(delta, (saved.placement,), (tuple(about.get("answers", ())),)),
       (weighed,),
+      (bool(about.get("soft_tokens")),),
     ),
     ("",),
     about.get("backbone"),
@@ -328,8 +330,14 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     json_files.refuse(path, algebra.faults(delta, len(slots_of_runs)))
     runs = slots.runs(delta, methods, slots_of_runs)
   settings = [described["runs"][numbers[slot.run]] for slot in slots_of_runs]
+  tasks = tuple(
+    slot.condition or run.get("task")
+    for slot, run in zip(slots_of_runs, settings, strict=True)
+  )
+  soft_tasks = _soft_tasks(described)
+  in_template = tuple(task in soft_tasks for task in tasks)
   return Tuned(
-    runs,
+    dataclasses.replace(runs, in_template=in_template),
     tuple(
       slot.name(run["name"])
       for slot, run in zip(slots_of_runs, settings, strict=True)
@@ -338,14 +346,11 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     (saved.manifest["step"] + described["start_step"],) * len(slots_of_runs),
     {path: array[0] for path, array in weights.items()},
     tuple(methods[slot.run] if methods else None for slot in slots_of_runs),
-    tuple(
-      slot.condition or run.get("task")
-      for slot, run in zip(slots_of_runs, settings, strict=True)
-    ),
+    tasks,
     saved.manifest.get("base_model"),
     vocabulary=_vocabulary_of(saved.manifest),
     scores=(_scores(saved.manifest),) * len(slots_of_runs),
-    soft_tasks=_soft_tasks(described),
+    soft_tasks=soft_tasks,
   )
 
 

@@ -155,21 +155,26 @@ def of(outcome: "Outcome", summary: str) -> Trained:
   steps = [steps[slot.run] for slot in slots]
   scores = [-math.inf if one is None else one["score"] for one in records]
   model, vocabulary = outcome.model, same_vocabulary.mark(outcome.vocabulary)
+  tasks = [
+    slot.condition or run.task for slot, run in zip(slots, runs, strict=True)
+  ]
+  in_template = tuple(map(templated.has_soft, tasks))
+  together = dataclasses.replace(together, in_template=in_template)
   return Trained(
     {name: together.one(k) for k, name in enumerate(names)},
     {
       name: Origin(
         outcome.setup.tuners[slot.run],
-        slot.condition or run.task,
+        task,
         step,
         model.fingerprint,
         model.base_model,
         vocabulary,
         {} if record is None else record["metrics"],
-        templated.has_soft(slot.condition or run.task),
+        is_soft,
       )
-      for name, slot, run, step, record in zip(
-        names, slots, runs, steps, records, strict=True
+      for name, slot, task, step, record, is_soft in zip(
+        names, slots, tasks, steps, records, in_template, strict=True
       )
     },
     {

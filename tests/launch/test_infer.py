@@ -1,9 +1,11 @@
 """`prompt-tuning infer` and `score`: JSON lines from tasks and files."""
 
 import json
+import shutil
 
 import pytest
 
+from prompt_tuning.jobs import load
 from prompt_tuning.launch import main
 
 
@@ -64,6 +66,23 @@ def test_a_text_file(run, tmp_path, capsys):
     "text: a dog",
   ]
   assert all(isinstance(line["prediction"], str) for line in found)
+
+
+def test_texts_do_not_say_where_a_template_places_tokens(
+  run, finished, tmp_path, capsys
+):
+  export = shutil.copytree(finished / "exports/seed0", tmp_path / "export")
+  manifest = export / "delta" / "delta.json"
+  described = json.loads(manifest.read_text())
+  described["about"]["soft_tokens"] = True
+  manifest.write_text(json.dumps(described))
+  (tmp_path / "in.txt").write_text("text: a cat\ntext: a dog\n")
+  flags = from_file(tmp_path / "in.txt")
+  assert run(*flags, "--gin.BATCH_SIZE=1", prompt=f"'{export}'") == 0
+  warned = capsys.readouterr().err
+  assert warned.count("`infer` with MIXTURE_OR_TASK_NAME") == 1
+  assert load.load(finished / "exports/seed0").runs.in_template == (False,)
+  assert load.load(export).runs.in_template == (True,)
 
 
 def test_an_answered_file_that_changed_is_refused(run, tmp_path, capsys):
