@@ -1,1 +1,1 @@
-"""What commands do, in plain values; knows nothing of gin or flags."""
+"""The work of commands, described by plain values, without gin or flags."""

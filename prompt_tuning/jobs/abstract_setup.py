@@ -1,4 +1,4 @@
-"""What a step reads and writes, described without allocating it."""
+"""Descriptions of a step's inputs and outputs, without allocating them."""
 
 import contextlib
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from prompt_tuning.tuners.initializers import InitializerContext
 
 
 class MeshError(ValueError):
-  """The mesh is at fault; with another one, the job might do."""
+  """The mesh does not fit; with another one, the job might work."""
 
 
 class UnknownShapesError(ValueError):
-  """A method's parameters do not follow from its settings alone."""
+  """A method's settings alone do not decide the shapes of its parameters."""
 
 
 def describe(
@@ -41,19 +41,19 @@ def describe(
   """Describe the step that training would run on a mesh.
 
   Args:
-    experiment: what is trained; its data are not read.
-    source: of the model; its checkpoint is not read. Of its mesh only the axis
-      rules count.
-    mesh: of any devices, also of some that are not here; None for the default
-      device.
-    start_step: that of the optimizer.
-    batch: what a step is given; None for the longest batch there can be.
+    experiment: the experiment; its data are not read.
+    source: source of the model; its checkpoint is not read. Of its mesh, only
+      the axis rules are used.
+    mesh: a mesh of any devices, also of devices that this machine does not
+      have; None for the default device.
+    start_step: first step of the optimizer.
+    batch: the batch of a step; None for the longest possible batch.
 
   Returns:
-    The program, and arguments to lower its step with.
+    The program, and the arguments for lowering its step.
 
   Raises:
-    MeshError: the mesh cannot split the model or the batch.
+    MeshError: the mesh cannot shard the model or the batch.
     ValueError: the longest batch is not known without the data.
   """
   rules = source.mesh.rules
@@ -88,12 +88,13 @@ def check_methods(experiment: Experiment, source: ModelSource) -> None:
   """Refuse tuning methods that cannot train the model, before it is read.
 
   Args:
-    experiment: what is trained; its data are not read.
-    source: of the model; its checkpoint is not read.
+    experiment: the experiment; its data are not read.
+    source: source of the model; its checkpoint is not read.
 
   Raises:
-    ValueError: as training would. A method whose parameters do not follow from
-      its settings alone passes, and is looked at when the model is there.
+    ValueError: a method cannot train, as in training. If the settings alone do
+      not decide a method's shapes, it passes here, and is checked when the
+      model has been read.
   """
   if not experiment.tuners:
     return

@@ -22,7 +22,7 @@ _HINT = (
 
 
 class Saved(NamedTuple):
-  """A bundle, and where it is.
+  """A bundle and its path.
 
   Attributes:
     path: its folder.
@@ -34,18 +34,18 @@ class Saved(NamedTuple):
 
 
 def read(folder: pathlib.Path) -> list[Saved]:
-  """Read the best of every run, or the last of those that nothing scored.
+  """Read the best bundle of every run, or the last one if it has no scores.
 
   Args:
     folder: MODEL_DIR of a training.
 
   Returns:
-    One bundle of all runs, or one per run, by number; none where the folder
-    holds no training.
+    One bundle of all runs, or one per run, by number; empty if the folder holds
+    no training.
 
   Raises:
-    CheckpointError: a best that the record names is not there, or is another
-      training's; or a bundle is damaged.
+    CheckpointError: a best bundle that the record names is missing or belongs
+      to another training; or a bundle is damaged.
   """
   latest = bundle.read_latest(folder / bundle.BUNDLES)
   if latest is None:
@@ -76,7 +76,7 @@ def read(folder: pathlib.Path) -> list[Saved]:
 
 
 def run_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-  """Find the folders of the runs' best; others are passed over.
+  """Find the folders of the runs' best bundles; others are ignored.
 
   Args:
     folder: MODEL_DIR of a training.

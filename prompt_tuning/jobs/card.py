@@ -1,7 +1,7 @@
-"""The card of an export: README.md as hubs read it, with metadata in front.
+"""The card of an export: README.md in the format of hubs, with metadata.
 
-A README.md of somebody else's that stands there is left alone, and so is a card
-that somebody changed: its last line has a digest of what stands above.
+A README.md that somebody else wrote is never replaced, nor is a card that
+somebody changed: its last line has a digest of the text above.
 """
 
 import json
@@ -24,19 +24,19 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class Facts(NamedTuple):
-  """What a card says.
+  """The facts on a card.
 
   Attributes:
-    title: of the method.
+    title: title of the method.
     method: its settings.
-    task: that it trained on; None where that is not known.
-    step: at which it was saved.
-    backbone: fingerprint of the model that it belongs to.
-    base_model: what transformers loads that model by.
-    parameters: numbers that were learned.
-    scores: of the best evaluation: metric -> value.
-    licence: of what was learned, as hubs abbreviate it.
-    soft_tokens: whether its task's template says where virtual tokens stand.
+    task: task of the training; None if it is not known.
+    step: step at which it was saved.
+    backbone: fingerprint of its backbone.
+    base_model: name by which transformers loads the backbone.
+    parameters: number of learned parameters.
+    scores: those of the best evaluation: metric -> value.
+    licence: licence of the learned parameters, in the hubs' abbreviation.
+    soft_tokens: whether its task's template places the virtual tokens.
   """
 
   title: str
@@ -55,11 +55,11 @@ def write(folder: pathlib.Path, facts: Facts) -> str:
   """Write the card.
 
   Args:
-    folder: of the export.
-    facts: what it says.
+    folder: folder of the export.
+    facts: the facts on the card.
 
   Returns:
-    Why there is none; empty where there is.
+    The reason why it was not written; empty if it was.
   """
   path = folder / FILE
   if not _is_ours(path):
@@ -74,8 +74,8 @@ def text(facts: Facts, views: Sequence[str]) -> str:
   """Write a card's text: YAML between two lines, then Markdown.
 
   Args:
-    facts: what it says.
-    views: names of files and folders beside it, of `VIEWS`.
+    facts: the facts on the card.
+    views: names of files and folders beside it, from `VIEWS`.
   """
   lines = ["---", *_metadata(facts), "---", "", *_body(facts, views), "", ""]
   return _signed("\n".join(lines))
@@ -86,7 +86,7 @@ def _signed(body: str) -> str:
 
 
 def remove(folder: files.Path) -> None:
-  """Remove the card of an export that is no more there."""
+  """Remove the card of an export that was removed."""
   path = files.path(folder) / FILE
   if files.exists(path) and _is_ours(path):
     files.remove(path)

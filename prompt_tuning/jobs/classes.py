@@ -1,4 +1,4 @@
-"""The classes of a task, and the words by which a model names them."""
+"""The classes of a task, and their label words."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -33,16 +33,16 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
     encode: the vocabulary's.
 
   Returns:
-    Targets and words. The targets are the task's label words, in their order;
-    of a task without any, the names of the given classes. A task of a template
-    has words of its own; those that the vocabulary lacks are left out, and so
-    are words of several pieces where the task says so; a warning names some,
-    a message all, and another warning the classes that keep one such word,
-    since they have no other.
+    Targets and words. The targets are the task's label words in their order, or
+    the names of the given classes if the task has none. A templated task has
+    its own words. Of these, words that the vocabulary lacks are left out, and
+    also words of several pieces if the task says so. A warning names some of
+    them, a message names all. Another warning names the classes that keep one
+    such word because they have no other.
 
   Raises:
-    ValueError: no words, words of other classes, or ones that the vocabulary
-      cannot tell apart.
+    ValueError: there are no words, they are for other classes, or the
+      vocabulary cannot distinguish them.
   """
   given_words, task = _given_words(name, given)
   names = _own_words(name)
@@ -67,7 +67,7 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
 
 
 def words_of(name: str, given: WordsLike) -> LabelWords:
-  """Find the words of a task's classes, whatever a vocabulary makes of them.
+  """Find the words of a task's classes, for any vocabulary.
 
   Args:
     name: see `of_task`.
@@ -92,17 +92,17 @@ def insist_on_weighed(
   scorer: Scorer | None,
   weighed: Sequence[Sequence[str]],
 ) -> None:
-  """Insist that learned weights of words are of the words that are scored.
+  """Insist that learned weights belong to the words that are scored.
 
   Args:
     name: see `of_task`.
     given: see `of_task`.
-    scorer: which scores them; only one that goes by learned weights matters.
-    weighed: of every class the words that a run has weights for; none where it
+    scorer: the scorer; the check applies only if it uses learned weights.
+    weighed: for every class the words for which a run has weights; empty if it
       has none.
 
   Raises:
-    ValueError: they are of other words, or in another order; see also
+    ValueError: the weights are for other words, or in another order; see also
       `words_of`.
   """
   if getattr(scorer, "aggregate", "") != LEARNED or not weighed:
@@ -135,22 +135,22 @@ def insist_on_answers(
 ) -> None:
   """Insist that learned output rows are those of the classes, in their order.
 
-  A row has a word, and is scored by its place alone. It is right for a class
-  whose target is that word, or whose first label word it is, each without a
-  sentinel: a method names its rows after its task's targets, or after
-  LABEL_WORDS.
+  A row belongs to a word, but scoring uses only the row's position. Its word
+  must be the target or the first label word of the class at this position, each
+  without a sentinel, because methods name rows after the targets of their task,
+  or after LABEL_WORDS.
 
   Args:
     name: see `of_task`.
     given: see `of_task`.
-    scorer: which scores them; only one that reads learned rows matters.
-    answers: the words of a run's rows; none where it has none.
-    in_training: whether the rows train on this task, so that a word of no class
-      is the user's choice for the class at its place.
+    scorer: the scorer; the check applies only if it reads learned rows.
+    answers: the words of a run's rows; empty if it has none.
+    in_training: whether the rows train on this task. Then a word of no class is
+      the user's choice for the class at its position.
 
   Raises:
-    ValueError: not one row per class, or rows of other words; see also
-      `of_task`.
+    ValueError: there is not one row per class, or rows belong to other words;
+      see also `of_task`.
   """
   if not isinstance(scorer, OutputRows) or not answers:
     return

@@ -1,7 +1,7 @@
-"""Tuning methods beside the model alone, words, and model tuning.
+"""Compare tuning methods with the frozen model, instructions and model tuning.
 
-Each trains as `train` trains it, on one model that is read once; the last word
-has a split that none of them saw.
+Each method trains as with `train`. The model is read once. The final scores are
+on a split that no training saw.
 """
 
 import functools
@@ -72,17 +72,17 @@ def compare(
   """Train, and score every method on the test split.
 
   Args:
-    job: what to compare.
+    job: the comparison.
     data_dir: TFDS's data directory.
     model: see `train.train`.
     configuration: see `train.train`.
     say: see `train.train`.
 
   Returns:
-    The comparison, which is also in MODEL_DIR.
+    The comparison; it is also written to MODEL_DIR.
 
   Raises:
-    StoppedError: it was told to stop on the way.
+    StoppedError: something asked it to stop.
     ValueError: the job cannot be done.
     CheckpointError: a checkpoint cannot be read or written.
     OSError: another file cannot.
@@ -221,7 +221,7 @@ def _made_of(
 
 
 def places(job: CompareJob) -> str:
-  """Say where what came out is, beside the table."""
+  """Return the paths of the results, to print with the table."""
   folder = files.path(job.model_dir)
   trainings = filter(None, [*job.trainings, job.models, job.multitask])
   lines = [f"as JSON: {folder / comparison.FILE}"]

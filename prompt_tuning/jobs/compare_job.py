@@ -1,4 +1,4 @@
-"""What `compare` does, as plain values."""
+"""The job of `compare`, as plain values."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,21 @@ class CompareJob:
   """Tuning methods beside their baselines, on the same model and tasks.
 
   Attributes:
-    model_dir: folder of everything.
-    prompts: the tuning of a method, or of several: each a bank over the same
-      tasks, and over seeds.
+    model_dir: folder of all results.
+    prompts: the training of one method, or of several; each is a bank over the
+      same tasks and over seeds.
     models: the model tuning; None leaves it out.
     multitask: the tuning of one model for all tasks, on a mixture; None leaves
       it out.
-    named: task -> the same task under whose name the mixture has it, with texts
-      that name the task; others are in it as they are.
-    test: what the final scores are of, and how they are made.
-    instructed: task -> the same task with an instruction in words in front, to
-      ask the model itself (the paper's prompt design); may be empty.
-    contexts: an instruction and demonstrations before the inputs of every task,
-      or several such, with which to ask the model itself; may be none.
-    called: what reports call the methods, one name each; none for their own.
-    controls: whether random numbers in place of what was learned are scored.
+    named: task -> its name in the mixture, where texts name the task; tasks
+      that are not listed have the same name there.
+    test: on which data and how to compute the final scores.
+    instructed: task -> the same task with an instruction in front, for the
+      frozen model (the paper's prompt design); may be empty.
+    contexts: instructions and demonstrations before the inputs of every task,
+      for the frozen model; may be empty.
+    called: names of the methods in reports, one each; empty for their own.
+    controls: whether to score random numbers in place of learned ones, too.
   """
 
   model_dir: str
@@ -135,21 +135,21 @@ class CompareJob:
         )
 
   def members(self, name: str) -> list[str]:
-    """Name the tasks of a task or mixture that have the split of `test`."""
+    """List the tasks of a task or mixture that have the split of `test`."""
     split = self.test.dataset.split or spec.task(name).eval_split
     return [task.name for task, _ in spec.get(name).components(split)]
 
   @property
   def trainings(self) -> tuple[TrainJob, ...]:
-    """The tuning of every method."""
+    """The training of every method."""
     jobs: tuple[TrainJob, ...] = listed(self.prompts)
     return jobs
 
   @property
   def titles(self) -> tuple[str, ...]:
-    """What reports call the method of every training.
+    """The name of every training's method in reports.
 
-    Of several of one method, the settings that differ too.
+    If trainings share a method, the names hold the settings that differ.
     """
     if self.called:
       return tuple(self.called)
@@ -164,7 +164,7 @@ class CompareJob:
     return tuple(titles)
 
   def title(self, job: TrainJob) -> str:
-    """Return what reports call one of the trainings."""
+    """Return the name of a training in reports."""
     if job is self.models:
       return MODEL
     if job is self.multitask:
@@ -172,9 +172,9 @@ class CompareJob:
     return self.titles[self.trainings.index(job)]
 
   def run_titles(self, job: TrainJob) -> tuple[str, ...]:
-    """Return what reports call the runs of a training.
+    """Return the names of a training's runs in reports.
 
-    Runs that differ in task or seed only are called alike.
+    Runs that differ only in task or seed have the same name.
     """
     experiment, title = job.experiment, self.title(job)
     return tuple(
@@ -182,7 +182,7 @@ class CompareJob:
     )
 
   def folder(self, job: TrainJob) -> str:
-    """Name the folder of one of the trainings."""
+    """Return the folder of a training."""
     if job is self.models:
       return "models"
     if job is self.multitask:
@@ -191,7 +191,7 @@ class CompareJob:
     return "prompts" if alone else self.title(job).replace(" ", "_")
 
   def placed(self, job: TrainJob) -> TrainJob:
-    """Give one of the trainings its folder, and let it show what is frozen."""
+    """Give a training its folder, and let it check the frozen weights."""
     folder = str(files.below(self.model_dir, self.folder(job), "A method"))
     output = dataclasses.replace(job.output, model_dir=folder, controls=True)
     return dataclasses.replace(job, output=output)

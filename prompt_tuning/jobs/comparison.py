@@ -1,4 +1,4 @@
-"""What comes out of `compare`: scores and costs, and the file of both."""
+"""The result of `compare`: scores and costs, and their file."""
 
 import json
 import os
@@ -49,13 +49,13 @@ NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Score(NamedTuple):
-  """What one method, with one seed, scores on one task.
+  """The score of one method, with one seed, on one task.
 
   Attributes:
-    method: `PLAIN`, `INSTRUCTION`, `MODEL`, `MULTITASK`, what a context is
-      called, the title of a tuning method, or the name of its random control.
+    method: `PLAIN`, `INSTRUCTION`, `MODEL`, `MULTITASK`, the name of a context,
+      the title of a tuning method, or the name of its random control.
     task: its name.
-    seed: of the training; None where nothing is drawn.
+    seed: seed of the training; None if nothing is random.
     score: the mean of the task's metrics, in percent.
   """
 
@@ -66,22 +66,23 @@ class Score(NamedTuple):
 
 
 class Comparison(NamedTuple):
-  """What came out.
+  """The result of a comparison.
 
   Attributes:
-    scores: all of them.
-    seconds: method -> seconds of training all its runs, evaluations left out,
-      in however many processes; missing where no log says so.
+    scores: all scores.
+    seconds: method -> seconds of training all its runs, without evaluations, in
+      all processes; missing if no log has them.
     steps: method -> steps of training.
-    parameters: of the model.
-    trained: parameters of one run, by method.
-    frozen: whether the frozen weights are what they were, bit for bit.
-    made_of: what decides the scores: digests of the inputs of every task, of
-      the model, of what every method learned; how answers were made.
-    runs: method -> how many trained side by side.
+    parameters: number of parameters of the model.
+    trained: method -> number of trained parameters of one run.
+    frozen: whether the frozen weights have not changed, bit for bit.
+    made_of: everything that decides the scores: digests of the inputs of every
+      task, of the model and of every method's learned parameters; how answers
+      were made.
+    runs: method -> number of runs that trained side by side.
     step_seconds: method -> seconds of a step of all these runs.
     step_bytes: method -> memory that such a step needs on one device.
-    disk_bytes: method -> what one trained run takes to be used elsewhere.
+    disk_bytes: method -> bytes of one exported run.
   """
 
   scores: tuple[Score, ...]
@@ -109,18 +110,18 @@ class Comparison(NamedTuple):
 
   @property
   def methods(self) -> tuple[str, ...]:
-    """What was compared, in the order of the scores."""
+    """The compared methods, in the order of the scores."""
     return tuple(dict.fromkeys(s.method for s in self.scores))
 
   def mean(self, method: str) -> float:
-    """Average a method over tasks, of each the mean over seeds."""
+    """Average a method over tasks, after the mean over seeds of each."""
     of_tasks = [self.of(method, task) for task in self.tasks]
     return statistics.fmean(
       statistics.fmean(scores) for scores in of_tasks if scores
     )
 
   def by_seed(self, method: str) -> list[float]:
-    """Average a method over tasks, of each seed by itself."""
+    """Average a method over tasks, for each seed."""
     of_method = [s for s in self.scores if s.method == method]
     return [
       statistics.fmean(s.score for s in of_method if s.seed == seed)

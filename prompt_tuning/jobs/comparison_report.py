@@ -1,4 +1,4 @@
-"""A comparison for people: a table, the same as CSV and Markdown, a plot."""
+"""A comparison for people: a table, also as CSV and Markdown, and a plot."""
 
 import csv
 import io
@@ -51,9 +51,10 @@ class Row(NamedTuple):
   Attributes:
     method: its title.
     score: percent, the mean over tasks and seeds.
-    deviation: of the means over tasks, over seeds; None of a single one.
-    seeds: how many.
-    trained: parameters of a run; None where that says nothing.
+    deviation: standard deviation over seeds of the means over tasks; None for a
+      single seed.
+    seeds: number of seeds.
+    trained: trained parameters of a run; None if that has no meaning.
     share: of the model's parameters.
     disk_bytes: see `Comparison`; as those below.
     runs: how many.
@@ -78,7 +79,7 @@ class Row(NamedTuple):
 
 
 def rows(comparison: Comparison) -> list[Row]:
-  """Condense every method to a line.
+  """Summarise every method in a line.
 
   Args:
     comparison: what.
@@ -109,14 +110,14 @@ def _row(found: Comparison, method: str) -> Row:
 
 
 def table(comparison: Comparison) -> str:
-  """Lay a comparison out for a screen.
+  """Format a comparison for a screen.
 
   Args:
     comparison: what.
 
   Returns:
-    Scores by task, as far as there is room: a row per task and a column per
-    method, or the other way round; then a line per method with its costs.
+    Scores by task, if there is room: a row per task and a column per method, or
+    the other way round. Then a line per method with its costs.
   """
   lines = [_by_task(comparison), ""]
   written = [
@@ -242,8 +243,8 @@ def as_markdown(comparison: Comparison) -> str:
 def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
   """Draw scores against trained parameters.
 
-  Every method has its name beside its mark, bars are a standard deviation over
-  seeds; what trains nothing is a line across.
+  Each mark has the name of its method. Bars show the standard deviation over
+  seeds. A method that trains nothing is a horizontal line.
 
   Args:
     comparison: what.
@@ -379,11 +380,11 @@ class _Box(NamedTuple):
   y1: float
 
   def meets(self, other: "_Box") -> bool:
-    """Whether both have something in common."""
+    """Whether the two boxes overlap."""
     across = self.x0 < other.x1 and other.x0 < self.x1
     return across and self.y0 < other.y1 and other.y0 < self.y1
 
   def is_in(self, other: Any) -> bool:
-    """Whether all of it is in another."""
+    """Whether this box lies inside another."""
     across = other.x0 <= self.x0 and self.x1 <= other.x1
     return across and other.y0 <= self.y0 and self.y1 <= other.y1

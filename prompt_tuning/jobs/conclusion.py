@@ -1,4 +1,4 @@
-"""The end of a training run: the best of it scored, exported, explained."""
+"""The end of a training: score, export and explain its best step."""
 
 import collections
 import dataclasses
@@ -50,16 +50,16 @@ class Outcome(NamedTuple):
   """A training that has ended.
 
   Attributes:
-    result: how.
-    runs: that were trained.
+    result: how it ended.
+    runs: the trained runs.
     output: where it was written, and whether controls are wanted.
     model: the backbone.
-    setup: program, frozen part, tuners; the first state is gone.
-    vocabulary: of the model.
-    run_evaluator: evaluates runs; None where nothing is evaluated.
-    start_step: of the optimizer.
-    mesh: where everything lies.
-    checksum: of the frozen part before training, if it was asked for.
+    setup: program, frozen part and tuners; the first state no longer exists.
+    vocabulary: that of the model.
+    run_evaluator: evaluates runs; None without evaluation.
+    start_step: first step of the optimizer.
+    mesh: mesh of all arrays.
+    checksum: checksum of the frozen part before training, if it was requested.
   """
 
   result: loop.Result
@@ -83,10 +83,10 @@ class Outcome(NamedTuple):
     return f"{after}, at step {self.start_step + steps:,}"
 
   def insist_on_an_end(self) -> None:
-    """Insist that nobody asked training to stop before its end.
+    """Insist that training was not stopped before its end.
 
     Raises:
-      StoppedError: somebody did.
+      StoppedError: it was.
     """
     if self.result.signal is not None:
       raise StoppedError(self.result.signal, self.ending)
@@ -95,15 +95,15 @@ class Outcome(NamedTuple):
 def finish(
   outcome: Outcome, chosen: tuple[list[int], Params] | None = None
 ) -> str:
-  """Score and export the best of every run, and say what came out.
+  """Score and export the best of every run, and report the results.
 
   Args:
-    outcome: of a training that has ended.
-    chosen: what `best` gives, if it was asked already.
+    outcome: a training that has ended.
+    chosen: the result of `best`, if it was called already.
 
   Returns:
-    What a person wants to know, scores and paths last. All of it is in
-    MODEL_DIR.
+    A text for people, with scores and paths at the end. MODEL_DIR has all of
+    it.
 
   Raises:
     CheckpointError: an export cannot be written.
@@ -146,7 +146,7 @@ def _finish(outcome: Outcome, chosen: tuple[list[int], Params] | None) -> str:
 
 
 def best(outcome: Outcome) -> tuple[list[int], Params]:
-  """Gather the best of every run, or its last where none was kept.
+  """Collect the best step of every run, or its last if none was kept.
 
   Args:
     outcome: of a training that has ended.
@@ -186,7 +186,7 @@ def _kept(outcome: Outcome) -> loop.Records:
 
 
 def runs_of(outcome: Outcome, trainable: Params) -> Runs:
-  """Let the tuning methods make their runs of what was trained."""
+  """Let the tuning methods make runs from the trained parameters."""
   program = outcome.setup.program
   params = program.partition.merge(trainable, outcome.setup.frozen)
   delta = program.produce(params["tuner"], None)
@@ -256,7 +256,7 @@ def _controls(outcome: Outcome, trainable: Params) -> list[summary.Row]:
 
 
 def without_soft(sets: Sequence[EvalSet]) -> list[EvalSet]:
-  """Leave out what the model alone cannot read, and say so.
+  """Leave out sets that the frozen model cannot read, and log it.
 
   Args:
     sets: of any tasks.
@@ -277,7 +277,7 @@ def without_soft(sets: Sequence[EvalSet]) -> list[EvalSet]:
 def random_control(
   trained: Runs, slot: int, method: Method, key: Array
 ) -> Runs | None:
-  """Replace what one run learned by random numbers of the same norms.
+  """Replace the learned numbers of one run by random ones of the same norms.
 
   Args:
     trained: any runs.
@@ -294,7 +294,7 @@ def random_control(
 
 
 def random_label(method: Method) -> str:
-  """Return what reports call a method's random control."""
+  """Return the name of a method's random control in reports."""
   return f"{RANDOM}{noun_of(type(method))}"
 
 

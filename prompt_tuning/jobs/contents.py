@@ -1,4 +1,4 @@
-"""What lies at a path: a model, a prompt, or something that was tuned here."""
+"""Find out what a path holds: a model, a prompt, or something tuned here."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ BUNDLE, EXPORT, RUN = "bundle", "export", "run"
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-  """Say what lies at a path; that it is whole is for its reader to say."""
+  """Return the kind of content at a path, without checking that it is whole."""
   if embedded.is_prompt(path):
     return EXPORT
   folder = files.path(path)
@@ -46,7 +46,7 @@ def is_run(folder: pathlib.Path) -> bool:
 def leaves(
   path: str | os.PathLike[str], as_delta: bool = False
 ) -> Mapping[str, Leaf]:
-  """Open what lies at a path as named arrays.
+  """Open the content of a path as named arrays.
 
   Args:
     path: of any kind.
@@ -70,7 +70,7 @@ def leaves(
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
-  """See arrays in memory as what checkpoints are made of."""
+  """Wrap arrays in memory as leaves of a checkpoint."""
   return {
     name: ArrayLeaf(name, array.shape, array.dtype, array)
     for name, array in arrays.items()

@@ -1,4 +1,4 @@
-"""Models, prompts and results of tuning, written in another format."""
+"""Write models, prompts and results of tuning in another format."""
 
 import dataclasses
 import os
@@ -34,18 +34,18 @@ _STEP = re.compile(r"checkpoint_(\d+)")
 
 
 def convert(job: Conversion) -> tuple[str, ...]:
-  """Write what is at one path to another, in another format.
+  """Convert the content of one path to another format at another path.
 
   Args:
-    job: what to write where.
+    job: the conversion.
 
   Returns:
-    What the user should know.
+    Notes for the user.
 
   Raises:
-    CheckpointError: the source is not what it should be, or the destination is
-      there already; nothing has been written.
-    ValueError: the format cannot hold what the source is; see also `hub.local`.
+    CheckpointError: the source is wrong, or the destination exists already;
+      nothing has been written.
+    ValueError: the format cannot hold the source; see also `hub.local`.
   """
   job = dataclasses.replace(job, src=os.fspath(hub.local(job.src)))
   if job.to in MODELS:

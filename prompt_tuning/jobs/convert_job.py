@@ -1,4 +1,4 @@
-"""What `convert` shall write, in plain values."""
+"""The job of `convert`, as plain values."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-  """What to write where.
+  """A conversion.
 
   Attributes:
-    src: of any format; it is detected.
-    dst: the folder, or for npy the file, to make.
+    src: source, in any format; the format is detected.
+    dst: folder to make, or for npy the file.
     to: one of `MODELS` or `PROMPTS`.
     dtype: of a model's parameters, one of `DTYPES`; None as they are.
     size: name of a published one to insist on; None takes it from the shapes.

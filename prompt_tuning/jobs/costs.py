@@ -1,7 +1,7 @@
-"""What a training cost, by its log and its files.
+"""The costs of a training, from its log and its files.
 
-Its own clock knows one process only; the log has all steps that it was made of,
-in however many processes.
+The clock of a training knows only one process; the log has the steps of all
+processes.
 """
 
 import itertools
@@ -22,12 +22,12 @@ _MEMORY = f"train/{loop.STEP_BYTES}"
 
 
 class Cost(NamedTuple):
-  """What training took.
+  """The costs of a training.
 
   Attributes:
-    seconds: of all steps, their compilation included, evaluations not.
-    step_seconds: of one step, the median of the log's lines but for the first,
-      which has the compilation in it.
+    seconds: seconds of all steps, with compilation, without evaluations.
+    step_seconds: seconds of one step: the median over the lines of the log
+      without the first, which includes compilation.
     step_bytes: memory of a step, see `compiled_step.Jitted`.
   """
 
@@ -37,16 +37,16 @@ class Cost(NamedTuple):
 
 
 def of_training(folder: str, steps: int, start_step: int) -> Cost:
-  """Read what a training cost.
+  """Read the costs of a training.
 
   Args:
     folder: its MODEL_DIR.
-    steps: updates that it did.
-    start_step: that its log counts on from.
+    steps: number of its updates.
+    start_step: the step from which its log counts.
 
   Returns:
-    The cost; None of what the log does not say. Where a line's steps were done
-    by two processes, all of them count as long as those of the second.
+    The costs, with None for values that the log lacks. If two processes did the
+    steps of a line, all steps count as long as those of the second.
   """
   entries = [line for line in logs.read(folder) if line["run"] == 0]
   lines = [
@@ -68,14 +68,15 @@ def of_training(folder: str, steps: int, start_step: int) -> Cost:
 
 
 def disk_bytes(outcome: Outcome, trainable: Params) -> int:
-  """Count what the first run takes on a disk, to be used elsewhere.
+  """Count the bytes on disk of the first run's export.
 
   Args:
-    outcome: of a training that has exported its runs.
-    trainable: what was trained, with a leading run axis.
+    outcome: a training that has exported its runs.
+    trainable: the trained parameters, with a leading run axis.
 
   Returns:
-    Bytes of its exported deltas; of its arrays where it has none, as a model.
+    Bytes of its exported deltas, or of its arrays if it has no deltas, as in
+    model tuning.
   """
   root = files.path(outcome.output.model_dir) / model_dir.EXPORTS
   total, (run, *_) = 0, outcome.runs

@@ -1,4 +1,4 @@
-"""Two checkpoints, prompts, or results of tuning, compared array by array."""
+"""Compare two checkpoints, prompts or results of tuning, array by array."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ class Comparison(NamedTuple):
   """How two sets of arrays differ.
 
   Attributes:
-    differences: a line for each that differs.
-    equal: how many are equal bit for bit.
+    differences: a line for each array that differs.
+    equal: number of arrays that are equal bit for bit.
   """
 
   differences: tuple[str, ...]
@@ -24,18 +24,19 @@ class Comparison(NamedTuple):
 
 
 def compare(a: str, b: str) -> Comparison:
-  """Compare what lies at two paths, whatever its kind and format.
+  """Compare the contents of two paths, of any kind and format.
 
   Args:
     a: see `contents.leaves`; or `hf://user/name`, see `hub.local`.
-    b: what to compare it with.
+    b: the other path.
 
   Returns:
-    The differences. A bundle, an export and the like are what they change in a
-    model, so that they can be held against each other and against prompts.
+    The differences. Bundles, exports and the like are compared by what they
+    change in a model, so that one can compare them with each other and with
+    prompts.
 
   Raises:
-    CheckpointError: one of them cannot be read; of damage, all in one of them.
+    CheckpointError: one of them cannot be read; lists all damage of that one.
     ValueError: see `contents.leaves` and `hub.local`.
   """
   a, b = (os.fspath(hub.local(path)) for path in (a, b))

@@ -1,4 +1,4 @@
-"""What evaluation commands do, as plain values."""
+"""The job of evaluation commands, as plain values."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,18 @@ from prompt_tuning.models.t5.config import T5Config
 
 @dataclasses.dataclass(frozen=True)
 class EvalJob:
-  """Everything that `eval` needs to know.
+  """The settings of `eval`.
 
   Attributes:
     model: the backbone.
     checkpoint_path: its weights.
-    prompt_file: a prompt, several, or name -> prompt; each is scored on every
-      task, unless the names are those of the tasks, or the runs of a training
-      were trained on just these tasks. Also the bundle of one run
-      that tuned the model. None, also as one of several: the plain model.
-    evaluation: on what, and how.
-    output_dir: where T5X's files go.
+    prompt_file: a prompt, several, or name -> prompt; or the bundle of one run
+      that tuned the model. None, alone or in a list, is the frozen model. Each
+      prompt is scored on every task. If the names are those of the tasks, or if
+      the runs of a training were trained on these tasks, each is scored only on
+      its own task.
+    evaluation: on which data and how to evaluate.
+    output_dir: folder for T5X's files.
     mesh: arrangement of the devices.
     restore_dtype: of the weights.
     json_write_n_results: predictions written per task; None for all.

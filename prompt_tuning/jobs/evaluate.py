@@ -1,4 +1,4 @@
-"""Scoring prompts on tasks, alone and as an ensemble."""
+"""Score prompts on tasks, alone and as an ensemble."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -124,7 +124,7 @@ def _convention(settings: EvaluationSettings) -> str | None:
 
 
 def label(prompts: Tuned, run: int) -> str:
-  """Say what a table calls a run: its name, or what it is."""
+  """Return the label of a run in a table: its name, or its kind."""
   if prompts.names[run]:
     return prompts.names[run]
   method = prompts.methods[run]
@@ -246,7 +246,7 @@ def table(
   names: Sequence[str],
   steps: Sequence[int | None],
 ) -> str:
-  """Format scores: of every prompt, of their vote, of the whole benchmark.
+  """Format the scores of every prompt, of their vote and of the benchmark.
 
   Args:
     results: of every task and prompt.

@@ -1,7 +1,7 @@
-"""Writing what was tuned where others can use it.
+"""Export what was tuned, for use elsewhere.
 
-The delta is always written. A NumPy file, as T5X's prompt-tuning has it, and a
-PEFT adapter are views, written where they can say the same.
+The delta is always written. A NumPy file in the format of T5X's prompt-tuning
+and a PEFT adapter are views; they are written if they can hold the same.
 """
 
 import math
@@ -35,8 +35,8 @@ class Exported(NamedTuple):
   """What was written.
 
   Attributes:
-    paths: of files and folders.
-    notes: what could not be written, or what its user must know.
+    paths: paths of files and folders.
+    notes: notes on what could not be written, and for users of the export.
   """
 
   paths: tuple[pathlib.Path, ...]
@@ -44,18 +44,18 @@ class Exported(NamedTuple):
 
 
 class Origin(NamedTuple):
-  """Where a run comes from, for what is written about it.
+  """The origin of a run, for the description in its export.
 
   Attributes:
-    method: of the run; None where it is not known.
+    method: method of the run; None if it is not known.
     task: its task or mixture.
-    step: at which it was saved, as T5X counts.
-    backbone: fingerprint of the model that it was trained with.
-    base_model: what transformers loads that model by.
-    vocabulary: that it was trained with.
-    scores: of its best evaluation, by metric.
-    soft_tokens: whether its task's template says where virtual tokens stand.
-    licence: that an earlier export was given, as hubs abbreviate it.
+    step: step at which it was saved, as T5X counts.
+    backbone: fingerprint of the model in training.
+    base_model: name by which transformers loads that model.
+    vocabulary: the vocabulary in training.
+    scores: scores of its best evaluation, by metric.
+    soft_tokens: whether its task's template places the virtual tokens.
+    licence: licence of an earlier export, in the hubs' abbreviation.
   """
 
   method: Method | None = None
@@ -70,7 +70,7 @@ class Origin(NamedTuple):
 
   @property
   def noun(self) -> str:
-    """What reports call that which was learned."""
+    """The word of reports for what was learned."""
     return noun_of(type(self.method)) if self.method else "delta"
 
   @property

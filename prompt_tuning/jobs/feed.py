@@ -1,4 +1,4 @@
-"""Data of a job: training batches of every run, labelled evaluation sets."""
+"""Data of a job: training batches of every run, and evaluation sets."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -58,10 +58,10 @@ def train_batches(
   mesh: Mesh | None = None,
   methods: Sequence[Method] = (),
 ) -> "grain.DatasetIterator[NumpyBatch]":
-  """Feed every run with its own examples, in its own order.
+  """Give every run its own examples, in its own order.
 
   Args:
-    dataset: what to read.
+    dataset: the data set.
     runs: their tasks and seeds.
     placements: where each run's virtual tokens stand.
     model: the backbone.
@@ -118,7 +118,7 @@ def train_batches(
 def task_ids(
   dataset: Dataset, runs: Sequence[Run], methods: Sequence[Method]
 ) -> list[tuple[int, ...] | None]:
-  """Number the tasks of every run as its method does.
+  """Number the tasks of every run in the order of its method.
 
   Args:
     dataset: tells the split.
@@ -143,7 +143,7 @@ def task_ids(
 
 
 def peek(batches: "grain.DatasetIterator[NumpyBatch]") -> NumpyBatch:
-  """Return the next batch without moving on."""
+  """Return the next batch without advancing the iterator."""
   state = batches.get_state()
   batch = next(batches)
   batches.set_state(state)
@@ -249,7 +249,7 @@ def _unlabelled(
 def sets_by_task(
   settings: EvaluationSettings | None, runs: Sequence[Run], data_dir: str | None
 ) -> dict[str, list[EvalSet]]:
-  """Read what the runs are scored on; none where they are not.
+  """Read the evaluation sets of the runs; empty without evaluation.
 
   Args:
     settings: of the evaluation.

@@ -1,4 +1,4 @@
-"""How a model in pre-training does on text that it has not seen."""
+"""The loss of a model in pre-training on text that it has not seen."""
 
 import itertools
 

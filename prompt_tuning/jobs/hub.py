@@ -1,4 +1,4 @@
-"""What somebody shared on a hub: hf://user/name as a folder here."""
+"""Download hf://user/name from a hub to a local folder."""
 
 import os
 import pathlib
@@ -21,19 +21,19 @@ _IN_A_FOLDER = ("*.json", "*.safetensors", "*.npy", "*.md")
 
 
 def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-  """Fetch what an address of a hub names; leave other paths as they are.
+  """Download the content of a hub's address; return other paths unchanged.
 
   Args:
-    path: any path, or `hf://user/name`, where wanted with a folder inside and a
-      revision: `hf://user/name/folder@main`. HF_ENDPOINT names another hub than
-      Hugging Face's.
+    path: any path, or `hf://user/name`, or with a folder and a revision
+      `hf://user/name/folder@main`. HF_ENDPOINT names a hub other than Hugging
+      Face's.
 
   Returns:
-    A path on this machine; what was fetched before is not fetched again.
+    A local path. Content that was downloaded before is not downloaded again.
 
   Raises:
-    ValueError: a malformed address, no huggingface_hub, no such repository, or
-      no network.
+    ValueError: the address is malformed, huggingface_hub is not installed,
+      there is no such repository, or no network.
   """
   text = os.fspath(path)
   if not isinstance(text, str) or not text.startswith(SCHEME):

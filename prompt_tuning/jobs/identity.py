@@ -1,7 +1,7 @@
-"""What makes a run this run, as JSON values.
+"""The identity of a run, as JSON values.
 
-A bundle carries them. A run that resumes must have the same ones, and whoever
-loads a bundle rebuilds the tuning method from them.
+A bundle holds these values. A run can resume only with the same values, and a
+loaded bundle rebuilds its tuning method from them.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def identity(
   evaluation: EvaluationSettings | None = None,
   keep_best: bool = True,
 ) -> dict[str, Any]:
-  """Describe a run by everything that decides its numbers.
+  """Describe everything that decides the numbers of a run.
 
   Args:
     experiment: see `settings`.
@@ -82,15 +82,15 @@ def settings(
   """Describe what is known of a run before its model is read.
 
   Args:
-    experiment: what decides the numbers. How long, how often and where to are
-      left out, so that a run may be continued for longer, evaluated at other
-      steps, or moved.
-    tuners: the tuning method of every run; none for model tuning.
+    experiment: everything that decides the numbers. Durations, periods and
+      paths are left out, so that a run may continue for longer, be evaluated at
+      other steps, or move.
+    tuners: the tuning method of every run; empty for model tuning.
     vocabulary: hash of the vocabulary.
-    start_step: that of the optimizer.
-    evaluation: what scores are of, and how they are made: others cannot be
-      compared with those so far. None where the job does not evaluate.
-    keep_best: whether the best of every run is kept.
+    start_step: first step of the optimizer.
+    evaluation: on which data and how scores are computed, because other scores
+      cannot be compared with those so far. None without evaluation.
+    keep_best: whether the best step of every run is kept.
 
   Returns:
     JSON values.
@@ -162,7 +162,7 @@ def data_files(
 
 
 def data_sources(experiment: Experiment) -> list[str]:
-  """List the TFDS names and versions of what the runs train on."""
+  """List the TFDS names and versions of the runs' training data."""
   tasks = _tasks(experiment).values()
   return sorted({task.source for task in tasks if task.is_from_tfds})
 
@@ -224,7 +224,7 @@ def placements_of(
 
 
 def describe_method(method: Method) -> dict[str, Any]:
-  """Write a method as JSON values from which `rebuild` makes it again.
+  """Write a method as JSON values, from which `rebuild` restores it.
 
   Args:
     method: any.
@@ -241,7 +241,7 @@ def describe_method(method: Method) -> dict[str, Any]:
 
 
 def describe(value: Any) -> Any:
-  """Write a setting as JSON values that equal settings share.
+  """Write a setting as JSON values; equal settings give equal values.
 
   Args:
     value: plain values, containers, arrays, and objects of these.

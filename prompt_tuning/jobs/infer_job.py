@@ -1,4 +1,4 @@
-"""What inference commands do, as plain values."""
+"""The job of inference commands, as plain values."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from prompt_tuning.models.t5.decoding import DecodingMethod
 
 @dataclasses.dataclass(frozen=True)
 class InferJob:
-  """Everything that `infer` and `score` need to know.
+  """The settings of `infer` and `score`.
 
   Attributes:
     mode: `predict`, `predict_with_aux` or `score`.

@@ -14,7 +14,7 @@ from prompt_tuning.jobs.settings import Dataset
 
 
 class Ready(NamedTuple):
-  """What can answer.
+  """A model with prompts, ready to answer.
 
   Attributes:
     model: the backbone, or the tuned model in its place.
@@ -63,11 +63,11 @@ def prepare(job: EvalJob | InferJob, dataset: Dataset) -> Ready:
 
 
 def settings(job: EvalJob | InferJob, ready: Ready) -> dict[str, Any]:
-  """Describe what decides every answer: model, vocabulary, dtypes.
+  """Describe everything that decides the answers: model, vocabulary, dtypes.
 
   Args:
-    job: that asks.
-    ready: what answers.
+    job: the job.
+    ready: the model with prompts.
 
   Returns:
     JSON values.

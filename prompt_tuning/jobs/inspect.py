@@ -1,4 +1,4 @@
-"""What a checkpoint, a prompt, or something that was tuned holds."""
+"""Describe the content of checkpoints, prompts and results of tuning."""
 
 import os
 import pathlib
@@ -27,9 +27,9 @@ Report = dict[str, Any]
 
 
 def report(path: str) -> Report:
-  """Describe what lies at a path, in JSON's types.
+  """Describe the content of a path, in JSON's types.
 
-  A model's arrays stay unread.
+  It does not read the arrays of a model.
 
   Args:
     path: of a checkpoint, a prompt, an adapter, a bundle, an export, or
@@ -67,7 +67,7 @@ def _report(path: str) -> Report:
 
 
 def lines(described: Report) -> list[str]:
-  """Spell a report for people."""
+  """Format a report for people."""
   kinds = {contents.PROMPT: _prompt_lines, contents.RUN: _run_lines}
   spell = kinds.get(described["kind"], _array_lines)
   notes = (f"note: {note}" for note in described["notes"])

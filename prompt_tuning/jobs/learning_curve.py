@@ -1,4 +1,4 @@
-"""Loss and score over the steps, as a picture."""
+"""A picture of loss and score over the steps."""
 
 import collections
 import os
@@ -17,10 +17,10 @@ _SEVERAL = 4  # plots side by side where there are more than two tasks
 
 
 class Line(NamedTuple):
-  """What is drawn in one colour.
+  """A line of the chart, in one colour.
 
   Attributes:
-    label: its name; empty where there is nothing to tell it from.
+    label: its name; empty if it is the only one.
     steps: in order.
     middle: a value per step.
     low: least value per step.
@@ -74,7 +74,7 @@ def draw(
 
 
 def metric(entries: Sequence[Mapping[str, Any]], runs: Sequence[int]) -> str:
-  """Name what the score of some runs is.
+  """Name the metric of the runs' score.
 
   Args:
     entries: lines of the log.
@@ -107,7 +107,7 @@ def lines(
   task: str,
   tag: str,
 ) -> list[Line]:
-  """Decide what is drawn of a task.
+  """Choose the lines to draw for a task.
 
   Args:
     entries: lines of the log.

@@ -1,4 +1,4 @@
-"""Loading what was tuned: a run's folder, a bundle, or a prompt in a file."""
+"""Load what was tuned: a run's folder, a bundle, or a prompt in a file."""
 
 import dataclasses
 import logging
@@ -68,20 +68,18 @@ class Tuned(NamedTuple):
 
   Attributes:
     runs: their deltas and placements.
-    names: of the runs; empty where there is only one.
-    fingerprint: of the backbone that they were tuned with; None where the file
-      does not say.
-    steps: at which they were saved; None where the file does not say.
-    weights: of a single run that tuned the backbone itself: path -> array.
-    methods: of the runs; None among them where it is not known.
-    tasks: of the runs; None among them where the file does not say.
-    base_model: what transformers loads the backbone by, if the file says so.
-    keys: what the user calls them; None among them where nobody did.
-    vocabulary: that they were trained with; None where the file does not say.
-    scores: metrics of the runs' best evaluations; none where the file does not
-      say.
-    soft_tasks: tasks whose templates say where virtual tokens stand.
-    licence: of an export; None where the file does not say.
+    names: names of the runs; empty for a single run.
+    fingerprint: fingerprint of their backbone; None if it is not recorded.
+    steps: steps at which they were saved; None if these are not recorded.
+    weights: for a single run that tuned the backbone itself: path -> array.
+    methods: methods of the runs, with None for unknown ones.
+    tasks: tasks of the runs, with None for unrecorded ones.
+    base_model: name by which transformers loads the backbone, if recorded.
+    keys: the user's names for them, with None for runs without one.
+    vocabulary: the vocabulary of training; None if it is not recorded.
+    scores: metrics of the runs' best evaluations; empty if not recorded.
+    soft_tasks: tasks whose templates place the virtual tokens.
+    licence: licence of an export; None if it is not recorded.
   """
 
   runs: Runs
@@ -100,7 +98,7 @@ class Tuned(NamedTuple):
 
   @property
   def step(self) -> int | None:
-    """The step of all of them; None where they are of several."""
+    """The step of all runs; None if their steps differ."""
     return self.steps[0] if len(set(self.steps)) == 1 else None
 
 
@@ -165,7 +163,7 @@ def _is_there(file: pathlib.Path) -> bool:
 def parameters(
   path: str | os.PathLike[str],
 ) -> tuple[dict[str, np.ndarray], Method | None]:
-  """Read what one run's tuning method has learned, and the method.
+  """Read the parameters of one run's tuning method, and the method.
 
   Args:
     path: MODEL_DIR of one run (its best; the last where nothing was
@@ -205,7 +203,7 @@ def parameters(
 
 
 def all_parameters(folder: str) -> dict[str, np.ndarray]:
-  """Read what the methods of all runs of a training had learned at last.
+  """Read the last parameters of the methods of all runs of a training.
 
   Args:
     folder: of the training.
@@ -462,7 +460,7 @@ def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
 
 
 def applied(tuned: Tuned, model: Backbone) -> Backbone:
-  """Put the weights of a tuned model in the place of the backbone's.
+  """Replace the backbone's weights by those of a tuned model.
 
   Args:
     tuned: prompts, or a tuned model.
@@ -539,7 +537,7 @@ def load_several(
   model: Backbone,
   vocabulary: Vocabulary | None,
 ) -> Tuned:
-  """Load any number of runs side by side, whatever they tuned.
+  """Load any number of runs of any methods side by side.
 
   Args:
     paths: one, several, or name -> path; None, also as one of several, is the
@@ -611,7 +609,7 @@ def encoder_vectors(
   vocabulary: Vocabulary | None = None,
   backbone: Callable[[], str] | None = None,
 ) -> np.ndarray:
-  """Read the virtual tokens of one run, to start others from.
+  """Read the virtual tokens of one run, as initial values for others.
 
   Args:
     path: see `load`; of the runs of one task, which were scored, the best.

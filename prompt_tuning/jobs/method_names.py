@@ -1,4 +1,4 @@
-"""What tells the tuning methods of one bank apart, as parts of runs' names."""
+"""Labels for the tuning methods of one bank, as parts of runs' names."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ _STRANGE = re.compile(r"[^\w.+-]+")  # not for the name of a folder
 
 
 def labels(methods: Sequence[Method]) -> list[str]:
-  """Name methods by what differs among them.
+  """Name methods by their differences.
 
   Args:
     methods: those of a bank, built.

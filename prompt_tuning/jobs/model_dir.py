@@ -18,14 +18,14 @@ _PARTS = (loop.BUNDLES, loop.BEST, EXPORTS, reports.FOLDER)
 def held(folder: str) -> Iterator[None]:
   """Be the only training that writes to a folder, see `core.sole_writer`.
 
-  The hosts of one training are one writer. What killed ones left half-written
-  is cleared.
+  The hosts of one training count as one writer. Half-written files of killed
+  processes are removed.
 
   Args:
-    folder: is made where it is missing.
+    folder: the folder; it is made if it is missing.
 
   Raises:
-    ValueError: another training writes to it, or nobody can.
+    ValueError: another training writes to it, or it cannot be written to.
   """
   files.ensure_writable(folder, "MODEL_DIR")
   with contextlib.ExitStack() as stack:
