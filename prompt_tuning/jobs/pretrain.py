@@ -1,7 +1,7 @@
-"""From text to a T5 that prompts can be tuned for.
+"""Pre-train a T5 on text, so that prompts can be tuned for it.
 
-Every stage is a training of the whole model: the same step, loop and bundles
-as everywhere, so a run that is killed goes on to the bit.
+Every stage is a training of the whole model, with the same step, loop and
+bundles as everywhere. So a run that is killed resumes to the bit.
 """
 
 import logging
@@ -51,7 +51,7 @@ def pretrain(
   configuration: Mapping[str, str] = train.NO_CONFIGURATION,
   say: Callable[[str], None] = logger.info,
 ) -> list[dict[str, Any]]:
-  """Pre-train from the start, or from where MODEL_DIR stands.
+  """Pre-train from the start, or resume from MODEL_DIR.
 
   Args:
     job: what to do.
@@ -97,7 +97,7 @@ def _pretrain(
 
 
 def checkpoint_path(job: PretrainJob, stage: Stage) -> pathlib.Path:
-  """Return where a stage's model is written, in T5X's native layout."""
+  """Return the path of a stage's model, in T5X's native layout."""
   return job.folder(stage) / f"checkpoint_{job.steps_after(stage)}"
 
 

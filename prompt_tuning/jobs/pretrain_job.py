@@ -1,4 +1,4 @@
-"""What `pretrain` does, as plain values that gin, or code, builds."""
+"""The job of `pretrain`, as plain values."""
 
 import dataclasses
 import pathlib
@@ -34,14 +34,14 @@ class Stage:
   """One stage of pre-training; each has a fresh optimizer.
 
   Attributes:
-    name: of its folder below MODEL_DIR.
-    denoising: how texts become examples.
+    name: name of its folder below MODEL_DIR.
+    denoising: turns texts into examples.
     steps: updates.
     batch_size: packed rows of a batch.
     packed_lengths: positions of a row, `inputs` and `targets`.
-    learning_rate: base rate.
+    learning_rate: base learning rate.
     optimizer: builds the optimizer.
-    schedule: (step, base rate) -> rate; the step counts from the stage's start.
+    schedule: (step, base) -> learning rate; steps count from the stage's start.
   """
 
   name: str
@@ -76,20 +76,20 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainJob:
-  """Everything that `pretrain` needs to know.
+  """The settings of `pretrain`.
 
   Attributes:
-    model_dir: folder of the run; each stage has one in it.
+    model_dir: folder of the run; each stage has a folder in it.
     model: shape of the model.
-    corpora: what to read.
-    stages: in order, each on the model of the one before.
-    vocabulary_file: SentencePiece model; None for that of the environment.
-    initial_checkpoint_path: weights to begin with; None draws random ones.
-    seed: of the weights and of the order of examples.
+    corpora: the texts.
+    stages: stages in order; each continues with the model of the one before.
+    vocabulary_file: SentencePiece model; None for the environment's.
+    initial_checkpoint_path: initial weights; None draws random ones.
+    seed: seed of the weights and of the order of examples.
     relpos_scale: multiplies the relative position biases of random weights. T5
-      draws them so small that a model of a few thousand steps hardly learns
-      where a word stands.
-    objective: what is minimised.
+      draws them so small that in a few thousand steps a model hardly learns the
+      positions of words.
+    objective: the objective.
     eval_period: steps between losses on held-out text.
     eval_steps: batches of each held-out corpus.
     checkpoint_period: steps between bundles.
@@ -167,7 +167,7 @@ class PretrainJob:
       stage: one of the job's.
 
     Returns:
-      The job; the model is to be handed in.
+      The job; its model must be passed in.
 
     Raises:
       FileNotFoundError: a corpus is missing.
@@ -215,7 +215,7 @@ class PretrainJob:
 def check_fills_a_batch(
   stage: Stage, tokens: Sequence[tuple[cache.TokenCache, float]]
 ) -> None:
-  """Refuse a corpus that would fill a batch only by repeating itself.
+  """Refuse a corpus that is too small to fill a batch without repetition.
 
   Args:
     stage: gives the size of a batch.

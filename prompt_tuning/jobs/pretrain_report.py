@@ -1,4 +1,4 @@
-"""What a stage of pre-training did and cost, on disk and as a table."""
+"""The results and costs of a pre-training stage, on disk and as a table."""
 
 import json
 import os
@@ -62,20 +62,20 @@ _SCHEMA |= dict.fromkeys(
 def describe(
   job: PretrainJob, stage: Stage, result: loop.Result, share: float | None
 ) -> dict[str, Any]:
-  """Sum a finished stage up.
+  """Summarise a finished stage.
 
   Args:
     job: the whole job.
-    stage: what has finished.
-    result: how.
-    share: of continuations with a sentinel; None if it was not measured.
+    stage: the finished stage.
+    result: how it ended.
+    share: share of continuations with a sentinel; None if it was not measured.
 
   Returns:
-    JSON values. `held_out` is, per corpus, (step, loss per target token) of
-    every evaluation; `seconds` and what follows from it count training steps
-    only, in all processes that the stage took. Steps that a process was killed
-    before logging are taken to have been as fast as the others; where the log
-    was lost, all of these are 0.
+    JSON values. `held_out` has, for each corpus, (step, loss per target token)
+    of every evaluation. `seconds` and the numbers computed from it count only
+    training steps, in all processes of the stage. Steps that a killed process
+    did not log count as fast as the others. If the log was lost, all of these
+    are 0.
   """
   lines = logs.read(job.folder(stage))
   encoder, decoder = result.tokens
@@ -110,14 +110,14 @@ def _ratio(amount: float, by: float) -> float:
 
 
 def settings(job: PretrainJob, stage: Stage) -> dict[str, Any]:
-  """Describe what decides a stage's model, as JSON values.
+  """Describe everything that decides a stage's model, as JSON values.
 
   Args:
     job: the whole job.
     stage: one of its stages.
 
   Returns:
-    The settings; of files, what is in them.
+    The settings; for files, their contents.
   """
   (name,) = job.train_job(stage).experiment.dataset.names
   tasks = spec.get(name).components(corpus.TRAIN)
@@ -168,7 +168,7 @@ def read(job: PretrainJob, stage: Stage) -> dict[str, Any] | None:
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
-  """Lay the reports of a model's stages out for people.
+  """Format the reports of a model's stages for people.
 
   Args:
     reports: of the stages, in order.

@@ -1,4 +1,4 @@
-"""From a method's recipe to the optimizer and rates of its runs."""
+"""From a method's recipe to the optimizer and learning rates of its runs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +37,10 @@ def optimizer(recipe: Recipe) -> OptimizerFactory:
     recipe: of a method.
 
   Returns:
-    What builds the optimizer of a run.
+    The function that builds the optimizer of a run.
 
   Raises:
-    ValueError: no such optimizer, or no such setting of it.
+    ValueError: there is no such optimizer, or it has no such setting.
   """
   if recipe.by_path:
     rest = dataclasses.replace(recipe, by_path={})
@@ -65,16 +65,16 @@ def _apart(path: str, recipe: Recipe) -> OptimizerFactory:
 
 
 def objective(methods: Sequence[Method]) -> Choice:
-  """Build the objective that the recipes of all runs agree on.
+  """Build the objective on which the recipes of all runs agree.
 
   Args:
-    methods: of the runs; none for model tuning, which has cross-entropy.
+    methods: those of the runs; empty for model tuning, which has cross-entropy.
 
   Returns:
-    What is minimised.
+    The objective.
 
   Raises:
-    ValueError: recipes with different objectives, or of an unknown one.
+    ValueError: objectives of recipes differ, or one is unknown.
   """
   names = dict.fromkeys(m.recipe.objective for m in methods) or [CROSS_ENTROPY]
   name, *others = names
@@ -88,13 +88,13 @@ def objective(methods: Sequence[Method]) -> Choice:
 
 
 def stages(methods: Sequence[Method]) -> tuple[Stage, ...]:
-  """List the stages that the recipes of all runs agree on.
+  """List the stages on which the recipes of all runs agree.
 
   Args:
-    methods: of the runs; none for model tuning, which has none.
+    methods: those of the runs; empty for model tuning, which has no stages.
 
   Raises:
-    ValueError: recipes with different stages.
+    ValueError: stages of recipes differ.
   """
   lists = [tuple(method.recipe.stages) for method in methods] or [()]
   if any(other != lists[0] for other in lists):
@@ -109,14 +109,14 @@ def stages(methods: Sequence[Method]) -> tuple[Stage, ...]:
 def evaluation(
   settings: EvaluationSettings, methods: Sequence[Method]
 ) -> EvaluationSettings:
-  """Choose how runs are scored whose objective is their recipe's.
+  """Choose how to score runs that have their recipe's objective.
 
   Args:
-    settings: what the user said.
-    methods: of the runs; none for model tuning.
+    settings: the user's settings.
+    methods: those of the runs; empty for model tuning.
 
   Returns:
-    The same settings; where they leave it open, what is minimised ranks.
+    The same settings. If they leave it open, the objective decides the ranking.
   """
   chosen = objective(methods)
   if not isinstance(chosen, Classes):
@@ -130,16 +130,16 @@ def evaluation(
 
 
 def shared_optimizer(methods: Sequence[Method]) -> OptimizerFactory:
-  """Build the optimizer that the recipes of all runs agree on.
+  """Build the optimizer on which the recipes of all runs agree.
 
   Args:
-    methods: of the runs; none for model tuning, which has Adafactor.
+    methods: those of the runs; empty for model tuning, which has Adafactor.
 
   Returns:
-    What builds the optimizer of a run.
+    The function that builds the optimizer of a run.
 
   Raises:
-    ValueError: recipes with different optimizers.
+    ValueError: optimizers of recipes differ.
   """
   recipes = {name_of(type(method)): method.recipe for method in methods}
   if not recipes:
@@ -158,17 +158,17 @@ def shared_optimizer(methods: Sequence[Method]) -> OptimizerFactory:
 def learning_rate(
   users_rate: float | None, method: type[Method] | None
 ) -> float:
-  """Choose a run's base rate: the given one, or the recipe's.
+  """Choose a run's base learning rate: the given one, or the recipe's.
 
   Args:
-    users_rate: what the user said; None for the recipe's.
-    method: of the run; None for model tuning, which has no recipe.
+    users_rate: the user's learning rate; None for the recipe's.
+    method: method of the run; None for model tuning, which has no recipe.
 
   Returns:
-    The rate.
+    The learning rate.
 
   Raises:
-    ValueError: neither says one.
+    ValueError: neither gives one.
   """
   rate = (
     method.recipe.learning_rate if users_rate is None and method else users_rate

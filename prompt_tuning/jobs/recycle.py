@@ -1,14 +1,14 @@
-"""Moving a prompt to another model, through the words that both know.
+"""Move a prompt to another model, through words that both models have.
 
-A map from the source model's embeddings of words to the target's is fitted, and
-the prompt's vectors are put through it.
+It fits a map from the source model's embeddings of words to the target's, and
+applies it to the prompt's vectors.
 
 Source: Lester et al. 2022, Reducing Retraining by Recycling Parameter-Efficient
 Prompts; settings of prompt-tuning's `recycling`: 4,000 English words after the
-first 1,000. Its linear combination of words (`lin-comb`) is the least-squares
-map up to rounding, since both are prompt x pinv(source) x target; one stands
-for both here. Deviation: English words are pieces that begin a word and have
-ASCII letters only, where the original keeps a list.
+first 1,000. Its linear combination of words (`lin-comb`) equals the
+least-squares map up to rounding, since both are prompt x pinv(source) x target;
+so there is only one here. Deviation: English words are pieces that begin a word
+and have only ASCII letters; the original has a list.
 """
 
 import logging
@@ -47,9 +47,9 @@ class Recycled(NamedTuple):
 
   Attributes:
     vectors: [P, H'] float32.
-    words: how many words the map was fitted on.
-    error: the root of the mean squared error of their embeddings, over that of
-      the target's embeddings themselves.
+    words: number of words for fitting the map.
+    error: root mean square of the map's errors on their embeddings, divided by
+      the root mean square of the target's embeddings.
   """
 
   vectors: np.ndarray
@@ -66,7 +66,7 @@ def recycle(
   """Move a prompt.
 
   Args:
-    prompt: [P, H], of the source model.
+    prompt: [P, H], a prompt of the source model.
     source: [N, H] embeddings of N words in the source model.
     target: [N, H'] of the same words in the target model.
     by: `linear`, a matrix by least squares, or `mlp`, two layers and ReLU.
@@ -75,8 +75,8 @@ def recycle(
     The prompt for the target model.
 
   Raises:
-    ValueError: another width than the model's, fewer words than features, or an
-      unknown `by`.
+    ValueError: the prompt's width is not the model's, there are fewer words
+      than features, or `by` is unknown.
   """
   if by not in WAYS:
     raise ValueError(f"--by {by!r}: expected {' or '.join(WAYS)}.")
@@ -103,13 +103,13 @@ def shared_words(
   count: int = WORDS,
   skip: int = SKIPPED,
 ) -> list[tuple[int, int]]:
-  """Choose words that both models have a row for.
+  """Choose words for which both models have a row.
 
   Args:
     source: pieces of the source's vocabulary, by id.
     target: piece -> id in the target's vocabulary.
-    count: how many to take.
-    skip: how many of the first ones to leave out.
+    count: number of words to take.
+    skip: number of first words to leave out.
 
   Returns:
     Pairs of ids, at most `count`.
@@ -137,23 +137,24 @@ def move(
   """Read a prompt, move it to another model, and write it.
 
   Args:
-    path: of the prompt, see `load.load`; of several seeds of one task the best.
-    source: checkpoint of the model it was trained with.
-    target: checkpoint of the model it shall be used with.
+    path: path of the prompt, see `load.load`; for several seeds of one task,
+      the best is taken.
+    source: checkpoint of the model of its training.
+    target: checkpoint of the model for its use.
     out: NumPy file to write.
-    vocabulary_file: of the source model; None for the usual one.
+    vocabulary_file: that of the source model; None for the default.
     target_vocabulary_file: of the target model; None for the source's.
     by: see `recycle`.
     count: see `shared_words`.
     skip: see `shared_words`.
-    overwrite: whether to replace a prompt that is there.
+    overwrite: whether to replace an existing file.
 
   Returns:
-    What was done, in a line.
+    A line that says what was done.
 
   Raises:
-    ValueError: what does not fit together.
-    CheckpointError: something that cannot be read, or written.
+    ValueError: prompt, models and vocabularies do not fit together.
+    CheckpointError: a file cannot be read or written.
   """
   bounds.insist_whole("--words", count, least=1)
   bounds.insist_whole("--skip", skip, least=0)

@@ -1,7 +1,7 @@
 """`prompt-tuning report`: a run, a comparison or a sweep as one HTML page.
 
-Everything is read from the files of the folder, which may be a stranger's; no
-model is loaded.
+It reads only the files of the folder, which may come from a stranger, and loads
+no model.
 """
 
 import contextlib
@@ -50,9 +50,9 @@ class Answer(NamedTuple):
   """One prediction.
 
   Attributes:
-    text: that was asked.
+    text: the input.
     target: the right answer.
-    prediction: the model's.
+    prediction: the model's answer.
     is_right: as the metrics of its task see it.
   """
 
@@ -73,7 +73,7 @@ def write(folder: str, out: str | None = None) -> str:
     Where it is.
 
   Raises:
-    ValueError: the folder is none of these, or there is no place to write to.
+    ValueError: the folder is none of these, or the page cannot be written.
   """
   root = files.path(folder)
   target = files.path(out) if out else root / FILE

@@ -1,7 +1,7 @@
-"""One HTML page without scripts, pictures or anything from elsewhere.
+"""One HTML page without scripts, pictures or external resources.
 
-Tables, charts as SVG, texts that fold. Whatever is shown is escaped: answers
-of a model may be anything.
+It has tables, charts as SVG, and texts that fold. All texts are escaped,
+because a model's answers may be anything.
 """
 
 import html
@@ -52,7 +52,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
 
 
 class Line(NamedTuple):
-  """One line of a chart, or points without one.
+  """A line of a chart, or separate points.
 
   Attributes:
     name: for the legend.
@@ -64,7 +64,7 @@ class Line(NamedTuple):
 
 
 class Raw(str):
-  """HTML that is to stay as it is."""
+  """HTML that is not escaped."""
 
   __slots__ = ()
 
@@ -94,7 +94,7 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def escaped(value: object) -> str:
-  """Escape text; characters that no screen shows are replaced."""
+  """Escape text, and replace characters that screens cannot show."""
   if isinstance(value, Raw):
     return value
   text = "".join(
@@ -120,7 +120,7 @@ def code(text: str) -> str:
 
 
 def folded(title: str, parts: Iterable[str]) -> str:
-  """Write what is shown when a reader asks for it."""
+  """Write text that a reader can unfold."""
   inside = "\n".join(parts)
   return f"<details><summary>{escaped(title)}</summary>\n{inside}\n</details>"
 
@@ -130,7 +130,7 @@ def table(
   rows: Iterable[Sequence[object]],
   classes: Sequence[str] = (),
 ) -> str:
-  """Write a table; numbers stand to the right, None is nothing.
+  """Write a table; numbers are right-aligned, None is an empty cell.
 
   Args:
     head: names of columns.
@@ -168,7 +168,7 @@ def chart(
     log: whether the horizontal axis is logarithmic.
 
   Returns:
-    An SVG with its legend; nothing where there is nothing to draw.
+    An SVG with its legend; empty if there is nothing to draw.
   """
   lines = [_finite(line, log) for line in lines]
   lines = [line for line in lines if line.points]
@@ -260,7 +260,7 @@ class _Scale(NamedTuple):
     return (value / 2 - low / 2) / (high / 2 - low / 2)
 
   def ticks(self) -> list[float]:
-    """Choose round values, some of them."""
+    """Choose a few round values."""
     if self.log:
       low = math.ceil(math.log10(self.low) - 1e-9)
       high = math.floor(math.log10(self.high) + 1e-9)

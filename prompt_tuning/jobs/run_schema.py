@@ -1,4 +1,4 @@
-"""What a bundle's manifest must say of its runs; to look needs no JAX."""
+"""The schema of runs in a bundle's manifest; it needs no JAX."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +16,13 @@ _SCHEMA = {
 
 
 def faults(manifest: Mapping[str, Any]) -> list[Fault]:
-  """List what is wrong with the description of a run in a bundle.
+  """List faults in the description of a run in a bundle.
 
   Args:
-    manifest: of the bundle.
+    manifest: that of the bundle.
 
   Returns:
-    The faults; none where the runs can be rebuilt from it.
+    The faults; empty if the runs can be rebuilt from it.
   """
   listed = schema.faults(dict(manifest), {"run": _SCHEMA})
   if listed:

@@ -1,4 +1,4 @@
-"""Scoring the runs of a job: while they train, and when they are done."""
+"""Score the runs of a job, during training and after it."""
 
 import functools
 import statistics
@@ -169,7 +169,7 @@ class RunEvaluator:
 
 
 def summary(results: Sequence[Result]) -> loop.RunEvaluation:
-  """Condense a run's results: the mean of its tasks' scores selects."""
+  """Summarise a run's results; the mean of its tasks' scores selects."""
   return loop.RunEvaluation(
     statistics.fmean(result.score for result in results),
     {

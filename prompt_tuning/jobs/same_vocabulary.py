@@ -1,8 +1,8 @@
-"""Holding a vocabulary against those that models and prompts were trained with.
+"""Compare a vocabulary with those of models and prompts.
 
-Ids of another one are other words, and answers then mean nothing. What says
-nothing of its vocabulary is taken as it is: NumPy files, PEFT's adapters, and
-checkpoints without a vocabulary beside them.
+In another vocabulary, ids stand for other words, and answers have no meaning.
+Some files do not record their vocabulary and are not checked: NumPy files,
+PEFT's adapters, and checkpoints without a vocabulary beside them.
 """
 
 import os
@@ -22,7 +22,7 @@ _T5X = re.compile(r"checkpoint_\d+")
 
 
 def mark(vocabulary: Vocabulary) -> VocabularyMark:
-  """Describe the vocabulary of this process, for what is trained with it."""
+  """Describe the vocabulary of this process, for bundles and exports."""
   return VocabularyMark(
     vocabulary.sha256,
     vocabulary.ids_sha256,
@@ -35,12 +35,12 @@ def insist(theirs: VocabularyMark | None, ours: Vocabulary, what: str) -> None:
   """Insist that something was trained with a vocabulary.
 
   Args:
-    theirs: what it was trained with; None where it does not say.
-    ours: with which it shall be used.
-    what: calls it something, such as its path.
+    theirs: the vocabulary of its training; None if it is not recorded.
+    ours: the vocabulary for its use.
+    what: its name in errors, such as its path.
 
   Raises:
-    ValueError: it was another one. Another form of the same file is none.
+    ValueError: the vocabularies differ. Another form of the same file is equal.
   """
   if theirs is None or theirs.sha256 == ours.sha256:
     return
@@ -54,7 +54,7 @@ def insist(theirs: VocabularyMark | None, ours: Vocabulary, what: str) -> None:
 
 
 def change(described: Mapping[str, Any] | None, ours: Vocabulary) -> str:
-  """Say what is to be said of a run that has another vocabulary now.
+  """Write a message about a run whose vocabulary has changed.
 
   Args:
     described: in its manifest; None in those of older versions.
@@ -72,11 +72,11 @@ def change(described: Mapping[str, Any] | None, ours: Vocabulary) -> str:
 
 
 def insist_of_model(path: str | os.PathLike[str], ours: Vocabulary) -> None:
-  """Insist on the vocabulary of a model, where its folder tells which it is.
+  """Insist on the vocabulary of a model, if its folder has one.
 
   Args:
-    path: of a checkpoint.
-    ours: with which it shall be used.
+    path: path of a checkpoint.
+    ours: the vocabulary for its use.
 
   Raises:
     ValueError: the folder has another one.
@@ -88,7 +88,7 @@ def insist_of_model(path: str | os.PathLike[str], ours: Vocabulary) -> None:
 def beside(
   path: str | os.PathLike[str], ours: Vocabulary
 ) -> VocabularyMark | None:
-  """Find the vocabulary that lies beside a checkpoint.
+  """Find the vocabulary beside a checkpoint.
 
   Args:
     path: of the checkpoint; T5X's is a folder of the model's own, and what

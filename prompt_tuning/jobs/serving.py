@@ -1,4 +1,4 @@
-"""Prediction as a program that runs with jax alone (StableHLO).
+"""Export prediction as a program that runs with only jax (StableHLO).
 
 A folder:
 
@@ -47,13 +47,13 @@ def export(
   inputs: int = 64,
   length: int = 8,
 ) -> list[str]:
-  """Write prediction by what was tuned.
+  """Write a program that predicts with tuned runs.
 
   Args:
-    src: what was tuned, see `load.load`; several runs become one bank.
+    src: path of the runs, see `load.load`; several runs become one bank.
     dst: the folder to make.
-    model: checkpoint that they were tuned with.
-    rows: B, of a batch.
+    model: checkpoint of their backbone.
+    rows: B, rows of a batch.
     inputs: T, most tokens of a text, EOS included.
     length: S, tokens of an answer.
 
@@ -61,9 +61,9 @@ def export(
     Lines that say what was written.
 
   Raises:
-    CheckpointError: nothing that was tuned, or no model.
-    ValueError: runs of another model, virtual tokens elsewhere than in front of
-      the text, or a size below 1.
+    CheckpointError: a path holds nothing tuned, or no model.
+    ValueError: runs belong to another model, have virtual tokens that are not
+      in front of the text, or a size is below 1.
   """
   for name, value in {"rows": rows, "inputs": inputs, "length": length}.items():
     bounds.insist_whole(f"--{name}", value, 1)
@@ -114,7 +114,7 @@ def _insist_on_place(tuned: Tuned, src: str) -> None:
 
 
 def bank_of(runs: Runs, config: T5Config) -> dict[str, np.ndarray]:
-  """Name the arrays of a bank, and the ids of its virtual tokens.
+  """Return the arrays of a bank by name, and the ids of its virtual tokens.
 
   Args:
     runs: K of them.
@@ -124,8 +124,8 @@ def bank_of(runs: Runs, config: T5Config) -> dict[str, np.ndarray]:
     Name -> array with a leading axis of K.
 
   Raises:
-    ValueError: virtual tokens elsewhere than in front of the text, or answers
-      that are made behind the model.
+    ValueError: virtual tokens are not in front of the text, or the model alone
+      does not make the answers.
   """
   site_shapes.check(runs.delta, config)
   for name in _BEYOND_IDS:

@@ -1,4 +1,4 @@
-"""Settings that the commands share: data, evaluation, devices."""
+"""Settings that commands share: data, evaluation and devices."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ def insist_on_lengths(name: str, value: Any, optional: bool = False) -> None:
   """Insist on a number of tokens for inputs and for targets.
 
   Args:
-    name: of the setting.
-    value: what it is.
+    name: name of the setting.
+    value: its value.
     optional: whether a length may be None.
 
   Raises:
-    ValueError: it is something else.
+    ValueError: the value is something else.
   """
   if not isinstance(value, Mapping):
     raise ValueError(
@@ -44,25 +44,25 @@ def insist_on_lengths(name: str, value: Any, optional: bool = False) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """What to train or evaluate on.
+  """The data of a training or an evaluation.
 
   Attributes:
     mixture_or_task_name: a task or mixture, or several (in training, for a
-      bank of runs); None where a file is read instead.
-    task_feature_lengths: limits of `inputs` and `targets` in tokens, EOS
-      included, virtual tokens not; None for no limits.
-    batch_size: rows of a batch; in training, of each run.
-    module: the user's own module, or several, that declares the task.
-    split: of the task; None for what it is evaluated on by default.
+      bank of runs); None if a file is read instead.
+    task_feature_lengths: limits of `inputs` and `targets` in tokens, with EOS
+      and without virtual tokens; None for no limits.
+    batch_size: rows of a batch; in training, rows of each run.
+    module: the user's module that declares the task, or several.
+    split: split of the task; None for its default evaluation split.
     batching: `fixed`, `longest`, `buckets` or `packed`.
-    max_shapes: most different lengths with `buckets`, in training; a step is
+    max_shapes: largest number of lengths with `buckets` in training; a step is
       compiled for each.
-    packed_lengths: positions of packed rows, `inputs` and `targets`, virtual
-      tokens included; None chooses them from the data.
-    use_cached: T5X's switch for tasks that seqio cached; without effect, since
-      tokenised examples are always cached here.
-    vocabulary_file: SentencePiece model; None for that of the environment.
-    cache_dir: where tokenised examples are; None for the usual place.
+    packed_lengths: positions of packed rows, `inputs` and `targets`, with
+      virtual tokens; None chooses them from the data.
+    use_cached: T5X's switch for tasks that seqio cached. It has no effect,
+      because tokenised examples are always cached here.
+    vocabulary_file: SentencePiece model; None for the environment's.
+    cache_dir: folder of tokenised examples; None for the default folder.
   """
 
   mixture_or_task_name: str | Sequence[str] | None
@@ -134,26 +134,28 @@ class Dataset:
 
   @property
   def lengths(self) -> Mapping[str, int | None]:
-    """The limits, None where there is none."""
+    """The limits, with None for no limit."""
     return self.task_feature_lengths or dict.fromkeys(FEATURES)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-  """How a run is scored while it trains, and by `eval`.
+  """How to score a run in training, and by `eval`.
 
   Attributes:
-    dataset: what on.
-    by: `generation` decodes, `rank` picks the likeliest label word; several
-      are all done, and the first one selects. None for generation.
+    dataset: the data.
+    by: `generation` decodes, `rank` picks the most likely label word. If there
+      are several, all are computed, and the first one selects the best step.
+      None for generation.
     decoder: how to decode.
     max_decode_length: positions to decode; None for the longest target.
-    num_examples: only the first so many of each task; None for all.
-    scorer: how ranking scores classes; None for their label words as whole
-      targets. Runs without what it reads are scored in that way, too.
-    label_words: what the scorer scores; None for the task's own label words.
-    context: instruction and demonstrations before every input; None for none.
-    calibration: of the scores of words; None for none.
+    num_examples: number of first examples of each task; None for all.
+    scorer: how ranking scores classes. None scores label words as whole
+      targets; this also applies to runs that lack what the scorer reads.
+    label_words: the words to score; None for the task's own label words.
+    context: instruction and demonstrations before every input; None for
+      neither.
+    calibration: calibration of the scores of words; None for none.
   """
 
   dataset: Dataset
@@ -202,11 +204,11 @@ class MeshShape:
   """How devices are arranged.
 
   Attributes:
-    data: data-parallel ways; None for all that `model` leaves.
-    model: model-parallel ways.
+    data: data-parallel devices; None for all that `model` leaves.
+    model: model-parallel devices.
     rules: logical axis -> mesh axis.
-    slices: groups of devices that a slower network joins, which share the rows;
-      None for what TPUs say of themselves, one where they say nothing.
+    slices: number of groups of devices, connected by a slower network, that
+      divide the rows. None for what TPUs report, or one if they report nothing.
   """
 
   data: int | None = None
@@ -224,7 +226,7 @@ class MeshShape:
     bounds.insist_whole("NUM_SLICES", self.slices, 1, optional=True)
 
   def build(self) -> Mesh | None:
-    """Make the mesh; None where one device does everything.
+    """Make the mesh; None if there is only one device.
 
     Raises:
       ValueError: the devices of the job do not make up this mesh.
@@ -239,6 +241,6 @@ class MeshShape:
 
 
 def listed(value: Any) -> tuple[Any, ...]:
-  """See one value as several; a text is one."""
+  """Turn one value or several into a tuple; a text is one value."""
   is_several = isinstance(value, Iterable) and not isinstance(value, str)
   return tuple(value) if is_several else (value,)

@@ -1,4 +1,4 @@
-"""From a job and a frozen model to what the step reads and writes."""
+"""From a job and a frozen model to the step and its state."""
 
 import contextlib
 import dataclasses
@@ -63,12 +63,12 @@ class Setup(NamedTuple):
   """Everything that a step needs; arrays, or descriptions of them.
 
   Attributes:
-    program: what a step computes.
-    state: before the first step.
+    program: the parts of the step.
+    state: the state before the first step.
     frozen: the frozen part of the parameters.
-    tuners: the tuning method of every run; none for model tuning.
-    placements: where virtual tokens stand, of every run.
-    slots: what the rows of the delta are for.
+    tuners: the tuning method of every run; empty for model tuning.
+    placements: places of the virtual tokens of every run.
+    slots: the run and condition of every row of the delta.
   """
 
   program: StepProgram
@@ -79,7 +79,7 @@ class Setup(NamedTuple):
   slots: tuple[Slot, ...]
 
   def runs(self, delta: Delta) -> Runs:
-    """Put the virtual tokens of a delta of these runs in their places."""
+    """Make runs from a delta, with their virtual tokens in place."""
     if self.tuners:
       return slots.runs(delta, self.tuners, self.slots)
     return Runs(delta, self.placements)
@@ -91,13 +91,13 @@ def initialise(
   vocabulary: Vocabulary,
   mesh: Mesh | None,
 ) -> Bank | None:
-  """Make the first values of every run's tuning method.
+  """Make the initial values of every run's tuning method.
 
   Args:
-    experiment: what is trained.
-    backbone: the frozen model; initialisers see its embedding table.
-    vocabulary: of the model.
-    mesh: where the model lies.
+    experiment: the experiment.
+    backbone: the frozen model; initialisers read its embedding table.
+    vocabulary: that of the model.
+    mesh: the mesh of the model.
 
   Returns:
     The methods' parameters; None for model tuning.
@@ -197,10 +197,11 @@ def build(
   rules: axes.AxisRules,
   program: StepProgram | None = None,
 ) -> Setup:
-  """Divide what trains from what does not, and build the step.
+  """Separate trained from frozen parameters, and build the step.
 
-  Of arrays it makes what training begins with; of descriptions, which say where
-  the model's arrays lie, a description of the same. See `core.axes.compute`.
+  From arrays it makes the initial state of training. From descriptions, which
+  include the model's shardings, it makes a description of that state. See
+  `core.axes.compute`.
 
   Args:
     experiment: what is trained.
@@ -317,7 +318,7 @@ def _components(experiment: Experiment, objective: Objective) -> int:
 
 
 def objective_of(experiment: Experiment, start_length: int = 1) -> Objective:
-  """Build what all runs minimise.
+  """Build the objective of all runs.
 
   Args:
     experiment: what is trained.
@@ -328,7 +329,7 @@ def objective_of(experiment: Experiment, start_length: int = 1) -> Objective:
     The objective.
 
   Raises:
-    ValueError: it needs what the runs have not, or do not share.
+    ValueError: the runs lack something that it needs, or do not share it.
   """
 
   def of_task(name: str, given: WordsLike) -> ClassTable:

@@ -1,4 +1,4 @@
-"""How alike prompts are, and so the tasks that they were learned for."""
+"""The similarity of prompts, and so of their tasks."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class Similarity(NamedTuple):
   Attributes:
     names: of the prompts.
     matrix: [n, n] cosines.
-    by: what they are of, see `of`.
+    by: how they were computed, see `of`.
   """
 
   names: tuple[str, ...]
@@ -58,8 +58,8 @@ def of(prompts: Mapping[str, np.ndarray], by: str = "mean") -> Similarity:
     The similarities.
 
   Raises:
-    ValueError: fewer than two prompts, other widths, a prompt without any
-      direction, or an unknown `by`.
+    ValueError: there are fewer than two prompts, widths differ, a prompt has no
+      direction because its vectors are zero, or `by` is unknown.
 
   Source: Vu et al. 2022 (SPoT), section 4.1: cosine similarity of average
   tokens, and per-token average cosine similarity.
@@ -88,10 +88,10 @@ def of(prompts: Mapping[str, np.ndarray], by: str = "mean") -> Similarity:
 
 
 def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
-  """Read prompts, of folders with several runs each of them.
+  """Read prompts; a folder with several runs gives one for each.
 
   Args:
-    paths: name -> what `load.load` reads; a name may be empty.
+    paths: name -> a path for `load.load`; a name may be empty.
 
   Returns:
     Name -> vectors [P, H].
@@ -129,7 +129,7 @@ def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def table(similarity: Similarity) -> str:
-  """Write the matrix, where it fits, and every prompt's best sources.
+  """Write the matrix if it fits, and the best sources of every prompt.
 
   Args:
     similarity: of the prompts.

@@ -1,7 +1,7 @@
-"""Slots: the rows of a delta that a bank's runs have, one for each condition.
+"""Slots: the rows that a bank's runs have in a delta, one per condition.
 
-A run without conditions has one slot, which serves all of its tasks; a mixture
-has one for each of its components, which serve all of them together.
+A run without conditions has one slot for all of its tasks. A mixture has one
+slot for each component; all of them together serve all of its tasks.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ class Slot(NamedTuple):
   """One row of a delta.
 
   Attributes:
-    run: number of the run that it belongs to.
-    condition: the task that it is for; None for any.
-    component: its number in the mixture that the run is; None for none.
+    run: number of its run.
+    condition: its task; None for all tasks.
+    component: its number in the run's mixture; None if the run is no mixture.
   """
 
   run: int
@@ -63,7 +63,7 @@ def _of_run(run: int, method: Method) -> list[Slot]:
 def runs(
   delta: Delta, methods: Sequence[Method], slots: Sequence[Slot]
 ) -> Runs:
-  """Put the rows of a delta in their places, with the words that they are for.
+  """Make runs from the rows of a delta, with their placements and words.
 
   Args:
     delta: a row for every slot.
@@ -80,14 +80,14 @@ def runs(
 
 
 def components(slots: Sequence[Slot], run: int) -> tuple[int, ...]:
-  """Find the slots of which a run is a mixture.
+  """Find the slots of a run that is a mixture.
 
   Args:
     slots: of the bank.
     run: number of the run.
 
   Returns:
-    Their numbers; none where it is no mixture.
+    Their numbers; empty if it is no mixture.
   """
   return tuple(
     number
@@ -132,17 +132,17 @@ def find(slots: Sequence[Slot], run: int, task: str) -> int:
 
 
 def numbers_of(method: Method, tasks: Sequence[str]) -> tuple[int, ...] | None:
-  """Number the conditions that tasks have.
+  """Find the numbers of the tasks' conditions.
 
   Args:
-    method: of the run.
-    tasks: names.
+    method: method of the run.
+    tasks: names of tasks.
 
   Returns:
-    For every task the number of its condition; None where there are none.
+    For every task the number of its condition; None without conditions.
 
   Raises:
-    ValueError: a task has none, and others have.
+    ValueError: some tasks have conditions and others do not.
   """
   if not method.conditions:
     return None

@@ -1,8 +1,8 @@
-"""Trainings in turn: each starts with what the one before has learned.
+"""Stages: trainings in turn, each of which starts with the last one's values.
 
-A stage is an ordinary training in `MODEL_DIR/stages/<name>`, which resumes as
-any other; the last one is that of MODEL_DIR itself. What a stage trains, the
-rules of the next may freeze.
+A stage is an ordinary training in `MODEL_DIR/stages/<name>`, and resumes like
+any other. The last training is that of MODEL_DIR itself. The rules of a stage
+may freeze what an earlier one trained.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ FOLDER = "stages"
 
 
 def of(job: TrainJob) -> list[TrainJob]:
-  """List the trainings of a job, in turn.
+  """List the trainings of a job in order.
 
   Args:
-    job: what to do.
+    job: the job.
 
   Returns:
-    The stages, and the job itself, which comes last.
+    The stages, and last the job itself.
 
   Raises:
-    ValueError: a stage trains the model: there is nowhere to go on from it; or
-      its rate cannot be that of runs which differ in theirs.
+    ValueError: a stage trains the model, from which the next could not start;
+      or it has one learning rate, and the runs have several.
   """
   jobs: list[TrainJob] = []
   before: str | None = None

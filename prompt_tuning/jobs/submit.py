@@ -1,4 +1,4 @@
-"""Leaderboard files from what `infer` answered to a test split."""
+"""Leaderboard files from the answers of `infer` to a test split."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ _COMPLETED = ".COMPLETED"
 def submit(
   folder: str, destination: str, illegal: int | None = None
 ) -> list[str]:
-  """Write the official file of every task that a folder has answers to.
+  """Write the official file of every task with answers in a folder.
 
   Args:
     folder: INFER_OUTPUT_DIR of `infer`, whose INFER_SPLIT was `test`.
@@ -29,12 +29,12 @@ def submit(
       refuses them.
 
   Returns:
-    What was written, a line per file.
+    A line for every file.
 
   Raises:
-    ValueError: no answers, a part of a split is missing, a task without such a
-      file, another number of rows than the official test split has, or an
-      answer that is no legal label. Nothing is written then.
+    ValueError: there are no answers, a part of a split is missing, a task has
+      no such file, the number of rows is not that of the official test split,
+      or an answer is not a legal label. Then nothing is written.
   """
   answers = {task: _read(files) for task, files in _by_task(folder).items()}
   official = _official_rows()

@@ -1,4 +1,4 @@
-"""What a user sees at the end of a run: tables of scores."""
+"""Tables of scores for the end of a run."""
 
 import collections
 import io
@@ -18,9 +18,9 @@ class Row(NamedTuple):
 
   Attributes:
     what: the run, or the control.
-    step: at which it was saved, as T5X counts; None where it was not.
+    step: step at which it was saved, as T5X counts; None if it was not saved.
     metrics: name -> number.
-    group: runs of one group differ in their seeds only.
+    group: runs of one group differ only in their seeds.
     is_control: whether nothing was trained.
   """
 
@@ -104,7 +104,7 @@ def scores(rows: Sequence[Row]) -> str:
 
 
 def render(table: Table) -> str:
-  """Write a table as text, whatever the terminal."""
+  """Write a table as text, independent of the terminal."""
   out = io.StringIO()
   Console(file=out, width=_WIDTH, color_system=None).print(table)
   lines = (line.rstrip() for line in out.getvalue().splitlines())

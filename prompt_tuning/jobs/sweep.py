@@ -1,13 +1,13 @@
-"""Many trainings as one: cells that can share a bank do, the others in turn.
+"""Sweeps: many trainings; cells share banks if they can, or train in turn.
 
-  MODEL_DIR/sweep.json     which sweep this is: what every cell trains
-  MODEL_DIR/banks/<bank>   banks that are training, and the names of their cells
-  MODEL_DIR/cells/<cell>   cells that are done, as `train` would have left them
-  MODEL_DIR/failures       of cells: why they failed
+  MODEL_DIR/sweep.json     identifies the sweep: what every cell trains
+  MODEL_DIR/banks/<bank>   banks in training, and the names of their cells
+  MODEL_DIR/cells/<cell>   finished cells, as `train` would have left them
+  MODEL_DIR/failures       reasons why cells failed
 
-A cell is done when its `cell.json` is there, which is written last; then
-nothing of it is written again. Killed at whatever moment, a sweep goes on with
-the banks that it had.
+A cell is finished when its `cell.json` exists, which is written last. After
+that its files never change. A sweep that was killed at any moment continues
+with the same banks.
 """
 
 import contextlib
@@ -56,12 +56,12 @@ logger = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
-  """What a sweep has to do.
+  """The work of a sweep.
 
   Attributes:
-    banks: that are to be trained, those that were begun first.
-    sizes: of the banks.
-    done: names of cells that are done.
+    banks: the banks to train, first those that were started before.
+    sizes: sizes of the banks.
+    done: names of finished cells.
   """
 
   banks: tuple[Bank, ...]
@@ -70,18 +70,18 @@ class Plan(NamedTuple):
 
 
 def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
-  """Say what is to be done; refuse what cannot be done.
+  """Plan the work of a sweep, and refuse work that cannot be done.
 
   Args:
     job: the sweep.
-    shard: number of the part of its cells, and of how many.
+    shard: number of the part of its cells, and number of parts.
 
   Returns:
     The banks of the shard's cells.
 
   Raises:
     ValueError: MODEL_DIR holds another sweep, or a cell cannot train.
-    CheckpointError: what is in MODEL_DIR, or a cell's model, cannot be read.
+    CheckpointError: MODEL_DIR, or a cell's model, cannot be read.
   """
   if (files.path(job.model_dir) / FILE).is_file():
     _insist_on_same(job)
@@ -116,18 +116,19 @@ def sweep(
   *,
   say: Callable[[str], None] = logger.info,
 ) -> None:
-  """Train every cell that is not done.
+  """Train every cell that is not finished.
 
   Args:
     job: the sweep.
     data_dir: TFDS's data directory.
     shard: see `plan`.
-    say: gets what is being done, for people.
+    say: prints the progress for people.
 
   Raises:
-    StoppedError: it was told to stop on the way; the same call goes on.
-    ValueError: it cannot be done, or cells failed: all others are done.
-    CheckpointError: what is in MODEL_DIR cannot be read.
+    StoppedError: something asked it to stop; the same call continues.
+    ValueError: the sweep cannot be done; or cells failed, and all others are
+      finished.
+    CheckpointError: MODEL_DIR cannot be read.
     OSError: MODEL_DIR cannot be written to.
   """
   files.ensure_writable(job.model_dir, "MODEL_DIR")
@@ -163,7 +164,7 @@ class _Sweep:
     self._clock = _Clock(planned.banks, planned.sizes)
 
   def run(self) -> None:
-    """Train all banks; say in the end what failed."""
+    """Train all banks, and report at the end what failed."""
     while self._banks:
       bank = self._banks.pop(0)
       left = self._clock.left()
@@ -283,7 +284,7 @@ class _Clock:
     self._left -= work
 
   def left(self) -> str:
-    """Say how long the rest will take; nothing where nothing is known."""
+    """Estimate the time for the rest; empty if it is not known."""
     if not self._passed:
       return ""
     spent = time.perf_counter() - self._started
@@ -296,12 +297,12 @@ class _Clock:
 def lines(
   planned: Plan, costs: Callable[[float], Mapping[str, float]]
 ) -> list[str]:
-  """Describe what is to be done, for people.
+  """Describe the work for people.
 
   Args:
-    planned: what.
-    costs: floating-point operations -> what they take at least, of everything
-      that they may be done on.
+    planned: the plan.
+    costs: floating-point operations -> least time for them on each device that
+      may be used.
 
   Returns:
     Lines of text.
@@ -354,7 +355,7 @@ def failures(job: SweepJob) -> dict[str, str]:
     job: the sweep.
 
   Returns:
-    Name of a cell -> why; of those that are not done.
+    Name of a cell -> reason, for cells that are not finished.
   """
   found = {}
   for cell in job.cells:
@@ -479,7 +480,7 @@ def insist_on_axes(job: SweepJob) -> None:
 
   Raises:
     ValueError: it does.
-    CheckpointError: which sweep it holds, cannot be read.
+    CheckpointError: the sweep in MODEL_DIR cannot be read.
   """
   path = files.path(job.model_dir) / FILE
   if not path.is_file():

@@ -1,4 +1,4 @@
-"""Which cells of a sweep one bank can hold, and what a bank costs."""
+"""Distribute the cells of a sweep over banks, and estimate banks' costs."""
 
 import collections
 import dataclasses
@@ -21,7 +21,7 @@ _DIGITS = 16  # of a bank's name
 
 @dataclasses.dataclass(frozen=True)
 class SharedExperiment(Experiment):
-  """An experiment of given runs, where others have all combinations.
+  """An experiment with given runs and not all combinations.
 
   Attributes:
     members: the runs.
@@ -39,8 +39,8 @@ class Bank(NamedTuple):
   """Cells that train side by side.
 
   Attributes:
-    cells: in the order of their runs.
-    job: trains all of them; its MODEL_DIR is below that of the sweep.
+    cells: the cells in the order of their runs.
+    job: the training of all cells; its MODEL_DIR is below that of the sweep.
   """
 
   cells: tuple[Cell, ...]
@@ -63,14 +63,14 @@ class Bank(NamedTuple):
 
 
 class Size(NamedTuple):
-  """What a bank takes.
+  """The size of a bank.
 
   Attributes:
-    parameters: that each run trains; None where a method does not say.
-    steps: of training; None where it counts those of the checkpoint, which is
-      not read.
-    flops: of all steps, were every row as long as it may be; None where there
-      is no limit.
+    parameters: trained parameters of each run; None if a method does not say.
+    steps: steps of training; None if they count those of the checkpoint, which
+      is not read.
+    flops: operations of all steps if every row had the largest length; None if
+      there is no limit.
   """
 
   parameters: tuple[int, ...] | None
@@ -86,7 +86,7 @@ def name_of(cells: Sequence[str]) -> str:
 def share(
   cells: Sequence[Cell], folder: str, most_runs: int | None = None
 ) -> list[Bank]:
-  """Put cells into as few banks as can hold them.
+  """Distribute cells over as few banks as possible.
 
   Args:
     cells: in any order.
@@ -155,7 +155,7 @@ def together(cells: Sequence[Cell], folder: str) -> Bank:
 
 
 def size(bank: Bank) -> Size:
-  """Say what a bank takes; refuse what training would refuse.
+  """Compute the size of a bank, and refuse what training would refuse.
 
   Args:
     bank: its model and data are not read.
@@ -171,7 +171,7 @@ def size(bank: Bank) -> Size:
 
 
 def insist_on_rows(bank: Bank) -> None:
-  """Insist that this machine's devices can share a bank's rows.
+  """Insist that this machine's devices can divide a bank's rows.
 
   Args:
     bank: that is to be trained here.

@@ -1,7 +1,8 @@
-"""A cell's runs out of the bank in which they trained, as a run folder.
+"""Write the folder of a cell from the bank in which its runs trained.
 
-The folder is what `train` would have written for the cell alone, bundles from
-which it can go on included. What says that it is whole, is written last.
+The folder has all that `train` would have written for the cell alone, with
+bundles from which it can resume. `cell.json`, which marks it as complete, is
+written last.
 """
 
 import dataclasses
@@ -56,12 +57,12 @@ _SCHEMA = {
 
 
 def is_whole(folder: str | os.PathLike[str]) -> bool:
-  """Say whether a cell's folder has everything."""
+  """Say whether a cell's folder is complete."""
   return (files.path(folder) / FILE).is_file()
 
 
 def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
-  """Read what a cell came to.
+  """Read the results of a cell.
 
   Args:
     folder: of the cell.

@@ -1,4 +1,4 @@
-"""What `sweep` does, as plain values: cells, and what tells them apart."""
+"""The job of `sweep`, as plain values: cells and their axes."""
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.:+-]+")
 
 
 class Cell(NamedTuple):
-  """One training of a sweep: a value of every axis.
+  """One training of a sweep, with one value of every axis.
 
   Attributes:
     name: of its folder.
@@ -32,7 +32,7 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What a user says of a sweep.
+  """A user's settings of a sweep.
 
   Attributes:
     axes: axis -> its values: a macro or parameter in gin, or `@` and any name
@@ -76,14 +76,14 @@ class SweepJob(NamedTuple):
 def settled(job: TrainJob) -> TrainJob:
   """Build the tuning methods of a job now.
 
-  A class in gin's hands takes its settings from the configuration of the
-  moment when it is called, which the next cell replaces.
+  A class that gin configures takes its settings when it is called, and the next
+  cell replaces the configuration.
 
   Args:
-    job: of a cell.
+    job: the job of a cell.
 
   Returns:
-    The same job, whatever is configured next.
+    The same job; later configurations do not change it.
   """
   experiment = job.experiment
   if experiment.tuner is None:
@@ -97,7 +97,7 @@ def settled(job: TrainJob) -> TrainJob:
 
 
 def label(value: object) -> str:
-  """Name a value of an axis, within a folder's name.
+  """Make the label of a value of an axis, for a folder's name.
 
   Args:
     value: gin's text of it, or the name of a gin file.
@@ -109,7 +109,7 @@ def label(value: object) -> str:
 
 
 def check_axes(axes: Mapping[str, Sequence[str]]) -> None:
-  """Insist on axes whose cells have a folder each.
+  """Insist on axes that give every cell its own folder.
 
   Args:
     axes: axis -> labels of its values.

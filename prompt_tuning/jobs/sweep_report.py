@@ -1,7 +1,7 @@
-"""What came out of a sweep: CSV, JSON, Markdown and pictures.
+"""The report of a sweep: CSV, JSON, Markdown and pictures.
 
-Written to MODEL_DIR/report, of the cells that are done; others are named. A
-report can be made at any time, and again.
+It is written to MODEL_DIR/report, for the finished cells; it names the others.
+You can make a report at any time, and repeatedly.
 """
 
 import csv
@@ -53,7 +53,7 @@ class Point(NamedTuple):
 
 
 class Group(NamedTuple):
-  """Points that differ in repetitions only.
+  """Points that differ only in repetitions.
 
   Attributes:
     values: axis -> label, of the other axes.
@@ -65,12 +65,12 @@ class Group(NamedTuple):
 
   @property
   def mean(self) -> float:
-    """Of the scores."""
+    """Mean of the scores."""
     return statistics.fmean(self.scores)
 
   @property
   def deviation(self) -> float:
-    """Their standard deviation; 0 of a single one."""
+    """Standard deviation of the scores; 0 for a single one."""
     return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
@@ -81,11 +81,11 @@ def write(job: SweepJob) -> str:
     job: the sweep.
 
   Returns:
-    The table, and where everything is, for people.
+    The table, and the paths of all files, for people.
 
   Raises:
-    ValueError: no cell is done, or MODEL_DIR holds another sweep.
-    CheckpointError: what a cell came to, cannot be read.
+    ValueError: no cell is finished, or MODEL_DIR holds another sweep.
+    CheckpointError: the results of a cell cannot be read.
     OSError: a file cannot be written.
   """
   sweep.insist_on_axes(job)
@@ -123,7 +123,7 @@ def write(job: SweepJob) -> str:
 
 
 def read(job: SweepJob) -> list[Point]:
-  """Read what the cells that are done came to, in the order of the cells.
+  """Read the results of the finished cells, in the order of the cells.
 
   Args:
     job: the sweep.
@@ -159,10 +159,10 @@ def read(job: SweepJob) -> list[Point]:
 
 
 def groups(points: Sequence[Point], mean_over: Sequence[str]) -> list[Group]:
-  """Put points together that differ in repetitions only.
+  """Group points that differ only in repetitions.
 
-  Of a cell that trains on several tasks, each with a prompt of its own, the
-  mean over tasks is one score; it has none where a task has none.
+  If a cell trains on several tasks, each with its own prompt, the mean over
+  tasks is one score. If a task has no score, the cell has none.
 
   Args:
     points: of a sweep.
@@ -190,7 +190,7 @@ def groups(points: Sequence[Point], mean_over: Sequence[str]) -> list[Group]:
 
 
 def markdown(grouped: Sequence[Group]) -> str:
-  """Format groups as a table: mean, deviation, how many.
+  """Format groups as a table: mean, deviation and number of scores.
 
   Args:
     grouped: at least one.
@@ -293,7 +293,7 @@ def picture(
 ) -> None:
   """Draw the scores over one axis, a line for every combination of the others.
 
-  Lines differ in markers and dashes too, so that they can be told apart
+  Lines also differ in markers and dashes, so that one can distinguish them
   without colours. Small points are single runs.
 
   Args:

@@ -1,8 +1,8 @@
 """MIXTURE_OR_TASK_MODULE: modules that declare tasks.
 
-The published benchmarks need no module here: what they are is known without
-TensorFlow, and only a cold token cache imports what makes their text. Their
-module names are accepted, those of the original package included.
+The published benchmarks need no module: their definitions need no TensorFlow,
+and only a cold token cache imports the code that makes their texts. Their
+module names are accepted, also those of the original package.
 """
 
 import importlib
@@ -16,7 +16,7 @@ _TASKS = f"{_PACKAGE}.data.tasks"
 
 
 def known() -> list[str]:
-  """List the names that stand for tasks of this package."""
+  """List the module names that mean tasks of this package."""
   names = [f"{_PACKAGE}.data", _TASKS]
   for name in catalog.BENCHMARKS:
     # The original's name, and where the same tasks are here.
@@ -27,7 +27,7 @@ def known() -> list[str]:
 
 
 def ensure(modules: Iterable[str]) -> None:
-  """Make the tasks of some modules known.
+  """Register the tasks of some modules.
 
   Args:
     modules: dotted names; those of this package need no import.

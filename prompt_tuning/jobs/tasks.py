@@ -1,4 +1,4 @@
-"""What `data list` and `data show` say: the tasks, and examples of one."""
+"""The output of `data list` and `data show`: tasks, and examples of one."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,10 +68,10 @@ def _is_here(task: spec.TaskSpec, data_dir: str) -> bool:
 
 
 def listing(part: str = "", data_dir: str | None = None) -> list[str]:
-  """Describe tasks and mixtures, one in a line.
+  """Describe tasks and mixtures, one per line.
 
   Args:
-    part: what their names have in them.
+    part: a part of their names.
     data_dir: TFDS's data directory; None for TFDS's own choice.
 
   Returns:
@@ -118,8 +118,8 @@ def prepare(
   Args:
     directories: searched for official files.
     data_dir: TFDS's data directory.
-    only: names of data sets; none for whatever is there.
-    overwrite: whether to replace what was made from other files.
+    only: names of data sets; empty for all that are found.
+    overwrite: whether to replace data sets that were made from other files.
 
   Yields:
     A line for every data set, once it is there.

@@ -1,4 +1,4 @@
-"""Training as a command or a notebook asks for it; knows nothing of gin."""
+"""Train, for commands and notebooks; this module does not know gin."""
 
 import dataclasses
 import functools
@@ -74,16 +74,16 @@ def train(
   configuration: Mapping[str, str] = NO_CONFIGURATION,
   say: Callable[[str], None] = logger.info,
 ) -> conclusion.Outcome:
-  """Train from the start, or from where MODEL_DIR stands.
+  """Train from the start, or resume from MODEL_DIR.
 
   Args:
-    job: what to do.
+    job: the job.
     data_dir: TFDS's data directory.
     model: the model; None restores that of `initial_checkpoint_path`.
-    evaluator: makes what evaluates in place of the job's own evaluation.
-    configuration: name of a file -> what the job was made from, as text; goes
-      to MODEL_DIR, and into every bundle.
-    say: gets what trains and what does not, for people.
+    evaluator: makes an evaluation that replaces the job's own.
+    configuration: name of a file -> the job's configuration as text; written to
+      MODEL_DIR and into every bundle.
+    say: prints for people what trains and what does not.
 
   Returns:
     How it ended.
@@ -409,11 +409,11 @@ def _write_reports(
 
 
 def find_start(duration: Duration, source: Backbone | Checkpoint) -> int:
-  """Find the step that the optimizer goes on from, as T5X restores it.
+  """Find the step from which the optimizer continues, as in T5X.
 
   Args:
-    duration: may say another one.
-    source: of the model.
+    duration: may set another step.
+    source: source of the model.
 
   Returns:
     The step.
@@ -465,7 +465,7 @@ def _insists_on_gradients(experiment: Experiment, objective: Objective) -> bool:
 def about(
   configuration: Mapping[str, str], model: Backbone, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-  """Say how a bundle was made; a run may go on in another way.
+  """Describe how a bundle was made; this may change when a run resumes.
 
   Args:
     configuration: see `train`.

@@ -1,6 +1,6 @@
-"""What a training command does, as plain values that gin, or code, builds.
+"""The job of training commands, as plain values.
 
-A job is checked as far as it can be before anything large is read.
+As much as possible of a job is checked before anything large is read.
 """
 
 import collections
@@ -47,13 +47,13 @@ class Run(NamedTuple):
   """One of the runs that train side by side.
 
   Attributes:
-    name: tells it from the others; empty where there is only one.
-    seed: of its initial values, its order of examples, and its dropout.
+    name: its name among the runs; empty for a single run.
+    seed: seed of its initial values, its order of examples, and its dropout.
     learning_rate: its base learning rate.
     task: its task or mixture.
     tuner: makes its tuning method; None tunes the model itself.
-    group: shared with the runs that differ in their seeds only; None where
-      there is one seed.
+    group: name that runs share if they differ only in their seeds; None for a
+      single seed.
   """
 
   name: str
@@ -66,16 +66,17 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingStage:
-  """A training that comes before others of the same runs, on the same data.
+  """A training before the others of the same runs, on the same data.
 
   Attributes:
-    name: of its folder, below `stages` in the run's.
+    name: name of its folder, below `stages` in that of the run.
     steps: updates.
-    rules: what trains in it, see `core.partition`; of the method only.
+    rules: decide which parameters of the method train in it, see
+      `core.partition`.
     optimizer: builds each run's optimizer; None for the experiment's.
-    schedule: (step, base rate) -> rate; None for the experiment's.
-    learning_rate: base rate of all runs; None for the experiment's.
-    objective: what is minimised; None for the experiment's.
+    schedule: (step, base) -> learning rate; None for the experiment's.
+    learning_rate: base learning rate of all runs; None for the experiment's.
+    objective: its objective; None for the experiment's.
   """
 
   name: str
@@ -96,27 +97,27 @@ class TrainingStage:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """What is trained, on what, and how: all that decides a run's numbers.
+  """The model, data and method of a training: all that decides its numbers.
 
   The runs are all combinations of seeds, learning rates, tasks and tuners.
-  They train side by side in one program, each as it would alone.
+  They train side by side in one program, with the same results as alone.
 
   Attributes:
     model: the backbone.
-    dataset: what to train on.
+    dataset: the training data.
     tuner: makes the tuning method, or several; None for model tuning.
-    rules: what trains, see `core.partition`.
+    rules: decide what trains, see `core.partition`.
     optimizer: builds each run's optimizer; None for that of the method's
       recipe.
-    schedule: (step, base rate) -> rate.
-    objective: what is minimised; None for that of the method's recipe.
-    learning_rates: base rates; None among them for that of the recipe.
+    schedule: (step, base) -> learning rate.
+    objective: the objective; None for that of the method's recipe.
+    learning_rates: base learning rates, with None for that of the recipe.
     seeds: seeds.
-    num_microbatches: pieces of a batch whose gradients are added up.
-    start_from: MODEL_DIR or bundle of one run, whose values the method's
-      parameters begin with where it has them; None for first values.
-    stages: trainings that come before, in turn; None for those of the recipe.
-    after: folder of the one before, which `jobs.stages` sets.
+    num_microbatches: number of pieces of a batch whose gradients are added.
+    start_from: MODEL_DIR or bundle of one run; the method's parameters start
+      with its values, as far as it has them. None for initial values.
+    stages: trainings before this one, in order; None for those of the recipe.
+    after: folder of the stage before, which `jobs.stages` sets.
   """
 
   model: T5Config
@@ -194,7 +195,7 @@ class Experiment:
     return tuple(runs)
 
   def setting(self, run: Run) -> str:
-    """Say what tells a run from others of its task and seed; may be nothing."""
+    """Name how a run differs from others of its task and seed."""
     choices = {"tuner": self.tuner, "learning_rate": self.learning_rates}
     return "_".join(
       self._label(what, getattr(run, what))
@@ -236,12 +237,12 @@ class Experiment:
 
   @property
   def run_objective(self) -> Choice:
-    """What every run minimises: the given one, or the recipe's."""
+    """The objective of every run: the given one, or the recipe's."""
     return self.objective or recipes.objective(self.tuners)
 
   @property
   def run_stages(self) -> tuple[TrainingStage, ...]:
-    """What comes before: the given stages, or the recipe's."""
+    """The stages: the given ones, or the recipe's."""
     if self.stages is not None:
       return tuple(self.stages)
     return tuple(
@@ -257,7 +258,7 @@ class Experiment:
 
   @property
   def notes(self) -> list[str]:
-    """What every method gets from its recipe, one line each."""
+    """One line per method with the values from its recipe."""
     lines = {}
     for method in self.tuners:
       recipe, title = method.recipe, name_of(type(method))
@@ -281,12 +282,12 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
-  """Where the model's weights come from, and how they lie in memory.
+  """The source of the model's weights, and their layout in memory.
 
   Attributes:
-    initial_checkpoint_path: the checkpoint; None where a model is handed in.
-    restore_dtype: of the frozen weights; `int8` and `int4` quantise what is
-      multiplied, see `models.t5.quantized`.
+    initial_checkpoint_path: the checkpoint; None if a model is passed in.
+    restore_dtype: dtype of the frozen weights; `int8` and `int4` quantise
+      kernels and embeddings, see `models.t5.quantized`.
     mesh: arrangement of the devices.
   """
 
@@ -303,11 +304,11 @@ class Duration:
   """How long to train.
 
   Attributes:
-    total_steps: the step to stop at, counted as T5X does: the steps of the
-      checkpoint included.
-    relative_steps: steps to train, the checkpoint's not counted; wins over
+    total_steps: the step at which to stop, as T5X counts: with the steps of the
+      checkpoint.
+    relative_steps: steps to train, without those of the checkpoint; overrides
       `total_steps`.
-    restored_step: the step that the optimizer goes on from; None for the
+    restored_step: the step from which the optimizer continues; None for the
       checkpoint's.
   """
 
@@ -329,13 +330,13 @@ class Duration:
     """Count the updates to do after a checkpoint.
 
     Args:
-      restored_step: the step that the run goes on from.
+      restored_step: the step from which the run continues.
 
     Returns:
-      Updates in all, those that a resumed run has done included.
+      Number of all updates, also those before a resume.
 
     Raises:
-      ValueError: there are none to do.
+      ValueError: there are no updates to do.
     """
     if self.relative_steps is not None:
       return self.relative_steps
@@ -352,15 +353,15 @@ class Duration:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationPlan:
-  """When and how runs are scored while they train.
+  """When and how to score runs in training.
 
   Attributes:
-    evaluation: how; None for not at all, which it becomes where a task has no
+    evaluation: how to evaluate; None for no evaluation, also if a task has no
       validation split.
     eval_period: steps between evaluations.
-    eval_at_start: whether to evaluate before the first step too.
-    eval_steps: batches of the evaluation split on which the training loss is
-      computed too; 0 for none.
+    eval_at_start: whether to evaluate before the first step, too.
+    eval_steps: batches of the evaluation split for the training loss; 0 for
+      none.
     patience: evaluations without improvement after which training stops.
   """
 
@@ -391,7 +392,7 @@ class EvaluationPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-  """What is written, where to, and how often.
+  """What to write, where, and how often.
 
   Attributes:
     model_dir: folder of the run.
@@ -399,7 +400,7 @@ class Output:
     keep_checkpoints: bundles kept besides the best.
     keep_best: whether the best ones are kept.
     log_period: steps between lines of the log.
-    controls: at the end, also score the model alone and with random
+    controls: at the end, also score the frozen model alone and with random
       numbers, and hash the frozen weights to show that they are unchanged.
     json_write_n_results: predictions written at the end; None for all.
     progress_bar: whether to draw one.
@@ -428,13 +429,13 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class TrainJob:
-  """Everything that `train` needs to know; functions take the part they read.
+  """The settings of `train`; functions take the part that they read.
 
   Attributes:
-    experiment: what decides the numbers.
-    source: where the model comes from.
+    experiment: everything that decides the numbers.
+    source: the source of the model.
     duration: how long to train.
-    evaluations: when to score the runs.
+    evaluations: when and how to score the runs.
     output: what to write.
   """
 
@@ -518,8 +519,9 @@ def build_tuner(
     The method.
 
   Raises:
-    ValueError: it is no tuning method, one that asks the model for what it has
-      not, has a setting that a bundle cannot hold, or one that nobody means.
+    ValueError: it is not a tuning method, it needs a value that the model does
+      not have, or it has a setting that a bundle cannot hold or that nobody
+      wants to train.
   """
   kind = method_class(factory)
   if kind is None:
@@ -599,7 +601,7 @@ _FROM_DATA: dict[str, Callable[[Sequence[spec.TaskSpec]], tuple[str, ...]]] = {
 
 
 def method_class(factory: TunerFactory | None) -> type[Method] | None:
-  """Return the class that a factory builds; None where it is no method."""
+  """Return the class that a factory builds; None if it is not a method."""
   if isinstance(factory, Method):
     return type(factory)
   kind: Any = getattr(factory, "func", factory)

@@ -1,4 +1,4 @@
-"""What was just trained, as a notebook holds it."""
+"""The result of a training, for notebooks."""
 
 import dataclasses
 import math
@@ -22,14 +22,13 @@ class Trained:
   """Runs that were trained side by side, each at its best evaluation.
 
   Attributes:
-    runs: name -> one run. Runs are named by what differs, such as `seed0`; a
-      single one by its task.
+    runs: name -> one run. The name of a run says how it differs, such as
+      `seed0`; a single run has the name of its task.
     origins: name -> method, task, step and backbone of the run.
-    scores: name -> {`<task>/<metric>`: number}; nothing where nothing was
-      evaluated.
-    ranking: name -> what selection maximises; minus infinity where nothing was
-      evaluated.
-    steps: name -> the step it is from.
+    scores: name -> {`<task>/<metric>`: number}; empty without evaluation.
+    ranking: name -> the score that selects the best step; minus infinity
+      without evaluation.
+    steps: name -> the step of the run.
     reason: why training ended: `finished`, `early stopping` or `preempted`.
     summary: what `prompt-tuning train` prints at its end, if a folder was kept.
     config: of the model that it was trained with.
@@ -46,12 +45,12 @@ class Trained:
 
   @property
   def prompts(self) -> Mapping[str, Runs]:
-    """The runs, as they were called when all of them were prompts."""
+    """The runs; an older name of `runs`."""
     return self.runs
 
   @property
   def best(self) -> str:
-    """The name of the run with the highest score; else the first.
+    """The name of the run with the highest score, or of the first run.
 
     Raises:
       ValueError: the runs are of several tasks, see `best_of`.
@@ -59,7 +58,7 @@ class Trained:
     return self.best_of()
 
   def best_of(self, task: str | None = None) -> str:
-    """Name the best run of a task: scores of different ones say nothing.
+    """Name the best run of a task; scores of different tasks do not compare.
 
     Args:
       task: its name; None where all runs have the same.
@@ -91,10 +90,10 @@ class Trained:
     """Name a run by its own name, by its task, or as the only task's best.
 
     Args:
-      name: of a run or a task; any other is the user's own.
+      name: name of a run or a task, or any name of the user's own.
 
     Raises:
-      ValueError: another one, where the runs are of several tasks.
+      ValueError: it is the user's own, and the runs are of several tasks.
     """
     if name in self.runs:
       return str(name)

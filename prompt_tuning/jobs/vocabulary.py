@@ -1,4 +1,4 @@
-"""Training a vocabulary on text of one's own."""
+"""Train a vocabulary on your own text."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ def train(
   Args:
     texts: files, see `corpus.Text`.
     output: the model file to write.
-    size: ids, 100 sentinels included.
-    every: read each so-manyth document only.
+    size: number of ids, with 100 sentinels.
+    every: read only every n-th document, such as every third.
     skills: generated questions to add.
 
   Returns:

@@ -1,4 +1,4 @@
-"""What `data words` says: templates, label words and rules, in a table."""
+"""The output of `data words`: templates, label words and rules in a table."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ def lines(
   """Describe every template, every list of label words, and rules.
 
   Args:
-    paths: files, or folders that are searched for them.
-    vocabulary_file: None for the usual one.
+    paths: files, or folders to search.
+    vocabulary_file: None for the default.
 
   Yields:
-    A line for each: what it is, its counts, or why it is refused; in the end
-    how many there were.
+    A line for each: its kind, and its counts or the reason why it is refused.
+    The last line has the number of each kind.
 
   Raises:
     FileNotFoundError: no such path.
