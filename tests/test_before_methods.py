@@ -217,7 +217,14 @@ def flags(run):
 
 
 def settings(text):
-  """Read `name = value` of gin, whose values may take several lines."""
+  """Read `name = value` of gin, whose values may take several lines.
+
+  A macro stands for its value: a setting may have got one since.
+  """
   statements = re.split(r"\n(?=\S)", text)
   pairs = [s.split(" = ", 1) for s in statements if not s.startswith("#")]
-  return {name: " ".join(value.split()) for name, value in pairs}
+  found = {name: " ".join(value.split()) for name, value in pairs}
+  return {
+    name: found.get(value.removeprefix("%"), value)
+    for name, value in found.items()
+  }

@@ -183,4 +183,4 @@ def test_a_process_that_is_missing_stops_no_job(monkeypatch, caplog):
   monkeypatch.setattr(processes, "_MEETING_S", 0.05)
   processes._watch_job()
   assert told["prompt_tuning/port_of_watch"].isdecimal()
-  assert "each other (process 1): of one" in caplog.text
+  assert "each other (process 1). If one" in caplog.text
