@@ -1,4 +1,4 @@
-"""Few batch shapes for inputs of any length, virtual tokens in place."""
+"""Batches of few shapes for inputs of any length, with virtual tokens."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ class BatchPlan(NamedTuple):
   """One batch to make.
 
   Attributes:
-    examples: [n] numbers of the inputs in its first rows, n <= rows.
-    rows: B.
-    length: T.
+    examples: [n] indices of the inputs in its first rows, n <= rows.
+    rows: number of rows, B.
+    length: encoder positions, T.
   """
 
   examples: np.ndarray
@@ -29,9 +29,9 @@ class BatchPlan(NamedTuple):
 
   @property
   def filled(self) -> np.ndarray:
-    """[B] the input in every row: surplus rows repeat the last one.
+    """[B] index of the input in every row; surplus rows repeat the last.
 
-    A row of padding might never end; a copy ends with its original.
+    Decoding a row of padding might never end; a copy ends with its original.
     """
     surplus = self.rows - len(self.examples)
     return np.pad(self.examples, (0, surplus), mode="edge")
@@ -42,14 +42,14 @@ class Batching:
   """How inputs become batches.
 
   Lengths are rounded up to 16, 24, 32, 48, 64, 96, ... and rows to 1, 2, 3, 4,
-  6, 8, ... so that later calls meet shapes which are compiled already.
+  6, 8, ... so that later calls reuse compiled shapes.
 
   Attributes:
-    batch_size: most rows.
-    max_lengths: most different lengths in one call.
+    batch_size: maximum number of rows.
+    max_lengths: maximum number of different lengths in one call.
 
   Raises:
-    ValueError: either is below 1.
+    ValueError: one of them is below 1.
   """
 
   batch_size: int = 32
@@ -63,13 +63,13 @@ class Batching:
       )
 
   def insist_multiple(self, multiple: int) -> None:
-    """Insist that devices can share a batch.
+    """Check that devices can share a batch.
 
     Args:
       multiple: see `plan`.
 
     Raises:
-      ValueError: the batch size is no such multiple.
+      ValueError: the batch size is not a multiple of it.
     """
     if self.batch_size % multiple:
       raise ValueError(
@@ -79,24 +79,25 @@ class Batching:
       )
 
   def plan(self, lengths: np.ndarray, multiple: int = 1) -> list[BatchPlan]:
-    """Divide inputs into batches, longest first.
+    """Divide inputs into batches, the longest inputs first.
 
     Args:
-      lengths: [n] positions that each input takes.
-      multiple: rows are a multiple of this (the mesh's data axis).
+      lengths: [n] encoder positions of each input.
+      multiple: the number of rows is a multiple of this (size of the mesh's
+        data axis).
 
     Returns:
-      The batches; every input stands in exactly one.
+      The batches; every input is in exactly one.
 
     Raises:
-      ValueError: the batch size is no such multiple.
+      ValueError: the batch size is not a multiple of it.
     """
     self.insist_multiple(multiple)
     if not len(lengths):
       return []
     rungs = np.array([round_up(max(n, _SHORTEST)) for n in lengths.tolist()])
     allowed = np.asarray(choose_boundaries(rungs, self.max_lengths))
-    # Longest first: what does not fit into memory shows at once.
+    # Longest first: a batch that does not fit into memory fails at once.
     order = np.argsort(-lengths, kind="stable")
     plan = []
     for start in range(0, len(order), self.batch_size):
@@ -120,11 +121,11 @@ def encoder_lengths(
 
   Args:
     inputs: the token rows.
-    placements: of every run.
+    placements: the placement of every run.
 
   Raises:
-    ValueError: an input has more or fewer soft tokens than its run has
-      virtual ones.
+    ValueError: the number of an input's soft tokens differs from the number of
+      its run's virtual tokens.
   """
   extra = np.array([placement.encoder_length for placement in placements])
   extra = extra[inputs.run_ids]
@@ -149,12 +150,12 @@ def encoder_tokens(
   Args:
     inputs: the token rows.
     plan: the batch.
-    placements: of every run.
+    placements: the placement of every run.
     vocab_rows: rows of the embedding table (V); virtual token r is V + r.
 
   Returns:
-    [B, T] int32: prefix, text, suffix, EOS, then 0; a text with soft tokens has
-    virtual tokens there.
+    [B, T] int32: prefix, text, suffix, EOS, then 0. In a text with soft tokens,
+    the virtual tokens replace them.
   """
   tokens = np.full((plan.rows, plan.length), PAD_ID, np.int32)
   for row, example in enumerate(plan.filled.tolist()):
@@ -182,15 +183,15 @@ def encoder_tokens(
 def decoder_starts(
   placements: Sequence[Placement], vocab_rows: int
 ) -> np.ndarray | None:
-  """Build what each run's decoder starts from.
+  """Build the first tokens of each run's decoder.
 
   Args:
-    placements: of every run.
+    placements: the placement of every run.
     vocab_rows: rows of the embedding table (V).
 
   Returns:
     [K, Q] int32, the run's virtual tokens and the start token 0, padded on the
-    left; None if no run has any.
+    left; None if no run has virtual tokens in the decoder.
   """
   longest = max(placement.decoder_length for placement in placements)
   if not longest:
@@ -206,12 +207,12 @@ def pad_targets(targets: Sequence[Rows], rows: int) -> np.ndarray:
   """Align the candidates of every row.
 
   Args:
-    targets: for every row its candidates' token rows, at least one.
-    rows: B; surplus rows get no candidate.
+    targets: for every row, the token rows of its candidates, at least one.
+    rows: B; surplus rows have no candidate.
 
   Returns:
-    [B, C, S] int32, 0 where there is nothing; C and S are rounded up unless all
-    rows have equally many candidates.
+    [B, C, S] int32, padded with 0. C and S are rounded up unless all rows have
+    the same number of candidates.
   """
   counts = {len(candidates) for candidates in targets}
   most = max(counts)

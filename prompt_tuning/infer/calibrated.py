@@ -1,7 +1,8 @@
-"""Classes by words that a model likes unequally: calibrated, and refined.
+"""Classification by label words with calibrated scores (KPT).
 
-What a model answers to texts without labels says how much it likes a word
-anyway (its prior), and with which class's name the word goes.
+A model's scores on texts without labels show how likely it gives a word
+whatever the text (the word's prior), and to which class name the word is
+related.
 
 Source: Hu et al. 2021 (KPT), sections 3.2 and 3.3.
 """
@@ -27,16 +28,18 @@ _SHOWN = 10  # dropped words that a message names
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-  """How scores of words are calibrated, and which words count.
+  """How to calibrate scores of words, and which words to use.
 
   Attributes:
-    texts: most texts of the training split that tell the prior, without their
-      labels; KPT takes 200.
-    seed: of their choice.
-    prior: `logits` as KPT's code, or `probabilities` as the paper, see
+    texts: maximum number of texts of the training split, without their labels,
+      from which the prior is estimated; KPT uses 200.
+    seed: seed for choosing these texts.
+    prior: `logits` as in KPT's code, or `probabilities` as in the paper, see
       `prompting.calibration`.
-    drop_rare: share of the label words to drop, of lowest prior; 0 for none.
-    least_relevance: of a word to its class, 1 in the paper; None keeps all.
+    drop_rare: share of the label words to drop, those with the lowest prior; 0
+      for none.
+    least_relevance: minimum relevance of a word to its class, 1 in the paper;
+      None keeps all words.
   """
 
   texts: int = 200
@@ -59,13 +62,13 @@ class Calibration:
       )
 
   def choose(self, count: int) -> np.ndarray:
-    """Choose texts for the prior.
+    """Choose the texts from which the prior is estimated.
 
     Args:
-      count: how many there are.
+      count: number of texts.
 
     Returns:
-      At most `texts` row numbers, ascending.
+      At most `texts` row indices, ascending.
     """
     order = np.random.default_rng(self.seed).permutation(count)
     return np.sort(order[: self.texts])
@@ -83,16 +86,16 @@ def classify(
   """Choose the class of every input.
 
   Args:
-    predictor: model and runs.
-    asked: n inputs, of one run.
-    context: texts without labels, of the same run.
-    classes: names, for warnings.
-    words: of the classes.
-    scorer: of words.
-    how: what is done to their scores.
+    predictor: the model and its runs.
+    asked: n inputs of one run.
+    context: inputs without labels, of the same run.
+    classes: class names, for warnings.
+    words: the words of the classes.
+    scorer: scores the words.
+    how: how to calibrate their scores.
 
   Returns:
-    n rankings, and what was done, for a result file.
+    n rankings, and a record of the calibration for a result file.
   """
   there = words.weights > 0
   of_context = rank.word_scores(predictor, context, words, scorer)
@@ -120,7 +123,7 @@ def classify(
 def _weights(
   predictor: Predictor, asked: Inputs, words: WordPieces, scorer: WordScorer
 ) -> np.ndarray:
-  """Return what words weigh: [C, W], or learned, [n, C, W]."""
+  """Return the weights of words: [C, W], or learned ones, [n, C, W]."""
   if scorer.aggregate != aggregation.LEARNED:
     return words.weights
   learned = predictor.runs.delta.word_weights
@@ -136,7 +139,7 @@ def _refined(
   there: np.ndarray,
   how: Calibration,
 ) -> np.ndarray:
-  """Say which words count, [C, W] bool."""
+  """Return which words are used, [C, W] bool."""
   keep = there
   for name, kept in _refinements(scores, prior, there, how):
     if kept.saved.any():
@@ -148,7 +151,7 @@ def _refined(
         *(name, len(saved), len(classes), some(saved)),
       )
     both = keep & kept.words
-    # What one of them saved, the other may drop.
+    # The other rule may drop a word that one of the rules kept.
     lost = ~both.any(-1)
     keep = np.where(lost[:, None], kept.words, both)
   return keep
@@ -162,7 +165,7 @@ def _refinements(
     kept = refinement.frequent(prior, there, how.drop_rare)
     refinements.append(("Calibration.drop_rare", kept))
   if how.least_relevance is not None:
-    # Cosines do not mind a factor, and small numbers would be 0.
+    # A factor does not change cosines; without it, small numbers would be 0.
     answers = np.exp(scores - scores.max(axis=0))
     values = refinement.relevance(answers, there)
     kept = refinement.relevant(values, there, how.least_relevance)
@@ -173,7 +176,7 @@ def _refinements(
 def _log_dropped(
   predictor: Predictor, words: WordPieces, dropped: np.ndarray
 ) -> None:
-  """List the words that do not count."""
+  """Log the words that are not used."""
   if not dropped.any():
     return
   decode = predictor.vocabulary.decode

@@ -1,9 +1,9 @@
-"""Several runs for one task vote (Lester et al. 2021, section 6).
+"""An ensemble of runs that vote on one task (Lester et al. 2021, section 6).
 
 All members answer in one batch with the frozen model; the answer with most
-votes wins. The paper states no rule for ties. Here, of the answers with most
-votes, the one whose voters give it the highest summed score wins, and of those
-the one that the first member among them gave.
+votes wins. The paper states no rule for ties. Here, the tied answer with the
+highest score wins, summed over its voters. If these sums are equal too, the
+answer of the earliest member wins.
 """
 
 import collections
@@ -21,13 +21,13 @@ from prompt_tuning.infer.predict import Predictor
 
 
 class Vote(NamedTuple):
-  """The outcome for one input.
+  """The result of the vote on one input.
 
   Attributes:
-    answer: the winner.
-    num_votes: votes it has.
-    answers: of every member, in order.
-    scores: of every member's answer.
+    answer: the answer that wins.
+    num_votes: number of its votes.
+    answers: the answer of every member, in order.
+    scores: the score of every member's answer.
   """
 
   answer: str
@@ -37,14 +37,13 @@ class Vote(NamedTuple):
 
 
 class OverTemplates(NamedTuple):
-  """What several templates of one task do, alone and together.
+  """Results of several templates of one task, alone and together.
 
   Attributes:
-    mean: of the templates' metrics.
-    deviation: of them, of a sample.
-    together: metrics of the class that is most likely in the mean of the
-      templates' distributions over classes; None where they do not rank
-      classes.
+    mean: mean of the templates' metrics.
+    deviation: sample standard deviation of these metrics.
+    together: metrics of the class with the highest mean probability over the
+      templates; None if the templates do not rank classes.
   """
 
   mean: dict[str, float]
@@ -53,12 +52,12 @@ class OverTemplates(NamedTuple):
 
 
 class Comparison(NamedTuple):
-  """An ensemble beside its members, as in table 3 of the paper.
+  """An ensemble compared with its members, as in table 3 of the paper.
 
   Attributes:
     members: every member's metrics.
-    mean: of the members.
-    best: the highest of the members, metric by metric.
+    mean: mean of the members' metrics.
+    best: the highest value among the members, for each metric.
     vote: the ensemble's metrics.
     votes: `generation` or `rank` -> one per example.
   """
@@ -74,14 +73,14 @@ def vote(answers: Sequence[str], scores: Sequence[float]) -> Vote:
   """Count the votes; see the module docstring for ties.
 
   Args:
-    answers: one per member, in the order of the members.
+    answers: one answer per member, in the order of the members.
     scores: log-likelihood of each answer under its member.
 
   Returns:
-    The outcome.
+    The result of the vote.
 
   Raises:
-    ValueError: no members, or not one score per answer.
+    ValueError: no members, or the numbers of scores and answers differ.
   """
   if not answers or len(answers) != len(scores):
     raise ValueError(
@@ -107,14 +106,14 @@ def predict(
   members: Sequence[int],
   **decoding: Any,
 ) -> list[Vote]:
-  """Let several runs answer every text, in one batch, and count.
+  """Let several runs answer every text in one batch, and count the votes.
 
   Args:
-    predictor: model and runs.
+    predictor: the model and its runs.
     texts: n texts.
-    members: numbers of the runs that vote.
-    **decoding: see `Predictor.predict`; with several decodes per input the best
-      is a member's vote.
+    members: indices of the runs that vote.
+    **decoding: see `Predictor.predict`; with several decodes per input, the
+      best one is a member's vote.
 
   Returns:
     n votes.
@@ -135,13 +134,13 @@ def classify(
   members: Sequence[int],
   normalise: rank.Normalise = "sum",
 ) -> list[Vote]:
-  """Let several runs choose among candidates, in one batch, and count.
+  """Let several runs choose among candidates, and count the votes.
 
   Args:
-    predictor: model and runs.
+    predictor: the model and its runs.
     texts: n texts.
     candidates: answers to choose from.
-    members: numbers of the runs that vote.
+    members: indices of the runs that vote.
     normalise: see `rank.rank`.
 
   Returns:
@@ -158,16 +157,16 @@ def classify(
 
 
 def compare(results: Sequence[Result]) -> Comparison:
-  """Put an ensemble beside its members.
+  """Compare an ensemble with its members.
 
   Args:
-    results: of several runs on one task, as one `Evaluator` gives them.
+    results: results of several runs on one task, from one `Evaluator`.
 
   Returns:
     The members' metrics and the ensemble's.
 
   Raises:
-    ValueError: no results, or not all of the same examples.
+    ValueError: no results, or results of different examples.
   """
   if not results or len({id(r.job.dataset) for r in results}) > 1:
     raise ValueError(
@@ -193,20 +192,20 @@ def compare(results: Sequence[Result]) -> Comparison:
 
 
 def over_templates(results: Sequence[Result]) -> OverTemplates:
-  """Put what templates of one task do together.
+  """Combine the results of several templates of one task.
 
   Args:
-    results: of tasks with the same examples and classes, one for each template;
-      at least two.
+    results: one result for each template, at least two, of tasks with the same
+      examples and classes.
 
   Returns:
-    Mean, deviation, and what they answer together.
+    Mean, deviation, and the metrics of their combined answers.
 
   Raises:
-    ValueError: they are of other examples.
+    ValueError: the results are of different examples.
 
-  Source: KPT's means over templates; PET (Schick and Schuetze 2021), section
-  3.1, for the distributions, all of one weight.
+  Source: KPT for the mean over templates; PET (Schick and Schuetze 2021),
+  section 3.1, for the mean of distributions, here with equal weights.
   """
   first, *others = (result.job.dataset for result in results)
   if any(other.targets != first.targets for other in others):
@@ -233,7 +232,7 @@ def over_templates(results: Sequence[Result]) -> OverTemplates:
 def _expand(
   predictor: Predictor, texts: Sequence[str], members: Sequence[int]
 ) -> Inputs:
-  """Ask every member about every text; a text's members stand together."""
+  """Pair every text with every member; a text's members are adjacent."""
   if not members:
     raise ValueError(
       "There is no prompt to vote: give the model prompts (with_tuned), or "

@@ -27,7 +27,7 @@ GENERATION, RANKING = "generation", "rank"
 PREDICTION = {GENERATION: "prediction", RANKING: "rank_prediction"}
 
 _LOGGED = 3  # texts of a task whose name asks for them
-# What a metric function says about labels, which is no measure of success.
+# What metric functions report about labels, which does not measure quality.
 _STATISTICS = ("legal_label_rate", "gold_share/", "predicted_share/")
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,11 @@ class EvalSet:
 
   Attributes:
     task: its spec.
-    inputs: n token rows, EOS included; `TokenCache.inputs`, or `Inputs.rows`.
+    inputs: n token rows, with EOS; from `TokenCache.inputs` or `Inputs.rows`.
     examples: n examples with `inputs_pretokenized`, `targets_pretokenized` and
       the spec's `eval_features`; `TokenCache.examples()`.
-    classes: of the task, where a scorer ranks.
-    unlabelled: token rows of other texts, where scores are calibrated.
+    classes: classes of the task, needed if a scorer ranks them.
+    unlabelled: token rows of other texts, needed if scores are calibrated.
 
   Raises:
     ValueError: inputs and examples differ in number, there are none, one has no
@@ -62,7 +62,8 @@ class EvalSet:
         f"{self.task.name}: {len(self.inputs)} inputs and "
         f"{len(self.examples)} examples; expected the same ones."
       )
-    # Whatever would stop the metrics after hours of training stops here.
+    # Errors that would stop the metrics after hours of training are raised
+    # here.
     if not self.task.evaluate(self.targets, self.examples):
       raise ValueError(
         f"{self.task.name!r} has no metric; evaluate a task that has."
@@ -75,13 +76,13 @@ class EvalSet:
 
   @property
   def has_soft(self) -> bool:
-    """Whether texts have places for virtual tokens, which a model has not."""
+    """Whether some texts mark positions for virtual tokens."""
     rows = self.inputs
     return any(count_soft(rows[i]) for i in range(len(rows)))
 
   @property
   def label_words(self) -> tuple[str, ...]:
-    """The answers to choose among; none where they are free."""
+    """The answers to choose among; empty for free text."""
     if self.task.label_words or self.classes is None:
       return self.task.label_words
     return self.classes.names
@@ -93,10 +94,10 @@ class Job:
 
   Attributes:
     dataset: the task's examples.
-    run: number of the run.
-    members: numbers of the runs that are mixed by `Delta.log_weight`, if it is
-      a mixture: it ranks as such, and its heaviest member generates. `run` is
-      one of them.
+    run: index of the run.
+    members: indices of the runs that `Delta.log_weight` mixes, if this is a
+      mixture of runs. Ranking uses the mixture; generation uses the member with
+      the largest weight. `run` is one of them.
   """
 
   dataset: EvalSet
@@ -104,7 +105,7 @@ class Job:
   members: tuple[int, ...] = ()
 
   def heaviest(self, delta: Delta) -> "Job":
-    """Let the heaviest member stand for the mixture."""
+    """Replace a mixture by its member with the largest weight."""
     if not self.members or delta.log_weight is None:
       return self
     shares = np.asarray(delta.log_weight)[list(self.members)]
@@ -112,19 +113,19 @@ class Job:
 
   @property
   def parts(self) -> "list[Job]":
-    """Jobs of single runs: of every member, or this one."""
+    """One job for every member; for a single run, this job."""
     return [Job(self.dataset, run) for run in self.members or (self.run,)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """How one run did on one task.
+  """The result of one run on one task.
 
   Attributes:
-    job: what was evaluated.
+    job: the run and the task.
     by: `generation`, `rank`, or both.
-    metrics: in percent, under the task's own names; those of a second way to
-      evaluate begin with its name, such as `rank/accuracy`.
+    metrics: metrics in percent, under the task's own names. Names of metrics by
+      a second way begin with that way, such as `rank/accuracy`.
     outputs: name -> one value per example: `prediction` (text) and `score` by
       generation, `rank_prediction` (text) and `rank_scores` (of every label
       word) by ranking.
@@ -137,7 +138,7 @@ class Result:
 
   @property
   def score(self) -> float:
-    """The mean of the task's metrics by the first way, label shares apart."""
+    """The mean of the task's metrics by the first way, without label shares."""
     values = [
       value
       for name, value in self.metrics.items()
@@ -151,18 +152,20 @@ class Evaluator:
   """Evaluates all jobs at once: batches mix runs and tasks.
 
   Attributes:
-    predictor: model and vocabulary; its runs say where virtual tokens stand.
-    jobs: what to evaluate.
-    by: `generation`, `rank` or both. Ranking chooses the most likely label word
-      as a whole; tasks without label words are then generated only, and tasks
-      that are ranked by their own rules are ranked only.
-    length: tokens to decode at most; None for the longest gold answer.
-    method: how to decode; greedy by default.
+    predictor: the model, the vocabulary and the runs, which know the positions
+      of virtual tokens.
+    jobs: the runs and tasks to evaluate.
+    by: `generation`, `rank` or both. Ranking chooses the label word that is
+      most likely as a whole. Tasks without label words are evaluated by
+      generation only; tasks with ranking rules of their own, by ranking only.
+    length: maximum number of tokens to decode; None for the length of the
+      longest gold answer.
+    method: decoding method; greedy by default.
     normalise: `sum` or `mean`, see `rank.rank`.
-    scorer: ranks the classes of data sets that have some; None ranks label
+    scorer: ranks the classes of data sets that have classes; None ranks label
       words as whole targets.
-    calibration: what is done to the scores of words before they make up
-      classes; nothing by default.
+    calibration: how to calibrate the scores of words before they are combined
+      into classes; None for no calibration.
 
   Raises:
     ValueError: no jobs, an unknown way to evaluate, a run that does not exist,
@@ -230,7 +233,7 @@ class Evaluator:
     return results
 
   def _ways(self, job: Job) -> tuple[str, ...]:
-    """Say how a job is evaluated."""
+    """Return the ways in which a job is evaluated."""
     task = job.dataset.task
     if task.ranked:
       return (RANKING,)
@@ -268,7 +271,7 @@ class Evaluator:
     outputs: list[dict[str, Sequence[Any]]],
     normalise: rank.Normalise,
   ) -> None:
-    """Rank for those jobs that compare sums, or means."""
+    """Rank for the jobs that compare sums, or means."""
     ranked = [
       (job, output)
       for job, output in zip(self.jobs, outputs, strict=True)
@@ -300,7 +303,7 @@ class Evaluator:
   def _classify(
     self, predictor: Predictor, outputs: list[dict[str, Sequence[Any]]]
   ) -> None:
-    """Rank the classes of those jobs that a scorer is for."""
+    """Rank the classes of the jobs that use a scorer."""
     for job, output in zip(self.jobs, outputs, strict=True):
       scorer, classes = self._scorer(predictor, job), job.dataset.classes
       if scorer is None or classes is None:
@@ -319,7 +322,7 @@ class Evaluator:
   def _rankings(
     self, predictor: Predictor, job: Job, scorer: Scorer
   ) -> tuple[Sequence[rank.Ranking], str]:
-    """Rank the classes for one run; say what scores are."""
+    """Rank the classes for one run; describe the scores."""
     classes, asked = job.dataset.classes, _inputs_of([job])
     assert classes is not None
     if self.calibration is None:
@@ -338,7 +341,7 @@ class Evaluator:
     )
 
   def _scorer(self, predictor: Predictor, job: Job) -> Scorer | None:
-    """Return what scores the classes for a run; None for whole targets."""
+    """Return the scorer of the classes for a run; None for whole targets."""
     classes = job.dataset.classes
     if self.scorer is None or classes is None or RANKING not in self._ways(job):
       return None
@@ -349,12 +352,12 @@ class Evaluator:
 def _mixed(
   by_part: Sequence[Sequence[rank.Ranking]], job: Job, delta: Delta
 ) -> Sequence[rank.Ranking]:
-  """Rank by a mixture: the probability of a candidate is its members' mean.
+  """Rank by a mixture: average a candidate's probability over the members.
 
   Args:
-    by_part: rankings of every member, or of the one run.
-    job: says who is a member.
-    delta: has the members' weights.
+    by_part: the rankings of every member, or of the one run.
+    job: names the members.
+    delta: holds the members' weights.
 
   Returns:
     One ranking per example.
@@ -374,12 +377,12 @@ def _mixed(
 def metrics(
   dataset: EvalSet, outputs: Mapping[str, Sequence[Any]], by: Sequence[str]
 ) -> dict[str, float]:
-  """Compute a task's metrics for whatever was predicted.
+  """Compute a task's metrics for given predictions.
 
   Args:
     dataset: the examples.
-    outputs: see `Result`; of these only predictions are needed.
-    by: ways they were made.
+    outputs: see `Result`; only the predictions are needed.
+    by: the ways in which they were made.
 
   Returns:
     Metrics, see `Result`.
@@ -416,7 +419,7 @@ def log_texts(result: Result) -> None:
 def _candidates(
   dataset: EvalSet, vocabulary: Vocabulary
 ) -> list[Sequence[str]]:
-  """List what may be answered to every example."""
+  """List the possible answers of every example."""
   task = dataset.task
   if not task.candidates:
     return [dataset.label_words] * len(dataset.examples)
@@ -424,7 +427,7 @@ def _candidates(
 
 
 def _distinct(texts: Sequence[str], vocabulary: Vocabulary) -> list[str]:
-  """Of texts that a model cannot tell apart, keep the first."""
+  """Keep the first of several texts with the same token ids."""
   by_ids: dict[tuple[int, ...], str] = {}
   for text, ids in zip(texts, vocabulary.encode_batch(texts), strict=True):
     by_ids.setdefault(tuple(ids), text)
@@ -432,14 +435,14 @@ def _distinct(texts: Sequence[str], vocabulary: Vocabulary) -> list[str]:
 
 
 def _inputs_of(jobs: Sequence[Job]) -> Inputs:
-  """Put the inputs of all jobs end to end."""
+  """Concatenate the inputs of all jobs."""
   sizes = np.array([len(job.dataset.inputs) for job in jobs], np.int64)
   run_ids = np.repeat(np.array([job.run for job in jobs], np.int32), sizes)
   return Inputs(Chained([job.dataset.inputs for job in jobs]), run_ids)
 
 
 def _split(values: Sequence[Any], jobs: Sequence[Job]) -> list[Sequence[Any]]:
-  """Give every job its part of the values again."""
+  """Divide the values among the jobs."""
   ends = np.cumsum([0, *(len(job.dataset.inputs) for job in jobs)]).tolist()
   return [values[a:b] for a, b in itertools.pairwise(ends)]
 

@@ -1,4 +1,4 @@
-"""Inputs of the frozen model: token rows, and the run each belongs to."""
+"""Inputs of the frozen model: token rows, and the run of each row."""
 
 import dataclasses
 import logging
@@ -26,12 +26,12 @@ class Inputs:
   """Token rows and their runs.
 
   Attributes:
-    rows: n rows of ids, EOS included, virtual tokens not.
-    run_ids: [n] integers.
-    truncated: how many rows were cut.
+    rows: n rows of ids, with EOS and without virtual tokens.
+    run_ids: [n] integers, the run of each row.
+    truncated: number of truncated rows.
 
   Raises:
-    ValueError: not one run per row.
+    ValueError: the numbers of runs and rows differ.
   """
 
   rows: Rows
@@ -50,7 +50,7 @@ class Inputs:
 
 
 class Chained:
-  """Several sets of rows end to end, without copying them."""
+  """Several sets of rows, concatenated without a copy."""
 
   def __init__(self, parts: Sequence[Rows]):
     self._parts = parts
@@ -76,18 +76,18 @@ def encode(
   """Turn texts into token rows.
 
   Args:
-    vocabulary: of the model.
+    vocabulary: vocabulary of the model.
     texts: n texts.
-    run_ids: the run of every text, or of each.
-    limit: most tokens of a row, EOS included, virtual tokens not. Longer ones
-      are cut to one less, then end in EOS, as in training; a warning counts
-      them.
+    run_ids: one run for all texts, or the run of each.
+    limit: maximum number of tokens of a row, with EOS and without virtual
+      tokens. A longer row is cut to `limit - 1` tokens and EOS, as in training;
+      a warning counts these rows.
 
   Returns:
     The rows.
 
   Raises:
-    ValueError: a limit below 1, or not one run per text.
+    ValueError: a limit below 1, or the numbers of runs and texts differ.
   """
   if limit is not None and limit < 1:
     raise ValueError(
@@ -113,7 +113,7 @@ def encode(
 def encode_targets(
   vocabulary: Vocabulary, texts: Sequence[str]
 ) -> list[np.ndarray]:
-  """Turn target texts into token rows with EOS, whatever their length."""
+  """Turn target texts into token rows with EOS, without a length limit."""
   return [
     np.asarray([*ids, EOS_ID], np.int32)
     for ids in vocabulary.encode_batch(texts)

@@ -1,4 +1,4 @@
-"""What the lines of an output hold: T5X's three modes."""
+"""The content of an output's lines: T5X's three modes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,21 +22,21 @@ def compute(
   rows: Rows | None = None,
   **decoding: Any,
 ) -> Compute:
-  """Build what makes an output's lines.
+  """Build the function that computes an output's lines.
 
   Args:
     mode: `predict` gives `prediction`; `predict_with_aux` also
       `aux: {"scores": ...}`, its log-likelihood; `score` gives `score`, the
       log-likelihood of `targets_pretokenized`.
-    predictor: model and runs.
-    run_of: chooses the run of an example.
-    rows: the inputs as tokens, by the numbers of examples, where their texts do
-      not say all; None makes them of the texts.
+    predictor: the model and its runs.
+    run_of: returns the run of an example.
+    rows: the inputs as tokens, by the indices of examples, if their texts are
+      not enough; None encodes the texts.
     **decoding: see `Predictor.predict`.
 
   Returns:
-    A function for `outputs.Output.write`. What it makes of an example depends
-    on its number and not on where a job was continued.
+    A function for `outputs.Output.write`. Its result depends on an example's
+    index and not on where a job was continued.
 
   Raises:
     ValueError: an unknown mode.

@@ -1,13 +1,14 @@
-"""JSONL outputs that a killed job continues, byte for byte.
+"""JSONL outputs that a killed job can continue, with the same bytes.
 
-  <task>-<mode>.jsonl-00000-of-00001            the lines, complete or absent
+  <task>-<mode>.jsonl-00000-of-00001            the lines; complete or absent
   <task>-<mode>.jsonl-00000-of-00001.COMPLETED  how they were made, of what
 
-A file is held against its input, also a complete one: it is never the answer to
-another. Until it is complete, the two are called `.partial` and `.settings`;
-in a bucket, every chunk is an object below `.partial`.
-Lines are computed and written in chunks; what a kill left of a chunk is cut off
-and computed again, since a batch of fewer rows may round otherwise.
+Every file, also a complete one, is compared with its input, so that it is never
+used for another input. Before the file is complete, the two are called
+`.partial` and `.settings`; in a bucket, every chunk is an object below
+`.partial`. Lines are computed and written in chunks; a chunk that a kill
+interrupted is removed and computed again, since a batch of fewer rows may round
+differently.
 Source: names and lines are those of T5X's infer.py (whose marker is empty).
 """
 
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class InputsDigest:
-  """Tells some inputs from others, in their order."""
+  """A digest of inputs in their order."""
 
   def __init__(self, examples: Iterable[Example] = ()):
     """Begin with some examples; they are JSON values."""
@@ -54,7 +55,7 @@ class InputsDigest:
 
   @property
   def value(self) -> dict[str, Any]:
-    """How many there are, and the hash of their lines."""
+    """Number of examples, and the hash of their lines."""
     return {"count": self._count, "sha256": self._hash.hexdigest()}
 
 
@@ -82,13 +83,13 @@ class Output:
   """One output file.
 
   Attributes:
-    folder: created if missing.
+    folder: the folder, created if missing.
     task: first part of the name.
     mode: second part: `predict`, `score` or `predict_with_aux`.
     settings: JSON values that decide the lines (model, runs, decoding, input).
-      A file that was begun with others is refused.
+      A file that was started with other settings is refused.
     shard: this job's part.
-    chunk_size: lines computed, and then written, at once.
+    chunk_size: number of lines that are computed, then written, at once.
   """
 
   folder: str | os.PathLike[str]
@@ -119,20 +120,20 @@ class Output:
   def write(
     self, examples: Iterable[Example], compute: Compute
   ) -> pathlib.Path:
-    """Write what is missing of the file.
+    """Write the missing part of the file.
 
     Args:
-      examples: all of the input, of every shard; JSON values, which become the
+      examples: the whole input, of all shards; JSON values, which become the
         lines' `inputs`.
-      compute: makes the rest of the lines.
+      compute: computes the other values of the lines.
 
     Returns:
       The file's path.
 
     Raises:
-      ValueError: the file was begun, or completed, with other settings or other
-        input.
-      OSError: it cannot be written; what was written stays.
+      ValueError: the file was started, or completed, with other settings or
+        other input.
+      OSError: the file cannot be written; the lines written so far stay.
     """
     files.make_folder(self.path.parent)
     writer = self._beside("writer.json").name
@@ -160,7 +161,7 @@ class Output:
       self._check_settings(settings)
     else:
       self._check_absent(self.path, partial)
-    # A kill may have come behind the renaming.
+    # The job may have been killed after the renaming.
     if self.path.exists():
       self._check_answers(counted)
     else:
@@ -171,7 +172,7 @@ class Output:
     files.remove(settings)
 
   def _check_answers(self, examples: Iterator[tuple[int, Example]]) -> None:
-    """Insist that the complete file answers this input, and all of it."""
+    """Check that the complete file is of this whole input."""
     one_by_one = ([example] for example in examples)
     with files.open_file(self.path) as file:
       _, missing = self._skip_written(file, one_by_one)
@@ -187,13 +188,13 @@ class Output:
     examples: Iterator[tuple[int, Example]],
     compute: Compute,
   ) -> None:
-    """Skip the chunks that are whole, then compute the others."""
+    """Skip the complete chunks, then compute the others."""
     chunks = iter(lambda: list(itertools.islice(examples, self.chunk_size)), [])
     with growing.open() as file:
       size, chunk = self._skip_written(file, chunks)
     if chunk and size:
       logger.info("Continuing %s behind %d bytes.", self.path, size)
-    # Nothing is left of a job that fails before its first lines.
+    # A job that fails before its first lines leaves no file.
     lines = _lines(chunk, compute) if chunk else b""
     if not size:
       files.write_text(settings, self._describe())
@@ -206,10 +207,10 @@ class Output:
   def _skip_written(
     self, file: BinaryIO, chunks: Iterator[Chunk]
   ) -> tuple[int, Chunk]:
-    """Read the chunks that are whole.
+    """Read the complete chunks.
 
     Returns:
-      Their bytes, and the first chunk that is not there, empty if all are.
+      Their bytes, and the first missing chunk, empty if none is missing.
     """
     for chunk in chunks:
       start = file.tell()
@@ -246,7 +247,7 @@ class Output:
     return json.dumps(whole, indent=2, sort_keys=True) + "\n"
 
   def _check_settings(self, path: pathlib.Path) -> None:
-    """Compare how a file was begun with how it would be continued."""
+    """Compare the settings of a started file with those of this job."""
     ours = json.loads(self._describe())
     try:
       theirs = dict(schema.parse(files.read_bytes(path, _SETTINGS_BYTES)))
@@ -276,7 +277,7 @@ class Output:
 
 
 class _Counted:
-  """Iterates over numbered examples, and digests what it has given."""
+  """Iterates over numbered examples, and digests those it has yielded."""
 
   def __init__(self, examples: Iterator[tuple[int, Example]]):
     self._examples = examples

@@ -1,4 +1,4 @@
-"""Predictions of a frozen model for any mixture of runs in one batch."""
+"""Predictions of a frozen model; a batch may mix any runs."""
 
 import collections
 import dataclasses
@@ -34,18 +34,18 @@ _IN_TEMPLATE = (
   "`infer` with MIXTURE_OR_TASK_NAME, or `Model.evaluate`."
 )
 
-# Beam search scores a beam that holds nothing -1e7.
+# Beam search gives an empty beam the score -1e7.
 _NOTHING = -1e6
 
 
 class Prediction(NamedTuple):
-  """What was decoded for one input, best first.
+  """The texts decoded for one input, best first.
 
   Attributes:
-    texts: one per decode; a single one unless the method gives more. Beam
-      search gives those that came to an end, or if none did, those that may.
-    scores: of each, its summed log-likelihood (natural logarithm); in beam
-      search divided by the length penalty.
+    texts: one text per decode; one unless the method returns more. Beam search
+      returns finished sequences; if none is finished, unfinished ones.
+    scores: summed log-likelihood of each text (natural logarithm); in beam
+      search, divided by the length penalty.
   """
 
   texts: tuple[str, ...]
@@ -64,23 +64,23 @@ class Prediction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-  """A frozen model, and the runs it may be asked to act as.
+  """A frozen model and the runs that it can predict with.
 
   Programs are compiled once per shape and shared by all predictors of a model:
   `dataclasses.replace` with other runs or parameters costs nothing.
 
   Attributes:
-    config: of the model.
+    config: configuration of the model.
     params: its frozen parameters.
-    vocabulary: of the model.
-    runs: deltas and placements; by default the plain model.
-    input_length: most tokens of an input text, EOS included, virtual tokens
-      not; None for no limit.
-    batching: shapes of batches.
-    mesh: where parameters and batches lie; None for one device.
+    vocabulary: vocabulary of the model.
+    runs: deltas and placements; by default the model without tuning.
+    input_length: maximum number of tokens of an input text, with EOS and
+      without virtual tokens; None for no limit.
+    batching: rules for the shapes of batches.
+    mesh: mesh of the parameters and batches; None for one device.
 
   Raises:
-    ValueError: a batch that the mesh's devices cannot share.
+    ValueError: the mesh's devices cannot share a batch evenly.
   """
 
   config: T5Config
@@ -108,21 +108,21 @@ class Predictor:
   ) -> Inputs:
     """Turn texts into inputs, see `inputs.encode`.
 
-    A warning, once, says where a run's virtual tokens do not stand.
+    Warns once if texts do not mark the positions of a run's virtual tokens.
 
     Args:
       texts: n texts.
-      run_ids: the run of every text, or of each.
+      run_ids: one run for all texts, or the run of each.
     """
     asked = inputs.encode(self.vocabulary, texts, run_ids, self.input_length)
     self.warn_of_places(asked.run_ids)
     return asked
 
   def warn_of_places(self, run_ids: Sequence[int] | np.ndarray) -> None:
-    """Say once where texts put the virtual tokens of templates.
+    """Warn once if runs learned their virtual tokens for template places.
 
     Args:
-      run_ids: runs that are asked about texts.
+      run_ids: the runs that get plain texts.
     """
     asked = np.unique(run_ids).tolist()
     if not self._told and any(map(self.runs.is_in_template, asked)):
@@ -141,18 +141,18 @@ class Predictor:
     """Decode an answer to every input.
 
     Args:
-      asked: n inputs of any runs.
-      length: tokens to decode at most, EOS included.
+      asked: n inputs, of any runs.
+      length: maximum number of tokens to decode, with EOS.
       method: `Greedy()` by default, `Sampling(...)` or `BeamSearch(...)`.
-      seed: of sampling.
-      numbers: [n] integers; a sample depends on the seed and on its input's
-        number, not on the batch. By default the place among the inputs.
+      seed: seed for sampling.
+      numbers: [n] integers. A sample depends on the seed and on its input's
+        number, not on the batch. By default, the index of the input.
 
     Returns:
       n predictions, in the order of the inputs.
 
     Raises:
-      ValueError: a run or a length that does not exist.
+      ValueError: an unknown run, or a length below 1.
     """
     if length < 1:
       raise ValueError(f"Cannot decode {length} tokens; raise the length to 1.")
@@ -181,7 +181,7 @@ class Predictor:
     return [decoded[example] for example in range(len(asked))]
 
   def _text(self, ids: list[int], run: int) -> str:
-    """Read what was decoded; a learned output row ends it, and is a text."""
+    """Convert ids to text; a learned output row ends it, and has a text."""
     word = ids[-1] - self.config.vocab_size if ids else -1
     answers = self.runs.answers_of(run)
     if not 0 <= word < len(answers):
@@ -200,14 +200,14 @@ class Predictor:
     Args:
       program: see `programs`.
       asked: n inputs.
-      features: what a batch has besides its inputs and runs.
+      features: other features of a batch, besides its inputs and runs.
 
     Yields:
-      Every batch's plan and what the program gave for it, as numpy arrays. The
-      next batch is under way by then.
+      Every batch's plan and the program's results, as numpy arrays. The next
+      batch is already running by then.
 
     Raises:
-      ValueError: a run that does not exist.
+      ValueError: an unknown run.
     """
     self._check_runs(asked)
     placements, vocab_rows = self.runs.placements, self.config.vocab_size
@@ -250,5 +250,5 @@ def _fetch(plan: BatchPlan, result: Any) -> tuple[BatchPlan, Any]:
 
 
 def _trim(ids: np.ndarray) -> list[int]:
-  """Take the padding away that follows a decoded sequence."""
+  """Remove the padding after a decoded sequence."""
   return np.trim_zeros(ids, "b").tolist()

@@ -1,7 +1,7 @@
 """The compiled programs of inference: decode, score candidates or classes.
 
-Each is compiled once per model, settings and batch shape, and kept for as long
-as the process lives: delta and parameters are arguments.
+Each is compiled once per model, settings and batch shape, and kept until the
+process ends. Delta and parameters are arguments.
 """
 
 import functools
@@ -35,15 +35,15 @@ def decoder(
   """Compile decoding.
 
   Args:
-    config: of the model.
-    method: how tokens are chosen; it must hash, as those of `decoding` do.
-    length: positions to decode at most.
-    mesh: where it runs.
+    config: configuration of the model.
+    method: decoding method; it must be hashable, as those of `decoding` are.
+    length: maximum number of positions to decode.
+    mesh: the mesh on which it runs.
 
   Returns:
     A program whose batch needs, besides the features of `decoding.generate`,
-    `seed` and `numbers` [B]: a row's samples depend on both and on nothing
-    else. It gives `decoding.Decoded`.
+    `seed` and `numbers` [B]: a row's samples depend on nothing else. It returns
+    `decoding.Decoded`.
   """
   model = network.T5(config)
 
@@ -62,15 +62,15 @@ def candidate_scores(config: T5Config, mesh: Mesh | None) -> InferProgram:
   """Compile the scoring of candidate targets.
 
   The encoder, the cross-attention's keys and values and the decoder's own
-  virtual tokens are computed once per row, whatever the number of candidates.
+  virtual tokens are computed once per row, for any number of candidates.
 
   Args:
-    config: of the model.
-    mesh: where it runs.
+    config: configuration of the model.
+    mesh: the mesh on which it runs.
 
   Returns:
     A program whose batch needs `candidates` [B, C, S], ids with EOS and then 0,
-    S at least 2. It gives summed log-likelihoods, [B, C] float32.
+    S at least 2. It returns summed log-likelihoods, [B, C] float32.
   """
   model = network.T5(config)
 
@@ -123,13 +123,13 @@ def class_scores(
   """Compile the scoring of classes.
 
   Args:
-    config: of the model.
-    score: what a class's score is.
-    key: the words of the classes.
-    mesh: where it runs.
+    config: configuration of the model.
+    score: the scorer of classes.
+    key: the words of the classes, as a hashable key.
+    mesh: the mesh on which it runs.
 
   Returns:
-    A program that gives [B, C] float32, see `models.scorers`.
+    A program that returns [B, C] float32, see `models.scorers`.
   """
 
   def scores(logits: Array, delta: Delta, batch: Batch) -> Array:
@@ -145,16 +145,16 @@ def class_scores(
 def word_scores(
   config: T5Config, score: WordScorer, key: Words, mesh: Mesh | None
 ) -> InferProgram:
-  """Compile the scoring of words, before they make up classes.
+  """Compile the scoring of words, before they are combined into classes.
 
   Args:
-    config: of the model.
-    score: what a word's score is.
-    key: the words of the classes.
-    mesh: where it runs.
+    config: configuration of the model.
+    score: the scorer of words.
+    key: the words of the classes, as a hashable key.
+    mesh: the mesh on which it runs.
 
   Returns:
-    A program that gives [B, C, W] float32, see `models.scorers`.
+    A program that returns [B, C, W] float32, see `models.scorers`.
   """
 
   def scores(logits: Array, delta: Delta, batch: Batch) -> Array:
@@ -188,7 +188,7 @@ def put(
 
   Args:
     batch: arrays with rows first, or scalars; the same on every host.
-    mesh: None leaves everything to the program.
+    mesh: None leaves the placement to the program.
 
   Returns:
     The batch.

@@ -1,7 +1,8 @@
-"""Scores of given targets, and the choice among candidates by them.
+"""Scores of given targets, and the choice of the best candidate.
 
-A target is always scored as a whole, EOS included: the first piece tells
-little (`choice1` and `choice2` share it, `entailment` starts with a blank).
+A target is always scored as a whole, with EOS, because the first piece alone
+may not decide (`choice1` and `choice2` share it, `entailment` starts with a
+blank).
 """
 
 import dataclasses
@@ -20,9 +21,9 @@ from prompt_tuning.infer.predict import Predictor
 from prompt_tuning.models.scorers import Scorer, WordScorer
 from prompt_tuning.prompting.label_words import WordPieces
 
-# What the score of a candidate is, where no scorer says otherwise.
+# The default description of a candidate's score, without a scorer.
 CONVENTION = "whole targets with EOS, sum over pieces"
-# Positions of words in one decoder row: more need memory, fewer time.
+# Positions of words in one decoder row: more need memory, fewer need time.
 _ROW = 512
 
 logger = logging.getLogger(__name__)
@@ -31,11 +32,11 @@ Normalise = Literal["sum", "mean"]
 
 
 class Ranking(NamedTuple):
-  """The candidates of one input.
+  """The ranked candidates of one input.
 
   Attributes:
-    best: number of the candidate with the highest score; the first of equals.
-    scores: of every candidate, its log-likelihood (natural logarithm).
+    best: index of the candidate with the highest score; in a tie, the first.
+    scores: log-likelihood of every candidate (natural logarithm).
   """
 
   best: int
@@ -48,15 +49,15 @@ def score(
   """Compute the log-likelihood of one given target per input.
 
   Args:
-    predictor: model and runs.
+    predictor: the model and its runs.
     asked: n inputs.
     targets: n texts.
 
   Returns:
-    n sums over target tokens, EOS included (natural logarithm).
+    n sums over target tokens, with EOS (natural logarithm).
 
   Raises:
-    ValueError: not one target per input.
+    ValueError: the numbers of targets and inputs differ.
 
   Source: T5X's score_batch.
   """
@@ -83,18 +84,18 @@ def rank(
   """Choose the most likely candidate for every input.
 
   Args:
-    predictor: model and runs.
+    predictor: the model and its runs.
     asked: n inputs.
-    candidates: texts for all inputs, or for each input its own.
+    candidates: one list of texts for all inputs, or one list for each.
     normalise: `sum` compares the probabilities of whole targets, `mean` divides
-      their logarithm by the number of tokens, EOS included.
+      their logarithm by the number of tokens, with EOS.
 
   Returns:
     n rankings.
 
   Raises:
-    ValueError: an input without candidates, or with two that the vocabulary
-      cannot tell apart; not one list per input, or another convention.
+    ValueError: an input has no candidates, or two with the same token ids; the
+      numbers of lists and inputs differ; or `normalise` is unknown.
   """
   if normalise not in ("sum", "mean"):
     raise ValueError(
@@ -117,16 +118,16 @@ def rank(
 def classify(
   predictor: Predictor, asked: Inputs, words: WordPieces, scorer: Scorer
 ) -> list[Ranking]:
-  """Choose the class for every input by the words that name it.
+  """Choose the class for every input by its label words.
 
   Args:
-    predictor: model and runs.
+    predictor: the model and its runs.
     asked: n inputs.
-    words: of C classes.
-    scorer: makes their scores.
+    words: the words of C classes.
+    scorer: scores the classes.
 
   Returns:
-    n rankings, of classes.
+    n rankings of the classes.
   """
   program = programs.class_scores(
     predictor.config,
@@ -147,16 +148,16 @@ def word_scores(
 ) -> np.ndarray:
   """Score every word of every class for every input.
 
-  Many words are scored in turns, each of which reads the inputs again.
+  Many words are scored in several passes; each pass reads the inputs again.
 
   Args:
-    predictor: model and runs.
+    predictor: the model and its runs.
     asked: n inputs.
-    words: of C classes.
-    scorer: makes their scores.
+    words: the words of C classes.
+    scorer: scores the classes.
 
   Returns:
-    [n, C, W] float32 log-probabilities; any number where there is no word.
+    [n, C, W] float32 log-probabilities; arbitrary where there is no word.
   """
   result = np.zeros((len(asked), *words.weights.shape), np.float32)
   for columns in _turns(words):
@@ -177,7 +178,7 @@ def word_scores(
 
 
 def _turns(words: WordPieces) -> list[slice]:
-  """Divide the words of all classes, so that a decoder row holds a turn's."""
+  """Divide all words into passes whose words fit into one decoder row."""
   sizes = (words.lengths + 1).sum(axis=0)  # EOS too
   turns, start, size = [], 0, 0
   for column, pieces in enumerate(sizes.tolist()):
@@ -196,12 +197,12 @@ def encode_candidates(
   """Tokenise every distinct list of candidates once.
 
   Args:
-    predictor: its vocabulary is used.
+    predictor: provides the vocabulary.
     candidates: see `rank`.
     count: n, number of inputs.
 
   Returns:
-    For each input its candidates' token rows.
+    For each input, the token rows of its candidates.
 
   Raises:
     ValueError: see `rank`.
@@ -232,7 +233,7 @@ def _as_answers(
   candidates: Sequence[str] | Sequence[Sequence[str]],
   rows: list[list[np.ndarray]],
 ) -> list[list[np.ndarray]]:
-  """Let learned output rows stand for the candidates that they are for."""
+  """Replace candidates by the ids of their learned output rows, if any."""
   if not any(predictor.runs.answers):
     return rows
   shared = all(isinstance(candidate, str) for candidate in candidates)
@@ -256,12 +257,12 @@ def log_likelihoods(
   """Score token rows.
 
   Args:
-    predictor: model and runs.
+    predictor: the model and its runs.
     asked: n inputs.
-    candidates: for each input C_i token rows with EOS.
+    candidates: for each input, C_i token rows with EOS.
 
   Returns:
-    For each input [C_i] float32, summed log-likelihoods.
+    For each input, [C_i] float32, summed log-likelihoods.
   """
   program = programs.candidate_scores(predictor.config, predictor.mesh)
 

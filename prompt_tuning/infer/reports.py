@@ -1,4 +1,4 @@
-"""Evaluation results as the files that T5X's users know.
+"""Evaluation results as files in T5X's form.
 
   <folder>/<task>-metrics.jsonl     per step {"step": ..., metric: value, ...}
   <folder>/<task>-<step:06d>.jsonl  per example {"input": {...}, "target": ...,
@@ -33,16 +33,16 @@ def write(
 ) -> None:
   """Write the metrics and the predictions of one evaluation.
 
-  A step that is there already is replaced: a run that was killed and continued
-  leaves the files of an undisturbed one.
+  An existing step is replaced, so that a run that was killed and continued
+  leaves the same files as an uninterrupted run.
 
   Args:
-    folder: created if missing.
-    step: of training.
-    result: what to write.
-    limit: most examples to write; None for all.
-    settings: JSON values that decide the answers; are written with the digest
-      of what was answered. None writes neither.
+    folder: the folder, created if missing.
+    step: training step.
+    result: the result to write.
+    limit: maximum number of examples to write; None for all.
+    settings: JSON values that decide the answers; written with the digest of
+      the inputs. None writes neither.
   """
   folder = files.path(folder)
   files.make_folder(folder)
@@ -74,7 +74,7 @@ def _replace_step(path: pathlib.Path, step: int, line: str) -> None:
 
 
 def _step_of(line: str) -> Any:
-  """Read a line's step; None for a line that somebody else wrote."""
+  """Read a line's step; None for a line of another program."""
   try:
     return json.loads(line)["step"]
   except (ValueError, LookupError, TypeError, RecursionError):
@@ -82,7 +82,7 @@ def _step_of(line: str) -> Any:
 
 
 def _shown(value: Any) -> Any:
-  """Write what a user's own postprocessor may return and JSON has not."""
+  """Convert values that a user's postprocessor may return, but JSON lacks."""
   return value.tolist() if hasattr(value, "tolist") else str(value)
 
 

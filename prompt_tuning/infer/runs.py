@@ -1,4 +1,4 @@
-"""The runs that a batch may mix: one delta, and where its tokens stand."""
+"""The runs that a batch may mix: one delta, and the places of its tokens."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,23 +12,24 @@ from prompt_tuning.core.placement import Placement
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-  """What was tuned, K times.
+  """K tuned runs.
 
   Attributes:
-    delta: arrays with a leading run axis of size K; `Delta()` is the plain
-      model.
-    placements: where each run's virtual tokens stand; of any lengths, as long
-      as `delta.virtual` has the rows they name.
-    answers: texts that every run's learned output rows stand for, in order;
-      none where no run has any.
-    weighed_words: of every run, of every class, the words that learned weights
-      are for, in order; none where no run has any.
-    in_template: of every run, whether it learned virtual tokens for the places
-      that a task's template says, which texts do not; none where no run did.
+    delta: arrays with a leading run axis of size K; `Delta()` is the model
+      without tuning.
+    placements: positions of each run's virtual tokens; of any lengths, if
+      `delta.virtual` has the rows they name.
+    answers: texts of every run's learned output rows, in order; empty if no run
+      has any.
+    weighed_words: for every run and every class, the words with learned
+      weights, in order; empty if no run has any.
+    in_template: for every run, whether its virtual tokens go where a task's
+      template places them, which plain texts do not mark; empty if no run has
+      such tokens.
 
   Raises:
     ValueError: delta and placements disagree about the number of runs, or a
-      placement names a row that `delta.virtual` has not.
+      placement names a row that `delta.virtual` does not have.
   """
 
   delta: Delta = dataclasses.field(default_factory=Delta)
@@ -58,7 +59,7 @@ class Runs:
         )
 
   def answers_of(self, run: int) -> tuple[str, ...]:
-    """Return the texts that a run's learned output rows stand for."""
+    """Return the texts of a run's learned output rows."""
     return self.answers[run] if self.answers else ()
 
   def weighed_words_of(self, run: int) -> tuple[tuple[str, ...], ...]:
@@ -66,14 +67,14 @@ class Runs:
     return self.weighed_words[run] if self.weighed_words else ()
 
   def is_in_template(self, run: int) -> bool:
-    """Return whether a template says where a run's virtual tokens stand."""
+    """Return whether a template places a run's virtual tokens."""
     return run in range(len(self.in_template)) and self.in_template[run]
 
   def __len__(self) -> int:
     return len(self.placements)
 
   def one(self, run: int) -> "Runs":
-    """Take one run out."""
+    """Select one run."""
     delta = algebra.select(self.delta, slice(run, run + 1))
     return Runs(
       delta,
@@ -85,9 +86,9 @@ class Runs:
 
 
 def join(parts: Sequence[Runs]) -> Runs:
-  """Put runs that were tuned apart side by side.
+  """Join runs that were tuned separately.
 
-  They may tune different things, see `core.algebra.join`.
+  They may tune different parts, see `core.algebra.join`.
 
   Args:
     parts: runs of one model, at least one.

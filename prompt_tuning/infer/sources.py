@@ -17,17 +17,17 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
   """Read examples one at a time.
 
   Args:
-    path: a file of rows, see `tables.read`, with `inputs`, if wanted `targets`,
-      and any other columns; in other files every line is an input.
+    path: a file of rows, see `tables.read`, with the column `inputs`, and
+      optionally `targets` and others; in other files, every line is an input.
 
   Yields:
-    Examples with `inputs_pretokenized`, if given `targets_pretokenized`, and
-    the other columns as they are.
+    Examples with `inputs_pretokenized`, `targets_pretokenized` (if given), and
+    the other columns unchanged.
 
   Raises:
     FileNotFoundError: no such file.
     ValueError: an empty file, a row that is not such an example, or text that
-      is not UTF-8.
+      is not in UTF-8.
   """
   path = os.fspath(path)
   if tables.ending(path) is None:

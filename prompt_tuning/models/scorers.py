@@ -1,15 +1,15 @@
-"""Scores of classes: how likely a model gives the words of each.
+"""Scores of classes: the likelihoods of their label words under a model.
 
-A scorer says what the decoder reads, and turns the logits there into a number
-for every class. The encoder runs once, whatever the number of words. Training
-and inference use the same scorers: those of `objectives.Classes`, and those of
+A scorer prepares the decoder's inputs, and turns the logits into a score for
+every class. The encoder runs once, for any number of words. Training and
+inference use the same scorers: those of `objectives.Classes`, and those of
 `infer.rank.classify`.
 
-Words are `prompting.label_words.WordPieces`, of several masks those of
-`prompting.rules`; the decoder starts from
-`decoder_prefix_tokens` [B, Q], virtual tokens padded on the left and the start
-token 0, or from the start token alone. Then it reads what stands before a word
-in the targets of a template, its sentinel.
+Words are `prompting.label_words.WordPieces`; for several masks, those of
+`prompting.rules`. The decoder starts from `decoder_prefix_tokens` [B, Q],
+virtual tokens padded on the left and the start token 0, or from the start token
+alone. Then it reads the tokens before a word in the targets of a template: the
+sentinel.
 """
 
 import dataclasses
@@ -39,12 +39,12 @@ WordsLike = str | Mapping[str, Any] | Sequence[str] | None
 
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
-  """The classes of a task in the ids of a vocabulary.
+  """The classes of a task, as ids of a vocabulary.
 
   Attributes:
-    names: the targets that stand for the classes, as texts.
-    targets: [C, S] int32, the same as ids, EOS included, then 0.
-    words: what is scored.
+    names: the target texts of the classes.
+    targets: [C, S] int32, the same as ids, with EOS, padded with 0.
+    words: the words to score.
   """
 
   names: tuple[str, ...]
@@ -52,7 +52,7 @@ class ClassTable:
   words: WordPieces
 
   def equals(self, other: "ClassTable") -> bool:
-    """Whether another one has the same numbers."""
+    """Whether another table has the same indices."""
     same_targets = np.array_equal(self.targets, other.targets)
     return same_targets and self.words.key == other.words.key
 
@@ -61,15 +61,15 @@ class Scorer(Protocol):
   """Turns logits into scores of classes."""
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
-    """Write what the decoder reads.
+    """Prepare the decoder's inputs.
 
     Args:
-      batch: encoder features; `decoder_prefix_tokens` where the decoder has
+      batch: encoder features; `decoder_prefix_tokens` if the decoder has
         virtual tokens.
-      words: of the classes.
+      words: the words of the classes.
 
     Returns:
-      A batch of as many rows.
+      A batch with the same number of rows.
     """
     ...
 
@@ -84,7 +84,7 @@ class Scorer(Protocol):
 
     Args:
       logits: [B, S, V] or [B, S, V + C], of what `prepare` made.
-      words: of the classes.
+      words: the words of the classes.
       vocab_rows: V.
       learned: [B, C, W] or with more words, each row's `Delta.word_weights`;
         None where its run has none.
@@ -96,40 +96,40 @@ class Scorer(Protocol):
 
   @property
   def convention(self) -> str:
-    """Say for people, and in result files, what a score is."""
+    """Describe the score for people and result files."""
     ...
 
   def insist_reads(self, table: ClassTable) -> None:
-    """Insist on classes that this can score; by default any.
+    """Check that this can score the classes; by default, it can score any.
 
     Args:
-      table: of the classes.
+      table: the classes.
 
     Raises:
-      ValueError: it cannot score them.
+      ValueError: this cannot score them.
     """
     del table
 
   def applies(self, delta: Delta, run: int, words: WordPieces) -> bool:
-    """Whether a run has what this reads; by default the model has it.
+    """Whether a run has the parameters that this needs; by default, none.
 
     Args:
-      delta: of all runs.
-      run: number of one of them.
-      words: of the classes.
+      delta: the delta of all runs.
+      run: index of one of them.
+      words: the words of the classes.
     """
     del delta, run, words
     return True
 
 
 class WordScorer(Scorer):
-  """A scorer that makes the score of a class of those of its words.
+  """A scorer that combines the scores of a class's words.
 
   Attributes:
-    aggregate: how: `sum` adds their probabilities, each times its weight;
-      `mean` divides that by the sum of weights; `log_mean` is the weighted mean
-      of log-probabilities; `learned` the same by the weights that a run has
-      learned, all alike where it has none.
+    aggregate: how to combine: `sum` adds their probabilities, each times its
+      weight; `mean` divides that by the sum of weights; `log_mean` is the
+      weighted mean of log-probabilities; `learned` the same with the weights
+      that a run has learned, equal weights if it has none.
   """
 
   aggregate: str
@@ -141,11 +141,11 @@ class WordScorer(Scorer):
 
     Args:
       logits: see `Scorer`.
-      words: of the classes.
+      words: the words of the classes.
       vocab_rows: V.
 
     Returns:
-      [B, C, W] float32 log-probabilities; any number where there is no word.
+      [B, C, W] float32 log-probabilities; arbitrary where there is no word.
     """
     raise NotImplementedError
 
@@ -169,14 +169,14 @@ class WordScorer(Scorer):
   def learned_weights(
     self, learned: Array | None, words: WordPieces
   ) -> Array | np.ndarray:
-    """Take the weights of the words that there are.
+    """Select the weights of the table's words.
 
     Args:
       learned: see `Scorer`; any number of rows.
-      words: of the classes.
+      words: the words of the classes.
 
     Returns:
-      [..., C, W]; all alike where none are learned.
+      [..., C, W]; equal weights if none are learned.
     """
     classes, width = words.weights.shape
     if learned is None:
@@ -196,15 +196,15 @@ class WordScorer(Scorer):
 
 @dataclasses.dataclass(frozen=True)
 class WholeWords(WordScorer):
-  """The log-probability of whole words, EOS included: the default.
+  """The log-probability of whole words, with EOS: the default.
 
-  All words stand in one decoder row, apart from each other as the examples of a
-  packed row are. Memory grows with the pieces of all words together.
+  One decoder row holds all words as separate segments, like the examples of a
+  packed row. Memory grows with the total number of pieces.
 
   Attributes:
-    aggregate: the score of a class with several words, see `WordScorer`.
+    aggregate: how to score a class with several words, see `WordScorer`.
     length: `sum` takes the probabilities of words, `mean` divides their
-      logarithms by the number of pieces, EOS included.
+      logarithms by the number of pieces, with EOS.
   """
 
   aggregate: str = "sum"
@@ -223,7 +223,7 @@ class WholeWords(WordScorer):
     )
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
-    """Put every word into a segment of its own, see `Scorer`."""
+    """Put every word into its own segment, see `Scorer`."""
     starts = _starts(batch)
     inputs, targets, segments = [], [], []
     before = np.array(words.start, np.int32)
@@ -273,7 +273,7 @@ class WholeWords(WordScorer):
 
 @dataclasses.dataclass(frozen=True)
 class _AtStart(WordScorer):
-  """Scores of words by what the decoder answers at its first position.
+  """Scores of words from the decoder's first answer position.
 
   Attributes:
     aggregate: see `WordScorer`.
@@ -291,7 +291,7 @@ class _AtStart(WordScorer):
     return f"{self.pieces}, {self.aggregate} over words"
 
   def insist_reads(self, table: ClassTable) -> None:
-    """Insist on one mask, see `Scorer`."""
+    """Check that there is one mask, see `Scorer`."""
     if isinstance(table.words, RulePieces):
       raise ValueError(
         f"The scorer {type(self).__name__} reads the answer to the first of "
@@ -300,7 +300,7 @@ class _AtStart(WordScorer):
       )
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
-    """Read the start alone, see `Scorer`."""
+    """Let the decoder read only its start, see `Scorer`."""
     return _first_position(batch, words)
 
 
@@ -324,8 +324,8 @@ class FirstPiece(_AtStart):
 class MeanPiece(_AtStart):
   """The mean log-probability of a word's pieces, all at the first position.
 
-  OpenPrompt's `mean`: it is no probability of anything, and what its users
-  compare with.
+  OpenPrompt's `mean`: it is not a probability; it is here for comparison with
+  OpenPrompt.
   """
 
   pieces: ClassVar[str] = "mean of pieces at the first position"
@@ -344,8 +344,8 @@ class MeanPiece(_AtStart):
 class OutputRows(Scorer):
   """The logits of learned output rows, one per class.
 
-  Divided by what the vocabulary's pieces have in all, so that rows which are
-  those of pieces score as `FirstPiece` does.
+  The softmax's denominator is that of the vocabulary's pieces, so that rows
+  equal to those of pieces score as in `FirstPiece`.
   """
 
   @property
@@ -354,14 +354,14 @@ class OutputRows(Scorer):
     return "learned output rows"
 
   def applies(self, delta: Delta, run: int, words: WordPieces) -> bool:
-    """Whether the run has learned rows for so many classes."""
+    """Whether the run has learned rows for this number of classes."""
     rows, mask, count = delta.head_rows, delta.head_mask, len(words.pieces)
     if rows is None or rows.shape[1] < count:
       return False
     return mask is None or bool(mask[run, :count].all())
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
-    """Read the start alone, see `Scorer`."""
+    """Let the decoder read only its start, see `Scorer`."""
     return _first_position(batch, words)
 
   def __call__(
@@ -388,7 +388,7 @@ class OutputRows(Scorer):
 
 @dataclasses.dataclass(frozen=True)
 class Sentinels(Scorer):
-  """The log-probability of several words, each at a sentinel of its own.
+  """The log-probability of several words, each at its own sentinel.
 
   The decoder reads the sentinels of all masks one after the other, without the
   words between them, so that one pass serves all masks and classes. The score
@@ -396,9 +396,9 @@ class Sentinels(Scorer):
   the product of probabilities.
 
   `WholeWords` scores the same rules exactly, each word given those before it,
-  at the price of one target per class.
+  at the cost of one target per class.
 
-  Source: PTR (Han et al. 2021), whose masked model has all masks at once.
+  Source: PTR (Han et al. 2021), whose masked model predicts all masks at once.
   """
 
   @property
@@ -407,7 +407,7 @@ class Sentinels(Scorer):
     return "words of all masks, read at once, sum over masks"
 
   def insist_reads(self, table: ClassTable) -> None:
-    """Insist on rules whose words are single pieces, see `Scorer`."""
+    """Check that all words of the rules are single pieces, see `Scorer`."""
     words = table.words
     if not isinstance(words, RulePieces):
       raise ValueError(
@@ -442,7 +442,7 @@ class Sentinels(Scorer):
 
     Args:
       logits: see `Scorer`.
-      words: of the classes.
+      words: the words of the classes.
       vocab_rows: V.
 
     Returns:
@@ -470,7 +470,7 @@ def _rules(words: WordPieces) -> RulePieces:
 
 
 class _Words(NamedTuple):
-  """Which of the words of a table there are: their numbers."""
+  """The indices of the words that a table has."""
 
   classes: np.ndarray
   numbers: np.ndarray
@@ -482,7 +482,7 @@ def _present(words: WordPieces) -> _Words:
 
 
 def _targets(words: WordPieces) -> list[np.ndarray]:
-  """List the ids of every word, EOS included."""
+  """List the ids of every word, with EOS."""
   rows = words.pieces[tuple(_present(words))]
   return [
     np.append(row[row != PAD_ID], EOS_ID).astype(np.int32) for row in rows
@@ -490,16 +490,16 @@ def _targets(words: WordPieces) -> list[np.ndarray]:
 
 
 def _by_class(values: Array, words: WordPieces) -> Array:
-  """Put the values of words into their table: [B, words] -> [B, C, W]."""
+  """Arrange the values of words as a table: [B, words] -> [B, C, W]."""
   number = np.zeros(words.lengths.shape, np.int32)
   number[tuple(_present(words))] = np.arange(values.shape[1])
   return values[:, number]
 
 
 def _insist_on_weights(learned: np.ndarray, words: WordPieces) -> None:
-  """Insist that weights [C', W'] are of as many words as there are, or more.
+  """Check that weights [C', W'] are for all words of the table, or more.
 
-  Words that the vocabulary lacks have weights and are not scored.
+  Words that are not in the vocabulary have weights, but are not scored.
   """
   there = words.weights > 0
   known = learned > NO_WORD / 2
@@ -526,7 +526,7 @@ def _counts(there: np.ndarray) -> str:
 
 
 def _starts(batch: Batch) -> Array:
-  """Return what the decoder starts from, [B, Q]."""
+  """Return the first tokens of the decoder, [B, Q]."""
   starts = batch.get(STARTS)
   if starts is not None:
     return starts
@@ -535,11 +535,11 @@ def _starts(batch: Batch) -> Array:
 
 
 def _first_position(batch: Batch, words: WordPieces) -> Batch:
-  """Let the decoder read up to a word; what comes first of it is asked for."""
+  """Let the decoder read up to a word, to predict the word's first piece."""
   starts = _starts(batch)
   before = np.array(words.start, np.int32)
   row = np.concatenate([np.zeros(starts.shape[1] - 1, np.int32), before])
-  # The start token is told from padding by its having a target.
+  # The start token has a target; padding has none.
   row = np.append(row, np.int32(EOS_ID))
   given = jnp.broadcast_to(before[None], (len(starts), len(before)))
   return _encoder_features(batch) | {

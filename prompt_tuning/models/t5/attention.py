@@ -1,7 +1,7 @@
-"""Attention of T5, and its relative positions.
+"""T5's attention and relative positions.
 
-As T5X runs it: no 1/sqrt(D), no biases, an additive mask, one table of
-relative positions for a whole stack.
+As in T5X: no 1/sqrt(D), no biases, an additive mask, and one table of relative
+positions per stack.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from prompt_tuning.models.t5.dropout import dropout
 from prompt_tuning.models.t5.layers import Dense, parameter
 
 # Additive mask of T5X: far below any logit, finite in bfloat16, so that a row
-# with nothing to attend to gives a mean instead of NaN.
+# without any key gives a mean instead of NaN.
 MASKED_LOGIT = -1e10
 
 
@@ -37,9 +37,9 @@ def relative_position_bucket(
 
   Args:
     relative_position: integers, key position - query position.
-    bidirectional: whether keys after the query count.
+    bidirectional: whether queries attend to later keys.
     num_buckets: buckets in all.
-    max_distance: distance from which all share the last bucket.
+    max_distance: distance from which all distances share the last bucket.
 
   Returns:
     int32 buckets of the same shape. The logarithm is taken in float32 with a
@@ -147,7 +147,7 @@ class Attention(nn.Module):
   def keys_values(
     self, source: Array, delta: Delta, run_ids: Array | None
   ) -> tuple[Array, Array]:
-    """Project what is attended to: [B, S, H] -> two [B, S, N, D]."""
+    """Project states to keys and values: [B, S, H] -> two [B, S, N, D]."""
     return (
       self._split(self.key(source, delta, run_ids)),
       self._split(self.value(source, delta, run_ids)),
@@ -168,7 +168,7 @@ class Attention(nn.Module):
     """Attend from x to the given keys and values.
 
     Args:
-      x: [B, Q, H] queries, normed.
+      x: [B, Q, H] normalised queries.
       key: [B, S, N, D].
       value: [B, S, N, D].
       mask: [B, 1, 1 or Q, S] booleans, True = attend.
@@ -195,14 +195,14 @@ class Attention(nn.Module):
     return self._outward(jnp.moveaxis(y, 1, 2), x, delta, run_ids)
 
   def absorbs(self, queries: int, states: Array, delta: Delta) -> bool:
-    """Whether `attend_states` computes the same, with less work.
+    """Whether `attend_states` computes the same with less arithmetic.
 
-    Projecting S states costs S x H x D a head; taking the projections to the
-    queries' side costs S x H x Q. Where little is saved, the order in which T5X
-    multiplies is kept, and with it T5X's rounding.
+    Projecting S states costs S x H x D per head; applying the projections to
+    the queries instead costs S x H x Q. If this saves little, T5X's order of
+    multiplication is kept, and thus its rounding.
 
     Args:
-      queries: Q.
+      queries: number of queries, Q.
       states: [B, S, H].
       delta: this layer's sites.
     """
@@ -225,13 +225,13 @@ class Attention(nn.Module):
     run_ids: Array | None,
     keep: Array | None,
   ) -> Array:
-    """Attend from a few queries to states that are not projected.
+    """Attend from a few queries to states, without projecting the states.
 
     (x W_q) (s W_k)^T = ((x W_q) W_k^T) s^T, and weights (s W_v) = (weights s)
-    W_v: the two kernels are applied to the queries and to what they collect.
+    W_v: the two kernels are applied to the queries and to the weighted states.
 
     Args:
-      x: [B, Q, H] queries, normed.
+      x: [B, Q, H] normalised queries.
       states: [B, S, H].
       mask: [B, 1, 1 or Q, S] booleans, True = attend.
       delta: this layer's sites.
@@ -239,7 +239,7 @@ class Attention(nn.Module):
       keep: [B, N, 1, S] booleans, weights that dropout keeps, or None.
 
     Returns:
-      [B, Q, H], what `__call__` gives to within rounding.
+      [B, Q, H], equal to the result of `__call__` up to rounding.
     """
     config = self.config
     heads = (config.emb_dim, config.num_heads, config.head_dim)
@@ -270,10 +270,11 @@ class Attention(nn.Module):
     operands: tuple[Array, Array, Array, Array, Array | None],
     bias: Array | None,
   ) -> Array:
-    """Weigh values for every row: all at once, or some rows after others.
+    """Compute weighted values for every row: all at once, or in groups of rows.
 
     Args:
-      equations: how queries meet keys and weights meet values, of one row.
+      equations: einsum equations of one row: queries with keys, and weights
+        with values.
       operands: queries [B, N, Q, .], keys, values, mask [B, 1, 1 or Q, S] and
         what dropout keeps [B, N, 1, S] or None.
       bias: [1, N, Q, S], or [B, ...] where rows differ, or None.
@@ -289,7 +290,7 @@ class Attention(nn.Module):
       if self.config.float32_attention_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
       logits = jnp.einsum(equations[0], query, key)
-      # Added, as T5X does: a select of logits would be one of gradients too.
+      # Added, as in T5X: a select of logits would need one of gradients too.
       masked = jnp.asarray(MASKED_LOGIT, logits.dtype)
       if bias is not None and not by_row:
         own_bias = bias[0]
@@ -307,7 +308,7 @@ class Attention(nn.Module):
     row_bytes = query[0, ..., 0].size * mask.shape[-1] * query.dtype.itemsize
     if rows * row_bytes <= limit:
       return jax.vmap(one)(by_rows)
-    # What one turn holds is computed again in the backward pass, not kept.
+    # The backward pass computes one group's values again; they are not kept.
     turn = max(1, limit // row_bytes)
     return jax.lax.map(
       jax.checkpoint(one), by_rows, batch_size=turn if turn > 1 else None

@@ -19,11 +19,12 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-  """Everything that fixes a T5's parameters and arithmetic.
+  """All settings that decide a T5's parameters and arithmetic.
 
   Attributes:
     vocab_size: rows of the embedding table (V), not of the tokenizer: the table
-      is padded, 32,100 -> 32,128 for T5. Ids from here on are virtual tokens.
+      is padded, 32,100 -> 32,128 for T5. Ids from this one on are virtual
+      tokens.
     emb_dim: d_model (H).
     num_heads: attention heads (N). `num_heads * head_dim` may differ from
       `emb_dim` (it does in T5 1.1 small).
@@ -37,22 +38,25 @@ class T5Config:
       T5 1.0 does; otherwise a separate `logits_dense`.
     dropout_rate: probability of dropping an activation while training.
     relpos_buckets: relative position buckets per head.
-    relpos_max_distance: distance from which all share the last bucket.
+    relpos_max_distance: distance from which all distances share the last
+      bucket.
     dtype: dtype of activations, float32 or bfloat16.
     param_dtype: dtype of freshly initialised parameters; restored ones keep the
       dtype they were restored in.
     float32_attention_logits: compute attention logits and softmax in float32.
     scan_layers: stack the layers of each stack under one `layers` subtree with
       a leading L axis and scan over them.
-    remat_policy: what the backward pass computes again, as T5X names it: `none`
-      keeps every activation, `minimal` keeps the products with kernels and
-      computes what is cheap again (norms, activations, attention weights),
-      `full` keeps each layer's input only.
-    attention_bytes: most attention logits, in bytes, that a layer computes at
-      once; rows beyond take turns, and the backward pass computes them again.
-      None: all rows at once, as accelerators and meshes want it.
-    absorb_from: multiplications from which on cross-attention of short targets
-      does not project the encoder's states, see `attention.Attention.absorbs`.
+    remat_policy: what the backward pass computes again, under T5X's names:
+      `none` keeps every activation; `minimal` keeps the products with kernels
+      and computes cheap values again (norms, activations, attention weights);
+      `full` keeps only each layer's input.
+    attention_bytes: maximum size, in bytes, of the attention logits that a
+      layer computes at once. If a batch needs more, its rows are computed in
+      groups, and again in the backward pass. None: all rows at once, which
+      suits accelerators and meshes.
+    absorb_from: number of multiplications from which cross-attention of short
+      targets does not project the encoder's states, see
+      `attention.Attention.absorbs`.
   """
 
   vocab_size: int = 32_128
@@ -90,7 +94,7 @@ class T5Config:
 
   @property
   def shape(self) -> ModelShape:
-    """What tuning methods may know of the model."""
+    """The shape of the model, for tuning methods."""
     gates = len(self.mlp_activations)
     kernels = [f"wi_{i}" for i in range(gates)] if gates > 1 else ["wi"]
     return ModelShape(
@@ -140,7 +144,7 @@ def _t5_1_0(
 
 # The project's own ladder of T5 1.1 models, pre-trained by `prompt-tuning
 # pretrain`: 101 times the non-embedding parameters from the first rung to the
-# last, which is T5 1.1 small but for its vocabulary.
+# last, which is T5 1.1 small with another vocabulary.
 def _rung(
   d_model: int, heads: int, d_kv: int, d_ff: int, layers: int
 ) -> T5Config:
@@ -195,7 +199,7 @@ SIZES: dict[str, T5Config] = {
 
 
 def get(name: str, **overrides: Any) -> T5Config:
-  """Look a published size up, optionally with some fields changed.
+  """Return the configuration of a published size, with some fields changed.
 
   Args:
     name: a key of `SIZES`, such as `t5_1_1_small`.

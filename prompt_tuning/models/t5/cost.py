@@ -1,4 +1,4 @@
-"""What a T5 costs: parameters, arithmetic per token, memory of long texts."""
+"""Costs of a T5: parameters, arithmetic per token, memory of long texts."""
 
 import logging
 import math
@@ -21,10 +21,10 @@ def count_parameters(config: T5Config) -> dict[str, int]:
   """Count the parameters of each part.
 
   Args:
-    config: of the model.
+    config: configuration of the model.
 
   Returns:
-    `encoder`, `decoder` (without the head), `head` (0 where it is tied) and
+    `encoder`, `decoder` (without the head), `head` (0 if it is tied) and
     `table`. The first two are the non-embedding parameters.
   """
   counts = dict.fromkeys(("encoder", "decoder", "head", "table"), 0)
@@ -44,14 +44,14 @@ def flops_per_token(
   """Estimate the arithmetic of training on one token.
 
   Args:
-    config: of the model.
-    frozen: whether the model's own parameters stay: their gradients are not
-      computed then.
+    config: configuration of the model.
+    frozen: whether the model's own parameters are frozen, so that their
+      gradients are not computed.
 
   Returns:
-    Floating-point operations of an encoder token and of a decoder token: 6
-    (4 if frozen) per parameter that multiplies it, the head among them. The
-    products of attention between positions are left out, so that the number
+    Floating-point operations of an encoder token and of a decoder token: 6 (4
+    if frozen) per parameter that multiplies the token, including the head.
+    Products between positions in attention are left out, so that the number
     does not depend on lengths.
 
   Source: Kaplan et al. 2020, section 2.1, without attention's own term.
@@ -63,16 +63,17 @@ def flops_per_token(
 
 
 def attention_bytes(config: T5Config, rows: int, length: int) -> int:
-  """Estimate the memory that an encoder layer takes for its attention.
+  """Estimate the memory of an encoder layer's attention.
 
   Args:
-    config: of the model.
-    rows: of a batch on one device.
-    length: T, positions of a row.
+    config: configuration of the model.
+    rows: rows of a batch on one device.
+    length: positions of a row, T.
 
   Returns:
     Bytes: position biases, and three times the logits of the rows that are
-    computed together, as measured on a CPU; it grows with the length's square.
+    computed together, as measured on a CPU. It grows with the square of the
+    length.
   """
   size = config.num_heads * length**2 * np.dtype(config.dtype).itemsize
   limit = config.attention_bytes
@@ -81,12 +82,12 @@ def attention_bytes(config: T5Config, rows: int, length: int) -> int:
 
 
 def warn_of_length(config: T5Config, rows: int, length: int) -> None:
-  """Say what long inputs without a limit are going to take, once per model.
+  """Warn once per model of the memory that long, unlimited inputs need.
 
   Args:
-    config: of the model.
-    rows: of a batch on one device.
-    length: of the longest input, in tokens.
+    config: configuration of the model.
+    rows: rows of a batch on one device.
+    length: length of the longest input, in tokens.
   """
   needed = attention_bytes(config, rows, length)
   if needed < _LONG_BYTES or config in _told:

@@ -1,8 +1,8 @@
 """Decoding over a key-value cache: greedy, sampling, beam search.
 
-`generate` reads the decoder's first tokens once and hands their logits to a
-method; a method chooses tokens and asks `step` for the next logits. Finished
-rows are padded with 0 behind their EOS.
+`generate` reads the decoder's first tokens once and passes their logits to a
+method. The method chooses tokens and calls `step` for the next logits. Finished
+rows are padded with 0 after their EOS.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Decoded(NamedTuple):
   """Decoded sequences, best first.
 
   Attributes:
-    tokens: [B, num_decodes, S] int32, EOS included, then 0.
+    tokens: [B, num_decodes, S] int32, with EOS, then 0.
     scores: [B, num_decodes] float32: the sum of log-probabilities, divided by
       the length penalty in beam search.
   """
@@ -36,13 +36,13 @@ class Decoded(NamedTuple):
 
 
 class State(NamedTuple):
-  """What a step needs of every row: the cache, and its run.
+  """The state of every row in decoding: the cache, and the run.
 
   Attributes:
-    cache: of the decoder.
+    cache: the decoder's cache.
     run_ids: [n] or None.
-    table_rows: scalar, V; ids from here on are learned answer words, each of
-      which ends its sequence as EOS does.
+    table_rows: scalar, V; ids from this one on are learned answer words, each
+      of which ends its sequence like EOS.
   """
 
   cache: Cache
@@ -50,7 +50,7 @@ class State(NamedTuple):
   table_rows: Array
 
   def ends(self, tokens: Array) -> Array:
-    """Say which tokens are the last of their sequence."""
+    """Return which tokens are the last of their sequence."""
     return (tokens == EOS_ID) | (tokens >= self.table_rows)
 
 
@@ -70,7 +70,7 @@ class DecodingMethod(Protocol):
       step: reads one token per row.
       logits: [B, V], of the first position to decode.
       state: of B rows.
-      length: S, positions to decode at most.
+      length: maximum number of positions to decode, S.
       rng: PRNG key, or [B] keys.
 
     Returns:
@@ -92,13 +92,13 @@ def generate(
   """Decode every row of a batch.
 
   Args:
-    model: the T5.
+    model: the T5 model.
     params: its frozen parameters.
     batch: `encoder_input_tokens` [B, T]; `run_ids` [B] with several runs;
       `decoder_prefix_tokens` [B, Q], the decoder's virtual tokens and then its
       start token 0, padded on the left (default: the start token alone).
-    delta: what a tuning method adds.
-    length: S, positions to decode at most.
+    delta: the changes of a tuning method.
+    length: maximum number of positions to decode, S.
     method: `Greedy()`, `Sampling(...)` or `BeamSearch(...)`.
     rng: PRNG key, or [B] keys that make a row's samples independent of its
       place in the batch; only sampling uses them.
@@ -143,7 +143,7 @@ class Sampling:
 
   Attributes:
     temperature: divides the logits; 0 is greedy.
-    topk: keep only the k most likely tokens; 0 keeps all.
+    topk: keep only the k most likely tokens; 0 keeps all of them.
     topp: keep only the smallest set of most likely tokens whose probabilities
       add up to at least this; 0 keeps all. With both, top-k comes first.
     num_decodes: sequences per row.
@@ -164,7 +164,7 @@ class Sampling:
 
   def __post_init__(self) -> None:
     """Check the ranges."""
-    # Written so that NaN is out of range too.
+    # This form also treats NaN as out of range.
     in_range = self.temperature >= 0 and self.topk >= 0 and 0 <= self.topp <= 1
     if not in_range:
       raise ValueError(
@@ -256,12 +256,13 @@ class BeamSearch:
   """Keep the best partial sequences.
 
   With one beam this is T5X's default for encoder-decoders, which is not quite
-  greedy: two candidates are looked at per step, and finished and live sequences
-  are kept apart.
+  greedy: it compares two candidates per step, and keeps finished and live
+  sequences separately.
 
   Attributes:
     num_decodes: beams, and sequences returned.
-    alpha: length penalty ((5 + length) / 6)^alpha; length includes EOS.
+    alpha: exponent of the length penalty ((5 + length) / 6)^alpha; the length
+      includes EOS.
 
   Source: T5X's beam_search, with its penalty and stopping rule. Deviation: best
     sequence first instead of last.
@@ -401,7 +402,7 @@ def _repeat(a: Array, times: int, axis: int) -> Array:
 
 
 def _map_rows(state: State, fn: Callable[[Array, int], Array]) -> State:
-  """Apply fn(array, batch axis) to everything that has a row per example."""
+  """Apply fn(array, batch axis) to all arrays with one row per example."""
   cache = state.cache
   stacked = isinstance(cache.layers, LayerCache)
 

@@ -1,8 +1,8 @@
-"""Dropout: what every row keeps, drawn for all layers of a stack at once.
+"""Dropout masks of every row, drawn for all layers of a stack at once.
 
-One draw for a stack and not one in every layer: there are over a hundred uses
-in T5 1.1 small, and compiling their random numbers one by one took most of the
-time to a first step. The numbers are the same.
+Masks are drawn once per stack, not in every layer: T5 1.1 small uses dropout
+over a hundred times, and compiling a draw for each took most of the time before
+the first step. The numbers are the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ def fold_keys(keys: Array | None, number: int) -> Array | None:
 
   Args:
     keys: [B] PRNG keys or None.
-    number: what to fold in.
+    number: the number to fold in.
 
   Returns:
-    [B] PRNG keys, or None when `keys` is.
+    [B] PRNG keys, or None if `keys` is None.
   """
   return None if keys is None else _fold(keys, jnp.asarray(number))
 
@@ -39,16 +39,15 @@ def _fold(keys: Array, numbers: Array) -> Array:
 
 
 def draw(keys: Array, rate: float, shape: Shape) -> Array:
-  """Draw what is kept, one mask per key.
+  """Draw dropout masks, one per key.
 
-  Each row has its own key, so a row drops the same activations in whatever
-  batch it stands, and a mask's prefix does not depend on how far the row is
-  padded.
+  Each row has its own key, so that a row drops the same activations in any
+  batch, and a mask's prefix does not depend on the row's padding.
 
   Args:
     keys: [...] PRNG keys.
     rate: probability of dropping.
-    shape: (*outer, features) of what is dropped, without its length.
+    shape: (*outer, features) of the dropped activations, without their length.
 
   Returns:
     [..., *outer, 1, features] booleans: one mask for all positions (all
@@ -76,11 +75,11 @@ def of_layers(
   Args:
     keys: [B] PRNG keys of the stack, or None to keep all.
     rate: probability of dropping.
-    count: layers, L.
-    uses: shape of every use in a layer, see `draw`.
+    count: number of layers, L.
+    uses: the shape of every use in a layer, see `draw`.
 
   Returns:
-    For every use [L, B, *outer, 1, features], or None.
+    For every use, [L, B, *outer, 1, features], or None.
   """
   if keys is None or rate == 0.0:
     return (None,) * len(uses)
@@ -101,7 +100,7 @@ def around_layers(
   Args:
     keys: [B] PRNG keys of the stack, or None to keep all.
     rate: probability of dropping.
-    count: layers; the numbers that follow theirs are used.
+    count: number of layers; these masks use the numbers after theirs.
     features: H.
 
   Returns:

@@ -1,4 +1,4 @@
-"""The parts of T5 beside attention: kernels, embedding, norms, MLP.
+"""The parts of T5 other than attention: kernels, embedding, norms, MLP.
 
 Arithmetic follows T5 1.1 as T5X runs it: pre-norm with scale-only RMSNorm, no
 biases, tanh-GELU gated MLP. Parameter names, shapes and logical axes are T5X's,
@@ -27,10 +27,10 @@ _GELU_CUBIC = 0.044715 * _GELU_LINEAR
 
 
 def gelu(x: Array) -> Array:
-  """Apply GELU in its tanh form, as T5 1.1 has it.
+  """Apply GELU in its tanh form, as in T5 1.1.
 
-  (1 + tanh z) / 2 is the logistic function of 2 z, which takes fewer passes and
-  does not cancel for negative x. Source: Hendrycks and Gimpel, section 2.
+  (1 + tanh z) / 2 is the logistic function of 2 z, which needs fewer passes and
+  does not lose digits for negative x. Source: Hendrycks and Gimpel, section 2.
 
   Args:
     x: floats.
@@ -59,7 +59,8 @@ def parameter(
   """Declare or fetch a parameter that carries its logical axis names.
 
   Args:
-    module: where it lives; its `config.param_dtype` is used when initialising.
+    module: module of the parameter; its `config.param_dtype` is used when
+      initialising.
     name: T5X's name.
     init: initialiser.
     shape: shape.
@@ -77,8 +78,8 @@ class Dense(nn.Module):
   """A kernel without bias, with the low-rank and scale sites on its output.
 
   Attributes:
-    inputs: of the kernel.
-    features: outputs.
+    inputs: number of inputs of the kernel.
+    features: number of outputs.
     axes: logical axis names of the kernel.
     kernel_init: initialiser of the kernel.
     config: model configuration.
@@ -107,11 +108,11 @@ class Dense(nn.Module):
     return sites.scale(y, delta.scale.get(self.site), run_ids)
 
   def untouched(self, delta: Delta) -> bool:
-    """Whether the output is the product with the kernel and nothing else."""
+    """Whether the output is only the product with the kernel."""
     return self.site not in delta.lowrank and self.site not in delta.scale
 
   def contract(self, equation: str, x: Array, shape: Shape) -> Array:
-    """Contract x with the kernel, seen in `shape`; see `quantized.einsum`."""
+    """Contract x with the kernel in `shape`; see `quantized.einsum`."""
     scale = quantized.scale_of(self, "kernel")
     return quantized.einsum(equation, x, self.kernel, scale, shape)
 
@@ -144,7 +145,7 @@ class TokenEmbedder(nn.Module):
     dtype = self.config.dtype
     x = sites.embed(self.embedding, ids, virtual, run_ids, dtype, self.scale)
     if LOOKED_UP in dict(nn.get_logical_axis_rules()):
-      # Left to itself, XLA sends all rows to all slices.
+      # Without this constraint, XLA sends all rows to all slices.
       x = nn.with_logical_constraint(x, (LOOKED_UP, "length", "embed"))
     return x
 

@@ -40,11 +40,11 @@ from prompt_tuning.models.t5.stacks import (
 
 
 class Encoded(NamedTuple):
-  """What the decoder attends to.
+  """The encoder's output, to which the decoder attends.
 
   Attributes:
-    states: [B, T, H].
-    mask: [B, T] booleans, True = a token stands there.
+    states: [B, T, H] encoder states.
+    mask: [B, T] booleans, True = the position holds a token.
   """
 
   states: Array
@@ -55,8 +55,8 @@ class Cache(NamedTuple):
   """The state of incremental decoding.
 
   Attributes:
-    layers: one `LayerCache` per layer; a single one with a leading L axis when
-      the layers are scanned.
+    layers: one `LayerCache` per layer; one with a leading L axis if the layers
+      are scanned.
     self_mask: [B, S] booleans, the decoder positions written so far that hold a
       token (a left-padded start does not).
     cross_mask: [B, T] booleans.
@@ -108,11 +108,11 @@ class T5(nn.Module):
     delta: Delta | None = None,
     dropout_keys: Array | None = None,
   ) -> Outputs:
-    """Compute what `__call__` does, with the states that it comes from.
+    """Compute the logits, as `__call__` does, and the states before them.
 
     Args:
       batch: see the module docstring.
-      delta: what a tuning method adds.
+      delta: the changes of a tuning method.
       dropout_keys: [B] PRNG keys or None.
 
     Returns:
@@ -135,16 +135,16 @@ class T5(nn.Module):
 
     Args:
       batch: needs `encoder_input_tokens`, and segment and run ids if used.
-      delta: what a tuning method adds.
+      delta: the changes of a tuning method.
       dropout_keys: [B] PRNG keys or None.
 
     Returns:
       States [B, T, H] and the mask of real tokens [B, T].
 
     Raises:
-      ValueError: the delta does not fit the model, or it has several runs and
-        the batch has no `run_ids`, or a prefix with positions meets a packed
-        batch.
+      ValueError: the delta does not fit the model; it has several runs and the
+        batch has no `run_ids`; or its prefix is positioned and the batch is
+        packed.
     """
     delta = Delta() if delta is None else delta
     ids, run_ids = batch["encoder_input_tokens"], batch.get("run_ids")
@@ -181,7 +181,7 @@ class T5(nn.Module):
     Args:
       batch: needs the two decoder features, and segment and run ids if used.
       encoded: the encoder's output for the same rows.
-      delta: what a tuning method adds.
+      delta: the changes of a tuning method.
       dropout_keys: [B] PRNG keys or None.
 
     Returns:
@@ -196,10 +196,10 @@ class T5(nn.Module):
     delta: Delta | None,
     dropout_keys: Array | None,
   ) -> tuple[Array, Array]:
-    """Run the decoder, see `decode`; also return what the head reads."""
+    """Run the decoder, see `decode`; also return the head's input."""
     delta = Delta() if delta is None else delta
     ids = batch["decoder_input_tokens"]
-    # A start token is 0 like padding, but only it has a target.
+    # A start token is 0 like padding, but only the start token has a target.
     valid = (ids != PAD_ID) | (batch["decoder_target_tokens"] != PAD_ID)
     segments = batch.get("decoder_segment_ids")
     _check_packed(segments, delta, "dec_self")
@@ -231,8 +231,8 @@ class T5(nn.Module):
         several lengths, padded on the left.
       valid: [B, Q] booleans, False on that padding.
       encoded: the encoder's output.
-      length: decoder positions to make room for, Q included.
-      delta: what a tuning method adds.
+      length: decoder positions that the cache has room for, including Q.
+      delta: the changes of a tuning method.
       run_ids: [B] or None.
 
     Returns:
@@ -287,7 +287,7 @@ class T5(nn.Module):
     Args:
       tokens: [B, Q] ids, usually Q = 1.
       cache: from `prefill` or an earlier step; with room for Q more.
-      delta: what a tuning method adds.
+      delta: the changes of a tuning method.
       run_ids: [B] or None.
 
     Returns:
@@ -365,10 +365,10 @@ def _same_segment(
 
 
 def _check_packed(segments: Array | None, delta: Delta, site: str) -> None:
-  """Refuse distances to a prefix where a row holds several texts.
+  """Refuse a positioned prefix if a row holds several texts.
 
   Raises:
-    ValueError: there would be some.
+    ValueError: the prefix is positioned and the batch is packed.
   """
   prefix = delta.prefix.get(site)
   if segments is None or prefix is None or prefix.positioned is None:
@@ -412,16 +412,16 @@ def score(logits: Array, targets: Array) -> Array:
 def output_rows(
   config: T5Config, params: Mapping[str, Any], ids: Sequence[int]
 ) -> Array:
-  """Take the rows of some pieces out of the output head.
+  """Return the rows of some pieces in the output head.
 
   Args:
-    config: of the model.
-    params: of the model.
+    config: configuration of the model.
+    params: parameters of the model.
     ids: n pieces.
 
   Returns:
-    [n, H] float32; a piece's logit is the product of its row with what the head
-    reads.
+    [n, H] float32; a piece's logit is the product of its row and the head's
+    input.
   """
   index = jnp.asarray(ids, jnp.int32)
   if config.logits_via_embedding:

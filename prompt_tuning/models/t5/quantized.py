@@ -1,14 +1,14 @@
-"""Frozen weights as int8 or int4: which leaves, how stored, how multiplied.
+"""Frozen weights as int8 or int4: their leaves, storage and products.
 
-A quantised kernel is two leaves: the integers under its own name, in its own
-shape, and float32 scales beside them (`kernel` and `kernel_scale`). So they are
-arrays like any other to partition, mesh, checksum and plan, and the model is
-the same function: it multiplies by scales where the tree has some. Rounding is
-symmetric: scale = largest magnitude / largest integer, one for every output
-channel (int8), or for every 32 inputs of one (int4), of kernel and head, and of
-every row of the embedding table. Norms and relative positions stay floats.
+A quantised kernel is two leaves: the integers, under the kernel's own name and
+in its shape, and float32 scales (`kernel` and `kernel_scale`). Both are plain
+arrays for partitioning, meshes, checksums and plans. The model is the same
+function: it multiplies by scales if the tree has them. Rounding is symmetric:
+scale = largest magnitude / largest integer, one for every output channel
+(int8), or for every 32 inputs of one (int4), of kernel and head, and of every
+row of the embedding table. Norms and relative positions stay floats.
 
-qwix was looked at (0.1.8) and not taken: it finds the matmuls of a model by
+We looked at qwix (0.1.8) and did not use it: it finds the matmuls of a model by
 intercepting JAX's functions, and makes trees of dataclasses; here one layer
 multiplies by all kernels, and frozen leaves are plain arrays. Its gain, integer
 arithmetic with quantised activations, is not what saves memory.
@@ -32,12 +32,13 @@ _TABLE = "token_embedder/embedding"
 
 
 class Scheme(NamedTuple):
-  """How floats become integers.
+  """A rule for rounding floats to integers.
 
   Attributes:
-    dtype: of the integers.
-    largest: integer; the smallest is its negative.
-    group: most inputs that share a scale; None for all of a channel.
+    dtype: dtype of the integers.
+    largest: largest integer; the smallest is its negative.
+    group: maximum number of inputs that share a scale; None for all inputs of a
+      channel.
   """
 
   dtype: Any
@@ -52,16 +53,16 @@ SCHEMES: Mapping[str, Scheme] = {
 
 
 def scheme(dtype: str) -> Scheme | None:
-  """Look up what a setting asks for.
+  """Return the scheme of a dtype setting.
 
   Args:
-    dtype: of weights; `int8`, `int4`, or a floating one.
+    dtype: dtype of the weights: `int8`, `int4`, or a floating dtype.
 
   Returns:
-    The scheme; None where weights stay floats.
+    The scheme; None if the weights stay floats.
 
   Raises:
-    ValueError: neither.
+    ValueError: another dtype.
   """
   if dtype in SCHEMES:
     return SCHEMES[dtype]
@@ -79,21 +80,21 @@ def scheme(dtype: str) -> Scheme | None:
 
 
 def float_dtype(dtype: str) -> str:
-  """Name the dtype in which leaves are read, and those kept that stay floats.
+  """Return the dtype of leaves when read, and of leaves that stay floats.
 
   Args:
-    dtype: of weights, see `scheme`.
+    dtype: dtype of the weights, see `scheme`.
   """
   return dtype if scheme(dtype) is None else "float32"
 
 
 def itemsize(dtype: Any) -> float:
-  """Return the bytes of one value on a device, where int4 takes half of one."""
+  """Return the bytes of one value on a device (half a byte for int4)."""
   return 0.5 if dtype == jnp.int4 else float(dtype.itemsize)
 
 
 def _summed_axis(path: str) -> int | None:
-  """Find the axis that products sum over; None for what is not quantised."""
+  """Find the axis that products sum over; None if a leaf is not quantised."""
   if path.rpartition("/")[2] == "kernel":
     return -2
   return -1 if path == _TABLE else None
@@ -105,11 +106,11 @@ def target(params: Params, dtype: str) -> Params:
   Args:
     params: tree of `jax.ShapeDtypeStruct`, floats, as `axes.restore_target`
       makes them.
-    dtype: of weights, see `scheme`.
+    dtype: dtype of the weights, see `scheme`.
 
   Returns:
-    The same tree for floats; else one with integers and their scales, placed so
-    that a device has the scales of its own integers.
+    The same tree for floats; otherwise a tree with integers and their scales,
+    sharded so that a device has the scales of its own integers.
   """
   int_scheme = scheme(dtype)
   if int_scheme is None:
@@ -137,7 +138,7 @@ def _described(
   if isinstance(sharding, NamedSharding):
     spec = [*sharding.spec, *(None,) * (len(shape) - len(sharding.spec))]
     name = spec[axis]
-    # Scales that the mesh cannot split are small enough to be everywhere.
+    # Scales that the mesh cannot shard are small enough to replicate.
     if name is not None and groups % sharding.mesh.shape[name]:
       spec[axis] = None
     sharding = NamedSharding(sharding.mesh, PartitionSpec(*spec))
@@ -166,12 +167,12 @@ def quantize(
 
   Args:
     values: floats, such as a kernel [(L,) I, O].
-    int_scheme: of the integers.
-    axis: that products sum over, -2 for a kernel, -1 for the table.
+    int_scheme: scheme of the integers.
+    axis: axis that products sum over, -2 for a kernel, -1 for the table.
 
   Returns:
     (integers of the same shape, float32 scales with G in place of the axis);
-    their product is within half a scale of `values`.
+    their product differs from `values` by at most half a scale.
   """
   shape = _split(values.shape, _groups(values.shape[axis], int_scheme), axis)
   grouped = values.astype(jnp.float32).reshape(shape)
@@ -193,15 +194,16 @@ def _compiled(int_scheme: Scheme, axis: int, shardings: Any) -> Any:
 def quantizer(
   described: Params, dtype: str
 ) -> Callable[[str, Array], dict[str, Array]]:
-  """Build what quantises restored leaves one by one.
+  """Build the function that quantises restored leaves one by one.
 
   Args:
-    described: see `target`.
-    dtype: of weights, see `scheme`.
+    described: the described tree, see `target`.
+    dtype: dtype of the weights, see `scheme`.
 
   Returns:
-    (path, floats) -> path -> array: two for a leaf that is quantised, placed as
-    described; the leaf itself otherwise. Returns when all of it is computed.
+    (path, floats) -> path -> array: two arrays for a quantised leaf, sharded as
+    described; otherwise the leaf itself. The function returns when they are
+    computed.
   """
   int_scheme, flat = scheme(dtype), tree.flatten(described)
 
@@ -219,16 +221,16 @@ def quantizer(
 
 
 def requantize(params: Mapping[str, Array], path: str, values: Any) -> Params:
-  """Bring other values into the form that a leaf has.
+  """Convert new values to the form of an existing leaf.
 
   Args:
     params: flat path -> array of a model, quantised or not.
-    path: of the leaf.
+    path: path of the leaf.
     values: floats of its shape.
 
   Returns:
-    Flat path -> array: the leaf, and its scales where it has some, with the
-    dtypes and places of those in `params`.
+    Flat path -> array: the leaf, and its scales if it has any, with the dtypes
+    and sharding of those in `params`.
   """
   old, scales = params[path], params.get(path + SUFFIX)
   if scales is None:
@@ -244,13 +246,13 @@ def requantize(params: Mapping[str, Array], path: str, values: Any) -> Params:
 def dequantize(
   values: Array, scale: Array | None, dtype: DType, axis: int = -2
 ) -> Array:
-  """Give weights as floats.
+  """Return weights as floats.
 
   Args:
     values: integers, such as a kernel [(L,) I, O], or floats without a scale.
     scale: see `quantize`; None for floats.
-    dtype: of the result.
-    axis: that products sum over.
+    dtype: dtype of the result.
+    axis: axis that products sum over.
 
   Returns:
     The shape of `values`.
@@ -264,7 +266,7 @@ def dequantize(
 
 
 def scale_of(module: nn.Module, name: str) -> Array | None:
-  """Fetch the scales of a module's parameter; None where it is a float."""
+  """Fetch the scales of a module's parameter; None if it is a float."""
   scale: Array | None = module.get_variable("params", name + SUFFIX)
   return scale
 
@@ -286,8 +288,8 @@ def matmul(x: Array, kernel: Array, scale: Array | None) -> Array:
   return _matmul(x, kernel, scale)
 
 
-# What is kept for the gradient are the integers. Without this it is the float
-# copy made of them, of all layers at once.
+# The backward pass keeps the integers. Without this, it would keep their float
+# copy, for all layers at once.
 @jax.checkpoint
 def _matmul(x: Array, kernel: Array, scale: Array) -> Array:
   # Products with integers that are not scaled yet are too large for float16.
@@ -301,17 +303,17 @@ def _matmul(x: Array, kernel: Array, scale: Array) -> Array:
 def einsum(
   equation: str, x: Array, kernel: Array, scale: Array | None, shape: Shape
 ) -> Array:
-  """Contract with a kernel that may be quantised and is seen in another shape.
+  """Contract with a kernel, perhaps quantised, in another shape.
 
   Args:
-    equation: of `jnp.einsum`; the kernel comes second.
+    equation: equation of `jnp.einsum`; the kernel is its second operand.
     x: floats.
     kernel: [I, O].
     scale: [G, O], or None.
-    shape: of the kernel in the equation.
+    shape: shape of the kernel in the equation.
 
   Returns:
-    What the equation says, in the dtype of `x`.
+    The result of the equation, in the dtype of `x`.
   """
 
   def contract(x: Array, kernel: Array, scale: Array | None) -> Array:
@@ -324,14 +326,13 @@ def einsum(
 
 
 def embedding_table(params: Params) -> Array:
-  """Give a model's whole embedding table as floats.
+  """Return a model's whole embedding table as floats.
 
   Args:
-    params: of the model.
+    params: parameters of the model.
 
   Returns:
-    [V, H]: the very array where it is not quantised, a float32 copy where it
-    is.
+    [V, H]: the array itself if it is not quantised, otherwise a float32 copy.
   """
   embedder = params["token_embedder"]
   table, scale = embedder["embedding"], embedder.get("embedding" + SUFFIX)
@@ -343,13 +344,14 @@ def embedding_table(params: Params) -> Array:
 
 
 def refuse_training(trained: Iterable[tuple[str, str]]) -> None:
-  """Insist that nothing quantised trains.
+  """Check that no quantised leaf trains.
 
   Args:
-    trained: (path, dtype) of all that trains.
+    trained: (path, dtype) of all leaves that train.
 
   Raises:
-    ValueError: names the leaves and the settings.
+    ValueError: a quantised leaf trains; the message names the leaves and the
+      settings.
   """
   leaves = dict(trained)
   bad = [path for path, dtype in leaves.items() if dtype in SCHEMES]
@@ -366,6 +368,6 @@ def refuse_training(trained: Iterable[tuple[str, str]]) -> None:
 
 
 def nbytes(params: Params) -> int:
-  """Add up the bytes of a tree of arrays, or of what describes them."""
+  """Add up the bytes of a tree of arrays or of their descriptions."""
   leaves = tree.flatten(params).values()
   return round(sum(math.prod(a.shape) * itemsize(a.dtype) for a in leaves))

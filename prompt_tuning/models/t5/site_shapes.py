@@ -1,4 +1,4 @@
-"""The sites a T5 of some configuration has, and the shapes they take."""
+"""The sites of a T5 with a given configuration, and their shapes."""
 
 from collections.abc import Iterator
 

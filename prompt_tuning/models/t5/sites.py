@@ -1,7 +1,7 @@
-"""Where a `Delta` touches the frozen T5: pure functions, identity on None.
+"""The sites where a `Delta` changes the frozen T5; None changes nothing.
 
-Every array keeps its leading run axis K down to here. `run_ids [B]` says which
-run a row of the batch belongs to; with K = 1 it may be None, and the run axis
+All functions are pure. Every array has a leading run axis K. `run_ids [B]` is
+the run of each row of the batch; with K = 1, it may be None, and the run axis
 is dropped instead of gathered. Shape letters: `core.types`.
 """
 
@@ -32,7 +32,7 @@ def layer_sites(delta: Delta, stack: str) -> Delta:
 
   Returns:
     A `Delta` of that stack's per-layer fields, arrays [L, K, ...]; indexing or
-    scanning over axis 0 gives what one layer's sites take.
+    scanning over axis 0 gives the arrays of one layer's sites.
   """
   sites = _STACK_SITES[stack]
 
@@ -72,12 +72,11 @@ def embed(
     ids: [B, T] integers; V + p is virtual token p.
     virtual: [K, P, H] or None.
     run_ids: [B] or None.
-    dtype: of the result.
-    scale: [V, G] of a quantised table, or None.
+    dtype: dtype of the result.
+    scale: [V, G] scales of a quantised table, or None.
 
   Returns:
-    [B, T, H]. An id, or a run, that no row answers gives NaN, never a
-    neighbour's row.
+    [B, T, H]. An id or run outside the arrays gives NaN, never another row.
   """
   if scale is None:
     rows = _rows_or_nan(table, ids).astype(dtype)
@@ -124,12 +123,12 @@ def sight(
 
   Args:
     mask: [B, 1, 1 or T, T] booleans, True = attend.
-    virtual: [B, T] booleans, where virtual tokens stand.
+    virtual: [B, T] booleans, True = a virtual token.
     site: [K, 3] booleans, see `Delta.sight`, or None.
     run_ids: [B] or None.
 
   Returns:
-    [B, 1, T, T]; without a site the mask as it is.
+    [B, 1, T, T]; without a site, the mask unchanged.
   """
   if site is None:
     return mask
@@ -149,7 +148,7 @@ def hidden(
   Args:
     x: [B, T, H].
     site: values [K, P, H] of this layer, or None.
-    index: [B, T], virtual token of each position, negative elsewhere.
+    index: [B, T] virtual token of each position, negative for other tokens.
     run_ids: [B] or None.
 
   Returns:
@@ -172,9 +171,9 @@ def prefix(
   run_ids: Array | None,
   prefix_bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
-  """Put extra keys and values in front of an attention's own.
+  """Put extra keys and values before an attention's own.
 
-  Every query sees the prefix. Unless it is `positioned`, it gets relative bias
+  Every query sees the prefix. Unless it is `positioned`, its relative bias is
   zero. (Prefix tuning for T5 leaves that choice open; zero is exact for
   cross-attention, which has no bias at all.)
 
@@ -185,12 +184,12 @@ def prefix(
     bias: [1, N, Q, S] or None.
     site: key and value [K, P, N, D] of this layer, or None.
     run_ids: [B] or None.
-    prefix_bias: [1, N, Q, P], the bias of a prefix that stands right before the
-      text; needed where the site says `positioned`.
+    prefix_bias: [1, N, Q, P] bias of a prefix right before the text; needed if
+      the site is `positioned`.
 
   Returns:
-    (key, value, mask, bias), each P longer along S; the bias has rows of its
-    own, [B, ...], where they may differ.
+    (key, value, mask, bias), each P longer along S; the bias becomes [B, ...]
+    if it differs between rows.
   """
   if site is None:
     return key, value, mask, bias
@@ -270,8 +269,8 @@ def low_rank(
   Returns:
     y + (x @ a) @ b, [B, T, outputs].
 
-  Source: Hu et al. 2021 (LoRA), equation 3; the alpha / R factor is the
-    tuner's, folded into `b`.
+  Source: Hu et al. 2021 (LoRA), equation 3; the tuner folds the alpha / R
+    factor into `b`.
   """
   if site is None:
     return y
@@ -297,7 +296,7 @@ def scale(x: Array, site: Array | None, run_ids: Array | None) -> Array:
 def final_norm(
   x: Array, delta: Delta, stack: str, run_ids: Array | None
 ) -> Array:
-  """Multiply what a stack's last norm gives.
+  """Multiply the output of a stack's last norm by a learned vector.
 
   Args:
     x: [B, T, H].
@@ -323,13 +322,13 @@ def head_rows(
 
   Args:
     logits: [B, S, V] float32.
-    x: [B, S, H], what the frozen head reads.
+    x: [B, S, H] input of the frozen head.
     rows: [K, C, H] or None.
     run_ids: [B] or None.
-    mask: [K, C] booleans, False for words that a run has not, or None.
+    mask: [K, C] booleans, False for words that a run does not have, or None.
 
   Returns:
-    [B, S, V + C]; minus infinity for what is masked.
+    [B, S, V + C]; minus infinity for masked words.
   """
   if rows is None:
     return logits

@@ -1,7 +1,7 @@
 """The encoder and decoder stacks: layers, scanned or not, and the head.
 
-A layer takes its own slice of the `Delta`; what all layers of a stack share
-comes in a `StackContext`. Layers are unrolled under `layers_<i>`, or, with
+Each layer gets its own slice of the `Delta`; a `StackContext` holds what all
+layers of a stack share. Layers are unrolled under `layers_<i>`, or, with
 `config.scan_layers`, stacked under `layers` and scanned.
 """
 
@@ -34,7 +34,7 @@ class LayerCache(NamedTuple):
 
 
 class StackContext(NamedTuple):
-  """What all layers of a stack share.
+  """Inputs that all layers of a stack share.
 
   Attributes:
     mask: [B, 1, 1 or Q, S] booleans of the stack's self-attention.
@@ -42,9 +42,9 @@ class StackContext(NamedTuple):
     run_ids: [B] or None.
     dropout_keys: [B] PRNG keys of the stack, or None for no dropout.
     virtual_index: [B, T] virtual token of each position (negative: none), or
-      None when no site asks.
-    prefix_bias: [1, N, Q, P] of a prefix right before the text; None when no
-      site asks.
+      None if no site needs it.
+    prefix_bias: [1, N, Q, P] of a prefix right before the text; None if no site
+      needs it.
   """
 
   mask: Array
@@ -56,11 +56,11 @@ class StackContext(NamedTuple):
 
 
 class Cross(NamedTuple):
-  """What a decoder layer needs besides `StackContext`.
+  """Inputs of a decoder layer besides `StackContext`.
 
   Attributes:
     mask: [B, 1, 1 or Q, T] booleans.
-    encoded: [B, T, H] states; None when the cache holds their projections.
+    encoded: [B, T, H] states; None if the cache holds their projections.
     start: position of the first query; traced while decoding.
   """
 
@@ -211,7 +211,7 @@ class DecoderLayer(nn.Module):
 
 @functools.lru_cache
 def _rematerialised(layer: Any, policy: str) -> Any:
-  """Say what a layer keeps for its backward pass."""
+  """Choose what a layer keeps for its backward pass."""
   if policy == "none":
     return layer
   keep = jax.checkpoint_policies
@@ -237,13 +237,13 @@ def _scanned(layer: Any, in_axes: tuple[Any, ...], length: int) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _traced_once(layer: nn.Module, _: Any, params: Any, *args: Any) -> Any:
-  """Apply a layer; those of the same shapes share one trace.
+  """Apply a layer; layers with the same shapes share one trace.
 
   Args:
-    layer: unbound.
-    _: flax's axis rules, which a trace depends on.
-    params: of the layer.
-    *args: of its `__call__`.
+    layer: the unbound layer.
+    _: flax's axis rules, on which a trace depends.
+    params: parameters of the layer.
+    *args: arguments of its `__call__`.
   """
   return layer.apply({"params": params}, *args)
 
@@ -253,9 +253,9 @@ def _apply(stack: nn.Module, i: int, kind: Any, *args: Any) -> Any:
 
   Args:
     stack: the bound module.
-    i: which.
+    i: index of the layer.
     kind: (layer class, *its attributes).
-    *args: of the layer's `__call__`.
+    *args: arguments of the layer's `__call__`.
   """
   layer, *attributes = kind
   name = f"layers_{i}"
@@ -407,7 +407,7 @@ def _with_bias(
   queries: int,
   start: Array | int = 0,
 ) -> StackContext:
-  """Compute a stack's relative position bias; a prefix may stand before 0."""
+  """Compute a stack's relative position bias, also of a prefix before 0."""
   prefix, keys = delta.prefix.get(site), context.mask.shape[-1]
   if prefix is None or prefix.positioned is None:
     return context._replace(bias=bias(queries, keys, start))
