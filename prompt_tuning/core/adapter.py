@@ -1,4 +1,4 @@
-"""A trained delta as PEFT stores it, before names of the model are in it."""
+"""A trained delta as PEFT stores it, before it has the model's names."""
 
 import dataclasses
 import types
@@ -9,8 +9,8 @@ import numpy as np
 
 from prompt_tuning.core.shape import ModelShape
 
-# Settings of any adapter that say nothing about what it computes. Which modules
-# it has is told by its arrays.
+# Settings of any adapter that do not change what it computes. Its arrays say
+# which modules it has.
 _HARMLESS = (
   *("auto_mapping", "base_model_name_or_path", "exclude_modules"),
   *("inference_mode", "layers_pattern", "layers_to_transform", "peft_type"),
@@ -21,12 +21,12 @@ _OFF: tuple[Any, ...] = (None, False, "none", [], {})
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adapter:
-  """What stands in `adapter_config.json` and `adapter_model.safetensors`.
+  """Contents of `adapter_config.json` and `adapter_model.safetensors`.
 
   Attributes:
-    config: what a method says in the configuration, `peft_type` included; the
-      base model is added by whoever writes it. A tuple of sites, such as
-      `("enc_self/query",)`, is written as PEFT's names of these modules.
+    config: the method's part of the configuration, with `peft_type`; the writer
+      adds the base model. It writes a tuple of sites, such as
+      `("enc_self/query",)`, as PEFT's names of these modules.
     tensors: name -> array, for arrays that belong to no kernel.
     kernels: (`<sublayer>/<kernel>`, layer, PEFT's name of the array, such as
       `lora_A.weight`) -> array, in PEFT's orientation.
@@ -44,16 +44,16 @@ class Adapter:
     allowed: Mapping[str, Sequence[Any]] = types.MappingProxyType({}),
     tensors: Collection[str] = (),
   ) -> None:
-    """Refuse what the reader of an adapter does not know.
+    """Refuse settings and arrays that the reader does not know.
 
     Args:
-      harmless: settings that it reads, or that do not matter.
+      harmless: settings that the reader reads, or that do not matter.
       allowed: setting -> values that do not matter, besides those that mean
-        off, which any other setting must have.
-      tensors: names of arrays, outside of kernels, that it reads.
+        off. Any other setting must mean off.
+      tensors: names of arrays, outside of kernels, that the reader reads.
 
     Raises:
-      ValueError: lists what is set, or there, beside these.
+      ValueError: there are other settings or arrays; lists them.
     """
     problems = [
       f"{name} = {value!r}"
@@ -89,16 +89,15 @@ class Adapter:
 
     Args:
       names: PEFT's names of a kernel's arrays.
-      model: says how many layers there are; None for as many as the arrays are
-        of.
-      fill: number in the arrays of layers that have none.
+      model: gives the number of layers; None to count them by the arrays.
+      fill: number that fills the arrays of layers that have none.
 
     Returns:
       `<sublayer>/<kernel>` -> arrays [L, ...], in the order of `names`.
 
     Raises:
-      ValueError: kernels with other arrays than these, in layers that the model
-        has not, or of different shapes in different layers.
+      ValueError: kernels have other arrays than these, are in layers that the
+        model does not have, or have different shapes in different layers.
     """
     if not self.kernels:
       raise ValueError("The adapter has no arrays of any kernel.")

@@ -1,8 +1,8 @@
-"""What every kind of site of a `Delta` knows about itself: identity and sizes.
+"""The identity and the sizes of every kind of site of a `Delta`.
 
-With it, runs that tune different things stand side by side in one delta: where
-a run has no such site, it gets the site's identity; where its prompt, rank or
-set of words is smaller, it is padded with what changes nothing.
+They let one delta hold runs that tune different things. A run without a site
+gets the site's identity. A run whose prompt, rank or set of words is smaller is
+padded with values that change nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,10 +31,10 @@ class Leaf(NamedTuple):
   Attributes:
     axes: a letter per dimension, see `core.types`; I and O are a kernel's
       inputs and outputs, F any features, U label words of a class.
-    identity: with it everywhere, or in what is padded, the site does nothing.
-    absent: value where a site has left it out; None where it may not.
-    marks: whether it only says which entries of the others count, so that it
-      is needed where runs differ, and nowhere else.
+    identity: value with which the site, or the padding, does nothing.
+    absent: value of an array that a site leaves out; None if it may not.
+    marks: whether it only says which entries of the other arrays count. Then it
+      is needed only where runs differ.
   """
 
   axes: str
@@ -90,7 +90,7 @@ _STRUCTS = {
 }
 # Fields that map a site to one array.
 _ARRAYS = ("scale", "norm")
-# A prefix stands right before the text: what it lacks is missing in front.
+# A prefix stands right before the text, so padding goes in front of it.
 _PADDED_IN_FRONT = ("prefix",)
 
 # One site: {name of a leaf: array}; those that are None are left out.
@@ -103,13 +103,13 @@ def join(deltas: Sequence[Delta], runs: Sequence[int]) -> Delta:
   Args:
     deltas: of one model; they may fill different fields, and have prompts,
       ranks and answer words of different numbers.
-    runs: number of runs of each; an empty delta does not say.
+    runs: number of runs of each, which an empty delta does not show.
 
   Returns:
-    A delta of sum(runs) runs; each does what it does alone.
+    A delta of sum(runs) runs; each run computes the same as alone.
 
   Raises:
-    ValueError: arrays that cannot belong to one model, or of several dtypes.
+    ValueError: arrays cannot belong to one model, or have several dtypes.
   """
   if len(deltas) == 1:
     return deltas[0]
@@ -183,14 +183,14 @@ def from_named_leaves(named: Mapping[str, Any]) -> Delta:
 
 
 def faults(delta: Delta, runs: int) -> list[Fault]:
-  """List what no delta of a number of runs can be, whatever the model.
+  """List the faults of a delta that are faults with every model.
 
   Args:
     delta: from a file, or of a method that a file described.
-    runs: how many it should be of.
+    runs: number of runs that it should have.
 
   Returns:
-    One fault per array of another rank, kind of number or number of runs, and
+    One fault per array with a wrong rank, kind of number or number of runs, and
     per array with numbers that are not finite.
   """
   listed = []
@@ -295,7 +295,7 @@ def _leaf_of(
   array = part.get(name)
   if array is None:
     own_sizes = _sizes(field, part)
-    # There is a norm where there is a scale for it.
+    # A site has a norm if it has a scale for one.
     is_norm = name == "normed"
     absent = "norm_scale" in part if is_norm else bool(leaf.absent)
     shape = [runs, *(own_sizes[letter] for letter in leaf.axes[1:])]

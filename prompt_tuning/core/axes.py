@@ -26,8 +26,8 @@ LogicalAxes = tuple[str | None, ...]
 MeshAxes = str | tuple[str, ...] | None
 AxisRules = Sequence[tuple[str, MeshAxes]]
 
-# `slice` exists only in meshes of several slices, which a network slower than
-# a slice's own links joins.
+# Only meshes of several slices have `slice`. The network between slices is
+# slower than the links within one.
 SLICE, DATA, MODEL = "slice", "data", "model"
 
 # T5X's one-dimensional rules (parameters over `model`, activations over
@@ -56,7 +56,7 @@ STANDARD_RULES: AxisRules = (
 FULLY_SHARDED_RULES: AxisRules = (("embed", DATA), *STANDARD_RULES)
 
 
-# Rows of a look-up, on meshes of several slices only, see `rules_on`.
+# Rows that the embedding table gives; only with several slices, see `rules_on`.
 LOOKED_UP = "looked_up"
 
 
@@ -69,8 +69,8 @@ def partition_spec(axes: LogicalAxes, rules: AxisRules) -> PartitionSpec:
 
   Args:
     axes: one logical name (or None) per dimension.
-    rules: ordered (logical, mesh axis, axes or None) pairs; the first rule for
-      a name whose mesh axis is not yet used by this array wins.
+    rules: ordered (logical, mesh axis, axes or None) pairs. The first rule for
+      a name wins whose mesh axis this array does not use yet.
 
   Returns:
     The `PartitionSpec`, one entry per dimension.
@@ -104,19 +104,19 @@ def _names(mesh_axes: MeshAxes) -> tuple[str, ...]:
 
 
 def rules_on(mesh: Mesh, rules: AxisRules) -> AxisRules:
-  """Let slices share the rows, and nothing else.
+  """Split only the rows over slices.
 
-  Every slice has the whole model, split over its own chips as the rules say, so
-  that only what is summed over rows crosses the network between them.
+  Every slice has the whole model, split over its own chips as the rules say. So
+  only sums over rows cross the network between slices.
 
   Args:
     mesh: the mesh.
-    rules: axis rules, which know one slice only.
+    rules: axis rules for one slice.
 
   Returns:
-    The same rules; on a mesh of several slices, `batch` is split over them
-    first, and `looked_up` is how rows lie that are looked up in the table of
-    embeddings: over whatever does not split the table's features.
+    The same rules. On a mesh of several slices they split `batch` over slices
+    first. There `looked_up` splits the rows that the embedding table gives,
+    over the mesh axes that do not split the table's features.
   """
   if SLICE not in mesh.axis_names:
     return rules
@@ -139,13 +139,13 @@ def sharding(mesh: Mesh, axes: LogicalAxes, rules: AxisRules) -> NamedSharding:
 
 
 def stacked(of_one: Sharding) -> Sharding:
-  """Split an array of copies as one of them is, with all on every device.
+  """Split every copy in a stacked array as `of_one` splits one copy.
 
   Args:
     of_one: the sharding of one copy.
 
   Returns:
-    The sharding with a dimension in front, see `trimmed`.
+    The sharding with an unsplit dimension in front, see `trimmed`.
   """
   if not isinstance(of_one, NamedSharding):
     return of_one
@@ -159,8 +159,8 @@ def trimmed(untrimmed: NamedSharding) -> NamedSharding:
     untrimmed: one entry per dimension.
 
   Returns:
-    The same without entries at the end that split nothing; one written
-    otherwise would not be equal, and a step be compiled twice.
+    The same without entries at the end that split nothing. With them, the two
+    would not be equal, and JAX would compile a step twice.
   """
   spec = list(untrimmed.spec)
   while spec and spec[-1] is None:
@@ -177,19 +177,19 @@ def make_mesh(
   """Arrange devices as a (data, model) mesh, or as (slice, data, model).
 
   Args:
-    data: data-parallel ways, those of all slices together.
-    model: model-parallel ways, within a slice.
-    slices: how many groups of devices there are that a slower network joins;
-      None for what TPUs say of themselves.
-    devices: what to arrange; None for those of all hosts.
+    data: data-parallel ways of all slices together.
+    model: model-parallel ways within a slice.
+    slices: number of slices: groups of devices that a slower network joins;
+      None for the number that the TPUs report.
+    devices: devices to arrange; None for those of all hosts.
 
   Returns:
-    A mesh with automatic (compiler-propagated) axis types; of several slices,
-    the axis `slice` is the first, and `data` has a slice's ways.
+    A mesh with automatic (compiler-propagated) axis types. With several slices
+    its first axis is `slice`, and `data` has the ways of one slice.
 
   Raises:
-    ValueError: data * model is not the number of devices, or a slice has not
-      its part of them.
+    ValueError: data * model is not the number of devices, or a slice does not
+      have its share of them.
   """
   devices = jax.devices() if devices is None else devices
   count = len(devices)
@@ -225,7 +225,7 @@ def _by_slice(
   devices: Sequence[Any], slices: int | None
 ) -> list[Sequence[Any]]:
   """Group devices; those that name no slice by their order."""
-  # GPUs name slices, too, but mean machines, over which a model may be split.
+  # GPUs give a slice index too, but per machine; a model may span machines.
   of_tpus = [
     device.slice_index
     for device in devices
@@ -309,8 +309,8 @@ def method_shardings(
 ) -> Params:
   """Build the shardings of a tuning method's arrays.
 
-  A method's axis that no rule mentions is on every device: rules of meshes that
-  were written before the method know nothing of it.
+  Every device has the whole of an axis that no rule mentions: a user may have
+  written the rules before the method existed.
 
   Args:
     shapes: tree of arrays, or of what describes them.
@@ -340,7 +340,7 @@ def restore_target(
   rules: AxisRules,
   dtype: DType | None = None,
 ) -> Params:
-  """Say where and in which dtype every parameter shall be restored.
+  """Give the dtype and the sharding to restore every parameter with.
 
   Args:
     shapes: tree of `jax.ShapeDtypeStruct`.
@@ -390,7 +390,7 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def put(leaves: Any, to: Any) -> Any:
-  """Put arrays where they shall lie, or describe them as lying there.
+  """Put arrays on their devices, or describe them as if they were there.
 
   Args:
     leaves: tree of arrays or of `jax.ShapeDtypeStruct`.
@@ -405,14 +405,14 @@ def put(leaves: Any, to: Any) -> Any:
 
 
 def compute(function: Callable[..., Any], to: Any, *arguments: Any) -> Any:
-  """Compute arrays right where they shall lie, or describe what would be there.
+  """Compute arrays on the devices that keep them, or describe the results.
 
-  No device ever has the whole of what is split.
+  No device ever holds the whole of an array that is split.
 
   Args:
-    function: of arrays.
+    function: a function of arrays.
     to: a sharding for all its results, or a tree of shardings; for arrays also
-      None, which leaves it to JAX.
+      None, which lets JAX choose.
     *arguments: trees of arrays, or of `jax.ShapeDtypeStruct`.
 
   Returns:
@@ -440,10 +440,10 @@ def _described(leaf: Any, to: Sharding) -> jax.ShapeDtypeStruct:
 
 
 def data_shard(mesh: Mesh | None) -> tuple[int, int]:
-  """Say which part of every batch this host has to bring.
+  """Say which part of every batch this host has to read.
 
-  Hosts that share a part of the data axis, because the model is split over
-  them, bring the same rows.
+  Hosts read the same rows if the model is split over them, so that they share a
+  part of the data axis.
 
   Args:
     mesh: the mesh; None for a single host's default device.
@@ -452,7 +452,7 @@ def data_shard(mesh: Mesh | None) -> tuple[int, int]:
     (index, count): part `index` of `count` equal ones.
 
   Raises:
-    ValueError: the host's devices are no contiguous part of the data axis.
+    ValueError: the host's devices are not a contiguous part of the data axis.
   """
   if mesh is None:
     return 0, 1
@@ -478,7 +478,7 @@ def data_shard(mesh: Mesh | None) -> tuple[int, int]:
 def batch_sharder(
   mesh: Mesh | None, rules: AxisRules
 ) -> Callable[[Mapping[str, np.ndarray]], Batch]:
-  """Build what puts a host's rows of a batch on the devices.
+  """Build the function that puts a host's rows of a batch on the devices.
 
   Args:
     mesh: the mesh; None for the default device.
@@ -488,7 +488,8 @@ def batch_sharder(
     (arrays [rows of this host, see `data_shard`, ...]) -> global arrays.
 
   Raises:
-    ValueError: from the result: a number of rows that the mesh cannot split.
+    ValueError: the returned function raises it for a number of rows that the
+      mesh cannot split.
   """
   if mesh is None:
     return jax.device_put
@@ -517,13 +518,13 @@ def describe_batch(
   batch: Mapping[str, np.ndarray],
   hosts: int = 1,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Describe what `batch_sharder` makes of a batch.
+  """Describe the arrays that `batch_sharder` makes from a batch.
 
   Args:
     mesh: the mesh; None for the default device.
     rules: axis rules.
     batch: arrays [rows of a host, ...].
-    hosts: parts that its rows are brought in, see `data_shard`.
+    hosts: number of parts that hosts read, see `data_shard`.
 
   Returns:
     Shapes, dtypes and shardings of the global arrays.
@@ -542,7 +543,7 @@ def describe_batch(
 
 
 def everywhere(mesh: Mesh | None) -> Sharding:
-  """Return the sharding by which every device has all of an array.
+  """Return the sharding that puts the whole array on every device.
 
   Args:
     mesh: whose devices; None for the default device alone.

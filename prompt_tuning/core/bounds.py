@@ -1,7 +1,7 @@
-"""What numbers a setting may have, held where it is given.
+"""Checks of the numbers in settings, made before any work starts.
 
-Otherwise a 0 that was meant as "none" trains on nothing, or for ever, and a
-command fails an hour later.
+Without them, a 0 that was meant as "none" would train on nothing, or for ever,
+and a command would fail an hour later.
 """
 
 import numbers
@@ -16,11 +16,11 @@ def insist_whole(
   Args:
     setting: its name, as users write it.
     value: what was given.
-    least: the smallest that makes sense.
-    optional: whether None does too.
+    least: the smallest value allowed.
+    optional: whether None is allowed too.
 
   Raises:
-    ValueError: it is another value.
+    ValueError: the value is not such a number.
   """
   if optional and value is None:
     return
@@ -33,14 +33,14 @@ def insist_whole(
 
 
 def insist_rate(setting: str, value: Any) -> None:
-  """Insist on a probability of losing something that is not certain.
+  """Insist on a dropout rate: a number from 0 to below 1.
 
   Args:
     setting: its name, as users write it.
     value: what was given.
 
   Raises:
-    ValueError: it is another value.
+    ValueError: the value is not such a number.
   """
   is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
   if not is_number or not 0 <= value < 1:

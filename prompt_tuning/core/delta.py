@@ -1,9 +1,8 @@
 """What a tuning method may change in a frozen model: optional arrays per site.
 
-A `Delta` says nothing about where its numbers come from; a tuner produces it
-and `models.t5.sites` applies it. Every array has a leading run axis of size K,
-and per-layer arrays have the layer axis L second. A field left at its default
-leaves the model untouched, bit for bit.
+A tuner produces a `Delta`, and `models.t5.sites` applies it. Every array has a
+leading run axis of size K; arrays per layer have the layer axis L second. A
+field left at its default leaves the model unchanged, bit for bit.
 
 Sites are named by sublayer:
 
@@ -11,9 +10,9 @@ Sites are named by sublayer:
   MLP         enc_mlp, dec_mlp
 
 and, inside a sublayer, by kernel: `enc_self/query`, `cross/out`,
-`dec_mlp/wi_0`, ...; `<mlp>/hidden` is the MLP's activation before `wo`. A
-sublayer's norm is the one before it; a stack's (`encoder`, `decoder`) the one
-behind its last layer.
+`dec_mlp/wi_0`, ...; `<mlp>/hidden` is the MLP's activation before `wo`. The
+norm of a sublayer comes before it; the norm of a stack (`encoder`, `decoder`)
+comes after its last layer.
 """
 
 import dataclasses
@@ -29,7 +28,7 @@ from prompt_tuning.core.site_names import STACKS as STACKS
 from prompt_tuning.core.site_names import SUBLAYER_SITES as SUBLAYER_SITES
 from prompt_tuning.core.types import Array
 
-# What `Delta.word_weights` has where there is no word: its softmax is zero.
+# Entry of `Delta.word_weights` where there is no word: its softmax is zero.
 NO_WORD = -1e9
 
 
@@ -39,10 +38,10 @@ class Prefix(NamedTuple):
   Attributes:
     key: [K, L, P, N, D].
     value: [K, L, P, N, D].
-    mask: [K, L, P] booleans, False where there is no key; None for all there.
-    positioned: [K, L] booleans, True where the prefix stands right before the
-      text, with T5's relative position bias; False, or None for all, where it
-      has no position and bias zero. Cross-attention has no positions.
+    mask: [K, L, P] booleans, False where there is no key; None if all exist.
+    positioned: [K, L] booleans. True: the prefix stands right before the text,
+      with T5's relative position bias. False, or None for all: it has no
+      position, and its bias is zero. Cross-attention has no positions.
   """
 
   key: Array
@@ -61,10 +60,10 @@ class Bottleneck(NamedTuple):
     up_bias: [K, L, H] or None.
     norm_scale: [K, L, H] or None; with it, a LayerNorm (eps 1e-5) follows `up`.
     norm_bias: [K, L, H] or None.
-    normed: [K, L] booleans, False where there is no LayerNorm after all; None
-      for one everywhere, if there is a `norm_scale`.
-    parallel: [K, L] booleans, True where the adapter reads what the sublayer
-      reads, its normed input, and not its output; None for nowhere.
+    normed: [K, L] booleans, False where there is no LayerNorm. None: every
+      layer has one, if there is a `norm_scale`.
+    parallel: [K, L] booleans, True where the adapter reads the sublayer's
+      normed input, and not its output; None for nowhere.
   """
 
   down: Array
@@ -119,18 +118,18 @@ class Delta:
     norm: sublayer site -> [K, L, H], or stack -> [K, 1, H], a factor on the
       scale of that norm.
     head_rows: [K, C, H], output rows that give logits V, ..., V+C-1. Such an
-      answer word ends its sequence: nothing is predicted behind it, because as
-      an input the same id would be a virtual token.
-    head_mask: [K, C] booleans, False for words that a run has not; None for all
-      there.
-    sight: [K, 3] booleans, what a virtual token of the encoder's input sees
-      beside itself: those before it, those after it, and the text. Whatever it
-      sees, the text sees all of them.
-    log_weight: [K], the logarithm of the share that a run has in a mixture of
-      runs. The model does not read it; who mixes does.
-    word_weights: [K, C, W], weights that a run has learned for the W label
-      words of each of C classes, before a softmax over a class's; `NO_WORD`
-      where there is none. The model does not read them; scorers do.
+      answer word ends its sequence, because as an input the same id would be a
+      virtual token.
+    head_mask: [K, C] booleans, False for words that a run does not have; None
+      if every run has all.
+    sight: [K, 3] booleans: whether a virtual token of the encoder's input sees
+      the virtual tokens before it, those after it, and the text. It always sees
+      itself, and the text always sees all virtual tokens.
+    log_weight: [K], the logarithm of a run's share in a mixture of runs. The
+      model does not read it; the code that mixes runs does.
+    word_weights: [K, C, W], learned weights of the W label words of each of C
+      classes, before a softmax over the words of a class; `NO_WORD` where a
+      class has no word. The model does not read them; scorers do.
   """
 
   virtual: Array | None = None

@@ -1,9 +1,9 @@
 """The small models that ship with the package, their vocabularies and prompts.
 
-Wherever a checkpoint or a vocabulary file is asked for, `embedded:ladder_1`
-names the one in the package. Each model has a folder with a checkpoint in T5X's
-native layout, `checkpoint_<step>`, and `sentencepiece.model`. Wherever a prompt
-is asked for, `embedded:prompts/opposite` names one of the package's, an export.
+In the place of a checkpoint or a vocabulary file, `embedded:ladder_1` names the
+one in the package. Each model has a folder with a checkpoint in T5X's native
+layout, `checkpoint_<step>`, and `sentencepiece.model`. In the place of a
+prompt, `embedded:prompts/opposite` names an export in the package.
 """
 
 import os
@@ -37,7 +37,7 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
     path: any path; one that begins with `embedded:` names a model.
 
   Returns:
-    The path; of an embedded model, that of its checkpoint.
+    The path; for an embedded model, the path of its checkpoint.
 
   Raises:
     ValueError: no such model; the message names the nearest one.
@@ -50,18 +50,18 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
 
 
 def is_prompt(path: str | os.PathLike[str]) -> bool:
-  """Say whether a path calls itself a prompt of the package."""
+  """Say whether a path names a prompt of the package."""
   return os.fspath(path).startswith(f"{SCHEME}{_PROMPTS}/")
 
 
 def prompt(path: str | os.PathLike[str]) -> str:
-  """Resolve the path of what was tuned.
+  """Resolve the path of a prompt, or of anything else tuned.
 
   Args:
     path: any path; one that begins with `embedded:` names a prompt.
 
   Returns:
-    The path; of a prompt of the package, that of its folder.
+    The path; for a prompt of the package, the path of its folder.
 
   Raises:
     ValueError: no such prompt; the message names the nearest one.

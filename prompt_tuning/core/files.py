@@ -1,17 +1,19 @@
 """Files and folders that appear whole or not at all, and their hashes.
 
-What the project keeps is written, named and deleted here and nowhere else:
-under a temporary name first, flushed to the disk, then renamed. So a name that
-can be seen is whole, whenever the process was killed. A folder takes another's
-place in two renames; between them the old one is beside it, called `.old`.
+Only this module writes, renames and deletes the project's files. It writes a
+file under a temporary name, flushes it to the disk, then renames it. So a file
+with its final name is whole, whenever the process was killed. To replace a
+folder takes two renames; between them the old folder is beside it, called
+`.old`.
 
-A path may be `gs://` or `s3://`, too, and this module alone knows the
-difference. A bucket cannot rename, but an object appears whole: so a folder is
-there when its last file is, such as a manifest, which is put behind the others
-and deleted before them. What is written is first a folder of this machine.
+A path may also be `gs://` or `s3://`; only this module handles the difference.
+A bucket cannot rename, but an object appears whole. So a folder counts as
+written once its last file exists, such as a manifest: that file is uploaded
+after the others and deleted before them. A folder is first written on this
+machine, then uploaded.
 
-Each function is made of the few operations at the end of this module, which a
-test can let fail one by one, and of those of `core.object_store`.
+Each function uses the few operations at the end of this module and those of
+`core.object_store`, so that a test can make each of them fail.
 """
 
 import contextlib
@@ -40,9 +42,9 @@ _ABANDONED_S = 3_600
 _UPLOADS = 8  # at once
 _SCHEME = re.compile("[a-z][a-z0-9+.-]+:")  # of a URL, as a part of a path
 
-# How every temporary name ends: this, and hexadecimal digits.
+# Every temporary name ends with this and hexadecimal digits.
 _TEMPORARY, _DIGITS = ".tmp-", 8
-# A file system takes 255 bytes; what is written adds to a name.
+# A file system allows 255 bytes; temporary endings take some of them.
 _NAME_BYTES = 180
 NAME_RULE = (
   f"no `/` or `\\`, no control characters, not `.` or `..`, at most "
@@ -51,16 +53,16 @@ NAME_RULE = (
 
 
 def path(name: Path) -> pathlib.Path:
-  """Make a path of what a user gave, on this machine or in a bucket.
+  """Make a path from a user's text, on this machine or in a bucket.
 
-  Every path that a user gives becomes one here.
+  Every path that a user gives goes through this function.
 
   Args:
     name: of a file or a folder, perhaps `gs://` or `s3://`.
 
   Returns:
-    The path. In a bucket it is a `Url`, which stands for a `pathlib.Path` by
-    doing what this project does with one.
+    The path. In a bucket it is a `Url`, which has the methods of `pathlib.Path`
+    that this project uses.
   """
   return cast(pathlib.Path, Url(name)) if is_url(name) else pathlib.Path(name)
 
@@ -113,17 +115,17 @@ def names_below(folder: Path) -> set[str]:
 
 
 def is_committed(folder: Path, last: str) -> bool:
-  """Say whether a folder that is there was written to its end.
+  """Say whether an existing folder is complete.
 
   Args:
     folder: that `replacing` wrote, or still writes.
-    last: the file by which its readers know it, as `replacing` was told.
+    last: the file that readers look for, the same as for `replacing`.
   """
   return not is_url(folder) or (Url(folder) / last).is_file()
 
 
 def insist_local(name: Path, setting: str) -> None:
-  """Refuse a URL where only a folder of this machine will do.
+  """Refuse a URL where only a folder on this machine works.
 
   Raises:
     ValueError: it is one.
@@ -136,7 +138,7 @@ def insist_local(name: Path, setting: str) -> None:
 
 
 def kvstore(folder: Path) -> dict[str, Any]:
-  """Say where a folder is as TensorStore wants it."""
+  """Give the location of a folder as TensorStore's specification."""
   if not is_url(folder):
     return {"driver": "file", "path": f"{os.fspath(folder)}/"}
   url = Url(folder)
@@ -157,13 +159,13 @@ def kvstore(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def as_local(name: Path) -> Iterator[pathlib.Path]:
-  """Have a file or a folder on this machine, for a library that opens files.
+  """Provide a path on this machine, for a library that opens files.
 
   Args:
     name: of a file or a folder.
 
   Yields:
-    The path itself; of a URL, that of a copy that does not outlive the body.
+    The path itself; for a URL, the path of a copy, deleted after the body.
 
   Raises:
     OSError: it cannot be read.
@@ -186,17 +188,17 @@ def replacing(path: Path, last: str | None = None) -> Iterator[str]:
   """Let the body write a file or a folder, then give it its name.
 
   Args:
-    path: where it shall be, in a folder that exists; what is there is replaced.
-    last: of a folder, the file by which its readers know it. In a bucket it is
-      deleted first and put last, so that readers see no half of a folder.
+    path: the final path, in a folder that exists; replaces what is there.
+    last: for a folder, the file that readers look for. In a bucket it is
+      deleted first and uploaded last, so that readers see no half of a folder.
 
   Yields:
-    A free name in the same folder, for the body to create; of a URL, one on
+    A free name in the same folder, for the body to create; for a URL, a name on
     this machine.
 
   Raises:
     FileNotFoundError: there is no such folder.
-    OSError: it cannot be written to; names `path`. What was there stays.
+    OSError: it cannot be written; names `path`. The old contents stay.
   """
   if is_url(path):
     url = Url(path)
@@ -212,11 +214,11 @@ def replacing(path: Path, last: str | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def creating(path: Path) -> Iterator[str]:
-  """Let the body write a folder that replaces nothing, see `replacing`.
+  """Let the body write a new folder, see `replacing`.
 
   Raises:
     FileExistsError: another process was first.
-    ValueError: a URL; in a bucket only single objects replace nothing.
+    ValueError: a URL; in a bucket only single objects can be made this way.
   """
   insist_local(path, "The folder")
   with _temporary(path) as temporary:
@@ -241,11 +243,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def create(path: Path, data: bytes) -> None:
-  """Write an object of a bucket where there is none.
+  """Write a new object in a bucket.
 
   Args:
-    path: its URL; on a disk, folders are created, see `creating`.
-    data: what nobody else would write, such as who does.
+    path: its URL; for folders on a disk see `creating`.
+    data: bytes that no other process would write, such as this one's name.
 
   Raises:
     FileExistsError: another process was first.
@@ -262,11 +264,11 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
   """Write files of UTF-8 text, each whole or not at all.
 
   Args:
-    folder: is made where it is missing.
-    texts: name of a file -> what shall be in it.
+    folder: made if missing.
+    texts: name of a file -> its text.
 
   Raises:
-    OSError: a file cannot be written; those before it are.
+    OSError: a file cannot be written; the files before it are written.
   """
   make_folder(folder)
   for name, text in texts.items():
@@ -274,10 +276,10 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-  """Write behind the end of a file, which is made where it is missing.
+  """Append to a file, which is made if missing.
 
-  A kill may leave a part of the data there; it is not on the disk for sure
-  before `flush`.
+  If the process is killed, a part of the data may be there. Only after `flush`
+  is the data surely on the disk.
 
   Raises:
     OSError: it cannot be written; names `path`.
@@ -287,7 +289,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def truncate(path: Path, size: int) -> None:
-  """Cut a file off behind `size` bytes; it is made where it is missing."""
+  """Cut a file to its first `size` bytes; it is made if missing."""
   with _naming(path):
     _truncate(pathlib.Path(path), size)
 
@@ -303,15 +305,15 @@ def flush(path: Path) -> None:
 
 
 def move(source: Path, target: Path, last: str | None = None) -> None:
-  """Flush a finished file or folder, and put it where `target` is or shall be.
+  """Flush a finished file or folder, and move it to `target`.
 
   Args:
-    source: on the same disk; of this machine where `target` is in a bucket.
-    target: what is there is replaced, a link itself and not what it points to.
+    source: on the same disk; on this machine if `target` is in a bucket.
+    target: is replaced if it exists; a link itself, not what it points to.
     last: see `replacing`.
 
   Raises:
-    OSError: it cannot be renamed; what was there stays.
+    OSError: it cannot be renamed; the old `target` stays.
   """
   if is_url(target):
     _upload(pathlib.Path(source), Url(target), last)
@@ -336,7 +338,7 @@ def move(source: Path, target: Path, last: str | None = None) -> None:
 
 
 def remove(path: Path, last: str | None = None) -> None:
-  """Delete a file or a folder, if it is there.
+  """Delete a file or a folder, if it exists.
 
   A folder is renamed first: a half-deleted one must not look whole.
 
@@ -359,10 +361,10 @@ def remove(path: Path, last: str | None = None) -> None:
 
 
 def remove_leftovers(folder: Path, below: bool = False) -> None:
-  """Delete what processes that were killed left under temporary names.
+  """Delete the temporary files that killed processes left.
 
   Args:
-    folder: of a single writer, which is the caller; need not be there.
+    folder: one that only the caller writes to; need not exist.
     below: whether to look into its folders too.
   """
   if is_url(folder):  # there are no temporary names in a bucket
@@ -376,11 +378,11 @@ def remove_leftovers(folder: Path, below: bool = False) -> None:
 def remove_abandoned(folder: Path, *patterns: str) -> None:
   """Delete leftovers in a folder that several processes write to.
 
-  Nobody can tell a killed process from one on another machine; but what nobody
-  has written to for an hour is nobody's any more.
+  A killed process looks like one on another machine. So files count as
+  abandoned once nobody has written to them for an hour.
 
   Args:
-    folder: need not be there.
+    folder: need not exist.
     *patterns: of their names, besides the temporary ones.
   """
   if is_url(folder):
@@ -393,11 +395,11 @@ def remove_abandoned(folder: Path, *patterns: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-  """Make a folder and those above it, where they are missing.
+  """Make a folder and the folders above it, if missing.
 
   Raises:
-    OSError: it cannot be made, or is a URL of another kind, which would become
-      a folder such as `hdfs:`.
+    OSError: it cannot be made, or is a URL of another kind, which would make a
+      folder such as `hdfs:`.
   """
   if is_url(path):  # a bucket has none
     return
@@ -414,10 +416,10 @@ def make_folder(path: Path) -> None:
 
 
 def make_shared(root: Path, *names: str) -> pathlib.Path:
-  """Make folders inside each other, for whoever may write to the first.
+  """Make folders inside each other, with the permissions of the first.
 
   Args:
-    root: has the permissions that the others get; is made where it is missing.
+    root: gives its permissions to the others; made if missing.
     *names: of the folders below it.
 
   Returns:
@@ -440,8 +442,8 @@ def share(path: Path, root: Path) -> None:
   """Give a folder, and all in it, the permissions of another one.
 
   Args:
-    path: of this user; where another one was first, it stays as it is.
-    root: says who may read and write.
+    path: a folder of this user; another user's folder stays as it is.
+    root: the folder whose permissions to copy.
   """
   mode = stat.S_IMODE(os.stat(root).st_mode)
   with contextlib.suppress(PermissionError):
@@ -451,11 +453,11 @@ def share(path: Path, root: Path) -> None:
 
 
 def ensure_writable(folder: Path, setting: str) -> None:
-  """Make a folder, and refuse one that cannot be written to, before any work.
+  """Make a folder, and refuse it before any work if it is not writable.
 
   Args:
     folder: where a command is going to write.
-    setting: what names it, for the message.
+    setting: the setting that names it, for the message.
 
   Raises:
     ValueError: it cannot be made, or nothing can be written there.
@@ -482,7 +484,7 @@ def ensure_writable(folder: Path, setting: str) -> None:
 
 
 def is_text(value: str) -> bool:
-  """Say whether a text is one that UTF-8 can hold: no lone surrogates."""
+  """Say whether UTF-8 can hold a text: it has no lone surrogates."""
   try:
     value.encode()
   except UnicodeEncodeError:
@@ -503,11 +505,11 @@ def is_name(value: Any) -> bool:
 
 
 def check_name(value: Any, setting: str) -> None:
-  """Insist that a name of the user's can be one of a file or a folder.
+  """Insist that a user's name can be the name of a file or a folder.
 
   Args:
     value: the name.
-    setting: what gave it, for the message.
+    setting: the setting that gave it, for the message.
 
   Raises:
     ValueError: it cannot.
@@ -522,12 +524,12 @@ def check_name(value: Any, setting: str) -> None:
 def below(folder: Path, name: str, what: str) -> pathlib.Path:
   """Join a folder and a name that a user or another file chose.
 
-  Every name that is not this project's own reaches the disk through here.
+  Every name that is not this project's own goes through this function.
 
   Args:
-    folder: what the result is in, whatever the name.
-    name: of a file or a folder; the empty one is the folder itself.
-    what: whose name it is, for the message.
+    folder: the folder that the result is in, whatever the name.
+    name: of a file or a folder; the empty name is the folder itself.
+    what: what the name is of, for the message.
 
   Returns:
     The path.
@@ -541,7 +543,7 @@ def below(folder: Path, name: str, what: str) -> pathlib.Path:
 
 
 def open_file(path: Path) -> io.BufferedReader:
-  """Open a file to read, and refuse what is none: a pipe would wait for ever.
+  """Open a file to read; refuse a pipe, which would wait for ever.
 
   Raises:
     OSError: it cannot be opened, or is a pipe, a socket or a device.
@@ -560,7 +562,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def open_unbuffered(path: Path) -> io.RawIOBase:
-  """Open a file to read no more of it than is asked for."""
+  """Open a file without reading ahead."""
   if is_url(path):
     return Url(path).open_unbuffered()
   return open(path, "rb", buffering=0)
@@ -571,7 +573,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
   Args:
     path: the file.
-    limit: bytes that it has at most.
+    limit: largest size allowed, in bytes.
 
   Raises:
     OSError: it cannot be read, or is larger.
@@ -590,7 +592,7 @@ def sha256(data: bytes) -> str:
 
 
 def written_state(path: Path) -> tuple[Any, ...]:
-  """Tell whether a file was written since: the same value says that it was not.
+  """Give a value that changes when the file is written.
 
   Raises:
     OSError: there is no such file.
@@ -602,7 +604,7 @@ def written_state(path: Path) -> tuple[Any, ...]:
 
 
 def size_of(file: BinaryIO) -> int:
-  """Count the bytes of an open file, wherever it stands."""
+  """Count the bytes of an open file, at any position."""
   here = file.tell()
   size = file.seek(0, os.SEEK_END)
   file.seek(here)
@@ -616,7 +618,7 @@ def file_sha256(path: Path) -> str:
 
 
 def open_file_sha256(file: io.BufferedReader) -> str:
-  """Hash all bytes of a file that is open already, wherever it stands."""
+  """Hash all bytes of an open file, at any position."""
   file.seek(0)
   return hashlib.file_digest(file, "sha256").hexdigest()
 

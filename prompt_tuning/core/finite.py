@@ -1,4 +1,4 @@
-"""Numbers that float32 can hold: anything else that was learned is a fault."""
+"""A check that float32 can hold all learned numbers."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def fault(array: Array | np.ndarray) -> str:
     array: floating, of any dtype.
 
   Returns:
-    The first such number and where it stands; empty where there is none.
+    The first such number and its position; empty if there is none.
   """
   values = np.asarray(array)
   fits = np.isfinite(values)

@@ -1,7 +1,7 @@
-"""Files that grow, on a disk or in a bucket, where nothing can be appended to.
+"""Files that grow, on a disk or in a bucket, which cannot append.
 
-By pieces that are each there whole (`Growing`), by lines that are put together
-now and then (`Appended`), or by the hand of a library (`Mirrored`).
+They grow by whole pieces (`Growing`), by lines that are uploaded now and then
+(`Appended`), or because a library writes to them (`Mirrored`).
 """
 
 import io
@@ -14,10 +14,10 @@ from prompt_tuning.core.object_store import Url, is_url
 
 
 class Growing:
-  """A file that grows by pieces, each of which is there whole once written.
+  """A file that grows by whole pieces.
 
-  In a bucket, where nothing can be appended to, every piece is an object of its
-  own below the file's name, called after the number of bytes before it.
+  A bucket cannot append. There every piece is its own object below the file's
+  name, and its name is the number of bytes before it.
   """
 
   def __init__(self, path: files.Path):
@@ -26,27 +26,27 @@ class Growing:
     self._size = 0  # in a bucket, since it was cut off
 
   def is_begun(self) -> bool:
-    """Say whether anything is in it."""
+    """Say whether the file has any bytes."""
     if not self._is_url:
       return self._path.exists() and self._path.stat().st_size > 0
     return self._path.exists()
 
   def open(self) -> BinaryIO:
-    """Open what is there of it to read, which may be nothing."""
+    """Open the pieces written so far, perhaps none, to read."""
     if not self._is_url:
       there = self._path.exists()
       return self._path.open("rb") if there else io.BytesIO()
     return _Named(str(self._path), b"".join(self._pieces().values()))
 
   def truncate(self, size: int) -> None:
-    """Cut it off behind `size` bytes; it is made where it is missing."""
+    """Cut the file to its first `size` bytes; it is made if missing."""
     if not self._is_url:
       files.truncate(self._path, size)
       return
     for start, piece in self._pieces().items():
       if start < size < start + len(piece):
         object_store.put(self._piece(start), piece[: size - start])
-    # The last first, so that a kill leaves no gap; one left by another goes.
+    # The last piece first, so that a kill leaves no gap.
     names = (piece.name for piece in self._path.iterdir())
     for start in sorted(map(int, filter(str.isdecimal, names)), reverse=True):
       if start >= size:
@@ -54,7 +54,7 @@ class Growing:
     self._size = size
 
   def append(self, data: bytes) -> None:
-    """Write a piece behind where it was cut off, and wait until it is safe."""
+    """Write the next piece, and wait until it is stored."""
     if not self._is_url:
       files.append(self._path, data)
       files.flush(self._path)
@@ -63,7 +63,7 @@ class Growing:
     self._size += len(data)
 
   def move(self, target: files.Path) -> None:
-    """Give the whole file its name, once there is no more to come."""
+    """Give the complete file its final name."""
     if not self._is_url:
       files.move(self._path, target)
       return
@@ -89,9 +89,10 @@ class Growing:
 
 
 class Appended:
-  """A file to whose end lines are written, many more than are worth a put.
+  """A file that gets lines too often to upload each one.
 
-  In a bucket it is put whole, now and then; until then lines are in memory.
+  In a bucket the whole file is uploaded now and then; until then the lines are
+  in memory.
   """
 
   def __init__(self, path: files.Path):
@@ -100,7 +101,7 @@ class Appended:
     self._is_put = True
 
   def append(self, data: bytes) -> None:
-    """Write behind the end of the file, which is made where it is missing."""
+    """Append to the file, which is made if missing."""
     if not is_url(self._path):
       files.append(self._path, data)
       return
@@ -118,7 +119,7 @@ class Appended:
 
 
 class Mirrored:
-  """A folder that a library fills which writes on this machine only.
+  """A folder for a library that can write on this machine only.
 
   Attributes:
     local: where the library writes; the folder itself, unless it is a URL.
@@ -134,7 +135,7 @@ class Mirrored:
       self.local = pathlib.Path(self._scratch.name)
 
   def put(self) -> None:
-    """Let others see what the library has written."""
+    """Upload what the library has written."""
     if self._url is None:
       return
     for written in sorted(self.local.rglob("*")):
@@ -145,7 +146,7 @@ class Mirrored:
         self._sizes[written] = size
 
   def close(self) -> None:
-    """Let others see all of it, and delete the copy."""
+    """Upload all of it, and delete the local copy."""
     self.put()
     if self._scratch is not None:
       self._scratch.cleanup()

@@ -1,12 +1,12 @@
-"""Objects in a bucket, `gs://` or `s3://`; for `core.files`, and nobody else.
+"""Objects in a bucket, `gs://` or `s3://`; only `core.files` may use it.
 
-A bucket has no folders, no renaming and no locks: it has whole objects that
-appear at once, and a put that succeeds only where nothing is. A folder is what
-names have in common before a `/`.
+A bucket has no folders, no renames and no locks. Its objects appear whole, and
+an upload can be made to fail if the object exists. A folder is a common
+beginning of names, up to a `/`.
 
-Servers fail for moments: every request is made again for a while. What no
-patience helps with (no rights, no bucket, no credentials, a wrong clock) is one
-line that says what to do.
+Servers fail for moments, so every request is repeated for a while. Errors that
+do not pass (no rights, no bucket, no credentials, a wrong clock) give one line
+that says what to do.
 
 The libraries, fsspec's gcsfs and s3fs, are imported when a URL is used.
 """
@@ -26,12 +26,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-# Seconds for which a request is made again; between two, at most.
+# Seconds for which to repeat a request; most seconds between two tries.
 PATIENCE_S, _PAUSE_S = 60.0, 8.0
 # Bytes that are read at once where less is asked for: twice as many each time
 # that a reader goes on where it was.
 _LEAST_READ, _MOST_READ = 1 << 16, 1 << 23
-# One slash, too: that is what `pathlib` makes of two.
+# One slash too: `pathlib` makes one slash of two.
 _URL = re.compile(r"(gs|s3):/+([^/]*)(.*)", re.DOTALL)
 
 _Result = TypeVar("_Result")
@@ -71,7 +71,7 @@ _SCHEMES = {
     "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject",
   ),
 }
-# Errors of libraries that are told by their names: none is imported for it.
+# Errors of libraries, known by name, so that no library need be imported.
 _NO_CREDENTIALS = {
   "google.auth.exceptions.DefaultCredentialsError",
   "google.auth.exceptions.RefreshError",
@@ -94,7 +94,7 @@ _PASSING_NUMBERS = (
   getattr(errno, "EREMOTEIO", errno.EIO),  # which Linux alone has
 )
 _PASSING_STATUS = (408, 429)  # and all from 500 on
-# What stores and Google's log-in say of a request from another time.
+# Messages of stores and of Google's log-in when this machine's clock is wrong.
 _CLOCK = (
   *("requesttimetooskewed", "request time and the current time"),
   *("request time and the server time", "short-lived token", "iat and exp"),
@@ -104,13 +104,13 @@ _CLOCK = (
 
 
 class StoreError(OSError):
-  """A store that cannot be asked: it says nothing about what lies there."""
+  """A store that does not answer, so what it holds is unknown."""
 
 
 class Url:
-  """A path in a bucket, with what this project uses of `pathlib.Path`.
+  """A path in a bucket, with the methods of `pathlib.Path` used here.
 
-  What changes objects is in `core.files`.
+  Functions that change objects are in `core.files`.
   """
 
   def __init__(self, url: str | os.PathLike[str]):
@@ -174,11 +174,11 @@ class Url:
     return self.parent / name
 
   def with_suffix(self, suffix: str) -> "Url":
-    """Replace the ending."""
+    """Replace the ending of the last part."""
     return self.with_name(self.stem + suffix)
 
   def relative_to(self, folder: "Url") -> str:
-    """Name an object as seen from a folder that it is below."""
+    """Name an object relative to a folder above it."""
     return posixpath.relpath(self.key, folder.key or ".")
 
   def exists(self) -> bool:
@@ -190,7 +190,7 @@ class Url:
     return _kind(self) == "file"
 
   def is_dir(self) -> bool:
-    """Say whether objects are below."""
+    """Say whether there are objects below it."""
     return _kind(self) == "directory"
 
   def is_symlink(self) -> bool:
@@ -205,19 +205,19 @@ class Url:
         yield self / name
 
   def glob(self, pattern: str) -> Iterator["Url"]:
-    """List those whose names match."""
+    """List the objects and folders directly below whose names match."""
     for path in self.iterdir():
       if fnmatch.fnmatchcase(path.name, pattern):
         yield path
 
   def rglob(self, pattern: str) -> Iterator["Url"]:
-    """List the objects below, however deep, whose names match."""
+    """List the objects below, at any depth, whose names match."""
     for path in self.objects():
       if path != self and fnmatch.fnmatchcase(path.name, pattern):
         yield path
 
   def objects(self) -> list["Url"]:
-    """List all objects below, however deep, and this one if it is one."""
+    """List all objects below, at any depth, and itself if it is one."""
     places = _request(self, lambda fs: fs.find(self.place))
     return [Url(f"{self.scheme}://{place}") for place in sorted(places)]
 
@@ -226,7 +226,7 @@ class Url:
     return int(_about(self)["size"])
 
   def version(self) -> tuple[Any, ...]:
-    """Say which one of the objects of this name it is."""
+    """Give the version of the object, which changes when it is replaced."""
     info = _about(self)
     keys = ("size", "etag", "ETag", "generation")
     return tuple(info.get(key) for key in keys)
@@ -248,7 +248,7 @@ class Url:
     return self.read_bytes().decode(encoding, errors)
 
   def open(self, mode: str = "rb") -> io.BufferedReader:
-    """Open an object to read, of which little more is fetched than is read."""
+    """Open an object to read; fetches little more than is read."""
     if mode != "rb":
       raise ValueError(
         f"{self}: objects are opened to read bytes, not {mode!r}"
@@ -256,7 +256,7 @@ class Url:
     return io.BufferedReader(_Ranges(self, _LEAST_READ), _LEAST_READ)
 
   def open_unbuffered(self) -> io.RawIOBase:
-    """Open an object to read, of which nothing else is fetched."""
+    """Open an object to read; fetches only what is read."""
     return _Ranges(self)
 
 
@@ -319,22 +319,22 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def put(url: Url, data: bytes) -> None:
-  """Make an object, in the place of what is there."""
+  """Write an object; replaces an old one."""
   _request(url, lambda fs: fs.pipe_file(url.place, data), "written to")
 
 
 def put_file(url: Url, path: str | os.PathLike[str]) -> None:
-  """Make an object of a file of this machine, see `put`."""
+  """Upload a file of this machine as an object, see `put`."""
   local = os.fspath(path)
   _request(url, lambda fs: fs.put_file(local, url.place), "written to")
 
 
 def create(url: Url, data: bytes) -> None:
-  """Make an object where there is none.
+  """Write a new object.
 
   Args:
     url: of the object.
-    data: what nobody else would write, such as who makes it.
+    data: bytes that no other process would write, such as this one's name.
 
   Raises:
     FileExistsError: there is one.
@@ -352,7 +352,7 @@ def create(url: Url, data: bytes) -> None:
 
 
 def delete(url: Url) -> None:
-  """Delete an object, if it is there."""
+  """Delete an object, if it exists."""
 
   def rm(fs: Any) -> None:
     try:
@@ -467,7 +467,7 @@ def _file_system(scheme: str, process: int) -> Any:
       f"{scheme}:// needs {about.module}: pip install "
       f"'prompt-tuning[{about.extra}]'"
     )
-  # What another process wrote a moment ago is there.
+  # No cache: another process may have written a moment ago.
   if scheme == "gs":
     # It prints a stack for every error that it raises, too.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
@@ -478,7 +478,7 @@ def _file_system(scheme: str, process: int) -> Any:
     return GCSFileSystem(use_listings_cache=False)
   from s3fs import S3FileSystem
 
-  # One library that asks again is enough, and the other waits longer.
+  # This module repeats requests; the library would wait longer.
   once = {"retries": {"mode": "standard", "total_max_attempts": 1}}
   return S3FileSystem(use_listings_cache=False, config_kwargs=once)
 
