@@ -2,13 +2,13 @@
 
 import sys
 
-# Fills the registry of `spec`, which cannot import what imports it.
+# Fills the registry of `spec`, which cannot import the modules that import it.
 from prompt_tuning.data import catalog as catalog
 from prompt_tuning.data import sentinel_targets, spec
 
 
 def _adopt(name: str) -> bool:
-  """Look among the tasks of seqio's, where a user's module imported it."""
+  """Look the name up in seqio's registry, if a user's module imported seqio."""
   if "seqio" not in sys.modules:
     return False
   from prompt_tuning.data import adopted

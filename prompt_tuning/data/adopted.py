@@ -1,8 +1,8 @@
 """Tasks and mixtures that a user's own module registered with seqio.
 
 Imports seqio, which such a module has imported already. Preprocessors run with
-their lengths, postprocessors and metric functions as seqio runs them. What
-cannot be kept is an error that says so.
+their lengths; postprocessors and metric functions run as in seqio. A feature of
+seqio that is not supported raises an error that names it.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ from prompt_tuning.data import spec
 from prompt_tuning.data.tasks import registration, registry
 from prompt_tuning.data.token_rows import FEATURES
 
-# Splits that a TFDS source may have where nothing has been prepared yet.
+# Splits that a TFDS source may have before it has been prepared.
 _USUAL_SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Postprocess:
-  """Shows a task's own postprocessor examples as seqio does.
+  """Calls a task's own postprocessor with examples in seqio's form.
 
   Attributes:
-    task: whose it is.
+    task: the task that has the postprocessor.
   """
 
   task: seqio.Task
@@ -43,7 +43,7 @@ class _Postprocess:
 
 @dataclasses.dataclass(frozen=True)
 class AdoptedTask(spec.TaskSpec):
-  """A task of seqio's registry: what seqio makes of a row is what counts."""
+  """A task of seqio's registry: seqio makes its examples from its rows."""
 
   def evaluate(
     self, predictions: Sequence[str], examples: Sequence[Mapping[str, Any]]
@@ -65,16 +65,16 @@ class AdoptedTask(spec.TaskSpec):
 
 
 def adopt(name: str) -> bool:
-  """Make a task or mixture of seqio's known, and the tasks of a mixture.
+  """Register a task or mixture of seqio's, and the tasks of a mixture.
 
   Args:
-    name: that `spec` does not know.
+    name: a name that `spec` does not know.
 
   Returns:
     Whether seqio has it.
 
   Raises:
-    ValueError: it has something that cannot be kept.
+    ValueError: it uses a feature that is not supported.
   """
   if name in seqio.TaskRegistry.names():
     task = seqio.TaskRegistry.get(name)
@@ -96,14 +96,15 @@ def adopt(name: str) -> bool:
 def dataset(
   task: spec.TaskSpec, split: str, lengths: Mapping[str, int | None]
 ) -> tf.data.Dataset:
-  """Let seqio make the examples of a split, in the order of its source.
+  """Make the examples of a split with seqio, in the order of the source.
 
   Random preprocessors draw with seed 0.
 
   Args:
-    task: adopted.
-    split: its name.
-    lengths: limits in tokens; seqio trims, and preprocessors may look at them.
+    task: an adopted task.
+    split: name of the split.
+    lengths: limits in tokens; seqio trims to them, and preprocessors may use
+      them.
   """
   limits = {name: limit for name, limit in lengths.items() if limit is not None}
   made = registry.get(task.name).get_dataset(
@@ -124,14 +125,14 @@ def dataset(
 
 
 def fingerprint(task: spec.TaskSpec, split: str) -> str:
-  """Hash the rows of a source that is not TFDS's.
+  """Hash the rows of a source outside TFDS.
 
   Args:
-    task: adopted.
-    split: its name.
+    task: an adopted task.
+    split: name of the split.
 
   Returns:
-    The hash of its files, or where it has none of every row.
+    The hash of its files; if it has no files, the hash of all rows.
   """
   source = registry.get(task.name).source
   digest = hashlib.sha256()
@@ -167,7 +168,7 @@ def _task(task: seqio.Task) -> AdoptedTask:
 
 
 def _source(task: seqio.Task) -> tuple[str, dict[str, str]]:
-  """Return the source's name, and split -> that of the source."""
+  """Return the source's name, and split -> split of the source."""
   source = task.source
   if not isinstance(source, seqio.TfdsDataSource):
     return spec.SEQIO, {split: split for split in task.splits}
@@ -182,7 +183,7 @@ def _source(task: seqio.Task) -> tuple[str, dict[str, str]]:
 
 
 def _check_features(task: seqio.Task) -> None:
-  """Insist on `inputs` and `targets`, and on nothing else."""
+  """Check that the features are `inputs` and `targets`, and no others."""
   features = task.output_features
   if set(features) != set(FEATURES):
     raise ValueError(
@@ -215,13 +216,13 @@ def _check_metrics(task: seqio.Task) -> None:
 
 
 def check_vocabulary(task: spec.TaskSpec) -> None:
-  """Insist that a task is tokenised with the model's vocabulary.
+  """Check that a task is tokenised with the model's vocabulary.
 
   Args:
-    task: adopted.
+    task: an adopted task.
 
   Raises:
-    ValueError: it has another.
+    ValueError: it has another vocabulary.
   """
   features = registry.get(task.name).output_features
   for name, feature in features.items():
@@ -244,14 +245,14 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
 
 
 def _code(task: seqio.Task) -> list[str]:
-  """Hash the modules that the task's own functions are written in."""
+  """Hash the modules that define the task's own functions."""
   functions = [*task.preprocessors, getattr(task.source, "_dataset_fn", None)]
   paths = {path for f in functions for path in _files_of(f)}
   return sorted(files.file_sha256(path) for path in paths)
 
 
 def _files_of(function: Any) -> Iterator[str]:
-  """Yield where a function is written, but for seqio's own."""
+  """Yield the file that defines a function, except seqio's own files."""
   for part in (function, getattr(function, "func", None)):
     if not callable(part):
       continue
@@ -266,7 +267,7 @@ def _files_of(function: Any) -> Iterator[str]:
 
 
 def _texts(task: spec.TaskSpec, row: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-  """Decode what a task gives no text of, as seqio does for its metrics."""
+  """Decode features without a text, as seqio does for its metrics."""
   features = registry.get(task.name).output_features
   return {
     f"{name}_pretokenized": features[name].vocabulary.decode_tf(row[name])

@@ -1,21 +1,21 @@
-"""From token rows to the arrays of one batch, with virtual tokens in place.
+"""Assembly of token rows and virtual tokens into the arrays of one batch.
 
 An example's encoder segment is
 
   encoder_prefix  text  encoder_suffix  EOS
                   (encoder_infix behind its first token)
 
-or, where the text has soft tokens (of a template), the text with
-the encoder's rows there. Its decoder segment, with the targets shifted right
-behind the start token, is
+or, if the text has soft tokens (of a template), the text with virtual tokens in
+their place. Its decoder segment, with the targets shifted right behind the
+start token, is
 
   input    decoder_prefix  0  y1 .. yn-1
   target   0 .. 0          y1 .. yn
   weight   0 .. 0          1  .. 1
 
-An unpacked row holds one segment, a packed row several, each with virtual
-tokens of its own, so that a packed batch computes what its examples compute
-alone.
+An unpacked row holds one segment, a packed row several. Each segment has its
+own virtual tokens, so that every example gives the same result in a packed
+batch as alone.
 """
 
 import dataclasses
@@ -33,15 +33,15 @@ NumpyBatch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ExamplePlaces:
-  """Where each example of a batch stands.
+  """Positions of the examples of a batch.
 
   Attributes:
     shape: (B, T, S) of the batch.
-    examples: [n] row numbers in the token store.
+    examples: [n] row indices in the token store.
     rows: [n] batch row of each example.
-    encoder_starts: [n] its first encoder position in that row.
-    decoder_starts: [n] its first decoder position in that row.
-    segments: [n] its segment id, 1-based within the row.
+    encoder_starts: [n] first encoder position of each example in that row.
+    decoder_starts: [n] first decoder position of each example in that row.
+    segments: [n] segment id of each example, 1-based within the row.
   """
 
   shape: tuple[int, int, int]
@@ -68,11 +68,11 @@ class ExamplePlaces:
 def one_per_row(
   examples: np.ndarray, shape: tuple[int, int, int]
 ) -> ExamplePlaces:
-  """Give every example a row of its own; surplus rows stay empty.
+  """Give every example its own row; surplus rows stay empty.
 
   Args:
-    examples: [n] row numbers in the token store, n <= B.
-    shape: (B, T, S).
+    examples: [n] row indices in the token store, n <= B.
+    shape: (B, T, S) of the batch.
   """
   zeros = np.zeros(len(examples), np.int64)
   return ExamplePlaces(
@@ -87,8 +87,9 @@ class Assembler:
   Attributes:
     inputs: encoder token rows, each ending in EOS if the task appends one.
     targets: decoder token rows.
-    placement: which virtual tokens stand where.
-    vocab_rows: rows of the embedding table; virtual token r has this id plus r.
+    placement: the positions of the virtual tokens.
+    vocab_rows: rows of the embedding table; the id of virtual token r is this
+      number plus r.
   """
 
   inputs: Ragged
@@ -98,10 +99,11 @@ class Assembler:
 
   @functools.cached_property
   def has_soft(self) -> np.ndarray:
-    """[examples] bool, whether the text says where virtual tokens stand.
+    """[examples] bool, whether the text marks positions of virtual tokens.
 
     Raises:
-      ValueError: a text has more soft tokens than there are tokens, or fewer.
+      ValueError: the number of a text's soft tokens differs from the number of
+        virtual tokens.
     """
     values, offsets = self.inputs.values, self.inputs.offsets
     has = np.zeros(len(self.inputs), bool)
@@ -175,7 +177,7 @@ class Assembler:
     bases: np.ndarray,
     around: bool,
   ) -> None:
-    """Write texts, with virtual tokens around them or instead of soft ones."""
+    """Write texts with virtual tokens around them or in place of soft ones."""
     flat = batch["encoder_input_tokens"].reshape(-1)
     prefix = self._virtual(self.placement.encoder_prefix if around else ())
     infix = self._virtual(self.placement.encoder_infix if around else ())
@@ -186,8 +188,8 @@ class Assembler:
     if len(infix) or len(suffix):
       eos, has_eos = _ends(values, lengths)
       first = np.minimum(lengths - has_eos, 1)
-      # What stands behind the first token moves to the right; the suffix stands
-      # before the EOS, which moves once more.
+      # The tokens after the first one move to the right. The suffix goes before
+      # the EOS, which therefore moves further.
       positions[within >= np.repeat(first, lengths)] += len(infix)
       positions[eos] += len(suffix)
       starts = bases + len(prefix) + first
@@ -220,14 +222,14 @@ class Assembler:
 def _ends(
   values: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Find the EOS of texts that end in one.
+  """Find the EOS tokens at the ends of texts.
 
   Args:
-    values: ids of all texts, end to end.
-    lengths: [n] tokens of each.
+    values: ids of all texts, concatenated.
+    lengths: [n] number of tokens of each text.
 
   Returns:
-    Where they are in `values`; and [n] int64, 1 for a text that has one.
+    Their positions in `values`; and [n] int64, 1 for a text with an EOS.
   """
   last = np.cumsum(lengths)[lengths > 0] - 1
   eos = last[values[last] == EOS_ID]

@@ -1,4 +1,4 @@
-"""Batches of K runs side by side, for a bank of prompts."""
+"""Joint batches of K runs, for a bank of prompts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from prompt_tuning.data.pipeline import TrainBatches
 
 
 class BankBatches(grain.IterDataset[NumpyBatch]):
-  """K runs side by side: one batch of all of them per step.
+  """Batches of K runs: one joint batch per step.
 
-  Each run sees exactly the batches that its own `TrainBatches` gives. They are
-  stacked run by run and padded to the largest shape among them; `run_ids` [B]
-  int32 says whose a row is.
+  Each run gets exactly the batches of its own `TrainBatches`. They are stacked
+  run by run and padded to the largest shape; `run_ids` [B] int32 is the run of
+  each row.
   """
 
   def __init__(self, runs: Sequence[TrainBatches]):
@@ -39,25 +39,25 @@ class BankBatches(grain.IterDataset[NumpyBatch]):
     return BankIterator([iter(run) for run in self.parents])
 
   def prefetch(self) -> grain.IterDataset[NumpyBatch]:
-    """Make batches ahead in a thread; states remain exact."""
+    """Make batches ahead in a thread; saved states stay exact."""
     return pipeline.prefetch(self)
 
 
 class BankIterator(grain.DatasetIterator[NumpyBatch]):
-  """The iterator of `BankBatches`; its state is that of every run."""
+  """The iterator of `BankBatches`; its state holds the state of every run."""
 
   def __next__(self) -> NumpyBatch:
     return stack_runs([next(run) for run in self._parents])
 
   def get_state(self) -> dict[str, Any]:
-    """Say where every run stands."""
+    """Return the position of every run."""
     return {"runs": [run.get_state() for run in self._parents]}
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Continue every run where `get_state` was called.
+    """Continue every run at the position that `get_state` returned.
 
     Raises:
-      ValueError: the state has another number of runs, or other data.
+      ValueError: the state belongs to another number of runs, or to other data.
     """
     states = state.get("runs")
     if not isinstance(states, list):

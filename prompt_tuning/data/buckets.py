@@ -1,4 +1,4 @@
-"""Few batch lengths that waste little padding."""
+"""A small set of batch lengths that needs little padding."""
 
 import numpy as np
 
@@ -13,18 +13,17 @@ def choose_boundaries(
 ) -> tuple[int, ...]:
   """Choose the bucket lengths that minimise padding.
 
-  Every example is padded to the smallest boundary that holds it; of all sets of
-  at most `max_buckets` multiples of `multiple`, the one with the fewest padded
-  positions over the given lengths is found exactly (dynamic programming over
-  the histogram).
+  Every example is padded to the smallest boundary that is long enough. Of all
+  sets of at most `max_buckets` multiples of `multiple`, dynamic programming
+  over the histogram finds the exact set with the fewest padded positions.
 
   Args:
     lengths: [n] integers, one per example, n >= 1.
-    max_buckets: most boundaries, each one a compiled shape.
+    max_buckets: maximum number of boundaries; each is a compiled shape.
     multiple: boundaries are multiples of this.
 
   Returns:
-    Increasing boundaries; the last holds the longest example.
+    Increasing boundaries; the last is at least the longest length.
 
   Raises:
     ValueError: no lengths, or no buckets.
@@ -73,13 +72,13 @@ def cut(
 ) -> list[tuple[int, np.ndarray]]:
   """Cut one window of examples into batches of similar length.
 
-  What does not fill a bucket's last batch moves up to the next bucket, longest
-  first, so that every batch is full. Within a bucket the examples keep the
-  order of the window.
+  Examples that do not fill a bucket's last batch move to the next bucket,
+  longest first, so that every batch is full. Within a bucket the examples keep
+  the order of the window.
 
   Args:
     lengths: [W] lengths in the window's order; W is a multiple of batch_size.
-    boundaries: increasing; the last one holds every length.
+    boundaries: increasing boundaries; the last is at least every length.
     batch_size: examples per batch.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Tokenised examples on disk: made once, memory-mapped ever after.
+"""Tokenised examples on disk, written once and then memory-mapped.
 
 One directory per split of a task:
 
@@ -8,9 +8,9 @@ One directory per split of a task:
     targets.values.npy  targets.offsets.npy
     columns.values.npy  columns.offsets.npy   one JSON object per example
 
-Rows are neither padded nor do they hold virtual tokens, so that one cache
-serves every batching and every prompt. Only a missing or damaged cache imports
-TensorFlow and seqio.
+Rows have no padding and no virtual tokens, so that one cache serves every
+batching and every prompt. TensorFlow and seqio are imported only if a cache is
+missing or damaged.
 """
 
 import contextlib
@@ -38,14 +38,14 @@ from prompt_tuning.data.token_rows import FEATURES, TokenRows
 # Raised when the format or the trimming changes.
 FORMAT = 1
 _ARRAYS = (*FEATURES, "columns")
-# Errors of a cache that is not whole; a pipe or a huge file is none of it.
+# Errors of a damaged cache; a pipe or a huge file is no part of a cache.
 _DAMAGE = (
   *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
   *(errno.EINVAL, errno.EFBIG),
 )
-# What killed processes of former versions left.
+# Files that killed processes of former versions left.
 _OLD_LEFTOVERS = (f".{24 * '[0-9a-f]'}-*", ".damaged-*")
-# Where it is noted what rows in buckets are.
+# Where hashes of rows in buckets are saved.
 _NOTES, _SHA256 = ".in_buckets", re.compile("[0-9a-f]{64}")
 _MANIFEST_BYTES = 16 << 20
 _MANIFEST = {
@@ -67,14 +67,14 @@ class TokenCache:
   """The tokenised examples of one split of one task.
 
   Attributes:
-    task: its name.
-    split: its name.
-    key: hash of everything the rows depend on.
+    task: name of the task.
+    split: name of the split.
+    key: hash of everything that decides the rows.
     lengths: limits of `inputs` and `targets`, None for no limit.
-    inputs: token rows, trimmed to the limit, EOS included.
+    inputs: token rows, trimmed to the limit, with EOS.
     targets: the same.
-    columns: JSON of the other features, see `example`.
-    truncated: examples that the limits shortened, per feature.
+    columns: the other features as JSON, see `example`.
+    truncated: number of examples that the limits shortened, per feature.
   """
 
   task: str
@@ -93,7 +93,7 @@ class TokenCache:
     """Return the texts and evaluation features of one example.
 
     Args:
-      index: its number.
+      index: index of the example.
 
     Returns:
       `inputs_pretokenized`, `targets_pretokenized` and the spec's
@@ -113,14 +113,14 @@ def load(
   cache_dir: str | os.PathLike[str],
   data_dir: str | os.PathLike[str] | None = None,
 ) -> list[tuple[TokenCache, float]]:
-  """Open the tokenised examples of a task or mixture; make what is missing.
+  """Open the tokenised examples of a task or mixture; write missing caches.
 
   Args:
-    name: of a task or mixture.
-    split: of the spec.
-    lengths: limits of `inputs` and `targets` in tokens, EOS included, virtual
-      tokens not; None for no limit.
-    cache_dir: where caches are.
+    name: name of a task or mixture.
+    split: split of the spec.
+    lengths: limits of `inputs` and `targets` in tokens, with EOS and without
+      virtual tokens; None for no limit.
+    cache_dir: directory of the caches.
     data_dir: TFDS's data directory, by default TFDS's own choice.
 
   Returns:
@@ -128,7 +128,7 @@ def load(
 
   Raises:
     ValueError: an unknown name, no task with that split, no vocabulary, or data
-      that is neither here nor can be fetched.
+      that are missing and cannot be fetched.
   """
   entry = spec.get(name)
   members = entry.components(split)
@@ -174,7 +174,7 @@ def _is_below(name: Any, folder: str | os.PathLike[str]) -> bool:
 
 
 def _warn_of_unknown(cache: TokenCache) -> None:
-  """Count the targets that the vocabulary cannot write."""
+  """Warn of targets that the vocabulary cannot write, with their number."""
   unlabelled = [*vocabulary.load().encode(spec.UNLABELLED), EOS_ID]
   positions = np.flatnonzero(cache.targets.values == UNK_ID)
   rows = np.unique(
@@ -246,7 +246,7 @@ def _load_task(
     except DamagedError as error:
       logger.warning("%s Making it again.", error)
       files.remove(path)
-  # Before minutes of work; for all users that may write to `cache_dir`.
+  # Checked before minutes of work, for all users that may write to `cache_dir`.
   files.make_shared(cache_dir, name, split)
   files.ensure_writable(root, "TOKEN_CACHE_DIR")
   source = task.source if task.is_from_tfds else ""
@@ -263,7 +263,7 @@ def _load_task(
 
 
 def _tokenise() -> types.ModuleType:
-  """Import what needs TensorFlow, when there is something to read with it."""
+  """Import the tokenising module, and thus TensorFlow, only when needed."""
   quiet.import_tensorflow()
   from prompt_tuning.data import tokenise
 
@@ -271,17 +271,17 @@ def _tokenise() -> types.ModuleType:
 
 
 class DamagedError(Exception):
-  """A cache directory does not hold what its manifest says."""
+  """A cache directory differs from its manifest."""
 
 
 def default_data_dir() -> str:
-  """Return TFDS's data directory when none is given."""
+  """Return the default of TFDS's data directory."""
   home = os.path.join("~", "tensorflow_datasets")
   return os.path.expanduser(os.environ.get("TFDS_DATA_DIR", home))
 
 
 def default_cache_dir() -> str:
-  """Return where caches are when no place is given."""
+  """Return the default directory of caches."""
   home = os.path.join("~", ".cache", "prompt_tuning", "tokens")
   return os.path.expanduser(os.environ.get("PROMPT_TUNING_CACHE_DIR", home))
 
@@ -307,10 +307,10 @@ def _fingerprint(
   data_dir: pathlib.Path,
   cache_dir: str | os.PathLike[str],
 ) -> str | None:
-  """Hash the rows of the source; None if they are not here.
+  """Hash the rows of the source; None if they are missing.
 
-  Those in a bucket are read once: what came out is noted in `cache_dir`, under
-  a name that is another one when they are written again.
+  Rows in a bucket are read once: their hash is saved in `cache_dir`, under a
+  name that changes when the rows are written again.
   """
   if task.source == spec.SEQIO:
     return str(_tokenise().fingerprint(task, split))
@@ -341,7 +341,7 @@ def _key(fields: Mapping[str, Any]) -> str:
 def _find_copy(
   root: pathlib.Path, fields: Mapping[str, Any]
 ) -> pathlib.Path | None:
-  """Find the cache to use where only caches were copied, not the data."""
+  """Find the cache to use if only caches were copied, not the data."""
   description = {
     name: value for name, value in fields.items() if name != "rows"
   }
@@ -369,7 +369,7 @@ def _write(
   rows: TokenRows,
   cache_dir: str | os.PathLike[str],
 ) -> None:
-  # Where another process is first: the same key means the same content.
+  # If another process was first: the same key means the same content.
   with (
     contextlib.suppress(FileExistsError),
     files.creating(path) as temporary,
@@ -403,7 +403,7 @@ def _open_only(path: pathlib.Path) -> TokenCache:
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
-  """Read a cache's manifest; it must name every file of a cache."""
+  """Read a cache's manifest; it must name every file of the cache."""
   try:
     data = files.read_bytes(path / "manifest.json", _MANIFEST_BYTES)
     manifest: dict[str, Any] = schema.parse(data)
@@ -444,10 +444,10 @@ def _open(path: pathlib.Path) -> TokenCache:
 
 
 def _insist_on_damage(error: Exception) -> None:
-  """Raise an error again that says nothing about a cache.
+  """Raise an error again if it does not show that the cache is damaged.
 
-  Such as another user's permissions, or too many open files: what it lies in
-  must not be deleted.
+  Examples are another user's permissions, or too many open files: then the
+  cache must not be deleted.
   """
   if isinstance(error, OSError) and error.errno not in _DAMAGE:
     raise error

@@ -1,7 +1,7 @@
 """Corpora to pre-train on: text files, and generated skills.
 
-A corpus is declared once; an objective turns it into a task like any other,
-tokenised by seqio, cached, packed and mixed by rate.
+A corpus is declared once. An objective turns it into an ordinary task, which
+seqio tokenises, and which is cached, packed and mixed by rate.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ _HELD_OUT_SKILLS = 1024
 
 
 class Document(NamedTuple):
-  """One text to learn from.
+  """One text of a corpus.
 
   Attributes:
     text: running text, or a question.
-    answer: what follows a question; empty for running text, which the
-      objective divides as it likes.
+    answer: the answer to a question; empty for running text, which the
+      objective divides.
   """
 
   text: str
@@ -45,13 +45,13 @@ class Text:
   """Text files.
 
   Attributes:
-    name: of the corpus.
-    files: `train` and, to measure the loss on held-out text, `validation` ->
-      file or files. `.txt`: documents are separated by blank lines. `.jsonl`:
-      one object per line, with `text`, or with `inputs` and `targets`. Either
-      may be compressed, as `.gz` or `.xz`. UTF-8.
-    rate: how often it is read in a mixture, relative to others.
-    every: keeps each so-manyth document of the training files only.
+    name: name of the corpus.
+    files: split -> file or files; splits are `train` and, for the loss on
+      held-out text, `validation`. `.txt`: documents are separated by blank
+      lines. `.jsonl`: one object per line, with `text`, or with `inputs` and
+      `targets`. Either may be compressed, as `.gz` or `.xz`. UTF-8.
+    rate: sampling rate in a mixture, relative to others.
+    every: n; keeps every n-th document, of the training files only.
   """
 
   name: str
@@ -74,7 +74,7 @@ class Text:
 
   @property
   def splits(self) -> tuple[str, ...]:
-    """The splits there are files of."""
+    """The splits that have files."""
     return tuple(self.files)
 
   def documents(self, split: str) -> Iterator[Document]:
@@ -112,13 +112,13 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Skills:
-  """Generated questions with an instruction in words, and their answers.
+  """Generated questions with an instruction in words, and answers.
 
   Attributes:
-    count: questions to train on.
-    rate: as for `Text`.
-    seed: of the generator.
-    name: of the corpus.
+    count: number of training questions.
+    rate: see `Text`.
+    seed: seed of the generator.
+    name: name of the corpus.
   """
 
   count: int
@@ -149,18 +149,17 @@ Corpus = Text | Skills
 
 @dataclasses.dataclass(frozen=True)
 class Denoising:
-  """How texts become examples.
+  """Settings for turning texts into examples.
 
   Attributes:
     objective: `span_corruption`, or `prefix_lm`: the text is cut in two, and
       the second part continues the first.
-    chunk_length: tokens of running text that make an example; documents are
-      not joined.
+    chunk_length: tokens of running text per example; documents are not joined.
     noise_density: share of tokens that is noise.
     mean_span: mean tokens of a noise span.
-    passes: examples made of each chunk, with noise of their own. Noise is
+    passes: number of examples of each chunk, each with its own noise. Noise is
       drawn once and cached; training for more epochs than this repeats it.
-    seed: of the noise.
+    seed: seed of the noise.
   """
 
   objective: str = denoising.SPAN_CORRUPTION
@@ -199,7 +198,7 @@ class Denoising:
 
   @property
   def longest(self) -> tuple[int, int]:
-    """Most tokens that running text makes inputs and targets of, with EOS."""
+    """Maximum lengths of inputs and targets of running text, with EOS."""
     length = self.chunk_length
     if self.objective == denoising.PREFIX_LM:
       return length, length  # each has EOS, and the other at least one token
@@ -217,8 +216,8 @@ def declare(corpus: Corpus, how: Denoising) -> spec.TaskSpec:
   """Declare the task of pre-training on a corpus.
 
   Args:
-    corpus: what to read.
-    how: how texts become examples.
+    corpus: the corpus.
+    how: how to turn texts into examples.
 
   Returns:
     The registered task, `<corpus>_<objective>`.
@@ -248,13 +247,13 @@ def declare_mixture(
 
   Args:
     corpora: at least one, with different names.
-    how: how texts become examples.
+    how: how to turn texts into examples.
 
   Returns:
     The registered mixture.
 
   Raises:
-    ValueError: no corpora, or two of one name.
+    ValueError: no corpora, or two with the same name.
   """
   names = [corpus.name for corpus in corpora]
   if not names or len(set(names)) < len(names):
@@ -271,7 +270,7 @@ def declare_mixture(
 
 
 def of_task(name: str) -> Corpus:
-  """Return the corpus that a task was declared with."""
+  """Return the corpus of a task."""
   return _corpora[name]
 
 

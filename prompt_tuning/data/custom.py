@@ -1,7 +1,7 @@
-"""A task of the user's own, from JSONL, CSV or TSV files, in one call.
+"""A user's own task, declared from JSONL, CSV or TSV files in one call.
 
-A command names the task several times, and files may be large. So a file is
-hashed once per process, and its rows are read only where a token cache is made.
+A command uses the task several times, and files may be large. So a file is
+hashed once per process, and its rows are read only to write a token cache.
 """
 
 import functools
@@ -23,10 +23,10 @@ from prompt_tuning.data.metrics import (
 )
 
 _SPLITS = ("train", "validation", "test")
-# Separates the acceptable answers in one cell, as in MRQA's TSV files.
+# Separates the acceptable answers in a cell, as in MRQA's TSV files.
 ANSWER_SEPARATOR = "|||"
 
-# Of tasks that are ranked: 1 / the place of the right class, in the mean.
+# For tasks that are ranked: the mean of 1 / the rank of the right class.
 BY_RANKS = "mean_reciprocal_rank"
 _LABEL_METRICS: dict[str, spec.Metric] = {
   "accuracy": classification.accuracy,
@@ -61,18 +61,18 @@ def declare(
   id_column: str | None = None,
   columns: Sequence[str] = (),
 ) -> spec.TaskSpec:
-  """Declare a task on one's own files; its seqio task follows when needed.
+  """Declare a task on a user's files; seqio gets its task when needed.
 
-  The first row of every file is checked here, the others by `rows`, before any
-  of them is trained on.
+  This checks the first row of every file; `rows` checks the others, before
+  training.
 
   Args:
-    name: of the task: letters, digits, `_`, `.`, `:`.
+    name: name of the task: letters, digits, `_`, `.`, `:`.
     files: split (`train`, `validation`, `test`) -> file, see `tables.read`.
     template: the input text, with columns in braces:
       `premise: {premise} hypothesis: {hypothesis}`. `{{` is a brace.
-    target_column: holds the label, the answer or the score. A row of `test` may
-      lack it.
+    target_column: the column with the label, the answer or the score. Rows of
+      `test` may lack it.
     label_words: for classification, the words the model should answer: a
       mapping from the column's value to its word, or a list of words, where the
       column holds the word or its position (of two words, also false or true).
@@ -84,12 +84,12 @@ def declare(
       numbers; `exact_match`, or `squad` (several answers as a JSON list, or
       separated by `|||`, which no other metric divides at), for text. By
       default `accuracy` or `exact_match`.
-    id_column: names the rows; by default they are numbered from 0.
+    id_column: column with the rows' ids; by default they are numbered from 0.
     columns: names for CSV or TSV files without a header line.
 
   Returns:
-    The registered spec. Its name works wherever a task's does, also with
-    `_k16_seed0` behind it.
+    The registered spec. Its name can be used like that of any task, also with
+    the suffix `_k16_seed0`.
 
   Raises:
     FileNotFoundError: a file is missing.
@@ -114,10 +114,10 @@ def declare(
 
 
 def check_name(name: str) -> None:
-  """Insist on a name that a task can have.
+  """Check a task's name.
 
   Raises:
-    ValueError: another.
+    ValueError: another name.
   """
   if not re.fullmatch(r"[\w.:]+", name):
     raise ValueError(
@@ -178,22 +178,22 @@ def rows_with_columns(
   """Read a file and render its rows.
 
   Args:
-    task: made by `declare`.
+    task: a task of `declare`.
     split: one of its splits.
 
   Yields:
-    A row, and what it is rendered to: `inputs`, `targets` (`<unk>` without a
-    label), `label` (class id; 0 for free text, -1 without a label), `answers`
-    (all acceptable ones) and `idx` (text).
+    A row and its example: `inputs`, `targets` (`<unk>` without a label),
+    `label` (class id; 0 for free text, -1 without a label), `answers` (all
+    acceptable ones) and `idx` (text).
 
   Raises:
     FileNotFoundError: the file is gone.
     ValueError: a bad row: with file, line and what was expected; or the file
-      is another than when the task was declared.
+      has changed since the task was declared.
   """
   path, template = task.splits[split], parse_template(task.content["template"])
   content = core_files.path(path).read_bytes()
-  # The token cache is named by this hash: it must hold these rows.
+  # This hash names the token cache, so that it must be that of these rows.
   if core_files.sha256(content) != task.content["sha256"][split]:
     raise ValueError(
       f"{path} has changed since {task.name!r} was declared; run the command "
@@ -350,7 +350,7 @@ def _word_of_value(
     }
   if len(set(label_words)) < len(label_words):
     raise ValueError(f"label_words repeat a word: {', '.join(label_words)}.")
-  # Words win: if they are "1" and "0", a column holding 1 means the word "1".
+  # Words come first: if they are "1" and "0", a column's 1 means the word "1".
   word_of = {word: word for word in label_words}
   for position, word in enumerate(label_words):
     word_of.setdefault(str(position), word)
@@ -362,7 +362,7 @@ def _word_of_value(
 def _metrics(
   names: tuple[str, ...], words: tuple[str, ...]
 ) -> tuple[tuple[spec.Metric, ...], spec.Postprocess]:
-  """Look metrics up, and the postprocessor that they all can read."""
+  """Return the metrics, and the postprocessor that fits all of them."""
   if words:
     names = tuple(name for name in names if name != BY_RANKS)
   names = names or ("accuracy" if words else "exact_match",)
@@ -405,14 +405,14 @@ def _metrics(
 
 
 class _Head(NamedTuple):
-  """What declaring a task needs of a file: its hash and its first row."""
+  """The parts of a file that a declaration needs: its hash and first row."""
 
   sha256: str
   first: tables.Row
 
 
 def _head(path: str, columns: Sequence[str]) -> _Head:
-  """Read a file's head; again only where the file was written since."""
+  """Read a file's head; read it again only if the file has changed."""
   if not core_files.is_file(path):
     raise FileNotFoundError(f"No data file {path}.")
   state = core_files.written_state(path)

@@ -1,7 +1,7 @@
-"""From a text's tokens to a pre-training example: noise, or a cut.
+"""Pre-training examples from a text's tokens, by noise or by a cut.
 
-Every random choice is a function of a key alone, through `permutation`:
-the same corpus gives the same examples on any machine.
+Every random choice depends only on a key, through `permutation`, so that the
+same corpus gives the same examples on any machine.
 """
 
 import itertools
@@ -21,11 +21,11 @@ OBJECTIVES = (SPAN_CORRUPTION, PREFIX_LM)
 def span_lengths(
   length: int, density: float, mean_span: float
 ) -> tuple[int, int]:
-  """Count the noise of a text of some length.
+  """Compute the numbers of noise tokens and spans of a text.
 
   Args:
     length: tokens of the text, at least 2.
-    density: share of them that is noise.
+    density: share of the tokens that is noise.
     mean_span: mean tokens of a noise span.
 
   Returns:
@@ -46,20 +46,20 @@ def corrupt_spans(
   mean_span: float,
   *key: int,
 ) -> Pair:
-  """Take spans out of a text, each replaced by a sentinel of its own.
+  """Remove spans from a text and replace each by its own sentinel.
 
-  The text begins with what stays and ends with noise, as in T5.
+  The text begins with kept tokens and ends with noise, as in T5.
 
   Args:
     tokens: [n] ids, n at least 2.
-    sentinel: number of a span, from 0 -> its id.
+    sentinel: index of a span, from 0 -> id of its sentinel.
     density: share of the tokens that is noise.
     mean_span: mean tokens of a span.
-    *key: of the choice of spans.
+    *key: key for the choice of spans.
 
   Returns:
-    Inputs, with a sentinel in place of every span, and targets: each sentinel
-    with what it stands for.
+    Inputs, with a sentinel in place of every span, and targets, with every span
+    after its sentinel.
 
   Raises:
     ValueError: fewer than two tokens, or more spans than there are sentinels.
@@ -81,15 +81,15 @@ def corrupt_spans(
 
 
 def delete(tokens: np.ndarray, density: float, *key: int) -> np.ndarray:
-  """Leave tokens out of a text, each with the same probability.
+  """Delete tokens of a text, each with the same probability.
 
   Args:
     tokens: [n] ids.
-    density: probability of a token to go.
-    *key: of the choice.
+    density: probability that a token is deleted.
+    *key: key for the choice.
 
   Returns:
-    What stays; the first token if nothing would.
+    The tokens that stay; the first token if none would.
 
   Source: BART's token deletion (Lewis et al. 2020), as in
     google-research/prompt-tuning.
@@ -100,11 +100,11 @@ def delete(tokens: np.ndarray, density: float, *key: int) -> np.ndarray:
 
 
 def cut(tokens: np.ndarray, *key: int) -> Pair:
-  """Cut a text in two at a random place: what is given, what continues it.
+  """Cut a text at a random place into inputs and their continuation.
 
   Args:
     tokens: [n] ids, n at least 2.
-    *key: of the choice of the place.
+    *key: key for the choice of the place.
 
   Returns:
     Inputs and targets, each with at least one token.
@@ -112,8 +112,8 @@ def cut(tokens: np.ndarray, *key: int) -> Pair:
   Raises:
     ValueError: fewer than two tokens.
 
-  Source: the "LM" objective of Raffel et al. 2020, section 3.2.3, that Lester
-    et al. 2021, section 3.1, adapts models with.
+  Source: the "LM" objective of Raffel et al. 2020, section 3.2.3, which Lester
+    et al. 2021, section 3.1, use to adapt models.
   """
   if len(tokens) < 2:
     raise ValueError(f"A text of {len(tokens)} tokens cannot be cut in two.")
@@ -124,15 +124,16 @@ def cut(tokens: np.ndarray, *key: int) -> Pair:
 def blank(
   tokens: np.ndarray, answer: np.ndarray, sentinel: Callable[[int], int]
 ) -> Pair:
-  """Make an answer the one span that is missing after its question.
+  """Write a question and its answer as one missing span after the question.
 
   Args:
     tokens: [n] ids of the question.
     answer: [m] ids.
-    sentinel: as for `corrupt_spans`.
+    sentinel: see `corrupt_spans`.
 
   Returns:
-    The question with a sentinel behind it, and the sentinel with the answer.
+    The question followed by a sentinel, and the sentinel followed by the
+    answer.
   """
   mark = np.asarray([sentinel(0)], tokens.dtype)
   return np.concatenate([tokens, mark]), np.concatenate([mark, answer])
@@ -146,7 +147,7 @@ def chunks(tokens: np.ndarray, length: int) -> Iterator[np.ndarray]:
     length: tokens per piece.
 
   Yields:
-    The pieces of two tokens or more: a single one cannot be learnt from.
+    The pieces with at least two tokens: a single token makes no example.
   """
   for start in range(0, len(tokens), length):
     piece = tokens[start : start + length]
@@ -155,7 +156,7 @@ def chunks(tokens: np.ndarray, length: int) -> Iterator[np.ndarray]:
 
 
 def _segments(items: int, count: int, *key: int) -> np.ndarray:
-  """Divide items into `count` parts of at least one, all ways equally likely.
+  """Divide items into `count` non-empty parts, all ways equally likely.
 
   Returns:
     [count] int64 that adds up to `items`.

@@ -12,8 +12,8 @@ from prompt_tuning.data.pipeline import TEXT_ONLY, Layout, Tokens
 class EvaluationBatches:
   """Every example exactly once, in its order, in batches of one shape.
 
-  Sorted by length, the first batches would be no fair sample of a split. Rows
-  of the last batch that are left over are all zero.
+  Examples are not sorted by length: the first batches would then not represent
+  the split. Surplus rows of the last batch are all zero.
   """
 
   def __init__(

@@ -1,7 +1,7 @@
-"""Facts as a task: LAMA's rows of a subject and an object, by a template.
+"""Tasks of facts: LAMA's subjects and objects, written by a template.
 
-Every object of the rows is a class, so that the share of rows whose own object
-is most likely is P@1, and the mean reciprocal rank is over all objects.
+Every object of the rows is a class. So accuracy is P@1, and the mean reciprocal
+rank is over all objects.
 
 Source: Petroni et al. 2019, and the layout of its files for T-REx.
 """
@@ -30,14 +30,14 @@ def declare(
   """Declare a task of the facts of one relation.
 
   Args:
-    name: of the task.
+    name: name of the task.
     rows: file of a subject and an object per row, such as `P19.jsonl`.
     template: `[X] was born in [Y] .`; or
     relations_file: LAMA's `relations.jsonl`, which has a `template` for each
       `relation`.
-    relation: which of them; by default what the rows' file is called.
-    subject_column: of the rows.
-    object_column: of the rows.
+    relation: the relation in that file; by default the name of the rows' file.
+    subject_column: column of the subject.
+    object_column: column of the object.
     target_format: see `templated.declare`.
 
   Returns:
@@ -46,7 +46,7 @@ def declare(
   Raises:
     FileNotFoundError: a file is missing.
     ValueError: no such relation, a template without subject or object, rows
-      without one, or less than two objects: with file and line.
+      without one of them, or fewer than two objects: with file and line.
   """
   if bool(template) == bool(relations_file):
     raise ValueError(f"{name}: give template or relations_file, one of them.")

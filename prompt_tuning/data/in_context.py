@@ -1,14 +1,14 @@
-"""An input in words: an instruction and answered examples stand before it.
+"""Inputs with an instruction and answered examples in front (in context).
 
-Nothing trains: this is what a frozen model is asked in the place of a prompt
-that it learned. Rows of tokens become longer rows of tokens, so that it is the
-same for every task, also one of a template. Where an input has T5's sentinels
-(`A <extra_id_0> news : ...`), the answer of an example stands in their place;
-where it has none, behind the input and `between`.
+Nothing trains: words replace a learned prompt in front of the frozen model.
+This adds tokens to token rows, so that it works in the same way for every task,
+also for templated ones. If an input has T5's sentinels (`A <extra_id_0> news :
+...`), an example's answer replaces them; otherwise, the answer follows the
+input and `between`.
 
 Source: Brown et al. 2020, sections 2 and 3 (few-shot); Lester et al. 2021, the
-prompt design of their figure 1. Deviations: choice and order follow a seed, and
-classes are chosen alike often unless one asks for a plain draw.
+prompt design of their figure 1. Deviations: a seed decides choice and order,
+and all classes are chosen equally often unless `balanced` is false.
 """
 
 import dataclasses
@@ -36,16 +36,16 @@ _TOO_LONG = (
 
 @dataclasses.dataclass(frozen=True)
 class InContext:
-  """What stands before every input.
+  """The context before every input.
 
   Attributes:
-    instruction: what to do, in words; said once, in front of everything.
-    shots: k, demonstrations of the training split; 0 for none.
-    seed: of their choice, and of their order.
-    balanced: whether every class is chosen as often as any other, as far as k
-      allows; if not, k rows are drawn from all.
-    between: words between an input and its answer, such as `answer:`, behind
-      the own input too. Inputs with sentinels need none.
+    instruction: the instruction in words; written once, at the start.
+    shots: number of demonstrations of the training split, k; 0 for none.
+    seed: seed for their choice and order.
+    balanced: whether all classes are chosen equally often, as far as k allows;
+      if not, k rows are drawn from all rows.
+    between: words between an input and its answer, such as `answer:`; they also
+      follow the input to answer. Inputs with sentinels need none.
   """
 
   instruction: str = ""
@@ -65,14 +65,14 @@ class InContext:
 
   @property
   def title(self) -> str:
-    """What tables call it."""
+    """The name in tables."""
     if not self.shots:
       return "prompt design"
     return f"{self.shots}-shot in context"
 
   @property
   def drawn_by(self) -> int | None:
-    """The seed, where something is drawn."""
+    """The seed, if something is drawn."""
     return self.seed if self.shots else None
 
 
@@ -80,9 +80,9 @@ class Demonstration(NamedTuple):
   """An example with its answer.
 
   Attributes:
-    row: its number in the training split.
+    row: its index in the training split.
     ids: tokens, without EOS.
-    text: the same for people.
+    text: the same as text.
   """
 
   row: int
@@ -93,20 +93,19 @@ class Demonstration(NamedTuple):
 def choose(
   answers: Sequence[Hashable], shots: int, seed: int, balanced: bool = True
 ) -> list[int]:
-  """Choose rows to show, in the order in which they stand.
+  """Choose rows for demonstrations, in the order of the context.
 
   Args:
-    answers: of every row, in the fixed order of the source.
-    shots: k.
-    seed: the same seed gives the same rows; those of a smaller k are among
-      those of a larger one.
+    answers: the answer of every row, in the fixed order of the source.
+    shots: number of rows, k.
+    seed: the same seed gives the same rows; a larger k adds rows.
     balanced: see `InContext`; answers are the classes.
 
   Returns:
-    k different row numbers.
+    k different row indices.
 
   Raises:
-    ValueError: fewer rows than that.
+    ValueError: fewer than k rows.
   """
   if shots > len(answers):
     raise ValueError(
@@ -130,7 +129,7 @@ class Writer:
   """Writes inputs in their context.
 
   Attributes:
-    demonstrations: those that were chosen, in order.
+    demonstrations: the chosen demonstrations, in order.
   """
 
   demonstrations: tuple[Demonstration, ...]
@@ -180,15 +179,15 @@ class Writer:
     """Write an input in its context.
 
     Args:
-      row: ids, EOS included.
+      row: ids, with EOS.
 
     Returns:
-      Ids, EOS included, and how many demonstrations there was room for: the
-      last ones. An input that is too long even without any loses its end.
+      Ids, with EOS, and the number of demonstrations that fit: the last ones.
+      If the input alone is too long, its end is cut.
 
     Raises:
-      ValueError: the end that it loses holds a sentinel, which is to be
-        answered.
+      ValueError: the end that is cut holds a sentinel, whose answer is asked
+        for.
     """
     asked = row[:-1].tolist()
     behind = [] if self._sentinels(asked) else self._between
@@ -211,11 +210,11 @@ class Writer:
     return np.asarray(ids, np.int32), len(shown)
 
   def text(self, asked: str, count: int) -> str:
-    """Write an input for people.
+    """Write an input as text.
 
     Args:
       asked: the input alone.
-      count: demonstrations before it.
+      count: number of demonstrations before it.
     """
     last = self.demonstrations[len(self.demonstrations) - count :]
     texts = [self._words.decode(self._instruction)]
@@ -245,7 +244,7 @@ class Writer:
     return [token for token in ids if first <= token < self._words.size]
 
   def _filled(self, asked: Sequence[int], answer: Sequence[int]) -> list[int]:
-    """Put the parts of an answer where their sentinels stand in the input."""
+    """Replace the sentinels of an input by the parts of the answer."""
     wanted = set(self._sentinels(asked))
     parts: dict[int, list[int]] = {token: [] for token in wanted}
     current: int | None = None if wanted & set(answer) else min(wanted)
@@ -265,14 +264,14 @@ def write_all(
   """Write all inputs of a task.
 
   Args:
-    writer: with the task's demonstrations.
-    rows: ids of every input, EOS included.
+    writer: writer with the task's demonstrations.
+    rows: ids of every input, with EOS.
     examples: features of every example.
 
   Returns:
     The rows and the features, with the text in its context and the number of
-    its demonstrations; a warning counts inputs that have fewer than were asked
-    for.
+    its demonstrations; a warning counts inputs with fewer demonstrations than
+    requested.
   """
   written, features = [], []
   for row, example in zip(rows, examples, strict=True):

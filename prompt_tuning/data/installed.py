@@ -1,4 +1,4 @@
-"""What a TFDS directory holds, read without TensorFlow."""
+"""The content of a TFDS directory, read without TensorFlow."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 from prompt_tuning.core import files, schema
 from prompt_tuning.core.schema import ANY, TEXT, Each, Kind
 
-# Beside TFDS's own files: where the rows came from.
+# A file next to TFDS's own: the origin of the rows.
 RECORD = "prepared.json"
 INFO = "dataset_info.json"  # TFDS's own, without which nothing is there
 _COUNT = Kind(
@@ -36,15 +36,14 @@ def directory(data_dir: str | pathlib.Path, source: str) -> pathlib.Path:
 def on_this_machine(
   data_dir: str | pathlib.Path, source: str
 ) -> Iterator[pathlib.Path]:
-  """Have one dataset version where TFDS, which reads it in C++, can.
+  """Copy one dataset version to this machine if TFDS needs that to read it.
 
   Args:
     data_dir: TFDS's data directory, perhaps in a bucket.
-    source: TFDS name with version; none where the rows are not TFDS's.
+    source: TFDS name with version; empty if the rows are not TFDS's.
 
   Yields:
-    A data directory that has it: the same, or one that does not outlive the
-    body.
+    A data directory that has it: the same one, or a temporary one.
   """
   if not (files.is_url(data_dir) and source):
     yield pathlib.Path(data_dir)
@@ -61,7 +60,7 @@ def on_this_machine(
 
 
 def splits(data_dir: str | pathlib.Path, source: str) -> dict[str, int]:
-  """Count the rows of every split that is there.
+  """Count the rows of every existing split.
 
   Args:
     data_dir: TFDS's data directory.
@@ -81,7 +80,7 @@ def splits(data_dir: str | pathlib.Path, source: str) -> dict[str, int]:
 
 
 def record(data_dir: str | pathlib.Path, source: str) -> Mapping[str, Any]:
-  """Return what `prepare` noted about a dataset; empty if TFDS made it."""
+  """Return the record of `prepare` for a dataset; empty if TFDS made it."""
   path = directory(data_dir, source) / RECORD
   if not path.is_file():
     return {}
@@ -92,7 +91,7 @@ def record(data_dir: str | pathlib.Path, source: str) -> Mapping[str, Any]:
 def fingerprint(
   data_dir: str | pathlib.Path, source: str, split: str
 ) -> str | None:
-  """Hash everything that decides the rows of a split: part of a cache key.
+  """Hash everything that decides the rows of a split, for a cache key.
 
   Args:
     data_dir: TFDS's data directory.
@@ -101,7 +100,7 @@ def fingerprint(
 
   Returns:
     A hash of the split's records, its shard lengths and the features, or None
-    if the split is not there.
+    if the split does not exist.
   """
   name = split.split("[")[0]
   if name not in splits(data_dir, source):
@@ -119,7 +118,7 @@ def fingerprint(
 def written_state(
   data_dir: str | pathlib.Path, source: str, split: str
 ) -> list[Any]:
-  """Tell whether `fingerprint` would say something else than before.
+  """Describe the files of a split, to see whether they have changed.
 
   Args:
     data_dir: TFDS's data directory.
@@ -127,7 +126,7 @@ def written_state(
     split: see `fingerprint`.
 
   Returns:
-    JSON values that are the same only where no file was written since.
+    JSON values that stay the same only while no file is written.
   """
   root, name = directory(data_dir, source), split.split("[")[0]
   paths = [root / INFO, root / "features.json", *_shards(root, name)]

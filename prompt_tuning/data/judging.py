@@ -1,7 +1,7 @@
-"""Whether a single prediction is right, as the metrics of its task see it.
+"""Whether a single prediction is right, by the metrics of its task.
 
-A metric that counts right rows says so of one row, too. F1, Matthews and
-correlations have no meaning there: then the postprocessed texts are compared.
+A metric that counts right rows also works for one row. F1, Matthews and
+correlations do not: then the postprocessed texts are compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,21 +9,22 @@ from typing import Any
 
 from prompt_tuning.data import spec
 
-# What metrics call a share of rows that are right; of one row it is all or 0.
+# Names of metrics that are a share of right rows; for one row, all or nothing.
 _SHARES = frozenset(("accuracy", "em", "exact_match", "sequence_accuracy"))
 
 
 def of_task(task: spec.TaskSpec) -> Callable[[str, Mapping[str, Any]], bool]:
-  """Return what judges the predictions of a task.
+  """Return the function that judges the predictions of a task.
 
   Args:
-    task: its postprocessor and metrics may be anybody's, and may raise.
+    task: the task; its postprocessor and metrics may be a user's, and may
+      raise.
 
   Returns:
     (prediction, example) -> whether it is right; examples are those that
     `TaskSpec.evaluate` takes.
   """
-  # Found with the first row, so that no other metric runs for every row.
+  # Chosen with the first row, so that no other metric runs for every row.
   shares: list[spec.Metric] | None = None
 
   def is_right(prediction: str, example: Mapping[str, Any]) -> bool:
@@ -41,7 +42,7 @@ def of_task(task: spec.TaskSpec) -> Callable[[str, Mapping[str, Any]], bool]:
 
 
 def _share(metric: spec.Metric, target: Any, output: Any) -> Sequence[float]:
-  """Compute what a metric says of one row as a share of right ones."""
+  """Compute a metric of one row, as a share of right rows."""
   try:
     values = metric([target], [output])
   except Exception:  # anybody's, which need not know what to say of one row
@@ -50,7 +51,7 @@ def _share(metric: spec.Metric, target: Any, output: Any) -> Sequence[float]:
 
 
 def _is_same(target: Any, output: Any) -> bool:
-  """Compare what is postprocessed; a list holds all that is allowed."""
+  """Compare postprocessed values; a list holds all acceptable values."""
   if isinstance(target, Mapping) and isinstance(output, Mapping):
     target, output = target.get("value"), output.get("value")
     if isinstance(target, list) and isinstance(output, list):

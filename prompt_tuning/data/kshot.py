@@ -18,15 +18,16 @@ def choose(
       that may not be chosen. Free-text tasks have one class: give every row the
       same label.
     shots: rows per class.
-    seed: the same seed gives the same rows; the first k of a larger k, so that
+    seed: the same seed gives the same rows; a larger k adds rows, so that
       subsets of one seed are nested.
-    scarce_classes: take all rows of a class that has fewer.
+    scarce_classes: take all rows of a class that has fewer than k.
 
   Returns:
-    Row numbers, ascending.
+    Row indices, ascending.
 
   Raises:
-    ValueError: shots < 1, or a class has fewer rows than that, unless it may.
+    ValueError: shots < 1, or a class has fewer rows and `scarce_classes` is
+      false.
   """
   if shots < 1:
     raise ValueError(f"k-shot needs k >= 1, got {shots}.")
@@ -35,7 +36,8 @@ def choose(
     if label is not None:
       rows_of.setdefault(label, []).append(row)
   draw: list[int] = []
-  # A generator per class: the rows of one do not depend on the size of others.
+  # One generator per class: a class's rows do not depend on other classes'
+  # sizes.
   for position, label in enumerate(sorted(rows_of, key=str)):
     rows = rows_of[label]
     if len(rows) < shots and not scarce_classes:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from prompt_tuning.data import spec
 
-# The seqio side of it needs no module: its tasks bring theirs.
+# A mixture needs no seqio module of its own: its tasks have theirs.
 _MODULE = "prompt_tuning.data.tasks.registry"
 
 
@@ -15,22 +15,22 @@ def declare(
   temperature: float | None = None,
   limit: int | None = None,
 ) -> spec.MixtureSpec:
-  """Declare that several tasks train together, as one name.
+  """Declare that several tasks train together, under one name.
 
   Args:
-    name: of the mixture, which no other task or mixture has.
+    name: name of the mixture; no other task or mixture may have it.
     tasks: names, or name -> rate.
-    temperature: T; rates are multiplied by n^(1 / T) of a task's n training
-      examples: in proportion to them at 1, alike at infinity. None leaves the
-      rates as they are.
-    limit: n counts as no more than this.
+    temperature: T; each rate is multiplied by n^(1 / T), for n training
+      examples of the task: proportional to n at T = 1, equal at infinity. None
+      leaves the rates as they are.
+    limit: maximum of n.
 
   Returns:
     The registered mixture.
 
   Raises:
-    ValueError: no tasks, an unknown one, one twice, a rate or temperature that
-      is none, or a name that is taken.
+    ValueError: no tasks, an unknown task, a repeated task, a bad rate or
+      temperature, or a name that is taken.
 
   Source: Raffel et al. 2020, section 3.5.2; seqio's `mixing_rate_num_examples`.
   """

@@ -10,13 +10,13 @@ from prompt_tuning.data.permutation import permutation
 
 
 class ShuffledSet(grain.MapDataset[int]):
-  """One set, shuffled anew in every epoch, without end.
+  """One set, shuffled again in every epoch, without end.
 
-  Position k is computed from k alone, so reading can start anywhere, and every
-  epoch has every example once. `grain.MapDataset.shuffle` does the same, but
-  takes 7 us per example, as long as everything else in the pipeline together;
-  and it seeds epoch e with seed + e, so that runs with neighbouring seeds see
-  the same epochs, one later.
+  Position k depends only on k, so that reading can start anywhere. Every epoch
+  has every example once. `grain.MapDataset.shuffle` does the same, but takes 7
+  us per example, as long as the rest of the pipeline together. It also seeds
+  epoch e with seed + e, so that a run with the next seed reads the same epochs,
+  shifted by one.
   """
 
   def __init__(self, first: int, size: int, *key: int):

@@ -1,4 +1,4 @@
-"""Several examples in one row: which ones share, and how long a row is."""
+"""Packing of several examples into one row, and the choice of its length."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from prompt_tuning.data.buckets import round_up
 
 # Rows longer than this many times the longest example are not considered.
 MAX_STRETCH = 4
-# Row lengths that leave more padding than this are a last resort.
+# Row lengths with a lower share of tokens are used only if no others exist.
 GOOD_DENSITY = 0.92
 # At this row length attention between positions costs as much as everything
 # else in a layer of T5 small (its width the least favourable of the family):
@@ -24,7 +24,7 @@ class Rows:
   """Examples assigned to rows.
 
   Attributes:
-    members: per row, the examples in it, in the order of their positions.
+    members: for every row, its examples in the order of their positions.
     encoder_used: [rows] encoder positions that hold tokens.
     decoder_used: [rows].
   """
@@ -45,10 +45,11 @@ def best_fit(
 
   Args:
     encoder_lengths: [n] encoder positions of each example.
-    decoder_lengths: [n] decoder positions.
+    decoder_lengths: [n] decoder positions of each example.
     encoder_size: T of a row.
     decoder_size: S of a row.
-    groups: [n] whole numbers; a row holds examples of one only. None for one.
+    groups: [n] integers; a row holds examples of one group only. None for one
+      group.
 
   Returns:
     The rows; every example is in exactly one.
@@ -56,8 +57,8 @@ def best_fit(
   Raises:
     ValueError: an example is longer than a row.
 
-  Source: best-fit decreasing bin packing, here with two capacities, of which
-    the encoder's decides which row is fullest.
+  Source: best-fit decreasing bin packing, here with two capacities; encoder
+    positions decide which row is fullest.
   """
   n = len(encoder_lengths)
   if n and (
@@ -107,12 +108,13 @@ def choose_size(
 
   Args:
     encoder_lengths: [n] encoder positions of each example, virtual ones too.
-    decoder_lengths: [n] decoder positions.
+    decoder_lengths: [n] decoder positions of each example.
 
   Returns:
-    (T, S). T makes an example cheapest, counting padding and the attention that
-    grows with T, among those with `GOOD_DENSITY`; if none has, it is the
-    densest. S is what the decoder side of such rows needs, a multiple of 8.
+    (T, S). Among lengths with at least `GOOD_DENSITY`, T has the lowest cost
+    per example, counting padding and the attention that grows with T; if no
+    length reaches it, T is the densest. S is what these rows need in the
+    decoder, a multiple of 8.
   """
   step = -(-len(encoder_lengths) // _SAMPLE)
   encoder, decoder = encoder_lengths[::step], decoder_lengths[::step]
@@ -122,7 +124,8 @@ def choose_size(
   smallest = round_up(longest, _MULTIPLE)
   for size in range(smallest, MAX_STRETCH * longest + _MULTIPLE, _MULTIPLE):
     rows = best_fit(encoder, decoder, size, unlimited)
-    # The last row is rarely full, which in a small sample would count as waste.
+    # The last row is rarely full; a small sample would overestimate its
+    # padding.
     used = (
       rows.encoder_used[:-1] if len(rows.members) > 1 else rows.encoder_used
     )

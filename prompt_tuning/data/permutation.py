@@ -1,17 +1,17 @@
-"""Random orders that stay what they are."""
+"""Random orders that are the same in every version of numpy."""
 
 import numpy as np
 
 
 def permutation(n: int, *key: int) -> np.ndarray:
-  """Permute [0, n) as a function of a key alone.
+  """Permute [0, n), depending only on a key.
 
-  Sorting the raw output of a counter-based generator, which numpy promises not
-  to change, unlike `Generator.permutation`: a restored run must go on as it
-  began whatever numpy is installed.
+  Sorts the raw output of a counter-based generator. numpy promises not to
+  change that output, unlike `Generator.permutation`, and a restored run must
+  continue in the same order with any version of numpy.
 
   Args:
-    n: how many.
+    n: number of items.
     *key: integers from 0.
 
   Returns:
