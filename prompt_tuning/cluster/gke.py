@@ -6,10 +6,10 @@
 Source: xpk's documentation (docs/usage/workloads.md and docker.md) and the
 parser of `xpk workload create`. xpk puts the text of `--command` as one line of
 a bash script into a JobSet's YAML, and each `--env` value between double quotes
-of that YAML. It lets a JobSet restart after the statuses 42 and 127 to 255,
-those of signals, and after what `--restart-on-exit-codes` adds. Kubernetes then
-replaces `$(NAME)` and `$$` in the script (reference of Container.command), so
-that a dollar must be doubled on the way.
+of that YAML. It lets a JobSet restart after the statuses 42 and 127 to 255
+(those of signals), and after those of `--restart-on-exit-codes`. Kubernetes
+then replaces `$(NAME)` and `$$` in the script (reference of Container.command),
+so this module doubles every dollar.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def plan(flags: argparse.Namespace, args: Sequence[str]) -> list[Command]:
     One command, or one for every part of a sweep.
 
   Raises:
-    ValueError: something that would not arrive as it is.
+    ValueError: a text that xpk would change on the way.
   """
   parts = program.shards(flags, args)
   if len(parts) == 1:

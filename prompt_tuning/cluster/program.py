@@ -1,8 +1,8 @@
-"""What the launchers share: the program's words, and running commands.
+"""What launchers share: the program's command line, and how to run commands.
 
-A launcher turns its own flags, and after `--` those of a `prompt-tuning`
-command, into a list of commands. Each is printed as a line that a POSIX shell
-reads back as exactly the words that run.
+A launcher reads its own flags and, after `--`, those of a `prompt-tuning`
+command, and makes a list of commands. It prints each as a line that a POSIX
+shell reads back as exactly the words that run.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterable, Sequence
 Check = Callable[[str, Sequence[str]], None]
 
 PROGRAMS = ("train", "sweep", "pretrain", "eval", "infer", "score")
-# Those whose processes work together; the others divide their input.
+# Commands whose processes work together; the others divide their input.
 JOINED = ("train", "sweep", "pretrain", "eval")
 SWEEP = "sweep"
 # Statuses that a restart changes nothing about: done, every run diverged, a
 # command line at fault, Ctrl-C. All others are those of a process that was
 # stopped, killed, or left by another (75), and the same command goes on.
 FINAL = (0, 1, 2, 130)
-# Of the others, the one that a program gives itself.
+# The only other status that a program gives by itself.
 LEFT_ALONE = 75
 
-# A network may be away for so many looks at machines; then somebody must look.
+# After so many failed looks at the machines in a row, a person must look.
 MOST_UNANSWERED = 20
 
 _JOIN = "--multiprocess_gpu"
@@ -47,9 +47,10 @@ class Command:
 
   Attributes:
     words: the executable and its arguments.
-    until: what it must print; it is run again until then. None: run once.
-    gives_up_at: what it may print when there is no more hope.
-    pause_s: seconds until it is run again.
+    until: text to wait for; the command runs again until it prints it. None:
+      run once.
+    gives_up_at: texts that mean that waiting is useless.
+    pause_s: seconds until it runs again.
   """
 
   words: tuple[str, ...]
@@ -60,15 +61,15 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-  """Waiting for a program that machines run, which may be taken away.
+  """How to wait for a program on machines that may be taken away.
 
   Attributes:
     ended: prints the program's status once it has ended, nothing before.
     state: prints the machines' state.
     lost: states of machines that do not come back.
-    again: what makes new machines and starts the program there.
-    most: how often that is done.
-    pause_s: seconds until it is looked again.
+    again: commands that make new machines and start the program there.
+    most: how often to run `again`.
+    pause_s: seconds between two looks.
   """
 
   ended: Command
@@ -80,7 +81,7 @@ class Watch:
 
 
 def parser(engine: str, about: str) -> argparse.ArgumentParser:
-  """Make a launcher's parser, with the flags that all of them have."""
+  """Make a launcher's parser, with the flags of all launchers."""
   made = argparse.ArgumentParser(
     prog=f"prompt-tuning launch {engine}",
     usage=f"prompt-tuning launch {engine} [FLAGS] -- "
@@ -107,14 +108,14 @@ def shards(flags: argparse.Namespace, args: Sequence[str]) -> list[list[str]]:
   """Divide a sweep.
 
   Args:
-    flags: the launcher's flags; `shards` says into how many parts.
+    flags: the launcher's flags; `shards` is the number of parts.
     args: the program's.
 
   Returns:
     The program's flags of every part.
 
   Raises:
-    ValueError: the program is no sweep, or is divided already.
+    ValueError: the program is not a sweep, or is already divided.
   """
   if flags.shards == 1:
     return [list(args)]
@@ -161,11 +162,11 @@ def words(
   Args:
     program: `train` or another command of prompt-tuning.
     args: its flags.
-    check: finds mistakes in them, before a pod is paid for; None where that is
-      done.
+    check: finds mistakes in them, before a pod is paid for; None if they are
+      checked already.
 
   Returns:
-    The words to run it with.
+    The words of the command.
 
   Raises:
     ValueError: no flags, or what `check` finds.
@@ -180,7 +181,7 @@ def words(
 
 
 def joining(command: Sequence[str]) -> list[str]:
-  """Let the processes find each other, as JAX can on TPUs.
+  """Add the flags by which processes find each other, as JAX does on TPUs.
 
   Source: jax.distributed.initialize, which reads a TPU's process count and
   index from its metadata or, on GKE, its environment.
@@ -196,7 +197,7 @@ def launch(
   argv: Sequence[str],
   check: Check,
 ) -> int:
-  """Read a command line; print, and run, the commands that follow from it.
+  """Read a command line; print and run its commands.
 
   Args:
     made: the launcher's parser.
@@ -205,8 +206,7 @@ def launch(
     check: finds mistakes in the program's flags.
 
   Returns:
-    0; 2 where the command line is at fault, a tool is missing or a command
-    fails.
+    0; 2 if the command line is wrong, a tool is missing or a command fails.
   """
   launcher_words, args = split(argv)
   flags = made.parse_args(launcher_words)
@@ -322,13 +322,13 @@ def _said(command: Command) -> str | None:
 
 
 def restarting(call: str, file: str, most: int, pause_s: int = 10) -> str:
-  """Write what a shell runs until a program has ended for good.
+  """Write a shell line that restarts a program until it ends for good.
 
   Args:
-    call: the program, in the shell's text.
-    file: where its last status is written.
-    most: how often it is started again, see `FINAL`.
-    pause_s: seconds before that, in which the others end, too.
+    call: the program's command, in the shell's syntax.
+    file: file for its last status.
+    most: how often to restart it, see `FINAL`.
+    pause_s: seconds before a restart, in which the other processes end too.
 
   Returns:
     One line of a POSIX shell's text.
@@ -343,13 +343,13 @@ def restarting(call: str, file: str, most: int, pause_s: int = 10) -> str:
 
 
 def require(tools: Iterable[str]) -> None:
-  """Check that executables are there.
+  """Check that executables are on PATH.
 
   Args:
     tools: their names.
 
   Raises:
-    FileNotFoundError: the first that is not on PATH, and where it comes from.
+    FileNotFoundError: one is missing; names the first, and where to get it.
   """
   for tool in tools:
     if shutil.which(tool) is None:

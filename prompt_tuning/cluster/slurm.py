@@ -3,15 +3,15 @@
   prompt-tuning launch slurm --nodes=4 --gpus_per_node=8 \
     --timeout_min=720 --partition=gpu -- <flags of prompt-tuning train>
 
-Start it in the root of the checkout, on a login node, in the environment that
-the nodes shall use; both lie on a file system that the nodes share.
+Start it on a login node, in the root of the checkout and in the environment
+that the nodes will use. Both must be on a file system that the nodes share.
 
 Source: submitit 1.5 (`AutoExecutor`, `SlurmExecutor`, the page on
 checkpointing), sbatch's and scontrol's manuals. One task per node drives all of
-its GPUs. JAX would give such a task one GPU only, as it takes a task of Slurm's
-for a process per device (jax.distributed.initialize, `local_device_ids`), hence
-JAX_LOCAL_DEVICE_IDS. The coordinator is the first node of SLURM_JOB_NODELIST,
-its port follows from the job's number in the way that JAX has.
+its GPUs. JAX expects one Slurm task per device and would give such a task one
+GPU only (jax.distributed.initialize, `local_device_ids`); so the script sets
+JAX_LOCAL_DEVICE_IDS. The coordinator is the first node of SLURM_JOB_NODELIST;
+its port follows from the job's number, as in JAX.
 """
 
 import argparse
@@ -44,8 +44,8 @@ def main(argv: Sequence[str], check: program.Check) -> int:
     check: finds mistakes in the flags of the program.
 
   Returns:
-    The process's exit status: 2 where the command line is at fault or submitit
-    or Slurm is missing.
+    The process's exit status: 2 if the command line is wrong, or submitit or
+    Slurm is missing.
   """
   launcher_words, args = program.split(argv)
   flags = _parser().parse_args(launcher_words)
@@ -108,10 +108,10 @@ def parameters(flags: argparse.Namespace) -> dict[str, Any]:
     flags: the launcher's flags.
 
   Returns:
-    What is set, by submitit's names.
+    The parameters to set, by submitit's names.
 
   Raises:
-    ValueError: GPUs whose number the program would not know.
+    ValueError: GPUs are asked for in a way that hides their number.
   """
   more = dict(option.split("=", 1) for option in flags.sbatch)
   if not flags.gpus_per_node:
@@ -154,7 +154,7 @@ def _asks_for_gpus(option: str, value: str) -> bool:
 
 
 def batch_file(flags: argparse.Namespace) -> str:
-  """Write out what submitit gives to sbatch.
+  """Write the batch file that submitit gives to sbatch.
 
   Args:
     flags: the launcher's flags.

@@ -1,4 +1,4 @@
-"""What every task of the Slurm job does."""
+"""The task that every node of a Slurm job runs."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ _SAVED = 128 + signal.SIGTERM  # status of a program that SIGTERM stopped
 
 
 class Task:
-  """Runs a script, and saves it from preemption and the time limit.
+  """Runs a script that continues after preemption and the time limit.
 
   submitit asks Slurm for SIGUSR2 some time before the job ends. Its handler
-  queues the job again, from task 0, if the task has a `checkpoint` method. The
-  programs save at SIGTERM, and continue when they are started again.
+  in task 0 queues the job again if the task has a `checkpoint` method. The
+  programs save at SIGTERM, and continue when they start again.
 
   Source: submitit's pages on checkpointing and on `SlurmExecutor`.
   """
@@ -41,7 +41,7 @@ class Task:
       raise ChildProcessError(f"The program ended with status {status}.")
 
   def checkpoint(self) -> Any:
-    """Wait until the program, told to, has saved; then queue the same task."""
+    """Make the program save, wait for it, then queue the same task."""
     import submitit
 
     if self._child is not None:

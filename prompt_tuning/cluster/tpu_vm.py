@@ -8,10 +8,9 @@
 
 Steps: `create` asks for the TPU, `install` makes an environment on every
 worker, `run` starts the program on every worker and returns, `watch` waits for
-its end, and begins again where a queued TPU is taken away, `logs` fetches what
-it has written so far, `delete` gives the TPU back. Given steps run in this
-order, whatever theirs is; without `watch`, `delete` would not wait for what
-`run` has started.
+its end and starts again if a queued TPU is taken away, `logs` fetches its
+output so far, `delete` gives the TPU back. Steps always run in this order.
+Without `watch`, `delete` would not wait for the program that `run` started.
 
 Source: the gcloud reference of `compute tpus tpu-vm` (create, ssh, scp, delete)
 and `compute tpus queued-resources` (create, describe, delete), Cloud TPU's
@@ -107,11 +106,11 @@ def plan(
     args: the program's.
 
   Returns:
-    The commands of the steps that were asked for.
+    The commands of the steps in the flags.
 
   Raises:
     ValueError: a step lacks a flag, or would undo another.
-    FileNotFoundError: there is no such package.
+    FileNotFoundError: the package does not exist.
   """
   steps = set(flags.steps)
   if args and not steps & {"run", "watch"}:

@@ -1,1 +1,1 @@
-"""What this machine's processors, memory and processes are told."""
+"""Settings for this machine's processors, memory and processes."""

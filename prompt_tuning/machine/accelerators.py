@@ -1,4 +1,4 @@
-"""A word about an accelerator that JAX does not see."""
+"""A warning about an accelerator that JAX does not use."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ import pathlib
 
 logger = logging.getLogger(__name__)
 
-# The first device of NVIDIA's driver, and of Google's.
+# The first device file of NVIDIA's driver, and of Google's.
 _DEVICES = {
   "gpu": (pathlib.Path("/dev/nvidia0"), "an NVIDIA GPU"),
   "tpu": (pathlib.Path("/dev/accel0"), "a TPU"),
@@ -15,9 +15,9 @@ _said: set[str] = set()
 
 
 def mention_unused() -> None:
-  """Warn, once, where this machine has an accelerator that JAX leaves alone.
+  """Warn once if this machine has an accelerator that JAX does not use.
 
-  Nothing is said where JAX_PLATFORMS chooses.
+  There is no warning if JAX_PLATFORMS is set.
   """
   if os.environ.get("JAX_PLATFORMS"):
     return

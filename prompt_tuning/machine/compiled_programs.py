@@ -1,4 +1,4 @@
-"""Compiled programs are kept from one command to the next."""
+"""Keep compiled programs from one command to the next."""
 
 import contextlib
 import hashlib
@@ -11,20 +11,20 @@ from jax._src import compilation_cache
 
 _CPUS = pathlib.Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("flags", "Features")  # where x86 and ARM list theirs
-# Programs that took as long to compile are kept. JAX keeps what took a second,
-# which of a small model is the step alone.
+# Keep programs that took this long to compile. JAX's own limit is a second:
+# for a small model, that keeps the step alone.
 _SECONDS = "jax_persistent_cache_min_compile_time_secs"
 _LEAST_SECONDS, _JAXS_OWN = 0.1, 1.0
 
 
 def keep() -> str | None:
-  """Keep programs in a folder of this kind of machine, unless JAX has its own.
+  """Keep programs in a folder for this kind of machine.
 
   `JAX_COMPILATION_CACHE_DIR` names another folder and
   `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing, as JAX documents.
 
   Returns:
-    The folder; None where JAX was given one.
+    The folder; None if JAX already has one.
   """
   if jax.config.values[_SECONDS] == _JAXS_OWN:
     jax.config.update(_SECONDS, _LEAST_SECONDS)
@@ -41,13 +41,13 @@ def damaged(
 ) -> list[pathlib.Path]:
   """Find programs that a process was killed while writing.
 
-  JAX writes them in place, and writes none where there is one: of a part it
-  says in every later process that it cannot be read, and compiles again.
+  JAX writes a file in place, and never over an old one. So every later process
+  warns that it cannot read the partial file, and compiles again.
 
   Args:
-    folder: JAX's.
-    after: when the programs were written, in seconds since 1970: later,
-    until: and no later.
+    folder: JAX's folder.
+    after: find programs written after this time, in seconds since 1970.
+    until: find programs written until this time, in seconds since 1970.
 
   Returns:
     The files.

@@ -1,15 +1,15 @@
-"""Training steps on CPUs: their order, and which of XLA's kernels compute them.
+"""Training steps on CPUs: the order of operations, and XLA's choice of kernels.
 
 XLA for CPU starts operations as soon as it can, so that several may run at
-once. In a step it then computes again what all layers did not keep, before it
-needs any of it: a step of tuning T5 small, 8 rows of 256, takes 998 MB where
-388 do. In the order of least memory it is as fast, and as exact to the bit
-(docs/performance.md).
+once. So the backward pass computes again, for all layers at once, the values
+that the layers did not keep, before it needs any of them. A step of tuning T5
+small, 8 rows of 256, takes 998 MB then. The order of least memory takes 388 MB,
+is as fast, and gives the same bits (docs/performance.md).
 
 XLA for CPU hands products, sums and chains of elementwise operations to
-YNNPACK. On Intel's processors with AVX-512 that is slower than what XLA has of
-its own where a step is large, and every process prepares each of YNNPACK's
-kernels anew when it first runs (docs/performance_diary.md).
+YNNPACK. In large steps on Intel's processors with AVX-512, YNNPACK is slower
+than XLA's own kernels. Every process also prepares each of YNNPACK's kernels
+anew when it first runs (docs/performance_diary.md).
 """
 
 import functools
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import jax
 import jaxlib
 
-# Options are not promised to stay: they are set for what was measured.
+# XLA may change these options: set them only for the version we measured.
 _JAXLIB = "0.10.2"
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
@@ -30,16 +30,17 @@ OWN_KERNELS: Mapping[str, str] = {
   # Hand nothing to YNNPACK.
   "xla_cpu_experimental_ynn_fusion_type": "",
   # XLA splits sums into windows of 32 before it adds them, by loops that take a
-  # seventh of a step of 512 tokens. Without, numbers are added one by one.
+  # seventh of a step of 512 tokens. Without them, it adds numbers one by one.
   "xla_disable_hlo_passes": "tree_reduction_rewriter",
 }
 
-# Positions of a batch, prompts included, from which on no difference in steps
-# shows above the noise, or they are faster; the first one is nearly two seconds
-# earlier.
+# From so many positions in a batch on, prompts included, steps with XLA's own
+# kernels are faster, or equal within the noise. The first step comes nearly two
+# seconds earlier.
 _POSITIONS = 1472
-# Elements of a leaf that trains, up to which sums one by one are exact: to 2e-6
-# over a million; over the 16 million of a table, off by a third of a percent.
+# Largest trained leaf, in elements, for which sums one by one are exact: to
+# 2e-6 over a million. Over a table's 16 million they are a third of a percent
+# wrong.
 _ELEMENTS = 1 << 20
 
 
@@ -47,11 +48,11 @@ def step_options(positions: int, largest: int) -> Mapping[str, str]:
   """Say how to compile a training step for this machine.
 
   Args:
-    positions: computed at once: rows times input tokens, prompts included.
-    largest: elements of the largest leaf that trains, of all runs of a bank.
+    positions: positions in a batch: rows times input tokens, with prompts.
+    largest: elements of the largest leaf that trains, over all runs of a bank.
 
   Returns:
-    `compiler_options` of `jax.jit`; none but on a CPU that wants them.
+    `compiler_options` of `jax.jit`; empty if the device needs none.
   """
   if not _measured_compiler():
     return {}
@@ -72,13 +73,13 @@ def _measured_here() -> bool:
 
 
 def prefers_own(cpuinfo: str) -> bool:
-  """Whether XLA's own kernels are the faster ones in large steps.
+  """Whether XLA's own kernels are faster in large steps.
 
   Args:
     cpuinfo: text of /proc/cpuinfo.
 
   Returns:
-    True for Intel's processors with AVX-512; others were not measured, or, as
-    AMD's, do well with YNNPACK.
+    True for Intel's processors with AVX-512. AMD's do well with YNNPACK; we
+    have not measured others.
   """
   return "GenuineIntel" in cpuinfo and " avx512f" in cpuinfo

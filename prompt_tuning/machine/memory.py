@@ -1,4 +1,4 @@
-"""A CPU keeps the memory of one step's temporaries for the next.
+"""Keep the memory of one step's temporaries for the next, on a CPU.
 
 XLA for CPU allocates a step's temporaries anew in every step. glibc takes such
 blocks from the kernel and gives them back, and the kernel zeroes every page
@@ -16,7 +16,7 @@ _NEVER = -1
 
 
 def is_exhausted(error: BaseException) -> bool:
-  """Say whether an error of JAX's is that a program found no memory."""
+  """Say whether a JAX error means that memory ran out."""
   text = str(error)
   return isinstance(error, RuntimeError) and (
     "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
@@ -24,14 +24,14 @@ def is_exhausted(error: BaseException) -> bool:
 
 
 def keep() -> bool:
-  """Keep freed memory in the process, where there is nothing but one CPU.
+  """Keep freed memory in the process, if one CPU is the only device.
 
-  Does nothing once JAX is imported: threads that run already have pools of
-  their own, which cannot hold large blocks. `PROMPT_TUNING_KEEP_MEMORY=0` in
-  the environment switches it off.
+  Does nothing once JAX is imported: its threads then have pools of their own,
+  which cannot hold large blocks. `PROMPT_TUNING_KEEP_MEMORY=0` in the
+  environment switches it off.
 
   Returns:
-    Whether it was done.
+    Whether the process now keeps freed memory.
   """
   if not _wanted():
     return False
@@ -45,8 +45,8 @@ def keep() -> bool:
     glibc.mallopt(*setting)
   import jax
 
-  # Else a step may ask for its block while that of the last is not given back
-  # yet, and the process ends with two.
+  # Otherwise a step may ask for its block before the last step's block is free,
+  # and the process ends with two.
   jax.config.update("jax_cpu_enable_async_dispatch", False)
   return True
 

@@ -1,9 +1,9 @@
-"""Joining several processes, and naming the ones that did not come.
+"""Join the processes of a job, and name those that are missing.
 
 `jax.distributed.initialize` ends the process with a stack trace when a host is
-missing. So the processes meet first, on the same address: every process tells
-the coordinator that it is there, and when time is up, each of those that came
-learns which did not. The connections stay open, see `watch`.
+missing. So the processes first connect to the coordinator, at the same address.
+When time is up, the coordinator tells every connected process which ones are
+missing. The connections stay open, see `watch`.
 """
 
 import atexit
@@ -39,7 +39,7 @@ class Distributed:
     coordinator_address: host:port of process 0; None: found by JAX (on TPU
       pods and under SLURM), or not needed.
     process_count: processes of the job.
-    process_index: number of this one.
+    process_index: index of this process.
     initialization_timeout: seconds to wait for the others.
     requested: whether to initialise at all.
   """
@@ -52,7 +52,7 @@ class Distributed:
 
 
 class MissingHostError(ConnectionError):
-  """Not all processes met in time."""
+  """Not all processes connected in time."""
 
 
 def join(settings: Distributed) -> None:
@@ -62,8 +62,8 @@ def join(settings: Distributed) -> None:
     settings: how they find each other.
 
   Raises:
-    MissingHostError: names the processes that did not come in time, or the
-      coordinator that nobody answers at.
+    MissingHostError: names the processes that did not connect in time, or the
+      address of a coordinator that does not answer.
     ValueError: flags that contradict each other.
   """
   if not settings.requested:
@@ -139,7 +139,7 @@ def _keep(watch: Watch) -> None:
   global _watch
   _watch = watch
   watch.start()
-  # What is registered last, is done first: JAX's part waits for all processes.
+  # What is registered last runs first: JAX's part waits for all processes.
   atexit.register(_leave, watch)
 
 
@@ -162,8 +162,8 @@ def fail(error: str, status: int) -> None:
   """Tell the other processes, if there are any, that this one fails.
 
   Args:
-    error: why.
-    status: with which it ends.
+    error: why it fails.
+    status: exit status of this process.
   """
   if _watch is not None:
     _watch.leave(error)
@@ -171,12 +171,12 @@ def fail(error: str, status: int) -> None:
 
 
 def settle() -> str | None:
-  """Wait a moment after an error, which may be that another process is gone.
+  """Wait a moment after an error: another process's end may be the cause.
 
-  Then this one ends here, with a message that says so.
+  If another process is gone, this one ends here, with a message that says so.
 
   Returns:
-    What to say of another process that failed, perhaps of the same error.
+    A message about another process that failed, perhaps by the same error.
   """
   if _watch is None:
     return None
@@ -185,12 +185,12 @@ def settle() -> str | None:
 
 
 def all_come(what: str) -> bool:
-  """Say whether all processes of the job come to one place soon.
+  """Say whether all processes of the job reach a barrier soon.
 
-  Unlike JAX's own barriers this one does not wait for ever.
+  Unlike JAX's own barriers, this one does not wait for ever.
 
   Args:
-    what: names the place; no place has been come to before.
+    what: name of the barrier; use each name once.
   """
   from jax._src import distributed  # where the coordinator is, says only this
 
@@ -208,17 +208,17 @@ def all_come(what: str) -> bool:
 def meet(
   address: str, count: int, index: int, timeout_s: float
 ) -> dict[int, socket.socket]:
-  """Wait until all processes are there.
+  """Wait until all processes are connected.
 
   Args:
     address: `host:port` of process 0.
-    count: how many there are.
-    index: which one this is; 0 listens, the others call.
+    count: number of processes.
+    index: index of this process; 0 listens, the others connect.
     timeout_s: how long to wait, in seconds.
 
   Returns:
-    Process index -> open connection: to all others in process 0, to that one in
-    the others.
+    Process index -> open connection: in process 0 to all others, in the others
+    to process 0.
 
   Raises:
     MissingHostError: see `join`.

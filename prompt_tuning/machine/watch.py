@@ -1,9 +1,9 @@
-"""Noticing at once that a process of a job is gone, and saying which.
+"""Notice at once that a process of a job is gone, and say which.
 
-The connections by which processes met stay open. A process that ends says
-goodbye on them; one that is killed, or loses its machine, does not. The others
-wait for it in a step that it will never finish: they end, with a message.
-Without this, JAX's service needs 100 s, and ends them with a stack trace.
+The connections of `processes` stay open. A process that ends says goodbye on
+them; a killed one, or one that loses its machine, does not. The others would
+wait for it in a step that never finishes, so they end, with a message. Without
+this, JAX's service needs 100 s, and ends them with a stack trace.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from typing import Any
 
 # Status of a process that cannot go on without another: start all of them.
 LOST = os.EX_TEMPFAIL  # 75
-# Another process's error often is this one's too: seconds for it to say so.
+# Seconds to wait after another process's error: this one often has it too.
 GRACE_S = 5.0
-# The kernel asks silent machines, whatever this process computes: one that is
-# gone is noticed within 45 s.
+# The kernel asks silent machines for a sign of life, whatever this process
+# computes. It notices a lost machine within 45 s.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 def end_process(message: str) -> None:
-  """End this process, whatever its other threads wait for."""
+  """End this process, even if other threads wait."""
   print(f"error: {message}", file=sys.stderr, flush=True)
   sys.stdout.flush()
   os._exit(LOST)
@@ -35,12 +35,12 @@ def end_process(message: str) -> None:
 class Watch(threading.Thread):
   """Listens to the other processes of a job until this one ends.
 
-  Process 0 has a connection to every other one, and tells them who is gone;
-  they have one to process 0.
+  Process 0 has a connection to every other process, and tells them who is gone.
+  The others have one connection, to process 0.
 
   Attributes:
-    status: with which this process ends where it fails; None where it does not.
-    heard: what is to be said of a process that is gone.
+    status: exit status of this process if it fails; None if it does not.
+    heard: message about a process that is gone.
   """
 
   def __init__(
@@ -107,7 +107,7 @@ class Watch(threading.Thread):
       self._end(self.heard)
 
   def leave(self, error: str | None = None) -> None:
-    """Say goodbye; hearing of an error, the others end too.
+    """Say goodbye; after an error, the other processes end too.
 
     Args:
       error: why this process ends before the job does.

@@ -1,1 +1,1 @@
-"""What training needs and costs on TPUs that are not here."""
+"""What a training needs and costs on TPUs that you do not have."""

@@ -1,8 +1,8 @@
-"""What a training takes on TPUs at least, by arithmetic alone.
+"""Lower bounds on a training's time and memory on TPUs, by arithmetic.
 
-No program is compiled, so that a sweep of hundreds of trainings is looked
-through in seconds: what is found too large here is too large, what is not may
-still be. `tpu` asks the compiler.
+This compiles no program, so it checks a sweep of hundreds of trainings in
+seconds. A job that is too large here is too large; another may be too large
+all the same. `tpu` asks the compiler.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _HOUR = 3_600
 
 
 def chip_hours(flops: float) -> Mapping[str, float]:
-  """Divide work by what chips can do.
+  """Divide work by the peak rate of a chip.
 
   Args:
     flops: floating-point operations.
@@ -36,7 +36,7 @@ def misfit(job: TrainJob, tpu_slice: Slice) -> str | None:
     tpu_slice: the chips.
 
   Returns:
-    The reason; None where the weights, split over all chips, fit.
+    The reason; None if the weights fit when split over all chips.
   """
   counts = cost.count_parameters(job.experiment.model)
   number = sum(counts.values())

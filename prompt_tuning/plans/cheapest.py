@@ -1,4 +1,4 @@
-"""Which slice trains a job for the least money, by plans."""
+"""Find the slice that trains a job for the least money, by plans."""
 
 import dataclasses
 import math
@@ -13,13 +13,13 @@ STEPS = 1_000  # that prices are named for
 
 @dataclasses.dataclass(frozen=True)
 class Offer:
-  """A slice that can train a job, and what a step costs there.
+  """A slice that can train a job, and the price of a step there.
 
   Attributes:
     slice: the chips.
     plan: the fastest mesh.
-    price: of a step, at least: its bound in hours, times chips, times the price
-      of a chip's hour.
+    price: lowest price of a step: its bound in hours, times chips, times the
+      price of a chip's hour.
   """
 
   slice: Slice
@@ -38,7 +38,7 @@ def offer(
     prices: generation -> price of an hour of one chip.
 
   Returns:
-    The offer; None where nothing fits.
+    The offer; None if no plan fits.
   """
   best = tpu.best(plans)
   if best is None:
@@ -50,17 +50,17 @@ def offer(
 def smallest(
   slices: Iterable[Slice], plan_slice: Callable[[Slice], Sequence[Plan]]
 ) -> tuple[Slice, Sequence[Plan]] | None:
-  """Find the first slice that a job fits on.
+  """Find the smallest slice that a job fits on.
 
-  Chips that share the work evenly cost as much as one that does it alone, and
-  what they send comes on top: larger slices are faster, not cheaper.
+  Chips that share the work evenly cost as much as one chip that does it alone,
+  and they also exchange data. So larger slices are faster, not cheaper.
 
   Args:
     slices: the smallest first.
-    plan_slice: makes the plans of one.
+    plan_slice: makes the plans of one slice.
 
   Returns:
-    The slice and its plans; None where nothing fits.
+    The slice and its plans; None if the job fits on none.
   """
   for tpu_slice in slices:
     plans = plan_slice(tpu_slice)

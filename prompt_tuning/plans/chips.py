@@ -1,4 +1,4 @@
-"""TPU chips and slices: what a plan holds a compiled program against."""
+"""TPU chips and slices: the rates and sizes that plans use."""
 
 import dataclasses
 import math
@@ -16,17 +16,17 @@ class Chip:
 
   Attributes:
     flops: peak bfloat16 operations per second.
-    memory: bytes of HBM that the compiler lets a program use, somewhat less
+    memory: bytes of HBM that the compiler lets a program use, somewhat fewer
       than the chip has.
     memory_bandwidth: bytes per second from and to HBM.
     link_bandwidth: bytes per second that it can send to its neighbours, over
       all its links together.
     network_bandwidth: bytes per second that it can send to other slices, its
       share of the data center's network; infinite where no document says.
-    dimensions: of the torus in which chips are linked.
+    dimensions: dimensions of the torus that links the chips.
     dollars: list price of an hour, on demand, in the United States in 2025.
-      Prices change: `prompt-tuning plan --price` takes today's.
-    source: of the rates.
+      Prices change: give today's by `prompt-tuning plan --price`.
+    source: source of the rates.
   """
 
   flops: float
@@ -75,7 +75,7 @@ class Slice:
   Attributes:
     generation: a key of `CHIPS`.
     shape: chips along each dimension of one grid.
-    copies: grids, which only the data center's network joins.
+    copies: number of grids; the data center's network joins them.
   """
 
   generation: str
@@ -111,7 +111,7 @@ def parse(text: str) -> Slice:
     The slice.
 
   Raises:
-    ValueError: an unknown generation, or a shape of other dimensions.
+    ValueError: an unknown generation, or a wrong number of dimensions.
   """
   generation, _, shape = text.strip().partition(":")
   if generation not in CHIPS:
@@ -145,16 +145,16 @@ def slices(generation: str) -> list[Slice]:
 
 
 def prices(texts: Iterable[str]) -> dict[str, float]:
-  """Read what an hour of a chip costs.
+  """Read the price of an hour of a chip.
 
   Args:
     texts: such as `v5e=1.2`, in dollars or any other money.
 
   Returns:
-    Generation -> price; list prices of those that `texts` leave out.
+    Generation -> price; the list price if `texts` leave a generation out.
 
   Raises:
-    ValueError: an unknown generation, or no positive number.
+    ValueError: an unknown generation, or a price that is not positive.
   """
   found = {name: chip.dollars for name, chip in CHIPS.items()}
   for text in texts:

@@ -1,7 +1,7 @@
-"""What a compiled program costs one chip, read off its text.
+"""The work of one chip in a compiled program, counted from its text.
 
-XLA's own cost analysis counts the body of a loop once, so that a model of
-scanned layers seems to have one. Here a body counts as often as it runs.
+XLA's own cost analysis counts the body of a loop once, so a model with scanned
+layers seems to have one layer. This module counts a body as often as it runs.
 """
 
 import collections
@@ -21,7 +21,7 @@ REDUCE_SCATTER, ALL_TO_ALL = "reduce-scatter", "all-to-all"
 PERMUTE = "collective-permute"
 KINDS = (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, PERMUTE)
 REDUCTIONS = (ALL_REDUCE, REDUCE_SCATTER)
-# What takes an array of a TPU's program to other slices.
+# The operations of a TPU's program that send an array to other slices.
 _NETWORK = "xla_megascale_runtime"
 # The name of the branch that does nothing, of a conditional in a TPU's loop.
 _NO_OP = "last_iteration_noop"
@@ -33,7 +33,7 @@ class Collective:
 
   Attributes:
     kind: one of `KINDS`.
-    nbytes: of the whole array on one chip: reduced, gathered or sent.
+    nbytes: bytes on one chip of the array that is reduced, gathered or sent.
     groups: positions in the mesh that exchange with each other.
     times: how often a step does it.
     source: where in the model it comes from, as JAX names it.
@@ -47,7 +47,7 @@ class Collective:
 
   @property
   def sent(self) -> float:
-    """Bytes that a chip must send at least, in all times together."""
+    """Least number of bytes that a chip must send, over all times."""
     ways = max(map(len, self.groups))
     share = {ALL_REDUCE: 2 * (ways - 1) / ways, PERMUTE: 1.0}
     return self.times * self.nbytes * share.get(self.kind, (ways - 1) / ways)
@@ -63,13 +63,13 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a step costs one chip.
+  """The work of one chip in a step.
 
   Attributes:
-    flops: operations of its matrix products.
+    flops: operations of the chip's matrix products.
     collectives: exchanges with other chips.
     unknown_loops: loops of unknown length, counted once.
-    to_slices: bytes that it hands to the network between slices.
+    to_slices: bytes that the chip sends over the network between slices.
   """
 
   flops: float
@@ -78,7 +78,7 @@ class Cost:
   to_slices: float = 0.0
 
   def by_kind(self) -> dict[str, tuple[int, float]]:
-    """Add collectives up: kind -> (how many, their bytes)."""
+    """Add up collectives: kind -> (how many, their bytes)."""
     totals: dict[str, tuple[int, float]] = {}
     for one in self.collectives:
       count, nbytes = totals.get(one.kind, (0, 0.0))
@@ -87,18 +87,18 @@ class Cost:
 
 
 def read(text: str, count: int) -> Cost:
-  """Count what a program does on one chip.
+  """Count the work of a program on one chip.
 
   Args:
     text: of the program, `compiled.as_text()`.
-    count: chips that it names in its collectives: those of one slice, as what
-      goes to others leaves a TPU's program as a message to the host.
+    count: chips that its collectives name: those of one slice, because a TPU
+      program sends data to other slices as a message to the host.
 
   Returns:
     Its cost.
 
   Raises:
-    ValueError: this is no program, or a collective is not understood.
+    ValueError: the text is not a program, or has an unknown collective.
   """
   program = hlo.parse(text)
   times, unknown = _times(program)
@@ -233,11 +233,11 @@ def product_flops(instruction: Instruction, computation: Computation) -> float:
 
   Args:
     instruction: a `dot` or a `convolution`, as TPUs write products.
-    computation: has its operands.
+    computation: the computation with its operands.
 
   Returns:
-    Two for every multiplication of two elements that exist; those with the
-    padding that stands for a batch in a convolution are not counted.
+    Two for every multiplication of two real elements. A convolution may stand
+    for a batch by padding; products with that padding do not count.
   """
   result = instruction.arrays[0].shape
   left, right = (

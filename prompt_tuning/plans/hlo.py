@@ -1,7 +1,7 @@
 """A compiled program's text as computations, instructions and shapes.
 
-XLA writes its programs in one textual form for every device; this reads as
-much of it as counting takes.
+XLA writes its programs in one textual form for every device. This module reads
+the parts that `compiled_cost` counts.
 """
 
 import dataclasses
@@ -46,8 +46,8 @@ class Instruction:
   Attributes:
     name: unique within its computation.
     opcode: such as `convolution`.
-    arrays: its result; several where that is a tuple.
-    operands: names of what it reads.
+    arrays: its result; several if the result is a tuple.
+    operands: names of the instructions that it reads.
     literal: all of the text between its parentheses; a constant's value.
     attributes: the rest of its line.
     is_root: whether it is the result of its computation.
@@ -98,7 +98,7 @@ def parse(text: str) -> HloProgram:
     The program.
 
   Raises:
-    ValueError: there is none in it.
+    ValueError: the text has no program.
   """
   computations: dict[str, dict[str, Instruction]] = {}
   entry, current = None, None
@@ -145,7 +145,7 @@ def _closing(text: str) -> int:
 
 
 def arrays(text: str) -> tuple[Array, ...]:
-  """Read the arrays of a type, of which a tuple has several."""
+  """Read the arrays of a type; a tuple has several."""
   return tuple(
     Array(dtype, tuple(int(n.lstrip("<=")) for n in shape.split(",") if n))
     for dtype, shape in _ARRAY.findall(text)
@@ -160,10 +160,10 @@ def replica_groups(attributes: str, count: int) -> list[list[int]]:
     count: devices of the program.
 
   Returns:
-    Groups of positions in the mesh; one of all devices where none are named.
+    Groups of positions in the mesh; one of all devices if it names none.
 
   Raises:
-    ValueError: they are written in an unknown way.
+    ValueError: the text has an unknown form.
   """
   written = re.search(r"replica_groups=(.*?)(?:, [a-z_]+=[^\[(]|$)", attributes)
   text = written[1] if written else "{}"

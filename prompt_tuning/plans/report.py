@@ -112,7 +112,7 @@ def _best_lines(best: Plan, cost: Cost) -> list[str]:
 def data_reductions(one: Plan) -> list[Collective]:
   """List the reductions over a slice's chips with different rows of a batch.
 
-  A gradient of weights must be among them, where it exists.
+  If weights have a gradient, it must be among them.
   """
   if one.cost is None:
     return []
@@ -125,7 +125,7 @@ def data_reductions(one: Plan) -> list[Collective]:
 
 
 def advice(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> str:
-  """Say what to try next where no mesh fits.
+  """Say what to try next if no mesh fits.
 
   Args:
     job: what was planned.
@@ -133,7 +133,7 @@ def advice(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> str:
     plans: one per mesh that was tried.
 
   Returns:
-    One sentence or more; what costs least comes first.
+    One sentence or more, the cheapest advice first.
   """
   experiment, source = job.experiment, job.source
   if not any(p.weights for p in plans):  # none was held against the memory
@@ -186,8 +186,8 @@ def as_json(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> dict:
     plans: one per mesh.
 
   Returns:
-    Topology of a slice, slices, chips of all, memory, best mesh (or None),
-    advice (or None), plans.
+    Topology of a slice, number of slices, chips in all slices, memory, best
+    mesh (or None), advice (or None), plans.
   """
   best = tpu.best(plans)
   return {

@@ -1,6 +1,6 @@
-"""Compile the training step for TPUs that are not here.
+"""Compile the training step for TPUs that this machine does not have.
 
-`libtpu` brings the compiler; it runs on any CPU, and nothing is executed.
+`libtpu` has the compiler, which runs on any CPU. The step itself does not run.
 """
 
 import dataclasses
@@ -36,16 +36,16 @@ _ENVIRONMENT: Mapping[str, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Footprint:
-  """Bytes on one chip, at the moment of the step when most are in use.
+  """Bytes on one chip, at the moment of a step when most are in use.
 
-  The compiler packs them with gaps between, of a few percent where there is
-  room; a program that does not fit with its gaps is none.
+  The compiler leaves gaps between arrays, of a few percent if there is room. It
+  makes no program that does not fit with its gaps.
 
   Attributes:
     trained: of everything that trains: all runs' parameters and the optimizer.
-    arguments: of all that the step is given, as the compiler lays it out.
-    temporaries: of all that it needs on the way, activations above all.
-    total: of everything at once, the program's code included.
+    arguments: of all arguments of the step, as the compiler lays them out.
+    temporaries: of the step's temporaries, activations above all.
+    total: of everything together, with the program's code.
   """
 
   trained: float
@@ -56,20 +56,20 @@ class Footprint:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How the step lies on one mesh of a slice.
+  """The step on one mesh of a slice.
 
   Attributes:
     slice: the chips.
-    data: data-parallel ways, those of all slices together.
+    data: data-parallel ways of all slices together.
     model: model-parallel ways.
-    failure: why there is no program; None where there is one.
+    failure: why there is no program; None if there is one.
     footprint: bytes on a chip; None without a program.
-    needed: bytes that a program which does not fit would take, if known.
+    needed: bytes that the program would need if it does not fit, if known.
     weights: bytes of the model on a chip, frozen and trained; 0 if unknown.
     trains_model: whether any of the model's own parameters trains.
-    cost: what it costs; None without a program.
+    cost: work of one chip in a step; None without a program.
     moved: bytes that a step must read from or write to memory.
-    seconds: that compiling took; 0 without a program.
+    seconds: time to compile, in seconds; 0 without a program.
   """
 
   slice: Slice
@@ -91,7 +91,7 @@ class Plan:
 
   @property
   def times(self) -> dict[str, float]:
-    """Seconds that arithmetic, memory, links and network take at least."""
+    """Least seconds for arithmetic, memory, links and network."""
     if self.cost is None:
       return {}
     chip = self.slice.chip
@@ -107,7 +107,7 @@ class Plan:
 
   @property
   def bound(self) -> float:
-    """Seconds that a step takes at least; infinite if it does not fit."""
+    """Least seconds of a step; infinite if it does not fit."""
     return max(self.times.values(), default=math.inf)
 
 
@@ -115,12 +115,12 @@ def plan(job: TrainJob, tpu_slice: Slice, model: int) -> Plan:
   """Compile the step for one mesh.
 
   Args:
-    job: what to do; its own mesh gives the axis rules only.
+    job: the training; its own mesh gives the axis rules only.
     tpu_slice: the chips.
     model: model-parallel ways; the rest of the chips share the batch.
 
   Returns:
-    The plan; one that cannot be is no error.
+    The plan; a mesh that cannot work gives a plan with `failure`.
 
   Raises:
     ValueError: `libtpu` is missing or does not know the slice, or the job
@@ -215,13 +215,13 @@ def _devices(tpu_slice: Slice) -> Any:
 
 
 def needed_memory(message: str) -> float | None:
-  """Read off an error how many bytes a program would have taken.
+  """Read from an error how many bytes a program would need.
 
   Args:
     message: of the compiler.
 
   Returns:
-    Bytes on one chip; None where it speaks of something else.
+    Bytes on one chip; None if the error is about something else.
   """
   if "RESOURCE_EXHAUSTED" not in message:
     return None
@@ -245,7 +245,7 @@ def _bytes(leaves: Iterable[Any]) -> float:
 
 
 def model_bytes(step: AbstractStep) -> float:
-  """Add up what one chip has of the model, frozen and trained."""
+  """Add up the model's bytes on one chip, frozen and trained."""
   both = {"frozen": step.frozen, "trainable": step.state.trainable}
   return _bytes(
     leaf for path, leaf in tree.flatten(both).items() if "/model/" in path
@@ -287,14 +287,14 @@ def candidates(tpu_slice: Slice) -> list[int]:
 
 
 def best(plans: Iterable[Plan]) -> Plan | None:
-  """Choose the plan of the lowest bound among those that fit.
+  """Choose the plan with the lowest bound among those that fit.
 
   Args:
     plans: of one slice.
 
   Returns:
-    The cheapest; with bounds equal to three digits, the one that leaves the
-    least to overlap, then the one of least memory. None if none fits.
+    The fastest; if bounds are equal to three digits, the one with the least to
+    overlap, then the one with the least memory. None if none fits.
   """
   fitting = [one for one in plans if one.footprint is not None]
   return min(

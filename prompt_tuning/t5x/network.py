@@ -18,16 +18,16 @@ Start = Callable[[jax.Array, Sequence[int], Any], jax.Array]
 class PromptedTransformer(network.Transformer):
   """T5X's T5, whose encoder reads P learned vectors before every text.
 
-  The vectors stand before the dropout of the input, the positions of the text
-  are those behind them, and nothing is hidden from anything: as in the public
-  code, whose path they have, `encoder/prompt/prompt/prompt`.
+  The vectors go in before the dropout of the input. The text's positions come
+  after theirs. The prompt and the text see each other. All this, and the path
+  `encoder/prompt/prompt/prompt`, is as in the public code.
 
   Attributes:
     prompt_length: P.
     prompt_start: makes the first vectors.
-    prompt_is_parameter: or else these vectors are a constant of the network,
-      and checkpoints of the frozen model alone fit: T5X's `infer` and `eval`
-      take no parameter from anywhere else.
+    prompt_is_parameter: whether the vectors are a parameter. If not, they are a
+      constant of the network, and checkpoints of the frozen model alone fit:
+      T5X's `infer` and `eval` take all parameters from one checkpoint.
 
   Source: google-research/prompt-tuning at 72285ee for path, axes and place.
   """
@@ -42,7 +42,7 @@ class PromptedTransformer(network.Transformer):
     encoder_segment_ids: jax.Array | None = None,
     enable_dropout: bool = True,
   ) -> jax.Array:
-    """Encode texts behind the prompt.
+    """Encode texts after the prompt.
 
     Args:
       encoder_input_tokens: [B, T].
@@ -90,7 +90,7 @@ class PromptedTransformer(network.Transformer):
     *args: Any,
     **kwargs: Any,
   ) -> jax.Array:
-    """Decode, attending to the prompt, too.
+    """Decode, and attend to the prompt too.
 
     Args:
       encoded: [B, P + T, H].

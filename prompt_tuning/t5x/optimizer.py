@@ -1,4 +1,4 @@
-"""An optimizer of T5X's for the prompt alone."""
+"""A T5X optimizer for the prompt alone."""
 
 import re
 from typing import Any
@@ -11,13 +11,13 @@ Tree = Any  # of parameters, plain or frozen
 
 
 class PromptOptimizer(optimizers.OptimizerDef):
-  """Trains what a pattern names; the rest has neither update nor state.
+  """Trains the parameters that a pattern matches; others have no state.
 
-  T5X's `MultiOptimizer` does so too, and writes checkpoints with `None` in the
-  place of the frozen parameters' states, which it cannot read again with Orbax.
+  T5X's `MultiOptimizer` does so too. But it writes checkpoints with `None` for
+  the states of frozen parameters, and cannot read them again with Orbax.
 
   Attributes:
-    optimizer: updates what trains.
+    optimizer: updates the parameters that train.
     pattern: matches whole paths of parameters, as `re.fullmatch` does.
   """
 
@@ -31,13 +31,13 @@ class PromptOptimizer(optimizers.OptimizerDef):
     self.pattern = re.compile(pattern)
 
   def init_state(self, params: Tree) -> optimizers.OptimizerState:
-    """Make the state of what trains.
+    """Make the state of the parameters that train.
 
     Args:
       params: of the whole model.
 
     Returns:
-      The inner optimizer's.
+      The inner optimizer's state.
 
     Raises:
       ValueError: nothing trains.
@@ -51,16 +51,16 @@ class PromptOptimizer(optimizers.OptimizerDef):
     state: optimizers.OptimizerState,
     grads: Tree,
   ) -> tuple[Tree, optimizers.OptimizerState]:
-    """Update what trains.
+    """Update the parameters that train.
 
     Args:
       hyper_params: the inner optimizer's, with the learning rate.
       params: of the whole model.
       state: see `init_state`.
-      grads: of the whole model; XLA computes none that nobody reads.
+      grads: of the whole model; XLA computes only those that are read.
 
     Returns:
-      Parameters, of which the frozen ones are the same arrays, and the state.
+      The parameters, with the same arrays for frozen ones, and the state.
     """
     trained, state = self.optimizer.apply_gradient(
       hyper_params, self._trained(params), state, self._trained(grads)
@@ -73,7 +73,7 @@ class PromptOptimizer(optimizers.OptimizerDef):
     """Name the axes of parameters and state.
 
     Args:
-      optimizer: with the shapes of both.
+      optimizer: holds the shapes of both.
       param_logical_axes: the names of every parameter's axes.
 
     Returns:

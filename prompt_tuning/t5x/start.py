@@ -19,15 +19,15 @@ _EMBEDDINGS = "token_embedder/embedding"
 class Start:
   """The first value of a prompt.
 
-  T5X draws a model before it reads the checkpoint: what looks at embeddings
-  reads them from there itself.
+  T5X draws a model before it reads the checkpoint. So an initialiser that needs
+  embeddings reads them from the checkpoint itself.
 
   Attributes:
     initializer: one of `prompt_tuning.tuners`.
-    checkpoint: the frozen model, for initialisers that look at its embeddings.
-    task: name of one of this project's, for those that look at its label words.
-    seed: of the draw. T5X's own is the time of day by default, and its
-      generator another one on other hardware.
+    checkpoint: the frozen model, for initialisers that need its embeddings.
+    task: one of this project's tasks, for initialisers that need label words.
+    seed: of the draw. T5X's own default is the time of day, and its generator
+      differs between kinds of hardware.
   """
 
   initializer: Initializer
@@ -49,7 +49,7 @@ class Start:
       [P, H].
     """
     del rng
-    # Or the whole table would be a constant in T5X's compiled program.
+    # Otherwise T5X's compiled program would hold the whole table as a constant.
     with jax.ensure_compile_time_eval():
       key = jax.random.key(self.seed, impl="threefry2x32")
       return self.initializer(key, tuple(shape), dtype, self._context())

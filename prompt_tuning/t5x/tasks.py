@@ -1,4 +1,4 @@
-"""This project's tasks inside T5X: to import this module registers them."""
+"""This project's tasks inside T5X; importing this module registers them."""
 
 import importlib
 from typing import Any
@@ -17,22 +17,22 @@ def use_vocabulary(
 ) -> Any:
   """Set the vocabulary of the tasks, and give it to T5X's model.
 
-  T5X builds its model before it looks for the task: one that seqio does not
-  know yet is registered here, such as a k-shot task, of which there are as many
-  as there are numbers, or one that the module declares on files of its own.
+  T5X builds its model before it looks for the task. So this function registers
+  a task that seqio does not know yet, such as a k-shot task, which exists for
+  every number, or a task that `module` declares on its own files.
 
   Args:
     path: T5's `sentencepiece.model`; None for the environment variable's.
-    task: the task or mixture that T5X will ask seqio for; None leaves it to it.
-    module: what T5X imports before that.
+    task: the task or mixture that T5X will ask seqio for; None registers none.
+    module: a module that T5X imports before it asks.
 
   Returns:
     seqio's vocabulary. T5X checks that model and task have the same.
 
   Raises:
-    ValueError: nobody names a file, or it is not T5's; neither seqio nor this
+    ValueError: no file is named, it is not T5's, or neither seqio nor this
       project knows the task.
-    FileNotFoundError: there is none.
+    FileNotFoundError: the file does not exist.
   """
   vocabulary.configure(path)
   vocabulary.load()

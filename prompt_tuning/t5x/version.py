@@ -1,7 +1,7 @@
-"""Insist on a T5X that has what this package is built on.
+"""Insist on a T5X that has the classes and functions used here.
 
-T5X is on no package registry and has no version number: what it offers says
-which one it is.
+T5X is on no package registry and has no version number. So this module checks
+what T5X offers.
 """
 
 import importlib
