@@ -1,8 +1,8 @@
-"""What commands that are configured by gin have in common.
+"""The common part of the commands that gin configures.
 
-Reading flags is cheap: JAX, and what needs it, is imported when they are fine.
-So are the modules of commands, which import the work that they do when they do
-it.
+Reading flags is cheap: JAX, and modules that need it, are imported only after
+the flags are checked. Commands' modules are cheap to import too, because they
+import their work only when they do it.
 """
 
 import contextlib
@@ -67,19 +67,20 @@ def run(
     argv: the words after it.
     about: one line for `--help`.
     work: does a job.
-    configurable: what gin calls the job; by default as the command.
-    computes: whether the model runs here, again and again; so memory is kept,
-      and a later command finds the compiled programs.
-    look: what a dry run does with a job: refuses what would be refused before
-      anything large is read, and returns what there is to say.
-    defaults: gin statements of what the command does not ask for.
-    build: builds the job from flags, where it is of several configurations; a
-      dry run prints none of them then.
+    configurable: gin's name of the job; the command's name by default.
+    computes: whether the model runs many times. If so, freed memory and
+      compiled programs are kept.
+    look: a function for dry runs: makes the checks that come before anything
+      large is read, and returns text to print.
+    defaults: gin statements for settings that the command does not need.
+    build: builds the job from flags if it has several configurations; a dry run
+      then prints none of them.
 
   Returns:
-    0; 1 where training diverged; 2 where the command line, the configuration,
-    or what they name is at fault; 130 after Ctrl-C, and 129 or 143 after SIGHUP
-    or SIGTERM, where training is saved and the same command continues it.
+    0; 1 if training diverged; 2 if the command line, the configuration, or
+    something that they name is wrong; 130 after Ctrl-C, 129 after SIGHUP, 143
+    after SIGTERM. After a signal, training is saved, and the same command
+    continues it.
   """
   try:
     arguments = flags.parse(name, argv, about)
@@ -170,7 +171,7 @@ def _collect(folder: str) -> None:
 
 
 def say(text: str) -> None:
-  """Print for the user, once per job however many processes it has."""
+  """Print for the user, once per job, from one of its processes."""
   import jax
 
   if jax.process_index() == 0:
@@ -181,7 +182,7 @@ def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
   """Build a command's job from its flags.
 
   Args:
-    name: what gin calls the job.
+    name: gin's name of the job.
     arguments: the flags.
     defaults: gin statements before the files.
 
@@ -189,7 +190,7 @@ def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
     The job.
 
   Raises:
-    ValueError: the configuration is at fault.
+    ValueError: the configuration is wrong.
   """
   import gin
 
@@ -238,7 +239,7 @@ def _without_memory(name: str, error: Exception) -> str:
 
 
 def plain(error: Exception) -> str:
-  """Leave out what gin adds to a message about its own calls.
+  """Drop the text about gin's own calls that gin adds to a message.
 
   Args:
     error: any.

@@ -1,7 +1,7 @@
 """`prompt-tuning compare`: a prompt beside no prompt, words, and model tuning.
 
-Prompts and models train as `train` trains them; the last word has a split that
-neither saw.
+Prompts and models train as `train` trains them. A split that neither saw
+decides.
 """
 
 from collections.abc import Sequence

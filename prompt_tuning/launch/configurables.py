@@ -1,7 +1,7 @@
-"""What gin files can name, under names that do not follow the code's layout.
+"""The names that gin files can use; they do not follow the code's layout.
 
-Library code never imports gin. A class is registered here once, and `@name`,
-`name.parameter` in gin files mean this table, whatever moves beneath it.
+Library code never imports gin. This table registers a class once. `@name` and
+`name.parameter` in gin files refer to the table, so code can move.
 """
 
 import dataclasses
@@ -71,8 +71,8 @@ def t5(
     dropout_rate: while training.
     float32_attention_logits: compute attention logits in float32.
     scan_layers: compile one layer and scan over all.
-    remat_policy: what the backward pass computes again: `none`, `minimal` or
-      `full`.
+    remat_policy: how much the backward pass computes again: `none`, `minimal`
+      or `full`.
 
   Returns:
     Its configuration.
@@ -94,7 +94,7 @@ def t5_of_checkpoint(
   scan_layers: bool = False,
   remat_policy: str = "minimal",
 ) -> config.T5Config:
-  """Read the shape of a T5 off its checkpoint; the rest is as for `t5`."""
+  """Read the shape of a T5 from its checkpoint; the rest is as for `t5`."""
   if path is None:
     raise ValueError(
       "The model's shape is read off its checkpoint: set "
@@ -166,7 +166,7 @@ def count_tokens(text: str, vocabulary_file: str | None = None) -> int:
     vocabulary_file: None for the usual one.
 
   Raises:
-    ValueError: it is no text, or an empty one.
+    ValueError: it is not a text, or an empty one.
   """
   tuner_settings.text("TASK_STRING", text)
   return len(vocabulary.load(vocabulary_file).encode(text))
@@ -265,13 +265,13 @@ def register_methods(
   """Tell gin about tuning methods, as `tuners.<class>`.
 
   Args:
-    modules: more modules that define some, see `discovery.methods`.
+    modules: more modules that define methods, see `discovery.methods`.
 
   Returns:
     Full name in gin -> class, of all of them.
 
   Raises:
-    ValueError: a module at fault, or a name that is taken.
+    ValueError: a module is wrong, or a name is taken.
   """
   methods = discovery.methods(modules)
   known: dict[str, Callable[..., Any]] = {}
@@ -313,7 +313,7 @@ def _register(
 
 @functools.cache
 def register() -> None:
-  """Tell gin about everything above, once per process."""
+  """Register everything above with gin, once per process."""
   for full_name, build in KNOWN.items():
     _register(full_name, build)
   for name, value in CONSTANTS.items():

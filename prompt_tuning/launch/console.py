@@ -1,4 +1,4 @@
-"""What a person reads while a command runs, beside its results."""
+"""Messages to the user while a command runs, beside its results."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ _LOGGER = "prompt_tuning"  # and what is below it: all of this project
 
 
 def error(said: object) -> None:
-  """Say on standard error why a command ends, as all commands do.
+  """Print on standard error why a command ends, in the form of all commands.
 
   Args:
     said: an exception, or a text.
@@ -24,8 +24,7 @@ def messages(verbose: bool = False) -> Iterator[None]:
   Args:
     verbose: whether to show details too.
 
-  Other libraries' messages stay with Python's own settings, which show
-  warnings.
+  Other libraries' messages keep Python's own settings, which show warnings.
   """
   logger = logging.getLogger(_LOGGER)
   before = logger.level, logger.propagate

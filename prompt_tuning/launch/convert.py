@@ -16,8 +16,8 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning convert`.
 
   Returns:
-    0, or 2 where the source is not what it should be, or the destination is
-    there already; then nothing has been written.
+    0, or 2 if the source is wrong or the destination exists; then nothing has
+    been written.
   """
   args = _parser().parse_args(argv)
   from prompt_tuning.jobs import convert

@@ -13,8 +13,8 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning diff`.
 
   Returns:
-    0 where they are equal bit for bit, 1 where they differ, 2 where one of
-    them cannot be read.
+    0 if they are equal bit for bit, 1 if they differ, 2 if one of them cannot
+    be read.
   """
   parser = argparse.ArgumentParser(
     prog="prompt-tuning diff", description=__doc__

@@ -1,4 +1,4 @@
-"""`prompt-tuning export SRC DST`: what a run learned, for other programs."""
+"""`prompt-tuning export SRC DST`: a run's prompts, for other programs."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning export`.
 
   Returns:
-    0, or 2 where there is nothing to export.
+    0, or 2 if there is nothing to export.
   """
   args = _parser().parse_args(argv)
   try:

@@ -10,8 +10,8 @@ from prompt_tuning.core import tree
 from prompt_tuning.machine.processes import Distributed
 
 _BINDING = "--gin."
-# Flags that not every command has -> the commands. `plan` takes the line of
-# `train` as it is.
+# Flags that only some commands have -> these commands. `plan` takes a command
+# line of `train` unchanged.
 _TFDS = ("train", "sweep", "compare", "eval", "infer", "score", "plan")
 _SHARDS = ("infer", "score")
 _HOSTS = ("train", "sweep", "pretrain", "compare", "eval", "plan")
@@ -34,7 +34,7 @@ _OF_ABSL = {
   **dict.fromkeys(("log_dir", "logger_levels", "stderrthreshold"), True),
   **dict.fromkeys(("v", "verbosity"), True),
 }
-# What they are where a command has none.
+# Their values for a command that does not have them.
 _ABSENT = {
   "tfds_data_dir": None,
   "seqio_additional_cache_dirs": "",
@@ -54,14 +54,14 @@ class Flags:
   Attributes:
     gin_files: gin files; later ones win.
     gin_bindings: `NAME = value` lines; they win over files, later over earlier.
-    gin_search_paths: folders in which relative gin files are looked for, before
-      those of the package.
+    gin_search_paths: folders to search for relative gin files, before the
+      package's own.
     tfds_data_dir: TFDS's data directory, for every task.
-    seqio_additional_cache_dirs: accepted for T5X's sake; without effect here.
+    seqio_additional_cache_dirs: accepted as in T5X; has no effect here.
     distributed: how the processes find each other.
     dry_run: build everything the configuration names, print it, and stop.
     verbose: show details too, such as every parameter.
-    shard_id: which part of an inference job this process does.
+    shard_id: index of the part of an inference job that this process does.
   """
 
   gin_files: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def parse(command: str, argv: Sequence[str], about: str) -> Flags:
 
   Raises:
     ValueError: an unknown flag, with the nearest known one, or a bad value.
-    SystemExit: after printing what `--help` asks for.
+    SystemExit: after printing the help.
   """
   parser = _parser(command, about)
   args, unknown = parser.parse_known_args(_rewritten(_without_absl(argv)))

@@ -1,8 +1,8 @@
 """The gin configuration of a command: read, check, apply, write down.
 
-gin itself accepts a misspelt macro in silence and stops at the first of other
-faults. Here all faults are found before anything is applied, and one error
-names each, where it stands, and the nearest name that would have been right.
+gin itself accepts a misspelt macro in silence, and stops at the first fault of
+another kind. This module finds all faults before it applies anything. One error
+names each fault, its place, and the nearest right name.
 """
 
 import inspect
@@ -28,7 +28,7 @@ from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
 from prompt_tuning.tuners.method import Method
 
-# Names of modules -> what they add to the table of what gin knows.
+# Names of modules -> the entries that they add to gin's table.
 _Key = tuple[str, str, str]  # scope, selector, parameter
 Register = Callable[[Sequence[str]], Mapping[str, Callable[..., Any]]]
 
@@ -69,20 +69,19 @@ def load(
   """Make gin files and bindings this process's configuration.
 
   Args:
-    files: gin files; later ones win over earlier ones and over what those
+    files: gin files; later ones win over earlier ones and the files that those
       include.
     bindings: statements such as `NAME = value`; they win over all files.
-    known: what can be configured, by its full name in gin.
+    known: full name in gin -> what it configures.
     search_paths: folders for relative file names, before the package's own.
     constants: names of gin constants, for suggestions.
-    register: makes the tuning methods of the modules known that METHOD_MODULE
-      names.
+    register: registers the tuning methods in the modules of METHOD_MODULE.
     defaults: statements of values that files need not give.
 
   Raises:
-    ConfigError: a file, macro, setting or reference that does not exist, a
-      required macro without a value, a value that is none in gin's syntax. All
-      of them are in one error, and the configuration stays empty.
+    ConfigError: a file, macro, setting or reference does not exist, a required
+      macro has no value, or a value is not in gin's syntax. One error has all
+      faults, and the configuration stays empty.
   """
   gin.clear_config()
   search = SearchPath(search_paths)
@@ -148,10 +147,10 @@ def read(
     defaults: see `load`.
 
   Returns:
-    The statements, and what is known now.
+    The statements, and `known` with the new methods.
 
   Raises:
-    ConfigError: a module of METHOD_MODULE is at fault.
+    ConfigError: a module of METHOD_MODULE is wrong.
   """
   statements = gin_statements.read(files, bindings, search, defaults)
   files = (*files, *t5x_names.files_for(statements.settings))
@@ -262,17 +261,17 @@ def _modules(settings: Sequence[Setting]) -> tuple[str, ...]:
 def config_text() -> str:
   """Return everything that files and flags say, as one gin file.
 
-  Macros that nobody uses are left out: whoever gives the file to a command
-  would be told so.
+  The file leaves out unused macros: a command that reads it would complain
+  about them.
   """
   return _ending_once(gin.config_str())
 
 
 def operative_text() -> str:
-  """Return what was used so far, defaults included, as one gin file."""
+  """Return the settings used so far, with defaults, as one gin file."""
   text = gin.operative_config_str()
   try:
-    # Read before there is a configuration; without it names are unknown.
+    # Read it before there is a configuration; without it, names are unknown.
     module = gin.query_parameter(f"%{METHOD_MODULE}")
   except ValueError:  # not set
     module = None
@@ -282,7 +281,7 @@ def operative_text() -> str:
 
 
 def texts() -> dict[str, str]:
-  """Return both of them under the names of the files that `write` makes."""
+  """Return both texts, under the names of the files that `write` makes."""
   return {CONFIG: config_text(), OPERATIVE: operative_text()}
 
 
@@ -290,7 +289,7 @@ def write(folder: str | os.PathLike[str]) -> None:
   """Write `config.gin` and `operative_config.gin` into a folder.
 
   Args:
-    folder: is made where it is missing.
+    folder: made if missing.
 
   Raises:
     OSError: it cannot be written to.

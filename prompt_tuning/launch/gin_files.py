@@ -1,4 +1,4 @@
-"""Where gin files are found: search paths, then those of the package."""
+"""Where to look for gin files: in search paths, then in the package."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ def packaged_root() -> pathlib.Path:
     a checkout.
 
   Raises:
-    FileNotFoundError: neither is there.
+    FileNotFoundError: neither exists.
   """
   package = pathlib.Path(prompt_tuning.__file__).parent
   for root in (package / "gin", package.parent / "gin"):
@@ -35,7 +35,7 @@ class SearchPath:
   """Finds gin files by name.
 
   Attributes:
-    folders: looked at in this order, before the package's own.
+    folders: searched in this order, before the package's own.
   """
 
   folders: Sequence[str] = (".",)
@@ -49,13 +49,14 @@ class SearchPath:
     """Find a file.
 
     Args:
-      name: absolute, relative to one of the folders, or one of the original's.
+      name: absolute, relative to one of the folders, or the name of a file of
+        the public code.
 
     Returns:
-      The first that is there.
+      The first that exists.
 
     Raises:
-      FileNotFoundError: none is; the message names the nearest known file.
+      FileNotFoundError: none exists; the message names the nearest known file.
     """
     ours = original_files.file_of(name, self.root)
     if ours is not None:

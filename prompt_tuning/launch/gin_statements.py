@@ -1,8 +1,8 @@
 """Gin files and bindings as a flat list of settings, with their origins.
 
-gin applies a file while it reads it and stops at the first fault. Reading
-first and applying later is what lets one error name every fault, and lets a
-misspelt macro be told from a new one.
+gin applies a file while it reads it, and stops at the first fault. This module
+reads first, and settings are applied later. So one error can name every fault,
+and a misspelt macro can be told from a new one.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _DYNAMIC = "__gin__.dynamic_registration"
 
 
 class Unknown:
-  """A reference `@selector` to something that nobody registered."""
+  """A reference `@selector` to a name that is not registered."""
 
   def __init__(self, selector: str, reason: str):
     self.selector = selector
@@ -35,15 +35,15 @@ class Setting:
   """One `key = value` of a gin file or of the command line.
 
   Attributes:
-    scope: of the key, usually empty; of a macro, its name.
-    selector: what is configured; `gin.macro` for a macro.
+    scope: scope of the key, usually empty; for a macro, its name.
+    selector: name of the thing to configure; `gin.macro` for a macro.
     parameter: its parameter.
     value: plain values and containers, with gin's references and `Unknown`s.
     origin: file and line, or the flag.
-    comment: what stands behind a `#` in the same line.
-    is_packaged: whether one of the package's own files says so.
-    given: what of the command line it comes from: a file's name, which may
-      include the one where it stands, or the flag.
+    comment: text after a `#` in the same line.
+    is_packaged: whether it stands in one of the package's own files.
+    given: the part of the command line that it comes from: the flag, or the
+      name of a file that has or includes it.
   """
 
   scope: str
@@ -62,17 +62,17 @@ class Setting:
 
   @property
   def is_required(self) -> bool:
-    """Whether this declares a value that somebody else must give."""
+    """Whether this declares a value that must be given elsewhere."""
     return _name_of(self.value) == REQUIRED
 
   @property
   def is_declaration(self) -> bool:
-    """Whether it leaves the value to somebody: a user, or a method's recipe."""
+    """Whether it leaves the value to a user or to a method's recipe."""
     return _name_of(self.value) in (REQUIRED, RECIPE)
 
   @property
   def count(self) -> int:
-    """How many plain values and references the value consists of."""
+    """The number of plain values and references in the value."""
     return _count(self.value)
 
   def references(self) -> Iterator[Any]:
@@ -92,7 +92,7 @@ class Statements:
 
   Attributes:
     settings: later ones win.
-    faults: what could not be read.
+    faults: a sentence about each statement that could not be read.
   """
 
   settings: list[Setting]
@@ -105,7 +105,7 @@ def read(
   search: SearchPath,
   defaults: Sequence[str] = (),
 ) -> Statements:
-  """Read gin files with what they include, then single bindings.
+  """Read gin files and the files that they include, then single bindings.
 
   Args:
     files: names of gin files.
@@ -114,7 +114,7 @@ def read(
     defaults: statements before the files.
 
   Returns:
-    What was read. Modules that files import have been imported.
+    The statements. Modules that files import have been imported.
   """
   reader = _Reader(search)
   for default in defaults:

@@ -1,6 +1,6 @@
 """`prompt-tuning infer`: answers to a task or a text file, as JSON lines.
 
-A job that was killed continues where it stopped.
+A killed job continues where it stopped.
 """
 
 import sys
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def work(job: "InferJob", arguments: Flags) -> None:
-  """Do a job's share of the work, and print where the answers are."""
+  """Do this process's part of a job, and print where the answers are."""
   from prompt_tuning.jobs import infer
 
   shard_id = arguments.shard_id or 0

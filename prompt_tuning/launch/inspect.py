@@ -8,13 +8,13 @@ from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
-  """Show trees, dtypes, counts and steps; arrays of models stay unread.
+  """Show trees, dtypes, counts and steps, without reading models' arrays.
 
   Args:
     argv: the words after `prompt-tuning inspect`.
 
   Returns:
-    0, or 2 where the path cannot be read.
+    0, or 2 if the path cannot be read.
   """
   parser = argparse.ArgumentParser(
     prog="prompt-tuning inspect", description=__doc__

@@ -15,14 +15,13 @@ ENGINES = {
 
 
 def main(argv: Sequence[str]) -> int:
-  """Start a command of prompt-tuning where its machines are.
+  """Start a command of prompt-tuning on a pod or a cluster.
 
   Args:
     argv: the words after `prompt-tuning launch`.
 
   Returns:
-    0; 2 where the command line is at fault, a tool is missing or a command
-    fails.
+    0; 2 if the command line is wrong, a tool is missing or a command fails.
   """
   engine, *rest = argv or [""]
   if engine in ("-h", "--help"):
@@ -47,7 +46,7 @@ def usage() -> str:
 
 
 def check(program: str, args: Sequence[str]) -> None:
-  """Find a program's mistakes here, before a pod is paid for.
+  """Find mistakes in a program's flags before a pod is paid for.
 
   Args:
     program: `train` or another command of prompt-tuning.

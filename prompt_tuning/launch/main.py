@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 from prompt_tuning.core import tree
 
-# Command -> (module with `main(argv) -> int`, what it does). Imported only when
-# asked for: `inspect` should not pay for what `train` needs.
+# Command -> (module with `main(argv) -> int`, what it does). Only the command's
+# own module is imported: `inspect` should not import what `train` needs.
 COMMANDS: dict[str, tuple[str, str]] = {
   "pretrain": ("pretrain", "pre-train a T5: span corruption, LM adaptation"),
   "vocabulary": ("vocabulary", "train a SentencePiece vocabulary on text"),
   "train": ("train", "train a tuning method, evaluate, keep the best"),
   "sweep": ("sweep", "many trainings: axes of settings, side by side"),
-  "plan": ("plan", "what training needs and costs on TPUs that are not here"),
+  "plan": ("plan", "what a training needs and costs on TPUs you do not have"),
   "launch": ("launch", "start a command on a pod or a cluster"),
   "compare": ("compare", "tuning methods beside their baselines, one table"),
   "eval": ("eval", "score prompts on tasks; several also vote"),
@@ -48,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the words after `prompt-tuning`; `sys.argv[1:]` by default.
 
   Returns:
-    The process's exit status; as a shell tells of signals, 141 where nobody
-    reads on what is printed, and 130 after Ctrl-C.
+    The process's exit status. As in a shell, 130 means Ctrl-C, and 141 that the
+    reader of the output closed it.
   """
   try:
     try:
       return _run(list(sys.argv[1:] if argv is None else argv))
-    finally:  # here, where it can be told whether somebody reads
+    finally:  # here, where a closed output is noticed
       sys.stdout.flush()
   except KeyboardInterrupt:
     print("Interrupted.", file=sys.stderr)

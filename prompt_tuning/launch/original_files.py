@@ -1,4 +1,4 @@
-"""Gin files of google-research/prompt-tuning, and what stands for them here."""
+"""Gin files of google-research/prompt-tuning, and their counterparts here."""
 
 import logging
 import pathlib
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
-# Files of the original that have another name here than their own. It has some
-# that only its tests read.
+# Files of the public code that have another name here. Only its tests read some
+# of them.
 _PREFIXES = (
   "prompt_tuning/configs/",
   "prompt_tuning/extended/perceptron/configs/",
@@ -49,16 +49,17 @@ _FILES: Mapping[str, str] = {
 
 
 def file_of(name: str, root: pathlib.Path) -> pathlib.Path | None:
-  """Find the file that stands for one of the original's.
+  """Find this project's file for one of the public code's files.
 
-  The original's own would be of no use: it names classes that are not here.
+  The public code's own file would not work: it names classes that do not exist
+  here.
 
   Args:
     name: such as `prompt_tuning/configs/models/t5_1_1_base_prompt.gin`.
     root: of the package's files.
 
   Returns:
-    The file; None if the name is none of the original's.
+    The file; None if the public code has no file of that name.
   """
   for prefix in _PREFIXES:
     if not name.startswith(prefix):

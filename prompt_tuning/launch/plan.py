@@ -1,7 +1,7 @@
 """`prompt-tuning plan`: will this training fit on those TPUs, and how fast?
 
-The step of `train` is compiled for every slice and mesh, on a machine that has
-no TPU; nothing is read, allocated or run.
+This compiles the step of `train` for every slice and mesh, on a machine without
+a TPU. It reads, allocates and runs nothing.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning plan`.
 
   Returns:
-    0; 1 where nothing fits; 2 where the command line, the configuration, or
-    what they name is at fault.
+    0; 1 if nothing fits; 2 if the command line, the configuration, or something
+    that they name is wrong.
   """
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   add = parser.add_argument

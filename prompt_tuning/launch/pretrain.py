@@ -1,7 +1,7 @@
-"""`prompt-tuning pretrain`: from text to a T5 that prompts can be tuned for.
+"""`prompt-tuning pretrain`: pre-train a T5 on text, to tune prompts for.
 
-Every stage is a training of the whole model: the same step, loop and bundles
-as everywhere, so a run that is killed goes on to the bit.
+Every stage trains the whole model, with the step, loop and bundles of `train`.
+So a killed run continues, with the same bits.
 """
 
 from collections.abc import Sequence

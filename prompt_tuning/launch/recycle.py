@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning recycle`.
 
   Returns:
-    0, or 2 where it cannot be moved.
+    0, or 2 if it cannot be moved.
   """
   args = _parser().parse_args(argv)
   from prompt_tuning.jobs import recycle

@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning report`.
 
   Returns:
-    0, or 2 where the folder is none of these.
+    0, or 2 if the folder is none of these.
   """
   parser = argparse.ArgumentParser(
     prog="prompt-tuning report", description=__doc__

@@ -7,13 +7,13 @@ from prompt_tuning.launch import console
 
 
 def main(argv: Sequence[str]) -> int:
-  """Compare prompts, as SPoT does to choose what others start from.
+  """Compare prompts, as SPoT does to choose a prompt to start from.
 
   Args:
     argv: the words after `prompt-tuning similar`.
 
   Returns:
-    0, or 2 where something cannot be compared.
+    0, or 2 if prompts cannot be compared.
   """
   args = _parser().parse_args(argv)
   from prompt_tuning.jobs import similarity

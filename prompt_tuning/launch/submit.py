@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning submit`.
 
   Returns:
-    0, or 2 where the answers are not those of a whole test split.
+    0, or 2 if the answers are not those of a whole test split.
   """
   arguments = _parser().parse_args(argv)
   from prompt_tuning.jobs import submit

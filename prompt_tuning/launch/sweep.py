@@ -1,7 +1,7 @@
 """`prompt-tuning sweep`: the training of `train` for every value of some axes.
 
-Cells that can share a bank train side by side; each ends as an ordinary run
-folder. The same command goes on where it was.
+Cells that can share a bank train side by side. Each cell gives an ordinary run
+folder. After a stop, the same command continues.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def split(argv: Sequence[str]) -> tuple[_Own, list[str]]:
     argv: the words after `prompt-tuning sweep`.
 
   Returns:
-    Both.
+    The command's own flags, and those of `train`.
   """
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   add = parser.add_argument
@@ -134,7 +134,7 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
     The sweep.
 
   Raises:
-    ValueError: the configuration is at fault; names the cell.
+    ValueError: the configuration is wrong; names the cell.
   """
   import gin
 

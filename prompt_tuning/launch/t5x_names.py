@@ -1,8 +1,8 @@
 """Settings of T5X that have another name here.
 
-Command lines of the original keep their meaning. Macros and flags have T5X's
-names anyway; what is named after T5X's classes is translated, with a warning
-that says today's name.
+Command lines of the public code keep their meaning. Macros and flags have T5X's
+names. Settings that are named after T5X's classes are translated, with a
+warning that gives the name here.
 """
 
 import dataclasses
@@ -87,13 +87,14 @@ _NEEDLESS: Mapping[str, str] = {
 
 
 def files_for(settings: Sequence[Setting]) -> tuple[str, ...]:
-  """Name the files that old settings need, where nothing has them.
+  """Name the gin files that T5X's settings need and nobody gave.
 
   Args:
-    settings: that were read.
+    settings: those that were read.
 
   Returns:
-    A mesh of two axes for a number of devices that share the model.
+    The file of a mesh of two axes, if settings give a number of devices that
+    share the model.
   """
   names = {setting.macro for setting in settings}
   for setting in settings:
@@ -104,14 +105,14 @@ def files_for(settings: Sequence[Setting]) -> tuple[str, ...]:
 
 
 def translate(settings: Sequence[Setting]) -> Iterator[Setting]:
-  """Put today's names in place of old ones, and say so.
+  """Replace T5X's names by the names here, and warn.
 
   Args:
-    settings: that were read.
+    settings: those that were read.
 
   Yields:
-    Settings; those without a counterpart are left out, where none is needed,
-    and left for gin to refuse, where nothing has the macro that they are now.
+    Settings. A setting that needs no counterpart is left out. One whose macro
+    here nothing uses stays as it is, for gin to refuse.
   """
   declared = {s.macro for s in settings if s.macro and s.is_packaged}
   for setting in settings:
@@ -140,10 +141,10 @@ def translate(settings: Sequence[Setting]) -> Iterator[Setting]:
 
 
 def hint(setting: Setting) -> str:
-  """Say what stands for one of T5X's settings.
+  """Say what to use here for one of T5X's settings.
 
   Args:
-    setting: that nothing here has.
+    setting: a setting that does not exist here.
 
   Returns:
     A sentence, or the empty string if it is none of them.
@@ -155,7 +156,7 @@ def hint(setting: Setting) -> str:
 
 
 def old_names() -> dict[str, tuple[str, ...]]:
-  """List T5X's classes and parameters by the macro that each is here."""
+  """List T5X's classes and parameters by the macro for each of them here."""
   names: dict[str, list[str]] = {}
   for old, today in _TODAY.items():
     for macro in today.macros:
@@ -164,7 +165,7 @@ def old_names() -> dict[str, tuple[str, ...]]:
 
 
 def needless() -> Mapping[str, str]:
-  """List T5X's macros that have no counterpart, with why none is needed."""
+  """List T5X's macros that need no counterpart here, each with the reason."""
   return dict(_NEEDLESS)
 
 

@@ -1,4 +1,4 @@
-"""`prompt-tuning train`: from a gin configuration to prompts that work.
+"""`prompt-tuning train`: train prompts as a gin configuration says.
 
 Also `python -m prompt_tuning.launch.train`, with T5X's flags.
 """
@@ -39,7 +39,7 @@ def _work(job: "TrainJob", arguments: Flags) -> None:
   from prompt_tuning.jobs import conclusion, model_dir, train
   from prompt_tuning.launch import gin_config
 
-  # From its start to its last file, one training writes there.
+  # Only one training writes there, from its start to its last file.
   with model_dir.held(job.output.model_dir):
     outcome = train.train(
       job,

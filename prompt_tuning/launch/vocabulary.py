@@ -1,4 +1,4 @@
-"""`prompt-tuning vocabulary`: a SentencePiece vocabulary of one's own text."""
+"""`prompt-tuning vocabulary`: train a SentencePiece vocabulary on your text."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     argv: the words after `prompt-tuning vocabulary`.
 
   Returns:
-    The process's exit status: 0, or 2 where files or settings are at fault.
+    The process's exit status: 0, or 2 if files or settings are wrong.
   """
   parser = argparse.ArgumentParser("prompt-tuning vocabulary", None, ABOUT)
   add = parser.add_argument
