@@ -19,8 +19,8 @@ from prompt_tuning.models.t5.config import T5Config
 _PROMPTS = r"(encoder|decoder)/prompt/.*"
 _RELPOS = "relpos_bias/rel_embedding"
 
-# Attention logits that stay in a CPU's cache: beyond, each pass over them (and
-# the page faults of fresh memory) costs more than the products do.
+# Bytes of attention logits that stay in a CPU's cache. With more, each pass
+# over them (and the page faults of fresh memory) costs more than the products.
 _CPU_ATTENTION_BYTES = 8 << 20
 
 
@@ -30,11 +30,11 @@ class Backbone(NamedTuple):
   Attributes:
     config: its configuration.
     params: its parameters.
-    step: training step of the checkpoint; None where it does not say.
+    step: training step of the checkpoint; None if it does not say.
     fingerprint: tells it from other models.
-    weights_dtype: in which they were asked for; `int8` and `int4` are those of
-      kernels and embeddings, beside float32 for the rest.
-    base_model: what transformers loads it by; None where it cannot.
+    weights_dtype: dtype of the weights; with `int8` and `int4`, only kernels
+      and embeddings have it, and the rest is float32.
+    base_model: name that transformers loads it by; None if it cannot.
   """
 
   config: T5Config
@@ -55,13 +55,13 @@ def load(
   """Restore a model straight into its dtype and sharding.
 
   Args:
-    path: checkpoint of any known format, or one that is open already; a prompt
-      in it is left out.
+    path: checkpoint of any known format, or an open one; a prompt in it is left
+      out.
     config: of the model.
     mesh: None for one device.
     rules: logical axis -> mesh axis.
-    dtype: of the weights; `int8` and `int4` are quantised leaf by leaf, as they
-      are read. The fingerprint does not depend on it.
+    dtype: of the weights; for `int8` and `int4`, each leaf is quantised as it
+      is read. The fingerprint does not depend on it.
 
   Returns:
     The model.
@@ -99,7 +99,7 @@ def check(
   """Find what is wrong with a checkpoint before anything large is read.
 
   Args:
-    checkpoint: one that is open.
+    checkpoint: an open checkpoint.
     config: see `load`.
     mesh: see `load`.
     rules: see `load`.
@@ -178,14 +178,14 @@ def fresh(
 
 
 def for_machine(config: T5Config, mesh: Mesh | None) -> T5Config:
-  """Let rows take turns in attention where one CPU computes it.
+  """Let rows take turns in attention if one CPU computes it.
 
   Args:
     config: of the model.
     mesh: None for one device.
 
   Returns:
-    What a restored model has for its `config`.
+    The `config` of a restored model.
   """
   one_device = mesh is None or mesh.size == 1
   if config.attention_bytes or not one_device or jax.default_backend() != "cpu":

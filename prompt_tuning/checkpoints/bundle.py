@@ -1,19 +1,19 @@
-"""The trained part of a run on disk: megabytes, whatever the backbone.
+"""The trained part of a run on disk: megabytes, for any size of backbone.
 
 A bundle is a folder:
 
-  manifest.json           what it is; sha256 of itself and every other file
+  manifest.json           a description; sha256 of itself and every other file
   trainable.safetensors   {path: array} with a leading run axis
-  fixed.safetensors       the same of what a method has and does not train;
-                          only where there is any
-  resume.safetensors      step, optimizer state and keys; only where training
-                          may go on from here
+  fixed.safetensors       the same for a method's parameters that do not train;
+                          only if there are any
+  resume.safetensors      step, optimizer state and keys; only if training may
+                          continue from here
 
-Folders are written under a temporary name, flushed and renamed, so that one
-that can be seen is whole; in a bucket one is there when its manifest is. The
-same state gives the same bytes: nothing in a bundle depends on time, host or
-path, but for the configuration's text, which names what the user named. No
-pickle is read or written.
+A folder is written under a temporary name, flushed and renamed, so a folder
+with its final name is whole. In a bucket it exists once its manifest exists.
+The same state gives the same bytes: a bundle does not depend on time, host or
+path, except for the configuration's text, which has the user's paths. No pickle
+is read or written.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ _STEP_FOLDER = re.compile(r"step_(\d{1,15})")
 
 _BEST = {"step": WHOLE, "score": NUMBER, "metrics": Each(NUMBER)}
 _KIND = {"format": one_of(FORMAT), "version": one_of(VERSION)}
-# What this package reads of a manifest; what is in `run`, `jobs.identity` says.
+# The keys of a manifest that this package reads; for `run` see `jobs.identity`.
 _SCHEMA = {
   "files": Each(TEXT),
   "digest": TEXT,
@@ -85,13 +85,13 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-  """What one folder holds.
+  """The contents of one folder.
 
   Attributes:
     manifest: JSON values: method, placement, backbone fingerprint, vocabulary,
       gin text, versions, metrics, data-iterator state, ...
     trainable: {path: array}.
-    resume: {name: array}; empty when training cannot go on from here.
+    resume: {name: array}; empty if training cannot continue from here.
     fixed: {path: array} of the method's parameters that do not train.
   """
 
@@ -102,7 +102,7 @@ class Bundle:
 
   @property
   def parameters(self) -> Arrays:
-    """Everything by which the runs differ from the backbone: {path: array}."""
+    """All arrays by which the runs differ from the backbone: {path: array}."""
     return {**self.trainable, **self.fixed}
 
   def insist_run(
@@ -111,12 +111,12 @@ class Bundle:
     folder: str | os.PathLike[str],
     notes: Mapping[str, str] = _NO_NOTES,
   ) -> None:
-    """Insist that the bundle is of the run that wants to go on from it.
+    """Insist that the bundle belongs to the run that continues from it.
 
     Args:
-      ours: what the manifest should have under `run`.
+      ours: the expected value of `run` in the manifest.
       folder: of the run, for the message.
-      notes: key of a hash below `run` -> what to say where it differs.
+      notes: key of a hash below `run` -> what to say if it differs.
 
     Raises:
       ValueError: lists everything that differs.
@@ -134,15 +134,15 @@ class Bundle:
       )
 
   def is_run(self, ours: Mapping[str, Any]) -> bool:
-    """Say whether `insist_run` would be content."""
+    """Say whether `insist_run` would raise nothing."""
     return not self.differences_to(ours)
 
   def differences_to(
     self, ours: Mapping[str, Any]
   ) -> list[tuple[str, str, str]]:
-    """List where `run` differs: (key, the bundle's value, ours)."""
+    """List the differences of `run`: (key, the bundle's value, ours)."""
     theirs = self.manifest["run"]
-    # What an older version did not write down cannot be held against it.
+    # An older version's bundle may lack keys; that is no difference.
     known = {name: ours.get(name) for name in theirs}
     differing = list(_differences(theirs, known))
     if any("tuners" in key for key, _, _ in differing):
@@ -152,7 +152,7 @@ class Bundle:
 
 
 def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
-  """Write a bundle, replacing what stands there only once it is whole.
+  """Write a bundle; replace the old one once the new one is whole.
 
   Args:
     path: the folder.
@@ -160,8 +160,7 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
 
   Raises:
     CheckpointError: the folder cannot be written, for instance because no space
-      is left, or something else than a bundle is there; what was there before
-      is untouched.
+      is left, or something other than a bundle is there. The old contents stay.
   """
   with paths.replacing(path, True, _may_be_replaced, MANIFEST) as temporary:
     folder = pathlib.Path(temporary)
@@ -225,7 +224,7 @@ def _read(
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
-  """Say whether a folder calls itself a bundle."""
+  """Say whether a folder's manifest calls it a bundle."""
   try:
     _read_manifest(files.path(path))
   except CheckpointError:
@@ -252,7 +251,7 @@ def step_path(folder: str | os.PathLike[str], step: int) -> pathlib.Path:
 
 
 def steps(folder: str | os.PathLike[str]) -> list[int]:
-  """List the steps that a folder has bundles of, ascending."""
+  """List the steps of a folder's bundles, ascending."""
   return [
     step
     for step in _steps_begun(folder)
@@ -276,8 +275,8 @@ def read_latest(folder: str | os.PathLike[str]) -> tuple[int, Bundle] | None:
     folder: of `step_...` bundles.
 
   Returns:
-    (step, bundle), or None when there is none. A damaged newer bundle is passed
-    over with a warning.
+    (step, bundle), or None if there is none. A damaged newer bundle is skipped
+    with a warning.
 
   Raises:
     CheckpointError: there are bundles, but every one is damaged.
@@ -301,8 +300,8 @@ def latest_manifest(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
     folder: of `step_...` bundles.
 
   Returns:
-    The manifest; its arrays may be damaged, which `read_latest` would find.
-    None when there is none to be read.
+    The manifest; None if none can be read. The bundle's arrays may be damaged,
+    which `read_latest` would find.
   """
   for step in reversed(steps(folder)):
     with contextlib.suppress(CheckpointError):
@@ -324,7 +323,7 @@ def manifests(folder: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
 
 
 def keep_only(folder: str | os.PathLike[str], spared: Collection[int]) -> None:
-  """Delete all other bundles, and what interrupted writes left.
+  """Delete all bundles but some, and files of interrupted writes.
 
   Args:
     folder: of `step_...` bundles.

@@ -1,14 +1,14 @@
-"""What a method learned, for use without the method: one run's delta on disk.
+"""One run's delta on disk, for use without the tuning method.
 
 A folder:
 
-  delta.json          what it is; where virtual tokens stand; the backbone that
-                      it belongs to; sha256 of the arrays
+  delta.json          a description; where virtual tokens stand; the backbone
+                      that it belongs to; sha256 of the arrays
   delta.safetensors   {name: array}, see `core.algebra.named_leaves`
   README.md           the same for people
 
-What a method needs for training only, such as a reparameterisation, is gone by
-construction.
+A delta never has the parts that a method needs for training only, such as a
+reparameterisation.
 """
 
 import dataclasses
@@ -80,10 +80,10 @@ class SavedDelta:
     about: JSON values: `method` (as bundles describe it), `title`, `answers`
       (texts that learned output rows stand for), `task`, `step`, `backbone`
       (its fingerprint), `base_model` (transformers' name of it), `vocabulary`
-      (see `vocabulary_mark`), `scores` (what was measured -> percent),
-      `settings` (of its training -> text), `soft_tokens` (the task's template
-      says where virtual tokens stand) and `licence` (as hubs abbreviate it);
-      each may be missing.
+      (see `vocabulary_mark`), `scores` (name of a score -> percent), `settings`
+      (setting of its training -> text), `soft_tokens` (whether the task's
+      template says where virtual tokens stand) and `licence` (as hubs
+      abbreviate it); each may be missing.
   """
 
   delta: "Delta"
@@ -92,14 +92,14 @@ class SavedDelta:
 
 
 def write(path: str | os.PathLike[str], saved: SavedDelta) -> None:
-  """Write a folder, replacing such a one.
+  """Write the folder of a delta; replaces an old one.
 
   Args:
     path: the folder.
-    saved: what to write.
+    saved: the delta, and what is known about it.
 
   Raises:
-    CheckpointError: the delta is empty, or there is no place to write to.
+    CheckpointError: the delta is empty, or the folder cannot be written.
   """
   arrays = _arrays(saved.delta)
   if not arrays:
@@ -138,7 +138,7 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
     path: the folder.
 
   Returns:
-    What is in it.
+    Its contents.
 
   Raises:
     CheckpointError: no such folder, a later version, or a damaged one.
@@ -154,7 +154,7 @@ def read(path: str | os.PathLike[str]) -> SavedDelta:
 
 
 class SavedArrays(NamedTuple):
-  """What `SavedDelta` is made of.
+  """The parts of a `SavedDelta`.
 
   Attributes:
     arrays: {name: array} of the delta.
@@ -168,9 +168,9 @@ class SavedArrays(NamedTuple):
 
 
 def read_arrays(path: str | os.PathLike[str]) -> SavedArrays:
-  """Read a folder without asking whether its arrays make a delta, see `read`.
+  """Read a folder without a check that its arrays make a delta, see `read`.
 
-  A look at it needs no more.
+  This is enough to show it.
   """
   folder = files.path(path)
   manifest = _manifest(folder)
@@ -195,7 +195,7 @@ def read_arrays(path: str | os.PathLike[str]) -> SavedArrays:
 
 
 def is_delta(path: str | os.PathLike[str]) -> bool:
-  """Say whether a folder calls itself a delta."""
+  """Say whether a folder's `delta.json` calls it a delta."""
   try:
     _manifest(files.path(path))
   except CheckpointError:
@@ -204,7 +204,7 @@ def is_delta(path: str | os.PathLike[str]) -> bool:
 
 
 def digest(path: str | os.PathLike[str]) -> str | None:
-  """Return the sha256 of a delta's arrays; None where there is no delta."""
+  """Return the sha256 of a delta's arrays; None if there is no delta."""
   if not is_delta(path):
     return None
   sha256: str | None = _manifest(files.path(path)).get("sha256")
@@ -212,14 +212,14 @@ def digest(path: str | os.PathLike[str]) -> str | None:
 
 
 def licence_of(path: str | os.PathLike[str], delta: "Delta") -> str | None:
-  """Return the licence of a delta that has been written already.
+  """Return the licence that a folder gives for a delta.
 
   Args:
-    path: where it may stand.
-    delta: what is asked about; another one's licence says nothing of it.
+    path: the folder, which need not exist.
+    delta: the delta; a licence counts only if the folder holds this delta.
 
   Returns:
-    The licence; None where this delta is not there, or has none.
+    The licence; None if this delta is not there, or has none.
   """
   if digest(path) != files.sha256(safetensors.numpy.save(_arrays(delta))):
     return None
@@ -236,15 +236,15 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def card_facts(about: Mapping[str, Any]) -> dict[str, str]:
-  """Spell scores and settings for people.
+  """Write scores and settings for people.
 
   Args:
     about: see `SavedDelta`.
 
   Returns:
-    What is told by name, such as `score, test` -> `98.4`.
+    Name -> text, such as `score, test` -> `98.4`.
   """
-  # As JSON sorts them, so that a run that goes on writes the same card.
+  # In JSON's order, so that a continued run writes the same card.
   scores = sorted(about.get("scores", {}).items())
   return {
     **{f"score, {name}": f"{number:.1f}" for name, number in scores},

@@ -13,13 +13,13 @@ ABSENT = "nothing"
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
-  """One place where a checkpoint is not what was asked for.
+  """One difference between a checkpoint and what was expected.
 
   Attributes:
     path: the leaf, or the file, that is wrong.
-    expected: what was asked for; `nothing` for a surplus leaf.
-    found: what is there; `nothing` for a missing leaf.
-    hint: what to do about it, when that is known.
+    expected: the expected value; `nothing` for a surplus leaf.
+    found: the value found; `nothing` for a missing leaf.
+    hint: what to do about it, if known.
   """
 
   path: str
@@ -57,7 +57,7 @@ class CheckpointError(ValueError):
     super().__init__("\n".join([title, *lines, *([hint] if hint else [])]))
 
   def named(self, path: str) -> list[Mismatch]:
-    """Say of all mismatches that they are about one leaf."""
+    """Put one leaf's name into all mismatches."""
     return [dataclasses.replace(m, path=path) for m in self.mismatches]
 
 
@@ -68,7 +68,7 @@ class DamagedLeafError(CheckpointError):
 def unreadable(
   path: str | os.PathLike[str], expected: str, found: str, hint: str = ""
 ) -> CheckpointError:
-  """Build the error about one file that is not what it should be."""
+  """Build the error about one file with wrong contents."""
   mismatch = Mismatch(os.fspath(path), expected, found, hint)
   return CheckpointError(path, [mismatch])
 
@@ -82,15 +82,15 @@ def describe(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def parsing(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
-  """Turn whatever a foreign parser raises into a `CheckpointError`.
+  """Turn any error of a foreign parser into a `CheckpointError`.
 
   Args:
     path: the file being parsed.
     expected: what it should be, for the message.
 
   Raises:
-    CheckpointError: the body raised. A parser of a foreign format may raise
-      anything on damaged bytes, and all of it means: not that format.
+    CheckpointError: the body raised. A parser of a foreign format may raise any
+      error on damaged bytes; every error means that they are not that format.
   """
   try:
     yield

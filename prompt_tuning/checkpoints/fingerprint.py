@@ -1,4 +1,4 @@
-"""Telling one backbone from another without reading all of it."""
+"""Tell one backbone from another without reading all of it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def of_leaves(leaves: Mapping[str, Leaf]) -> str:
     leaves: of the checkpoint, by path.
 
   Returns:
-    As `fingerprint` of the model that is made of them.
+    The `fingerprint` of the model with these leaves.
   """
   samples_by_path: dict[str, bytes] = {}
   for path, leaf in leaves.items():
@@ -49,7 +49,7 @@ def of_leaves(leaves: Mapping[str, Leaf]) -> str:
 
 
 def samples(path: str, leaf: Array | np.ndarray) -> dict[str, bytes]:
-  """Take what a fingerprint sees of one array, which may then be changed.
+  """Take a fingerprint's samples of one array, which may change afterwards.
 
   Args:
     path: of the array.

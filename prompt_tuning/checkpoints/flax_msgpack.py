@@ -2,8 +2,8 @@
 
 `flax.serialization` (and the msgpack library) decode a whole file at once. A
 T5X checkpoint may keep every array, optimizer state included, inside one such
-file, so this module walks it instead: it reads the headers, notes at which
-offset each array's bytes lie, and leaves them on disk until they are asked for.
+file. So this module reads only the headers, notes the offset of each array's
+bytes, and reads the bytes later, when an array is needed.
 
 Source: the MessagePack specification, and the extension types and chunked
 arrays of flax/serialization.py.
@@ -25,8 +25,8 @@ from prompt_tuning.core import files
 NDARRAY, COMPLEX, NUMPY_SCALAR = 1, 2, 3  # Flax's extension types
 CHUNKED = "__msgpack_chunked_array__"
 
-# A T5 XXL with Adafactor state has 4,000 nodes at depth 10; what goes far
-# beyond that is not a checkpoint.
+# A T5 XXL with Adafactor state has 4,000 nodes at depth 10. A file with far
+# more is not a checkpoint.
 _MAX_NODES = 1_000_000
 _MAX_DEPTH = 64
 _MAX_TEXT = 65_536
@@ -51,8 +51,8 @@ class InlineLeaf(Leaf):
 
   Attributes:
     path: the file.
-    pieces: (offset, bytes) of each run of bytes; more than one only for arrays
-      above 1 GiB, which Flax cuts up.
+    pieces: (offset, bytes) of each piece; several only for arrays above 1 GiB,
+      which Flax splits.
   """
 
   path: str

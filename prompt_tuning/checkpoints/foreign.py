@@ -1,7 +1,6 @@
-"""What a file or a folder is that no reader takes, and what to do about it.
+"""Recognise files and folders that no reader takes, and say what to do.
 
-Nothing here is opened further than its first bytes and its list of names; a
-pickle is never loaded.
+This module reads only first bytes and lists of names. It never loads a pickle.
 """
 
 import os
@@ -35,7 +34,7 @@ _ADAPTER = "adapter_config.json"
 
 
 class Kind(NamedTuple):
-  """What something is.
+  """The kind of a file or a folder.
 
   Attributes:
     name: for the message.
@@ -47,13 +46,13 @@ class Kind(NamedTuple):
 
 
 def of_file(path: str) -> Kind | None:
-  """Recognise a file of another format by how it begins.
+  """Recognise a file of another format by its first bytes.
 
   Args:
-    path: a file that may be none of ours.
+    path: a file that no reader here may take.
 
   Returns:
-    What it is; None where that is not known.
+    Its kind; None if unknown.
   """
   name = os.path.basename(path)
   with files.open_file(path) as file:
@@ -144,7 +143,7 @@ def pickle_advice(path: str) -> str:
   """Say how to convert a pickle.
 
   Args:
-    path: of the file; what it is for is told from its name and its folder.
+    path: of the file; its name and folder show what it is for.
   """
   source = os.path.basename(path)
   stem = os.path.splitext(source)[0]
@@ -182,13 +181,13 @@ _MANIFESTS = {
 
 
 def contents(folder: str) -> list[str]:
-  """List what a folder holds that could be named instead.
+  """List a folder's contents that the user could name in its place.
 
   Args:
-    folder: that is itself none of it.
+    folder: a folder that no reader takes.
 
   Returns:
-    `<name> (<what it is>)`, those with numbers in their order.
+    `<name> (<what it is>)`; names with numbers in numeric order.
   """
   named = []
   for entry in sorted(files.path(folder).iterdir(), key=_by_number):
@@ -199,7 +198,7 @@ def contents(folder: str) -> list[str]:
 
 
 def spelled(named: list[str]) -> str:
-  """Put what `contents` lists on one line, the last ones if there are many."""
+  """Write the list of `contents` on one line; only the last ones of many."""
   more = len(named) - _SHOWN
   start = f"{more} more, " if more > 0 else ""
   return start + ", ".join(named[-_SHOWN:])
@@ -225,7 +224,7 @@ def _kind_of_entry(path: pathlib.Path) -> str:
   return "a checkpoint" if _STEP.fullmatch(path.name) else ""
 
 
-# What a folder has -> what it is.
+# File in a folder -> the folder's kind.
 _SIGNS = {
   "adapter_config.json": "a PEFT adapter",
   "delta.json": "an export",

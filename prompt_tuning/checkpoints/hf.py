@@ -84,13 +84,13 @@ class SharedLeaf(Leaf):
   """One table that a file holds under several names.
 
   Attributes:
-    copies: the leaves, the one that counts first.
+    copies: the leaves, the main one first.
   """
 
   copies: tuple[Leaf, ...]
 
   def read_into(self, box: Box, out: np.ndarray) -> None:
-    """See `Leaf.read_into`; every copy has to hold the same bytes."""
+    """See `Leaf.read_into`; every copy must hold the same bytes."""
     first, *others = self.copies
     first.read_into(box, out)
     for copy in others:
@@ -104,16 +104,15 @@ def open_hf(path: str) -> Checkpoint:
   """Open a Hugging Face T5.
 
   Args:
-    path: its folder, or one `.safetensors` file that has `config.json` beside
-      it.
+    path: its folder, or one `.safetensors` file beside its `config.json`.
 
   Returns:
     The checkpoint, under T5X's names; tensors that contradict each other or
     the configuration are `broken`.
 
   Raises:
-    CheckpointError: every way in which it is none, or is a T5 that this
-      project's model cannot express.
+    CheckpointError: it is not a Hugging Face T5, or one that this project's
+      model cannot express; lists all reasons.
   """
   folder = path if files.is_dir(path) else os.path.dirname(path)
   config = hf_config.read(folder)
@@ -349,11 +348,12 @@ def write_hf(
     params: T5X's path -> leaf, unstacked.
     config: the model.
     dtype: of the tensors; by default each keeps its own.
-    shard_bytes: largest file; one shard at a time is held in memory.
+    shard_bytes: largest size of a file; memory holds one shard at a time.
     overwrite: whether a model of this format may be replaced, or what else.
 
   Raises:
-    CheckpointError: a leaf without a Hugging Face name, or no place to write.
+    CheckpointError: a leaf has no Hugging Face name, or the folder cannot be
+      written.
   """
   named = {}
   for t5x, leaf in params.items():
@@ -384,7 +384,7 @@ def write_hf(
 
 
 def save_tensors(file: str, tensors: Mapping[str, np.ndarray]) -> None:
-  """Write a safetensors file, marked as torch's readers want it."""
+  """Write a safetensors file, with the mark that torch's readers expect."""
   with parsing(file, "a place to write to"):
     safetensors.numpy.save_file(dict(tensors), file, metadata={"format": "pt"})
 

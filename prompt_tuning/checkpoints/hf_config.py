@@ -45,7 +45,7 @@ _ACTIVATIONS = {  # feed_forward_proj -> T5Config.mlp_activations
   "gated-relu": ("relu", "linear"),
 }
 _SIZE = Maybe(at_least(1))
-# What is read of it here or by others; a key that is absent has its default.
+# The keys that this package or others read; an absent key has its default.
 _SCHEMA = {
   "model_type?": Maybe(TEXT),
   "feed_forward_proj?": Maybe(TEXT),
@@ -70,7 +70,7 @@ def read(folder: str) -> dict[str, Any]:
 
 
 def mismatches(config: Mapping[str, Any]) -> list[Mismatch]:
-  """List what this project's T5 does not do, in its `config.json`."""
+  """List the settings in `config.json` that this project's T5 cannot follow."""
   checks = (
     ("model_type", _MODEL_TYPES, None),
     ("layer_norm_epsilon", (_NORM_EPSILON,), _NORM_EPSILON),
@@ -84,10 +84,10 @@ def mismatches(config: Mapping[str, Any]) -> list[Mismatch]:
 
 
 def generation_mismatches(folder: str) -> list[Mismatch]:
-  """List the same of `generation_config.json`, which wins in transformers.
+  """List the same for `generation_config.json`, which wins in transformers.
 
   Args:
-    folder: of the model; the file need not be there.
+    folder: of the model; the file need not exist.
 
   Raises:
     CheckpointError: the file cannot be read.
@@ -126,15 +126,15 @@ def _is_id(value: Any, wanted: int | None) -> bool:
 
 
 def base_model(config: Mapping[str, Any] | None, path: str) -> str | None:
-  """Say by what name transformers finds a model, for who builds on it.
+  """Give the name by which transformers loads a model.
 
   Args:
-    config: the contents of `config.json`; None where the model has none.
-    path: of the checkpoint, as it was named.
+    config: the contents of `config.json`; None if the model has none.
+    path: of the checkpoint, as the user gave it.
 
   Returns:
-    The name on the Hub, where the checkpoint says one; else its path. None
-    where transformers cannot load the checkpoint.
+    The name on the Hub if the checkpoint has one, else its path. None if
+    transformers cannot load the checkpoint.
   """
   if config is None:
     return None
@@ -146,8 +146,8 @@ def base_model(config: Mapping[str, Any] | None, path: str) -> str | None:
 def has_tied_head(config: Mapping[str, Any]) -> bool:
   """Say whether a configuration means T5 1.0's tied, scaled head.
 
-  transformers 5 always writes `tie_word_embeddings: true` and keeps the old
-  meaning of that field, whether the output is scaled, in a field of its own.
+  transformers 5 always writes `tie_word_embeddings: true`. Another field now
+  has the old meaning: whether the output is scaled.
   """
   if config.get("model_type") != "t5":
     return False
@@ -156,7 +156,7 @@ def has_tied_head(config: Mapping[str, Any]) -> bool:
 
 
 def t5_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Read the fields of `T5Config` that shapes do not tell.
+  """Read the fields of `T5Config` that shapes do not show.
 
   Args:
     config: the contents of `config.json`.

@@ -15,7 +15,7 @@ HF_EMBEDDING_ALIASES = (
   "decoder.embed_tokens.weight",
 )
 
-# A tensor that every T5 has, however it is wrapped.
+# A tensor that every T5 has, with any wrapper.
 _ANY_T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 # Written by early versions and ignored by every reader: cross-attention has no
@@ -31,8 +31,8 @@ class Row(NamedTuple):
   Attributes:
     hf: Hugging Face's name; `{}` stands for the layer.
     t5x: T5X's path; `{}` stands for the layer.
-    transposed: torch keeps the kernel of a `Linear` as [outputs, inputs], and
-      the relative biases as [buckets, N]; T5X both the other way round.
+    transposed: whether the axes are reversed: torch has the kernel of a
+      `Linear` as [outputs, inputs] and the relative biases as [buckets, N].
   """
 
   hf: str
@@ -123,13 +123,13 @@ def _renamed(
 
 
 def wrapper(names: Collection[str]) -> str:
-  """Find what a wrapper, such as torch's DataParallel, put before names.
+  """Find the prefix that a wrapper, such as torch's DataParallel, added.
 
   Args:
     names: of all tensors.
 
   Returns:
-    `module.`, `model.` or the like; empty where most names have no such.
+    `module.`, `model.` or the like; empty if most names have none.
   """
   prefixes = {n.removesuffix(_ANY_T5) for n in names if n.endswith(_ANY_T5)}
   prefix = prefixes.pop() if len(prefixes) == 1 else ""

@@ -1,4 +1,4 @@
-"""JSON files that say what lies beside them, read as if a stranger wrote."""
+"""JSON files that describe the files beside them; read without trust."""
 
 import os
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ def read(path: str | os.PathLike[str], expected: str) -> Any:
     Its value.
 
   Raises:
-    CheckpointError: it cannot be read, is no JSON, or a very large one.
-    StoreError: a bucket that it lies in cannot be asked.
+    CheckpointError: it cannot be read, is not JSON, or is very large.
+    StoreError: it is in a bucket that does not answer.
   """
   try:
     return schema.parse(files.read_bytes(path, _LIMIT))
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike[str], expected: str) -> Any:
 
 
 def check(path: str | os.PathLike[str], value: Any, wanted: Any) -> None:
-  """Hold a file's value against a schema.
+  """Check a file's value against a schema.
 
   Args:
     path: the file.
@@ -54,14 +54,14 @@ def check(path: str | os.PathLike[str], value: Any, wanted: Any) -> None:
 def refuse(
   path: str | os.PathLike[str], faults: Sequence[schema.Fault]
 ) -> None:
-  """Raise an error of the faults of a file, if there are any.
+  """Raise an error about the faults of a file, if there are any.
 
   Args:
     path: the file.
-    faults: what is wrong.
+    faults: its faults.
 
   Raises:
-    CheckpointError: there are some.
+    CheckpointError: there are faults.
   """
   if faults:
     name = os.path.basename(path)

@@ -1,10 +1,9 @@
 """From leaves on disk to sharded arrays, a few at a time.
 
-Leaves are read largest first, in a few threads, within a budget of bytes, so
-that what is in flight stays a small part of what has been restored. Each host
-reads the smallest box that covers its own devices' shards, straight into an
-array of the target's dtype; on CPU that array becomes the `jax.Array` without
-another copy.
+A few threads read the leaves, largest first, within a budget of bytes. So the
+bytes in flight stay a small part of the bytes restored. Each host reads the
+smallest box that covers its own devices' shards, straight into an array of the
+target's dtype. On a CPU that array becomes the `jax.Array` without a copy.
 """
 
 import collections
@@ -42,14 +41,14 @@ def load(
     path: the checkpoint, for messages.
     leaves: flat path -> leaf, each of its target's shape (see `strict.match`).
     target: flat path -> something with `shape`, `dtype` and perhaps `sharding`.
-    convert: what to make of each array at once, so that no more than the budget
-      waits for it; called in the same order on every host.
+    convert: function to apply to each array at once, so that no more bytes than
+      the budget wait for it; called in the same order on every host.
 
   Returns:
-    Flat path -> array. All of them, or none.
+    Flat path -> array, for all leaves.
 
   Raises:
-    CheckpointError: every leaf whose bytes are damaged or missing.
+    CheckpointError: bytes are damaged or missing; lists every such leaf.
   """
   order = sorted(leaves, key=lambda name: -leaves[name].nbytes)
   total = sum(leaf.nbytes for leaf in leaves.values())
@@ -134,16 +133,16 @@ _Bounds = tuple[tuple[int, int], ...]  # (start, stop) per dimension; hashable
 def host_boxes(
   sharding: jax.sharding.Sharding, shape: tuple[int, ...]
 ) -> dict[_Bounds, _Bounds]:
-  """Plan what this host reads of an array.
+  """Plan which boxes of an array this host reads.
 
   Args:
-    sharding: where the array shall lie.
+    sharding: the target's sharding.
     shape: of the whole array.
 
   Returns:
-    For each of this host's shards the box to read it from. That is one common
-    box where the shards fill it, so that no chunk is decoded twice; otherwise
-    each distinct shard is its own.
+    For each of this host's shards, the box to read it from. If the shards fill
+    one common box, it is that box, so that no chunk is decoded twice. Otherwise
+    each distinct shard is its own box.
   """
   indices = sharding.addressable_devices_indices_map(shape)
   shards = {_bounds(index, shape) for index in indices.values()}

@@ -7,9 +7,9 @@
 
 Older Orbax versions have no `_METADATA` but a msgpack file `checkpoint`, whose
 leaves are arrays or strings `PLACEHOLDER://<dotted path>`; their files may lie
-in `checkpoint_<step>/` itself. Only TensorStore is needed to read all of these,
-and a box at a time. Source: t5x/checkpoints.py, orbax/checkpoint (the tree
-metadata and type handlers), and the checkpoints both write.
+in `checkpoint_<step>/` itself. TensorStore alone can read all of these, and one
+box at a time. Source: t5x/checkpoints.py, orbax/checkpoint (the tree metadata
+and type handlers), and the checkpoints that both write.
 """
 
 import os
@@ -36,7 +36,7 @@ from prompt_tuning.core.schema import ANY, TEXT, Each
 METADATA = "_METADATA"
 MSGPACK = "checkpoint"
 MANIFEST = "manifest.ocdbt"
-# Orbax writes under such a name and renames when everything is there.
+# Orbax writes under such a name, and renames when everything is written.
 UNFINISHED = ".orbax-checkpoint-tmp"
 PLACEHOLDER = "PLACEHOLDER://"
 _ITEMS = ("state", "default", "")  # T5X's item; Orbax's unnamed one; none
@@ -59,7 +59,7 @@ def find(path: str) -> str | None:
     path: a `checkpoint_<step>` folder, or its `state`.
 
   Returns:
-    The folder with the tree's metadata, or None where this is not Orbax's.
+    The folder with the tree's metadata; None if this is not Orbax's.
   """
   for item in _ITEMS:
     folder = os.path.join(path, item) if item else path
@@ -99,7 +99,7 @@ def open_orbax(path: str, folder: str) -> Checkpoint:
     The checkpoint; arrays that cannot be opened are `broken`.
 
   Raises:
-    CheckpointError: every way in which it is none.
+    CheckpointError: it is not an Orbax checkpoint; lists all reasons.
   """
   if UNFINISHED in files.absolute(folder):
     raise unreadable(path, "a finished checkpoint", "Orbax's temporary name")

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: inside their folder when read, whole when written."""
+"""Checkpoints' paths: read only inside their folder, written whole."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from prompt_tuning.checkpoints.errors import CheckpointError, unreadable
 from prompt_tuning.core import files
 
 # What may be replaced: nothing (False), what the writer itself makes (True), or
-# whatever a function of the path says yes to.
+# any path for which a function returns True.
 Overwrite = bool | Callable[[str], bool]
 
 
@@ -18,8 +18,8 @@ def inside(folder: str, name: str) -> str:
 
   Args:
     folder: the checkpoint's folder.
-    name: relative, or absolute from wherever the checkpoint was written; of an
-      absolute path elsewhere only the last part counts.
+    name: relative, or an absolute path from the machine that wrote it. Of an
+      absolute path elsewhere, only the last part counts.
 
   Returns:
     The path below `folder`. It need not exist.
@@ -52,12 +52,11 @@ def replacing(
   is_ours: Callable[[str], bool] = files.is_file,
   last: str | None = None,
 ) -> Iterator[str]:
-  """Write a file or a folder as `core.files` does, where one may be written.
+  """Write a file or a folder as `core.files` does, if that is allowed.
 
   Args:
-    path: where it shall be.
-    overwrite: what may be replaced of what is already there. An empty folder
-      may, unless this is False.
+    path: the final path.
+    overwrite: what may be replaced. An empty folder may, unless this is False.
     is_ours: recognises what the writer itself makes; by default any file.
     last: see `core.files.replacing`.
 
@@ -65,8 +64,8 @@ def replacing(
     A name in the same folder, free, for the body to create.
 
   Raises:
-    CheckpointError: something is there already and may not be replaced, or the
-      place cannot be written to.
+    CheckpointError: the path exists and may not be replaced, or it cannot be
+      written.
   """
   target = files.path(files.absolute(path))
   half = _half(target, last)

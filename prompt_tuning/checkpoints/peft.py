@@ -1,10 +1,10 @@
 """PEFT's adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
-What stands in an adapter is for tuning methods to say and to read, see
-`core.adapter`; here are the files, and PEFT's names of a T5's modules.
+Tuning methods make and read an adapter's contents, see `core.adapter`. This
+module handles the files, and PEFT's names of a T5's modules.
 
-Written is only what every PEFT since 0.6 knows: older ones refuse a setting
-that they do not know, even where it is null.
+It writes only settings that every PEFT since 0.6 knows: older versions refuse a
+setting that they do not know, even if it is null.
 
 Source: PEFT 0.21.2, what it writes and what it needs in order to load; the
 settings of 0.6.2 and 0.10.0.
@@ -62,14 +62,14 @@ def read(
 
   Args:
     path: the adapter's folder.
-    model: sizes of the T5; None where they are not known.
+    model: sizes of the T5; None if unknown.
 
   Returns:
     The method, with the adapter's settings, and the delta of one run.
 
   Raises:
-    CheckpointError: not an adapter, a damaged one, or one that says what cannot
-      be said here.
+    CheckpointError: not an adapter, a damaged one, or one that no method here
+      can express.
   """
   path = os.fspath(path)
   adapter = read_adapter(path, model)
@@ -88,15 +88,15 @@ def read_adapter(
 
   Args:
     path: the adapter's folder.
-    model: sizes of the T5, so that missing arrays show; None where they are not
-      known: then there are as many layers as there are arrays of.
+    model: sizes of the T5, to find missing arrays; None if unknown: then the
+      arrays give the number of layers.
 
   Returns:
-    Its configuration as it stands, and its arrays, float32.
+    Its configuration, unchanged, and its arrays, float32.
 
   Raises:
-    CheckpointError: lists everything that is missing, not finite, or of no
-      kernel of a T5; or a file is damaged.
+    CheckpointError: a file is damaged, or arrays are missing, not finite, or do
+      not belong to a kernel of a T5; lists all of them.
   """
   path = os.fspath(path)
   config = _read_config(path)
@@ -197,14 +197,14 @@ def write_adapter(
 
   Args:
     path: the folder to make.
-    adapter: what a method says.
+    adapter: the adapter that a method made.
     model: the backbone, for the fields that PEFT records about it.
     base_model: name or path of the Hugging Face backbone, which PEFT records
       too; not needed for loading.
     overwrite: whether an adapter may be replaced, or what else.
 
   Raises:
-    CheckpointError: no place to write.
+    CheckpointError: the folder cannot be written.
   """
   config: dict[str, Any] = {
     "auto_mapping": None,
@@ -238,7 +238,7 @@ def write_adapter(
 
 
 def read_vectors(path: str) -> Prompt:
-  """Read an adapter that is nothing but vectors before the text.
+  """Read an adapter that has only vectors before the text.
 
   Args:
     path: the adapter's folder.
@@ -285,8 +285,8 @@ def write_vectors(
     overwrite: see `write_adapter`.
 
   Raises:
-    CheckpointError: not such vectors, of another width than the model, or no
-      place to write.
+    CheckpointError: the values are not such vectors, their width is not the
+      model's, or the folder cannot be written.
   """
   import jax.numpy as jnp
 

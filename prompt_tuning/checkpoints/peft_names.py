@@ -1,4 +1,4 @@
-"""PEFT's names of a T5's modules, which are Hugging Face's, and our sites."""
+"""PEFT's names of a T5's modules (Hugging Face's names), and our sites."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -26,7 +26,7 @@ def module(site: str, layer: int) -> str:
 
   Args:
     site: `<sublayer>/<kernel>`.
-    layer: which.
+    layer: the layer's number.
 
   Returns:
     Such as `encoder.block.0.layer.0.SelfAttention.q`.
@@ -39,14 +39,14 @@ def module(site: str, layer: int) -> str:
 
 
 def parse(key: str) -> tuple[str, int, str] | None:
-  """Take the name of an adapter's array apart.
+  """Split the name of an adapter's array.
 
   Args:
     key: such as `base_model.model.<module>.lora_A.weight`.
 
   Returns:
-    (`<sublayer>/<kernel>`, layer, rest of the name); None if it is of no kernel
-    of a T5.
+    (`<sublayer>/<kernel>`, layer, rest of the name); None if it is not an array
+    of a T5's kernel.
   """
   match = _KEY.fullmatch(key.removeprefix(PREFIX))
   if match is None or not key.startswith(PREFIX):
@@ -70,7 +70,7 @@ def targets(
     site_layers: (site, layer) of all modules of an adapter.
 
   Returns:
-    `q`, where every attention has it, and whole names of other modules.
+    `q`, if every attention has it, and whole names of other modules.
   """
   names, all_sites = set(), set(sites)
   for site in all_sites:
@@ -108,5 +108,5 @@ def smallest(site_layers: Collection[tuple[str, int]]) -> ModelShape:
 
 
 def matches(names: Sequence[object], module_name: str) -> bool:
-  """Whether a module is among names, or ends of names behind a dot."""
+  """Whether a module's name, or its end after a dot, is among names."""
   return any(f".{module_name}".endswith(f".{name}") for name in names)

@@ -46,7 +46,7 @@ class Prompt:
     values: [P, H] float32.
     format: `npy`, `peft`, or the format of the checkpoint it was in.
     path: where it was.
-    notes: what a user should know about how this was read.
+    notes: remarks for the user about how it was read.
   """
 
   values: np.ndarray
@@ -64,7 +64,7 @@ def as_prompt(
     values: [P, H], of any floating dtype.
     kind: the format it comes from.
     path: where it was.
-    notes: passed on.
+    notes: see `Prompt`.
 
   Returns:
     The prompt.
@@ -85,7 +85,7 @@ def as_prompt(
 
 
 def is_npy(path: str) -> bool:
-  """Say whether a file starts as NumPy files do, whatever its name."""
+  """Say whether a file starts as NumPy files do, with any name."""
   if not files.is_file(path):
     return False
   with files.open_file(path) as file:
@@ -102,8 +102,8 @@ def read_npy(path: str) -> Prompt:
     The prompt.
 
   Raises:
-    CheckpointError: not a NumPy file, of dtype object (that is a pickle, and
-      is never loaded), not a matrix, or of another length than it claims.
+    CheckpointError: not a NumPy file, of dtype object (a pickle, which is never
+      loaded), not a matrix, or shorter or longer than its header says.
   """
   with parsing(path, _EXPECTED), files.open_file(path) as file:
     shape, fortran, dtype = _header(file)
@@ -151,7 +151,7 @@ def write_npy(
     overwrite: whether a NumPy file may be replaced, or what else.
 
   Raises:
-    CheckpointError: not a prompt, or no place to write.
+    CheckpointError: not a prompt, or the file cannot be written.
   """
   prompt = as_prompt(np.asarray(values), "npy", os.fspath(path))
   values = np.ascontiguousarray(prompt.values)
@@ -166,7 +166,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> Prompt:
   """Take the prompt out of a T5X checkpoint of a prompt-tuned model.
 
   Args:
-    checkpoint: opened.
+    checkpoint: an open checkpoint.
 
   Returns:
     The prompt.
@@ -194,7 +194,7 @@ def insist(
   Args:
     prompt: as read.
     length: P, if it matters.
-    width: H of the model it shall go with, if known.
+    width: H of the model to use it with, if known.
 
   Returns:
     The same prompt.

@@ -1,4 +1,4 @@
-"""The front door: open any checkpoint, restore any of them, strictly.
+"""Open and restore checkpoints of every format, strictly.
 
 checkpoint = restore.open_checkpoint(path)      # names and shapes, no arrays
 config = sizes.infer_config(checkpoint)
@@ -42,7 +42,7 @@ _EXPECTED = (
 def open_checkpoint(
   path: str | os.PathLike[str], *, whole: bool = True
 ) -> Checkpoint:
-  """Open a checkpoint of whatever format, reading no arrays.
+  """Open a checkpoint of any known format, without reading arrays.
 
   Args:
     path: T5X's `checkpoint_<step>` folder, its msgpack file, a Hugging Face
@@ -53,10 +53,10 @@ def open_checkpoint(
       everything else that is wrong.
 
   Returns:
-    Names, shapes, dtypes, step; leaves that read themselves when asked.
+    Names, shapes, dtypes, step, and leaves that can read themselves.
 
   Raises:
-    CheckpointError: it is none, or a damaged one.
+    CheckpointError: it is not a checkpoint, or a damaged one.
   """
   checkpoint = _open(path)
   if whole and checkpoint.broken:
@@ -152,16 +152,16 @@ def restore(
       device); each host reads what its devices need. Stacked layers
       (`encoder/layers/...`, leading L) are put together from single ones.
     ignore: patterns (whole paths) of leaves that the checkpoint may have and
-      the target has not, such as `encoder/prompt/.*`.
-    convert: what to make of each array as soon as it is read, see
+      the target does not have, such as `encoder/prompt/.*`.
+    convert: function to apply to each array as soon as it is read, see
       `loading.load`.
 
   Returns:
-    The target's tree, with `jax.Array`s, or what `convert` made of them.
+    The target's tree, with `jax.Array`s or the results of `convert`.
 
   Raises:
-    CheckpointError: everything that is missing, surplus, misnamed, misshapen
-      or damaged, in one error. Nothing is ever filled in.
+    CheckpointError: a leaf is missing, surplus, misnamed, misshapen or damaged;
+      one error lists all. No leaf is ever filled in.
   """
   from prompt_tuning.checkpoints import loading  # imports JAX
 
@@ -174,10 +174,10 @@ def restore(
 def check(
   checkpoint: Checkpoint, target: Params, ignore: Sequence[str] = ()
 ) -> dict[str, Leaf]:
-  """Hold a checkpoint against what shall be restored, reading no arrays.
+  """Check that a checkpoint fits a target, without reading arrays.
 
   Args:
-    checkpoint: one that is open.
+    checkpoint: an open checkpoint.
     target: see `restore`.
     ignore: see `restore`.
 
@@ -185,7 +185,7 @@ def check(
     The target's flat paths -> leaves to read.
 
   Raises:
-    CheckpointError: see `restore`, but for arrays that turn out damaged.
+    CheckpointError: see `restore`, except for arrays that are damaged.
   """
   flat = tree.flatten(target)
   return strict.match(
@@ -199,7 +199,7 @@ def check(
 
 
 def leaves_of(params: Params) -> dict[str, Leaf]:
-  """See parameters in memory as what checkpoints are made of.
+  """Present parameters in memory as a checkpoint's leaves.
 
   Args:
     params: nested mappings of arrays; layers may be stacked.
@@ -220,7 +220,7 @@ def leaves_of(params: Params) -> dict[str, Leaf]:
 
 
 def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
-  """Read a prompt from whatever holds one.
+  """Read a prompt from a file or a folder of any known format.
 
   Args:
     path: a NumPy file, a folder that has one (`numpy_checkpoints/
@@ -253,7 +253,7 @@ def open_prompt(path: str | os.PathLike[str]) -> prompts.Prompt:
 
 
 def npy_files(path: str) -> list[str]:
-  """List the NumPy files of a folder, whatever they are called."""
+  """List the NumPy files of a folder, with any names."""
   if not files.is_dir(path):
     return []
   paths = (os.path.join(path, name) for name in sorted(files.names(path)))
@@ -282,8 +282,8 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
     path: a file or a folder.
 
   Returns:
-    Whether overwriting may replace it. Arrays may be damaged; a folder that has
-    more than NumPy files in it is no folder of prompts.
+    Whether a writer may replace it. Arrays may be damaged. A folder of prompts
+    has only NumPy files.
   """
   name = files.absolute(path)
   kinds = (prompts.is_npy, peft.is_peft, hf.is_hf, t5x.is_t5x)

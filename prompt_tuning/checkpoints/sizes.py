@@ -1,4 +1,4 @@
-"""Which T5 a checkpoint holds, told from the shapes of its parameters."""
+"""Find which T5 a checkpoint holds, from the shapes of its parameters."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -31,13 +31,13 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
   """Work out a model's configuration from its checkpoint.
 
   Args:
-    checkpoint: opened.
+    checkpoint: an open checkpoint.
 
   Returns:
-    The configuration. What shapes do not tell (the distance of the last
-    relative position bucket, which activation) comes from the format where it
-    says so (Hugging Face), then from the published size of the same shape,
-    then from T5's defaults.
+    The configuration. Shapes do not show the distance of the last relative
+    position bucket, nor the activation. These come from the format if it has
+    them (Hugging Face), then from the published size of the same shape, then
+    from T5's defaults.
 
   Raises:
     CheckpointError: the parameters are not a T5's.
@@ -70,16 +70,16 @@ def infer_config(checkpoint: Checkpoint) -> T5Config:
 def contradictions(
   said: Mapping[str, Any], params: Mapping[str, Leaf]
 ) -> list[Mismatch]:
-  """List what a `config.json` says of sizes and the weights do not bear out.
+  """List the sizes in a `config.json` that the weights contradict.
 
   Args:
     said: the contents of Hugging Face's `config.json`.
     params: the weights under T5X's names.
 
   Returns:
-    One mismatch per field. Fields that are absent say nothing (but decoders
-    are as deep as encoders unless said otherwise), and nothing is told from a
-    leaf that is absent or no matrix.
+    One mismatch per field. Absent fields cannot mismatch, except that decoders
+    are as deep as encoders by default. Leaves that are absent or not a matrix
+    are not compared.
   """
   sizes = {
     "num_layers": _layers(params, "encoder"),
@@ -163,11 +163,11 @@ def hint(checkpoint: Checkpoint, target: Mapping[str, Any]) -> str:
   """Say in one line that a checkpoint is of another size than the target.
 
   Args:
-    checkpoint: opened.
+    checkpoint: an open checkpoint.
     target: flat path -> something with a `shape`, unstacked or stacked.
 
   Returns:
-    The line, or the empty string where sizes are not what differs.
+    The line, or the empty string if the sizes do not differ.
   """
   try:
     config = infer_config(checkpoint)

@@ -1,7 +1,7 @@
-"""What every format is read into: named leaves that read themselves lazily.
+"""The form that every format is read into: named leaves, read lazily.
 
-A reader turns a checkpoint into a `Checkpoint` without reading any array; a
-`Leaf` knows its shape and dtype and reads just the box that is asked for.
+A reader makes a `Checkpoint` without reading any array. A `Leaf` knows its
+shape and dtype, and reads only the box that is needed.
 """
 
 import abc
@@ -34,7 +34,7 @@ _DTYPES = {
 
 
 def dtype_named(name: str) -> np.dtype | None:
-  """Look up a dtype that a checkpoint may hold; None when it may not.
+  """Look up a dtype that a checkpoint may hold; None for any other.
 
   Args:
     name: NumPy's name (`float32`), a zarr type string (`<f4`) or `bfloat16`.
@@ -57,7 +57,7 @@ def is_floating(dtype: np.dtype) -> bool:
 
 
 def spelled(shape: Sequence[int], dtype: np.dtype) -> str:
-  """Spell a shape and dtype as error messages and tables do."""
+  """Write a shape and dtype as in error messages and tables."""
   return f"{dtype.name}[{', '.join(map(str, shape))}]"
 
 
@@ -67,7 +67,7 @@ def whole(shape: Sequence[int]) -> Box:
 
 
 def box_shape(box: Box) -> Shape:
-  """The shape of what a box cuts out."""
+  """The shape of a box."""
   return tuple(s.stop - s.start for s in box)
 
 
@@ -76,7 +76,7 @@ class Leaf(abc.ABC):
   """One array on disk.
 
   Attributes:
-    name: what the format calls it, for messages.
+    name: its name in the format, for messages.
     shape: its shape.
     dtype: its dtype on disk.
   """
@@ -94,15 +94,15 @@ class Leaf(abc.ABC):
       out: array of the box's shape, overwritten.
 
     Raises:
-      Exception: whatever the format's library raises on damaged bytes; the
-        callers (`read`, `loading.load`) make it a `CheckpointError`.
+      Exception: any error of the format's library on damaged bytes; the callers
+        (`read`, `loading.load`) make it a `CheckpointError`.
     """
 
   def read(self, dtype: np.dtype | None = None) -> np.ndarray:
     """Read the whole leaf.
 
     Args:
-      dtype: of the result; by default the one it has on disk.
+      dtype: of the result; by default the dtype on disk.
 
     Returns:
       A new array.
@@ -133,7 +133,7 @@ class Leaf(abc.ABC):
 
 
 def all_damage(leaves: Mapping[str, Leaf]) -> list[Mismatch]:
-  """Read everything, keeping nothing, to tell all the damage at once.
+  """Read all leaves and keep none, to list all the damage at once.
 
   Args:
     leaves: path -> leaf.
@@ -151,7 +151,7 @@ def all_damage(leaves: Mapping[str, Leaf]) -> list[Mismatch]:
 
 
 def damaged(path: str, leaf: Leaf, error: BaseException) -> Mismatch:
-  """Describe a leaf whose metadata is fine and whose bytes are not."""
+  """Describe a leaf with correct metadata and damaged bytes."""
   if isinstance(error, DamagedLeafError):
     problem = "; ".join(m.found for m in error.mismatches)
   else:
@@ -217,12 +217,12 @@ class Checkpoint:
     format: `t5x`, `orbax` or `hf`.
     params: T5X's parameter path -> leaf, layers unstacked.
     step: training step, or None where the format has none.
-    open_state: opens the optimizer state: path below `state/` -> leaf, empty
-      where there is none. Separate, because a model is usable without it.
-    config: what the format itself says about the model (HF's config.json).
-    notes: what a user should know about how this was read.
-    broken: what is there and cannot be opened, or contradicts itself. Kept, so
-      that one error can list it together with what does not fit a model.
+    open_state: opens the optimizer state: path below `state/` -> leaf, empty if
+      there is none. Separate, because a model is usable without it.
+    config: the format's own description of the model (HF's config.json).
+    notes: remarks for the user about how this was read.
+    broken: leaves that cannot be opened, or contradict themselves. Kept, so
+      that one error can list them with the leaves that do not fit a model.
   """
 
   path: str
@@ -236,10 +236,10 @@ class Checkpoint:
 
 
 def missing(path: str, expected: str, hint: str = "") -> Mismatch:
-  """Describe a leaf that should be there."""
+  """Describe a missing leaf."""
   return Mismatch(path, expected, ABSENT, hint)
 
 
 def surplus(path: str, found: str, hint: str = "") -> Mismatch:
-  """Describe a leaf that should not be there."""
+  """Describe a surplus leaf."""
   return Mismatch(path, ABSENT, found, hint)

@@ -1,7 +1,7 @@
 """Arrays that TensorStore reads: zarr directories, and OCDBT databases.
 
-Every spec is built here; none is taken from a checkpoint, because a spec may
-name any driver and any path on the machine.
+This module builds every spec itself, and takes none from a checkpoint: a spec
+may name any driver and any path on the machine.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from prompt_tuning.checkpoints.errors import Mismatch, describe
 from prompt_tuning.checkpoints.source import Box, Leaf, dtype_named
 from prompt_tuning.core import files
 
-# A chunk is decoded whole, whatever part of it is wanted. T5X's chunks are at
-# most 64 MiB (or one shard, where JAX writes them); far beyond the array they
-# belong to, they are damage.
+# TensorStore decodes a whole chunk to read any part of it. T5X's chunks have at
+# most 64 MiB (or are one shard, if JAX writes them). A chunk far larger than
+# its array means damage.
 _SLACK_BYTES = 256 * 2**20
 
 
@@ -47,13 +47,13 @@ class StoreLeaf(Leaf):
 class GzipLeaf(StoreLeaf):
   """An array in a zarr folder of gzip files, as T5X writes them.
 
-  TensorStore accepts a gzip file that lacks its last bytes, and then cannot
-  check the checksum either, which is in those bytes. So they are looked at
-  first: the last four are the length of the contents.
+  TensorStore accepts a gzip file that lacks its last bytes, and cannot check
+  the checksum, which is in those bytes. So `read_into` first checks the last
+  four bytes, which give the length of the contents.
 
   Attributes:
     folder: where the chunk files are.
-    separator: between the numbers of their names.
+    separator: text between the numbers in their names.
   """
 
   folder: str
@@ -141,8 +141,8 @@ def open_leaves(
 
   Returns:
     Leaf path -> leaf, and every array that is missing, damaged, or of a dtype
-    that no checkpoint holds. Reading a chunk that is not there is an error, not
-    zeros: T5X and Orbax write every chunk, zeros included.
+    that no checkpoint holds. A missing chunk gives an error, not zeros: T5X and
+    Orbax write every chunk, also one of zeros.
   """
   pipes = _pipes(specs)
   mismatches = list(pipes.values())

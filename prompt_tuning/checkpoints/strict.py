@@ -1,4 +1,4 @@
-"""The one place that decides whether a checkpoint fits a model."""
+"""Decide whether a checkpoint fits a model; only this module does."""
 
 import os
 import re
@@ -24,14 +24,14 @@ _STACKED = re.compile(r"(?P<stack>(?:.*/)?layers)/(?P<rest>.+)")
 
 
 def layer_paths(path: str, shape: Sequence[int]) -> list[str] | None:
-  """Say which leaves on disk make up one leaf in memory.
+  """List the leaves on disk that make up one leaf in memory.
 
   Args:
     path: of the leaf in memory.
     shape: its shape.
 
   Returns:
-    The paths of layers 0, ..., L - 1 where layers are stacked; else None.
+    The paths of layers 0, ..., L - 1 if layers are stacked; else None.
   """
   match = _STACKED.fullmatch(path)
   if match is None or not shape:
@@ -51,20 +51,21 @@ def match(
 
   Args:
     path: the checkpoint, for messages.
-    leaves: what it has, unstacked.
+    leaves: its leaves, unstacked.
     target: flat path -> something with `shape` and `dtype`. A floating leaf
       may have any other floating dtype; everything else must be equal.
-    ignore: patterns (whole paths) of leaves that may be there and unwanted.
+    ignore: patterns (whole paths) of leaves that the checkpoint may have in
+      excess.
     hint: appended to the error.
-    broken: what else is wrong with the checkpoint (`Checkpoint.broken`); a leaf
-      in it is told as that, rather than as missing.
+    broken: other faults of the checkpoint (`Checkpoint.broken`); a leaf in it
+      is reported as broken, not as missing.
 
   Returns:
     Target path -> leaf of the target's shape.
 
   Raises:
-    CheckpointError: every missing, surplus, misnamed or misshapen leaf, and
-      every pattern in `ignore` that no leaf has, and what is broken.
+    CheckpointError: lists every missing, surplus, misnamed, misshapen or broken
+      leaf, and every pattern in `ignore` that matches no leaf.
   """
   matches: dict[str, Leaf] = {}
   wanted: dict[str, tuple[tuple[int, ...], np.dtype]] = {}

@@ -4,9 +4,9 @@
     checkpoint                 msgpack {version, optimizer: {target, state}}
     target.<dotted path>/      .zarray and chunk files of a partitioned array
 
-An array is inside the msgpack file, or that file holds the TensorStore spec of
-the zarr folder that has it. Source: t5x/checkpoints.py (versions 2 and 3, the
-spec's older forms among them), and the checkpoints it wrote.
+An array is in the msgpack file, or in a zarr folder whose TensorStore spec is
+in that file. Source: t5x/checkpoints.py (versions 2 and 3, with the spec's
+older forms), and the checkpoints that it wrote.
 """
 
 import os
@@ -51,7 +51,7 @@ def open_t5x(path: str) -> Checkpoint:
     The checkpoint; arrays that cannot be opened are `broken`.
 
   Raises:
-    CheckpointError: every way in which it is none.
+    CheckpointError: it is not such a checkpoint; lists all reasons.
   """
   file = os.path.join(path, FILE) if files.is_dir(path) else path
   folder = os.path.dirname(files.absolute(file))
@@ -176,14 +176,14 @@ def from_nodes(
   Args:
     path: the checkpoint.
     kind: the format's name.
-    nodes: flat path -> whatever stands for an array.
-    opener: makes leaves of some of the nodes.
+    nodes: flat path -> the node that stands for an array.
+    opener: makes leaves from some of the nodes.
 
   Returns:
     The checkpoint; arrays that cannot be opened are `broken`.
 
   Raises:
-    CheckpointError: there is no `target`, or the step is no whole number.
+    CheckpointError: there is no `target`, or the step is not a whole number.
   """
   target = _below("target/", nodes)
   state = _below("state/", nodes)

@@ -1,8 +1,8 @@
-"""Writing T5X's native format, so that T5X itself restores it.
+"""Write T5X's native format, so that T5X itself can restore it.
 
-Kernels and embedding tables become zarr folders, as T5X writes what it
-partitions; norm scales, relative biases, optimizer statistics of rank below
-two and the step go inside the msgpack file. Source: t5x/checkpoints.py.
+Kernels and embedding tables become zarr folders, as T5X does for partitioned
+arrays. Norm scales, relative biases, optimizer statistics of rank below two and
+the step go into the msgpack file. Source: t5x/checkpoints.py.
 """
 
 import os
@@ -54,7 +54,8 @@ def write_t5x(
     overwrite: whether a native T5X checkpoint may be replaced, or what else.
 
   Raises:
-    CheckpointError: a leaf that T5X cannot read back, or no place to write.
+    CheckpointError: T5X cannot read a leaf back, or the folder cannot be
+      written.
   """
   mismatches = [
     Mismatch(name, "floating point", str(leaf))
@@ -75,8 +76,8 @@ def write_t5x(
       flat[f"target/{name}"] = _write(folder, f"target/{name}", leaf, saved_as)
     for name, leaf in (state or {}).items():
       flat[f"state/{name}"] = _write(folder, f"state/{name}", leaf, leaf.dtype)
-    # Without optimizer state there is no `param_states` at all, as in what T5X
-    # saves for inference; its loader trips over an empty one.
+    # Without optimizer state there is no `param_states`, as in checkpoints that
+    # T5X saves for inference; its loader fails on an empty one.
     contents = {"version": t5x.VERSION, "optimizer": tree.unflatten(flat)}
     with open(os.path.join(folder, t5x.FILE), "wb") as file:
       file.write(msgpack.packb(contents, default=pack, strict_types=True))
@@ -114,7 +115,7 @@ def chunk_shape(shape: Sequence[int], limit: int) -> list[int]:
     limit: most elements in a chunk.
 
   Returns:
-    The chunk: starting from the whole array, the largest dimension steps down
+    The chunk. It starts as the whole array; its largest dimension steps down
     through its divisors until the chunk is small enough.
   """
   chunk = [max(size, 1) for size in shape]

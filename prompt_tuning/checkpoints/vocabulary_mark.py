@@ -1,4 +1,4 @@
-"""Which vocabulary something was trained with, as bundles, exports say it."""
+"""The identity of a training's vocabulary, in bundles and exports."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ SCHEMA = {
 
 
 class VocabularyMark(NamedTuple):
-  """What tells a vocabulary from others.
+  """The facts that tell a vocabulary from others.
 
   Attributes:
     sha256: of its file.
-    ids_sha256: of what decides which ids a text has, the same for other forms
-      of the file; None where an older version did not write it down.
-    size: ids in all.
-    file: as the user named it.
+    ids_sha256: of the parts that decide a text's ids, equal for other forms of
+      the file; None if an older version did not write it.
+    size: number of ids.
+    file: its path, as the user gave it.
   """
 
   sha256: str
@@ -32,7 +32,7 @@ class VocabularyMark(NamedTuple):
 
   @classmethod
   def of_manifest(cls, described: Mapping[str, Any]) -> "VocabularyMark":
-    """Read what `SCHEMA` describes; keys of later versions are left out."""
+    """Read the keys of `SCHEMA`; leave out keys of later versions."""
     return cls(**{k: v for k, v in described.items() if k in cls._fields})
 
   @property
