@@ -18,12 +18,12 @@ from prompt_tuning.data import order, planning
 from prompt_tuning.data.assembly import Assembler, ExamplePlaces, NumpyBatch
 from prompt_tuning.data.ragged import Ragged, concatenate
 
-# Examples of so many batches are planned together: more give fuller rows and
-# buckets, fewer stay closer to a uniform shuffle.
+# The examples of this many batches are planned together: more give fuller rows
+# and buckets, fewer stay closer to a uniform shuffle.
 WINDOW_BATCHES = 64
 # Batches that are made while the device works on another.
 _AHEAD = 2
-# What `get_state` says.
+# The result of `get_state`.
 _STATE = {"identity": TEXT, "window": WHOLE, "batch": WHOLE, "carried": [WHOLE]}
 
 
@@ -45,12 +45,12 @@ class Tokens(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """What every batch of a model has in common.
+  """Settings that all batches of a model share.
 
   Attributes:
-    placement: which virtual tokens stand where; the limits of the token store
-      do not count them.
-    vocab_rows: rows of the embedding table, hence the first virtual id.
+    placement: the positions of the virtual tokens; the limits of the token
+      store do not include them.
+    vocab_rows: rows of the embedding table, which is also the first virtual id.
   """
 
   placement: Placement = dataclasses.field(default_factory=Placement)
@@ -61,14 +61,14 @@ TEXT_ONLY = Layout()
 
 
 class TrainBatches(grain.IterDataset[NumpyBatch]):
-  """Endless, shuffled training batches whose position can be saved.
+  """Endless, shuffled training batches; their position can be saved.
 
-  An epoch is a permutation of the examples, a new one each time; batches are
-  cut from the endless sequence of epochs. Batches are dictionaries under T5X's
-  names, see `Assembler`; virtual tokens are in place. Iterating gives a grain
-  iterator: `get_state()` returns a small JSON-representable dictionary, and
-  after `set_state` the batches go on exactly as they would have, on any number
-  of hosts. `prefetch` makes batches ahead in a thread.
+  Every epoch is a new permutation of the examples; batches are cut from the
+  endless sequence of epochs. Batches are dictionaries with T5X's names and
+  include virtual tokens, see `Assembler`. Iterating gives a grain iterator:
+  `get_state()` returns a small JSON-representable dictionary, and after
+  `set_state` the batches continue exactly, on any number of hosts. `prefetch`
+  makes batches ahead in a thread.
 
   `batching` decides the shapes:
 
@@ -108,7 +108,7 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
       tokens: one task's examples, or (examples, rate) pairs of a mixture.
       batch_size: rows of the global batch.
       seed: of the order.
-      layout: virtual tokens.
+      layout: settings of the virtual tokens.
       batching: `fixed`, `longest`, `buckets` or `packed`.
       max_shapes: most buckets.
       packed_size: encoder and decoder positions of packed rows, virtual tokens
@@ -159,17 +159,17 @@ class TrainBatches(grain.IterDataset[NumpyBatch]):
     return TrainIterator(self)
 
   def prefetch(self) -> grain.IterDataset[NumpyBatch]:
-    """Make batches ahead in a thread; states remain exact."""
+    """Make batches ahead in a thread; saved states stay exact."""
     return prefetch(self)
 
   def plan(
     self, window: int, carried: np.ndarray
   ) -> tuple[list[ExamplePlaces], np.ndarray]:
-    """Plan one window: its batches, and examples left for the next one.
+    """Plan one window: its batches, and the examples left for the next window.
 
     Args:
-      window: its number, from 0.
-      carried: example numbers left over by the window before.
+      window: index of the window, from 0.
+      carried: indices of examples left over from the previous window.
     """
     fresh = self._order.read(window * self._window, self._window)
     examples = np.concatenate([carried, fresh])
@@ -211,7 +211,7 @@ class TrainIterator(grain.DatasetIterator[NumpyBatch]):
     return self._batches.assemble(places)
 
   def get_state(self) -> dict[str, Any]:
-    """Say where the iterator stands, as JSON-representable values."""
+    """Return the iterator's position, as JSON values."""
     return {
       "identity": self._batches.identity,
       "window": self._window,
@@ -220,7 +220,7 @@ class TrainIterator(grain.DatasetIterator[NumpyBatch]):
     }
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Continue where `get_state` was called.
+    """Continue at the position that `get_state` returned.
 
     Raises:
       ValueError: the state belongs to other data or another batching.
@@ -260,15 +260,14 @@ def shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
 def join(
   stores: Sequence[Tokens], layout: Layout
 ) -> tuple[Assembler, planning.Lengths]:
-  """Number the examples of several stores in sequence; find their lengths.
+  """Number the examples of several stores consecutively; find their lengths.
 
   Args:
-    stores: their tokens.
-    layout: virtual tokens.
+    stores: the token stores.
+    layout: settings of the virtual tokens.
 
   Returns:
-    What builds batches of these examples, and their lengths with virtual
-    tokens.
+    The assembler of these examples, and their lengths with virtual tokens.
 
   Raises:
     ValueError: no examples.
@@ -300,7 +299,7 @@ def join(
 def prefetch(
   batches: grain.IterDataset[NumpyBatch],
 ) -> grain.IterDataset[NumpyBatch]:
-  """Make a few batches ahead in a thread; states remain exact."""
+  """Make a few batches ahead in a thread; saved states stay exact."""
   return grain.experimental.ThreadPrefetchIterDataset(
     batches, prefetch_buffer_size=_AHEAD
   )

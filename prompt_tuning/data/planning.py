@@ -1,13 +1,13 @@
-"""Which examples form which batch: fixed, per batch, bucketed or packed.
+"""Plans that divide examples into batches: fixed, longest, buckets, packed.
 
 A planner turns a window of consecutive examples of the shuffled order into
-whole batches. It depends on the window's examples and number only, so a plan
-can be made again at any time: that is what makes the pipeline restorable.
+whole batches. A plan depends only on the window's examples and index, so that
+it can be made again at any time. This makes the pipeline restorable.
 
-The order in which a window's batches are emitted depends on the window's
-number, not on the seed. Batches of a length come at the same steps in runs of
-different seeds over one task, so a bank of such runs pads hardly more than each
-run alone.
+The order of a window's batches depends on the window's index, not on the seed.
+So runs of one task with different seeds have batches of the same length at the
+same steps, and a bank of such runs needs hardly more padding than each run
+alone.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from prompt_tuning.data.ragged import ranges
 
 Shape = tuple[int, int, int]
 BATCHINGS = ("fixed", "longest", "buckets", "packed")
-# Lengths are rounded up to this where that costs little.
+# Lengths are rounded up to this if that costs little.
 MULTIPLE = 8
 
 
@@ -33,10 +33,10 @@ class Lengths:
   Attributes:
     encoder: [examples] int64.
     decoder: [examples] int64.
-    encoder_limit: no example is longer; T of fixed batches.
-    decoder_limit: the same for S.
-    groups: [examples] whole numbers; those of different groups never share a
-      row. None for one group.
+    encoder_limit: maximum of `encoder`; T of fixed batches.
+    decoder_limit: maximum of `decoder`; S of fixed batches.
+    groups: [examples] integers; examples of different groups never share a row.
+      None for one group.
   """
 
   encoder: np.ndarray
@@ -51,7 +51,7 @@ class Planner(Protocol):
 
   @property
   def shapes(self) -> tuple[Shape, ...] | None:
-    """Every (B, T, S) that can occur, or None if not known beforehand."""
+    """Every (B, T, S) that can occur, or None if unknown in advance."""
 
   def shape_of(self, examples: np.ndarray) -> Shape:
     """Return the shape of a batch of these examples, [n <= B]."""
@@ -73,7 +73,7 @@ class Planner(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-  """Every batch has the limits as its shape, as in T5X."""
+  """The shape of every batch is the limits, as in T5X."""
 
   batch_size: int
   lengths: Lengths
@@ -106,7 +106,7 @@ class Longest:
 
   @property
   def shapes(self) -> None:
-    """Not known beforehand."""
+    """Unknown in advance."""
 
   def shape_of(self, examples: np.ndarray) -> Shape:
     """Return the longest example's lengths, the encoder's rounded up."""
@@ -128,7 +128,7 @@ class Buckets:
 
   Attributes:
     batch_size: B.
-    lengths: of the examples.
+    lengths: lengths of the examples.
     boundaries: the encoder lengths; the decoder length is that of the longest
       target.
   """
@@ -167,12 +167,12 @@ class Buckets:
 class Packed:
   """Several examples per row, rows of one length.
 
-  Rows that do not fill a batch, the emptiest ones, go back into the next
+  If the rows do not fill the last batch, the emptiest ones move to the next
   window, where their examples come first.
 
   Attributes:
     batch_size: B, rows per batch.
-    lengths: of the examples.
+    lengths: lengths of the examples.
     size: (T, S) of a row.
   """
 
@@ -201,7 +201,7 @@ class Packed:
       *self.size,
       None if lengths.groups is None else lengths.groups[examples],
     )
-    # Put rows to be left over last: emptiest ones without carried examples.
+    # Put surplus rows last: the emptiest ones without carried examples.
     waited = [min(members) < carried for members in rows.members]
     by_merit = np.lexsort((-rows.encoder_used, np.logical_not(waited)))
     count = len(by_merit) // self.batch_size * self.batch_size
@@ -250,7 +250,7 @@ def _in_order(
 
 
 def _starts(lengths: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-  """Place segments end to end within rows of `sizes` segments each."""
+  """Place segments one after another within rows of `sizes` segments each."""
   before = np.cumsum(lengths) - lengths
   row_starts = before[np.cumsum(sizes) - sizes]
   return before - np.repeat(row_starts, sizes)
@@ -263,13 +263,13 @@ def make_planner(
   max_shapes: int,
   packed_size: tuple[int, int] | None = None,
 ) -> Planner:
-  """Choose a planner and, from the lengths, its shapes.
+  """Choose a planner, and its shapes from the lengths.
 
   Args:
     batching: one of `BATCHINGS`.
     batch_size: B.
-    lengths: of every example.
-    max_shapes: most buckets.
+    lengths: lengths of every example.
+    max_shapes: maximum number of buckets.
     packed_size: (T, S) of packed rows; None chooses it from the lengths.
 
   Returns:

@@ -1,4 +1,4 @@
-"""From decoded text to what a metric compares, without TensorFlow.
+"""Conversion of decoded text to values for metrics, without TensorFlow.
 
 All follow seqio's convention: `(text, example=..., is_target=...)`, called once
 for the target and once for the prediction. The example's strings may be bytes
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Words that say nothing about which referent is meant.
+# Words that do not identify a referent.
 _DETERMINERS = re.compile(
   "a|an|few|her|his|each|every|many|much|my|our|some|that|the|their|these|this"
   "|those|which|whose|your"
@@ -27,12 +27,12 @@ def to_text(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class LabelId:
-  """The position of a label word among the task's, or -1 for any other text.
+  """The index of a label word among the task's words, or -1 for other text.
 
   Attributes:
     label_words: words in TFDS order.
-    rename: (from, to) text that is replaced in predictions first: the label
-      words of the task a zero-shot prompt was trained on.
+    rename: (from, to) text that is replaced in predictions first, for label
+      words of the task on which a zero-shot prompt was trained.
   """
 
   label_words: tuple[str, ...]
@@ -54,7 +54,7 @@ def to_float(text: str, is_target: bool = False, **unused: Any) -> float:
 
   Args:
     text: a decimal number.
-    is_target: of the gold score.
+    is_target: whether it is the gold score.
     **unused: seqio's other arguments.
 
   Returns:
@@ -77,7 +77,7 @@ def multirc(
   example: Mapping[str, Any] | None = None,
   is_target: bool = False,
 ) -> dict[str, Any]:
-  """Return the class id, and for a target its question as group.
+  """Return the class id, and for a target also its question as group.
 
   Source: T5's `multirc` groups by the question number alone. The paragraph is
   added here; in the official files, where question numbers run on, the groups
@@ -97,7 +97,7 @@ def record(
   example: Mapping[str, Any] | None = None,
   is_target: bool = False,
 ) -> dict[str, Any]:
-  """Return the answer, and for a target all answers and its query as group."""
+  """Return the answer; for a target, all answers and its query as group."""
   if not is_target or example is None:
     return {"value": to_text(text)}
   return {
@@ -111,7 +111,7 @@ def qa(
   example: Mapping[str, Any] | None = None,
   is_target: bool = False,
 ) -> Any:
-  """Return the answer, or for a target the list of acceptable answers."""
+  """Return the answer; for a target, the list of acceptable answers."""
   if not is_target or example is None:
     return to_text(text)
   return [to_text(answer) for answer in example["answers"]]
@@ -122,10 +122,10 @@ def relations(
   example: Mapping[str, Any] | None = None,
   is_target: bool = False,
 ) -> dict[str, Any]:
-  """Return the relation that is answered, or for a target all that are right.
+  """Return the predicted relation; for a target, all right relations.
 
-  A target has its pair of arguments as group, and says what can be judged; see
-  `metrics.relation.conversational_f1`.
+  A target has its pair of arguments as group, and the relations that can be
+  judged; see `metrics.relation.conversational_f1`.
   """
   if not is_target or example is None:
     return {"value": [to_text(text)]}
@@ -141,14 +141,14 @@ def wsc(text: str, example: Mapping[str, Any], is_target: bool = False) -> int:
   """Judge whether the prediction names the candidate referent.
 
   Args:
-    text: what the model says the pronoun stands for.
+    text: the model's answer, the referent of the pronoun.
     example: its `targets_pretokenized` is the candidate referent, its `label`
       whether that is the right one.
     is_target: return the label.
 
   Returns:
     1 if the candidate is named, 0 if not, -1 for an empty prediction, which is
-    wrong whatever the label.
+    wrong for any label.
 
   Source: `wsc_simple` of the T5 library's postprocessors.
   """

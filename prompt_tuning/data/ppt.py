@@ -1,18 +1,18 @@
-"""Tasks of one form, to pre-train a prompt and to use it (PPT).
+"""Tasks of one form, for pre-training a prompt and for using it (PPT).
 
-A prompt is first trained on plain text, on a task of the form that the real
-task has; then on a few examples of that. `pretraining` declares the former,
-`in_form` writes any task in the same form; both are templated tasks, and the
-words of their classes are the same, so that the prompt need not learn new ones.
+A prompt is first trained on a task made of plain text, which has the form of
+the real task; then on a few examples of the real task. `pretraining` declares
+the former; `in_form` writes any task in the same form. Both are templated tasks
+with the same label words, so that the prompt need not learn new ones.
 
   sentence_pair     text_a <mask> text_b                 yes, maybe, no
   single_sentence   text <mask>                terrible, bad, maybe, good, great
   multiple_choice   text ? A. one B. another ? The correct one is <mask>   A, B
   unified           any task of classes, with their words as options     A, B
 
-A letter is the piece that follows no blank, `<!>A`: in T5's vocabulary 188,
-where `A` in a text is 71. In a plain target, which begins with a blank, it is
-that of the text.
+A letter is the piece without a leading blank, `<!>A`: 188 in T5's vocabulary,
+where `A` in a text is 71. A plain target begins with a blank; there, a letter
+is the piece of the text.
 
 Source: Gu et al. 2021, section 3.
 """
@@ -47,7 +47,7 @@ MODULE = "prompt_tuning.data.tasks.ppt"
 SENTENCE_PAIR, SINGLE = "sentence_pair", "single_sentence"
 CHOICE, UNIFIED = "multiple_choice", "unified"
 _CHOOSE = '{"options"} ? The correct one is {"mask"}'
-# Form -> how it is written; the paper's, section 3.
+# Form -> its template, as in the paper, section 3.
 TEMPLATES: Mapping[str, str] = {
   SENTENCE_PAIR: '{"placeholder": "text_a"} {"mask"} {"placeholder": "text_b"}',
   SINGLE: '{"placeholder": "text_a"} {"mask"}',
@@ -64,18 +64,18 @@ _OPTIONS_SLOT = '{"options"}'
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """Where the rows of a task made of plain text come from.
+  """The source of the rows of a task made of plain text.
 
   Attributes:
     text: the corpus.
-    form: a key of `TEMPLATES`.
+    form: the form, a key of `TEMPLATES`.
     examples: split -> number of rows.
-    seed: of the draws.
-    options: numbers of options that rows have in turn.
-    labeller: of single sentences.
-    classes: what the labels are called.
-    max_words: longer sentences lose their end; None for no limit.
-    shuffled: every row has the label of another.
+    seed: seed of the draws.
+    options: numbers of options; the rows use them in turn.
+    labeller: labels single sentences.
+    classes: names of the classes.
+    max_words: longer sentences are cut to this; None for no limit.
+    shuffled: whether every row gets the label of another.
   """
 
   text: corpus.Text
@@ -148,7 +148,7 @@ class Rows:
         yield Passage(place, texts)
 
 
-# Task -> where its rows come from; seqio's registration reads them from here.
+# Task -> source of its rows, for seqio's registration.
 _rows: dict[str, Rows] = {}
 
 
@@ -166,32 +166,32 @@ def pretraining(
   target_format: str = rendering.SENTINEL,
   shuffled: bool = False,
 ) -> spec.TaskSpec:
-  """Declare a task made of plain text, to pre-train a prompt on.
+  """Declare a task made of plain text, for pre-training a prompt.
 
   Args:
-    name: of the task: letters, digits, `_`, `.`, `:`.
+    name: name of the task: letters, digits, `_`, `.`, `:`.
     form: `sentence_pair`: adjacent sentences, two of a document that are not
       adjacent, and two of different documents, a third each. `single_sentence`:
-      what the labeller says. `multiple_choice`: which sentence follows; one of
-      the others is of the same document. `unified`: the same with 2 to 16
-      options, each number as often.
+      the labeller's class. `multiple_choice`: which sentence follows; one wrong
+      option is of the same document. `unified`: the same with 2 to 16 options,
+      each number equally often.
     text: the corpus.
     examples: split of the corpus -> rows; by default 10,000 to train on, and
       512 of `validation`.
-    seed: another seed, other rows.
-    options: of `multiple_choice`.
-    labeller: of `single_sentence`: any function of a sentence that returns a
-      class, or None for no opinion; or `module:function`. By default
-      `lexicon.label`; the paper's was RoBERTa, fine-tuned on Yelp's stars. The
-      cache knows it by its module's text and by what it holds (arguments of a
-      partial, attributes, what a function captured), where JSON can say that;
-      one whose answers change otherwise needs another task name.
-    label_words: class -> its word or words. By default those of the paper, see
-      the module; of other classes, of a labeller of one's own, they have to be
-      given, and their order is that of the classes.
-    max_words: longer sentences lose their end; options are not shortened
-      otherwise, and many of them may have no room.
-    template: another than the form's, see `prompting.template`.
+    seed: seed of the rows.
+    options: number of options of `multiple_choice`.
+    labeller: labels the rows of `single_sentence`: a function of a sentence
+      that returns a class, or None for no label; or `module:function`. By
+      default `lexicon.label`; the paper's was RoBERTa, fine-tuned on Yelp's
+      stars. The cache key has the hash of its module and its values (arguments
+      of a partial, attributes, captured variables) as far as they are JSON; if
+      its answers change in another way, choose another task name.
+    label_words: class -> its word or words. By default the paper's words, see
+      the module. For other classes, of the user's own labeller, they must be
+      given, in the order of the classes.
+    max_words: longer sentences are cut to this. Options are not shortened in
+      any other way, and many long options may not fit.
+    template: a template in place of the form's, see `prompting.template`.
     target_format: `sentinel` or `plain`, see `prompting.rendering.FORMATS`.
     shuffled: give every row the label of another, as a control.
 
@@ -244,22 +244,22 @@ def in_form(
   template: str = "",
   target_format: str = rendering.SENTINEL,
 ) -> spec.TaskSpec:
-  """Declare a task in the form that a prompt was pre-trained on.
+  """Declare a task in the form on which a prompt was pre-trained.
 
   Args:
-    name: of the task.
-    source: the task that has the rows and the classes, as for
-      `templated.declare`.
+    name: name of the task.
+    source: the task with the rows and the classes, see `templated.declare`.
     form: see `pretraining`.
-    fields: `text_a`, and `text_b` of pairs -> the row's field.
-    label_words: of `sentence_pair` and `single_sentence`: class -> its word, of
-      the words that were pre-trained with: `{"entailment": "yes", ...}`.
-    options: of `multiple_choice`: the row's fields that hold the options, in
-      the order of the classes, or the one field that is a list of them. Of
-      `unified`: class -> how its option is called, by default the class.
-    template: another than the form's, such as a hard pattern with words of
-      one's own (the paper's hybrid). `{"options"}` stands for the options.
-    target_format: as for `pretraining`.
+    fields: `text_a`, and for pairs `text_b` -> the row's field.
+    label_words: for `sentence_pair` and `single_sentence`: class -> one of the
+      words of pre-training: `{"entailment": "yes", ...}`.
+    options: for `multiple_choice`: the row's fields with the options, in the
+      order of the classes, or the one field with a list of them. For `unified`:
+      class -> text of its option, by default the class name.
+    template: a template in place of the form's, such as a hard pattern with the
+      user's own words (the paper's hybrid). `{"options"}` stands for the
+      options.
+    target_format: see `pretraining`.
 
   Returns:
     The registered spec.
@@ -306,15 +306,15 @@ def in_form(
 
 
 def rows_of(task: str) -> Rows:
-  """Return where the rows of a task come from, which `pretraining` declared."""
+  """Return the source of the rows of a task that `pretraining` declared."""
   return _rows[task]
 
 
 def check_form(name: str, form: str) -> None:
-  """Insist on a form that there is.
+  """Check that a form exists.
 
   Raises:
-    ValueError: another.
+    ValueError: an unknown form.
   """
   if form not in TEMPLATES:
     raise ValueError(
@@ -324,7 +324,7 @@ def check_form(name: str, form: str) -> None:
 
 
 def _source(name: str, rows: Rows) -> spec.TaskSpec:
-  """Add the spec of the rows, without a text form of its own."""
+  """Add the spec of the rows, which has no text form of its own."""
   task = spec.TaskSpec(
     name=name,
     benchmark=BENCHMARK,
@@ -372,7 +372,7 @@ def _words_of_form(
 
 
 def _letters(count: int, target_format: str) -> list[str]:
-  """Return the words of choices, see the module."""
+  """Return the letters of choices, see the module."""
   mark = NO_BLANK if target_format == rendering.SENTINEL else ""
   return [mark + letter for letter in sentence_tasks.letter_classes(count)]
 
@@ -388,7 +388,7 @@ def _insist_on_classes(
 
 
 def _insist_on_slot(name: str, form: str, pattern: str) -> None:
-  """Insist that a template shows the options whose letters answer it."""
+  """Check that a template shows the options."""
   if _OPTIONS_SLOT not in pattern:
     raise ValueError(
       f"{name}: template {pattern!r}: a task of the form {form} is answered by "
@@ -401,7 +401,7 @@ def _option_fields(
   options: Sequence[str] | Mapping[str, str],
   classes: Sequence[str],
 ) -> str:
-  """Write the slot of options that are fields of the row."""
+  """Write the slot of options in fields of the row."""
   if isinstance(options, Mapping | str):
     raise ValueError(
       f"{name}: options {options!r}: expected a list of the row's fields."
@@ -449,7 +449,7 @@ def _callable(name: str, labeller: Labeller | str) -> Labeller:
 
 
 def _described(labeller: Labeller) -> list[str]:
-  """Name a labeller, with the hash of its module, and what it holds."""
+  """Describe a labeller by its name, the hash of its module, and its values."""
   if isinstance(labeller, functools.partial):
     held = [*labeller.args, labeller.keywords]
     return [*_described(labeller.func), _held(held)]
@@ -473,7 +473,7 @@ def _described(labeller: Labeller) -> list[str]:
 
 
 def _held(values: Sequence[Any]) -> str:
-  """Write what a labeller holds; what JSON cannot say counts by its class."""
+  """Write a labeller's values; values outside JSON are named by their class."""
   return json.dumps([_in_json(value, _attributes) for value in values])
 
 
@@ -497,6 +497,6 @@ def _kind(value: Any) -> str:
 
 
 def _named(written: Any) -> str:
-  # A method of a type that is not written in Python says no module.
+  # A method of a type that is not written in Python names no module.
   module = getattr(written, "__module__", "")
   return f"{module}:{written.__qualname__}"

@@ -1,4 +1,4 @@
-"""From a data set's rows to `inputs` and `targets` text, with tf.data.
+"""Conversion of rows to the texts `inputs` and `targets`, with tf.data.
 
 Source: the text forms of the T5 library and of google-research/prompt-tuning.
 Each takes and returns a `tf.data.Dataset`; the leading word of the inputs is
@@ -27,10 +27,10 @@ def drop_task_name(row: Row) -> dict[str, Any]:
 
 @seqio.map_over_dataset
 def put_sentinel(row: Row, number: int) -> dict[str, Any]:
-  """Put a sentinel in front of the inputs, which says what task a row is of.
+  """Put a sentinel in front of the inputs, which tells the task of a row.
 
-  As text: it is read as one token, as the original's, which is put there after
-  the text is tokenised.
+  It is added as text, which becomes one token; the original adds the same token
+  after tokenisation.
   """
   inputs = tf.strings.join([f"<extra_id_{number}>", row["inputs"]], " ")
   return {**row, "inputs": inputs}
@@ -57,7 +57,7 @@ def labelled_fields(
     name: leading word.
     fields: names, in the order in which they are written.
     label_words: words by class id; label -1 (no label) becomes `<unk>`.
-    others: features that are taken as they are.
+    others: features that are copied unchanged.
 
   Returns:
     `inputs`, `targets`, `others`, and `idx` if the row has one.
@@ -76,7 +76,7 @@ def labelled_fields(
 
 
 def labelled_only(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Leave out the rows whose label is -1: nobody agreed on one."""
+  """Drop the rows with label -1, on which annotators did not agree."""
   return dataset.filter(lambda row: row["label"] != -1)
 
 
@@ -86,7 +86,7 @@ def rename(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
 
   Args:
     row: any features.
-    names: new name -> old name; the others keep theirs.
+    names: new name -> old name; other features keep their names.
   """
   others = {k: v for k, v in row.items() if k not in names.values()}
   return {**others, **{new: row[old] for new, old in names.items()}}
@@ -133,13 +133,13 @@ def record(
 ) -> tf.data.Dataset:
   """Write ReCoRD, one example per acceptable answer, or per query.
 
-  A bullet of the summary ("@highlight" on a line of its own) ends with its
-  sentence mark or quote and a space if it has one, otherwise with ". ".
+  A bullet of the summary ("@highlight" on its own line) gets a space at its end
+  if it ends with a sentence mark or quote, otherwise ". ".
 
   Args:
     dataset: `passage`, `query`, `entities`, `answers`, `idx.{passage,query}`.
-    one_per_query: write the first answer only, and keep `entities`, among which
-      a model may choose.
+    one_per_query: write only the first answer, and keep `entities`, the
+      candidates.
 
   Returns:
     `inputs`; `targets`, `<unk>` for a row without answers; the whole list
@@ -182,13 +182,14 @@ def wsc(dataset: tf.data.Dataset, correct_only: bool) -> tf.data.Dataset:
   """Write WSC as generation of the referent of the marked pronoun.
 
   `wsc: ... *pronoun* ...`: the text is split at single spaces and word
-  `span2_index` marked. Two official rows disagree with their own index; the
-  T5 library lists both texts, here `_pronoun_position` tells them by form.
+  `span2_index` marked. Two official rows disagree with their own index; the T5
+  library lists both texts, here `_pronoun_position` recognises them by their
+  form.
 
   Args:
     dataset: `text`, `span1_text`, `span2_text`, `span2_index`, `label`, `idx`.
-    correct_only: keep only rows whose candidate is the referent, from which
-      alone one can learn to generate it.
+    correct_only: keep only rows whose candidate is the referent; only these
+      teach a model to generate it.
 
   Returns:
     `inputs`; `targets`, the candidate; `label`; `idx`.
@@ -199,7 +200,7 @@ def wsc(dataset: tf.data.Dataset, correct_only: bool) -> tf.data.Dataset:
     pronoun = row["span2_text"]
     position, rest = _pronoun_position(words, pronoun, row["span2_index"])
     marked = tf.strings.join(["*", pronoun, "*"])
-    # An empty `rest` must not leave an empty word behind.
+    # An empty `rest` must not leave an empty word.
     has_rest = rest != ""
     rest = tf.boolean_mask([rest], [has_rest])
     words = tf.concat(
@@ -223,11 +224,11 @@ def wsc(dataset: tf.data.Dataset, correct_only: bool) -> tf.data.Dataset:
 def _pronoun_position(
   words: tf.Tensor, pronoun: tf.Tensor, index: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Return the pronoun's word number, and what is glued to that word.
+  """Return the index of the pronoun's word, and punctuation attached to it.
 
-  Usually the word at `index` is the pronoun. In one official row punctuation is
-  glued to it, which becomes a word of its own; in another the pronoun is the
-  next word.
+  Usually the word at `index` is the pronoun. In one official row, punctuation
+  is attached to it, which becomes its own word; in another row, the pronoun is
+  the next word.
   """
   last = tf.size(words) - 1
   tf.debugging.assert_less_equal(
@@ -289,7 +290,7 @@ def summarise(
   """Write `NAME summarize: text` and the summary.
 
   Args:
-    row: with both.
+    row: a row with both features.
     text: name of the feature with the text.
     summary: name of the feature with its summary.
     name: leading word, if any.

@@ -1,8 +1,9 @@
-"""TensorFlow without what it says about itself, and without the GPU.
+"""TensorFlow without its log messages, and without the GPU.
 
-It reads and writes examples here and computes nothing. On import its libraries
-write about oneDNN and CUDA to the process's standard error, past Python and
-whatever its own settings say; a GPU that it looked for, it would also fill.
+TensorFlow only reads and writes examples here. On import, its libraries write
+messages about oneDNN and CUDA to the process's standard error, which neither
+Python nor its own settings can stop. If it found a GPU, it would also take the
+GPU's memory.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ _STDERR = 2  # the file descriptor
 
 
 def import_tensorflow() -> None:
-  """Import TensorFlow, unless that was done before."""
+  """Import TensorFlow, if it is not imported yet."""
   if "tensorflow" in sys.modules:
     return  # by somebody who may want it to use a GPU
   with without_noise():
@@ -33,7 +34,7 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def without_noise() -> Iterator[None]:
-  """Hold standard error back; then pass on what is no log of a C++ library."""
+  """Capture standard error; then write it without logs of C++ libraries."""
   try:
     real = os.dup(_STDERR)
   except OSError:  # a process without standard error has no noise

@@ -9,10 +9,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-  """Rows of unequal length, end to end.
+  """Rows of unequal length, concatenated.
 
   Attributes:
-    values: [total], any dtype; all rows one after the other.
+    values: [total], any dtype; all rows, concatenated.
     offsets: [rows + 1] int64; row i is `values[offsets[i]:offsets[i + 1]]`.
   """
 
@@ -37,7 +37,7 @@ class Ragged:
       rows: [n] integer row numbers, in any order, repeats allowed.
 
     Returns:
-      The values of those rows end to end, [total of their lengths], and the
+      The values of those rows, concatenated, [total of their lengths], and the
       position of each value within its row, of the same shape.
     """
     lengths = self.lengths[rows]

@@ -37,8 +37,8 @@ def aggregate(
 ) -> float:
   """Average a benchmark as published: within a group first, then over groups.
 
-  Every result counts as it is given: whether all are of one step, or each of
-  its task's best, is the caller's choice and should be reported.
+  Results are used as given. The caller chooses, and should report, whether all
+  are of one step or each is of its task's best step.
 
   Args:
     results: task name -> metrics in percent, as `TaskSpec.evaluate` gives them.

@@ -1,10 +1,10 @@
-"""Tasks made of plain text alone, as pure functions of text and a seed.
+"""Tasks made of plain text, as pure functions of the text and a seed.
 
-Documents are lists of sentences. How often every label occurs is exact, to one
-row; no wrong answer is the sentence that really follows. The first sentence of
-a pair is drawn in the same way whatever the label, so that it tells nothing.
-Python's Mersenne Twister is used through `random()` only, whose values are the
-same on every platform and version.
+Documents are lists of sentences. The counts of labels differ by at most one
+row. No wrong answer is the sentence that really follows. The first sentence of
+a pair is drawn in the same way for every label, so that it does not reveal the
+label. Python's Mersenne Twister is used through `random()` only, whose values
+are the same on every platform and version.
 
 Source: Gu et al. 2021 (PPT), section 3: next sentence prediction with three
 classes, next sentence selection, and labels of single sentences.
@@ -19,13 +19,13 @@ from prompt_tuning.prompting.template import LETTERS
 
 VERSION = 1
 
-# Classes of pairs, by what the second sentence is to the first.
+# Classes of pairs, by the relation of the second sentence to the first.
 PAIR_CLASSES = ("elsewhere", "same_document", "adjacent")
 # Numbers of options in the unified form.
 UNIFIED_OPTIONS = tuple(range(2, 17))
 _TRIES = 1000
 
-# A sentence -> its class, or None for no opinion.
+# A sentence -> its class, or None for no label.
 Labeller = Callable[[str], str | None]
 # `text_a`, and `text_b` or `options`; `label` is a class id.
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ class Passage(NamedTuple):
   """A document.
 
   Attributes:
-    place: where it stands, such as `FILE:LINE`.
+    place: its position, such as `FILE:LINE`.
     sentences: at least one.
   """
 
@@ -45,12 +45,12 @@ class Passage(NamedTuple):
 
 
 def pairs(passages: Sequence[Passage], count: int, seed: int) -> Iterator[Row]:
-  """Make pairs of sentences: a third adjacent, of one document, of two.
+  """Make sentence pairs: a third each adjacent, of one document, of two.
 
   Args:
     passages: the corpus.
-    count: rows.
-    seed: another seed, other rows.
+    count: number of rows.
+    seed: seed of the rows.
 
   Yields:
     `text_a`, `text_b` and `label`, a position in `PAIR_CLASSES`.
@@ -74,20 +74,21 @@ def pairs(passages: Sequence[Passage], count: int, seed: int) -> Iterator[Row]:
 def choices(
   passages: Sequence[Passage], count: int, seed: int, options: Sequence[int]
 ) -> Iterator[Row]:
-  """Make sentences with options of which one follows.
+  """Make sentences with options, of which one is the next sentence.
 
-  The others are one of the same document, not adjacent, and for the rest
-  sentences of other documents.
+  One wrong option is a sentence of the same document, not adjacent; the others
+  are sentences of other documents.
 
   Args:
     passages: the corpus.
-    count: rows.
-    seed: another seed, other rows.
-    options: numbers of options that rows have in turn, such as (6,).
+    count: number of rows.
+    seed: seed of the rows.
+    options: numbers of options, such as (6,); the rows use them in turn.
 
   Yields:
-    `text_a`, `options` and `label`, the position of the one that follows: each
-    is as frequent as the others, to one row, among rows of as many options.
+    `text_a`, `options` and `label`, the index of the next sentence. Among rows
+    with the same number of options, the counts of indices differ by at most
+    one.
 
   Raises:
     ValueError: too little text: with file and line.
@@ -121,10 +122,10 @@ def labelled(
 
   Args:
     passages: the corpus.
-    count: rows.
-    seed: another seed, other rows.
-    labeller: asked about sentences in random order until there are enough.
-    classes: that it knows.
+    count: number of rows.
+    seed: seed of the rows.
+    labeller: labels sentences in random order until there are enough.
+    classes: the labeller's classes.
 
   Yields:
     `text_a` and `label`, a position in `classes`. No sentence occurs twice.
@@ -161,11 +162,11 @@ def labelled(
 def shuffle_labels(rows: Sequence[Row], seed: int) -> list[Row]:
   """Give every row the label of another, as a control.
 
-  Only rows with equally many options swap theirs.
+  Rows swap labels only with rows that have the same number of options.
 
   Args:
-    rows: of one task.
-    seed: of the order.
+    rows: rows of one task.
+    seed: seed of the order.
   """
   rng = _generator("shuffled", seed)
   groups: dict[int, list[int]] = {}
@@ -191,8 +192,8 @@ def shuffled(rng: random.Random, items: Sequence[_T]) -> list[_T]:
 class _Pool:
   """Sentences of a corpus, to draw from.
 
-  An anchor, (document, sentence), is a sentence that another follows, in a
-  document that has a third one which stands not beside it.
+  An anchor, (document, sentence), is a sentence with a next sentence, in a
+  document that has a third sentence not adjacent to it.
   """
 
   def __init__(self, passages: Sequence[Passage], rng: random.Random):
@@ -225,7 +226,7 @@ class _Pool:
       )
 
   def insist_on_distinct(self, count: int) -> None:
-    """Insist on enough different sentences."""
+    """Check that there are enough different sentences."""
     texts = {text for sentences in self._documents for text in sentences}
     if len(texts) < count:
       raise ValueError(
@@ -239,7 +240,7 @@ class _Pool:
     return self._documents[document][sentence]
 
   def anchor(self) -> tuple[int, int]:
-    """Draw an anchor to which wrong answers can be found in its document."""
+    """Draw an anchor whose document has wrong answers for it."""
     for _ in range(_TRIES):
       at = self._one_of(self._anchors)
       if self.text(at) != self.adjacent(at, set()) and self._apart(at):
@@ -250,7 +251,7 @@ class _Pool:
     )
 
   def adjacent(self, anchor: tuple[int, int], taken: set[str]) -> str:
-    """Return the sentence that follows."""
+    """Return the next sentence."""
     del taken
     document, sentence = anchor
     return self._documents[document][sentence + 1]
@@ -274,7 +275,7 @@ class _Pool:
     )
 
   def _apart(self, anchor: tuple[int, int]) -> list[str]:
-    """List a document's sentences that are neither beside nor the same."""
+    """List a document's sentences that are neither adjacent nor equal."""
     document, sentence = anchor
     sentences = self._documents[document]
     banned = {sentences[sentence], sentences[sentence + 1]}

@@ -1,11 +1,11 @@
-"""Sentences of running text, by one rule.
+"""Division of running text into sentences, by one rule.
 
-A sentence ends with its line; and behind `.`, `!`, `?` or `…`, with the quotes
-and brackets that close there, where a blank follows and then, perhaps behind an
-opening quote or bracket, a capital letter or a digit. A period behind a single
-capital letter, or behind an abbreviation of `ABBREVIATIONS`, ends none. What
-has neither a letter nor a digit is no sentence. So text whose lines are wrapped
-has to be unwrapped; with a sentence on each line, none is divided wrongly.
+A sentence ends at the end of its line. It also ends after `.`, `!`, `?` or `…`
+and any closing quotes and brackets, if a blank follows and then a capital
+letter or a digit, perhaps after an opening quote or bracket. A period after a
+single capital letter, or after an abbreviation of `ABBREVIATIONS`, does not end
+a sentence. Text without letters and digits is not a sentence. Wrapped lines
+must therefore be unwrapped first.
 """
 
 import re
@@ -27,7 +27,7 @@ def split(text: str) -> list[str]:
   """Divide a text into its sentences.
 
   Args:
-    text: of a document.
+    text: text of a document.
 
   Returns:
     Sentences in their order, with single blanks between words.
@@ -45,7 +45,7 @@ def split(text: str) -> list[str]:
 
 
 def _ends(line: str, end: re.Match[str]) -> bool:
-  """Whether a sentence ends where one may."""
+  """Whether a sentence ends at a possible end."""
   following = line[end.end() :].lstrip(_OPENING)[:1]
   if not (following.isupper() or following.isdigit()):
     return False

@@ -1,8 +1,9 @@
-"""Tasks whose targets begin with a sentinel: `sentinel_<task>`, of any.
+"""Tasks whose targets begin with a sentinel: `sentinel_<task>`.
 
-Mixtures, too. A model of span corruption begins every target with one. The
-paper's "span corruption and sentinel" lets the targets of a downstream task do
-so; the inputs stay as they are. A prediction is read without it.
+They exist for every task and mixture. A model of span corruption begins every
+target with a sentinel. In the paper's "span corruption and sentinel", the
+targets of a downstream task do so too; the inputs stay the same. The sentinel
+is removed from predictions.
 
 Source: Lester et al. 2021, section 3.3.
 """
@@ -15,13 +16,13 @@ from prompt_tuning.data import postprocessors, spec
 PREFIX = "sentinel_"
 _SENTINEL = "<extra_id_0>"
 _KEY = "target_sentinel_of"  # of a spec's content: the task's own name
-# The targets of these are made otherwise, see `templated.declare`.
+# The targets of these are made in another way, see `templated.declare`.
 _OTHERS = ("templated", "sentences", "pretraining")
 
 
 @dataclasses.dataclass(frozen=True)
 class Behind:
-  """Reads what stands behind the sentinel.
+  """A postprocessor that reads the text after the sentinel.
 
   Attributes:
     base: the task's own postprocessor.
@@ -40,27 +41,27 @@ def put(word: str) -> str:
 
 
 def without(text: str) -> str:
-  """Take the sentinel off, where a text begins with it."""
+  """Remove the sentinel, if a text begins with it."""
   return text.removeprefix(_SENTINEL).removeprefix(" ")
 
 
 def base_of(task: spec.TaskSpec) -> str | None:
-  """Name the task of which a task is; None for one with its own targets."""
+  """Return the name of the base task; None for a task without a sentinel."""
   name = task.content.get(_KEY)
   return None if name is None else str(name)
 
 
 def adopt(name: str) -> bool:
-  """Make `sentinel_<task>` known.
+  """Register `sentinel_<task>`.
 
   Args:
-    name: that `spec` does not know.
+    name: a name that `spec` does not know.
 
   Returns:
-    Whether it is such a name.
+    Whether the name has this form.
 
   Raises:
-    ValueError: there is no such task, or its targets are made otherwise.
+    ValueError: there is no such task, or its targets are made in another way.
   """
   if not name.startswith(PREFIX):
     return False

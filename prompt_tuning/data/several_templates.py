@@ -1,7 +1,7 @@
-"""Several templates of one task: a templated task for each, of the same rows.
+"""Several templates of one task: one templated task for each, with its rows.
 
-They train side by side as the tasks of a bank, and are scored apart; a report
-has the mean over them, and what they answer together.
+They train together as the tasks of a bank, and are scored separately; a report
+has their mean and the metrics of their combined answers.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ def declare(
   """Declare a task for every template.
 
   Args:
-    name: of all; the task of template 2 is called `<name>_t2`.
+    name: name of them all; the task of template 2 is called `<name>_t2`.
     source: see `templated.declare`.
     templates: the templates; or
     template_file: a file of templates, one per line.
-    template_numbers: which of its templates, from 0; None for all.
+    template_numbers: indices of its templates, from 0; None for all.
     **settings: other arguments of `templated.declare`, the same for all.
 
   Returns:
@@ -39,8 +39,8 @@ def declare(
 
   Raises:
     FileNotFoundError: a file is missing.
-    ValueError: less than two templates, or with different numbers of masks; see
-      also `templated.declare`.
+    ValueError: fewer than two templates, or templates with different numbers of
+      masks; see also `templated.declare`.
   """
   if bool(templates) == bool(template_file):
     raise ValueError(f"{name}: give templates or template_file, one of them.")
@@ -66,13 +66,13 @@ def declare(
 
 
 def groups(names: Iterable[str]) -> dict[str, list[str]]:
-  """Collect tasks that differ in their templates only.
+  """Group tasks that differ only in their templates.
 
   Args:
-    names: of tasks.
+    names: names of tasks.
 
   Returns:
-    Name of all of them -> those of the tasks, at least two.
+    Name of the group -> names of its tasks, at least two.
   """
   found: dict[str, list[str]] = {}
   kinds: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def groups(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _insist_alike(name: str, templates: Sequence[Template]) -> None:
-  """Insist on several templates with as many masks."""
+  """Check that there are several templates, with the same number of masks."""
   if len(templates) < 2:
     raise ValueError(
       f"{name}: {len(templates)} template; expected two or more. For a single "

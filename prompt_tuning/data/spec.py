@@ -1,9 +1,10 @@
-"""What a task or mixture is, without TensorFlow: specs and their registry.
+"""Specs of tasks and mixtures, and their registry, without TensorFlow.
 
-A spec says where the rows come from, which features evaluation needs, and how
-predictions become metrics. The text itself is made by the seqio task of the
-same name (`prompt_tuning.data.tasks`), which only a cold cache needs. Importing
-`prompt_tuning.data` adds the published tasks (`prompt_tuning.data.catalog`).
+A spec names the source of the rows, the features that evaluation needs, and the
+functions from predictions to metrics. The seqio task of the same name
+(`prompt_tuning.data.tasks`) makes the texts; it is needed only if the cache is
+missing. Importing `prompt_tuning.data` adds the published tasks
+(`prompt_tuning.data.catalog`).
 """
 
 import dataclasses
@@ -20,10 +21,10 @@ Postprocess = Callable[..., Any]
 # (targets, predictions), both postprocessed -> metrics by name.
 Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
-# Sources that are no TFDS name: files of the user's, a generator, or whatever a
-# task of seqio's reads.
+# Sources that are not TFDS names: a user's files, a generator, or the source of
+# a task of seqio's.
 FILE, GENERATED, SEQIO = "file", "generated", "seqio"
-# In place of evaluation features: all that an example has.
+# In place of evaluation features: all features of an example.
 EVERYTHING = "*"
 
 INPUTS = "inputs_pretokenized"
@@ -47,9 +48,9 @@ class KShot:
   """A per-class subset of the training split, see `prompt_tuning.data.kshot`.
 
   Attributes:
-    base: name of the task it is taken from.
+    base: name of the task whose rows it uses.
     shots: rows per class (k).
-    seed: of the draw.
+    seed: seed of the draw.
   """
 
   base: str
@@ -70,34 +71,34 @@ class TaskSpec:
   """One task.
 
   Attributes:
-    name: of the spec and of the seqio task.
-    benchmark: the catalogue it belongs to, such as `super_glue`, or `custom`.
+    name: name of the spec and of the seqio task.
+    benchmark: the catalogue of the task, such as `super_glue`, or `custom`.
     dataset: its name within the benchmark, such as `boolq`; the same for every
       variant (`taskless_`, `_examples`, k-shot) of a task.
-    module: the module whose import registers the seqio task.
+    module: the module that registers the seqio task when imported.
     source: TFDS name and version, such as `super_glue/boolq:1.0.2`, or `file`,
       or `generated`.
     splits: split name -> split or slice of the TFDS source, or file.
     label_words: target words in TFDS order, or empty for free text.
     postprocess: text -> value, in seqio's calling convention.
     metrics: functions of postprocessed targets and predictions.
-    by_ranks: whether ranking also tells the mean reciprocal rank of targets.
+    by_ranks: whether ranking also gives the mean reciprocal rank of targets.
     eval_features: features of an example, next to `inputs_pretokenized` and
       `targets_pretokenized`, that evaluation or a submission file needs. Values
       are integers, strings, or lists of strings.
-    candidates: the evaluation feature that holds the texts among which a row's
-      answer is chosen by ranking; empty for `label_words`.
-    ranked: evaluate by ranking whatever settings say, by the `sum` or `mean` of
-      a candidate's log-likelihoods.
+    candidates: the evaluation feature with the candidate texts of a row, for
+      ranking; empty for `label_words`.
+    ranked: always evaluate by ranking, for any settings, by the `sum` or `mean`
+      of a candidate's log-likelihoods.
     log_examples: also log sample texts when evaluating (`_examples` names).
-    preprocessor_version: raised whenever the text form changes.
-    content: whatever else changes the examples (template, hashes of files); it
-      must be representable as JSON.
+    preprocessor_version: increased whenever the text form changes.
+    content: everything else that changes the examples (template, hashes of
+      files), as JSON values.
     scarce_classes: whether a k-shot subset has all rows of a class that has
       fewer than k; otherwise such a class is an error.
     kshot: set when the training split is a k-shot subset.
-    places: what of it files say -> `FILE:LINE` of it, or of every class's; for
-      errors alone.
+    places: setting read from a file -> its `FILE:LINE`, or that of every class;
+      only for errors.
   """
 
   name: str
@@ -123,7 +124,7 @@ class TaskSpec:
   )
 
   def components(self, split: str) -> tuple[tuple["TaskSpec", float], ...]:
-    """Return this task alone if it has the split (as a mixture would)."""
+    """Return only this task if it has the split (as for a mixture)."""
     return ((self, 1.0),) if split in self.splits else ()
 
   def rate_of(self, rate: float, num_examples: int) -> float:
@@ -133,7 +134,7 @@ class TaskSpec:
 
   @property
   def is_from_tfds(self) -> bool:
-    """Whether TFDS has the rows; else `content` says all about them."""
+    """Whether the rows are TFDS's; otherwise `content` describes them."""
     return self.source not in (FILE, GENERATED, SEQIO)
 
   @property
@@ -142,7 +143,7 @@ class TaskSpec:
     return "validation" if "validation" in self.splits else "test"
 
   def identity(self) -> dict[str, Any]:
-    """Describe all that decides the examples: one part of a cache key.
+    """Describe everything that decides the examples, for a cache key.
 
     Returns:
       A JSON-representable dictionary, the same for `_examples` names: logging
@@ -151,7 +152,7 @@ class TaskSpec:
     return {
       "name": self.name.replace("_examples", ""),
       "source": self.source,
-      # Where a file lies does not matter; `content` has its hash.
+      # The path of a file does not matter; `content` has its hash.
       "splits": (
         dict(self.splits) if self.is_from_tfds else sorted(self.splits)
       ),
@@ -211,10 +212,10 @@ class TaskSpec:
 def insist_on_examples(
   name: str, predictions: Sequence[str], examples: Sequence[Any]
 ) -> None:
-  """Insist on one prediction for every example, and on any.
+  """Check that there is one prediction for every example, and at least one.
 
   Raises:
-    ValueError: there are others; `name` says of which task.
+    ValueError: the numbers differ or are 0; the message names the task `name`.
   """
   if len(predictions) != len(examples):
     raise ValueError(
@@ -226,9 +227,9 @@ def insist_on_examples(
 
 
 def _lacks_label(target: Any) -> bool:
-  """Tell a target without a label: class id -1, no answers, or `<unk>`.
+  """Whether a target has no label: class id -1, no answers, or `<unk>`.
 
-  A score of -1.0 is one.
+  A score of -1.0 is a label.
   """
   value = target["value"] if isinstance(target, Mapping) else target
   if isinstance(value, float):
@@ -238,19 +239,19 @@ def _lacks_label(target: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class MixtureSpec:
-  """Several tasks, of which each split uses those that have it.
+  """Several tasks; each split uses the tasks that have this split.
 
   As in seqio, training samples the tasks that have a training split by rate;
   evaluation runs every task that has the split, whatever its rate. So a
   training set and the evaluation sets of other tasks can form one name.
 
   Attributes:
-    name: of the spec and of the seqio mixture.
+    name: name of the spec and of the seqio mixture.
     rates: task name -> sampling rate (relative; 0: evaluation only).
-    module: the module whose import registers the seqio mixture.
+    module: the module that registers the seqio mixture when imported.
     temperature: T; rates are times n^(1 / T) of a task's n examples, see
-      `rate_of`. None where numbers of examples do not matter.
-    limit: n counts as no more than this; None for any number.
+      `rate_of`. None if numbers of examples do not matter.
+    limit: maximum of n; None for no maximum.
   """
 
   name: str
@@ -263,7 +264,7 @@ class MixtureSpec:
     """Return the tasks of one split with their rates.
 
     Args:
-      split: `train` drops tasks of rate 0, which are there to be evaluated.
+      split: `train` drops tasks with rate 0, which are only evaluated.
 
     Returns:
       (task, rate) pairs in the mixture's order; empty if no task has the split.
@@ -276,11 +277,11 @@ class MixtureSpec:
     )
 
   def rate_of(self, rate: float, num_examples: int) -> float:
-    """Return a task's rate where it has so many examples.
+    """Return a task's rate for its number of examples.
 
     Args:
-      rate: as the mixture says.
-      num_examples: n.
+      rate: the rate in the mixture.
+      num_examples: number of examples, n.
     """
     if self.temperature is None:
       return rate
@@ -288,7 +289,7 @@ class MixtureSpec:
     return rate * float(counted) ** (1 / self.temperature)
 
   def identity(self) -> dict[str, Any]:
-    """Describe all that decides the examples, see `TaskSpec.identity`."""
+    """Describe what decides the examples, see `TaskSpec.identity`."""
     described: dict[str, Any] = {"name": self.name, "rates": dict(self.rates)}
     if self.temperature is not None:
       described |= {"temperature": self.temperature, "limit": self.limit}
@@ -296,12 +297,12 @@ class MixtureSpec:
 
 
 _specs: dict[str, TaskSpec | MixtureSpec] = {}
-# Asked for names that nobody has here; each says whether it added the spec.
+# Called for names without a spec; each returns whether it added the spec.
 _adopters: list[Callable[[str], bool]] = []
 
 
 def on_unknown(adopt: Callable[[str], bool]) -> None:
-  """Let somebody add specs when their names are asked for.
+  """Register a function that may add the spec of an unknown name.
 
   Args:
     adopt: name -> whether it was added.
@@ -330,7 +331,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> TaskSpec | MixtureSpec:
-  """Look a task or mixture up.
+  """Return the spec of a task or mixture.
 
   Args:
     name: a registered name, or a task's name followed by `_k16_seed0` for its
@@ -359,10 +360,10 @@ def get(name: str) -> TaskSpec | MixtureSpec:
 
 
 def task(name: str) -> TaskSpec:
-  """Look a single task up.
+  """Return the spec of a single task.
 
   Raises:
-    ValueError: an unknown name, or a mixture's.
+    ValueError: an unknown name, or the name of a mixture.
   """
   task_or_mixture = get(name)
   if not isinstance(task_or_mixture, TaskSpec):

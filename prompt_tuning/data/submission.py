@@ -38,7 +38,7 @@ _FILES = {
     "ax": "AX.tsv",
   },
 }
-# Where the file wants another word than the model's; ids where it wants ids.
+# The file's words where they differ from the model's; ids if it needs ids.
 _SPELLING: dict[str, tuple[Any, Any]] = {
   "boolq": ("false", "true"),
   "wic": ("false", "true"),
@@ -60,19 +60,19 @@ def write(
   prompt on those tasks' own examples.
 
   Args:
-    name: of the task, any variant.
+    name: name of the task, in any variant.
     predictions: decoded model outputs, one per example.
-    examples: of the test split, with the task's `eval_features`.
-    directory: where the file appears, complete or not at all.
-    illegal: class id to write for outputs that are no legal label.
+    examples: examples of the test split, with the task's `eval_features`.
+    directory: directory of the file, which appears complete or not at all.
+    illegal: class id to write for outputs that are not legal labels.
 
   Returns:
     The file's path.
 
   Raises:
     ValueError: a task without such a file, not one prediction per example, an
-      output that is no legal label while `illegal` is None, or an example that
-      occurs twice.
+      output that is not a legal label while `illegal` is None, or an example
+      that occurs twice.
   """
   return write_lines(
     name, lines(name, predictions, examples, illegal), directory
@@ -83,7 +83,7 @@ def file_name(name: str) -> str:
   """Return the name of a task's submission file.
 
   Raises:
-    ValueError: there is none.
+    ValueError: the task has none.
   """
   task = spec.task(name)
   known = _FILES.get(task.benchmark, {}).get(task.dataset)
@@ -144,7 +144,7 @@ def _labels(
   examples: Sequence[Example],
   illegal: int | None,
 ) -> list[Any]:
-  """Turn predictions into what the file calls their labels."""
+  """Convert predictions to the file's names of labels."""
   values = [
     task.postprocess(text, example=example, is_target=False)
     for text, example in zip(predictions, examples, strict=True)

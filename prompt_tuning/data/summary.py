@@ -1,4 +1,4 @@
-"""What a person wants to know about a tokenised split."""
+"""A summary of a tokenised split, for people."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from prompt_tuning.data.cache import TokenCache
 from prompt_tuning.data.token_rows import FEATURES
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
-# With more distinct targets than this, they are no labels.
+# If there are more distinct targets than this, they are not labels.
 MOST_LABELS = 20
 
 
@@ -20,10 +20,10 @@ class Summary:
   """Lengths and labels of a split.
 
   Attributes:
-    count: examples.
+    count: number of examples.
     mean: feature -> mean length in tokens.
     percentiles: feature -> lengths at `PERCENTILES`.
-    truncated: feature -> examples that the limit shortened.
+    truncated: feature -> number of examples that the limit shortened.
     labels: target text -> share of the examples, the most frequent first; empty
       if there are too many to be labels.
   """
@@ -39,7 +39,7 @@ def summarise(tokens: TokenCache) -> Summary:
   """Describe a split.
 
   Args:
-    tokens: its examples.
+    tokens: the tokenised examples of the split.
   """
   lengths = {name: getattr(tokens, name).lengths for name in FEATURES}
   targets = collections.Counter(

@@ -1,4 +1,4 @@
-"""The one reader of users' files, for training and inference.
+"""The reader of users' files, for training and inference.
 
 Rows with named columns come from JSONL, JSON, CSV and TSV files, whose text
 `core.plain_text` reads; every error names the file and the line.
@@ -16,7 +16,7 @@ from prompt_tuning.core import files, plain_text, tree
 _LONGEST_CELL = 1 << 30
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv")
-# What pandas calls the index that it writes without a name.
+# The name under which pandas writes an index without a name.
 _INDEX = "Unnamed: 0"
 
 _KINDS = {list: "a list", dict: "an object"}
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
     Args:
       column: its name.
-      needed_for: what asks for it, for the error.
+      needed_for: the setting that needs it, for the error.
 
     Raises:
       ValueError: no such column in this row, or null.
@@ -74,13 +74,13 @@ def as_text(place: str, value: Any, needed_for: str) -> str:
   """Write a JSON value as text, truth values as JSON does.
 
   Args:
-    place: where it stands, for the error.
+    place: its position, for the error.
     value: text, a number, true or false.
-    needed_for: what asks for it, for the error.
+    needed_for: the setting that needs it, for the error.
 
   Raises:
-    ValueError: a list or an object, of which everyone would make another text;
-      or a number that is none.
+    ValueError: a list or an object, which has no single text form; or NaN or
+      infinity.
   """
   if isinstance(value, list | dict):
     raise ValueError(
@@ -123,7 +123,7 @@ def read(path: str, columns: Sequence[str] = ()) -> Iterator[Row]:
 
 
 def ending(path: str) -> str | None:
-  """Return the ending of a file with named columns, None of another."""
+  """Return the ending of a file with named columns; None for other files."""
   suffix = pathlib.Path(path).suffix.lower()
   return suffix if suffix in FORMATS else None
 
@@ -131,11 +131,11 @@ def ending(path: str) -> str | None:
 def parse(
   path: str, content: Iterable[bytes], columns: Sequence[str] = ()
 ) -> Iterator[Row]:
-  """Read the rows of a file whose content is here already.
+  """Read the rows of a file whose content is already loaded.
 
   Args:
-    path: of the file; its ending says what the content is.
-    content: its lines.
+    path: path of the file; its ending decides the format.
+    content: the lines of the file.
     columns: see `read`.
 
   Yields:

@@ -1,10 +1,10 @@
-"""A task whose inputs a template writes, and whose classes have words.
+"""Tasks whose inputs come from a template, with label words for classes.
 
-Words of a class are label words, any of which answers the only mask, or a rule,
-with a word for each of several masks.
+A class has label words, any of which answers the only mask, or a rule, with one
+word for each of several masks.
 
-It is made of another task, a published one or one's own, of which it takes the
-rows, the classes, the splits and the metrics.
+A templated task uses the rows, the classes, the splits and the metrics of
+another task, a published one or a user's own.
 """
 
 import dataclasses
@@ -28,20 +28,20 @@ logger = logging.getLogger(__name__)
 
 BENCHMARK = "templated"
 MODULE = "prompt_tuning.data.tasks.templated"
-# A token cache's column: how many tokens every part of the template has.
+# A column of the token cache: number of tokens of every part of the template.
 PARTS = "parts"
-# What becomes of words that a setting asks about.
+# Values of the settings about words: keep or drop them.
 KEEP, DROP = "keep", "drop"
-# What a spec's `places` are of: the template, and the words of every class.
+# Keys of a spec's `places`: the template, and the words of every class.
 _TEMPLATE, _ANSWERS = "template", "answers"
 
 
 @dataclasses.dataclass(frozen=True)
 class OfAnswers:
-  """Reads a target, or a prediction of one, as the base task reads its own.
+  """Reads targets and predictions as the base task reads its own.
 
   Attributes:
-    words: target text -> what the base task calls the class.
+    words: target text -> the base task's name of the class.
     base: the base task's postprocessor.
   """
 
@@ -75,45 +75,45 @@ def declare(
   reversed_order: Sequence[int] = (),
   reversed_classes: Sequence[str] = (),
 ) -> spec.TaskSpec:
-  """Declare a task of a template and label words.
+  """Declare a task with a template and label words.
 
   Args:
-    name: of the task: letters, digits, `_`, `.`, `:`.
-    source: the task that has the rows and the classes: a published one, or one
-      of `custom.declare`.
+    name: name of the task: letters, digits, `_`, `.`, `:`.
+    source: the task with the rows and the classes: a published one, or one of
+      `custom.declare`.
     template: see `prompting.template`; or
-    sub_prompts: templates that follow each other and make up one, each with its
-      own masks, such as those of the conditions of a rule; or
+    sub_prompts: templates that are joined into one, each with its own masks,
+      such as those for the conditions of a rule; or
     template_file: a file of templates, one per line, as OpenPrompt has them.
-    template_number: which of them, from 0.
+    template_number: index of the template in the file, from 0.
     label_words: class -> its word, its words, or its words with weights, any of
       which answers the only mask; or
     label_words_file: see `prompting.label_words.read`.
-    label_words_number: which list, where the file has several; or
+    label_words_number: index of the list, if the file has several; or
     rules: class -> its words, one for each mask; or
     rules_file: see `prompting.rules.read`.
-    classes: what label words or rules call the source's classes, in their
-      order; by default what the source's own words are.
-    fields: the template's name of a field -> the row's, where they differ:
+    classes: the names of the source's classes in label words or rules, in the
+      order of the classes; by default the source's own words.
+    fields: the template's name of a field -> the row's name, if they differ:
       `{"text_a": "premise"}`.
     target_format: `sentinel` for a model of span corruption, `plain` for one
-      that was trained to go on with a text; see `prompting.rendering.FORMATS`.
+      that was trained to continue a text; see `prompting.rendering.FORMATS`.
     common_words: `keep` or `drop` words of several classes; the best word of a
-      class stays (of equals the first), with a warning where it has no other.
-    several_pieces: `keep` or `drop`, where classes are scored, words of several
-      pieces, but for one of a class that has no other; what a model learns to
-      answer stays.
-    substitutes: word of the rules -> word to take instead, for instance of one
-      piece.
-    reversed_order: for every mask, the number of the word that answers it in
-      rules that speak of head and tail the other way round, see
-      `prompting.rules.Rules.exchanged`.
-    reversed_classes: whose rules these are, besides those of which the rules
-      file says so.
+      class is kept (the first of equals), with a warning if the class has no
+      other.
+    several_pieces: `keep` or `drop` words of several pieces when classes are
+      scored. A class without other words keeps one; the targets of training
+      stay the same.
+    substitutes: word of the rules -> word to use instead, for example one with
+      a single piece.
+    reversed_order: for every mask, the index of the word that answers it in
+      rules with head and tail exchanged, see `prompting.rules.Rules.exchanged`.
+    reversed_classes: the classes of these rules, besides those that the rules
+      file marks.
 
   Returns:
-    The registered spec. Its name works wherever a task's does, also with
-    `_k16_seed0` behind it.
+    The registered spec. Its name can be used like that of any task, also with
+    the suffix `_k16_seed0`.
 
   Raises:
     FileNotFoundError: a file is missing.
@@ -179,7 +179,7 @@ def is_templated(task: spec.TaskSpec) -> bool:
 
 
 def label_words(task: spec.TaskSpec) -> LabelWords | None:
-  """Return the label words of a task that `declare` made, None of another."""
+  """Return the label words of a task that `declare` made; else None."""
   described = task.content.get("label_words")
   if not is_templated(task) or described is None:
     return None
@@ -192,7 +192,7 @@ def label_words(task: spec.TaskSpec) -> LabelWords | None:
 
 
 def rules(task: spec.TaskSpec) -> Rules | None:
-  """Return the rules of a task that `declare` made of some, None of another."""
+  """Return the rules of a task that `declare` made from rules; else None."""
   described = task.content.get("rules")
   if not is_templated(task) or described is None:
     return None
@@ -203,11 +203,11 @@ def rules(task: spec.TaskSpec) -> Rules | None:
 
 
 def first_words(task: spec.TaskSpec) -> tuple[str, ...]:
-  """Return the word of every class that a model learns to answer.
+  """Return the word of every class that is the target in training.
 
   Args:
-    task: any; one that `declare` did not make has none. Of rules it is all
-      words of a class.
+    task: any task; empty if `declare` did not make it. For rules, all words of
+      a class.
   """
   words, of_masks = label_words(task), rules(task)
   if of_masks is not None:
@@ -221,14 +221,14 @@ def first_words(task: spec.TaskSpec) -> tuple[str, ...]:
 
 
 def renderer(task: spec.TaskSpec, vocabulary: Vocabulary) -> Renderer | None:
-  """Return what writes the inputs of a task that `declare` made.
+  """Return the renderer of the inputs of a task that `declare` made.
 
   Args:
-    task: any.
-    vocabulary: of the model.
+    task: any task.
+    vocabulary: vocabulary of the model.
 
   Returns:
-    It, or None where another task has no template.
+    The renderer, or None if the task has no template.
   """
   if not is_templated(task):
     return None
@@ -237,10 +237,11 @@ def renderer(task: spec.TaskSpec, vocabulary: Vocabulary) -> Renderer | None:
 
 
 def has_soft(name: str) -> bool:
-  """Whether a template says where virtual tokens stand.
+  """Whether a template places the virtual tokens.
 
   Args:
-    name: of a task, or of a mixture, any of whose tasks counts.
+    name: name of a task or mixture; for a mixture, whether any of its tasks
+      does.
   """
   entry = spec.get(name)
   names = entry.rates if isinstance(entry, spec.MixtureSpec) else [name]
@@ -248,10 +249,10 @@ def has_soft(name: str) -> bool:
 
 
 def places_tokens(content: Mapping[str, Any]) -> bool:
-  """The same of a task that may be known to another process only.
+  """The same for a task that may be registered only in another process.
 
   Args:
-    content: of its spec, or what a file says of it.
+    content: content of its spec, perhaps read from a file.
   """
   template = content.get("template")
   if "target_format" not in content or not isinstance(template, str):
@@ -279,7 +280,7 @@ def _template(
   template_file: str | None,
   template_number: int,
 ) -> Template:
-  """Parse the template, which is given in one of three ways."""
+  """Parse the template, given in one of three ways."""
   if sum(map(bool, (template, sub_prompts, template_file))) != 1:
     raise ValueError(
       f"{name}: give template or template_file, or sub_prompts: one of them."
@@ -331,13 +332,13 @@ def _of_words(
     "words": [list(texts) for texts in words.words],
     "weights": [list(weights) for weights in words.weights],
   }
-  # Caches and runs of before know nothing of it.
+  # Older caches and runs do not have it.
   dropped = {"several_pieces": DROP} if several_pieces == DROP else {}
   return {**dropped, "label_words": content}, targets
 
 
 def _without_common(name: str, words: LabelWords) -> LabelWords:
-  """Drop words of several classes, and say which classes are left with one."""
+  """Drop words of several classes; warn of classes with no other words."""
   for number in words.only_common:
     logger.warning(
       "%s: %s: all its words are words of other classes, too; it keeps its "
@@ -402,7 +403,7 @@ def _in_order(
 def _check_fields(
   name: str, base: spec.TaskSpec, template: Template, fields: Mapping[str, str]
 ) -> None:
-  """Insist that fields are renamed which are there, and that files have them.
+  """Check that renamed fields are in the template, and that files have them.
 
   Those of a TFDS source are not known before its rows are read.
   """
@@ -453,7 +454,7 @@ def _task(
 def _class_of(
   targets: Sequence[Sequence[str]], classes: Sequence[str]
 ) -> dict[str, str]:
-  """Map every target to its class, but for those of several classes.
+  """Map every target to its class, except targets of several classes.
 
   The first one of a class is always its own.
   """

@@ -1,4 +1,4 @@
-"""What tokenising gives, and a token cache holds."""
+"""The result of tokenising, which a token cache holds."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ FEATURES = ("inputs", "targets")
 
 @dataclasses.dataclass(frozen=True)
 class TokenRows:
-  """The rows of a split that was just tokenised.
+  """The token rows of a split.
 
   Attributes:
     arrays: those of `FEATURES`, and `columns`: one JSON object per example.
-    truncated: examples that the limits shortened, per feature.
+    truncated: number of examples that the limits shortened, per feature.
   """
 
   arrays: Mapping[str, Ragged]

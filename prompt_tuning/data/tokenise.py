@@ -1,6 +1,6 @@
-"""The cold path: run a seqio task once and collect its tokens.
+"""Tokenisation: run a seqio task once and collect its tokens.
 
-Imports TensorFlow and seqio; only a missing or damaged cache comes here.
+Imports TensorFlow and seqio; used only if a cache is missing or damaged.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from prompt_tuning.data.token_rows import FEATURES, TokenRows
 from prompt_tuning.prompting.rendering import Renderer
 
 # TFDS reads GLUE 1.0.0 but writes only this version of it; the rows are the
-# same, but for the three more that QQP had.
+# same, except that QQP had three more.
 _PREPARABLE = {"glue": "2.0.0"}
 # Examples taken out of TensorFlow at once: one by one takes twice as long.
 _BATCH = 256
@@ -37,7 +37,8 @@ def fetch(task: spec.TaskSpec, data_dir: pathlib.Path) -> None:
     data_dir: TFDS's data directory.
 
   Raises:
-    ValueError: it cannot; the message says how to prepare it offline.
+    ValueError: TFDS cannot; the message explains how to prepare the source
+      offline.
   """
   name, _, version = task.source.partition(":")
   newest = _PREPARABLE.get(name.split("/")[0], version)
@@ -69,10 +70,10 @@ def tokenise(
 
   Args:
     task: the task.
-    split: its name.
-    lengths: limits of `inputs` and `targets`; longer rows are cut to one less,
-      then end in EOS, as seqio's `append_eos_after_trim` does. A template says
-      which of its parts are shortened.
+    split: name of the split.
+    lengths: limits of `inputs` and `targets`; a longer row is cut to `limit -
+      1` tokens and EOS, as in seqio's `append_eos_after_trim`. A template
+      decides which of its parts are shortened.
     data_dir: TFDS's data directory.
 
   Returns:
@@ -80,14 +81,14 @@ def tokenise(
 
   Raises:
     ValueError: no examples, a split that the source does not have, or a limit
-      that leaves a template no room.
+      that is too small for the template.
   """
   seqio_task = registry.get(task.name)
   source = seqio_task.source
   if task.kshot:
     source = registry.get(task.kshot.base).source
   if hasattr(source, "tfds_dataset"):
-    # Of own seqio tasks nobody knows which folders would have to be copied.
+    # For a user's seqio tasks, the folders to copy are unknown.
     files.insist_local(data_dir, f"--tfds_data_dir for {task.name},")
     source.tfds_dataset.override_data_dir(str(data_dir))
   names = (spec.INPUTS, spec.TARGETS, *task.eval_features)
@@ -97,9 +98,9 @@ def tokenise(
     names = tuple(name for name in dataset.element_spec if name not in FEATURES)
     lengths = dict.fromkeys(FEATURES)  # seqio has cut what is longer
   else:
-    # AutoGraph reads sources again when it gets to a function: edited or pulled
-    # since they were imported, they have other functions at its lines. Nothing
-    # of ours needs it; a user's own seqio tasks may.
+    # AutoGraph reads a function's source file when it compiles the function. If
+    # the file was edited or pulled after the import, other code is at those
+    # lines. Our own tasks do not need AutoGraph; a user's own seqio tasks may.
     get_dataset = tf.autograph.experimental.do_not_convert(
       seqio_task.get_dataset
     )
@@ -149,7 +150,7 @@ def tokenise(
 
 
 def _dtype(renderer: Renderer | None) -> type[np.integer[Any]]:
-  """Choose what holds a token: a small vocabulary's ids need two bytes."""
+  """Choose the dtype of tokens: a small vocabulary's ids need two bytes."""
   has_soft = renderer is not None and renderer.template.has_soft
   is_small = vocabulary.load().size < 2**16 and not has_soft
   return np.uint16 if is_small else np.int32
@@ -171,7 +172,7 @@ def _shorten(
   parts: Sequence[np.ndarray],
   limit: int | None,
 ) -> tuple[list[np.ndarray], list[list[int]]]:
-  """Shorten rows as their template says; count the tokens of its parts."""
+  """Shorten rows by the rules of their template; count its parts' tokens."""
   shortened, counts = [], []
   number = len(renderer.template.parts)
   for row, of_tokens in zip(rows, parts, strict=True):
@@ -184,7 +185,7 @@ def _shorten(
 
 
 def _rows(values: Any) -> Iterable[Any]:
-  """Take a batch of examples apart: an array, or ragged rows."""
+  """Split a batch of examples, an array or ragged rows, into rows."""
   if isinstance(values, np.ndarray):
     return values
   splits = values.row_splits

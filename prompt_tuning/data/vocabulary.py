@@ -22,7 +22,7 @@ ENVIRONMENT_VARIABLE = "PROMPT_TUNING_VOCABULARY"
 _PUBLISHED = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
 
 _pb2: Any = sentencepiece_model_pb2  # generated code: no types
-# As seqio writes them, and as other tools do.
+# In the form of seqio, and in that of other tools.
 _SENTINEL = re.compile("▁?<extra_id_([0-9]+)>")
 
 logger = logging.getLogger(__name__)
@@ -34,25 +34,25 @@ def configure(path: str | None) -> None:
   """Set the vocabulary file that this process uses by default.
 
   Args:
-    path: a SentencePiece model; None returns to the environment variable.
+    path: a SentencePiece model; None selects the environment variable again.
   """
   global _configured
   _configured = path
 
 
 def resolve(path: str | None = None) -> str:
-  """Find out which vocabulary file is meant, without opening it.
+  """Return the path of the chosen vocabulary file, without opening it.
 
   Args:
-    path: an explicit choice, perhaps `embedded:` and the name of a model that
-      ships with the package; else that of `configure`, else the environment
-      variable `PROMPT_TUNING_VOCABULARY`.
+    path: an explicit path, or `embedded:` and the name of a model of the
+      package; by default the path of `configure`, then the environment variable
+      `PROMPT_TUNING_VOCABULARY`.
 
   Returns:
     The path.
 
   Raises:
-    ValueError: nobody chose one.
+    ValueError: no vocabulary was chosen.
   """
   source = path or _configured or os.environ.get(ENVIRONMENT_VARIABLE)
   if not source:
@@ -76,7 +76,7 @@ def load(path: str | None = None) -> "Vocabulary":
 
   Raises:
     FileNotFoundError: no such file.
-    OSError: it is elsewhere, and cannot be read from here.
+    OSError: the file is remote and cannot be read.
     ValueError: no path, or not a SentencePiece model with T5's special ids.
   """
   return _load(resolve(path))
@@ -111,17 +111,17 @@ def _read(path: str) -> bytes:
 
 
 class Vocabulary:
-  """Text to ids and back.
+  """Conversion of text to ids and back.
 
   Attributes:
     path: the SentencePiece model file.
-    size: ids in all, 32,100 for T5: pieces, then sentinels. The embedding table
-      has more rows (32,128), see `check_fits`.
+    size: total number of ids, 32,100 for T5: pieces, then sentinels. The
+      embedding table has more rows (32,128), see `check_fits`.
     processor: SentencePiece's own.
     model_proto: the SentencePiece model, serialised, with its sentinels: the
       same for a file that holds them and for one that does not.
-    sha256: of the model file's bytes, or of what they are without sentinels,
-      and the number of sentinels; part of every cache key.
+    sha256: hash of the model file's bytes without sentinels, and of the number
+      of sentinels; part of every cache key.
   """
 
   pad_id = types.PAD_ID
@@ -141,7 +141,7 @@ class Vocabulary:
 
   @functools.cached_property
   def ids_sha256(self) -> str:
-    """Hash of what decides ids: equal files of one vocabulary have one."""
+    """Hash of everything that decides ids."""
     return files.sha256(repr(decisive(self.model_proto)).encode())
 
   def encode(self, text: str) -> list[int]:
@@ -152,7 +152,7 @@ class Vocabulary:
     """Return the ids of many texts, each without EOS, on all cores.
 
     Raises:
-      ValueError: one is no text that UTF-8 can hold.
+      ValueError: UTF-8 cannot encode one of the texts.
     """
     for number, text in enumerate(texts):
       if not isinstance(text, str) or not files.is_text(text):
@@ -191,20 +191,21 @@ class Vocabulary:
     """Return the id of `<extra_id_index>`, counted down from the last id.
 
     Raises:
-      ValueError: there are only 100.
+      ValueError: the index is not from 0 to 99.
     """
     if not 0 <= index < EXTRA_IDS:
       raise ValueError(f"Sentinels are 0 to {EXTRA_IDS - 1}, got {index}.")
     return self.size - 1 - index
 
   def check_fits(self, rows: int) -> None:
-    """Insist that this can be the vocabulary of a model.
+    """Check that this can be the vocabulary of a model.
 
-    A table has a few rows more than there are ids (T5: 32,128 for 32,100). One
-    of twice as many is another model's, most likely: a warning says so.
+    A table has a few more rows than there are ids (T5: 32,128 for 32,100). If
+    it has twice as many, the vocabulary is probably another model's; a warning
+    says so.
 
     Args:
-      rows: of the model's embedding table.
+      rows: number of rows of the model's embedding table.
 
     Raises:
       ValueError: an id without a row.
@@ -230,17 +231,18 @@ class Vocabulary:
 def insist_distinct(
   words: Vocabulary, texts: Sequence[str], limit: int | None, what: str
 ) -> None:
-  """Insist that a model can tell texts apart, such as the words of classes.
+  """Check that texts, such as the words of classes, have different ids.
 
   Args:
-    words: of the model.
-    texts: different ones.
-    limit: most tokens of each, EOS included; None for no limit.
-    what: calls them something, for the error.
+    words: the vocabulary of the model.
+    texts: different texts.
+    limit: maximum number of tokens of each, with EOS; None for no limit.
+    what: what to call the texts, for the error.
 
   Raises:
-    ValueError: two of them have the same ids: characters that the vocabulary
-      lacks are all one piece, and the limit may cut what differs.
+    ValueError: two of them have the same ids: all characters that the
+      vocabulary lacks are one piece, and the limit may cut the parts that
+      differ.
   """
   seen: dict[tuple[int, ...], str] = {}
   end = None if limit is None else limit - 1
@@ -267,11 +269,11 @@ def _warn_once(text: str) -> None:
 
 
 def normal_form(model_proto: bytes, path: str) -> bytes:
-  """Give a model the sentinels that it lacks, and all of them seqio's form.
+  """Add missing sentinels to a model, and write all of them in seqio's form.
 
   Args:
     model_proto: a serialised SentencePiece model.
-    path: where it comes from, for errors.
+    path: path of the model, for errors.
 
   Returns:
     The model, serialised. Equal ones have the same pieces under the same ids.
@@ -285,7 +287,7 @@ def normal_form(model_proto: bytes, path: str) -> bytes:
 
 
 def decisive(model_proto: bytes) -> tuple[Any, ...]:
-  """Take what decides which ids a text has; how a model was trained does not.
+  """Return everything in a model that decides the ids of texts.
 
   Args:
     model_proto: in the form that `normal_form` gives.
@@ -318,10 +320,10 @@ def _parse(content: bytes, path: str) -> Any:
 
 
 def _drop_sentinels(model: Any, path: str) -> bool:
-  """Take sentinels off a model, where it holds T5's; say whether it did.
+  """Remove T5's sentinels from a model; return whether it had them.
 
-  Their type does not matter, nor the blank before them: as users' symbols or
-  as control symbols they have the same ids.
+  Neither their type nor a blank before them matters: as user-defined or as
+  control symbols, they have the same ids.
   """
   numbers = {
     token: int(match[1])

@@ -1,4 +1,4 @@
-"""Train a SentencePiece vocabulary with T5's special ids."""
+"""Training of a SentencePiece vocabulary with T5's special ids."""
 
 import io
 import itertools
@@ -10,10 +10,10 @@ import sentencepiece
 from prompt_tuning.core import files, types
 from prompt_tuning.data import vocabulary
 
-# SentencePiece leaves longer lines out; documents have no line breaks to keep.
+# SentencePiece ignores longer lines; documents have no line breaks to keep.
 _LONGEST_LINE = 4_000
 _MAX_LINES = 1_000_000
-# Share of the characters of the texts that get a piece.
+# Share of the characters in the texts that get their own piece.
 _COVERAGE = 0.9999
 
 
@@ -25,16 +25,16 @@ def train(
   """Train a unigram vocabulary and write it.
 
   Args:
-    texts: what to learn from.
+    texts: training texts.
     path: the file to write; it appears complete or not at all.
-    size: ids in all: pieces, then 100 sentinels.
+    size: total number of ids: pieces, then 100 sentinels.
 
   Returns:
     The vocabulary.
 
   Raises:
-    ValueError: no text, too little text for that many pieces, or a size that
-      leaves nothing beside the sentinels.
+    ValueError: no text, too little text for the number of pieces, or a size
+      that leaves no pieces besides the sentinels.
     FileNotFoundError: no such folder.
 
   Source: T5, Raffel et al. 2020, section 2.1: unigram pieces; padding is 0, EOS
@@ -54,7 +54,7 @@ def train(
   first = next(lines, None)
   if first is None:
     raise ValueError("No text to train a vocabulary on.")
-  # Not to a file of its own: the model would name it, and differ by the name.
+  # Not to a separate file: the model would contain its name and differ by it.
   model = io.BytesIO()
   try:
     sentencepiece.SentencePieceTrainer.Train(
@@ -86,7 +86,7 @@ def train(
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
-  """Cut texts at line breaks, and long lines at words, as often as needed."""
+  """Cut texts at line breaks, and long lines between words."""
   for text in texts:
     for line in text.splitlines():
       while line.strip():
@@ -98,7 +98,7 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _noting(failures: list[Exception], lines: Iterator[str]) -> Iterator[str]:
-  """Pass lines on; note why there are no more, if that is an error."""
+  """Yield the lines; record an error that ends them."""
   try:
     yield from lines
   except Exception as error:

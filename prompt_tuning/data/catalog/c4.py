@@ -1,10 +1,10 @@
-"""C4 with BART's noise, and C4 with answers that mean nothing.
+"""C4 with BART's noise, and C4 with answers without meaning.
 
 The first two teach a model to write whole texts; the third measures how much a
 prompt learns from the words of a label alone. Names of the original.
 
-Deviation: noise is drawn once, where the original draws it in every pass; texts
-are cut into pieces of 512 tokens, whatever `TASK_FEATURE_LENGTHS` says.
+Deviation: noise is drawn once, but in every pass in the original; texts are cut
+into pieces of 512 tokens, for any `TASK_FEATURE_LENGTHS`.
 """
 
 from collections.abc import Mapping

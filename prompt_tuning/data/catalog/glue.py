@@ -54,7 +54,7 @@ SPLITS = {
   "ax": {"test": "test"},
 }
 
-# Training rows: the rates of the T5 library's mixture, which leaves WNLI out.
+# Training rows, which are the rates of the T5 library's mixture without WNLI.
 _PROPORTIONAL = {
   "cola": 8_551.0,
   "sst2": 67_349.0,

@@ -1,7 +1,8 @@
 """Zero-shot transfer between the paraphrase tasks QQP and MRPC.
 
 A prompt trained on one task is evaluated on the other's validation set; its
-answers are in the words of the task it was trained on and are translated.
+answers are label words of the training task, which are replaced by those of the
+other task.
 
 Source: the paper, section 5 and Table 2; names of the original.
 """

@@ -1,13 +1,14 @@
-"""GLUE and SuperGLUE for losses over whole answers, beside generation.
+"""GLUE and SuperGLUE for losses over whole answers, and for generation.
 
 `_perceptron_` tasks are ranked by the mean log-likelihood of a label word's
 tokens, as those losses do (`gin/objectives/perceptron.gin`); `_generation_`
 tasks are generated, `_rank_classification_` ones ranked by the sum. Each holds
-rows of the training split out to choose by, and has no task name in its text.
+out rows of the training split for model selection, and has no task name in its
+text.
 
 Source: names and held-out rows of google-research/prompt-tuning,
-`extended/perceptron`. There a `_perceptron_` row is all of its candidate
-answers; here they are the task's label words.
+`extended/perceptron`. There, a `_perceptron_` row contains all candidate
+answers; here, the candidates are the task's label words.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Metrics of tasks that are scored by ranking, whatever settings say."""
+"""Metrics of tasks that are always scored by ranking, for any settings."""
 
 import functools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ def metrics(label_words: Sequence[str]) -> tuple[spec.Metric, ...]:
   """Return accuracy and F1, of two classes or the mean of several.
 
   Args:
-    label_words: that are ranked.
+    label_words: the label words that are ranked.
 
   Source: `rank_classification` of the T5 library, without its areas under
     curves, which need scores.
@@ -27,7 +27,7 @@ def metrics(label_words: Sequence[str]) -> tuple[spec.Metric, ...]:
 def with_statistics(
   label_words: Sequence[str], of_task: Sequence[spec.Metric]
 ) -> tuple[spec.Metric, ...]:
-  """Add what labels are answered; a task without labels has no such."""
+  """Add label statistics; a task without labels has none."""
   if not label_words:
     return tuple(of_task)
   statistics = functools.partial(classification.label_statistics, label_words)

@@ -1,13 +1,14 @@
-"""What prompts are recycled on: SST-2, IMDB, QQP, ReCoRD, without task names.
+"""Tasks for recycling prompts: SST-2, IMDB, QQP, ReCoRD, without task names.
 
-Each data set's training part holds rows out to choose by; `_test` generates the
-answers of the published evaluation set, `_rc` ranks them, `_rc_normed` by their
-mean log-likelihood. Sets of words in a name are the labels' ("verbalizers").
+Each data set holds out rows of its training part for model selection. `_test`
+generates the answers of the published evaluation set; `_rc` ranks them;
+`_rc_normed` ranks them by their mean log-likelihood. Words in a name are the
+label words ("verbalizers").
 
 Source: Lester et al. 2022, Reducing Retraining by Recycling Parameter-Efficient
-Prompts; names of google-research/prompt-tuning. Its second
-set of metrics of one task (`normed_...`) has no counterpart. A listing of its
-names calls the words of QQP's own labels `a_b`; both are here.
+Prompts; names of google-research/prompt-tuning. Its second set of metrics of
+one task (`normed_...`) has no counterpart. A list of its names writes `a_b` for
+the words of QQP's own labels; both names exist here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,12 +33,12 @@ def _add_family(
   parts: Mapping[str, Mapping[str, Any]],
   **common: Any,
 ) -> None:
-  """Add the tasks of a stem, and mixtures of all and of the tests.
+  """Add the tasks of a stem, a mixture of all, and a mixture of the tests.
 
   Args:
-    stem: what all names begin with.
-    parts: how a name goes on -> what is its own of a spec.
-    **common: what all share.
+    stem: the beginning of all names.
+    parts: rest of a name -> fields of its own spec.
+    **common: fields that all specs share.
   """
   names = [f"{stem}_{part}" for part in parts]
   for name, own in zip(names, parts.values(), strict=True):

@@ -1,9 +1,9 @@
 """Relations between two words of a text: SemEval, TACRED's family, DialogRE.
 
 Not in the paper: the benchmarks of prompts for relations. Names follow the
-pattern of the others. A row has the text, its two arguments and their types,
-and, of a sentence, the text with both arguments marked, whole and in the five
-pieces that a template may shorten one by one.
+pattern of the others. A row has the text, its two arguments and their types.
+For a sentence, it also has the text with both arguments marked, as a whole and
+in five pieces, which a template may shorten one by one.
 """
 
 import functools
@@ -91,18 +91,18 @@ CLASS_NAMES = {
 }
 # Features of a row that are texts, besides `label`.
 ARGUMENTS = ("text", "subject", "object", "subject_type", "object_type")
-# The text with both arguments marked; and in pieces, of which the arguments'
-# have their markers. What the text calls markup stays text.
+# The text with both arguments marked, as a whole and in pieces; the pieces of
+# the arguments include the markers. Markup in the text itself stays text.
 MARKED = ("marked", "before", "first", "between", "second", "after")
-# What only a dialogue's metrics read: the pair of arguments, all its relations,
-# and those of them that a turn can be asked for.
+# Features for a dialogue's metrics only: the pair of arguments, all its
+# relations, and those that can be judged at a turn.
 PAIR = ("pair",)
 LISTS = ("relations", "evaluable")
 NUMBERS = ("arguments_seen",)
 
 
 def is_dialogue(dataset: str) -> bool:
-  """Whether rows are turns of a dialogue, whose arguments have no places."""
+  """Whether rows are turns of a dialogue, whose arguments have no positions."""
   return dataset.startswith("dialogre")
 
 

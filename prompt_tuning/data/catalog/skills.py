@@ -1,8 +1,8 @@
 """Generated skills as tasks: `skill_first`, `skill_sort`, and so on.
 
-Not in the paper. They need no download. The project's own models met them in
-pre-training with an instruction in words; `instructed_skill_first` is the same
-task with that instruction in front: the paper's prompt design.
+Not in the paper. They need no download. The project's own models were
+pre-trained on them with an instruction in words; `instructed_skill_first` is
+the same task with that instruction in front: the paper's prompt design.
 """
 
 from prompt_tuning.data import skills, spec
@@ -10,13 +10,13 @@ from prompt_tuning.data.metrics import classification
 
 MODULE = "prompt_tuning.data.tasks.skills"
 PREFIX, INSTRUCTED_PREFIX = "skill_", "instructed_skill_"
-# Every skill without its instruction, met in pre-training or not.
+# Every skill without its instruction, in pre-training or not.
 NAMES = tuple(PREFIX + name for name in skills.SKILLS)
 HELD_OUT_NAMES = tuple(PREFIX + name for name in skills.HELD_OUT)
 
 
 def instructed(name: str) -> str:
-  """Return the task that has the instruction in front, `skill_` -> its twin."""
+  """Return the task with the instruction in front, of a `skill_` task."""
   return INSTRUCTED_PREFIX + name.removeprefix(PREFIX)
 
 

@@ -4,9 +4,9 @@ Source: Vu et al. 2022; names and text forms of google-research/prompt-tuning,
 which keep each task's name in front of the text.
 
 Deviations: answers to NLI are class ids with label statistics; SNLI's rows
-without a label are left out, where the original trains on `<unk>`; ROUGE is the
+without a label are dropped, but the original trains on `<unk>`; ROUGE is the
 mean over texts. TFDS no longer writes CNN/Daily Mail 3.2.0 and Multi-News
-1.0.0; it reads a folder that is there.
+1.0.0; it can read an existing folder.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from prompt_tuning.data.metrics import classification, rouge
 from prompt_tuning.data.metrics import qa as answers
 
 MODULE = "prompt_tuning.data.tasks.spot"
-# Data set -> TFDS name and version; what holds the premise; label words.
+# Data set -> TFDS name and version; the premise's feature; label words.
 NLI = {
   **{
     f"anli_{r}": (f"anli/{r}:0.1.0", "context", glue.NLI)

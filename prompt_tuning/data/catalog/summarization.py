@@ -1,7 +1,7 @@
 """XSum and CNN/Daily Mail: free text, scored by ROUGE.
 
 Source: names, versions and text form of google-research/prompt-tuning. TFDS no
-longer writes CNN/Daily Mail 3.1.0; it reads a folder that is there.
+longer writes CNN/Daily Mail 3.1.0; it can read an existing folder.
 """
 
 from prompt_tuning.data import spec

@@ -32,7 +32,8 @@ METRICS: dict[str, tuple[spec.Metric, ...]] = {
   "multirc": (grouped.multirc_f1, grouped.multirc_exact_match),
   "rte": (classification.accuracy,),
   "wic": (classification.accuracy,),
-  # The diagnostics' labels are not public: they only have submission files.
+  # The diagnostics' labels are not public, so that they only have submission
+  # files.
   "axb": (),
   "axg": (),
 }
@@ -139,9 +140,9 @@ def _add_dpr(prefix: str, suffix: str) -> None:
 
 
 def _add_task_index_mixtures() -> None:
-  """Add what trains a prompt of many tasks, with and without DPR."""
+  """Add mixtures for training a prompt of many tasks, with and without DPR."""
   rates = {
-    # Texts are logged where something is evaluated.
+    # Texts are logged in tasks that are evaluated.
     f"{TASK_INDEX}{name}{'' if name.endswith('_train') else '_examples'}": rate
     for name, rate in _PROPORTIONAL.items()
     if not name.endswith(("axb_v102", "axg_v102"))

@@ -2,8 +2,8 @@
 
 AG News, DBpedia, Yahoo Answers, IMDB, Amazon reviews, SST-5 and RACE. Not in
 the paper: the benchmarks of KPT and PPT. Names follow the pattern of the
-others. Most have no validation split; `train[...]` slices or k-shot subsets are
-the user's choice.
+others. Most have no validation split; users may choose `train[...]` slices or
+k-shot subsets.
 """
 
 import functools
@@ -26,7 +26,7 @@ SOURCES = {
   "sst5": "sst5:1.0.0",
   "race": "race:1.0.0",
 }
-# Those that TFDS has.
+# Datasets that TFDS has.
 OF_TFDS = ("ag_news", "imdb")
 # Names of the TFDS `label` feature, in order, and the other features.
 CLASS_NAMES = {
@@ -77,9 +77,9 @@ TEXT_FEATURES = {
   "sst5": ("sentence",),
   "race": ("question", "a", "b", "c", "d", "article"),
 }
-# Splits beside `train` and `test`.
+# Splits besides `train` and `test`.
 VALIDATED = ("sst5", "race")
-# Where the class names are no words, words that the frozen model knows.
+# Words that the frozen model knows, for class names that are not words.
 LABEL_WORDS = {
   **CLASS_NAMES,
   "imdb": ("negative", "positive"),

@@ -16,15 +16,15 @@ def variants(prefixes: Sequence[str] = PREFIXES) -> Iterator[tuple[str, str]]:
 
 
 def position(name: str, names: Iterable[str], aliases: Iterable[str]) -> int:
-  """Number a data set among those of its benchmark.
+  """Return the index of a data set in its benchmark.
 
   Args:
-    name: of the data set, or of that whose prompt reads it.
-    names: of all of them.
-    aliases: those that another's prompt reads; they have no number.
+    name: name of the data set, or of the one whose prompt reads it.
+    names: names of all data sets.
+    aliases: data sets that another data set's prompt reads; they have no index.
 
   Returns:
-    Its place in the alphabet, from 0.
+    Its index in alphabetical order, from 0.
 
   Source: the task index of google-research/prompt-tuning.
   """

@@ -1,6 +1,6 @@
 """Metrics of class ids: accuracy, F1, Matthews, and label statistics.
 
-A prediction that is no legal label has id -1 (see `postprocessors.LabelId`).
+A prediction that is not a legal label has id -1 (see `postprocessors.LabelId`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 
 Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
-# sklearn is imported where a score is computed: it takes 0.7 s, which every
-# command would pay for when tasks are declared.
+# sklearn is imported when a score is computed: the import takes 0.7 s, which
+# would otherwise slow every command that declares tasks.
 
 
 def accuracy(
@@ -21,7 +21,7 @@ def accuracy(
 
   Args:
     targets: class ids or strings.
-    predictions: the same kind; an illegal prediction is simply wrong.
+    predictions: the same kind; an illegal prediction is wrong.
 
   Returns:
     `accuracy`, in percent.
@@ -33,11 +33,12 @@ def accuracy(
 def reciprocal_ranks(
   targets: Sequence[int], scores: Sequence[Sequence[float]]
 ) -> dict[str, float]:
-  """Compute the mean of 1 / the place of the right class.
+  """Compute the mean of 1 / the rank of the right class.
 
   Args:
     targets: n class ids.
-    scores: [n, C] of all classes; of equal ones the right one comes last.
+    scores: [n, C] scores of all classes; among equal scores, the right class is
+      last.
 
   Returns:
     `mean_reciprocal_rank`, in percent.
@@ -49,11 +50,12 @@ def reciprocal_ranks(
 
 
 def f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
-  """Compute binary F1 of class 1, an illegal prediction counting as wrong.
+  """Compute binary F1 of class 1; an illegal prediction is wrong.
 
   Args:
-    targets: 0 or 1; -1 where the split has no labels is refused.
-    predictions: any id; other than 0 and 1 becomes the opposite of the target.
+    targets: 0 or 1; -1 (a split without labels) is refused.
+    predictions: any ids; an id other than 0 and 1 is replaced by the opposite
+      of the target.
 
   Returns:
     `f1`, in percent; 0 when class 1 is neither predicted nor present.
@@ -114,7 +116,7 @@ def matthews(
 
   Args:
     targets: class ids.
-    predictions: class ids; the illegal -1 forms a class of its own, as in the
+    predictions: class ids; the illegal -1 is a separate class, as in the
       published code.
 
   Returns:
@@ -136,8 +138,8 @@ def label_statistics(
 ) -> dict[str, float]:
   """Compare the labels that a model emits with the gold ones.
 
-  They tell a model that cannot solve the task from one that does not emit
-  legal labels, or emits always the same one.
+  They distinguish a model that cannot solve the task from a model that emits
+  illegal labels, or always the same label.
 
   Args:
     label_words: words by class id.

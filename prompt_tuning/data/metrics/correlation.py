@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# scipy.stats is imported where a score is computed: it takes a second, which
-# every command would pay for when tasks are declared.
+# scipy.stats is imported when a score is computed: the import takes a second,
+# which would otherwise slow every command that declares tasks.
 
 
 def pearson(
@@ -15,7 +15,7 @@ def pearson(
 
   Args:
     targets: gold scores.
-    predictions: predicted scores; text that is no number is -1 by then.
+    predictions: predicted scores; text that is not a number has become -1.
 
   Returns:
     `pearson_corrcoef`, in percent; 0 when either side is constant or has fewer
@@ -36,7 +36,7 @@ def spearman(
 
   Args:
     targets: gold scores.
-    predictions: predicted scores; text that is no number is -1 by then.
+    predictions: predicted scores; text that is not a number has become -1.
 
   Returns:
     `spearman_corrcoef`, in percent; 0 in the cases of `pearson`.

@@ -35,7 +35,7 @@ def multirc_exact_match(
   Args:
     targets: with the question as group.
     predictions: in the same order. The rows of a question need not be adjacent,
-      but all of them must be there for the figure to compare with others.
+      but all must be present for a comparable result.
 
   Returns:
     `exact_match`, in percent.

@@ -1,7 +1,7 @@
-"""Metrics of relations, where one class says that there is none.
+"""Metrics of relations, with one class for no relation.
 
-An answer that names no class is a wrong guess, as in TACRED's own scorer, which
-counts whatever is not `no_relation` as one.
+An answer that names no class is a wrong guess, as in TACRED's own scorer, in
+which every answer other than `no_relation` is a guess.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ UNANSWERABLE = "unanswerable"
 
 @dataclasses.dataclass(frozen=True)
 class _Counts:
-  """What precision and recall are made of.
+  """Counts for precision and recall.
 
   Attributes:
-    hits: right answers.
-    guesses: answers.
-    gold: what there was to find.
+    hits: number of right answers.
+    guesses: number of answers.
+    gold: number of gold relations.
   """
 
   hits: int
@@ -33,7 +33,7 @@ class _Counts:
 
   @property
   def f1(self) -> float:
-    """In percent; 0 without a hit."""
+    """F1 in percent; 0 without a hit."""
     if not self.hits:
       return 0.0
     return 200 * self.hits / (self.guesses + self.gold)
@@ -43,13 +43,13 @@ def micro_f1_without(names: Sequence[str], no_relation: str) -> Metric:
   """Build the micro-averaged F1 of all classes but one.
 
   Args:
-    names: of the classes, in the order of their ids.
-    no_relation: the one that is left out: neither an answer of it nor missing
-      it counts, only what is answered in its place.
+    names: names of the classes, in the order of their ids.
+    no_relation: the class that is left out. Predictions and targets of this
+      class do not count; another prediction on its rows is a wrong guess.
 
   Returns:
-    A metric giving `micro_f1_without_<no_relation>`, in percent; 0 where
-    nothing is right.
+    A metric giving `micro_f1_without_<no_relation>`, in percent; 0 if no answer
+    is right.
 
   Raises:
     ValueError: no such class.
@@ -80,16 +80,17 @@ def micro_f1_without(names: Sequence[str], no_relation: str) -> Metric:
 def official_macro_f1(names: Sequence[str]) -> Metric:
   """Build the official score of SemEval-2010 task 8.
 
-  F1 of every relation, whichever way round it is, where only the right way is
-  right; the mean of those. `Other`, which has no way round, is left out.
+  The mean F1 over relations. Both directions of a relation form one class, but
+  an answer is right only with the right direction. `Other`, which has no
+  direction, is left out.
 
   Args:
-    names: of the classes, such as `Cause-Effect(e1,e2)`.
+    names: names of the classes, such as `Cause-Effect(e1,e2)`.
 
   Returns:
     A metric giving `official_macro_f1`, in percent; a relation without a right
-    answer has 0. An answer that names no class is what the official scorer
-    calls skipped: it costs recall alone.
+    answer has 0. An answer that names no class is skipped, as in the official
+    scorer: it lowers only recall.
 
   Source: the task's scorer, version 1.2, (9+1)-way evaluation with
   directionality.
@@ -130,10 +131,10 @@ def dialogue_f1(
 
   Args:
     targets: all relations of a pair as `value`.
-    predictions: the answered ones as `value`.
+    predictions: the predicted relations as `value`.
 
   Returns:
-    `f1`, in percent; 0 where nothing is right.
+    `f1`, in percent; 0 if no answer is right.
 
   Source: Yu et al. 2020, and their `evaluate.py`.
   """
@@ -153,22 +154,22 @@ def conversational_f1(
   """Compute DialogRE's F1c, which asks after every turn.
 
   After turn i the answers are O_i, the relations of the pair L, and E_i those
-  that can be judged by then: both arguments were named and, of a relation of
-  the pair, its trigger, too; in the end all. A pair's precision is the sum over
-  turns of |O_i & L & E_i| by that of |O_i & E_i|, its recall the same by that
-  of |L & E_i|. Means over pairs make F1c.
+  that can be judged by then: both arguments were named and, for a relation of
+  the pair, its trigger too. After the last turn, all can be judged. A pair's
+  precision is the sum over turns of |O_i & L & E_i| by that of |O_i & E_i|, its
+  recall the same by that of |L & E_i|. Means over pairs make F1c.
 
   Args:
-    targets: of a pair (`group`) after some turn: its relations as `value`,
+    targets: for a pair (`group`) after some turn: its relations as `value`,
       which of those can be judged (`evaluable`), and whether any other can
       (`seen`).
-    predictions: the answered relations as `value`.
+    predictions: the predicted relations as `value`.
 
   Returns:
     `f1c`, in percent.
 
-  Source: Yu et al. 2020, section 4. Where the formula divides by zero, their
-  `evaluate.py`: a precision of 1 without an answer, a recall of 0 without a
+  Source: Yu et al. 2020, section 4. If the formula divides by zero, the values
+  follow their `evaluate.py`: precision 1 without an answer, recall 0 without a
   relation.
   """
   counts: dict[Any, list[int]] = {}
@@ -196,7 +197,7 @@ def statistics(names: Sequence[str]) -> Metric:
   """Build `classification.label_statistics` of a pair's first relation.
 
   Args:
-    names: of the classes.
+    names: names of the classes.
   """
   ids = {name: number for number, name in enumerate(names)}
 

@@ -1,4 +1,4 @@
-"""ROUGE of summaries: words and pairs of words in common, and common order."""
+"""ROUGE of summaries: common words, word pairs and subsequences."""
 
 import collections
 import itertools
@@ -25,7 +25,7 @@ def rouge(
     `rouge1`, `rouge2` and `rougeLsum`, in percent: means over rows.
 
   Source: Lin 2004; `rouge` of the T5 library, whose numbers are the middle of a
-    bootstrap, which is this mean but for chance.
+    bootstrap, equal to this mean up to chance.
   """
   rows = [
     _row(_sentences(target), _sentences(prediction))
@@ -74,8 +74,8 @@ def _subsequences(
 ) -> float:
   """Compute ROUGE-L of whole summaries.
 
-  Each sentence of the target counts the words that it has in order with any
-  sentence of the prediction; no word counts more often than it is there.
+  For each sentence of the target, counts its words in common subsequences with
+  any sentence of the prediction. No word counts more often than it occurs.
   """
   gold, predicted = _counts(target), _counts(prediction)
   sizes = gold.total(), predicted.total()
@@ -96,7 +96,7 @@ def _counts(sentences: Iterable[Sequence[str]]) -> "collections.Counter[str]":
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> list[int]:
-  """Find places of the first of a longest common subsequence."""
+  """Find the positions, in the first text, of a longest common subsequence."""
   lengths = np.zeros((len(first) + 1, len(second) + 1), np.int64)
   for i, a in enumerate(first):
     for j, b in enumerate(second):

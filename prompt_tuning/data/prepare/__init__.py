@@ -1,7 +1,8 @@
-"""Official data files to the TFDS directories that `tfds.load` would make.
+"""Conversion of official data files to the directories of `tfds.load`.
 
-The same seqio tasks then run with no network. Names, versions, features, label
-orders, keys and file formats are TFDS's own, since its builders write them.
+The same seqio tasks then run without a network. Names, versions, features,
+label orders, keys and file formats are TFDS's own, since its builders write
+them.
 """
 
 import contextlib
@@ -20,9 +21,9 @@ class DatasetVersion:
 
   Attributes:
     source: TFDS name with version.
-    rows: split -> examples.
-    official: split -> examples of the complete split, where known.
-    is_new: False if it was there already, from the same files.
+    rows: split -> number of examples.
+    official: split -> number of examples of the complete split, if known.
+    is_new: False if it already existed, from the same files.
   """
 
   source: str
@@ -43,14 +44,15 @@ def prepare(
   version directory appears complete or not at all.
 
   Args:
-    directories: searched for official files, see `sources.all_sources`.
+    directories: directories to search for official files, see
+      `sources.all_sources`.
     data_dir: TFDS's data directory.
-    only: dataset names such as `super_glue/boolq` or `glue`; empty: whatever is
-      found.
+    only: dataset names such as `super_glue/boolq` or `glue`; empty: all that
+      are found.
     overwrite: replace versions that were made from other files.
 
   Returns:
-    What the directory holds now, in a fixed order.
+    The versions in the directory, in a fixed order.
 
   Raises:
     ValueError, FileNotFoundError: see `prepare_each`.
@@ -73,7 +75,7 @@ def prepare_each(
     overwrite: see `prepare`.
 
   Yields:
-    Every version once it is there.
+    Every version when it is complete.
 
   Raises:
     FileNotFoundError: a directory does not exist, or holds no known file.
@@ -91,7 +93,7 @@ def _prepare(
   only: Sequence[str],
   overwrite: bool,
 ) -> Iterator[DatasetVersion]:
-  """Prepare what lies in folders of this machine, see `prepare_each`."""
+  """Prepare files in folders of this machine, see `prepare_each`."""
   datasets = sources.discover(folders)
   names = _select([source.name for source, _ in datasets], only)
   for source, splits in datasets:
@@ -120,7 +122,7 @@ def _prepare_one(
   data_dir: pathlib.Path,
   overwrite: bool,
 ) -> list[DatasetVersion]:
-  # TensorFlow is imported here, when there is something to write.
+  # TensorFlow is imported only here, when there are files to write.
   quiet.import_tensorflow()
   from prompt_tuning.data.prepare import writing
 

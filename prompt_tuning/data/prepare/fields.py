@@ -1,4 +1,4 @@
-"""Read named fields out of JSON values, with errors that say where."""
+"""Named fields of JSON values, with errors that give the position."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ _KINDS = {
 
 
 class Example(NamedTuple):
-  """One row that was found to be sound.
+  """One checked row.
 
   Attributes:
     place: `FILE:LINE`, or a path into a JSON document.
-    key: its identity within the split.
-    values: the TFDS example; None where TFDS's own generator converts the file.
+    key: its unique key in the split.
+    values: the TFDS example; None if TFDS's own generator converts the file.
   """
 
   place: str
@@ -32,9 +32,9 @@ def get(place: str, values: Any, name: str, kind: type) -> Any:
   """Return a field of a JSON object.
 
   Args:
-    place: where the object stands.
+    place: position of the object.
     values: the object.
-    name: of the field.
+    name: name of the field.
     kind: `str`, `int` (also as text, and truth values), `float`, `list` or
       `dict`.
 
@@ -62,7 +62,7 @@ def get(place: str, values: Any, name: str, kind: type) -> Any:
 
 
 def check_label(place: str, label: Any, names: Sequence[str]) -> None:
-  """Check that a label is a class's name, or its number.
+  """Check that a label is the name or the index of a class.
 
   Raises:
     ValueError: an unknown label.

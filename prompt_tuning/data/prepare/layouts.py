@@ -1,8 +1,8 @@
-"""The official files, layout by layout: what a sound row is.
+"""The layouts of official files, with checks of their rows.
 
-Where TFDS has a generator for an official layout it converts the rows, so that
-examples, keys and hence their order on disk are its own; what is here then only
-checks the file, because TFDS's errors do not say where they happen.
+If TFDS has a generator for an official layout, that generator converts the
+rows, so that examples, keys and thus their order on disk are TFDS's. The code
+here then only checks the file, because TFDS's errors do not give the position.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from prompt_tuning.core import plain_text
 from prompt_tuning.data import tables
 from prompt_tuning.data.prepare.fields import Example, check_label, get
 
-# TFDS makes MRPC from its authors' files, which name the columns so.
+# TFDS makes MRPC from its authors' files, which have these column names.
 COPA = ("choice1", "choice2")
 CHOICES = ("A", "B", "C", "D")  # RACE's
 _MRPC_COLUMNS = {"sentence1": "#1 String", "sentence2": "#2 String"}
@@ -40,7 +40,7 @@ class Layout(Protocol):
   def examples(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Convert a file that was found sound: (key, TFDS example) pairs."""
+    """Convert a checked file: (key, TFDS example) pairs."""
 
 
 class Converted:
@@ -55,7 +55,7 @@ class Converted:
   def examples(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Convert a file that was found sound: (key, TFDS example) pairs."""
+    """Convert a checked file: (key, TFDS example) pairs."""
     for example in self.check(path, split, builder):
       assert example.values is not None
       yield example.key, example.values
@@ -64,8 +64,8 @@ class Converted:
 class SuperGlue:
   """SuperGLUE's JSONL; labels may be missing in `test` only.
 
-  A label is a class's name, or its number, as elsewhere on the network; -1 is a
-  missing one.
+  A label is the name of a class, or its index, as in other copies of the data;
+  -1 is a missing label.
   """
 
   def check(
@@ -85,7 +85,7 @@ class SuperGlue:
   def examples(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Let TFDS convert; it does not know the numbers of classes."""
+    """Let TFDS convert the file; it does not know class indices."""
     rows = [row for _, row in tables.read(str(path))]
     if not any(type(row.get("label")) is int for row in rows):
       yield from builder._generate_examples(str(path), split)
@@ -157,7 +157,7 @@ def _is_hidden(row: Mapping[str, Any]) -> bool:
 
 
 def _with_name(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-  """Give a row its class's name for the number; COPA's TFDS reads itself."""
+  """Replace a class index by its name, except COPA's, which TFDS reads."""
   if _is_hidden(row):
     return {name: value for name, value in row.items() if name != "label"}
   label = row["label"]
@@ -198,7 +198,7 @@ class GlueTsv(Converted):
   def check(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterator[Example]:
-    """Yield every row that TFDS would keep: it drops rows that end early."""
+    """Yield every row that TFDS keeps; it drops rows that end early."""
     config = builder.builder_config
     columns, label_column = config.text_features, config.label_column
     if config.name == "mrpc":
@@ -253,7 +253,7 @@ class Squad:
   def examples(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Let TFDS convert."""
+    """Let TFDS convert the file."""
     del split
     return builder._generate_examples(str(path))
 
@@ -285,7 +285,7 @@ class Mrqa:
   def examples(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Let TFDS convert."""
+    """Let TFDS convert the file."""
     return builder._generate_examples(str(path), split)
 
 
@@ -314,7 +314,7 @@ class Dpr:
   def examples(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Let TFDS convert."""
+    """Let TFDS convert the file."""
     del split
     return builder._generate_examples(str(path))
 
@@ -322,7 +322,8 @@ class Dpr:
 class Labelled(Converted):
   """JSONL with `label`, counted from 0, and text fields.
 
-  A row with `text` instead of the dataset's two fields has it as the second.
+  In a row with `text` instead of the dataset's two fields, it is the second
+  field.
   """
 
   def check(
@@ -342,15 +343,15 @@ class Labelled(Converted):
 
 
 class Polarity(Converted):
-  """Rows of `Labelled` in five classes: two are below, one between is left out.
+  """Rows of `Labelled` with five classes as two; the middle class is dropped.
 
-  Source: Zhang et al. 2015, who made their set of two classes in this way.
+  Source: Zhang et al. 2015, who made their two-class set in this way.
   """
 
   def check(
     self, path: pathlib.Path, split: str, builder: Builder
   ) -> Iterator[Example]:
-    """Yield every row but for those of the middle class."""
+    """Yield every row except those of the middle class."""
     del split, builder
     for number, (place, row) in enumerate(tables.read(str(path))):
       text = get(place, row, "text", str)
@@ -433,7 +434,7 @@ class ChoicesOfArticle(Converted):
         **_choice(place, question, options),
         "label": _letter(place, {"answer": answer}),
       }
-      # Numbers of articles are those of their level, high or middle.
+      # Articles are numbered within their level, high or middle.
       yield Example(place, f"{path.parent.name}{path.stem}_{k}", values)
 
 

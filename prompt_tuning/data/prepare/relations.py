@@ -1,7 +1,7 @@
-"""The official files of relations: where their two arguments stand.
+"""The official files of relations, with the positions of their arguments.
 
-A sentence has its arguments by their places; what the text itself calls markup
-is text like any.
+Arguments of a sentence are given by their positions; markup in the text itself
+is ordinary text.
 """
 
 import itertools
@@ -25,7 +25,7 @@ _TAGS = re.compile(r"(.*)<e1>(.+)</e1>(.*)<e2>(.+)</e2>(.*)")
 
 
 class _Span(NamedTuple):
-  """Where an argument stands: its first token, and the one behind its last."""
+  """Position of an argument: its first token, and the token after its last."""
 
   start: int
   end: int
@@ -137,8 +137,8 @@ class Dialogues(Converted):
   A row is a pair of arguments, whose label is its first relation.
 
   Attributes:
-    every_turn: whether a pair has a row for all that was said by each turn, as
-      F1c asks; otherwise one of the whole dialogue.
+    every_turn: whether a pair has one row per turn, with the dialogue up to
+      that turn, as F1c needs; otherwise one row with the whole dialogue.
   """
 
   def __init__(self, every_turn: bool = False):
@@ -202,10 +202,10 @@ def _pair(place: str, pair: Any, names: Sequence[str]) -> dict[str, Any]:
 def _judged(
   turns: Sequence[str], pair: Mapping[str, Any]
 ) -> Iterator[tuple[list[str], bool]]:
-  """Say what can be judged after every turn, see `conversational_f1`.
+  """Yield what can be judged after every turn, see `conversational_f1`.
 
   Yields:
-    The relations of the pair that can, and whether all others can.
+    The relations of the pair that can be judged, and whether all others can.
   """
   arguments = {pair[name].lower().strip() for name in ("x", "y")}
   trigger_of = {
@@ -257,7 +257,7 @@ def _sentence(
 ) -> dict[str, Any]:
   """Write a sentence, plain and marked, see `catalog.relation`."""
   marked = list(words)
-  # The shorter one inside of the longer one.
+  # The shorter argument goes inside the longer one.
   spans = sorted(
     zip((subject, object_), _MARKERS, strict=True),
     key=lambda pair: pair[0].end - pair[0].start,

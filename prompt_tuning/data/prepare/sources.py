@@ -1,4 +1,4 @@
-"""Which official files become which TFDS dataset; no TensorFlow."""
+"""The official files of every TFDS dataset; no TensorFlow."""
 
 import dataclasses
 import os
@@ -23,11 +23,11 @@ class File(NamedTuple):
   """A file that belongs to a dataset.
 
   Attributes:
-    path: where it is.
+    path: path of the file.
     split: TFDS split.
     layout: how to read it.
-    extent: `COMPLETE`, `PART` or `FEW_SHOT`, by its name.
-    collection: what comes before the part of the path that was recognised.
+    extent: `COMPLETE`, `PART` or `FEW_SHOT`, from its name.
+    collection: the path before the recognised part.
   """
 
   path: pathlib.Path
@@ -39,7 +39,7 @@ class File(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """One TFDS dataset and where its rows come from.
+  """One TFDS dataset and the files of its rows.
 
   Attributes:
     name: TFDS name with config, such as `super_glue/boolq`.
@@ -47,8 +47,8 @@ class Source:
       the source directory's own name. Group `split` is the split, `test` if
       there is none; `part` and `other` see `_STEM`.
     versions: TFDS versions to write, the newest first.
-    splits: file split -> TFDS split, where they differ from the usual ones.
-    official: rows of the complete splits, where known.
+    splits: file split -> TFDS split, if they differ from the usual ones.
+    official: number of rows of the complete splits, if known.
   """
 
   name: str
@@ -58,10 +58,10 @@ class Source:
   official: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def match(self, path: pathlib.Path, below: pathlib.Path) -> File | None:
-    """Tell whether a file belongs to this dataset.
+    """Return the file's description if it belongs to this dataset.
 
     Args:
-      path: of the file.
+      path: path of the file.
       below: the source directory.
     """
     text = (below.name / path.relative_to(below)).as_posix()
@@ -151,8 +151,8 @@ def _glue_source(
 def _mnli() -> list[Source]:
   """Return MNLI's three configs, which share their evaluation files.
 
-  A validation file that does not name its genres counts as matched: what is at
-  hand (a part of the training set) has the training set's genres.
+  A validation file without genres counts as matched: such files are part of the
+  training set, and have its genres.
   """
   rows = {
     "matched": {"validation": 9_815, "test": 9_796},
@@ -202,8 +202,7 @@ def _question_answering() -> list[Source]:
     "hotpot_qa": "HotpotQA",
     "natural_questions": "NaturalQuestionsShort",
   }
-  # Whatever a file of an out-of-domain set is called, it is part of the only
-  # split, `test`.
+  # Every file of an out-of-domain set is part of the only split, `test`.
   sets = [
     Source(
       f"mrqa/{config}",
@@ -239,7 +238,7 @@ def _text_classification() -> list[Source]:
     )
     for name, (folder, train, test) in folders.items()
   ]
-  # Two classes of Amazon reviews, or of those in five what is left of them.
+  # Amazon reviews in two classes, or those in five classes reduced to two.
   polarity = Source(
     "amazon_review_polarity",
     (
@@ -336,11 +335,11 @@ def discover(
 ) -> list[tuple[Source, dict[str, list[File]]]]:
   """Find the files of every dataset.
 
-  A complete file wins over parts of the same split, and those over FewGLUE's;
-  several parts together make the split.
+  A complete file is preferred to parts of the same split, and parts to
+  FewGLUE's; several parts together form the split.
 
   Args:
-    directories: searched with all that is below them.
+    directories: directories to search, with all their subdirectories.
 
   Returns:
     (source, split -> its files in the order of their names) for every dataset
@@ -402,7 +401,7 @@ def _choose(source: Source, files: list[File]) -> dict[str, list[File]]:
 
 
 def _rank(split: str) -> tuple[int, str]:
-  """Order splits as people name them: train, validation, test, others."""
+  """Order splits in the usual way: train, validation, test, others."""
   usual = ("train", "validation", "test")
   kind = split.split("_")[0]
   return usual.index(kind) if kind in usual else len(usual), split

@@ -1,4 +1,4 @@
-"""Checked files to a TFDS directory, with TFDS's own builders and writers."""
+"""Conversion of checked files to TFDS directories, with TFDS's builders."""
 
 import contextlib
 import dataclasses
@@ -103,13 +103,13 @@ _OWN_BUILDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class SoundFile:
-  """A file that was read through.
+  """A checked file.
 
   Attributes:
     origin: the file.
-    plain: the same, uncompressed.
-    keys: of the TFDS examples it gives.
-    sha256: of the file.
+    plain: the same file, uncompressed.
+    keys: keys of its TFDS examples.
+    sha256: hash of the file.
   """
 
   origin: File
@@ -125,7 +125,7 @@ class SoundFile:
 
 @contextlib.contextmanager
 def staging(data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Give a directory beside the final ones that vanishes in the end."""
+  """Provide a temporary directory next to the final ones."""
   make_folder(data_dir)
   remove_abandoned(data_dir, ".prepare-*")
   beside = None if is_url(data_dir) else data_dir
@@ -151,13 +151,13 @@ def check(
   builder: layouts.Builder,
   stage: pathlib.Path,
 ) -> dict[str, list[SoundFile]]:
-  """Read every file of a dataset through.
+  """Read and check every file of a dataset.
 
   Args:
     source: the dataset.
     splits: its files.
-    builder: of the dataset; its features and labels are the rule.
-    stage: where compressed files may be unpacked.
+    builder: builder of the dataset, which defines its features and labels.
+    stage: directory for unpacking compressed files.
 
   Returns:
     The files with their row counts.
@@ -196,13 +196,13 @@ def write(
 
   Args:
     source: the dataset.
-    splits: its sound files.
-    builder: whose data directory is a staging directory.
+    splits: its checked files.
+    builder: builder whose data directory is a staging directory.
 
   Returns:
     The version directories.
   """
-  # The builder's own part in this is to find files on the network.
+  # A builder's own part would be to find files on the network.
   builder._make_download_manager = lambda **_: types.SimpleNamespace(
     downloaded_size=0
   )
@@ -225,7 +225,7 @@ def write(
 
 
 def _counting(rows: Iterator[_Row], what: str) -> Iterable[_Row]:
-  """Show on a terminal how many rows there are so far."""
+  """Show the number of rows so far on a terminal."""
   counted: Iterable[_Row] = bars.tqdm(
     rows, what, unit=" rows", leave=False, disable=None
   )
@@ -247,7 +247,7 @@ def _plain(path: pathlib.Path, stage: pathlib.Path) -> pathlib.Path:
 def _examples(
   files: list[SoundFile], split: str, builder: layouts.Builder
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-  # Parts of a split may count from 0 again; a key must be a split's only one.
+  # Every part of a split may count from 0; a key must be unique in a split.
   distinct = set().union(*(file.keys for file in files))
   is_clear = len(distinct) == sum(file.rows for file in files)
   for file in files:
@@ -259,15 +259,15 @@ def _examples(
 def describe(
   source: Source, splits: dict[str, list[SoundFile]]
 ) -> dict[str, Any]:
-  """Describe a dataset's origin, to be kept beside it.
+  """Describe a dataset's origin, for a file next to it.
 
   Args:
     source: the dataset.
-    splits: its sound files.
+    splits: its checked files.
 
   Returns:
-    JSON-representable: `files` with names, rows and hashes, `rows` per split,
-    `official_rows`, and the splits that are `partial`.
+    JSON values: `files` with names, rows and hashes, `rows` per split,
+    `official_rows`, and the `partial` splits.
   """
   return {
     "files": {
@@ -293,13 +293,13 @@ def describe(
 
 
 def add_version(newest: pathlib.Path, version: str) -> pathlib.Path:
-  """Make an older version, which TFDS can still read but no longer writes.
+  """Make an older version, which TFDS still reads but no longer writes.
 
-  The records are the same (hard links); only the number differs.
+  The records are the same (hard links); only the version number differs.
 
   Args:
     newest: directory of the version that TFDS wrote.
-    version: number of the other one.
+    version: number of the older version.
 
   Returns:
     Its directory, which appears complete or not at all.

@@ -13,8 +13,8 @@ from prompt_tuning.data import corpus, denoising, ragged, spec
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.tasks import registration
 
-# Documents and examples pass between Python and TensorFlow in batches: one by
-# one takes several times as long.
+# Documents and examples pass between Python and TensorFlow in batches: single
+# ones would take several times as long.
 _BATCH = 512
 _TEXTS = tf.TensorSpec((None,), tf.string)
 _TOKENS = tf.RaggedTensorSpec((None, None), tf.int32, ragged_rank=1)
@@ -35,7 +35,7 @@ def register(task: spec.TaskSpec) -> None:
     split: str, shuffle_files: bool, seed: int | None = None
   ) -> tf.data.Dataset:
     del shuffle_files, seed  # the pipeline shuffles examples
-    # Read here: from within TensorFlow, an error would be TensorFlow's.
+    # Read here, since TensorFlow would replace the error by its own.
     documents = list(source.documents(split))
 
     def generate() -> Iterator[dict[str, Sequence[str]]]:
@@ -72,8 +72,8 @@ def denoise(make: _Make) -> registration.Preprocessor:
     make: makes the examples of one document, see `examples`.
 
   Returns:
-    Tokenised documents -> tokenised examples. Their texts are left out: a
-    cache would hold each as often as it has chunks.
+    Tokenised documents -> tokenised examples. Their texts are left out: a cache
+    would hold each text once per chunk.
   """
 
   def preprocess(documents: tf.data.Dataset) -> tf.data.Dataset:
@@ -106,10 +106,10 @@ def examples(
   """Make the examples of one document.
 
   Args:
-    how: which.
-    text: [n] ids.
-    answer: [m] ids; none for running text.
-    number: of the document.
+    how: settings of the objective.
+    text: [n] ids of the text.
+    answer: [m] ids; empty for running text.
+    number: index of the document.
 
   Yields:
     Token rows of inputs and targets, without EOS.
@@ -135,14 +135,14 @@ def examples(
 
 
 def _rows(values: Any) -> list[np.ndarray]:
-  """Take a batch of token rows apart; rows of one length come as an array."""
+  """Split a batch of token rows; rows of one length come as an array."""
   if isinstance(values, np.ndarray):
     return list(values)
   return np.split(values.values, values.row_splits[1:-1])
 
 
 def _columns(pairs: Sequence[denoising.Pair]) -> dict[str, Any]:
-  """Put examples side by side, without their texts."""
+  """Collect examples into columns, without their texts."""
   features: dict[str, Any] = {}
   for name, rows in zip(
     ("inputs", "targets"), zip(*pairs, strict=True), strict=True

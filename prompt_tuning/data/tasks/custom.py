@@ -9,8 +9,8 @@ import tensorflow as tf
 from prompt_tuning.data import custom, spec
 from prompt_tuning.data.tasks import registration
 
-# Rows pass from Python to TensorFlow in batches: one by one takes several times
-# as long.
+# Rows pass from Python to TensorFlow in batches: single ones would take several
+# times as long.
 _BATCH = 512
 _TEXTS = tf.TensorSpec((None,), tf.string)
 _SIGNATURE = {
@@ -29,7 +29,7 @@ def register(task: spec.TaskSpec) -> None:
     split: str, shuffle_files: bool, seed: int | None = None
   ) -> tf.data.Dataset:
     del shuffle_files, seed  # one file: its order is fixed
-    # Read here: from within TensorFlow, an error would be TensorFlow's.
+    # Read here, since TensorFlow would replace the error by its own.
     rows = list(custom.rows(task, split))
 
     def generate() -> Iterator[dict[str, Any]]:
@@ -46,7 +46,7 @@ def register(task: spec.TaskSpec) -> None:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Put the values of several rows side by side."""
+  """Collect the values of several rows into columns."""
   columns: dict[str, Any] = {
     name: [row[name] for row in rows]
     for name in ("inputs", "targets", "label", "idx")

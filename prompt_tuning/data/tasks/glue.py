@@ -10,7 +10,7 @@ from prompt_tuning.data.tasks import registration
 
 _PAIR = ("sentence1", "sentence2")
 _NLI = ("hypothesis", "premise")
-# What is written, in alphabetical order.
+# The fields that are written, in alphabetical order.
 FIELDS = {
   "cola": ("sentence",),
   "sst2": ("sentence",),
@@ -24,7 +24,7 @@ FIELDS = {
   "wnli": _PAIR,
   "ax": _NLI,
 }
-# The evaluation sets are read by the MNLI prompt, so they carry its name.
+# The MNLI prompt reads these evaluation sets, so they have its name.
 _NAMES = dict.fromkeys(("mnli_mismatched", "mnli_matched", "ax"), "mnli")
 
 
@@ -54,7 +54,7 @@ def _of_task(task: spec.TaskSpec) -> list[registration.Preprocessor]:
 
 
 def position(dataset: str) -> int:
-  """Number a data set as the original does, see `variants.position`."""
+  """Return a data set's index in the original, see `variants.position`."""
   name = _NAMES.get(dataset, dataset)
   return variants.position(name, catalog.LABEL_WORDS, _NAMES)
 

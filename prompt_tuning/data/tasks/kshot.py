@@ -14,11 +14,11 @@ def select(task: spec.TaskSpec, rows: tf.data.Dataset) -> list[int]:
   Rows of a task without label words count as one class.
 
   Args:
-    task: with `kshot` set.
+    task: a task with `kshot` set.
     rows: all rows of the base task's training source, in its order.
 
   Returns:
-    Row numbers, ascending.
+    Row indices, ascending.
 
   Raises:
     ValueError: a class with too few rows.
@@ -34,8 +34,8 @@ def register(task: spec.TaskSpec, base: seqio.Task) -> None:
   """Register a k-shot task: the base task with fewer training rows.
 
   Args:
-    task: with `kshot` set.
-    base: the seqio task it is taken from.
+    task: a task with `kshot` set.
+    base: the seqio task whose rows it uses.
   """
 
   def rows(
@@ -63,7 +63,8 @@ def register(task: spec.TaskSpec, base: seqio.Task) -> None:
 def _class_of(task: spec.TaskSpec, row: dict[str, Any]) -> int | None:
   if task.label_words:
     return int(row["label"])
-  # WSC trains on correct referents only: a wrong one would be dropped later.
+  # WSC trains only on correct referents: rows with wrong ones are dropped
+  # later.
   if task.dataset == "wsc" and not row["label"]:
     return None
   return 0

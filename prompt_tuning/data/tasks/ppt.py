@@ -20,7 +20,7 @@ _TYPES = {
 def register(task: spec.TaskSpec) -> None:
   """Register the source of rows that `ppt.pretraining` declared.
 
-  It has fields and labels; the templated task upon it has the text.
+  It has fields and labels; the templated task that uses it has the texts.
   """
   source = ppt.rows_of(task.name)
 
@@ -28,7 +28,7 @@ def register(task: spec.TaskSpec) -> None:
     split: str, shuffle_files: bool, seed: int | None = None
   ) -> tf.data.Dataset:
     del shuffle_files, seed  # the pipeline shuffles examples
-    # Made here: from within TensorFlow, an error would be TensorFlow's.
+    # Made here, since TensorFlow would replace the error by its own.
     rows = source.of_split(split)
 
     def generate() -> Iterator[dict[str, Any]]:

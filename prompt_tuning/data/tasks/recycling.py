@@ -1,4 +1,4 @@
-"""Register what prompts are recycled on."""
+"""Register the tasks for recycling prompts."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""From specs to seqio tasks and mixtures of the same names."""
+"""Registration of specs as seqio tasks and mixtures of the same names."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ Preprocessor = Callable[..., Any]
 
 
 class ConfiguredVocabulary(seqio.SentencePieceVocabulary):
-  """A SentencePiece vocabulary whose file is looked up when first used.
+  """A SentencePiece vocabulary whose file is found when first used.
 
-  Tasks are registered on import, when nobody has said yet where the file is;
-  see `prompt_tuning.data.vocabulary.resolve`.
+  Tasks are registered on import, before the file is known; see
+  `prompt_tuning.data.vocabulary.resolve`.
   """
 
   _model: Any
@@ -55,7 +55,7 @@ class ConfiguredVocabulary(seqio.SentencePieceVocabulary):
       return False
     return vocabulary.decisive(ours) == vocabulary.decisive(form)
 
-  # Two of them may become equal when the file is chosen.
+  # Two vocabularies may become equal when the file is chosen.
   __hash__ = None  # type: ignore[assignment]
 
 
@@ -77,7 +77,7 @@ def add_task(
   Args:
     task: gives its name, source, splits, postprocessor and metrics.
     rendering: preprocessors from the source's rows to text.
-    source: where the rows come from, by default TFDS.
+    source: source of the rows, by default TFDS.
     noise: preprocessors from tokens to tokens.
   """
   seqio.TaskRegistry.add(
@@ -107,8 +107,8 @@ def add_catalogue(
   Args:
     module: the specs' `module`.
     rendering: a task -> its preprocessors; the task's name, which they put in
-      front, is dropped again for `taskless_` and `task_index_` tasks.
-    position: a task -> its number, where there are `task_index_` tasks.
+      front, is removed again for `taskless_` and `task_index_` tasks.
+    position: a task -> its index, if there are `task_index_` tasks.
   """
   members = [spec.get(name) for name in spec.names()]
   members = [member for member in members if member.module == module]

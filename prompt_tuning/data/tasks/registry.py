@@ -1,4 +1,4 @@
-"""The seqio task or mixture of any spec, registered when first asked for."""
+"""The seqio task or mixture of any spec, registered when first needed."""
 
 import functools
 import importlib
@@ -21,7 +21,7 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
   """Return the seqio task or mixture of a spec, registering it if needed.
 
   Args:
-    name: as for `spec.get`: also a k-shot or a custom task's.
+    name: see `spec.get`; also the name of a k-shot or custom task.
 
   Returns:
     The seqio object.
@@ -59,7 +59,7 @@ def get(name: str) -> seqio.Task | seqio.Mixture:
 
 
 def _rate(mixture: spec.MixtureSpec, rate: float, task: seqio.Task) -> float:
-  """Return a task's rate in a mixture, as seqio asks for it."""
+  """Return a task's rate in a mixture, for seqio."""
   if mixture.temperature is None:
     return rate
   return mixture.rate_of(rate, task.num_input_examples("train"))

@@ -17,7 +17,7 @@ def register(task: spec.TaskSpec, base: seqio.Task) -> None:
     base: the seqio task whose targets get a sentinel.
 
   Raises:
-    ValueError: the base task does not make text first, then tokens.
+    ValueError: the base task does not make texts before tokens.
   """
   steps = list(base.preprocessors)
   if seqio.preprocessors.tokenize not in steps:

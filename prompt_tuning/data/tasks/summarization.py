@@ -10,7 +10,7 @@ from prompt_tuning.data.tasks import registration
 def _rendering(task: spec.TaskSpec) -> list[registration.Preprocessor]:
   _, text, summary = summarization.SOURCES[task.dataset]
   write = functools.partial(preprocessors.summarise, text=text, summary=summary)
-  # As the T5 library's `summarize`; SPoT's own does not.
+  # As in the T5 library's `summarize`; SPoT's own does not do this.
   return [write, preprocessors.single_blanks]
 
 

@@ -8,8 +8,8 @@ from prompt_tuning.data.catalog import super_glue as catalog
 from prompt_tuning.data.catalog import variants
 from prompt_tuning.data.tasks import registration
 
-# What is written, in this order: alphabetical, except for WiC, whose offsets
-# are left out.
+# The fields that are written, in this order: alphabetical, except for WiC,
+# whose offsets are left out.
 _FIELDS = {
   "boolq": ("passage", "question"),
   "cb": ("hypothesis", "premise"),
@@ -19,7 +19,7 @@ _FIELDS = {
   "axb": ("hypothesis", "premise"),
   "axg": ("hypothesis", "premise"),
 }
-# The diagnostics are read by the RTE prompt, so they carry its name.
+# The RTE prompt reads the diagnostics, so they have its name.
 _NAMES = {"axb": "rte", "axg": "rte"}
 _AXB_FEATURES = {"premise": "sentence1", "hypothesis": "sentence2"}
 
@@ -62,7 +62,7 @@ def _rendering(task: spec.TaskSpec) -> Sequence[registration.Preprocessor]:
 
 
 def _position(task: spec.TaskSpec) -> int:
-  """Number a data set as the original does, see `variants.position`."""
+  """Return a data set's index in the original, see `variants.position`."""
   datasets = {*catalog.LABEL_WORDS, "record", "wsc"}
   name = {**_NAMES, "dpr": "wsc"}.get(task.dataset, task.dataset)
   return variants.position(name, datasets, _NAMES)

@@ -22,7 +22,7 @@ def register(task: spec.TaskSpec, base: seqio.Task) -> None:
 
   Args:
     task: the task.
-    base: the seqio task whose rows it takes, of TFDS.
+    base: the seqio task of TFDS whose rows it uses.
   """
   source = base.source
   if task.source == spec.FILE:
@@ -47,7 +47,7 @@ def register(task: spec.TaskSpec, base: seqio.Task) -> None:
 
 
 def _source_of_files(task: spec.TaskSpec) -> seqio.DataSource:
-  """Make a source of the fields that the template needs."""
+  """Make a source with the fields that the template needs."""
   base = spec.task(task.content["base"]["name"])
   renderer = _renderer(task)
   fields = [
@@ -58,7 +58,7 @@ def _source_of_files(task: spec.TaskSpec) -> seqio.DataSource:
     split: str, shuffle_files: bool, seed: int | None = None
   ) -> tf.data.Dataset:
     del shuffle_files, seed  # one file: its order is fixed
-    # Read here: from within TensorFlow, an error would be TensorFlow's.
+    # Read here, since TensorFlow would replace the error by its own.
     rows = [
       {
         **{field: _cells(row, field) for field in fields},
@@ -93,7 +93,7 @@ def _cells(row: tables.Row, field: str) -> list[str]:
 
 
 def _render(task: spec.TaskSpec, dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Write inputs and targets of every row."""
+  """Write the inputs and targets of every row."""
   renderer = _renderer(task)
   names = renderer.template.fields
   _check_fields(task, renderer.template, dataset.element_spec)
@@ -103,7 +103,7 @@ def _render(task: spec.TaskSpec, dataset: tf.data.Dataset) -> tf.data.Dataset:
 
   def write(label: np.ndarray, *values: np.ndarray) -> tuple[Any, ...]:
     row = renderer.render(dict(zip(names, map(_plain, values), strict=True)))
-    # No label is -1, which is the last.
+    # A missing label is -1, which selects the last entry.
     target, text = targets[int(label)], texts[int(label)]
     return row.ids, row.parts, row.text.encode(), target, text.encode()
 
@@ -132,7 +132,7 @@ def _render(task: spec.TaskSpec, dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _shorten(task: spec.TaskSpec) -> registration.Preprocessor:
-  """Make the step that shortens inputs where seqio is told their length."""
+  """Make the step that shortens inputs if seqio gets their length."""
 
   def shorten(
     dataset: tf.data.Dataset,
@@ -202,6 +202,6 @@ def _as_text(value: tf.Tensor) -> tf.Tensor:
 
 
 def _plain(value: np.ndarray | bytes) -> str | list[str]:
-  """Decode a field: a text, or a list of which the only one is a text."""
+  """Decode a field to its only text, or to a list of texts."""
   texts = [part.decode("utf-8") for part in np.atleast_1d(value).tolist()]
   return texts[0] if len(texts) == 1 else texts
