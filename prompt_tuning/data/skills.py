@@ -1,12 +1,12 @@
-"""Short text skills in words, generated: what a tiny T5 can learn and recover.
+"""Generated text skills that a tiny T5 can learn and a prompt can recover.
 
 A skill turns a list of three to five common English words into a short answer.
-In pretraining an instruction in words stands in front; the splits have none, so
-that a prompt has something to recover. Lists come in three kinds, things,
-describing words and numbers, shared between skills: a list does not tell which
-skill is wanted. Everything is a function of strings and `VERSION`; no table is
-read, and Python's Mersenne Twister is used through `random()` only, whose
-values are the same on every platform and version.
+In pre-training, an instruction in words stands in front; the splits have no
+instruction, so that a prompt must recover it. There are three kinds of lists:
+things, describing words and numbers. Several skills share each kind, so that a
+list does not reveal the skill. Everything depends only on strings and
+`VERSION`; no table is read, and Python's Mersenne Twister is used through
+`random()` only, whose values are the same on every platform and version.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ CATEGORIES: Mapping[str, Words] = {
   ),
 }
 
-# Describing words; each answers the other.
+# Pairs of describing words; each is the answer to the other.
 OPPOSITES: Mapping[str, str] = {
   word: other
   for pair in _list(
@@ -107,12 +107,13 @@ _LABELS = tuple(CATEGORIES)
 
 @dataclasses.dataclass(frozen=True)
 class Skill:
-  """One thing to do with a list of words.
+  """One operation on a list of words.
 
   Attributes:
-    name: key of `ALL`.
-    instructions: wordings; the first is the one to compare prompts with.
-    forms: kinds of lists that the skill is asked about.
+    name: its key in `ALL`.
+    instructions: wordings of the instruction; prompts are compared with the
+      first.
+    forms: kinds of lists for this skill.
     answer: words of a list -> answer.
   """
 
@@ -267,8 +268,8 @@ SKILLS: Mapping[str, Skill] = {
   )
 }
 
-# Skills that no model meets in pre-training, with the instruction to compare
-# prompts with.
+# Skills that are not in pre-training, with the instruction to compare prompts
+# with.
 HELD_OUT: Mapping[str, Skill] = {
   skill.name: skill
   for skill in (
@@ -307,7 +308,7 @@ HELD_OUT: Mapping[str, Skill] = {
     _skill("last_in_alphabet", max, "latest word in the alphabet"),
   )
 }
-# Those that splits are made of.
+# Skills of the splits.
 ALL: Mapping[str, Skill] = {**SKILLS, **HELD_OUT}
 
 
@@ -342,15 +343,15 @@ def examples(skill: str, split: str) -> Iterator[dict[str, str]]:
 
 
 def pretraining(count: int, seed: int) -> Iterator[dict[str, str]]:
-  """Generate examples with an instruction in words, of texts of no split.
+  """Generate examples with an instruction in words, from texts in no split.
 
   Args:
     count: number of examples.
-    seed: another seed, other examples.
+    seed: seed of the examples.
 
   Yields:
     `inputs` (instruction and words) and `targets` (the answer); the skills take
-    turns in random order, and every wording is as likely.
+    turns in random order, and all wordings are equally likely.
   """
   rng = random.Random(f"skills/{VERSION}/pretraining/{seed}")
   turns: list[Skill] = []
@@ -372,7 +373,7 @@ def instructed(text: str, instruction: str) -> str:
 
 
 def side(text: str) -> str:
-  """Return which split a text belongs to, or `pretraining`: by its hash."""
+  """Return the split of a text, or `pretraining`, from the text's hash."""
   byte = hashlib.sha256(f"{VERSION}/{text}".encode()).digest()[0]
   if byte >= 48:
     return "pretraining"

@@ -1,7 +1,7 @@
 """JSONL outputs that a killed job can continue, with the same bytes.
 
   <task>-<mode>.jsonl-00000-of-00001            the lines; complete or absent
-  <task>-<mode>.jsonl-00000-of-00001.COMPLETED  how they were made, of what
+  <task>-<mode>.jsonl-00000-of-00001.COMPLETED  their settings and input digest
 
 Every file, also a complete one, is compared with its input, so that it is never
 used for another input. Before the file is complete, the two are called
