@@ -92,7 +92,7 @@ def test_every_macro_is_explained():
 def test_settings_that_messages_tell_to_change_are_there():
   """What to set, raise or lower is a macro, or of the environment."""
   known = {*macros.macros(), *environment(), "AWS_PROFILE"}
-  advice = re.compile(r"\b(?:[Ss]et|[Rr]aise|[Ll]ower) ([A-Z]{2}[A-Z_]+)\b")
+  advice = re.compile(r"\b(?i:set|raise|lower) ([A-Z]{2}[A-Z_]+)\b")
   asked = {
     name: path.name
     for path in (ROOT / "prompt_tuning").rglob("*.py")
