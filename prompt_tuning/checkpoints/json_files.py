@@ -27,7 +27,7 @@ def read(path: str | os.PathLike[str], expected: str) -> Any:
 
   Raises:
     CheckpointError: it cannot be read, is not JSON, or is very large.
-    StoreError: it is in a bucket that does not answer.
+    StoreError: it is in a bucket that cannot be read.
   """
   try:
     return schema.parse(files.read_bytes(path, _LIMIT))

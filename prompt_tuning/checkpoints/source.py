@@ -221,8 +221,9 @@ class Checkpoint:
       there is none. Separate, because a model is usable without it.
     config: the format's own description of the model (HF's config.json).
     notes: remarks for the user about how this was read.
-    broken: leaves that cannot be opened, or contradict themselves. Kept, so
-      that one error can list them with the leaves that do not fit a model.
+    broken: leaves that cannot be opened or contradict each other, a damaged
+      step, and settings that contradict the leaves. Kept, so that one error can
+      list them with the leaves that do not fit a model.
   """
 
   path: str

@@ -64,8 +64,8 @@ def match(
     Target path -> leaf of the target's shape.
 
   Raises:
-    CheckpointError: lists every missing, surplus, misnamed, misshapen or broken
-      leaf, and every pattern in `ignore` that matches no leaf.
+    CheckpointError: lists every missing, surplus, misnamed or misshapen leaf,
+      all of `broken`, and every pattern in `ignore` that matches no leaf.
   """
   matches: dict[str, Leaf] = {}
   wanted: dict[str, tuple[tuple[int, ...], np.dtype]] = {}

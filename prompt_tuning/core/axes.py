@@ -159,8 +159,8 @@ def trimmed(untrimmed: NamedSharding) -> NamedSharding:
     untrimmed: one entry per dimension.
 
   Returns:
-    The same without entries at the end that split nothing. With them, the two
-    would not be equal, and JAX would compile a step twice.
+    The same without entries at the end that split nothing. With them, it would
+    not be equal to JAX's result, and JAX would compile a step twice.
   """
   spec = list(untrimmed.spec)
   while spec and spec[-1] is None:

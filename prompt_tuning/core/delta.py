@@ -1,8 +1,9 @@
 """What a tuning method may change in a frozen model: optional arrays per site.
 
-A tuner produces a `Delta`, and `models.t5.sites` applies it. Every array has a
-leading run axis of size K; arrays per layer have the layer axis L second. A
-field left at its default leaves the model unchanged, bit for bit.
+A tuner produces a `Delta`, and `models.t5.sites` applies it; a `Delta` does not
+say where its numbers come from. Every array has a leading run axis of size K;
+arrays per layer have the layer axis L second. A field left at its default
+leaves the model unchanged, bit for bit.
 
 Sites are named by sublayer:
 

@@ -1,10 +1,10 @@
 """Files and folders that appear whole or not at all, and their hashes.
 
 Only this module writes, renames and deletes the project's files. It writes a
-file under a temporary name, flushes it to the disk, then renames it. So a file
-with its final name is whole, whenever the process was killed. To replace a
-folder takes two renames; between them the old folder is beside it, called
-`.old`.
+file or a folder under a temporary name, flushes it to the disk, then renames
+it. So whatever has its final name is whole, at any moment that the process is
+killed. To replace a folder takes two renames; between them the old folder is
+beside it, called `.old`.
 
 A path may also be `gs://` or `s3://`; only this module handles the difference.
 A bucket cannot rename, but an object appears whole. So a folder counts as

@@ -46,7 +46,8 @@ class Growing:
     for start, piece in self._pieces().items():
       if start < size < start + len(piece):
         object_store.put(self._piece(start), piece[: size - start])
-    # The last piece first, so that a kill leaves no gap.
+    # The last piece first, so that a kill leaves no gap. Pieces behind an older
+    # gap, which `_pieces` leaves out, go too.
     names = (piece.name for piece in self._path.iterdir())
     for start in sorted(map(int, filter(str.isdecimal, names)), reverse=True):
       if start >= size:
@@ -54,7 +55,10 @@ class Growing:
     self._size = size
 
   def append(self, data: bytes) -> None:
-    """Write the next piece, and wait until it is stored."""
+    """Write the next piece, and wait until it is stored.
+
+    In a bucket the next piece starts where `truncate` cut the file, or at 0.
+    """
     if not self._is_url:
       files.append(self._path, data)
       files.flush(self._path)

@@ -28,8 +28,8 @@ from typing import Any, NamedTuple, TypeVar
 
 # Seconds for which to repeat a request; most seconds between two tries.
 PATIENCE_S, _PAUSE_S = 60.0, 8.0
-# Bytes that are read at once where less is asked for: twice as many each time
-# that a reader goes on where it was.
+# Least bytes of a reader's request: of its first one, and the limit up to which
+# each request that continues the one before doubles them.
 _LEAST_READ, _MOST_READ = 1 << 16, 1 << 23
 # One slash too: `pathlib` makes one slash of two.
 _URL = re.compile(r"(gs|s3):/+([^/]*)(.*)", re.DOTALL)
@@ -104,7 +104,7 @@ _CLOCK = (
 
 
 class StoreError(OSError):
-  """A store that does not answer, so what it holds is unknown."""
+  """A store that cannot be read or written, so what it holds is unknown."""
 
 
 class Url:

@@ -173,7 +173,7 @@ def _body(facts: Facts, views: Sequence[str]) -> list[str]:
 
 
 def _use(facts: Facts) -> list[str]:
-  """Show how to ask what was learned, of texts or of a task's rows."""
+  """Show how to use the export, on texts or on a task's rows."""
   asked = 'print(model.predict(["..."], "it"))'
   note: list[str] = []
   if facts.soft_tokens:

@@ -82,7 +82,8 @@ class Comparison(NamedTuple):
     runs: method -> number of runs that trained side by side.
     step_seconds: method -> seconds of a step of all these runs.
     step_bytes: method -> memory that such a step needs on one device.
-    disk_bytes: method -> bytes of one exported run.
+    disk_bytes: method -> bytes of one run's export; for model tuning, which has
+      none, bytes of the trained arrays.
   """
 
   scores: tuple[Score, ...]

@@ -33,7 +33,8 @@ def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
   Raises:
     ValueError: the address is malformed, huggingface_hub is not installed,
-      there is no such repository, or no network.
+      there is no network, no such repository or no such folder in it, or it has
+      no export and no adapter.
   """
   text = os.fspath(path)
   if not isinstance(text, str) or not text.startswith(SCHEME):

@@ -1,7 +1,7 @@
 """Pre-train a T5 on text, so that prompts can be tuned for it.
 
 Every stage is a training of the whole model, with the same step, loop and
-bundles as everywhere. So a run that is killed resumes to the bit.
+bundles as everywhere. So a killed run resumes, with the same bits.
 """
 
 import logging

@@ -89,7 +89,7 @@ class PretrainJob:
     relpos_scale: multiplies the relative position biases of random weights. T5
       draws them so small that in a few thousand steps a model hardly learns the
       positions of words.
-    objective: the objective.
+    objective: gives the loss to minimise.
     eval_period: steps between losses on held-out text.
     eval_steps: batches of each held-out corpus.
     checkpoint_period: steps between bundles.

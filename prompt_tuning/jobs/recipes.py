@@ -116,7 +116,8 @@ def evaluation(
     methods: those of the runs; empty for model tuning.
 
   Returns:
-    The same settings. If they leave it open, the objective decides the ranking.
+    The same settings. If the objective is over classes, it gives what they
+    leave open: to rank, with its scorer and its label words.
   """
   chosen = objective(methods)
   if not isinstance(chosen, Classes):

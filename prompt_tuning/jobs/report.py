@@ -215,10 +215,10 @@ def _answers(path: pathlib.Path, task: spec.TaskSpec | None) -> list[Answer]:
 
 
 def _is_right(prediction: Any, target: Any, written: Any) -> bool:
-  """Hold a prediction against its target, whatever the task.
+  """Compare a prediction with its target, for any task.
 
-  Where several answers are allowed, two that differ in case, punctuation or
-  articles are one, as they are to the metrics of such tasks.
+  If several answers are allowed, case, punctuation and articles do not count,
+  as in the metrics of such tasks.
   """
   if isinstance(target, Mapping):
     target = target.get("value")

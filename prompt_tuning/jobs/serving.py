@@ -35,7 +35,7 @@ PREFIX = "prefix_tokens"  # of the bank: [K, P] ids in front of a text
 PROGRAM, MODEL, BANK = "predict.stablehlo", "model.npz", "bank.npz"
 SIGNATURE, CARD = "signature.json", "README.md"
 _PLATFORMS = ("cpu", "cuda", "tpu")
-# What runs learned for answers that are made behind the model.
+# Arrays of a delta that scoring or a mixture of runs uses, after the model.
 _BEYOND_IDS = ("head_rows", "word_weights", "log_weight")
 
 
@@ -124,8 +124,8 @@ def bank_of(runs: Runs, config: T5Config) -> dict[str, np.ndarray]:
     Name -> array with a leading axis of K.
 
   Raises:
-    ValueError: virtual tokens are not in front of the text, or the model alone
-      does not make the answers.
+    ValueError: virtual tokens are not in front of the text, or the delta has
+      arrays for which the program has no place, see `_BEYOND_IDS`.
   """
   site_shapes.check(runs.delta, config)
   for name in _BEYOND_IDS:

@@ -142,7 +142,7 @@ def numbers_of(method: Method, tasks: Sequence[str]) -> tuple[int, ...] | None:
     For every task the number of its condition; None without conditions.
 
   Raises:
-    ValueError: some tasks have conditions and others do not.
+    ValueError: the method has conditions, and a task has none of them.
   """
   if not method.conditions:
     return None

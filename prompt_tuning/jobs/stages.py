@@ -27,8 +27,9 @@ def of(job: TrainJob) -> list[TrainJob]:
     The stages, and last the job itself.
 
   Raises:
-    ValueError: a stage trains the model, from which the next could not start;
-      or it has one learning rate, and the runs have several.
+    ValueError: a stage trains the model, but the next training starts with the
+      method's parameters only; or it has one learning rate, and the runs have
+      several.
   """
   jobs: list[TrainJob] = []
   before: str | None = None

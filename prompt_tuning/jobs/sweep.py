@@ -301,8 +301,8 @@ def lines(
 
   Args:
     planned: the plan.
-    costs: floating-point operations -> least time for them on each device that
-      may be used.
+    costs: floating-point operations -> {kind of chip: hours that one such chip
+      needs at least}.
 
   Returns:
     Lines of text.
@@ -397,14 +397,18 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _insist_on_all(what: str, error: Exception) -> None:
-  """Insist that what failed here, failed in every process of the job.
+  """Insist that a failure in this process happened in every process of the job.
 
-  Then all go on with other cells. Where it failed in some, others wait for
-  them in a step that they will never do: these end, and the watch tells others.
+  If it did, all of them continue with other cells. If only some failed, the
+  others wait for them in a step that never finishes. So those that failed end,
+  and `machine.watch` ends the others.
 
   Args:
-    what: failed.
-    error: why, here; is raised where it is not everybody's.
+    what: name of the bank or the cell that failed.
+    error: the failure in this process.
+
+  Raises:
+    Exception: `error`, if another process did not fail.
   """
   if not processes.all_come(f"failed/{what}"):
     raise error
@@ -422,7 +426,7 @@ def _held(folder: str, shard: tuple[int, int]) -> Iterator[None]:
 
 
 def _insist_on_parts(folder: str, count: int) -> None:
-  """Insist that nobody trains the same cells, divided otherwise."""
+  """Insist that no process divides the sweep into another number of parts."""
   for path in sorted(files.path(folder).iterdir()):
     divided = _WRITER.fullmatch(path.name)
     if divided is None or int(divided[1]) == count:

@@ -76,7 +76,7 @@ class TrainingStage:
     optimizer: builds each run's optimizer; None for the experiment's.
     schedule: (step, base) -> learning rate; None for the experiment's.
     learning_rate: base learning rate of all runs; None for the experiment's.
-    objective: its objective; None for the experiment's.
+    objective: gives the loss to minimise; None for the experiment's.
   """
 
   name: str
@@ -110,7 +110,7 @@ class Experiment:
     optimizer: builds each run's optimizer; None for that of the method's
       recipe.
     schedule: (step, base) -> learning rate.
-    objective: the objective; None for that of the method's recipe.
+    objective: gives the loss to minimise; None for that of the method's recipe.
     learning_rates: base learning rates, with None for that of the recipe.
     seeds: seeds.
     num_microbatches: number of pieces of a batch whose gradients are added.
@@ -195,7 +195,7 @@ class Experiment:
     return tuple(runs)
 
   def setting(self, run: Run) -> str:
-    """Name how a run differs from others of its task and seed."""
+    """Name how a run differs from others of its task and seed; may be empty."""
     choices = {"tuner": self.tuner, "learning_rate": self.learning_rates}
     return "_".join(
       self._label(what, getattr(run, what))
@@ -520,8 +520,8 @@ def build_tuner(
 
   Raises:
     ValueError: it is not a tuning method, it needs a value that the model does
-      not have, or it has a setting that a bundle cannot hold or that nobody
-      wants to train.
+      not have, or it has a setting that a bundle cannot hold or with which it
+      must not train (`Method.check_to_train`).
   """
   kind = method_class(factory)
   if kind is None:

@@ -68,10 +68,10 @@ def run(
     about: one line for `--help`.
     work: does a job.
     configurable: gin's name of the job; the command's name by default.
-    computes: whether the model runs many times. If so, freed memory and
-      compiled programs are kept.
+    computes: whether the model runs many times here. If so, the process keeps
+      freed memory, and compiled programs are kept for later commands.
     look: a function for dry runs: makes the checks that come before anything
-      large is read, and returns text to print.
+      large is read, and returns lines to print.
     defaults: gin statements for settings that the command does not need.
     build: builds the job from flags if it has several configurations; a dry run
       then prints none of them.

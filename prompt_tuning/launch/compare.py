@@ -1,7 +1,7 @@
 """`prompt-tuning compare`: a prompt beside no prompt, words, and model tuning.
 
-Prompts and models train as `train` trains them. A split that neither saw
-decides.
+Prompts and models train as `train` trains them. The final scores are on a split
+that neither training saw.
 """
 
 from collections.abc import Sequence

@@ -112,7 +112,7 @@ def translate(settings: Sequence[Setting]) -> Iterator[Setting]:
 
   Yields:
     Settings. A setting that needs no counterpart is left out. One whose macro
-    here nothing uses stays as it is, for gin to refuse.
+    none of the packaged files declares stays as it is, for gin to refuse.
   """
   declared = {s.macro for s in settings if s.macro and s.is_packaged}
   for setting in settings:

@@ -34,7 +34,7 @@ OWN_KERNELS: Mapping[str, str] = {
   "xla_disable_hlo_passes": "tree_reduction_rewriter",
 }
 
-# From so many positions in a batch on, prompts included, steps with XLA's own
+# From so many positions at once on, prompts included, steps with XLA's own
 # kernels are faster, or equal within the noise. The first step comes nearly two
 # seconds earlier.
 _POSITIONS = 1472
@@ -48,7 +48,8 @@ def step_options(positions: int, largest: int) -> Mapping[str, str]:
   """Say how to compile a training step for this machine.
 
   Args:
-    positions: positions in a batch: rows times input tokens, with prompts.
+    positions: positions computed at once: rows of a batch, or of a microbatch,
+      times input tokens, with prompts.
     largest: elements of the largest leaf that trains, over all runs of a bank.
 
   Returns:

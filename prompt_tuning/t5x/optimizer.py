@@ -11,7 +11,9 @@ Tree = Any  # of parameters, plain or frozen
 
 
 class PromptOptimizer(optimizers.OptimizerDef):
-  """Trains the parameters that a pattern matches; others have no state.
+  """Trains the parameters that a pattern matches.
+
+  The others have neither an update nor a state.
 
   T5X's `MultiOptimizer` does so too. But it writes checkpoints with `None` for
   the states of frozen parameters, and cannot read them again with Orbax.

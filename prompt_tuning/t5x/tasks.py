@@ -24,7 +24,8 @@ def use_vocabulary(
   Args:
     path: T5's `sentencepiece.model`; None for the environment variable's.
     task: the task or mixture that T5X will ask seqio for; None registers none.
-    module: a module that T5X imports before it asks.
+    module: module to import first, which may declare the task. T5X imports it
+      too, but only after it has built the model.
 
   Returns:
     seqio's vocabulary. T5X checks that model and task have the same.
