@@ -362,7 +362,7 @@ class Model:
       task: the task.
       examples: with `inputs_pretokenized`, `targets_pretokenized` and all other
         fields that the task's metrics need; None reads the task's validation
-        split, or its test split if it has no other.
+        split, or its test split if it has no validation split.
       prompt: name of the prompt.
       by: `generation`, `rank` or both.
       scorer: how ranking scores classes, one of `pt.scorers`; None scores the
@@ -421,7 +421,7 @@ class Model:
 
     Args:
       task: the task; its validation split is read, or its test split if it has
-        no other.
+        no validation split.
       members: names of the prompts; all of them by default.
       by: see `evaluate`.
       data_dir: see `evaluate`.

@@ -15,7 +15,7 @@ def choose_boundaries(
 
   Every example is padded to the smallest boundary that is long enough. Of all
   sets of at most `max_buckets` multiples of `multiple`, dynamic programming
-  over the histogram finds the exact set with the fewest padded positions.
+  over the histogram finds exactly the one with the fewest padded positions.
 
   Args:
     lengths: [n] integers, one per example, n >= 1.

@@ -124,7 +124,7 @@ def cut(tokens: np.ndarray, *key: int) -> Pair:
 def blank(
   tokens: np.ndarray, answer: np.ndarray, sentinel: Callable[[int], int]
 ) -> Pair:
-  """Write a question and its answer as one missing span after the question.
+  """Make an answer the only missing span, after its question.
 
   Args:
     tokens: [n] ids of the question.

@@ -12,8 +12,8 @@ from prompt_tuning.data.pipeline import TEXT_ONLY, Layout, Tokens
 class EvaluationBatches:
   """Every example exactly once, in its order, in batches of one shape.
 
-  Examples are not sorted by length: the first batches would then not represent
-  the split. Surplus rows of the last batch are all zero.
+  Examples are not sorted by length, because the first batches would then not be
+  a fair sample of the split. Surplus rows of the last batch are all zero.
   """
 
   def __init__(

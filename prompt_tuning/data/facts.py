@@ -1,7 +1,8 @@
 """Tasks of facts: LAMA's subjects and objects, written by a template.
 
-Every object of the rows is a class. So accuracy is P@1, and the mean reciprocal
-rank is over all objects.
+Every object of the rows is a class. So the accuracy of ranking (the share of
+rows whose own object is most likely) is P@1, and the mean reciprocal rank is
+over all objects.
 
 Source: Petroni et al. 2019, and the layout of its files for T-REx.
 """

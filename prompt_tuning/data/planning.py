@@ -33,8 +33,8 @@ class Lengths:
   Attributes:
     encoder: [examples] int64.
     decoder: [examples] int64.
-    encoder_limit: maximum of `encoder`; T of fixed batches.
-    decoder_limit: maximum of `decoder`; S of fixed batches.
+    encoder_limit: no example is longer; T of fixed batches.
+    decoder_limit: the same for the decoder; S of fixed batches.
     groups: [examples] integers; examples of different groups never share a row.
       None for one group.
   """

@@ -11,8 +11,8 @@ with the same label words, so that the prompt need not learn new ones.
   unified           any task of classes, with their words as options     A, B
 
 A letter is the piece without a leading blank, `<!>A`: 188 in T5's vocabulary,
-where `A` in a text is 71. A plain target begins with a blank; there, a letter
-is the piece of the text.
+where `A` in a text is 71. A plain target begins with a blank, so that its
+letter is the piece of a text (71).
 
 Source: Gu et al. 2021, section 3.
 """

@@ -141,7 +141,7 @@ class Vocabulary:
 
   @functools.cached_property
   def ids_sha256(self) -> str:
-    """Hash of everything that decides ids."""
+    """Hash of everything that decides ids; equal for equal vocabularies."""
     return files.sha256(repr(decisive(self.model_proto)).encode())
 
   def encode(self, text: str) -> list[int]:

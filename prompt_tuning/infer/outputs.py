@@ -172,7 +172,7 @@ class Output:
     files.remove(settings)
 
   def _check_answers(self, examples: Iterator[tuple[int, Example]]) -> None:
-    """Check that the complete file is of this whole input."""
+    """Check that the complete file answers this input, and all of it."""
     one_by_one = ([example] for example in examples)
     with files.open_file(self.path) as file:
       _, missing = self._skip_written(file, one_by_one)

@@ -42,8 +42,8 @@ def decoder(
 
   Returns:
     A program whose batch needs, besides the features of `decoding.generate`,
-    `seed` and `numbers` [B]: a row's samples depend on nothing else. It returns
-    `decoding.Decoded`.
+    `seed` and `numbers` [B]: a row's samples depend on these two and on nothing
+    else. It returns `decoding.Decoded`.
   """
   model = network.T5(config)
 

@@ -52,7 +52,7 @@ class ClassTable:
   words: WordPieces
 
   def equals(self, other: "ClassTable") -> bool:
-    """Whether another table has the same indices."""
+    """Whether another table has the same ids and weights; names may differ."""
     same_targets = np.array_equal(self.targets, other.targets)
     return same_targets and self.words.key == other.words.key
 
@@ -111,7 +111,7 @@ class Scorer(Protocol):
     del table
 
   def applies(self, delta: Delta, run: int, words: WordPieces) -> bool:
-    """Whether a run has the parameters that this needs; by default, none.
+    """Whether a run has the parameters that this needs; by default always.
 
     Args:
       delta: the delta of all runs.

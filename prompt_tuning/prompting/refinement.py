@@ -57,8 +57,8 @@ def relevance(
   Args:
     answers: [D, C, W] scores: probabilities in the paper, logits minus their
       mean over texts in the code.
-    there: [C, W] bool, True where there is a word; the first word of a class is
-      its name.
+    there: [C, W] bool, True where there is a word; the first of these in a
+      class is its name.
     order: order of the generalised mean: 1 in the paper, `order_of_code` in the
       code.
 

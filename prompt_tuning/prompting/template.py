@@ -52,7 +52,7 @@ class Text:
   """Text that is the same in every row.
 
   Attributes:
-    blank: whether a space stands before it; the same in all other parts.
+    blank: whether a space stands before it; all other parts say this, too.
     text: the text without spaces around it.
   """
 

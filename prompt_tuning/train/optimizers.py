@@ -272,8 +272,8 @@ def bank_optimizer(
       model (`RESTORED_STEP` for the public checkpoints) reproduces the public
       runs; 0 is a run from scratch. Schedules and Adafactor's decay read it.
     schedule: (step, base) -> learning rate; None is constant.
-    rows: for every run, the numbers of parameter rows that it uses; empty if it
-      uses all. Other rows never change, and no optimizer sees them.
+    rows: for every run, how many rows of parameters it uses, by path; empty if
+      it uses all. Other rows never change, and no optimizer sees them.
 
   Returns:
     The optimizer; every run trains exactly as in a bank of its own.

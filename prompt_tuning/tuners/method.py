@@ -161,10 +161,10 @@ class Method(nn.Module):
 
   @property
   def rows(self) -> Mapping[str, int]:
-    """Numbers of the rows that a run uses; all rows by default.
+    """How many rows of its parameters a run uses; all rows by default.
 
-    Path of a parameter -> number of its rows, for those to which `aligned`
-    added rows.
+    Path of a parameter -> number of rows that the run uses, for parameters to
+    which `aligned` added rows.
     """
     return {}
 

@@ -249,9 +249,9 @@ class MPT(MultitaskSum):
   Attributes:
     rank: R.
 
-  Source: Wang et al. 2023 (multitask prompt tuning), equation 1, with rank one.
-  Deviations: no distillation; the authors' code and PEFT draw both factors from
-  N(0, 0.02), so that their prompts start near zero.
+  Source: Wang et al. 2023 (multitask prompt tuning), equation 1, where the rank
+  is one. Deviations: no distillation; the authors' code and PEFT draw both
+  factors from N(0, 0.02), so that their prompts start near zero.
   """
 
   title: ClassVar[str] = "multitask prompt tuning"

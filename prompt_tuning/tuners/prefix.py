@@ -29,7 +29,8 @@ class PrefixTuning(Method):
     sites: attentions that get a prefix: any of `enc_self`, `dec_self`, `cross`.
     positions: True puts it at positions right before the text, so that T5's
       relative bias sees distances to it (not in cross-attention, which has no
-      relative bias). False makes the relative bias zero.
+      relative bias). False makes the relative bias zero, so that the prefix is
+      equally near everywhere.
     dropout: share of a prefix's numbers that a training step drops: the same
       ones for all rows of a run; the paper's code draws them for every row.
     prefix_init: initial value, as flax's initialisers.

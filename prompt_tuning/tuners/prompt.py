@@ -144,7 +144,7 @@ class Prompt(Method):
 
   @property
   def rows(self) -> Mapping[str, int]:
-    """Numbers of rows that virtual tokens use, for parameters with more."""
+    """How many rows virtual tokens use, for parameters with more rows."""
     sizes = zip(_STACKS, self._lengths(), self._rows(), strict=True)
     return {
       "/".join((stack, *_FOLDERS, _PARAMETER)): length

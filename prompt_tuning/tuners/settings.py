@@ -40,7 +40,7 @@ def probability(name: str, value: Any) -> None:
 
 
 def boolean(name: str, value: Any) -> None:
-  """Insist on True or False, see `positive_integer`; texts are refused."""
+  """Insist on True or False, see `positive_integer`; a text would be true."""
   if type(value) is not bool:
     raise ValueError(f"{name} must be True or False; got {value!r}.")
 

@@ -1,8 +1,9 @@
 """Generated skills as tasks: `skill_first`, `skill_sort`, and so on.
 
 Not in the paper. They need no download. The project's own models were
-pre-trained on them with an instruction in words; `instructed_skill_first` is
-the same task with that instruction in front: the paper's prompt design.
+pre-trained on them, except on those held out, with an instruction in words;
+`instructed_skill_first` is the same task with that instruction in front: the
+paper's prompt design.
 """
 
 from prompt_tuning.data import skills, spec

@@ -322,8 +322,8 @@ class Dpr:
 class Labelled(Converted):
   """JSONL with `label`, counted from 0, and text fields.
 
-  In a row with `text` instead of the dataset's two fields, it is the second
-  field.
+  If a row has `text` instead of the dataset's two fields, the text is the
+  second field.
   """
 
   def check(

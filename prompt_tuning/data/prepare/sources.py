@@ -151,8 +151,8 @@ def _glue_source(
 def _mnli() -> list[Source]:
   """Return MNLI's three configs, which share their evaluation files.
 
-  A validation file without genres counts as matched: such files are part of the
-  training set, and have its genres.
+  A validation file without genres counts as matched: the one that we have is a
+  part of the training set, and has its genres.
   """
   rows = {
     "matched": {"validation": 9_815, "test": 9_796},
