@@ -3,9 +3,9 @@
 A sentence ends at the end of its line. It also ends after `.`, `!`, `?` or `…`
 and any closing quotes and brackets, if a blank follows and then a capital
 letter or a digit, perhaps after an opening quote or bracket. A period after a
-single capital letter, or after an abbreviation of `ABBREVIATIONS`, does not end
-a sentence. Text without letters and digits is not a sentence. Wrapped lines
-must therefore be unwrapped first.
+single capital letter other than `I`, or after an abbreviation of
+`ABBREVIATIONS`, does not end a sentence. Text without letters and digits is not
+a sentence. Wrapped lines must therefore be unwrapped first.
 """
 
 import re
