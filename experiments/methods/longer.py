@@ -7,8 +7,6 @@ with four times the steps, five seeds each. Writes `longer.json` and
 `longer.md`. What is done already, is not done again.
 """
 
-import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,13 +25,8 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  parser = argparse.ArgumentParser(description=__doc__)
-  add = parser.add_argument
-  add("--work_dir", default="runs/methods")
-  add("--output_dir", default=str(gate.HERE))
-  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
-  given = parser.parse_args(argv)
-  before = json.loads((gate.HERE / "results.json").read_text("utf-8"))
+  given = gate.options(__doc__).parse_args(argv)
+  before = gate.read(gate.HERE)
   results = {}
   for name, skills in missed(before).items():
     settings = (
@@ -79,9 +72,8 @@ def missed(results: Mapping[str, dict]) -> dict[str, tuple[str, ...]]:
 
 def write(results: Mapping[str, dict], folder: pathlib.Path) -> None:
   """Write the numbers and the table."""
-  text = json.dumps(results, indent=1) + "\n"
-  (folder / "longer.json").write_text(text, encoding="utf-8")
-  (folder / "longer.md").write_text(table(results), encoding="utf-8")
+  numbers, page = folder / "longer.json", folder / "longer.md"
+  gate.save(results, numbers, table(results), page)
 
 
 def table(results: Mapping[str, dict]) -> str:

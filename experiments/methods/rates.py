@@ -8,7 +8,6 @@ gate, five seeds each. Writes `rates.json` and `rates.md`. What is done already,
 is not done again.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -34,12 +33,7 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  parser = argparse.ArgumentParser(description=__doc__)
-  add = parser.add_argument
-  add("--work_dir", default="runs/methods")
-  add("--output_dir", default=str(gate.HERE))
-  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
-  given = parser.parse_args(argv)
+  given = gate.options(__doc__).parse_args(argv)
   before, results = gate.read(gate.HERE), {}
   for name, skill in missed().items():
     low, recipe, high = RATES[name]
@@ -79,9 +73,8 @@ def missed() -> dict[str, str]:
 
 def write(results: Mapping[str, dict], folder: pathlib.Path) -> None:
   """Write the numbers and the table."""
-  text = json.dumps(results, indent=1) + "\n"
-  (folder / "rates.json").write_text(text, encoding="utf-8")
-  (folder / "rates.md").write_text(table(results), encoding="utf-8")
+  numbers, page = folder / "rates.json", folder / "rates.md"
+  gate.save(results, numbers, table(results), page)
 
 
 def table(results: Mapping[str, dict]) -> str:

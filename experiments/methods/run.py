@@ -90,12 +90,10 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  parser = argparse.ArgumentParser(description=__doc__)
-  add = parser.add_argument
-  add("--method", nargs="+", default=list(METHODS), choices=METHODS)
-  add("--work_dir", default="runs/methods")
-  add("--output_dir", default=str(HERE))
-  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
+  parser = options(__doc__)
+  parser.add_argument(
+    "--method", nargs="+", default=list(METHODS), choices=METHODS
+  )
   given = parser.parse_args(argv)
   permuted = declare_permuted(pathlib.Path(given.work_dir, "permuted"))
   out = pathlib.Path(given.output_dir)
@@ -109,6 +107,16 @@ def main(argv: Sequence[str]) -> int:
     write(merged(read(out), {name: row(right, wrong)}), out)
   print(table(read(out)))
   return 0
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+  """Make the flags that the gate and what follows it share."""
+  parser = argparse.ArgumentParser(description=description)
+  add = parser.add_argument
+  add("--work_dir", default="runs/methods")
+  add("--output_dir", default=str(HERE))
+  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
+  return parser
 
 
 def declare_permuted(folder: pathlib.Path) -> tuple[str, ...]:
@@ -260,9 +268,19 @@ def merged(
 
 def write(results: Mapping[str, dict], folder: pathlib.Path) -> None:
   """Write the numbers and the table."""
+  save(results, folder / "results.json", table(results), folder / "table.md")
+
+
+def save(
+  results: Mapping[str, dict],
+  numbers: pathlib.Path,
+  lines: str,
+  page: pathlib.Path,
+) -> None:
+  """Write numbers as JSON, and their table."""
   text = json.dumps(results, indent=1) + "\n"
-  (folder / "results.json").write_text(text, encoding="utf-8")
-  (folder / "table.md").write_text(table(results), encoding="utf-8")
+  numbers.write_text(text, encoding="utf-8")
+  page.write_text(lines, encoding="utf-8")
 
 
 def table(results: Mapping[str, dict]) -> str:

@@ -173,7 +173,7 @@ def _convert_tuned(job: Conversion) -> tuple[str, ...]:
   tuned = load.load_one(job.src, model.shape if model else None)
   if model:
     site_shapes.check(tuned.runs.delta, model)
-  in_template = (card.IN_TEMPLATE,) if tuned.soft_tasks else ()
+  in_template = (card.IN_TEMPLATE,) if any(tuned.runs.in_template) else ()
   if job.to == "npy":
     stacks = load.vectors(tuned.runs, 0)
     if list(stacks) != ["encoder"] or not export.is_only_virtual(tuned.runs):

@@ -285,7 +285,7 @@ def _origin(tuned: Tuned, run: int) -> Origin:
     tuned.base_model,
     tuned.vocabulary,
     tuned.scores[run],
-    bool(tuned.tasks) and tuned.tasks[run] in tuned.soft_tasks,
+    tuned.runs.is_in_template(run),
     tuned.licence,
   )
 

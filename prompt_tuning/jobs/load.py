@@ -78,7 +78,6 @@ class Tuned(NamedTuple):
     keys: the user's names for them, with None for runs without one.
     vocabulary: the vocabulary of training; None if it is not recorded.
     scores: metrics of the runs' best evaluations; empty if not recorded.
-    soft_tasks: tasks whose templates place the virtual tokens.
     licence: licence of an export; None if it is not recorded.
   """
 
@@ -93,7 +92,6 @@ class Tuned(NamedTuple):
   keys: tuple[str | None, ...] = (None,)
   vocabulary: VocabularyMark | None = None
   scores: tuple[Mapping[str, float], ...] = (types.MappingProxyType({}),)
-  soft_tasks: frozenset[str | None] = frozenset()
   licence: str | None = None
 
   @property
@@ -249,9 +247,6 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     base_model=about.get("base_model"),
     vocabulary=_vocabulary(about.get(vocabulary_mark.KEY)),
     scores=(about.get("scores", {}),),
-    soft_tasks=frozenset(
-      [about.get("task")] if about.get("soft_tokens") else []
-    ),
     licence=about.get("licence"),
   )
 
@@ -332,10 +327,8 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     slot.condition or run.get("task")
     for slot, run in zip(slots_of_runs, settings, strict=True)
   )
-  soft_tasks = _soft_tasks(described)
-  in_template = tuple(task in soft_tasks for task in tasks)
   return Tuned(
-    dataclasses.replace(runs, in_template=in_template),
+    dataclasses.replace(runs, in_template=_in_template(described, tasks)),
     tuple(
       slot.name(run["name"])
       for slot, run in zip(slots_of_runs, settings, strict=True)
@@ -348,15 +341,16 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     saved.manifest.get("base_model"),
     vocabulary=_vocabulary_of(saved.manifest),
     scores=(_scores(saved.manifest),) * len(slots_of_runs),
-    soft_tasks=soft_tasks,
   )
 
 
-def _soft_tasks(described: Mapping[str, Any]) -> frozenset[str | None]:
-  """Name the tasks of runs whose templates say where virtual tokens stand."""
+def _in_template(
+  described: Mapping[str, Any], asked: Sequence[str | None]
+) -> tuple[bool, ...]:
+  """Say of tasks whether their templates place the virtual tokens."""
   tasks = described.get("tasks")
   if not isinstance(tasks, Mapping):  # older versions did not say
-    return frozenset()
+    return (False,) * len(asked)
   contents = {
     name: task["content"]
     for name, task in tasks.items()
@@ -364,9 +358,8 @@ def _soft_tasks(described: Mapping[str, Any]) -> frozenset[str | None]:
   }
   placed = [n for n, c in contents.items() if templated.places_tokens(c)]
   # A mixture is not among them, and its members are.
-  names = {run.get("task") for run in described["runs"]}
-  return frozenset(
-    name for name in names if name in placed or (placed and name not in tasks)
+  return tuple(
+    name in placed or (bool(placed) and name not in tasks) for name in asked
   )
 
 
@@ -455,7 +448,6 @@ def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
     base_model=banks[0].base_model,
     vocabulary=banks[0].vocabulary,
     scores=tuple(metrics for part in banks for metrics in part.scores),
-    soft_tasks=frozenset().union(*(part.soft_tasks for part in banks)),
   )
 
 

@@ -105,8 +105,8 @@ def export(
 
 def _insist_on_place(tuned: Tuned, src: str) -> None:
   """Insist that no task's template says where virtual tokens stand."""
-  for name in tuned.tasks:
-    if name in tuned.soft_tasks:
+  for run, name in enumerate(tuned.tasks):
+    if tuned.runs.is_in_template(run):
       raise ValueError(
         f"{src}: the template of {name} puts virtual tokens into the text, but "
         "an exported program puts them before it. Use eval or infer instead."

@@ -27,23 +27,13 @@ from prompt_tuning.jobs import classes, feed, load, slots
 from prompt_tuning.jobs.identity import placements_of
 from prompt_tuning.jobs.slots import Slot
 from prompt_tuning.jobs.train_job import Experiment, Run
-from prompt_tuning.models.scorers import (
-  ClassTable,
-  Sentinels,
-  WordScorer,
-  WordsLike,
-)
+from prompt_tuning.models.scorers import ClassTable, WordsLike
 from prompt_tuning.models.t5 import network, quantized, site_shapes
 from prompt_tuning.models.t5.config import T5Config
 from prompt_tuning.train import optimizers, row_groups, state
 from prompt_tuning.train.classes import Classes
 from prompt_tuning.train.mixture import Mixture
-from prompt_tuning.train.objectives import (
-  Choice,
-  CrossEntropy,
-  Objective,
-  Setting,
-)
+from prompt_tuning.train.objectives import Choice, Objective, Setting
 from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Produce, StepProgram
 from prompt_tuning.tuners import bank, initializers
@@ -403,22 +393,16 @@ def _insist_on_fitting(
 
 
 def _insist_on_reading_rows(choice: Choice, method: str) -> None:
-  """Refuse objectives and scorers that do not ask for learned output rows.
-
-  Cross-entropy over pieces would only make the rows less likely than all else.
-  """
-  scorer = getattr(choice, "scorer", None)
-  if type(choice) in (CrossEntropy, Mixture):
-    reader = f"the objective {type(choice).__name__}"
-  elif isinstance(scorer, WordScorer | Sentinels):
-    reader = f"the scorer {type(scorer).__name__}"
-  else:
+  """Refuse objectives and scorers that do not ask for learned output rows."""
+  if getattr(choice, "reads_rows", True):
     return
+  scorer = getattr(choice, "scorer", None)
+  what, reader = ("objective", choice) if scorer is None else ("scorer", scorer)
   raise ValueError(
-    f"TUNER ({method}) learns an output row for every class, and {reader} asks "
-    "for pieces of the vocabulary alone: set OBJECTIVE to "
-    "@objectives.Classes() and SCORER to @scorers.OutputRows(), or leave "
-    "OBJECTIVE to the method."
+    f"TUNER ({method}) learns an output row for every class, and the {what} "
+    f"{type(reader).__name__} asks for pieces of the vocabulary alone: set "
+    "OBJECTIVE to @objectives.Classes() and SCORER to @scorers.OutputRows(), "
+    "or leave OBJECTIVE to the method."
   )
 
 

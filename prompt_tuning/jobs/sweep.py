@@ -476,19 +476,22 @@ def _clear(job: SweepJob) -> None:
   files.remove_abandoned(files.path(job.model_dir) / BANKS)
 
 
-def insist_on_axes(job: SweepJob) -> None:
-  """Insist that MODEL_DIR holds no sweep over other axes.
+def read(job: SweepJob) -> dict[str, Any] | None:
+  """Read what MODEL_DIR holds of a sweep.
 
   Args:
     job: the sweep; neither its model nor its data are read.
 
+  Returns:
+    The sweep as it was written; None where there is none.
+
   Raises:
-    ValueError: it does.
+    ValueError: MODEL_DIR holds a sweep over other axes.
     CheckpointError: the sweep in MODEL_DIR cannot be read.
   """
   path = files.path(job.model_dir) / FILE
   if not path.is_file():
-    return
+    return None
   saved = json_files.read(path, "which sweep this is")
   json_files.check(path, saved, _SCHEMA)
   if saved["axes"] != list(job.axes):
@@ -496,6 +499,7 @@ def insist_on_axes(job: SweepJob) -> None:
       f"{job.model_dir} holds another sweep, over {', '.join(saved['axes'])}; "
       f"this one is over {', '.join(job.axes)}. Choose another MODEL_DIR."
     )
+  return saved
 
 
 def _insist_on_same(job: SweepJob) -> dict[str, Any]:
@@ -510,13 +514,9 @@ def _insist_on_same(job: SweepJob) -> dict[str, Any]:
   Raises:
     ValueError: another sweep, or a cell that trains something else.
   """
-  described = _described(job)
-  path = files.path(job.model_dir) / FILE
-  if not path.is_file():
+  described, saved = _described(job), read(job)
+  if saved is None:
     return described
-  insist_on_axes(job)
-  saved = json_files.read(path, "which sweep this is")
-  json_files.check(path, saved, _SCHEMA)
   for name, cell in described["cells"].items():
     if name in saved["cells"]:
       theirs = bundle.Bundle({"run": saved["cells"][name]["trains"]}, {})

@@ -58,7 +58,13 @@ class ClassTable:
 
 
 class Scorer(Protocol):
-  """Turns logits into scores of classes."""
+  """Turns logits into scores of classes.
+
+  Attributes:
+    reads_rows: whether it asks for learned output rows.
+  """
+
+  reads_rows: ClassVar[bool] = True
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
     """Prepare the decoder's inputs.
@@ -131,6 +137,8 @@ class WordScorer(Scorer):
       weighted mean of log-probabilities; `learned` the same with the weights
       that a run has learned, equal weights if it has none.
   """
+
+  reads_rows: ClassVar[bool] = False
 
   aggregate: str
 
@@ -400,6 +408,8 @@ class Sentinels(Scorer):
 
   Source: PTR (Han et al. 2021), whose masked model predicts all masks at once.
   """
+
+  reads_rows: ClassVar[bool] = False
 
   @property
   def convention(self) -> str:

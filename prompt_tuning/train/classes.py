@@ -48,6 +48,11 @@ class Classes:
   scorer: Scorer = dataclasses.field(default_factory=WholeWords)
   label_words: WordsLike = None
 
+  @property
+  def reads_rows(self) -> bool:
+    """Whether the scorer asks for learned output rows."""
+    return getattr(self.scorer, "reads_rows", True)
+
   def for_runs(self, setting: Setting) -> "ClassLoss":
     """Learn the words of the tasks, see `Choice`.
 

@@ -1,6 +1,7 @@
 """The objective of a mixture: the likelihood of all its components together."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ class Mixture(Objective):
 
   Source: Qin and Eisner (2021), section 3.4.
   """
+
+  reads_rows: ClassVar[bool] = False
 
   def __call__(self, outputs: Outputs, batch: Batch) -> Sums:
     """Score a batch, see `Objective`.

@@ -71,9 +71,12 @@ class Objective(Protocol):
   Attributes:
     can_be_flat: whether the gradient is exactly zero if all examples are right.
       Then a zero gradient is not a sign of a mistake.
+    reads_rows: whether it, or its scorer, asks for learned output rows. One
+      that does not would only make them less likely than all else.
   """
 
   can_be_flat: ClassVar[bool] = False
+  reads_rows: ClassVar[bool] = True
 
   def for_runs(self, setting: Setting) -> "Objective":
     """Build it, see `Choice`; by default it needs no setting.
@@ -156,6 +159,8 @@ class CrossEntropy(Objective):
   run; accuracy ignores the weights of AVERAGE_PER_SEQUENCE; a run without
   examples has loss 0 instead of NaN.
   """
+
+  reads_rows: ClassVar[bool] = False
 
   z_loss: float = 1e-4
   label_smoothing: float = 0.0

@@ -6,6 +6,7 @@ default. Nothing outside `tuners` names a method.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -94,7 +95,7 @@ class Inputs(NamedTuple):
         come from `Method.conditions`.
     """
     number = 0 if self.condition is None else self.condition
-    if isinstance(number, int) and not 0 <= number < count:
+    if isinstance(number, numbers.Integral) and not 0 <= number < count:
       raise ValueError(
         f"The condition {number} is none of the method's {count}: expected 0 "
         f"to {count - 1}, a place in its tasks or components."

@@ -12,6 +12,7 @@ import prompt_tuning
 from prompt_tuning.core import embedded
 from prompt_tuning.data import templated
 from prompt_tuning.data import vocabulary as vocabularies
+from prompt_tuning.infer.runs import Runs
 from prompt_tuning.jobs import load, serving
 from prompt_tuning.launch import main
 
@@ -133,7 +134,7 @@ def test_answers_from_behind_the_model_are_refused(prompts, name):
 @pytest.mark.usefixtures("own_tasks")
 def test_tokens_of_a_template_are_refused():
   """By what a bundle says, whose tasks nobody declares where it is read."""
-  described = {"runs": [{"task": n} for n in ("soft", "hard", "mixed", None)]}
+  names = ("soft", "hard", "mixed", None)
   tasks = {"old": 1, "alien": {"content": {"template": "{text}"}}}
   for name, soft in (("soft", '{"soft": 2} '), ("hard", "")):
     task = templated.declare(
@@ -146,10 +147,11 @@ def test_tokens_of_a_template_are_refused():
     assert templated.has_soft(name) == bool(soft)
     tasks[name] = task.identity()
   assert not templated.has_soft("skill_last")
-  assert not load._soft_tasks(described)
-  found = load._soft_tasks({**described, "tasks": tasks})
-  assert found == {"soft", "mixed", None}
-  tuned = load.PLAIN._replace(soft_tasks=found)
-  serving._insist_on_place(tuned._replace(tasks=("hard",)), "a")
+  assert load._in_template({}, names) == (False,) * 4
+  found = load._in_template({"tasks": tasks}, names)
+  assert found == (True, False, True, True)
+  tuned = load.PLAIN._replace(tasks=names)
+  serving._insist_on_place(tuned, "a")
+  tuned = tuned._replace(runs=Runs(in_template=found))
   with pytest.raises(ValueError, match="template of soft puts virtual"):
-    serving._insist_on_place(tuned._replace(tasks=("hard", "soft")), "a")
+    serving._insist_on_place(tuned, "a")

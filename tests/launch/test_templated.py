@@ -50,7 +50,6 @@ def test_a_prompt_trains_in_its_slots_and_ends_with_a_report(
   assert (export / "delta").is_dir()
   assert text.count("where the task's template says, and not before") == 1
   for path in (tmp_path / "run", export):
-    assert load.load(path).soft_tasks == {TASK}
     assert load.load(path).runs.in_template == (True,)
   again = tmp_path / "again"
   assert main.main(["export", str(export), str(again)]) == 0

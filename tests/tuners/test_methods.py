@@ -117,6 +117,8 @@ class Factors(Method):
 class WithRows(CrossEntropy):
   """Also among output rows, which then have a gradient, of any texts."""
 
+  reads_rows = True
+
 
 class Weighed(CrossEntropy):
   """Something of weights of words for every example, packed or not."""
