@@ -188,7 +188,9 @@ def _claim(path: pathlib.Path, setting: str, key: str) -> dict[str, Any]:
     if there and _is_alive(there, key) is None:
       _watch(path, setting, there)
     if _read(path) == there:  # else its writer just left
-      logger.info("%s: %s was killed.", path.parent, _who(there))
+      logger.info(
+        "%s: %s was killed, or its machine is down.", path.parent, _who(there)
+      )
       files.remove(path)
       has_waited = True
   if has_waited:  # perhaps another one did, too
@@ -270,7 +272,9 @@ def _take(path: pathlib.Path, setting: str) -> int:
         _watch(path, setting, there)
       if _is_at(path, descriptor):  # else its writer just left
         if there:
-          logger.info("%s: %s was killed.", folder, _who(there))
+          logger.info(
+            "%s: %s was killed, or its machine is down.", folder, _who(there)
+          )
         return descriptor
     except BaseException:
       os.close(descriptor)

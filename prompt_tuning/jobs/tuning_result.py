@@ -73,9 +73,9 @@ class Trained:
     if task is None and len(tasks) == 1:
       task = tasks[0]
     if task not in tasks:
-      what = "Which task is meant" if task is None else f"No run is of {task!r}"
+      what = f"No run is of {task!r}." if task else "Which task is meant?"
       raise ValueError(
-        f"Which run is meant by {what}? Name a task "
+        f"{what} Name a task "
         f"({', '.join(map(str, tasks))}) or a run ({', '.join(self.runs)})."
       )
     names = [name for name in self.runs if self.origins[name].task == task]

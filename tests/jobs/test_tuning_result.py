@@ -47,9 +47,13 @@ def test_the_best_of_several_tasks_is_that_of_the_task():
 
 def test_without_the_task_it_is_refused(tmp_path):
   runs = trained(**SEVERAL)
-  with pytest.raises(ValueError, match=r"Which task is meant.*first, last"):
+  with pytest.raises(
+    ValueError, match=r"^Which task is meant\? Name.*first, last"
+  ):
     _ = runs.best
-  with pytest.raises(ValueError, match=r"No run is of 'rte'.*last_seed1"):
+  with pytest.raises(
+    ValueError, match=r"^No run is of 'rte'\. Name.*last_seed1"
+  ):
     runs.select("rte")
   with pytest.raises(ValueError, match="Which task is meant"):
     runs.save(tmp_path / "prompt.npy")
