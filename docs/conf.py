@@ -17,17 +17,15 @@ from pygments.lexers.python import PythonLexer
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Notebooks compile more than they compute: the compiler hurries, as in tests.
-os.environ.setdefault(
-  "XLA_FLAGS",
-  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-  "--xla_cpu_use_fusion_emitters=false",
-)
 # Tools of Sphinx warn of each other; what Sphinx itself says are errors.
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 from docs.generate import api, notebooks, pages  # noqa: E402
 from prompt_tuning import __version__  # noqa: E402
+from tests import quick_compiler  # noqa: E402
+
+# Read by the notebooks, which run in processes of their own.
+os.environ.setdefault("XLA_FLAGS", " ".join(quick_compiler.FLAGS))
 
 project = "prompt-tuning"
 author = "the authors of prompt-tuning"

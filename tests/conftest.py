@@ -10,6 +10,8 @@ import shutil
 import signal
 import tempfile
 
+from tests import quick_compiler
+
 # A shell lets what it starts in the background ignore Ctrl-C, and `nohup` a
 # closed terminal; tests of signals and the commands that they start do not.
 for _number, _handler in (
@@ -19,18 +21,12 @@ for _number, _handler in (
   if signal.getsignal(_number) == signal.SIG_IGN:
     signal.signal(_number, _handler)
 
-# Before jax starts: eight simulated devices for the sharding tests, and a
-# compiler in a hurry, since tests compile far more than they compute. LLVM's
-# work counts for large programs, and for small ones XLA's newer way to write
-# loops, without which it needs half the time. Parity runs a second time through
-# the compiler that users have (`make check`).
+# Before jax starts: eight simulated devices for the sharding tests, and the
+# quick compiler. Parity runs a second time through the compiler that users have
+# (`make check`).
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if "TEST_WITH_FULL_COMPILER" not in os.environ:
-  _FLAGS += [
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_use_fusion_emitters=false",
-  ]
+  _FLAGS += quick_compiler.FLAGS
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Before google.auth is imported, which else asks whether this is Google's

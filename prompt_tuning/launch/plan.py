@@ -21,15 +21,17 @@ if TYPE_CHECKING:
   from prompt_tuning.plans.cheapest import Offer
   from prompt_tuning.plans.tpu import Plan
 
-ABOUT = """Compile the step of `train` for TPUs that are not here, and say what
-it needs and costs on each chip. Takes the flags of `train` and besides:
+ABOUT = """Compile one training step with the TPU compiler, which needs no TPU,
+and say what the step needs and costs on each chip. Takes the flags of `train`,
+and these:
 --topology v5e:4x4 (may be repeated; v4, v5e, v5p, v6e of any shape);
---num_slices 2, where so many slices of it share the rows;
+--num_slices 2 plans for two such slices that share the rows of a batch;
 --meshes all (every split into data and model parallelism, the default), first
-(from the least model parallelism until one fits) or given (gin's own);
---cheapest instead of --topology: the smallest slice of each TPU that trains it,
-and which costs least (--price v5e=1.2, of a chip's hour, may be repeated);
---json for programs."""
+(the split with the least model parallelism that fits) or given (gin's mesh);
+--cheapest in place of --topology: finds the smallest slice of each kind of TPU
+that can train this, and which of them costs least (--price v5e=1.2 dollars per
+chip and hour; may be repeated);
+--json prints JSON for programs."""
 
 # Nothing is read or written.
 NOT_ASKED = ("MODEL_DIR = 'nowhere'", "INITIAL_CHECKPOINT_PATH = None")
