@@ -145,8 +145,28 @@ def test_every_method_is_in_the_catalogue():
   files = {f"methods/{p.name}" for p in (ROOT / "gin/methods").glob("*.gin")}
   assert files <= set(re.findall(r"--gin_file=([\w/.]+)", CATALOGUE))
   for section in CATALOGUE.split("\n## ")[1:]:
-    for part in ("$$", "- gin: `--gin_file=", "- oracle: "):
+    for part in ("$$", "(pictures/", "- trains: ", "- gin: `", "- oracle: "):
       assert part in section, section.splitlines()[0]
+  drawn = re.findall(r"\(pictures/(\w+)\.svg\)", CATALOGUE)
+  assert sorted(drawn) == sorted(pictures.PICTURES)
+
+
+def test_the_catalogue_counts_parameters_as_methods_do():
+  """The guide's table has the same formula for each gin file."""
+  guide = (ROOT / "docs/methods.md").read_text("utf-8")
+  rows = re.findall(r"^\| .* \| `(methods/.*)` \| .* \| (.*) \|$", guide, re.M)
+  counted = dict(rows)
+  assert len(counted) > 20
+  shown = re.findall(
+    r"^- trains: (.*?)(?:;.*)?\n- gin: `--gin_file=(methods/\S+)`",
+    CATALOGUE,
+    re.M,
+  )
+  assert {file: trains for trains, file in shown} == {
+    file: trains
+    for file, trains in counted.items()
+    if file != "methods/know_prompt_tuned.gin"
+  }
 
 
 @pytest.mark.parametrize("name", pictures.PICTURES)

@@ -60,8 +60,8 @@ class Touch(NamedTuple):
 
   Attributes:
     before: virtual tokens before the text.
-    inside: virtual tokens between the text's own.
-    after: virtual tokens behind it.
+    around: arguments in the text with a virtual token on either side.
+    after: virtual tokens behind the text.
     layers: whether vectors enter at every layer of the encoder.
     prefixes: attentions that get keys and values.
     marks: small boxes on sublayers: name -> letters.
@@ -72,7 +72,7 @@ class Touch(NamedTuple):
   """
 
   before: int = 0
-  inside: int = 0
+  around: int = 0
   after: int = 0
   layers: bool = False
   prefixes: Sequence[str] = ()
@@ -101,9 +101,14 @@ PICTURES = {
   "adapters": Touch(marks=_on(_FOUR, "adapter")),
   "parallel_adapters": Touch(marks=_on(("enc_mlp", "dec_mlp"), "beside it")),
   "norms": Touch(norms=True),
-  "multitask": Touch(before=4, maker="shared + task"),
+  "multitask_sum": Touch(before=4, maker="shared + task"),
+  "multitask_concat": Touch(before=4, maker="shared, task's"),
+  "multitask_features": Touch(before=4, maker="features of both"),
+  "multitask_project": Touch(before=4, maker="map of the task"),
+  "multitask_prompt": Touch(before=4, maker="shared x task"),
   "soft_words": Touch(before=4, layers=True, maker="M prompts"),
   "wayward": Touch(before=4, maker="pulled to words"),
+  "know_prompt": Touch(around=2, head="class rows"),
   "warp": Touch(before=2, after=2, head="class rows"),
   "word_weights": Touch(head="word weights"),
   "prompt_word_weights": Touch(before=4, head="word weights"),
@@ -111,6 +116,9 @@ PICTURES = {
   "ppt": Touch(before=4, maker="plain text first"),
   "hyperformer": Touch(
     marks=_on(_FOUR, "adapter"), norms=True, maker="hypernetwork"
+  ),
+  "hyperformer_per_layer": Touch(
+    marks=_on(_FOUR, "adapter"), norms=True, maker="one per layer"
   ),
 }
 
@@ -183,9 +191,9 @@ def _learned(touch: Touch) -> list[str]:
 
 def _tokens(touch: Touch) -> list[str]:
   """Draw the texts' tokens, virtual ones in colour."""
-  half = ["text"] * 3
-  kinds = ["own"] * touch.before + half + ["own"] * touch.inside + half
-  kinds += ["own"] * touch.after
+  argument = ["own", "text", "own", "text"]
+  text = ["text"] * (6 - 2 * touch.around) + argument * touch.around
+  kinds = ["own"] * touch.before + text + ["own"] * touch.after
   shapes, step = [], _TOKEN + _GAP
   left = 255 - step * len(kinds) / 2
   for number, kind in enumerate(kinds):
