@@ -31,6 +31,7 @@ OTHERS = {
 }
 A_COMMAND = re.compile(
   r"^\s*(?:\$|>>>|prompt-tuning|pip|python|make|import|FROM) "
+  r"|^[\w./]+ = [@%\"'\d({\[]"  # gin
 )
 
 
@@ -81,6 +82,30 @@ def test_every_page_is_one_that_tests_read():
   read = {*test_documents.DOCUMENTS, *notebooks.texts(), ROOT / "CHANGELOG.md"}
   assert set(PAGES) <= read
   assert len(PAGES) > 40
+
+
+@pages
+def test_no_block_is_made_by_indentation_alone(page):
+  """Such a block has no language, and `blocks` does not see it."""
+  assert indented(page.read_text("utf-8")) == []
+
+
+def indented(text):
+  """List the lines of blocks without a fence; lists may be indented."""
+  found, fence, before, in_list = [], None, "", False
+  for line in text.splitlines():
+    match = re.match(r"\s*(`{3,}|~{3,}|---$)", line)
+    if match and fence in (None, match[1]):
+      fence = None if fence else match[1]
+    elif fence is None:
+      if re.match(r"\s*(?:[-*]|\d+\.) ", line):
+        in_list = True
+      elif re.match(r"\S", line):
+        in_list = False
+      if re.match(r" {4}\S", line) and not before.strip() and not in_list:
+        found.append(line)
+    before = line
+  return found
 
 
 @pages
@@ -162,7 +187,10 @@ def test_what_is_unknown_is_found(tmp_path):
     "```json\n{\n```",
     "```python\nmodel.\n```",
     "```sh\nmake test",
+    "```\nBATCH_SIZE = 8\n```",
   ):
     page.write_text(text)
     with pytest.raises((AssertionError, ValueError, SyntaxError)):
       test_every_block_has_a_language_that_is_tested(page)
+  assert indented("Words:\n\n    prompt-tuning train\n") != []
+  assert indented("- Words:\n\n      more\n\n```\n\n    a\n```\n") == []

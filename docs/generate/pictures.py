@@ -102,7 +102,7 @@ PICTURES = {
   "parallel_adapters": Touch(marks=_on(("enc_mlp", "dec_mlp"), "beside it")),
   "norms": Touch(norms=True),
   "multitask_sum": Touch(before=4, maker="shared + task"),
-  "multitask_concat": Touch(before=4, maker="shared, task's"),
+  "multitask_concat": Touch(before=4, maker="shared, then task"),
   "multitask_features": Touch(before=4, maker="features of both"),
   "multitask_project": Touch(before=4, maker="map of the task"),
   "multitask_prompt": Touch(before=4, maker="shared x task"),
@@ -118,7 +118,7 @@ PICTURES = {
     marks=_on(_FOUR, "adapter"), norms=True, maker="hypernetwork"
   ),
   "hyperformer_per_layer": Touch(
-    marks=_on(_FOUR, "adapter"), norms=True, maker="one per layer"
+    marks=_on(_FOUR, "adapter"), norms=True, maker="a net per layer"
   ),
 }
 

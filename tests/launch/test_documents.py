@@ -1,7 +1,6 @@
 """What documents say can be typed, and the files and modules that they name."""
 
 import argparse
-import itertools
 import pathlib
 import re
 import shlex
@@ -198,13 +197,8 @@ def test_contributing_draws_the_contract():
     for line in re.findall(r'"(.*?)"', layers)
   ]
   text = (ROOT / "CONTRIBUTING.md").read_text().split("import-linter", 1)[1]
-  drawn = itertools.takewhile(
-    lambda line: line.startswith("    "),
-    itertools.dropwhile(
-      lambda line: not line.startswith("    "), text.splitlines()
-    ),
-  )
-  found = [re.split(r" {2,}", line.strip())[0].split(", ") for line in drawn]
+  drawn = text.split("```\n")[1].splitlines()
+  found = [re.split(r" {2,}", line)[0].split(", ") for line in drawn]
   assert found == expected
   design = (ROOT / "docs" / "design.md").read_text()
   (order,) = re.findall(r"`(launch \| api .*?)`", design, re.S)
