@@ -21,7 +21,14 @@ quickstart: $(PACKAGE)
 
 env: $(STAMP)
 
+# Asked before there is an environment: a later `venv` would keep its Python.
+OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit( \
+	"prompt-tuning needs Python 3.11 or newer, and this is Python %d.%d: name " \
+	"a newer one, such as: make quickstart PYTHON=python3.11" \
+	% sys.version_info[:2])
+
 $(PACKAGE): setup.py constraints.txt
+	@$(PYTHON) -c '$(OLD_PYTHON)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt -e .

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -141,6 +142,30 @@ def test_a_wheel_holds_nothing_of_an_older_build():
     for what in ("build/lib", "pip wheel")
   )
   assert removed < built
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_an_old_python_makes_no_environment(tmp_path):
+  """It would stay there, and be used by whoever then names a newer one."""
+  old = tmp_path / "python3"
+  old.write_text(
+    f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c 'import sys; "
+    'sys.version_info = (3, 9, 18); exec(sys.argv[2])\' "$@"\n'
+  )
+  old.chmod(0o755)
+  done = subprocess.run(
+    ["make", "quickstart", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith(
+    "prompt-tuning needs Python 3.11 or newer, and this is Python 3.9: name a "
+    "newer one, such as: make quickstart PYTHON=python3.11\n"
+  )
+  assert not (tmp_path / "venv").exists()
 
 
 def test_the_address_of_the_project_is_one_setting():
