@@ -4,6 +4,8 @@ import ast
 import json
 import pathlib
 import re
+import sys
+import types
 import zipfile
 
 import pytest
@@ -50,6 +52,54 @@ def test_it_starts_anywhere(path):
     ast.parse(source)
     assert '"/' not in source
   assert all(not cell.get("outputs") for cell in cells)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_links_lead_somewhere_from_colab_too(path):
+  """Colab has the notebooks of the folder, and no other file beside them."""
+  root = notebooks.FOLDER.parent
+  cells = json.loads(path.with_suffix(".ipynb").read_text("utf-8"))["cells"]
+  text = "".join("".join(cell["source"]) for cell in cells)
+  links = re.findall(r"\]\(([^)]+)\)", text)
+  pages = f"https://github.com/{notebooks.REPOSITORY}/blob/main/"
+  assert links
+  for link in links:
+    if link.startswith(pages):
+      name = link.removeprefix(pages).partition("#")[0]
+      assert (root / name).exists(), link
+    elif not link.startswith("https://colab.research.google.com/"):
+      assert link.endswith(".ipynb")
+      assert (notebooks.FOLDER / link).exists(), link
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_without_a_network_it_says_what_to_do(path, monkeypatch):
+  """`%pip` prints what it likes and raises nothing."""
+  transform = pytest.importorskip("IPython.core.inputtransformer2")
+  cells = json.loads(path.with_suffix(".ipynb").read_text("utf-8"))["cells"]
+  first = next(c for c in cells if c["cell_type"] == "code")
+  python = transform.TransformerManager().transform_cell(
+    "".join(first["source"])
+  )
+  asked = []
+  shell = types.SimpleNamespace(run_line_magic=lambda *args: asked.append(args))
+  monkeypatch.setitem(sys.modules, "prompt_tuning", None)
+  with pytest.raises(SystemExit, match=r"`pip install \.` in a checkout"):
+    exec(python, {"get_ipython": lambda: shell})
+  assert [name for name, *_ in asked] == ["pip"]
+
+
+def test_data_that_cannot_be_downloaded_is_one_sentence(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  nowhere = (tmp_path / "RTE.zip").as_uri()
+  text = (notebooks.FOLDER / "superglue.ipynb").read_text("utf-8")
+  (cell,) = [
+    source
+    for source in ("".join(c["source"]) for c in json.loads(text)["cells"])
+    if "urlretrieve" in source
+  ]
+  with pytest.raises(SystemExit, match=r"Is there a network\?"):
+    exec(cell, {"DATA": nowhere})
 
 
 @pytest.fixture

@@ -52,13 +52,24 @@ def with_settings(text: str, settings: Mapping[str, str]) -> str:
   return text
 
 
+def with_links(text: str) -> str:
+  """Let links lead to notebooks, and to pages that Colab can open.
+
+  A notebook stands beside those that it names. Colab has nothing else of the
+  repository, so links to other pages lead to GitHub.
+  """
+  text = re.sub(r"\]\((\w+)\.md\)", r"](\1.ipynb)", text)
+  pages = f"https://github.com/{REPOSITORY}/blob/main/"
+  return re.sub(r"\]\(\.\./([\w./#-]+)\)", rf"]({pages}\1)", text)
+
+
 def notebook(text: str) -> str:
   """Make a notebook of its text, without outputs."""
   # Not at the top: the site needs neither.
   import jupytext
   import nbformat
 
-  made = jupytext.reads(text, fmt="md:myst")
+  made = jupytext.reads(with_links(text), fmt="md:myst")
   made.nbformat_minor = 4  # cells of later versions have random names
   for cell in made.cells:
     cell.pop("id", None)
