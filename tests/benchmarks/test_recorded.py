@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import aims, report, run
+from benchmarks import aims, report, run, starts
 from benchmarks.steps import BARE, PEFT, PROJECT
 
 ROOT = pathlib.Path(report.__file__).parents[1]
@@ -51,6 +51,13 @@ def test_the_summary_has_the_ratios_of_rates(tasks):
   found = {row["task"]: row["ratios"] for row in RECORDED["lengths"]}
   ratios = [f"{found[task]['buckets / peft']['median']:.2f}" for task in tasks]
   assert f"{', '.join(tasks)} | {', '.join(ratios)} |" in DOCUMENT
+
+
+def test_the_summary_has_the_ratios_of_whole_processes():
+  found = {row["what"]: row["ratios"]["cpu_s"] for row in LATER["starts"]}
+  asked = (starts.INFER, starts.TRAIN, starts.STEP)
+  ratios = [f"{found[what]['median']:.2f}" for what in asked]
+  assert f"| {', '.join(ratios)} |" in DOCUMENT.replace("**", "")
 
 
 def test_the_summary_names_as_many_misses_as_there_are():
