@@ -30,7 +30,7 @@ from prompt_tuning.checkpoints.errors import (
   parsing,
   unreadable,
 )
-from prompt_tuning.core import files
+from prompt_tuning.core import embedded, files
 from prompt_tuning.core.placement import Placement
 from prompt_tuning.core.schema import (
   NUMBER,
@@ -271,13 +271,13 @@ def _card(saved: SavedDelta, arrays: Mapping[str, np.ndarray]) -> str:
       "",
       *lines,
       "",
-      "Use it with the checkpoint that it was trained with, which is told by",
-      "its fingerprint:",
+      "Use it with the model that it was trained with. Any other model refuses",
+      "it, because its fingerprint differs.",
       "",
       "```python",
       "import prompt_tuning as pt",
       "",
-      'model = pt.load_model("CHECKPOINT", "sentencepiece.model")',
+      embedded.loading(about.get("backbone")),
       'model = model.with_tuned({"name": "THIS FOLDER"})',
       'model.predict(["..."], "name")',
       "```",

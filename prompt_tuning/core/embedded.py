@@ -16,12 +16,45 @@ DEFAULT = "embedded:ladder_1"
 _PROMPTS = "prompts"
 _VOCABULARY = "sentencepiece.model"
 _ROOT = pathlib.Path(__file__).parents[1] / "embedded"
+# Fingerprint of the weights -> the model, for readers of what was learned.
+_BY_FINGERPRINT = {
+  "d2c074858137583f": "ladder_1",
+  "9feef5a981b8b5ba": "ladder_1_span_corruption",
+  "793ed943242ef0fa": "ladder_2",
+}
 
 
 def names() -> list[str]:
   """List the models that ship with the package."""
   folders = {path.name for path in _ROOT.iterdir() if path.is_dir()}
   return sorted(folders - {_PROMPTS})
+
+
+def with_fingerprint(fingerprint: str | None) -> str | None:
+  """Name the model of the package that has a fingerprint.
+
+  Args:
+    fingerprint: the fingerprint of a backbone, if one was recorded.
+
+  Returns:
+    Its name, such as `embedded:ladder_1`; None for any other backbone.
+  """
+  name = _BY_FINGERPRINT.get(fingerprint or "")
+  return None if name is None else SCHEME + name
+
+
+def loading(fingerprint: str | None) -> str:
+  """Write the line of Python that loads a backbone, for cards.
+
+  Args:
+    fingerprint: of the backbone, if one was recorded.
+
+  Returns:
+    The line; for a model that is not in the package, with words in capitals.
+  """
+  name = with_fingerprint(fingerprint)
+  given = f'"{name}"' if name else '"CHECKPOINT", "sentencepiece.model"'
+  return f"model = pt.load_model({given})"
 
 
 def prompt_names() -> list[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.core import files
+from prompt_tuning.core import embedded, files
 
 FILE = "README.md"
 NO_LICENCE = "unknown"  # as hubs call it where nobody has said
@@ -139,14 +139,21 @@ def _is_on_a_hub(name: str | None) -> bool:
   )
 
 
+def _base_model(facts: Facts) -> str | None:
+  if _is_on_a_hub(facts.base_model):
+    return facts.base_model
+  name = embedded.with_fingerprint(facts.backbone)
+  return None if name is None else f"{name}, in the package prompt-tuning"
+
+
 def _body(facts: Facts, views: Sequence[str]) -> list[str]:
   named = {
     "method": facts.title,
     "task": facts.task,
     "step": facts.step,
-    "base model": facts.base_model if _is_on_a_hub(facts.base_model) else None,
+    "base model": _base_model(facts),
     "fingerprint of the base model": facts.backbone,
-    "numbers learned": f"{facts.parameters:,}",
+    "trained parameters": f"{facts.parameters:,}",
     "licence": facts.licence,
   }
   rows = [f"| {k} | {v} |" for k, v in named.items() if v is not None]
@@ -185,12 +192,12 @@ def _use(facts: Facts) -> list[str]:
       "with its template, then score its rows.",
     ]
   return [
-    "With the base model that it was trained with; another one is refused.",
+    "Use it with the model that it was trained with; any other refuses it.",
     *note,
     "",
     "```python",
     "import prompt_tuning as pt",
-    'model = pt.load_model("CHECKPOINT", "sentencepiece.model")',
+    embedded.loading(facts.backbone),
     'model = model.with_tuned({"it": "THIS FOLDER, or hf://user/name"})',
     asked,
     "```",

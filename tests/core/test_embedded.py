@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from prompt_tuning.checkpoints import restore, sizes
+from prompt_tuning.checkpoints import fingerprint, restore, sizes
 from prompt_tuning.core import embedded
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.models.t5 import config
@@ -35,6 +35,8 @@ def test_it_is_a_checkpoint_like_any_other(name):
   assert sizes.described(found) == sizes.described(config.get(size))
   vocabulary = vocabularies.load(path)
   assert vocabulary.size == found.vocab_size == 4_096
+  of_weights = fingerprint.of_leaves(checkpoint.params)
+  assert embedded.with_fingerprint(of_weights) == path
 
 
 def test_the_default_is_small():

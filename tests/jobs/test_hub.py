@@ -133,11 +133,34 @@ def test_a_card_has_metadata_a_hub_reads(exported):
   assert result["metrics"] == [
     {"type": "skill_last/accuracy", "value": 99.2188}
   ]
-  assert "numbers learned | 12 |" in body
+  assert "| base model | google/t5-v1_1-small |" in body
+  assert "| trained parameters | 12 |" in body
   assert 'model.with_tuned({"it": "THIS FOLDER, or hf://user/name"})' in body
   for name in ("delta", "prompt.npy", "peft"):
     assert f"- `{name}`: " in body
     assert (exported / name).exists()
+
+
+@pytest.mark.parametrize(
+  ("fingerprint", "loaded"),
+  [
+    ("793ed943242ef0fa", '"embedded:ladder_2"'),
+    ("abc", '"CHECKPOINT", "sentencepiece.model"'),
+  ],
+)
+def test_cards_load_a_model_of_the_package_by_its_name(
+  fingerprint, loaded, tmp_path
+):
+  """Both cards: that for hubs, and that of the arrays."""
+  origin = ORIGIN._replace(backbone=fingerprint, base_model=None)
+  export.export(prompt_tuning.from_vectors(VECTORS), 0, tmp_path, origin)
+  for folder in (tmp_path, tmp_path / "delta"):
+    body = (folder / "README.md").read_text()
+    assert f"model = pt.load_model({loaded})" in body
+  named = (
+    "base model | embedded:ladder_2" in (tmp_path / "README.md").read_text()
+  )
+  assert named == (fingerprint != "abc")
 
 
 def test_a_card_asks_for_rows_where_a_template_places_the_tokens(
