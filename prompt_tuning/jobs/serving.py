@@ -100,7 +100,8 @@ def export(
     text = json.dumps(described, indent=2) + "\n"
     (made / SIGNATURE).write_text(text, encoding="utf-8")
     (made / CARD).write_text(_card(described), encoding="utf-8")
-  return [f"{folder}: written, {len(tuned.names)} runs of one model"]
+  count = len(tuned.names)
+  return [f"{folder}: written, with {count} run{'s' * (count > 1)}"]
 
 
 def _insist_on_place(tuned: Tuned, src: str) -> None:
@@ -216,9 +217,9 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _card(described: Mapping[str, Any]) -> str:
   runs = "\n".join(f"- {k}: {name}" for k, name in enumerate(described["runs"]))
   rows, inputs = described["rows"], described["inputs"]
-  return f"""# Prediction by a frozen T5 and a bank of what was tuned
+  return f"""# A frozen T5 and what was trained for it, as a StableHLO program
 
-Needs jax {described["jax"]} or later, and nothing else:
+The program needs jax {described["jax"]} or later, and NumPy:
 
 ```python
 import jax.export
@@ -228,12 +229,12 @@ with open("{PROGRAM}", "rb") as file:
   predict = jax.export.deserialize(bytearray(file.read()))
 model, bank = dict(np.load("{MODEL}")), dict(np.load("{BANK}"))
 texts = np.zeros(({rows}, {inputs}), np.int32)  # ids, EOS (1), then 0
-runs = np.zeros({rows}, np.int32)  # whose prompt each row gets
-answers = predict.call(model, bank, texts, runs)  # ids, 0 behind the end
+runs = np.zeros({rows}, np.int32)  # which run answers each row
+answers = predict.call(model, bank, texts, runs)  # ids, 0 after the end
 ```
 
-Ids are those of the model's SentencePiece file. Another bank of as many runs,
-with arrays of the same shapes, is another argument. The runs:
+The ids are those of the model's SentencePiece file. You can pass another bank
+with as many runs and arrays of the same shapes. The runs of this one:
 
 {runs}
 """

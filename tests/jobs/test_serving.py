@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -90,7 +91,7 @@ def test_jax_alone_answers_as_the_api(prompts, folder):
   assert given[:2] != given[2:]
 
 
-def test_by_command(prompts, tmp_path, capsys):
+def test_by_command(prompts, tmp_path, capsys, monkeypatch):
   prompt = tmp_path / "prompt.npy"
   np.save(prompt, np.ones((3, 96), np.float32))
   argv = ["export", str(prompt), str(tmp_path / "out"), "--to", "stablehlo"]
@@ -105,6 +106,13 @@ def test_by_command(prompts, tmp_path, capsys):
   }
   signature = json.loads((tmp_path / "out/signature.json").read_text())
   assert (signature["rows"], signature["inputs"]) == (1, 8)
+  card = (tmp_path / "out/README.md").read_text()
+  (program,) = re.findall(r"^```python\n(.*?)^```", card, re.M | re.S)
+  with monkeypatch.context() as in_folder:
+    in_folder.chdir(tmp_path / "out")
+    made: dict[str, object] = {}
+    exec(program, made)
+  assert made["answers"].shape == (1, 2)
   assert main.main(argv) == 2
   assert "is there already" in capsys.readouterr().err
 
