@@ -26,6 +26,12 @@ CATALOGUE = (ROOT / "docs/catalogue.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+# An example, or half of a sentence, is no meaning.
+TOO_LITTLE = re.compile(
+  r"such as |of |or |that |in the |by default |None: |\d|[^ ]*$"
+)
+
+
 def a_word(text):
   """Whether a meaning says more than a letter of a formula."""
   return re.search(r"[a-z]{3}", text)
@@ -44,6 +50,7 @@ def test_every_flag_is_explained(command, commands_page):
   section = commands_page.split(title)[1].split("\n## ")[0]
   for flag in found:
     assert a_word(flag.meaning), flag
+    assert not TOO_LITTLE.match(flag.meaning), flag
     for name in flag.names:
       assert f"`{name}`" in section
 
@@ -85,9 +92,8 @@ def test_every_macro_is_explained():
   assert len(names) > 100
   meanings = {name: macro.meaning(known) for name, macro in found.items()}
   assert [name for name, text in meanings.items() if not a_word(text)] == []
-  # An example, or half a sentence, says too little.
-  little = re.compile(r"such as |of |or |None: |[^ ]*$")
-  assert {n: m for n, m in meanings.items() if little.match(m)} == {}
+  little = {n: m for n, m in meanings.items() if TOO_LITTLE.match(m)}
+  assert little == {}
   for name in names:
     assert page.count(f"| `{name}` |") == 1 + (name in t5x_names.needless())
 

@@ -36,20 +36,45 @@ def main(argv: Sequence[str], check: program.Check) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = program.parser("gke", __doc__ or "")
   add = parser.add_argument
-  add("--cluster", required=True, help="one that `xpk cluster create` made")
-  add("--workload", required=True, help="name of the job; not yet taken")
-  add("--tpu_type", required=True, help="such as v5litepod-16 or v6e-256")
-  add("--docker_image", required=True, help="has prompt-tuning and jax[tpu]")
-  add("--num_slices", type=int, default=1, help="of that type")
-  add("--shards", type=int, default=1, help="workloads to divide a sweep into")
-  add("--project", help="by default gcloud's")
-  add("--zone", help="by default gcloud's")
+  add(
+    "--cluster",
+    required=True,
+    help="name of a cluster that `xpk cluster create` made",
+  )
+  add(
+    "--workload",
+    required=True,
+    help="name of the job, which no other job may have",
+  )
+  add(
+    "--tpu_type",
+    required=True,
+    help="type of a slice, such as v5litepod-16 or v6e-256",
+  )
+  add(
+    "--docker_image",
+    required=True,
+    help="image with prompt-tuning and jax[tpu]",
+  )
+  add("--num_slices", type=int, default=1, help="number of slices")
+  add(
+    "--shards",
+    type=int,
+    default=1,
+    help="number of workloads to divide a sweep into",
+  )
+  add("--project", help="Google Cloud project; by default gcloud's")
+  add("--zone", help="zone of the cluster; by default gcloud's")
   add(
     "--priority",
     choices=("very-low", "low", "medium", "high", "very-high"),
-    help="of the workload; by default xpk's",
+    help="priority of the workload; by default xpk's",
   )
-  add("--max_restarts", type=int, help="of what was stopped; by default none")
+  add(
+    "--max_restarts",
+    type=int,
+    help="most restarts of a stopped program; by default none",
+  )
   add(
     "--storage",
     action="append",

@@ -92,14 +92,19 @@ def parser(engine: str, about: str) -> argparse.ArgumentParser:
   )
   add = made.add_argument
   add("--dry_run", action="store_true", help="print what would run, and stop")
-  add("--program", default="train", choices=PROGRAMS, help="prompt-tuning's")
+  add(
+    "--program",
+    default="train",
+    choices=PROGRAMS,
+    help="command of prompt-tuning to start",
+  )
   add(
     "--env",
     action="append",
     default=[],
     type=variable,
     metavar="NAME=VALUE",
-    help="environment of the program; may be repeated",
+    help="environment variable of the program; may be repeated",
   )
   return made
 

@@ -71,19 +71,45 @@ def main(argv: Sequence[str], check: program.Check) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = program.parser("slurm", __doc__ or "")
   add = parser.add_argument
-  add("--timeout_min", type=int, required=True, help="minutes, then requeued")
-  add("--nodes", type=int, default=1, help="of a job")
-  add("--gpus_per_node", type=int, default=0, help="0: none")
-  add("--cpus_per_task", type=int, help="of a node")
-  add("--mem_gb", type=int, help="of a node")
-  add("--shards", type=int, default=1, help="jobs of an array, for a sweep")
-  add("--partition", help="of the cluster")
-  add("--account", help="that pays")
+  add(
+    "--timeout_min",
+    type=int,
+    required=True,
+    help="time limit of a job, in minutes",
+  )
+  add("--nodes", type=int, default=1, help="number of nodes of a job")
+  add("--gpus_per_node", type=int, default=0, help="number of GPUs of a node")
+  add("--cpus_per_task", type=int, help="number of CPU cores of a node")
+  add("--mem_gb", type=int, help="memory of a node, in GB")
+  add(
+    "--shards",
+    type=int,
+    default=1,
+    help="number of jobs to divide a sweep into",
+  )
+  add("--partition", help="partition of the cluster")
+  add("--account", help="account that pays for the job")
   add("--qos", help="quality of service")
-  add("--name", type=program.name, default="prompt_tuning", help="of the job")
-  add("--folder", default="runs/slurm", help="scripts and logs; a shared one")
-  add("--max_requeues", type=int, default=3, help="after the time limit")
-  add("--save_s", type=int, default=300, help="kept for saving, seconds")
+  add(
+    "--name", type=program.name, default="prompt_tuning", help="name of the job"
+  )
+  add(
+    "--folder",
+    default="runs/slurm",
+    help="folder for scripts and logs, which all nodes can see",
+  )
+  add(
+    "--max_requeues",
+    type=int,
+    default=3,
+    help="how often a job is queued again after its time limit",
+  )
+  add(
+    "--save_s",
+    type=int,
+    default=300,
+    help="seconds before the time limit at which the program saves",
+  )
   add(
     "--setup",
     action="append",

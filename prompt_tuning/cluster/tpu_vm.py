@@ -53,45 +53,69 @@ def main(argv: Sequence[str], check: program.Check) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = program.parser("tpu_vm", __doc__ or "")
   add = parser.add_argument
-  add("--name", required=True, type=program.name, help="of the TPU VM")
-  add("--zone", required=True, help="of the TPU VM")
-  add("--project", help="by default gcloud's")
-  add("--steps", nargs="+", choices=STEPS, default=["run"], help="what to do")
+  add("--name", required=True, type=program.name, help="name of the TPU VM")
+  add("--zone", required=True, help="zone of the TPU VM")
+  add("--project", help="Google Cloud project; by default gcloud's")
+  add("--steps", nargs="+", choices=STEPS, default=["run"], help="steps to do")
   create = parser.add_argument_group("create, delete")
-  create.add_argument("--accelerator_type", help="such as v5litepod-16")
-  create.add_argument("--runtime_version", help="such as v2-alpha-tpuv5-lite")
-  create.add_argument("--spot", action="store_true", help="cheaper, may vanish")
+  create.add_argument(
+    "--accelerator_type", help="type of the TPU, such as v5litepod-16"
+  )
+  create.add_argument(
+    "--runtime_version",
+    help="software of the TPU VM, such as v2-alpha-tpuv5-lite",
+  )
+  create.add_argument(
+    "--spot",
+    action="store_true",
+    help="ask for a spot TPU: cheaper, and may be taken away",
+  )
   create.add_argument(
     "--queued",
     action="store_true",
-    help="as a queued resource: wait for the TPU however long it takes",
+    help="ask for a queued resource: wait for the TPU however long it takes",
   )
-  create.add_argument("--poll_s", type=float, default=30, help="in the queue")
+  create.add_argument(
+    "--poll_s",
+    type=float,
+    default=30,
+    help="seconds between two looks at the TPU's state",
+  )
   install = parser.add_argument_group("install")
   install.add_argument(
-    "--package", help="a wheel here, or what pip can install on the workers"
+    "--package",
+    help="wheel on this machine, or what pip can install on the workers",
   )
-  install.add_argument("--python", default="3.12", help="version to install")
   install.add_argument(
-    "--setup", help="shell command to run before, such as mounting a bucket"
+    "--python", default="3.12", help="version of Python to install"
+  )
+  install.add_argument(
+    "--setup",
+    help="shell command to run before installing, such as mounting a bucket",
   )
   run = parser.add_argument_group("run, watch, logs")
   run.add_argument(
-    "--run_name", type=program.name, default="run", help="of logs"
+    "--run_name",
+    type=program.name,
+    default="run",
+    help="name of the run, which its logs have",
   )
   run.add_argument(
     "--max_restarts",
     type=int,
     default=0,
-    help="of a program that was stopped; with watch, of a TPU that is gone",
+    help="most restarts of a stopped program; with watch, also of a TPU "
+    "that was taken away",
   )
-  run.add_argument("--log_dir", default="runs/tpu_vm", help="folder here")
+  run.add_argument(
+    "--log_dir", default="runs/tpu_vm", help="folder on this machine for logs"
+  )
   run.add_argument(
     "--log_workers",
     type=int,
     nargs="+",
     default=[0],
-    help="whose logs to copy",
+    help="workers whose logs to copy",
   )
   return parser
 

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "dst",
-    help="the folder, or for npy the file, to make; T5X wants its folders "
+    help="the folder to make, or for npy the file; for t5x it must be "
     "called checkpoint_<step>",
   )
   parser.add_argument(
@@ -68,12 +68,12 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--dtype",
     choices=convert_job.DTYPES,
-    help="of the parameters; default: as they are",
+    help="dtype of the parameters to write; by default their own",
   )
   parser.add_argument(
     "--config",
     metavar="SIZE",
-    help="insist on this size, such as t5_1_1_small; default: from the shapes",
+    help="refuse any size but this, such as t5_1_1_small",
   )
   parser.add_argument(
     "--ignore",
@@ -81,10 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     default=[],
     type=_pattern,
     metavar="PATTERN",
-    help="leave parameters out whose whole path matches (may be repeated)",
+    help="leave out parameters whose whole path matches; may be repeated",
   )
-  parser.add_argument("--step", type=_step, help="training step, for t5x")
-  parser.add_argument("--base-model", help="name of the backbone, for peft")
+  parser.add_argument(
+    "--step", type=_step, help="training step to write, for t5x"
+  )
+  parser.add_argument(
+    "--base-model", help="name of the backbone to write, for peft"
+  )
   parser.add_argument(
     "--overwrite",
     action="store_true",

@@ -54,9 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     nargs="+",
     required=True,
     metavar="DIR",
-    help="searched for official files (SuperGLUE, GLUE, SQuAD, MRQA, AG News, "
-    "DBpedia, IMDB, Amazon, SemEval-2010 task 8, TACRED, DialogRE), complete "
-    "or partial",
+    help="folders to search for official files (SuperGLUE, GLUE, SQuAD, "
+    "MRQA, AG News, DBpedia, IMDB, Amazon, SemEval-2010 task 8, "
+    "TACRED, DialogRE), complete or partial",
   )
   command.add_argument("--tfds_data_dir", required=True, help=_DATA_DIR_HELP)
   command.add_argument(
@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     nargs="+",
     default=(),
     metavar="NAME",
-    help="dataset names such as super_glue/boolq, or glue for all of GLUE",
+    help="data sets to prepare, such as super_glue/boolq, or glue for all "
+    "of GLUE",
   )
   command.add_argument(
     "--overwrite",
@@ -75,9 +76,13 @@ def _parser() -> argparse.ArgumentParser:
   command = commands.add_parser("list", help="list tasks and what is there")
   command.set_defaults(run=_list)
   command.add_argument(
-    "part", nargs="?", default="", help="part of a name; none: an overview"
+    "part",
+    nargs="?",
+    default="",
+    help="list the tasks with this in their names; without it, show an "
+    "overview",
   )
-  command.add_argument("--all", action="store_true", help="every task")
+  command.add_argument("--all", action="store_true", help="list every task")
   command.add_argument("--tfds_data_dir", help=_DATA_DIR_HELP)
 
   command = commands.add_parser("show", help="look at a task's examples")
@@ -85,36 +90,46 @@ def _parser() -> argparse.ArgumentParser:
   command.add_argument(
     "task",
     nargs="?",
-    help="a task or mixture, see `list`, also k-shot: TASK_k16_seed0; by "
-    "default what MIXTURE_OR_TASK_NAME of the gin files is",
+    help="a task or mixture (see `list`), also k-shot, such as "
+    "TASK_k16_seed0; by default MIXTURE_OR_TASK_NAME of the gin files",
   )
   command.add_argument(
     "--gin_file",
     action="append",
     default=[],
     metavar="FILE",
-    help="declares tasks of your own; --gin.NAME=VALUE sets what is in it",
+    help="gin file that declares tasks of your own; --gin.NAME=VALUE "
+    "changes a setting in it",
   )
-  command.add_argument("--split", help="by default the first it has")
+  command.add_argument(
+    "--split", help="split to show; by default the task's first one"
+  )
   command.add_argument("--tfds_data_dir", help=_DATA_DIR_HELP)
-  command.add_argument("--cache_dir", help="of tokenised examples")
+  command.add_argument("--cache_dir", help="folder of tokenised examples")
   command.add_argument(
     "--vocabulary",
     help="T5's sentencepiece.model, or embedded:ladder_1; by default "
     "VOCABULARY_FILE of the gin files, else PROMPT_TUNING_VOCABULARY",
   )
   command.add_argument(
-    "--examples", type=int, default=3, help="how many to show"
+    "--examples", type=int, default=3, help="number of examples to show"
   )
-  command.add_argument("--inputs", type=int, default=512, help="limit")
-  command.add_argument("--targets", type=int, help="limit, by default none")
+  command.add_argument(
+    "--inputs", type=int, default=512, help="most tokens of an input"
+  )
+  command.add_argument(
+    "--targets", type=int, help="most tokens of a target; by default no limit"
+  )
 
   command = commands.add_parser(
     "words", help="look at files of templates and label words"
   )
   command.set_defaults(run=_words)
   command.add_argument(
-    "paths", nargs="+", metavar="PATH", help="a file, or a folder of them"
+    "paths",
+    nargs="+",
+    metavar="PATH",
+    help="file of templates or label words, or a folder of such files",
   )
   command.add_argument("--vocabulary", help="T5's sentencepiece.model")
   return parser

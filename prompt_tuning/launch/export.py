@@ -67,28 +67,32 @@ def _parser() -> argparse.ArgumentParser:
     nargs="+",
     choices=(*PROMPTS, STABLEHLO),
     default=list(PROMPTS),
-    help="beside the delta: npy, as T5X loads it; peft, an adapter; or "
-    "stablehlo, prediction as a program for jax alone",
+    help="what to write beside the delta: npy for T5X, peft for PEFT; or "
+    "stablehlo, which writes a program that jax alone runs",
   )
   parser.add_argument(
     "--config",
     metavar="SIZE",
-    help="the backbone, such as t5_1_1_base, for what PEFT records about it",
+    help="size of the backbone, such as t5_1_1_base, which PEFT's files record",
   )
   parser.add_argument(
     "--license",
-    help="of what was learned, for the card: such as apache-2.0; by default "
-    "that of the earlier export",
+    help="licence of what was learned, such as apache-2.0; by default that "
+    "of an earlier export",
   )
   program = parser.add_argument_group(STABLEHLO)
   program.add_argument(
-    "--model", metavar="CHECKPOINT", help="that it was trained with"
+    "--model",
+    metavar="CHECKPOINT",
+    help="checkpoint of the model that it was trained with",
   )
-  program.add_argument("--rows", type=int, default=8, help="texts of a batch")
+  program.add_argument(
+    "--rows", type=int, default=8, help="number of texts in a batch"
+  )
   program.add_argument(
     "--inputs", type=int, default=64, help="most tokens of a text"
   )
   program.add_argument(
-    "--length", type=int, default=8, help="tokens of an answer"
+    "--length", type=int, default=8, help="most tokens of an answer"
   )
   return parser

@@ -172,7 +172,11 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
   if command in _TFDS:
     _add_data_flags(parser)
   if command in _SHARDS:
-    parser.add_argument("--shard_id", type=int, help="part of the work to do")
+    parser.add_argument(
+      "--shard_id",
+      type=int,
+      help="number of the part of the work to do, from 0",
+    )
   if command in _HOSTS:
     _add_host_flags(parser)
   return parser
@@ -196,16 +200,20 @@ def _add_host_flags(parser: argparse.ArgumentParser) -> None:
   hosts.add_argument(
     "--coordinator_address",
     metavar="HOST:PORT",
-    help="of the first process; found on TPU pods and Slurm",
+    help="address of the first process; TPU pods and Slurm need none",
   )
-  hosts.add_argument("--process_count", type=int, help="of all hosts")
-  hosts.add_argument("--process_index", type=int, help="of this one, from 0")
+  hosts.add_argument(
+    "--process_count", type=int, help="number of processes on all hosts"
+  )
+  hosts.add_argument(
+    "--process_index", type=int, help="number of this process, from 0"
+  )
   hosts.add_argument(
     "--initialization_timeout",
     type=int,
     default=Distributed.initialization_timeout,
     metavar="SECONDS",
-    help="that processes wait for each other",
+    help="how long processes wait for each other at the start",
   )
   hosts.add_argument(
     "--multiprocess_gpu",
@@ -213,7 +221,7 @@ def _add_host_flags(parser: argparse.ArgumentParser) -> None:
     nargs="?",
     const=True,
     default=False,
-    help="join the hosts (implied by --coordinator_address)",
+    help="join the processes of all hosts (implied by --coordinator_address)",
   )
 
 

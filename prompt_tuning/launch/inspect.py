@@ -23,7 +23,9 @@ def main(argv: Sequence[str]) -> int:
     "path",
     help="checkpoint, NumPy prompt, adapter, bundle, export or MODEL_DIR",
   )
-  parser.add_argument("--json", action="store_true", help="for programs")
+  parser.add_argument(
+    "--json", action="store_true", help="print JSON, for programs"
+  )
   args = parser.parse_args(argv)
   from prompt_tuning.jobs import inspect
 

@@ -55,27 +55,32 @@ def main(argv: Sequence[str]) -> int:
     action="append",
     default=[],
     metavar="TPU:SHAPE",
-    help="a slice, such as v5e:4x4; may be repeated",
+    help="slice to plan for, such as v5e:4x4; may be repeated",
   )
   add(
     "--num_slices",
     type=int,
     default=1,
-    help="of each --topology, which share the rows",
+    help="number of slices of each --topology that share the rows of a batch",
   )
   add(
     "--meshes",
     default=MESHES[0],
-    help="all (every split into data and model parallelism), first (from the "
-    "least model parallelism until one fits) or given (gin's own)",
+    help="splits into data and model parallelism to try: all, first (the "
+    "one with the least model parallelism that fits) or given (gin's "
+    "mesh)",
   )
-  add("--cheapest", action="store_true", help="find the slice instead")
+  add(
+    "--cheapest",
+    action="store_true",
+    help="find the smallest slices that can train this; no --topology",
+  )
   add(
     "--price",
     action="append",
     default=[],
     metavar="TPU=PRICE",
-    help="of a chip's hour, such as v5e=1.2; may be repeated",
+    help="dollars for a chip and hour, such as v5e=1.2; may be repeated",
   )
   add("--json", action="store_true", help="print JSON, for programs")
   plan_arguments, rest = parser.parse_known_args(argv)

@@ -48,24 +48,33 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("out", help="NumPy file to write")
   parser.add_argument(
-    "--source", required=True, help="checkpoint it was trained with"
+    "--source",
+    required=True,
+    help="checkpoint that the prompt was trained with",
   )
   parser.add_argument(
-    "--target", required=True, help="checkpoint it shall be used with"
+    "--target", required=True, help="checkpoint that the new prompt is for"
   )
   parser.add_argument(
     "--by",
     default="linear",
     choices=("linear", "mlp"),
-    help="least squares (default), or a small network",
+    help="map between the embeddings: least squares, or a small network",
   )
-  parser.add_argument("--words", type=int, help="to fit on; by default 4000")
   parser.add_argument(
-    "--skip", type=int, help="of the commonest words; by default 1000"
+    "--words",
+    type=int,
+    help="number of words to fit the map on; by default 4000",
+  )
+  parser.add_argument(
+    "--skip",
+    type=int,
+    help="number of commonest words to leave out; by default 1000",
   )
   parser.add_argument("--vocabulary", help="sentencepiece.model of --source")
   parser.add_argument(
-    "--target_vocabulary", help="that of --target, where it is another"
+    "--target_vocabulary",
+    help="sentencepiece.model of --target, if it is another file",
   )
   parser.add_argument(
     "--overwrite", action="store_true", help="replace a NumPy file"

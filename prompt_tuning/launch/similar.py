@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     "--by",
     default="mean",
     choices=("mean", "tokens"),
-    help="cosine of mean vectors (default), or mean cosine of all pairs",
+    help="what to compare: cosine of mean vectors, or mean cosine of all pairs",
   )
   parser.add_argument(
     "--out", help="folder for similarity.json and the heat map similarity.png"

@@ -33,13 +33,14 @@ def _parser() -> argparse.ArgumentParser:
     prog="prompt-tuning submit", description=__doc__
   )
   parser.add_argument(
-    "src", help="INFER_OUTPUT_DIR, with answers to test splits"
+    "src", help="INFER_OUTPUT_DIR with answers to test splits"
   )
   parser.add_argument("dst", help="folder to write BoolQ.jsonl and others to")
   parser.add_argument(
     "--illegal",
     type=int,
     metavar="CLASS_ID",
-    help="what to write for answers that are no label; default: refuse them",
+    help="class to write for answers that are no label; by default they "
+    "are refused",
   )
   return parser

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
   from prompt_tuning.jobs.sweep_job import Cell, SweepJob
 
 ABOUT = """Train for every combination of the values of some axes. Takes the
-flags of `train` and besides: --axis NAME=VALUES (may be repeated; NAME is a
-macro or a parameter in gin, or @ and any name for gin files, whose values are
-then FILE,FILE); --shard i/n for one of n parts; --report to write the tables
-and plots of what is done; --topology v5e:4x4 to insist that weights fit there.
+flags of `train`, and these:
+--axis NAME=VALUES (may be repeated; NAME is a macro or a parameter in gin, with
+values in gin's syntax, or @ and any name, with FILE,FILE as values);
+--shard i/n trains one of n parts of the cells;
+--report only writes tables and plots of the cells that are done;
+--topology v5e:4x4 refuses cells whose weights cannot fit there.
 Axes can stand in a gin file: sweep.axes = {"PROMPT_LENGTH": (1, 5, 20)}."""
 
 _SWEEP, _AXES, _DIR = "sweep", "axes", "MODEL_DIR"
@@ -61,21 +63,26 @@ def split(argv: Sequence[str]) -> tuple[_Own, list[str]]:
     action="append",
     default=[],
     metavar="NAME=VALUES",
-    help="a macro or a parameter in gin, or @ and any name for gin files; may "
-    "be repeated",
+    help="what varies: a macro or a parameter of gin and its values, or @ "
+    "and any name for gin files; may be repeated",
   )
-  add("--shard", default="0/1", metavar="I/N", help="do one of n parts")
+  add(
+    "--shard",
+    default="0/1",
+    metavar="I/N",
+    help="train one of n parts of the cells",
+  )
   add(
     "--report",
     action="store_true",
-    help="write tables and plots of what is done, and stop",
+    help="only write tables and plots of the cells that are done",
   )
   add(
     "--topology",
     action="append",
     default=[],
     metavar="TPU:SHAPE",
-    help="insist that weights fit on this slice, such as v5e:4x4",
+    help="refuse cells whose weights cannot fit on this slice, such as v5e:4x4",
   )
   own, rest = parser.parse_known_args(argv)
   return _Own(own.axis, own.shard, own.report, own.topology), rest

@@ -20,11 +20,23 @@ def main(argv: Sequence[str]) -> int:
   """
   parser = argparse.ArgumentParser("prompt-tuning vocabulary", None, ABOUT)
   add = parser.add_argument
-  add("--input", nargs="+", required=True, help=".txt or .jsonl, also .gz, .xz")
+  add(
+    "--input",
+    nargs="+",
+    required=True,
+    help="text files: .txt or .jsonl, also .gz and .xz",
+  )
   add("--output", required=True, help="the model file to write")
-  add("--size", type=int, default=32_100, help="ids, 100 sentinels included")
-  add("--every", type=int, default=1, help="read each so-manyth document only")
-  add("--skills", type=int, default=0, help="generated questions to add")
+  add(
+    "--size",
+    type=int,
+    default=32_100,
+    help="number of ids, 100 sentinels included",
+  )
+  add("--every", type=int, default=1, help="read only every n-th document")
+  add(
+    "--skills", type=int, default=0, help="number of generated questions to add"
+  )
   arguments = parser.parse_args(argv)
   from prompt_tuning.jobs import vocabulary
 
