@@ -57,6 +57,10 @@ logger = logging.getLogger(__name__)
 
 # How paths of the backbone's own parameters begin, and of a method's.
 _MODEL, _TUNER = "model/", "tuner/"
+_TRAINED = (
+  "what was trained: the MODEL_DIR of a run, a bundle, an export, a NumPy "
+  "prompt, a PEFT adapter, or a T5X checkpoint with a prompt"
+)
 _ONE_MODEL = (
   "Models that were tuned cannot be used side by side, as prompts can: name "
   f"the bundle of one of them, {loop.BEST}/run_<number>/step_<step>."
@@ -253,13 +257,28 @@ def _from_delta(saved: SavedDelta) -> Tuned:
 
 def _from_vectors(path: str | os.PathLike[str]) -> Tuned:
   """Read vectors that stand before the text."""
-  loaded = restore.open_prompt(path)
+  try:
+    loaded = restore.open_prompt(path)
+  except CheckpointError as error:
+    if not _is_empty(os.fspath(path)):
+      raise
+    found = error.mismatches[-1].found
+    raise unreadable(files.path(path), _TRAINED, found) from error
   for note in loaded.notes:
     logger.info("%s: %s", path, note)
   values = jnp.asarray(loaded.values)
   placement = Placement(encoder_prefix=tuple(range(len(values))))
   runs = Runs(Delta(virtual=values[None]), (placement,))
   return Tuned(runs, ("",), methods=(discovery.of_vectors(*values.shape),))
+
+
+def _is_empty(path: str) -> bool:
+  """Say whether nothing is there, so that no format can be meant."""
+  if path.endswith(".npy") or ("://" in path and not files.is_url(path)):
+    return False
+  return not files.exists(path) or (
+    files.is_dir(path) and not files.names(path)
+  )
 
 
 def load_one(

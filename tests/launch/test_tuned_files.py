@@ -231,6 +231,18 @@ def test_what_cannot_be_read_is_one_line(run, tmp_path, command, path, message):
   assert message in err
 
 
+@pytest.mark.parametrize("command", ["export", "similar"])
+def test_where_nothing_was_trained_no_model_is_asked_for(
+  run, tmp_path, command
+):
+  (tmp_path / "empty").mkdir()
+  for name in ("empty", "absent"):
+    status, _, err = run(command, tmp_path / name, tmp_path / "x")
+    assert status == 2
+    assert f"{name}: expected what was trained: the MODEL_DIR of a run" in err
+    assert "; found nothing" in err
+
+
 def test_of_two_seeds_of_a_task_the_best_starts_others(tmp_path):
   """Where their scores are known; of two tasks nobody can say."""
   folder = tmp_path / "two"
