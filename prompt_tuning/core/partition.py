@@ -248,7 +248,7 @@ def _compile(rule: Rule) -> re.Pattern[str]:
     return re.compile(rule.pattern)
   except re.error as error:
     raise ValueError(
-      f"Partition rule {rule.pattern!r} is no regular expression: {error}."
+      f"Partition rule {rule.pattern!r} is not a regular expression: {error}."
     ) from error
 
 

@@ -159,9 +159,9 @@ def load_task(
     if not _is_below(error.filename, cache_dir):
       raise
     raise ValueError(
-      f"TOKEN_CACHE_DIR {cache_dir} is another user's: {error}. Let its owner "
-      "share it (`chmod -R g+rwX`; what is made there later has the folder's "
-      "own permissions), or name a folder of your own."
+      f"TOKEN_CACHE_DIR {cache_dir} belongs to another user: {error}. Its "
+      "owner can share it (`chmod -R g+rwX`; later files get the folder's own "
+      "permissions), or name a folder of your own."
     ) from error
   _warn_of_unknown(cache)
   return cache

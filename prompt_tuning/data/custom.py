@@ -207,7 +207,7 @@ def rows_with_columns(
       key = example["idx"]
       if key in lines:
         raise ValueError(
-          f"{row.place}: id {key!r} stands in {lines[key]} already; expected "
+          f"{row.place}: id {key!r} is already in {lines[key]}; expected "
           f"distinct values in column {task.content['id_column']!r}."
         )
       lines[key] = row.place

@@ -89,8 +89,8 @@ def as_text(place: str, value: Any, needed_for: str) -> str:
     )
   if isinstance(value, float) and not math.isfinite(value):
     raise ValueError(
-      f"{place} is {value}, which is no number; {needed_for} needs a text, a "
-      "number, or true or false."
+      f"{place} is {value}, which is not a number; {needed_for} needs a text, "
+      "a number, or true or false."
     )
   if isinstance(value, bool):
     return "true" if value else "false"

@@ -193,7 +193,7 @@ class Output:
     with growing.open() as file:
       size, chunk = self._skip_written(file, chunks)
     if chunk and size:
-      logger.info("Continuing %s behind %d bytes.", self.path, size)
+      logger.info("Continuing %s after %d bytes.", self.path, size)
     # A job that fails before its first lines leaves no file.
     lines = _lines(chunk, compute) if chunk else b""
     if not size:

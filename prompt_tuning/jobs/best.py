@@ -90,7 +90,7 @@ def run_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     if match:
       runs[int(match.group(1))] = path
     else:
-      logger.warning("Passing over %s: it is no run_<number>.", path)
+      logger.warning("Skipping %s: its name is not run_<number>.", path)
   return dict(sorted(runs.items()))
 
 

@@ -86,9 +86,9 @@ def write(folder: str, out: str | None = None) -> str:
     text = page(title, _run(root))
   else:
     raise ValueError(
-      f"{folder} is no folder of `train`, `compare` or `sweep`: it has no "
+      f"{folder} is not a folder of `train`, `compare` or `sweep`: it has no "
       f"bundles, no {comparison.FILE} and no {_CELLS}. Name the MODEL_DIR of "
-      "one that has begun."
+      "a run that has begun."
     )
   files.write_text(target, text)
   return os.fspath(target)

@@ -48,7 +48,7 @@ def insist(theirs: VocabularyMark | None, ours: Vocabulary, what: str) -> None:
     return
   raise ValueError(
     f"{what} was trained with the vocabulary {theirs}; the one given is "
-    f"{mark(ours)}, under whose ids are other words. Set VOCABULARY_FILE "
+    f"{mark(ours)}, where the same ids mean other words. Set VOCABULARY_FILE "
     "(vocabulary_path) to the file that it was trained with."
   )
 

@@ -76,7 +76,7 @@ def _by_task(folder: str) -> dict[str, list[pathlib.Path]]:
   """Find the complete output files, the parts of a task in their order."""
   root = files.path(folder)
   if not root.is_dir():
-    raise ValueError(f"{folder} is no folder; expected INFER_OUTPUT_DIR.")
+    raise ValueError(f"{folder} is not a folder; expected INFER_OUTPUT_DIR.")
   matches: dict[str, dict[int, tuple[int, pathlib.Path]]] = {}
   for path in sorted(root.iterdir()):
     match = _NAME.fullmatch(path.name)

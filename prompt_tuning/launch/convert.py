@@ -112,6 +112,6 @@ def _pattern(text: str) -> str:
     re.compile(text)
   except re.error as error:
     raise argparse.ArgumentTypeError(
-      f"{text!r} is no regular expression: {error}"
+      f"{text!r} is not a regular expression: {error}"
     ) from error
   return text

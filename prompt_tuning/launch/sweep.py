@@ -166,8 +166,8 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
   unknown = [axis for axis in settings.mean_over if axis not in axes]
   if unknown and settings.mean_over != sweep_job.Settings.mean_over:
     raise ValueError(
-      f"sweep.mean_over names {', '.join(unknown)}, which is no axis; the axes "
-      f"are {', '.join(axes)}."
+      f"sweep.mean_over names {', '.join(unknown)}, which is not an axis; the "
+      f"axes are {', '.join(axes)}."
     )
   return sweep_job.SweepJob(
     folder, labels, cells, settings.mean_over, settings.most_runs

@@ -55,7 +55,7 @@ def load_array(path: str) -> np.ndarray:
       values = np.load(local, allow_pickle=False)
   except (ValueError, EOFError, OSError) as error:
     raise ValueError(
-      f"PROMPT_FILE {path} is no NumPy array file: {error}"
+      f"PROMPT_FILE {path} is not a NumPy array file: {error}"
     ) from error
   if not isinstance(values, np.ndarray):
     values.close()

@@ -333,7 +333,9 @@ def _pieces(
 ) -> list[int]:
   """Tokenise a label, which must be made of known pieces."""
   if not isinstance(label, str) or not label.strip():
-    raise ValueError(f"Class label {label!r} is no word; change CLASS_LABELS.")
+    raise ValueError(
+      f"Class label {label!r} is not a word; change CLASS_LABELS."
+    )
   ids = _tokenize(context, label, table)
   if UNK_ID in ids:
     raise ValueError(

@@ -118,7 +118,7 @@ def test_all_faults_are_in_one_message():
   ("rule", "message"),
   [
     ((".*", "frozen"), "'frozen'.*Did you mean 'freeze'"),
-    (("(", "train"), r"'\(' is no regular expression"),
+    (("(", "train"), r"'\(' is not a regular expression"),
     (("a", "b", "c"), "a pair"),
     (".*", "a pair"),
   ],

@@ -261,7 +261,10 @@ def test_a_cache_has_the_permissions_of_its_folder(own_rows, tmp_path, umask):
 @pytest.mark.parametrize(
   ("error", "message"),
   [
-    (errno.EACCES, r"TOKEN_CACHE_DIR .* is another user's: .*chmod -R g\+rwX"),
+    (
+      errno.EACCES,
+      r"TOKEN_CACHE_DIR .* belongs to another user: .*chmod -R g\+rwX",
+    ),
     (errno.EMFILE, "Too many open files"),
   ],
 )

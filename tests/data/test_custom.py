@@ -210,7 +210,7 @@ def test_identity_follows_content_not_place(jsonl, tmp_path):
     (
       [NLI[0], NLI[0]],
       {"id_column": "id"},
-      r":2: id 'x' stands in .*:1 already; expected distinct values in",
+      r":2: id 'x' is already in .*:1; expected distinct values in",
     ),
     (NLI, {"id_column": "key"}, r":1: no column 'key', which id_column needs"),
     (

@@ -133,7 +133,7 @@ def test_a_folder_that_is_no_run(tmp_path, capsys):
   for path in (tmp_path, tmp_path / "nowhere"):
     assert main.main(["report", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is no folder of `train`, `compare` or `sweep`" in line
+    assert "is not a folder of `train`, `compare` or `sweep`" in line
   assert not list(tmp_path.iterdir())
 
 

@@ -512,7 +512,10 @@ def test_a_limit_of_runs(train_flags, tmp_path):
     (("--axis=TASK_FEATURE_LENGTHS=[",), "--axis TASK_FEATURE_LENGTHS"),
     (("--axis=@init=prompts/none.gin",), "No gin file 'prompts/none.gin'"),
     (("--axis=SEEDS=0", "--gin.sweep.most_runs=0"), "most_runs must be"),
-    (("--axis=SEEDS=0", "--gin.sweep.mean_over=('X',)"), "which is no axis"),
+    (
+      ("--axis=SEEDS=0", "--gin.sweep.mean_over=('X',)"),
+      "which is not an axis",
+    ),
     (("--axis=SEEDS=0", "--gin.sweep.mean_over='X'"), "names X, which is no"),
     (("--axis=SEEDS=0", "--report"), "there is nothing to report"),
     (("--axis=SEEDS=0", "--shard=2/2"), "expected i/n"),

@@ -55,7 +55,7 @@ def test_pickled_file_is_never_executed(tmp_path):
   path = tmp_path / "prompt.npy"
   np.save(path, np.array([_Bomb()], dtype=object), allow_pickle=True)
 
-  with pytest.raises(ValueError, match=r"PROMPT_FILE .* is no NumPy array"):
+  with pytest.raises(ValueError, match=r"PROMPT_FILE .* is not a NumPy array"):
     _make(FromFile(str(path)))
 
 
@@ -66,7 +66,7 @@ def test_archive_cut_file_and_folder_are_named_errors(tmp_path):
 
   with pytest.raises(ValueError, match="archive of arrays"):
     _make(FromFile(str(tmp_path / "a.npz")))
-  with pytest.raises(ValueError, match="is no NumPy array file"):
+  with pytest.raises(ValueError, match="is not a NumPy array file"):
     _make(FromFile(str(tmp_path / "b.npy")))
   with pytest.raises(FileNotFoundError, match="PROMPT_FILE"):
     _make(FromFile(str(tmp_path)))

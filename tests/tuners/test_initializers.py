@@ -221,7 +221,7 @@ def test_bfloat16_table_gives_float32_rows(tolerance):
   [
     ("missing", "'missing' has no tokens"),
     ("curly", "label 'curly' contains a piece"),
-    ("  ", "is no word; change CLASS_LABELS"),
+    ("  ", "is not a word; change CLASS_LABELS"),
     ("closed", "no end-of-sequence"),
     ("sentinel", "embedding table has 64 rows"),
   ],

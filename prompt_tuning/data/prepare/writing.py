@@ -175,8 +175,8 @@ def check(
       for example in _counting(rows, f"{source.name}: reading {split}"):
         if example.key in place_of_key:
           raise ValueError(
-            f"{example.place}: id {example.key!r} stands in "
-            f"{place_of_key[example.key]} already; expected ids to differ."
+            f"{example.place}: id {example.key!r} is already in "
+            f"{place_of_key[example.key]}; expected ids to differ."
           )
         place_of_key[example.key] = example.place
       if not place_of_key:

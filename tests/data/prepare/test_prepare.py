@@ -299,7 +299,7 @@ def test_a_bad_file_leaves_nothing_behind(tmp_path):
   source, out = tmp_path / "BoolQ", tmp_path / "out"
   boolq(source, "train.jsonl", [(0, "a")])
   boolq(source, "val.jsonl", [(5, "a"), (5, "b")])
-  with pytest.raises(ValueError, match=r"val.jsonl:2: id 5 stands in .*:1 alr"):
+  with pytest.raises(ValueError, match=r"val.jsonl:2: id 5 is already in .*:1"):
     prepare([source], out)
   assert list(out.iterdir()) == []
 
