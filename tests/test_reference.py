@@ -1,6 +1,7 @@
 """The generated reference: nothing of the code is missing in it."""
 
 import ast
+import functools
 import inspect
 import json
 import pathlib
@@ -146,6 +147,27 @@ def test_python_names_and_tasks_are_there():
   listed = tasks.page()
   for name in spec.names():
     assert f"`{name}`" in listed or spec.get(name).log_examples, name
+
+
+def test_defaults_are_those_of_the_code():
+  """Numbers and texts, as Python writes them."""
+  signatures = re.findall(
+    r"^##+ (?:pt\.)?([\w.]+)\n\n```python\n(.*?)^```", api.page(), re.M | re.S
+  )
+  checked = set()
+  for name, text in signatures:
+    try:
+      value = functools.reduce(getattr, name.split("."), prompt_tuning)
+    except AttributeError:  # a method of a class in a module
+      continue
+    for parameter in inspect.signature(value).parameters.values():
+      if type(parameter.default) in (int, float, str):
+        shown = (
+          rf"^  {parameter.name}: .* = {re.escape(repr(parameter.default))},$"
+        )
+        assert re.search(shown, text, re.M), (name, parameter)
+        checked.add(parameter.default)
+  assert {0.1, 128, "generation"} <= checked
 
 
 def test_every_method_is_in_the_catalogue():

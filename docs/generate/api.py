@@ -156,7 +156,9 @@ def _parameter(parameter: inspect.Parameter) -> str:
   if annotation is not inspect.Parameter.empty:
     name += f": {_annotation(annotation)}"
     equals = " = " if equals else ""
-  return f"{name}{equals}{_shortened(default)}"
+  if not isinstance(parameter.default, str):
+    default = _shortened(default)
+  return f"{name}{equals}{default}"
 
 
 def _annotation(annotation: Any) -> str:
@@ -168,4 +170,4 @@ def _annotation(annotation: Any) -> str:
 def _shortened(text: str) -> str:
   text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
   text = re.sub(r"<function (?:[\w.<>]+\.)?(\w+)[^>]*>", r"\1", text)
-  return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text)
+  return re.sub(r"\b(?:[A-Za-z_]\w*\.)+(\w+)", r"\1", text)
