@@ -173,6 +173,9 @@ def test_defaults_are_those_of_the_code():
 def test_every_method_is_in_the_catalogue():
   shown = re.findall(r"<!-- settings: (\w+) -->", CATALOGUE)
   assert sorted(shown) == list(api.methods())
+  for kind in api.methods().values():
+    for row in api.settings(kind).splitlines()[2:]:
+      assert not TOO_LITTLE.match(row.split(" | ")[2]), row
   files = {f"methods/{p.name}" for p in (ROOT / "gin/methods").glob("*.gin")}
   assert files <= set(re.findall(r"--gin_file=([\w/.]+)", CATALOGUE))
   for section in CATALOGUE.split("\n## ")[1:]:

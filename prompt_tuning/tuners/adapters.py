@@ -28,7 +28,7 @@ class AdapterTuning(Method):
 
   Attributes:
     shape: sizes of the model.
-    width: R.
+    width: R, numbers inside an adapter.
     sites: sublayers that get an adapter: any of `enc_self`, `enc_mlp`,
       `dec_self`, `cross`, `dec_mlp`.
     parallel: whether it reads the sublayer's input in place of its output.

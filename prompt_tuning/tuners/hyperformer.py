@@ -34,8 +34,8 @@ class HyperFormer(Method):
   Attributes:
     shape: sizes of the model.
     tasks: those of the run, in the order of their vectors.
-    embedding: E.
-    hidden: M.
+    embedding: E, the length of a task's vector.
+    hidden: M, the width of the hypernetwork.
     reduction: d_model divided by the width R of an adapter.
     norms: whether the factors of T5's own norms train, too.
 

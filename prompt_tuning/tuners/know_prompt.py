@@ -55,7 +55,7 @@ class KnowPrompt(Method):
 
   Attributes:
     emb_dim: features of a token embedding (H).
-    label_words: of the relations; by default the task's.
+    label_words: words of the relations; by default the task's.
     subject_types: words for the types of subjects. The first type word starts
       as their weighted mean; a weight is how often the type occurs.
     object_types: the same for objects.

@@ -38,7 +38,7 @@ class LoRA(Method):
 
   Attributes:
     shape: sizes of the model.
-    rank: R.
+    rank: R, the rank of the updates.
     alpha: updates are multiplied by alpha / R.
     kernels: names of the kernels, see `parameters.select`.
     a_init: initial value of `a`, as flax's initialisers.

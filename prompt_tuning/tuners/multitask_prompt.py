@@ -48,7 +48,7 @@ class MultitaskSum(Method):
   Attributes:
     emb_dim: features of a token embedding (H).
     tasks: those of the run.
-    length: P.
+    length: P, the vectors of a prompt.
     prompt_init: initial value of the shared vectors.
 
   Source: prompt-tuning's `extended/multitask_prompts.py`, where the first token
@@ -146,7 +146,7 @@ class MultitaskConcat(MultitaskSum):
   Parameters, float32: `shared_prompt` [P, H], `task_prompts/<number>` [Q, H].
 
   Attributes:
-    task_length: Q.
+    task_length: Q, the vectors of each task.
   """
 
   title: ClassVar[str] = "multitask prompts by concatenation"
@@ -175,7 +175,7 @@ class MultitaskFeatures(MultitaskSum):
   [P, F].
 
   Attributes:
-    task_features: F.
+    task_features: F, the last features, which belong to the task.
   """
 
   title: ClassVar[str] = "multitask prompts by features"
@@ -247,7 +247,7 @@ class MPT(MultitaskSum):
   and `task_rows/<number>` [R, H]. Their product starts as a matrix of ones.
 
   Attributes:
-    rank: R.
+    rank: R, the rank of each task's matrix.
 
   Source: Wang et al. 2023 (multitask prompt tuning), equation 1, where the rank
   is one. Deviations: no distillation; the authors' code and PEFT draw both

@@ -29,11 +29,11 @@ class PTuning(Method):
 
   Attributes:
     emb_dim: features of a token embedding (H).
-    length: P.
+    length: P, the vectors of the prompt.
     network: `lstm`, where tokens depend on each other, or `mlp`, which makes
       each token alone.
-    hidden: M.
-    layers: of the LSTM.
+    hidden: M, the width of the network.
+    layers: number of layers of the LSTM.
     scale: factor on the output of the network; 1 in PEFT, and in bundles that
       do not name it; `methods/p_tuning.gin` has 10.
 

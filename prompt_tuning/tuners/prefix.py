@@ -25,7 +25,7 @@ class PrefixTuning(Method):
 
   Attributes:
     shape: sizes of the model.
-    length: P.
+    length: P, the keys and values of each attention.
     sites: attentions that get a prefix: any of `enc_self`, `dec_self`, `cross`.
     positions: True puts it at positions right before the text, so that T5's
       relative bias sees distances to it (not in cross-attention, which has no

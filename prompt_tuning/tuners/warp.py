@@ -30,7 +30,7 @@ class Warp(Method):
 
   Attributes:
     emb_dim: features of a token embedding (H).
-    label_words: of the classes; by default the task's.
+    label_words: words of the classes; by default the task's.
     before: vectors before the text.
     after: vectors after it, before its EOS.
     prompt_init: initial value of the vectors.

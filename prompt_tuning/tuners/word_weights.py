@@ -40,7 +40,7 @@ def learned(module: Method, words: Words) -> Array:
   Args:
     module: gets the parameter `word_weights` [C, W], float32. A class with
       fewer words than others has unused entries, which stay zero.
-    words: of the classes.
+    words: label words of the classes.
 
   Returns:
     [C, W], see `Delta.word_weights`.
@@ -65,7 +65,7 @@ class WordWeights(Method):
   """Only weights of words; the model is frozen, or tuned as well.
 
   Attributes:
-    words: of the classes.
+    words: label words of the classes.
   """
 
   title: ClassVar[str] = "word weights"
@@ -91,7 +91,7 @@ class PromptAndWordWeights(Prompt):
   """A prompt together with weights of words.
 
   Attributes:
-    words: of the classes.
+    words: label words of the classes.
   """
 
   title: ClassVar[str] = "prompt and word weights"
