@@ -29,7 +29,11 @@ FINAL = (0, 1, 2, 130)
 # The only other status that a program gives by itself.
 LEFT_ALONE = 75
 
-# After so many failed looks at the machines in a row, a person must look.
+# What a watched machine prints where no program runs and none has ended.
+GONE = "gone"
+# After so many looks at the machines in a row that say nothing of a program, a
+# person must look. One may: machines that are taken away end a program before
+# they say so.
 MOST_UNANSWERED = 20
 
 _JOIN = "--multiprocess_gpu"
@@ -64,7 +68,8 @@ class Watch:
   """How to wait for a program on machines that may be taken away.
 
   Attributes:
-    ended: prints the program's status once it has ended, nothing before.
+    ended: prints the program's status once it has ended, nothing while it runs,
+      and `GONE` where it neither runs nor has left a status.
     state: prints the machines' state.
     lost: states of machines that do not come back.
     again: commands that make new machines and start the program there.
@@ -278,8 +283,8 @@ def _watch(watch: Watch) -> None:
   """Wait for the program's end, on one machine after the other.
 
   Raises:
-    ChildProcessError: it failed, machines were taken away too often, or nobody
-      has answered for long.
+    ChildProcessError: it failed, machines were taken away too often, or for
+      long nobody has answered or no program runs.
   """
   restarts = unanswered = 0
   while True:
@@ -303,15 +308,27 @@ def _watch(watch: Watch) -> None:
         raise ChildProcessError(f"The program ended with status {status}.")
       return
     silent = state is None and status is None
-    unanswered = unanswered + 1 if silent else 0
+    unanswered = unanswered + 1 if silent or status == GONE else 0
     if unanswered == MOST_UNANSWERED:
-      raise ChildProcessError(
-        f"{watch.state.words[0]} failed {unanswered} times in a row, asked for "
-        "the machines' state and for the program's; above it says why. Check "
-        "the name, the place and your login. The program may still run: the "
-        "same command with --steps watch alone goes on waiting for it."
-      )
+      raise ChildProcessError(_nothing_known(watch, status))
     time.sleep(watch.pause_s)
+
+
+def _nothing_known(watch: Watch, status: str | None) -> str:
+  """Say why a watch gives up, after its last look at the program."""
+  if status == GONE:
+    return (
+      "No program of this --run_name runs on the machines, and none has left a "
+      "status. If it was never started, give the --run_name that it was "
+      "started with. If its machine stopped under it, the same command with "
+      "--steps run watch goes on."
+    )
+  return (
+    f"{watch.state.words[0]} failed {MOST_UNANSWERED} times in a row, asked for "
+    "the machines' state and for the program's; above it says why. Check the "
+    "name, the place and your login. The program may still run: the same "
+    "command with --steps watch alone goes on waiting for it."
+  )
 
 
 def _said(command: Command) -> str | None:

@@ -262,12 +262,19 @@ def _watch(flags: argparse.Namespace, words: Sequence[str]) -> Watch:
       "--steps watch needs --queued: a TPU that is taken away is asked for "
       "again, in the queue."
     )
-  file = f"~/{_RUNS}/{flags.run_name}.status"
+  run = flags.run_name
+  status = f"cat {run}.status 2> /dev/null"
+  # Twice: a program may end between the look for its status and for its lock.
+  script = (
+    f"cd ~/{_RUNS} 2> /dev/null; {status} || "
+    f"{{ test -e {run}.lock && ! flock --nonblock {run}.lock true; }} || "
+    f"{status} || echo {program.GONE}"
+  )
   return Watch(
     ended=_gcloud(
       flags,
       *("tpu-vm", "ssh", flags.name, "--worker=0"),
-      f"--command=cat {file} 2> /dev/null || true",
+      f"--command={script}",
     ),
     state=_state(flags),
     lost=_LOST,

@@ -1,6 +1,7 @@
 """The launchers print and run the right words, and those arrive as they are."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import pickle
@@ -565,6 +566,50 @@ def test_a_watch_that_nobody_answers_gives_up(fakes, capsys, failures, code):
   assert (len(fakes.calls()) == 40) == bool(code)
   error = capsys.readouterr().err
   assert ("gcloud failed 20 times in a row" in error) == bool(code)
+
+
+# The machine is there, and no program runs on it, as often as it is told to.
+WITHOUT = """n=$(ls "$RECORDS" | wc -l)
+case "$*" in
+  *describe*) echo ACTIVE;;
+  *--worker=0*) [ $n -le LOOKS ] && echo gone || echo 0;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("looks", "code"), [(38, 0), (1_000, 2)])
+def test_a_watch_of_no_program_gives_up(fakes, capsys, looks, code):
+  """As with another run's name; a machine that is taken away comes back."""
+  fakes.add("gcloud", WITHOUT.replace("LOOKS", str(looks)))
+  text = f"{TPU} {KIND} --queued --poll_s=0 --package=p --steps watch"
+  assert called(tpu_vm, text) == code
+  assert len(fakes.calls()) == 40
+  assert ("--run_name" in capsys.readouterr().err) == bool(code)
+
+
+def test_a_worker_tells_a_program_that_runs_from_none(fakes):
+  text = f"{TPU} {KIND} --queued --poll_s=0 --package=p --run_name=r"
+  fakes.add("gcloud", WITHOUT.replace("LOOKS", "0"))
+  assert called(tpu_vm, f"{text} --steps watch") == 0
+  script = option(fakes.calls()[-1], "command")
+
+  def printed():
+    done = shell(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+  folder = pathlib.Path(os.environ["HOME"]) / "prompt_tuning_runs"
+  assert printed() == "gone\n", "it was never started"
+  folder.mkdir()
+  assert printed() == "gone\n"
+  assert not list(folder.iterdir()), "a look leaves nothing"
+  with open(folder / "r.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert printed() == "", "it runs"
+    (folder / "r.status").write_text("0\n")
+    assert printed() == "0\n", "it has ended, and what it started has not"
+    (folder / "r.status").unlink()
+  assert printed() == "gone\n", "its machine stopped under it"
 
 
 @pytest.mark.parametrize(
