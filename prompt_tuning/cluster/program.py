@@ -324,9 +324,9 @@ def _nothing_known(watch: Watch, status: str | None) -> str:
       "--steps run watch goes on."
     )
   return (
-    f"{watch.state.words[0]} failed {MOST_UNANSWERED} times in a row, asked for "
-    "the machines' state and for the program's; above it says why. Check the "
-    "name, the place and your login. The program may still run: the same "
+    f"{watch.state.words[0]} failed {MOST_UNANSWERED} times in a row, asked "
+    "for the machines' state and for the program's; above it says why. Check "
+    "the name, the place and your login. The program may still run: the same "
     "command with --steps watch alone goes on waiting for it."
   )
 
