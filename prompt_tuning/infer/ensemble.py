@@ -239,7 +239,6 @@ def _expand(
       "name members."
     )
   encoded = predictor.encode(texts, members[0])
-  predictor.warn_of_places(members)
   rows = [encoded.rows[i] for i in range(len(texts)) for _ in members]
   run_ids = np.tile(np.asarray(members, np.int32), len(texts))
   return Inputs(rows, run_ids, encoded.truncated)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from prompt_tuning.core import bounds
 from prompt_tuning.core.axes import row_ways
+from prompt_tuning.core.placement import count_soft
 from prompt_tuning.core.types import Params
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import batching, inputs, programs
@@ -28,10 +29,11 @@ logger = logging.getLogger(__name__)
 DECODE_LENGTH = 8
 
 _IN_TEMPLATE = (
-  "What was tuned has its virtual tokens where a task's template says. A text "
-  "says nothing of places, so that they stand before or around it, where they "
-  "were not trained. Ask for the rows of the task instead: `eval`, "
-  "`infer` with MIXTURE_OR_TASK_NAME, or `Model.evaluate`."
+  "What was tuned has its virtual tokens where a task's template says. These "
+  "inputs say nothing of places, so that they stand before or around them, "
+  "where they were not trained. Ask for rows of a task whose template has soft "
+  "tokens, such as the one of the training: `eval`, `infer` with "
+  "MIXTURE_OR_TASK_NAME, or `Model.evaluate`."
 )
 
 # Beam search gives an empty beam the score -1e7.
@@ -90,8 +92,9 @@ class Predictor:
   input_length: int | None = 512
   batching: Batching = dataclasses.field(default_factory=Batching)
   mesh: Mesh | None = None
-  _told: set[str] = dataclasses.field(
-    default_factory=set, init=False, repr=False, compare=False
+  # Hashes of the virtual tokens that a warning was about; `replace` keeps it.
+  _warned_of: set[int] = dataclasses.field(
+    default_factory=set, repr=False, compare=False
   )
 
   def __post_init__(self) -> None:
@@ -108,26 +111,11 @@ class Predictor:
   ) -> Inputs:
     """Turn texts into inputs, see `inputs.encode`.
 
-    Warns once if texts do not mark the positions of a run's virtual tokens.
-
     Args:
       texts: n texts.
       run_ids: one run for all texts, or the run of each.
     """
-    asked = inputs.encode(self.vocabulary, texts, run_ids, self.input_length)
-    self.warn_of_places(asked.run_ids)
-    return asked
-
-  def warn_of_places(self, run_ids: Sequence[int] | np.ndarray) -> None:
-    """Warn once if runs learned their virtual tokens for template places.
-
-    Args:
-      run_ids: the runs that get plain texts.
-    """
-    asked = np.unique(run_ids).tolist()
-    if not self._told and any(map(self.runs.is_in_template, asked)):
-      logger.warning(_IN_TEMPLATE)
-      self._told.add(_IN_TEMPLATE)
+    return inputs.encode(self.vocabulary, texts, run_ids, self.input_length)
 
   def predict(
     self,
@@ -197,6 +185,9 @@ class Predictor:
   ) -> Iterator[tuple[BatchPlan, Any]]:
     """Run a program over all inputs in batches.
 
+    Warns once of every run whose virtual tokens a template placed in training,
+    while its inputs do not mark places for them.
+
     Args:
       program: see `programs`.
       asked: n inputs.
@@ -210,6 +201,7 @@ class Predictor:
       ValueError: an unknown run.
     """
     self._check_runs(asked)
+    self._warn_of_places(asked)
     placements, vocab_rows = self.runs.placements, self.config.vocab_size
     starts = batching.decoder_starts(placements, vocab_rows)
     lengths = batching.encoder_lengths(asked, placements)
@@ -243,6 +235,26 @@ class Predictor:
         f"Inputs ask for runs {sorted(unknown)}; there are {len(self.runs)}, "
         "counted from 0."
       )
+
+  def _warn_of_places(self, asked: Inputs) -> None:
+    """Warn of runs whose virtual tokens stand where they were not trained."""
+    misplaced = {
+      run
+      for row, run in enumerate(asked.run_ids.tolist())
+      if self.runs.is_in_template(run)
+      and self.runs.placements[run].encoder_length
+      and not count_soft(asked.rows[row])
+    }
+    learned = set(map(self._hash_of_virtual_tokens, misplaced))
+    if not learned <= self._warned_of:
+      logger.warning(_IN_TEMPLATE)
+      self._warned_of.update(learned)
+
+  def _hash_of_virtual_tokens(self, run: int) -> int:
+    """Identify what a run learned, in whatever bank it stands."""
+    rows = self.runs.placements[run].encoder_rows
+    virtual = np.asarray(self.runs.delta.virtual)
+    return hash(virtual[run, list(rows)].tobytes())
 
 
 def _fetch(plan: BatchPlan, result: Any) -> tuple[BatchPlan, Any]:

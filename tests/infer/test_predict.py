@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.core import axes
+from prompt_tuning.core.placement import FIRST_SOFT
 from prompt_tuning.infer import programs
 from prompt_tuning.infer.batching import Batching
 from prompt_tuning.infer.inputs import Inputs
@@ -203,6 +204,30 @@ def test_a_run_or_a_length_that_does_not_exist(predictor):
     predictor.predict(predictor.encode(["cat"], 3))
   with pytest.raises(ValueError, match="Cannot decode 0 tokens"):
     predictor.predict(predictor.encode(["cat"]), length=0)
+
+
+def test_inputs_that_do_not_mark_a_templates_places_are_warned_of(
+  predictor, solo_runs, caplog
+):
+  """Once for what was tuned, in whatever predictor and bank it stands."""
+  runs = dataclasses.replace(predictor.runs, in_template=(True, True, False))
+  given = dataclasses.replace(predictor, runs=runs, _warned_of=set())
+  marked = np.array([FIRST_SOFT, 3, FIRST_SOFT + 1, 1], np.int32)
+  plain = np.array([3, 1], np.int32)
+
+  def warnings(asking, rows, run_ids):
+    caplog.clear()
+    asked = Inputs(rows, np.array(run_ids))
+    # Any program does: what is warned of is where the inputs place tokens.
+    list(asking.map_batches(lambda *_: np.zeros(4), asked, lambda _: {}))
+    return caplog.text.count("where a task's template says")
+
+  assert warnings(given, [marked, plain], [0, 2]) == 0
+  assert warnings(given, [marked, plain], [0, 0]) == 1
+  alone = dataclasses.replace(solo_runs[0], in_template=(True,))
+  again = dataclasses.replace(given, runs=alone)
+  assert warnings(again, [plain], [0]) == 0
+  assert warnings(given, [plain, plain], [0, 1]) == 1, "another run"
 
 
 def test_long_inputs_without_a_limit_are_said_to_take_memory(
