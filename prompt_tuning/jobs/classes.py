@@ -38,13 +38,16 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
     its own words. Of these, words that the vocabulary lacks are left out, and
     also words of several pieces if the task says so. A warning names some of
     them, a message names all. Another warning names the classes that keep one
-    such word because they have no other.
+    such word because they have no other, and another one the classes whose
+    given word is the name of another class.
 
   Raises:
     ValueError: there are no words, they are for other classes, or the
       vocabulary cannot distinguish them.
   """
   given_words, task = _given_words(name, given)
+  if given is not None and isinstance(given_words, LabelWords):
+    _warn_of_exchanged(name, given_words)
   names = _own_words(name)
   pieces: WordPieces
   if isinstance(given_words, Rules):
@@ -64,6 +67,27 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
   for row, ids in zip(rows, targets, strict=True):
     row[: len(ids)] = ids
   return ClassTable(names, rows, pieces)
+
+
+def _warn_of_exchanged(name: str, words: LabelWords) -> None:
+  """Say which classes the user's words call by the name of another class.
+
+  Such words may be meant, and may be a list in another order than the classes.
+  """
+  names = [answer(each).strip().casefold() for each in words.classes]
+  exchanged = []
+  for number, texts in enumerate(words.words):
+    best = texts[words.best[number]]
+    called = answer(best).strip().casefold()
+    if called != names[number] and called in names:
+      exchanged.append(f"{best!r} for the class {words.classes[number]!r}")
+  if exchanged:
+    logger.warning(
+      "%s: LABEL_WORDS has %s, which is the name of another class. If you do "
+      "not mean that, list the words in the order of the classes, %s, or give "
+      "a mapping of classes to words.",
+      *(name, " and ".join(exchanged), ", ".join(words.classes)),
+    )
 
 
 def words_of(name: str, given: WordsLike) -> LabelWords:

@@ -45,6 +45,27 @@ def test_other_words_go_by_the_classes_of_the_task(given):
   assert table.words.pieces[1, 0].tolist()[:4] == encode("good")
 
 
+@pytest.mark.parametrize(
+  ("given", "exchanged"),
+  [
+    (["Positive", "negative"], ["'Positive' for the class 'negative'"]),
+    (
+      {"negative": {"bad": 1, "positive": 2}, "positive": "good"},
+      ["'positive'"],
+    ),
+    (["negative", "positive"], []),
+    (["bad", ["good", "negative"]], []),
+    (None, []),
+  ],
+)
+def test_words_that_are_names_of_other_classes_are_said(
+  given, exchanged, caplog
+):
+  classes.of_task(SST2, given, encode)
+  assert ("the name of another class" in caplog.text) == bool(exchanged)
+  assert all(part in caplog.text for part in exchanged)
+
+
 def of_letters(text):
   """A piece per letter; a sentinel is one piece."""
   return [
