@@ -4,7 +4,6 @@ It reads only the files of the folder, which may come from a stranger, and loads
 no model.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -193,25 +192,48 @@ def _task(name: str) -> spec.TaskSpec | None:
 
 def _answers(path: pathlib.Path, task: spec.TaskSpec | None) -> list[Answer]:
   """Read a file of predictions; lines of another kind are passed over."""
-  answers = []
+  answers, unjudged = [], ""
   judge = judging.of_task(task) if task else None
   for line in _read(path).splitlines():
-    try:
-      record = json.loads(line)
-      key = next(k for k in ("prediction", "rank_prediction") if k in record)
-      target, prediction = record["target"], record[key]
-      text = record["input"].get("inputs_pretokenized", "")
-      written = record["input"].get("targets_pretokenized", target)
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+    if (record := _record(line)) is None:
       continue
+    example, target, prediction = record
+    written = example.get("targets_pretokenized", target)
     is_right = _is_right(prediction, target, written)
     if judge is not None:
-      # The line is anybody's, and so may the task be.
-      with contextlib.suppress(Exception):
-        is_right = judge(prediction, record["input"])
+      try:
+        is_right = judge(prediction, example)
+      except Exception as error:  # the line is anybody's, the task may be, too
+        unjudged = unjudged or f"{type(error).__name__}: {error}"
+    text = example.get("inputs_pretokenized", "")
     asked, wanted, given = map(_short, (text, written, prediction))
     answers.append(Answer(asked, wanted, given, is_right))
+  if unjudged:
+    logger.warning(
+      "%s has predictions that its task cannot judge (%s); their texts are "
+      "compared with the targets.",
+      *(path, unjudged),
+    )
   return answers
+
+
+def _record(line: str) -> tuple[Mapping[str, Any], Any, Any] | None:
+  """Parse a line of predictions: example, target and prediction.
+
+  Returns:
+    None for a line of another kind.
+  """
+  try:
+    record = json.loads(line)
+  except ValueError:
+    return None
+  if not isinstance(record, Mapping) or "target" not in record:
+    return None
+  keys = [k for k in ("prediction", "rank_prediction") if k in record]
+  example = record.get("input")
+  if not keys or not isinstance(example, Mapping):
+    return None
+  return example, record["target"], record[keys[0]]
 
 
 def _is_right(prediction: Any, target: Any, written: Any) -> bool:

@@ -196,13 +196,17 @@ def test_every_allowed_answer_is_right(tmp_path, target, prediction, is_right):
     ({"targets_pretokenized": "Ann"}, "right"),  # no such row: texts compare
   ],
 )
-def test_the_tasks_own_metric_judges(tmp_path, example, kind):
+def test_the_tasks_own_metric_judges(tmp_path, caplog, example, kind):
   line = {"input": {"inputs_pretokenized": "?", **example}, "target": 0}
   text = json.dumps({**line, "prediction": "Ann"})
   name = "super_glue_wsc_v102_simple_eval"
-  (tmp_path / f"{name}-000001.jsonl").write_text(text)
+  others = ["[1]", "{", '{"input": 1, "target": 0, "prediction": ""}', "{}"]
+  path = tmp_path / f"{name}-000001.jsonl"
+  path.write_text("\n".join([*others, text, text]))
   (page,) = [*report._predictions(tmp_path)][1:]
-  assert f'<tr class="{kind}">' in page
+  assert page.count(f'<tr class="{kind}">') == page.count("<tr class=") == 2
+  said = caplog.text.count("cannot judge (KeyError: 'label')")
+  assert said == ("label" not in example)
 
 
 def test_a_comparison_in_a_bucket_has_its_trainings(compared, finished, gs):
