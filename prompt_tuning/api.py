@@ -44,7 +44,13 @@ from prompt_tuning.infer.evaluate import GENERATION, EvalSet, Evaluator, Job
 from prompt_tuning.infer.predict import DECODE_LENGTH, Predictor
 from prompt_tuning.infer.rank import Normalise, Ranking
 from prompt_tuning.infer.runs import Runs, join
-from prompt_tuning.jobs import classes, feed, same_vocabulary, similarity
+from prompt_tuning.jobs import (
+  classes,
+  feed,
+  recipes,
+  same_vocabulary,
+  similarity,
+)
 from prompt_tuning.jobs import load as loading
 from prompt_tuning.jobs.comparison import Comparison
 from prompt_tuning.jobs.settings import (
@@ -70,7 +76,6 @@ from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.models.t5.decoding import DecodingMethod
-from prompt_tuning.train.optimizers import Adafactor
 from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.copying import FromFile
 from prompt_tuning.tuners.initializers import (
@@ -648,9 +653,7 @@ class Model:
           config,
           dataset,
           rules=partition.EVERYTHING,
-          optimizer=Adafactor(
-            multiply_by_parameter_scale=True, weight_decay=None
-          ),
+          optimizer=recipes.MODEL_TUNING,
           learning_rates=(model_rate,),
           seeds=listed(seeds),
         )

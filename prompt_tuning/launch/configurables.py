@@ -32,6 +32,7 @@ from prompt_tuning.jobs import (
   eval_job,
   infer_job,
   pretrain_job,
+  recipes,
   settings,
   sweep_job,
   train_job,
@@ -244,6 +245,7 @@ CONSTANTS: Mapping[str, Any] = {
   "labels.RECORD": initializers.RECORD_LABELS,
   "labels.WSC": initializers.WSC_LABELS,
   "method.RECIPE": None,  # what a method's recipe says, or a user
+  "optimizers.MODEL_TUNING": recipes.MODEL_TUNING,
   "partition.EVERYTHING": partition.EVERYTHING,
   "partition.TUNER_ONLY": partition.TUNER_ONLY,
   "tasks.SKILLS": skills.NAMES,
