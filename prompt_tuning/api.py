@@ -653,7 +653,7 @@ class Model:
           config,
           dataset,
           rules=partition.EVERYTHING,
-          optimizer=recipes.MODEL_TUNING,
+          optimizer=recipes.RELATIVE_ADAFACTOR,
           learning_rates=(model_rate,),
           seeds=listed(seeds),
         )

@@ -21,7 +21,9 @@ from prompt_tuning.train.optimizers import (
 from prompt_tuning.tuners.method import Method, Recipe, Stage, name_of
 
 # T5's own fine-tuning: steps relative to the size of a parameter, no decay.
-MODEL_TUNING = Adafactor(multiply_by_parameter_scale=True, weight_decay=None)
+RELATIVE_ADAFACTOR = Adafactor(
+  multiply_by_parameter_scale=True, weight_decay=None
+)
 
 ADAFACTOR = "adafactor"
 CROSS_ENTROPY = "cross_entropy"

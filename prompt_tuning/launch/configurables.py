@@ -245,7 +245,7 @@ CONSTANTS: Mapping[str, Any] = {
   "labels.RECORD": initializers.RECORD_LABELS,
   "labels.WSC": initializers.WSC_LABELS,
   "method.RECIPE": None,  # what a method's recipe says, or a user
-  "optimizers.MODEL_TUNING": recipes.MODEL_TUNING,
+  "optimizers.RELATIVE_ADAFACTOR": recipes.RELATIVE_ADAFACTOR,
   "partition.EVERYTHING": partition.EVERYTHING,
   "partition.TUNER_ONLY": partition.TUNER_ONLY,
   "tasks.SKILLS": skills.NAMES,
