@@ -15,7 +15,7 @@ PICTURE, NUMBERS = "similarity.png", "similarity.json"
 BY = ("mean", "tokens")
 
 _WIDEST = 12  # names as heads of a table that fits a screen
-_NUMBERED = 16  # fields of a picture in which numbers can be read
+_NUMBERED = 24  # fields of a picture in which numbers can be read
 
 
 class Similarity(NamedTuple):

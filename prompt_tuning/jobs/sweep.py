@@ -136,8 +136,9 @@ def sweep(
     planned = plan(job, shard)
     for bank in planned.banks:
       sweep_banks.insist_on_rows(bank)
+    content = _insist_on_same(job)  # all processes refuse what one would
     if jax.process_index() == 0:
-      _write_sweep(job)
+      _write_sweep(job, content)
       _clear(job)
     _Sweep(job, data_dir, say, planned).run()
 
@@ -525,8 +526,8 @@ def _insist_on_same(job: SweepJob) -> dict[str, Any]:
   return {**described, "cells": {**saved["cells"], **described["cells"]}}
 
 
-def _write_sweep(job: SweepJob) -> None:
-  text = json.dumps(_insist_on_same(job), indent=1, sort_keys=True) + "\n"
+def _write_sweep(job: SweepJob, content: Mapping[str, Any]) -> None:
+  text = json.dumps(content, indent=1, sort_keys=True) + "\n"
   path = files.path(job.model_dir) / FILE
   if not path.is_file() or path.read_text(encoding="utf-8") != text:
     files.write_text(path, text)

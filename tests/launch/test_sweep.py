@@ -6,6 +6,9 @@ import json
 import os
 import pathlib
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -290,6 +293,84 @@ def test_an_error_of_one_process_ends_it(train_flags, tmp_path, monkeypatch):
   with pytest.raises(OSError, match="no such row"):
     sweep.sweep(job)
   assert not sweep.failures(job)
+
+
+# Trainings that only pretend, so that two processes are cheap.
+_PRETENDS = """
+import json, pathlib, sys
+from prompt_tuning.jobs import sweep_cell, train
+from prompt_tuning.launch import main
+
+class Ended:
+  model = None
+  def insist_on_an_end(self):
+    pass
+
+def pretend(job, *_, **__):
+  if any(run.seed == 1 for run in job.experiment.runs):
+    raise OSError("no such row")
+  return Ended()
+
+def write(cell, outcome, runs):
+  folder = pathlib.Path(cell.job.output.model_dir)
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / sweep_cell.FILE).write_text("{}")
+
+train.train, sweep_cell.write = pretend, write
+sys.exit(main.main(["sweep", *json.loads(sys.argv[1])]))
+"""
+
+
+def in_two_processes(argv):
+  """Run a sweep as one training of two processes; return their errors."""
+  with socket.create_server(("", 0)) as server:
+    port = server.getsockname()[1]
+  joined = (f"--coordinator_address=localhost:{port}", "--process_count=2")
+  both = [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-c", _PRETENDS),
+        json.dumps([*argv, *joined, f"--process_index={index}"]),
+      ],
+      stderr=subprocess.PIPE,
+      text=True,
+      env=os.environ | {"XLA_FLAGS": ""},
+    )
+    for index in (0, 1)
+  ]
+  errors = [process.communicate(timeout=300)[1] for process in both]
+  assert [process.returncode for process in both] == [2, 2], errors
+  return errors
+
+
+@pytest.mark.slow
+def test_a_failing_cell_of_two_processes_leaves_the_others(
+  train_flags, tmp_path
+):
+  """All come to the same failure, and go on with the next cell."""
+  folder = tmp_path / "sweep"
+  argv = [
+    *train_flags(folder, "--gin_file=meshes/data.gin"),
+    "--axis=SEEDS=0,1,2",
+  ]
+  for error in in_two_processes(argv):
+    assert "1 of 3 cells failed; the others are done" in error
+    assert "SEEDS=1: no such row" in error
+  job = job_of(argv)
+  assert sweep.failures(job) == {"SEEDS=1": "no such row"}
+  assert sorted(sweep.plan(job).done) == ["SEEDS=0", "SEEDS=2"]
+
+
+@pytest.mark.slow
+def test_what_two_processes_cannot_do_is_said_by_both(train_flags, tmp_path):
+  """One alone would end the other while it waits, with a stack trace."""
+  missing = tmp_path / "missing" / "checkpoint_1"
+  more = ("--gin_file=meshes/data.gin", "--axis=SEEDS=0,1")
+  argv = train_flags(tmp_path / "sweep", *more)
+  argv.append(f"--gin.INITIAL_CHECKPOINT_PATH='{missing}'")
+  for error in in_two_processes(argv):
+    assert f"{missing}: expected a checkpoint" in error
+  assert not (tmp_path / "sweep" / sweep.FILE).exists()
 
 
 def test_one_division_at_a_time(train_flags, tmp_path, capsys):
