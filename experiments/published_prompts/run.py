@@ -1,9 +1,10 @@
 """Take the best prompts of experiments into the package, each with a card.
 
   prompt-tuning compare --gin_file=runs/quickstart.gin --gin.MODEL_TUNING=None
+  prompt-tuning compare --gin_file=experiments/published_prompts/held_out.gin
   python -m experiments.published_prompts.run
 
-Of every task that the comparison trained prompts for, the seed that is best on
+Of every task that a comparison trained prompts for, the seed that is best on
 the validation split; what it scores on the test split stands in its card. They
 are loaded by name: `embedded:prompts/opposite`.
 """
@@ -26,6 +27,11 @@ HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(embedded.__file__).parents[1] / "embedded" / "prompts"
 RESULTS, TABLE = "results.json", "table.md"
 _SKILL = "skill_"
+# A comparison's folder -> the gin file that makes it.
+COMPARISONS: Mapping[str, str] = {
+  "runs/quickstart": "runs/quickstart.gin",
+  "runs/held_out": "experiments/published_prompts/held_out.gin",
+}
 
 
 class Best(NamedTuple):
@@ -63,18 +69,23 @@ def main(argv: Sequence[str]) -> int:
     The process's exit status.
   """
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--comparison", default="runs/quickstart")
+  parser.add_argument(
+    "--comparison", nargs="+", default=[*COMPARISONS], choices=[*COMPARISONS]
+  )
   parser.add_argument("--checkpoint", default=embedded.DEFAULT)
   parser.add_argument("--prompts", default=str(PACKAGE))
   given = parser.parse_args(argv)
-  rows = []
-  for one in bests(pathlib.Path(given.comparison)):
-    folder = pathlib.Path(given.prompts, one.name)
-    deltas.write(folder, saved(one, given.checkpoint))
-    rows.append(row(one))
-  text = json.dumps(rows, indent=1) + "\n"
+  known = json.loads((HERE / RESULTS).read_text(encoding="utf-8"))
+  rows = {one["name"]: one for one in known}
+  for comparison_folder in given.comparison:
+    file = COMPARISONS[comparison_folder]
+    for one in bests(pathlib.Path(comparison_folder)):
+      folder = pathlib.Path(given.prompts, one.name)
+      deltas.write(folder, saved(one, given.checkpoint, file))
+      rows[one.name] = row(one)
+  text = json.dumps([*rows.values()], indent=1) + "\n"
   (HERE / RESULTS).write_text(text, encoding="utf-8")
-  (HERE / TABLE).write_text(table(rows), encoding="utf-8")
+  (HERE / TABLE).write_text(table([*rows.values()]), encoding="utf-8")
   return 0
 
 
@@ -102,12 +113,13 @@ def bests(folder: pathlib.Path) -> Iterator[Best]:
     yield Best(task, tuned, seed, len(runs), score, tests[task, seed])
 
 
-def saved(one: Best, checkpoint: str) -> SavedDelta:
+def saved(one: Best, checkpoint: str, file: str) -> SavedDelta:
   """Make what is written of a prompt.
 
   Args:
     one: the prompt.
     checkpoint: as a user names it.
+    file: the gin file of the comparison.
 
   Returns:
     The prompt with its card.
@@ -124,7 +136,7 @@ def saved(one: Best, checkpoint: str) -> SavedDelta:
     "settings": {
       "checkpoint": checkpoint,
       "seed": f"{one.seed}, the best of {one.seeds} on the validation split",
-      "trained by": "prompt-tuning compare --gin_file=runs/quickstart.gin",
+      "trained by": f"prompt-tuning compare --gin_file={file}",
     },
   }
   return SavedDelta(tuned.runs.delta, placement, about)
