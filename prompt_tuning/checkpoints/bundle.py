@@ -223,15 +223,6 @@ def _read(
   )
 
 
-def is_bundle(path: str | os.PathLike[str]) -> bool:
-  """Say whether a folder's manifest calls it a bundle."""
-  try:
-    _read_manifest(files.path(path))
-  except CheckpointError:
-    return False
-  return True
-
-
 def looks_like_one(path: str | os.PathLike[str]) -> bool:
   """Say whether a folder has a bundle's files, whole or damaged."""
   folder = files.path(path)

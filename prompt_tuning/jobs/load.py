@@ -188,9 +188,9 @@ def parameters(
     raise unreadable(folder, bundle.MANIFEST, "no training's folder")
   arrays = [one.parameters for one in bundles]
   of_method = {
-    path.removeprefix(_TUNER): array
-    for path, array in arrays[0].items()
-    if path.startswith(_TUNER)
+    name.removeprefix(_TUNER): array
+    for name, array in arrays[0].items()
+    if name.startswith(_TUNER)
   }
   counts = {array.shape[0] for array in of_method.values()}
   if len(arrays) > 1 or counts != {1}:
@@ -320,9 +320,9 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
   number = saved.manifest.get("run_index")
   numbers = range(len(described["runs"])) if number is None else (number,)
   weights = {
-    path.removeprefix(_MODEL): array
-    for path, array in saved.trainable.items()
-    if path.startswith(_MODEL)
+    name.removeprefix(_MODEL): array
+    for name, array in saved.trainable.items()
+    if name.startswith(_MODEL)
   }
   if weights and len(numbers) > 1:
     raise ValueError(_ONE_MODEL)
@@ -333,9 +333,9 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
   if methods:
     params = tree.unflatten(
       {
-        path: jnp.asarray(array)
-        for path, array in saved.parameters.items()
-        if not path.startswith(_MODEL)
+        name: jnp.asarray(array)
+        for name, array in saved.parameters.items()
+        if not name.startswith(_MODEL)
       }
     )
     delta = _delta(methods, params.get("tuner", {}), path)
@@ -354,7 +354,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
     ),
     described["backbone"]["fingerprint"],
     (saved.manifest["step"] + described["start_step"],) * len(slots_of_runs),
-    {path: array[0] for path, array in weights.items()},
+    {name: array[0] for name, array in weights.items()},
     tuple(methods[slot.run] if methods else None for slot in slots_of_runs),
     tasks,
     saved.manifest.get("base_model"),

@@ -54,7 +54,7 @@ def test_round_trip_is_exact(tmp_path):
   read = bundle.read(tmp_path / "b")
   assert_same(read, make())
   assert read.manifest["metrics"] == {"accuracy": 91.5}
-  assert bundle.is_bundle(tmp_path / "b")
+  assert bundle.looks_like_one(tmp_path / "b")
 
 
 def test_equal_state_gives_equal_bytes(tmp_path):

@@ -46,7 +46,7 @@ def insist_records(folder):
     for run, record in enumerate(manifest["progress"]["best"]):
       if record is not None:
         best = root / "best" / f"run_{run}"
-        assert bundle.is_bundle(bundle.step_path(best, record["step"]))
+        assert bundle.read(bundle.step_path(best, record["step"])).trainable
 
 
 @pytest.fixture(scope="module")
