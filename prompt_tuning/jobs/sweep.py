@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from prompt_tuning.checkpoints import bundle, json_files, restore
+from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.checkpoints.backbone import Backbone
 from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import files, sole_writer
@@ -558,12 +558,9 @@ def _described(job: SweepJob) -> dict[str, Any]:
 
 def _start(job: TrainJob) -> int:
   """Find the step that a cell's optimizer goes on from."""
-  path = job.source.initial_checkpoint_path
-  if path is None:
-    raise ValueError("No model to train: set INITIAL_CHECKPOINT_PATH.")
-  return train.find_start(job.duration, _opened(path))
+  source = _opened_once(job.source.initial_checkpoint_path)
+  return train.find_start(job.duration, source)
 
 
-@functools.lru_cache(maxsize=64)
-def _opened(path: str) -> Any:
-  return restore.open_checkpoint(path, whole=False)
+# Many cells start from few models.
+_opened_once = functools.lru_cache(maxsize=64)(train.open_model)

@@ -124,7 +124,7 @@ def _train(
   vocabulary = feed.open_vocabulary(
     experiment.dataset, experiment.model.vocab_size
   )
-  source = model or _open(job.source.initial_checkpoint_path)
+  source = model or open_model(job.source.initial_checkpoint_path)
   if isinstance(source, Checkpoint):
     same_vocabulary.insist_of_model(source.path, vocabulary)
   start_step = find_start(job.duration, source)
@@ -244,7 +244,7 @@ def _insist_on_same_stage(job: TrainJob, model: Backbone | None) -> None:
   vocabulary = feed.open_vocabulary(
     experiment.dataset, experiment.model.vocab_size
   )
-  source = model or _open(job.source.initial_checkpoint_path)
+  source = model or open_model(job.source.initial_checkpoint_path)
   start_step = find_start(job.duration, source)
   _insist_on_same_run(job, experiment.tuners, vocabulary, start_step)
 
@@ -322,8 +322,19 @@ def _insist_on_same_rows(
     ) from error
 
 
-def _open(path: str | None) -> Checkpoint:
-  """Look into the checkpoint of the backbone."""
+def open_model(path: str | None) -> Checkpoint:
+  """Look into the checkpoint of the backbone, without reading arrays.
+
+  Args:
+    path: `ModelSource.initial_checkpoint_path`.
+
+  Returns:
+    Names, shapes, dtypes and step.
+
+  Raises:
+    ValueError: no path.
+    CheckpointError: it is not a checkpoint, or a damaged one.
+  """
   if path is None:
     raise ValueError("No model to train: set INITIAL_CHECKPOINT_PATH.")
   return restore.open_checkpoint(path, whole=False)
