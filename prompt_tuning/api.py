@@ -9,12 +9,13 @@ model.predict(["passage: ... question: ..."], prompt="boolq")
 model.score(["hypothesis: ... premise: ..."], ["entailment"], prompt="rte")
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -76,6 +77,7 @@ from prompt_tuning.models.scorers import Scorer, WordsLike
 from prompt_tuning.models.t5 import config as t5_config
 from prompt_tuning.models.t5 import quantized, site_shapes
 from prompt_tuning.models.t5.decoding import DecodingMethod
+from prompt_tuning.train.errors import StoppedError
 from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.copying import FromFile
 from prompt_tuning.tuners.initializers import (
@@ -548,6 +550,9 @@ class Model:
         holds another run.
       CheckpointError: the folder cannot be written to.
       DivergedError: no run has a finite loss any more.
+      StoppedError: SIGTERM or a closed terminal stopped it. If it has a folder,
+        it is saved there, and the same call continues it.
+      KeyboardInterrupt: Ctrl-C did; the same holds.
     """
     # Here, since what trains is slow to import.
     from prompt_tuning.jobs import conclusion, model_dir, train, tuning_result
@@ -574,14 +579,11 @@ class Model:
         ),
         _output(folder, temporary),
       )
-      with model_dir.held(job.output.model_dir):
+      with _stoppable(folder), model_dir.held(job.output.model_dir):
         outcome = train.train(job, data_dir, self._backbone(dropout_rate))
-        if outcome.result.signal == signal.SIGINT:  # saved, if it has a folder
-          raise KeyboardInterrupt
-        is_over = folder and outcome.result.reason != "preempted"
-        return tuning_result.of(
-          outcome, conclusion.finish(outcome) if is_over else ""
-        )
+        outcome.insist_on_an_end()
+        summary = conclusion.finish(outcome) if folder else ""
+        return tuning_result.of(outcome, summary)
 
   def compare(
     self,
@@ -635,7 +637,8 @@ class Model:
         there is no such split, or a name cannot be that of a folder.
       CheckpointError: see `train`.
       DivergedError: see `train`.
-      StoppedError: it was told to stop.
+      StoppedError: see `train`.
+      KeyboardInterrupt: see `train`.
     """
     from prompt_tuning.jobs import compare, compare_job  # slow to import
 
@@ -658,7 +661,7 @@ class Model:
           seeds=listed(seeds),
         )
       )
-    with tempfile.TemporaryDirectory() as temporary:
+    with _stoppable(folder), tempfile.TemporaryDirectory() as temporary:
       output = _output(folder, temporary)
       jobs = [
         TrainJob(
@@ -812,6 +815,32 @@ def _default_prompt(
   elif isinstance(initializer, str | os.PathLike):
     initializer = FromFile(os.fspath(initializer))
   return Prompt(encoder_length=length, encoder_init=initializer)
+
+
+@contextlib.contextmanager
+def _stoppable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+  """End what a signal stopped as Python's users expect it.
+
+  Args:
+    folder: the user's, where it was saved; None where nothing was kept.
+
+  Raises:
+    KeyboardInterrupt: Ctrl-C stopped it.
+    StoppedError: another signal did; it says how to go on.
+  """
+  try:
+    yield
+  except StoppedError as stop:
+    if stop.number == signal.SIGINT:
+      raise KeyboardInterrupt from stop
+    raise StoppedError(
+      stop.number,
+      stop.ending,
+      f"It is saved in {folder}; the same call continues it."
+      if folder
+      else "Nothing was kept: give it a `folder`, and the same call continues "
+      "it.",
+    ) from stop
 
 
 def _output(folder: str | os.PathLike[str] | None, temporary: str) -> Output:

@@ -36,6 +36,7 @@ from prompt_tuning.infer.runs import Runs, join
 from prompt_tuning.jobs import conclusion, identity, load, train
 from prompt_tuning.launch import main
 from prompt_tuning.models.t5.config import T5Config
+from prompt_tuning.train.errors import StoppedError
 from prompt_tuning.tuners import bank
 from prompt_tuning.tuners.initializers import InitializerContext, Uniform
 from prompt_tuning.tuners.prompt import Prompt
@@ -451,6 +452,17 @@ def quick(files):
   }
 
 
+def stop_in_the_first_step(monkeypatch, number):
+  """Let a signal come while the first step is trained."""
+  unwatched = train.loop._add_tokens
+
+  def stopped(*args):
+    signal.raise_signal(number)
+    return unwatched(*args)
+
+  monkeypatch.setattr(train.loop, "_add_tokens", stopped)
+
+
 @pytest.fixture
 def same_flags(files, quick):
   """What makes `prompt-tuning train` do what `quick` does, with two seeds."""
@@ -589,20 +601,33 @@ class TestTraining:
       assert seen[0][f"model/{path}"] is leaf
     assert fingerprint.checksum(plain.backbone.params) == before
 
-  def test_an_interrupted_cell_has_saved_and_stops_the_notebook(
-    self, plain, task, quick, tmp_path, monkeypatch
+  @pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+      (signal.SIGINT, KeyboardInterrupt, None),
+      (signal.SIGTERM, StoppedError, r"1 steps.* by SIGTERM\. It is saved in "),
+    ],
+  )
+  def test_what_a_signal_stops_has_saved_and_stops_the_notebook(
+    self, plain, task, quick, tmp_path, monkeypatch, number, error, message
   ):
-    unwatched = train.loop._add_tokens
-
-    def interrupted(*args):
-      signal.raise_signal(signal.SIGINT)
-      return unwatched(*args)
-
-    monkeypatch.setattr(train.loop, "_add_tokens", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    stop_in_the_first_step(monkeypatch, number)
+    with pytest.raises(error, match=message):
       plain.train(task, **quick, folder=tmp_path / "run")
     step, _ = bundle.read_latest(tmp_path / "run" / "bundles")
     assert step == 1
+
+  def test_what_is_not_kept_says_so_when_it_is_stopped(
+    self, plain, task, quick, monkeypatch
+  ):
+    """No scores of a training that has not ended; a comparison has none too."""
+    stop_in_the_first_step(monkeypatch, signal.SIGTERM)
+    nothing = r"by SIGTERM\. Nothing was kept: give it a `folder`"
+    with pytest.raises(StoppedError, match=nothing):
+      plain.train(task, **quick)
+    settings = {k: quick[k] for k in ("steps", "batch_size", "by", "cache_dir")}
+    with pytest.raises(StoppedError, match=nothing):
+      plain.compare(task, {"IA3": pt.IA3()}, **settings, split=None)
 
   def test_it_is_the_commands_training(
     self, files, plain, task, quick, tmp_path, same_flags, capsys

@@ -29,7 +29,7 @@ class Trained:
     ranking: name -> the score that selects the best step; minus infinity
       without evaluation.
     steps: name -> the step of the run.
-    reason: why training ended: `finished`, `early stopping` or `preempted`.
+    reason: why training ended: `finished` or `early stopping`.
     summary: what `prompt-tuning train` prints at its end, if a folder was kept.
     config: of the model that it was trained with.
   """
