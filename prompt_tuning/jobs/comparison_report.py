@@ -319,6 +319,16 @@ def _label(
     for (row, _), (x, y) in zip(points, places, strict=True)
     if row.trained
   ]
+  taken += [  # the bars
+    _Box(
+      x - 3 * scale,
+      axes.transData.transform((at, row.score - row.deviation))[1],
+      x + 3 * scale,
+      axes.transData.transform((at, row.score + row.deviation))[1],
+    )
+    for (row, at), (x, _) in zip(points, places, strict=True)
+    if row.trained and row.deviation
+  ]
   for (row, at), (x, y) in zip(points, places, strict=True):
     text = axes.annotate(
       row.method,

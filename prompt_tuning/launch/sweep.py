@@ -195,7 +195,10 @@ def _cells(
       job = command.configure("train", _of_cell(arguments, texts, path))
       job = sweep_job.settled(job)
     except ValueError as error:
-      raise ValueError(f"Cell {name}: {error}") from error
+      said = str(error)
+      for axis in axes:  # nobody gave that flag
+        said = said.replace(f"--gin.{axis}=", f"axis {axis}=")
+      raise ValueError(f"Cell {name}: {said}") from error
     cells.append(sweep_job.Cell(name, values, job, gin_config.texts()))
   return cells
 
@@ -251,7 +254,7 @@ def _is_files(axis: str) -> bool:
 
 def _axis(text: str) -> tuple[str, list[str]]:
   """Read `NAME=VALUES` of the command line."""
-  from prompt_tuning.launch import gin_config, gin_statements
+  from prompt_tuning.launch import gin_statements
   from prompt_tuning.launch.gin_files import SearchPath
 
   axis, _, values = text.partition("=")
@@ -269,8 +272,11 @@ def _axis(text: str) -> tuple[str, list[str]]:
       return axis, [repr(one) for one in several]
   if not values.strip():
     return axis, []
-  raise gin_config.ConfigError(
-    [fault.replace("--gin.AXIS", f"--axis {axis}") for fault in read.faults]
+  bare = [value.strip().strip("\"'") for value in values.split(",")]
+  quoted = ",".join(f"'{value}'" for value in bare)
+  raise ValueError(
+    f"--axis {axis}={values}: the values are not in gin's syntax. Text needs "
+    f'quotes inside, such as --axis {axis}="{quoted}".'
   )
 
 

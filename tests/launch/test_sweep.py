@@ -584,6 +584,8 @@ def test_a_limit_of_runs(train_flags, tmp_path):
   [
     ((), "A sweep needs axes"),
     (("--axis=PROMPT_LENGHT=1",), "Did you mean 'PROMPT_LENGTH'?"),
+    (("--axis=PROMPT_LENGHT=1",), "axis PROMPT_LENGHT=1: no parsed file"),
+    (("--axis=REMAT=full,none",), "such as --axis REMAT=\"'full','none'\"."),
     (("--axis=SEEDS=",), "The axis SEEDS has no values"),
     (("--gin.sweep.axes={'SEEDS': ()}",), "The axis SEEDS has no values"),
     (("--gin.sweep.axes=3",), "sweep.axes is 3; expected a mapping"),
