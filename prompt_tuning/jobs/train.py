@@ -5,7 +5,7 @@ import functools
 import logging
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import flax
 import jax
@@ -28,7 +28,7 @@ from prompt_tuning.data import cache
 from prompt_tuning.data.assembly import NumpyBatch
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.infer import reports
-from prompt_tuning.infer.evaluate import Result
+from prompt_tuning.infer.evaluate import EvalSet, Result
 from prompt_tuning.jobs import (
   abstract_setup,
   conclusion,
@@ -108,6 +108,44 @@ def train(
     return _train(last, data_dir, model, evaluator, configuration, say)
 
 
+class _Checked(NamedTuple):
+  """What a job trains on, checked before the model is read.
+
+  Attributes:
+    mesh: where everything lies.
+    vocabulary: of the model.
+    source: the model, or its checkpoint, of which no array is read yet.
+    start_step: first step of the optimizer.
+    num_steps: steps to train.
+    batches: the training data.
+    sets: task or mixture -> its examples for evaluation.
+  """
+
+  mesh: Mesh | None
+  vocabulary: Vocabulary
+  source: Backbone | Checkpoint
+  start_step: int
+  num_steps: int
+  batches: "grain.DatasetIterator[NumpyBatch]"
+  sets: Mapping[str, Sequence[EvalSet]]
+
+
+class _Built(NamedTuple):
+  """What trains.
+
+  Attributes:
+    experiment: with the configuration of the model that was read.
+    model: the backbone.
+    setup: program, initial state, frozen part and tuners.
+    step: the step, compiled or to be compiled when it first runs.
+  """
+
+  experiment: Experiment
+  model: Backbone
+  setup: Setup
+  step: Compiling | Jitted
+
+
 def _train(
   job: TrainJob,
   data_dir: str | None,
@@ -118,9 +156,46 @@ def _train(
 ) -> conclusion.Outcome:
   """Train as the only writer of MODEL_DIR, see `train`."""
   # What can be wrong shows before gigabytes are read.
-  experiment, output = job.experiment, job.output
+  checked = _check(job, data_dir, model)
+  built = _build(job, checked)
+  say(_opening(job.experiment.runs, checked, built.setup.program.partition))
+  logger.debug("%s", built.setup.program.partition.report())
+  checksum = None
+  if job.output.controls:
+    checksum = fingerprint.checksum(built.setup.frozen)
+  run_evaluator = _run_evaluator(job, checked, built, data_dir)
+  manifest = _manifest(job, checked, built)
+  _insist_on_same_model(built.experiment.after, manifest)
+  _write_configuration(job.output.model_dir, manifest, configuration)
+  result = _run(
+    job,
+    checked,
+    built,
+    evaluator(built.setup, checked.mesh) if evaluator else run_evaluator,
+    manifest,
+    configuration,
+  )
+  return conclusion.Outcome(
+    result,
+    job.experiment.runs,
+    job.output,
+    built.model,
+    built.setup,
+    checked.vocabulary,
+    run_evaluator,
+    checked.start_step,
+    checked.mesh,
+    checksum,
+  )
+
+
+def _check(
+  job: TrainJob, data_dir: str | None, model: Backbone | None
+) -> _Checked:
+  """Hold a job against its data, its model's checkpoint and MODEL_DIR."""
+  experiment = job.experiment
   runs, tuners = experiment.runs, experiment.tuners
-  mesh, rules = job.source.mesh.build(), job.source.mesh.rules
+  mesh = job.source.mesh.build()
   vocabulary = feed.open_vocabulary(
     experiment.dataset, experiment.model.vocab_size
   )
@@ -141,96 +216,120 @@ def _train(
   )
   _insist_on_same_rows(job, batches, data_dir)
   sets = feed.sets_by_task(job.evaluations.evaluation, runs, data_dir)
+  return _Checked(
+    mesh, vocabulary, source, start_step, num_steps, batches, sets
+  )
 
-  compiling = None
-  if isinstance(source, Checkpoint):
-    next_batch = functools.partial(
-      _next_batch, output.model_dir, num_steps, batches
-    )
-    model, compiling = _restore(
-      experiment, job.source, source, start_step, mesh, next_batch
-    )
-  else:
-    model = source
-  experiment = dataclasses.replace(experiment, model=model.config)
+
+def _build(job: TrainJob, checked: _Checked) -> _Built:
+  """Read the model if it is not here, and build what trains."""
+  model, compiling = _read(job, checked)
+  experiment = dataclasses.replace(job.experiment, model=model.config)
   built = setup.build(
     experiment,
     model.params,
-    setup.initialise(experiment, model, vocabulary, mesh),
-    start_step,
-    mesh,
-    rules,
+    setup.initialise(experiment, model, checked.vocabulary, checked.mesh),
+    checked.start_step,
+    checked.mesh,
+    job.source.mesh.rules,
     compiling.program if compiling else None,
   )
-  say(_opening(runs, start_step, num_steps, built.program.partition))
-  logger.debug("%s", built.program.partition.report())
-  checksum = fingerprint.checksum(built.frozen) if output.controls else None
-
-  run_evaluator = None
-  if job.evaluations.evaluation is not None:
-    run_evaluator = RunEvaluator(
-      job.evaluations.evaluation,
-      runs,
-      built,
-      model,
-      vocabulary,
-      sets,
-      mesh,
-      _eval_loss(job.evaluations, experiment, built, data_dir, mesh, rules),
-      functools.partial(_write_reports, output),
-    )
-  manifest = identity.identity(
-    experiment,
-    built.tuners,
-    model,
-    vocabulary.sha256,
-    start_step,
-    job.evaluations.evaluation,
-    output.keep_best,
-  )
-  _insist_on_same_model(experiment.after, manifest)
-  _write_configuration(output.model_dir, manifest, configuration)
   step = compiling or Jitted(built.program)
-  result = loop.train(
-    step,
-    built.state,
-    built.frozen,
-    batches,
-    settings=_settings(
-      job.evaluations,
-      output,
-      num_steps,
-      start_step,
-      cost.flops_per_token(experiment.model, bool(tuners)),
-      runs,
-      _insists_on_gradients(experiment, built.program.objective),
-    ),
-    folder=output.model_dir,
-    manifest=manifest,
-    about=about(configuration, model, vocabulary),
-    summarise=cast(loop.Summarise, built.program.summarise),
-    shard=axes.batch_sharder(mesh, rules),
-    evaluate=evaluator(built, mesh) if evaluator else run_evaluator,
-    peak_bytes=lambda: step.peak_bytes,
+  return _Built(experiment, model, built, step)
+
+
+def _read(
+  job: TrainJob, checked: _Checked
+) -> tuple[Backbone, Compiling | None]:
+  """Read the model; what is in memory needs neither that nor compiling."""
+  if not isinstance(checked.source, Checkpoint):
+    return checked.source, None
+  next_batch = functools.partial(
+    _next_batch, job.output.model_dir, checked.num_steps, checked.batches
   )
-  return conclusion.Outcome(
-    result,
-    runs,
-    output,
-    model,
-    built,
-    vocabulary,
-    run_evaluator,
-    start_step,
-    mesh,
-    checksum,
+  return _restore(
+    job.experiment,
+    job.source,
+    checked.source,
+    checked.start_step,
+    checked.mesh,
+    next_batch,
+  )
+
+
+def _run_evaluator(
+  job: TrainJob, checked: _Checked, built: _Built, data_dir: str | None
+) -> RunEvaluator | None:
+  """Prepare the job's own evaluation, if it is wanted."""
+  if job.evaluations.evaluation is None:
+    return None
+  loss = _eval_loss(
+    job.evaluations,
+    built.experiment,
+    built.setup,
+    data_dir,
+    checked.mesh,
+    job.source.mesh.rules,
+  )
+  return RunEvaluator(
+    job.evaluations.evaluation,
+    built.experiment.runs,
+    built.setup,
+    built.model,
+    checked.vocabulary,
+    checked.sets,
+    checked.mesh,
+    loss,
+    functools.partial(_write_reports, job.output),
+  )
+
+
+def _manifest(
+  job: TrainJob, checked: _Checked, built: _Built
+) -> dict[str, Any]:
+  """Identify the run by everything that decides its numbers."""
+  return identity.identity(
+    built.experiment,
+    built.setup.tuners,
+    built.model,
+    checked.vocabulary.sha256,
+    checked.start_step,
+    job.evaluations.evaluation,
+    job.output.keep_best,
+  )
+
+
+def _run(
+  job: TrainJob,
+  checked: _Checked,
+  built: _Built,
+  evaluate: loop.Evaluator | None,
+  manifest: Mapping[str, Any],
+  configuration: Mapping[str, str],
+) -> loop.Result:
+  """Take the steps from the newest bundle on, see `loop.train`."""
+  program = built.setup.program
+  return loop.train(
+    built.step,
+    built.setup.state,
+    built.setup.frozen,
+    checked.batches,
+    settings=_settings(job, checked, built),
+    folder=job.output.model_dir,
+    manifest=manifest,
+    about=about(configuration, built.model, checked.vocabulary),
+    summarise=cast(loop.Summarise, program.summarise),
+    shard=axes.batch_sharder(checked.mesh, job.source.mesh.rules),
+    evaluate=evaluate,
+    peak_bytes=lambda: built.step.peak_bytes,
   )
 
 
 def _opening(
-  runs: Sequence[Run], start_step: int, num_steps: int, partition: Partition
+  runs: Sequence[Run], checked: _Checked, partition: Partition
 ) -> str:
   """Say what is going to happen."""
+  start_step, num_steps = checked.start_step, checked.num_steps
   after = f" after the checkpoint's {start_step:,}" if start_step else ""
   opening = f"Training for {num_steps:,} steps{after}"
   if len(runs) > 1:
@@ -440,30 +539,27 @@ def find_start(duration: Duration, source: Backbone | Checkpoint) -> int:
   return source.step or 0
 
 
-def _settings(
-  plan: EvaluationPlan,
-  output: Output,
-  num_steps: int,
-  start_step: int,
-  flops_per_token: tuple[float, float],
-  runs: Sequence[Run],
-  insist_on_gradients: bool,
-) -> loop.Settings:
+def _settings(job: TrainJob, checked: _Checked, built: _Built) -> loop.Settings:
+  plan, output, experiment = job.evaluations, job.output, built.experiment
   return loop.Settings(
-    num_steps=num_steps,
-    start_step=start_step,
+    num_steps=checked.num_steps,
+    start_step=checked.start_step,
     log_period=output.log_period,
     eval_period=plan.eval_period,
     save_period=output.checkpoint_period,
     keep=output.keep_checkpoints,
     keep_best=output.keep_best,
     eval_at_start=plan.eval_at_start,
-    flops_per_token=flops_per_token,
+    flops_per_token=cost.flops_per_token(
+      experiment.model, bool(experiment.tuners)
+    ),
     patience=plan.patience,
     progress_bar=output.progress_bar,
-    run_names=[run.name for run in runs],
+    run_names=[run.name for run in experiment.runs],
     tensorboard=output.tensorboard,
-    insist_on_gradients=insist_on_gradients,
+    insist_on_gradients=_insists_on_gradients(
+      experiment, built.setup.program.objective
+    ),
   )
 
 
