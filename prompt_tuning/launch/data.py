@@ -44,11 +44,29 @@ def _parser() -> argparse.ArgumentParser:
     prog="prompt-tuning data", description=__doc__, allow_abbrev=False
   )
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
+  for name, about, run, add_options in (
+    (
+      "prepare",
+      "turn official files into TFDS directories",
+      _prepare,
+      _add_prepare_options,
+    ),
+    ("list", "list tasks and what is there", _list, _add_list_options),
+    ("show", "look at a task's examples", _show, _add_show_options),
+    (
+      "words",
+      "look at files of templates and label words",
+      _words,
+      _add_words_options,
+    ),
+  ):
+    command = commands.add_parser(name, help=about)
+    command.set_defaults(run=run)
+    add_options(command)
+  return parser
 
-  command = commands.add_parser(
-    "prepare", help="turn official files into TFDS directories"
-  )
-  command.set_defaults(run=_prepare)
+
+def _add_prepare_options(command: argparse.ArgumentParser) -> None:
   command.add_argument(
     "--source",
     nargs="+",
@@ -73,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     help="replace what was made from other files",
   )
 
-  command = commands.add_parser("list", help="list tasks and what is there")
-  command.set_defaults(run=_list)
+
+def _add_list_options(command: argparse.ArgumentParser) -> None:
   command.add_argument(
     "part",
     nargs="?",
@@ -85,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
   command.add_argument("--all", action="store_true", help="list every task")
   command.add_argument("--tfds_data_dir", help=_DATA_DIR_HELP)
 
-  command = commands.add_parser("show", help="look at a task's examples")
-  command.set_defaults(run=_show)
+
+def _add_show_options(command: argparse.ArgumentParser) -> None:
   command.add_argument(
     "task",
     nargs="?",
@@ -121,10 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     "--targets", type=int, help="most tokens of a target; by default no limit"
   )
 
-  command = commands.add_parser(
-    "words", help="look at files of templates and label words"
-  )
-  command.set_defaults(run=_words)
+
+def _add_words_options(command: argparse.ArgumentParser) -> None:
   command.add_argument(
     "paths",
     nargs="+",
@@ -132,7 +148,6 @@ def _parser() -> argparse.ArgumentParser:
     help="file of templates or label words, or a folder of such files",
   )
   command.add_argument("--vocabulary", help="T5's sentencepiece.model")
-  return parser
 
 
 def _prepare(arguments: argparse.Namespace) -> Iterator[str]:
