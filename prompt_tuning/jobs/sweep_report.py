@@ -11,11 +11,14 @@ import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prompt_tuning.core import files
 from prompt_tuning.jobs import sweep, sweep_cell
 from prompt_tuning.jobs.sweep_job import CELLS, SweepJob
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
 
 FOLDER = "report"
 _MARKERS, _LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
@@ -306,14 +309,7 @@ def picture(
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  labels = list(dict.fromkeys(group.values[axis] for group in grouped))
-  numbers = [_number(label) for label in labels]
-  known = [number for number in numbers if number is not None]
-  places: list[float] = [float(n) for n in range(len(labels))]
-  is_number = len(known) == len(labels)
-  if is_number:
-    places = known
-  place = dict(zip(labels, places, strict=True))
+  scale = _Scale.of([group.values[axis] for group in grouped])
   figure = Figure(figsize=_SIZE, layout="constrained")
   canvas, plot = FigureCanvasAgg(figure), figure.subplots()
   lines: dict[str, list[Group]] = {}
@@ -321,39 +317,12 @@ def picture(
     rest = [v for a, v in group.values.items() if a != axis]
     lines.setdefault(", ".join(rest), []).append(group)
   for number, (name, members) in enumerate(lines.items()):
-    members = sorted(members, key=lambda group: place[group.values[axis]])
-    # Nothing lies between names: no line, and points beside each other.
-    step = 0.0 if is_number else min(_ASIDE, _ROOM / len(lines))
-    aside = step * (number - (len(lines) - 1) / 2)
-    x = [place[group.values[axis]] + aside for group in members]
-    drawn = plot.errorbar(
-      x,
-      [group.mean for group in members],
-      [group.deviation for group in members],
-      marker=_MARKERS[number % len(_MARKERS)],
-      linestyle=_LINES[number % len(_LINES)] if is_number else "",
-      capsize=3,
-      label=name or None,
+    x = scale.beside(
+      [group.values[axis] for group in members], number, len(lines)
     )
-    for at, group in zip(x, members, strict=True):
-      if len(group.scores) > 1:
-        plot.plot(
-          [at] * len(group.scores),
-          group.scores,
-          marker=".",
-          linestyle="",
-          markersize=3,
-          color=drawn[0].get_color(),
-        )
-  if is_number and min(places) > 0 and max(places) >= _SPREAD * min(places):
-    plot.set_xscale("log")
-    plot.minorticks_off()
-  is_wide = sum(map(len, labels)) > _LETTERS
-  plot.set_xticks(places, labels)
-  if is_wide:
-    plot.tick_params(axis="x", rotation=20)
-  if not is_number:
-    plot.set_xlim(-0.5, len(labels) - 0.5)
+    by_place = sorted(zip(x, members, strict=True), key=lambda pair: pair[0])
+    _draw_line(plot, by_place, number, name, scale.is_number)
+  _draw_scale(plot, scale)
   plot.set(xlabel=_title(axis), ylabel="score, mean ± sd", title=title)
   plot.grid(alpha=0.3)
   if len(lines) > _IN_PICTURE:
@@ -362,6 +331,81 @@ def picture(
     plot.legend(fontsize="small")
   with files.replacing(path) as temporary:
     canvas.print_png(temporary)
+
+
+class _Scale(NamedTuple):
+  """Where the values of an axis are, from left to right.
+
+  Attributes:
+    places: value -> its place: its number, or else its position.
+    is_number: whether all values are numbers.
+  """
+
+  places: Mapping[str, float]
+  is_number: bool
+
+  @classmethod
+  def of(cls, values: Sequence[str]) -> "_Scale":
+    """Make the scale of an axis with these values."""
+    labels = list(dict.fromkeys(values))
+    numbers = [_number(label) for label in labels]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(labels):
+      return cls(dict(zip(labels, known, strict=True)), is_number=True)
+    positions = {label: float(n) for n, label in enumerate(labels)}
+    return cls(positions, is_number=False)
+
+  def beside(
+    self, values: Sequence[str], number: int, count: int
+  ) -> list[float]:
+    """Place the points of one line of several."""
+    # Nothing lies between names: no line, and points beside each other.
+    step = 0.0 if self.is_number else min(_ASIDE, _ROOM / count)
+    aside = step * (number - (count - 1) / 2)
+    return [self.places[value] + aside for value in values]
+
+
+def _draw_line(
+  plot: "Axes",
+  points: Sequence[tuple[float, Group]],
+  number: int,
+  name: str,
+  is_joined: bool,
+) -> None:
+  """Draw means and deviations, and small points where there are several."""
+  drawn = plot.errorbar(
+    [x for x, _ in points],
+    [group.mean for _, group in points],
+    [group.deviation for _, group in points],
+    marker=_MARKERS[number % len(_MARKERS)],
+    linestyle=_LINES[number % len(_LINES)] if is_joined else "",
+    capsize=3,
+    label=name or None,
+  )
+  for x, group in points:
+    if len(group.scores) > 1:
+      plot.plot(
+        [x] * len(group.scores),
+        group.scores,
+        marker=".",
+        linestyle="",
+        markersize=3,
+        color=drawn[0].get_color(),
+      )
+
+
+def _draw_scale(plot: "Axes", scale: _Scale) -> None:
+  """Label the axis from left to right."""
+  labels, places = list(scale.places), list(scale.places.values())
+  lowest, highest = min(places), max(places)
+  if scale.is_number and lowest > 0 and highest >= _SPREAD * lowest:
+    plot.set_xscale("log")
+    plot.minorticks_off()
+  plot.set_xticks(places, labels)
+  if sum(map(len, labels)) > _LETTERS:
+    plot.tick_params(axis="x", rotation=20)
+  if not scale.is_number:
+    plot.set_xlim(-0.5, len(labels) - 0.5)
 
 
 def _title(axis: str) -> str:
