@@ -646,43 +646,36 @@ class Model:
     config = self._config(dropout_rate)
     dataset = self._dataset(names, "train", cache_dir, batch_size)
     validation = self._dataset(names, "validation", cache_dir)
-    experiments = [
-      Experiment(config, dataset, method, seeds=listed(seeds))
-      for method in methods.values()
-    ]
-    if model_rate is not None:
-      experiments.append(
-        Experiment(
-          config,
-          dataset,
+    plan = EvaluationPlan(
+      EvaluationSettings(validation, by) if eval_period else None,
+      eval_period,
+      eval_steps=0,
+    )
+    with _stoppable(folder), tempfile.TemporaryDirectory() as temporary:
+      output = _output(folder, temporary)
+
+      def job(**settings: Any) -> TrainJob:
+        return TrainJob(
+          Experiment(config, dataset, seeds=listed(seeds), **settings),
+          self._source,
+          Duration(relative_steps=steps),
+          plan,
+          output,
+        )
+
+      models = None
+      if model_rate is not None:
+        models = job(
           rules=partition.EVERYTHING,
           optimizer=recipes.RELATIVE_ADAFACTOR,
           learning_rates=(model_rate,),
-          seeds=listed(seeds),
         )
-      )
-    with _stoppable(folder), tempfile.TemporaryDirectory() as temporary:
-      output = _output(folder, temporary)
-      jobs = [
-        TrainJob(
-          experiment,
-          self._source,
-          Duration(relative_steps=steps),
-          EvaluationPlan(
-            EvaluationSettings(validation, by) if eval_period else None,
-            eval_period,
-            eval_steps=0,
-          ),
-          output,
-        )
-        for experiment in experiments
-      ]
       return compare.compare(
         compare_job.CompareJob(
           output.model_dir,
-          jobs[: len(methods)],
+          [job(tuner=method) for method in methods.values()],
           EvaluationSettings(self._dataset(names, split, cache_dir), by),
-          models=jobs[-1] if model_rate is not None else None,
+          models=models,
           instructed=instructed or {},
           called=tuple(methods),
           controls=False,
