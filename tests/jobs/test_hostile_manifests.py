@@ -257,7 +257,7 @@ def test_a_copy_beside_the_best_is_passed_over(tmp_path, caplog):
     write_bundle(tmp_path / "best" / name / "step_00000003", one)
   assert load.load(tmp_path).names == ("one",)
   for name in ("run_0 (copy)", "run_00", "notes"):
-    assert f"{name}: it is no run_<number>" in caplog.text
+    assert f"{name}: its name is not run_<number>" in caplog.text
 
 
 def test_the_bundle_that_they_are_made_of_is_read(tmp_path):

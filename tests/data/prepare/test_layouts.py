@@ -54,7 +54,12 @@ JSON_LINES = [
   ("WSC/test", 2, drop("target", "span1_text"), "no field 'span1_text'"),
   ("MultiRC/val", 1, drop(*QUESTION, "answers", 1, "text"), "no field 'text'"),
   ("MultiRC/val", 1, put(2, *QUESTION, "answers", 1, "label"), "label 2"),
-  ("MultiRC/val", 1, put(0, *QUESTION, "answers", 1, "idx"), "id '3_0_0' st"),
+  (
+    "MultiRC/val",
+    1,
+    put(0, *QUESTION, "answers", 1, "idx"),
+    "id '3_0_0' is already in",
+  ),
   ("ReCoRD/val", 1, drop("qas", 0, "answers"), "no field 'answers'"),
   (
     "ReCoRD/val",
