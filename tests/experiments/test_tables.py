@@ -6,6 +6,7 @@ that was not run says so. Both make tables and figures of invented numbers here.
 
 import collections
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from prompt_tuning.jobs import comparison_report
 from prompt_tuning.jobs.comparison import PLAIN, Comparison, Score
 
 FOLDERS = (table1, table2, section7, superglue)
+LADDER = pathlib.Path(transfer.__file__).parent / "ladder"
 PNG = b"\x89PNG"
 CATEGORY, COUNT = "skill_category", "skill_count"
 
@@ -240,3 +242,20 @@ def test_methods_on_real_tasks_say_whether_they_were_run():
     assert table == (real.HERE / real.TABLE).read_text()
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert all(line in readme for line in lines)
+
+
+def test_the_ladder_s_page_has_the_optimizers_that_were_tried():
+  rows = []
+  for trial in json.loads((LADDER / "optimizers.json").read_text("utf-8")):
+    curves = trial["held_out_cross_entropy"]
+    losses = [curve.get("2500") for curve in curves.values()]
+    if None in losses:  # it was stopped, since its losses rose
+      assert all(curve["1000"] > curve["500"] for curve in curves.values())
+      continue
+    cells = [trial["optimizer"], str(trial["learning_rate"])]
+    cells += [f"{loss:.2f}" for loss in losses]
+    rows.append(f"| {' | '.join(cells)} |")
+  page = (LADDER / "README.md").read_text("utf-8").splitlines()
+  first = page.index(rows[0])
+  assert page[first : first + len(rows)] == rows
+  assert page[first + len(rows)] == ""

@@ -15,6 +15,7 @@ import gin
 import pytest
 
 from prompt_tuning.data import vocabulary, vocabulary_training
+from prompt_tuning.jobs import recipes
 from prompt_tuning.launch import command, configurables, flags, gin_config
 from prompt_tuning.launch.gin_files import SearchPath, packaged_root
 from prompt_tuning.models.t5 import config as t5_config
@@ -326,6 +327,9 @@ def test_pretraining_is_the_papers_recipe(tolerance):
   shape = t5_config.get("ladder_1", dtype=job.model.dtype, dropout_rate=0.0)
   assert job.model == shape
   spans, adaptation = job.stages
+  # The same that `compare` and Python tune whole models with.
+  assert spans.optimizer == recipes.RELATIVE_ADAFACTOR
+  assert adaptation.optimizer == recipes.RELATIVE_ADAFACTOR
   for stage, name, objective, steps in (
     (spans, "span_corruption", "span_corruption", 2_000),
     (adaptation, "lm_adaptation", "prefix_lm", 1_000),
