@@ -43,6 +43,12 @@ _SEARCH = (
   *("MULTITASK_TUNING=None", "INSTRUCTED={}", "CONTEXTS=()", "NAMED={}"),
   *("TEST_SPLIT=%EVAL_SPLIT", "TEST_EXAMPLES=%EVALUATOR_NUM_EXAMPLES"),
 )
+# Of prompts and of models in the search: the order of rates shows early.
+_SEARCH_STEPS: Mapping[str, tuple[int, int]] = {
+  "skills": (100, 300),
+  "held_out": (200, 600),
+  **dict.fromkeys(("topics", "reviews", "sentences"), (300, 600)),
+}
 DESIGN, FEW = "prompt design", "4-shot in context"
 # Instructions of skills are prompt design, too: words, and nothing trains.
 _SAME = {comparison.INSTRUCTION: DESIGN}
@@ -119,7 +125,8 @@ def run(
   folder = pathlib.Path(given.work_dir, rung, group)
   shared = (group, checkpoint, given)
   tried = tuple(f"{_MACROS[name]}={RATES[name]}" for name in RATES)
-  search, job = _compare(*shared, folder / "search", (*_SEARCH, *tried))
+  searched = (*_SEARCH, *search_steps(group), *tried)
+  search, job = _compare(*shared, folder / "search", searched)
   if search is None:
     return None
   found = development(job, search)
@@ -146,6 +153,12 @@ def run(
       s._replace(method=_SAME.get(s.method, s.method)) for s in compared.scores
     ),
   )
+
+
+def search_steps(group: str) -> tuple[str, str]:
+  """Return how long the trainings of a search are, as settings in gin."""
+  prompts, models = _SEARCH_STEPS[group]
+  return f"TRAIN_STEPS_RELATIVE={prompts}", f"MODEL_STEPS={models}"
 
 
 def arguments(

@@ -56,9 +56,12 @@ def test_every_group_can_be_compared(group, tmp_path, monkeypatch):
 def test_a_search_has_a_seed_of_its_own(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   rates = ("PROMPT_RATES=(0.1, 0.3)", "MODEL_RATES=(0.001, 0.01)")
-  job = configured("held_out", tmp_path, *figure1._SEARCH, *rates)
+  steps = figure1.search_steps("held_out")
+  job = configured("held_out", tmp_path, *figure1._SEARCH, *steps, *rates)
   (prompts,) = job.trainings
   assert prompts.experiment.seeds == job.models.experiment.seeds == (3,)
+  assert prompts.duration.relative_steps == 200
+  assert job.models.duration.relative_steps == 600
   assert job.multitask is None
   assert not job.contexts
   assert not job.instructed
