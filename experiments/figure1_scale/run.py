@@ -360,6 +360,7 @@ def draw(points: Sequence[Point], path: pathlib.Path) -> None:
   """Draw one plot per group: score against non-embedding parameters."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
+  from matplotlib.ticker import NullLocator
 
   groups = list(dict.fromkeys(point.group for point in points))
   wide = 3.4 * len(groups) + 2.2
@@ -387,10 +388,16 @@ def draw(points: Sequence[Point], path: pathlib.Path) -> None:
           capsize=3,
           color=f"C{number}",
         )
-    axes.set(title=group, xscale="log", ylim=(-2, 102))
+    axes.set(title=group, xscale="log")
+    ticks = [p.non_embedding_parameters for p in own]
+    axes.set_xticks(ticks, [f"{tick / 1e6:.2g}M" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("non-embedding parameters")
     axes.grid(alpha=0.3)
   plots[0].set_ylabel("score, %, mean ± sd")
+  # The plots share the axis: whole error bars, and never a part of the scale.
+  low, high = plots[0].get_ylim()
+  plots[0].set_ylim(min(low, -2), max(high, 102))
   figure.legend(
     list(shown.values()),
     list(shown),
