@@ -37,6 +37,8 @@ def test_every_group_can_be_compared(group, tmp_path, monkeypatch):
   assert [c.title for c in job.contexts][-1:] == (
     [figure1.DESIGN] if group == "reviews" else [figure1.FEW]
   )
+  every = (prompts, job.models, job.multitask)
+  assert {training.experiment.seeds for training in every} == {(0, 1, 2)}
   # Models train for longer, and stop when they no longer get better.
   assert prompts.evaluations.patience is None
   for models in (job.models, job.multitask):
