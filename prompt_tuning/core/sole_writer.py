@@ -55,11 +55,18 @@ class _Place(abc.ABC):
   def insist(self) -> None:
     """Insist that nobody took the place."""
     there = _read(self._path)
-    if not _is_same(there, self._about):
+    if _is_same(there, self._about):
+      return
+    folder, end = self._path.parent, "This process writes nothing more."
+    if not there and not files.exists(self._path):
       raise ValueError(
-        f"{self._path.parent}: {_who(there)} took over, because this process "
-        "gave no sign of life for a while. This process writes nothing more."
+        f"{folder}: {self._path.name} is gone: something removed this folder, "
+        f"or its files, while this process wrote to it. {end}"
       )
+    raise ValueError(
+      f"{folder}: {_who(there)} took over, because this process gave no sign "
+      f"of life for a while. {end}"
+    )
 
   def leave(self) -> None:
     """Give the place up."""
@@ -161,7 +168,7 @@ def insist(folder: files.Path) -> None:
     folder: any; one that nobody holds is anybody's.
 
   Raises:
-    ValueError: another process took it.
+    ValueError: another process took it, or something removed it.
   """
   place = _places.get(_key(files.path(folder), FILE))
   if place is not None:

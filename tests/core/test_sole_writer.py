@@ -149,3 +149,10 @@ def test_a_writer_that_lost_its_place_writes_no_more(tmp_path):
     with pytest.raises(ValueError, match="process 7 on host elsewhere took"):
       sole_writer.insist(tmp_path)
   assert json.loads(path.read_bytes()) == ELSEWHERE
+
+
+def test_a_folder_that_was_removed_is_not_said_to_be_another_writer_s(tmp_path):
+  with sole_writer.hold(tmp_path, "MODEL_DIR"):
+    (tmp_path / sole_writer.FILE).unlink()
+    with pytest.raises(ValueError, match=r"writer.json is gone: something rem"):
+      sole_writer.insist(tmp_path)
