@@ -67,8 +67,8 @@ class Adapter:
     ]
     if problems:
       raise ValueError(
-        f"{self.config.get('peft_type')} with {', '.join(problems)} cannot be "
-        "expressed here."
+        f"{self.config.get('peft_type')} with {', '.join(problems)} is not "
+        "supported."
       )
 
   def positive(self, name: str) -> int:
@@ -100,11 +100,15 @@ class Adapter:
         model does not have, or have different shapes in different layers.
     """
     if not self.kernels:
-      raise ValueError("The adapter has no arrays of any kernel.")
+      raise ValueError(
+        "The adapter has no arrays for a kernel; expected at least one."
+      )
     by_site: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for (site, layer, name), array in self.kernels.items():
       if array.ndim != 2:
-        raise ValueError(f"{name} of {site} is no matrix: {array.shape}.")
+        raise ValueError(
+          f"{name} of {site} has the shape {array.shape}; expected a matrix."
+        )
       by_site.setdefault(site, {}).setdefault(layer, {})[name] = array
     counts: dict[bool, int] = {}
     for site, layer, _ in self.kernels:
@@ -121,7 +125,8 @@ class Adapter:
       count = model.num_layers(site) if model else counts[site[:3] == "enc"]
       if max(layers) >= count:
         raise ValueError(
-          f"{site} has arrays of layer {max(layers)}; the model has {count}."
+          f"{site} has arrays of layer {max(layers)}; the model has {count} "
+          "layers, from 0."
         )
       first = next(iter(layers.values()))
       missing = {n: np.full_like(array, fill) for n, array in first.items()}

@@ -166,7 +166,7 @@ def from_named_leaves(named: Mapping[str, Any]) -> Delta:
     known = KINDS.get(field, {})
     mapped = field in _STRUCTS or field in _ARRAYS
     if leaf not in known or bool(rest) != mapped:
-      raise ValueError(f"{path!r} is no array of a delta.")
+      raise ValueError(f"{path!r} is not the path of an array of a delta.")
     sites.setdefault((field, "/".join(rest)), {})[leaf] = array
   fields: dict[str, Any] = {}
   for (field, name), leaves in sites.items():

@@ -211,7 +211,7 @@ def make_mesh(
     raise ValueError(
       f"MODEL_PARALLEL is {model}, but a model is split within a slice, and "
       f"each of the {len(groups)} slices has {len(groups[0])} devices. Set "
-      "MODEL_PARALLEL to a divisor of that."
+      f"MODEL_PARALLEL to a divisor of {len(groups[0])}."
     )
   # As jax.experimental.mesh_utils.create_hybrid_device_mesh((1, ways, model),
   # (slices, 1, 1)) has it, which asks for TPUs or processes.
@@ -241,9 +241,9 @@ def _by_slice(
   sizes = [of_tpus.count(one) for one in known]
   if len(set(sizes)) > 1:
     raise ValueError(
-      f"These TPUs say that their {len(known)} slices have {sizes} chips; "
-      "expected as many in each, since all have the same part of every batch. "
-      "Ask for slices of one kind, and start the program on all their hosts."
+      f"The {len(known)} slices of these TPUs have {sizes} chips; expected "
+      "equal numbers, because all slices get equal parts of every batch. Ask "
+      "for slices of one kind, and start the program on all their hosts."
     )
   if len(devices) % count:
     raise ValueError(
@@ -376,8 +376,8 @@ def _uneven(
   """Describe the dimensions that the devices cannot share equally."""
   of_axis = split.mesh.shape
   return [
-    f"{path}: dimension {size} over {ways} ways of {axis!r}, "
-    f"by the rule {(name, axis)}"
+    f"{path}: a dimension of {size} cannot be split {ways} ways over "
+    f"{axis!r}, by the rule {(name, axis)}"
     for size, name, axis in zip(shape, names, split.spec, strict=True)
     if size % (ways := math.prod(of_axis[one] for one in _names(axis)))
   ]

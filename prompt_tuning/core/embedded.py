@@ -111,7 +111,7 @@ def prompt(path: str | os.PathLike[str]) -> str:
     )
   if not kind:
     raise ValueError(
-      f"{name!r} names no prompt; did you mean "
+      f"{name!r} is not a prompt; did you mean "
       f"{SCHEME}{_PROMPTS}/{prompt_name}?"
     )
   return str(_ROOT / _PROMPTS / prompt_name)

@@ -132,8 +132,8 @@ def insist_local(name: Path, setting: str) -> None:
   """
   if is_url(name) or _SCHEME.match(os.fspath(name)):
     raise ValueError(
-      f"{setting} {os.fspath(name)} is a URL; expected a folder of this "
-      "machine, which files are read from again and again."
+      f"{setting} {os.fspath(name)} is a URL; expected a folder on this "
+      "machine, because its files are read again and again."
     )
 
 

@@ -447,9 +447,9 @@ def _request(
         raise _explained(url, verb, error) from error
       if time.monotonic() + pause > end:
         raise StoreError(
-          f"{url} cannot be {verb}: the server failed for "
-          f"{PATIENCE_S:.0f} seconds ({_one_line(error)}). What was written "
-          "before is whole: run the same command again."
+          f"{url} cannot be {verb}: the server failed for {PATIENCE_S:.0f} "
+          f"seconds ({_one_line(error)}). Files written before that are "
+          "complete: run the same command again."
         ) from error
       if pause > _PAUSE_S / 4:  # a while, after which one would like to know
         logger.warning("%s: %s. Trying again.", url, _one_line(error))
@@ -524,15 +524,15 @@ def _explained(url: Url, verb: str, error: Exception) -> Exception:
     )
   if _names(error) & _NO_CREDENTIALS or _status(error) == 401:
     return StoreError(
-      f"{url} cannot be {verb}: no credentials that the store takes ({text}). "
-      f"To get some, {about.credentials}."
+      f"{url} cannot be {verb}: no credentials that the store accepts "
+      f"({text}). To get some, {about.credentials}."
     )
   if text == "Forbidden":  # an answer without words, as to a question for sizes
-    text = "the same is said to a request of a clock that is off"
+    text = "a wrong clock gets the same answer"
   forbidden = str(error).startswith("Forbidden") or _status(error) == 403
   if forbidden or isinstance(error, PermissionError):
     return StoreError(
-      f"{url} cannot be {verb}: these credentials have no right to ({text}). "
+      f"{url} cannot be {verb}: these credentials do not allow it ({text}). "
       f"Ask the bucket's owner for {about.rights}, or {about.credentials}."
     )
   return StoreError(f"{url} cannot be {verb}: {text}")

@@ -71,7 +71,7 @@ class Placement:
     """
     if count != self.encoder_length:
       raise ValueError(
-        f"The task's template has {count} soft tokens, and the method makes "
+        f"The task's template has {count} soft tokens, but the method makes "
         f"{self.encoder_length} virtual tokens for the encoder. Set the "
         f"method's length (PROMPT_LENGTH, P_TUNING_LENGTH) to {count}"
         + (

@@ -66,8 +66,8 @@ def decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
       _insist_on_text(path, line)
     if b"\0" in line:
       raise ValueError(
-        f"{path}:{number}: a zero byte: the file is binary; expected UTF-8 "
-        "text."
+        f"{path}:{number}: the line has a zero byte, so the file is binary; "
+        "expected UTF-8 text."
       )
     try:
       yield line.decode("utf-8-sig" if number == 1 else "utf-8")

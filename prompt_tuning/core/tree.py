@@ -49,7 +49,9 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     for parent in parents:
       node = node.setdefault(parent, {})
       if not isinstance(node, dict):
-        raise ValueError(f"{path!r} lies below another leaf.")
+        raise ValueError(
+          f"{path!r} lies below another leaf; a leaf cannot have children."
+        )
     if name in node:
       raise ValueError(f"{path!r} is both a leaf and a parent.")
     node[name] = leaf

@@ -200,7 +200,7 @@ def all_come(what: str) -> bool:
   try:
     job.client.wait_at_barrier(f"prompt_tuning/{what}", 1_000 * _MEETING_S)
   except Exception as error:  # of a class that another version names otherwise
-    logger.debug("%s: not all processes came.", what, exc_info=error)
+    logger.debug("%s: not all processes arrived.", what, exc_info=error)
     return False
   return True
 

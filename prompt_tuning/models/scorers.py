@@ -302,9 +302,10 @@ class _AtStart(WordScorer):
     """Check that there is one mask, see `Scorer`."""
     if isinstance(table.words, RulePieces):
       raise ValueError(
-        f"The scorer {type(self).__name__} reads the answer to the first of "
-        f"{len(table.words.sentinels)} masks, and the classes have a word at "
-        "each. Set SCORER to @scorers.Sentinels() or @scorers.WholeWords()."
+        f"The scorer {type(self).__name__} reads only the first of "
+        f"{len(table.words.sentinels)} masks, but the classes have a word at "
+        "each mask. Set SCORER to @scorers.Sentinels() or "
+        "@scorers.WholeWords()."
       )
 
   def prepare(self, batch: Batch, words: WordPieces) -> Batch:
@@ -421,14 +422,14 @@ class Sentinels(Scorer):
     words = table.words
     if not isinstance(words, RulePieces):
       raise ValueError(
-        "The scorer Sentinels reads a word at each mask, and these classes "
-        "have label words of one mask: give the task `rules`, or set SCORER to "
-        "@scorers.WholeWords()."
+        "The scorer Sentinels reads a word at each mask, but these classes "
+        "have label words of one mask: give the task `rules`, or set SCORER "
+        "to @scorers.WholeWords()."
       )
     if words.several:
       raise ValueError(
-        "The scorer Sentinels reads one piece at each mask, and these words "
-        f"are several: {', '.join(map(str, words.several))}. Set SCORER to "
+        "The scorer Sentinels reads one piece at each mask, but these words "
+        f"have several: {', '.join(map(str, words.several))}. Set SCORER to "
         "@scorers.WholeWords(), which scores whole targets, or give the task "
         "`substitutes` for them."
       )

@@ -47,7 +47,9 @@ def aggregate(
   counted = there if how == LEARNED else weights > 0
   if not counted.any(axis=-1).all():
     empty = int(np.argmin(counted.any(axis=-1)))
-    raise ValueError(f"Class {empty} has no words with a weight.")
+    raise ValueError(
+      f"Class {empty} has no word with a weight above 0; expected at least one."
+    )
   # JAX is strict: arrays of as many dimensions, and of one dtype.
   counted = counted.reshape((1,) * (scores.ndim - 2) + counted.shape)
   weights = weights.reshape(

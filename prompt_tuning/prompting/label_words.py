@@ -56,8 +56,9 @@ class LabelWords:
     sizes = [len(words) for words in self.words]
     if not (len(self.classes) == len(self.words) == len(self.weights)):
       raise ValueError(
-        f"Label words: {len(self.classes)} classes, {len(self.words)} lists of "
-        f"words and {len(self.weights)} of weights; expected one for each."
+        f"Label words: {len(self.classes)} classes, {len(self.words)} lists "
+        f"of words and {len(self.weights)} lists of weights; expected equal "
+        "numbers."
       )
     if len(self.classes) < 2:
       raise ValueError(
@@ -66,11 +67,15 @@ class LabelWords:
       )
     for number, name in enumerate(self.classes):
       if name in self.classes[:number]:
-        raise ValueError(f"{self.place(number)}: class {name!r} stands twice.")
+        raise ValueError(
+          f"{self.place(number)}: class {name!r} occurs twice; give each "
+          "class once."
+        )
       if len(self.weights[number]) != sizes[number]:
         raise ValueError(
           f"{self.place(number)}: {sizes[number]} words and "
-          f"{len(self.weights[number])} weights; expected one for each."
+          f"{len(self.weights[number])} weights; expected one weight for each "
+          "word."
         )
       _check_class(self.place(number), self.words[number], self.weights[number])
 
@@ -310,10 +315,11 @@ class Survey:
       "the vocabulary lacks": self.unknown,
       "stand in two classes": self.common,
       "have the ids of another word": [w for g in self.same for w in g],
-      "are several pieces, and lost to a scorer of single pieces": self.several,
-      "begin as a word of another class does, for a scorer of first pieces": (
-        self.same_first
+      "have several pieces; a scorer of single pieces cannot use them": (
+        self.several
       ),
+      "share their first piece with another class; a scorer of first pieces "
+      "cannot tell them apart": self.same_first,
     }
     for what, words in kinds.items():
       if words:
@@ -359,8 +365,8 @@ def scored(label_words: LabelWords, encode: Encode, single: bool) -> Scored:
     if not any(weights):
       raise ValueError(
         f"{label_words.place(number)}: none of its words "
-        f"({some(map(repr, words))}) can be scored: the vocabulary lacks "
-        "characters of each. Give it another word."
+        f"({some(map(repr, words))}) can be scored, because the vocabulary "
+        "lacks characters of each. Add another word."
       )
     kept = [
       UNK_ID not in pieces and not (single and len(pieces) > 1)
@@ -434,7 +440,10 @@ def read(path: str, classes: Sequence[str] = (), choice: int = 0) -> LabelWords:
   names = [entry.name for entry in entries]
   for number, entry in enumerate(entries):
     if entry.name in names[:number]:
-      raise ValueError(f"{entry.place}: class {entry.name!r} stands twice.")
+      raise ValueError(
+        f"{entry.place}: class {entry.name!r} occurs twice; give each class "
+        "once."
+      )
   if classes and _is_json(path):
     entries = _in_order(path, entries, classes)
   elif classes:
@@ -490,7 +499,8 @@ def _text_lists(path: str) -> list[list[Entry]]:
   lists = [entries for entries in lists if entries]
   if not lists:
     raise ValueError(
-      f"{path}: no label words, only empty lines; expected a line per class."
+      f"{path}: only empty lines; expected a line of label words for each "
+      "class."
     )
   return lists
 
@@ -499,9 +509,9 @@ def _line_words(place: str, line: str) -> list[str]:
   """Read the words of a class, perhaps one word in OpenPrompt's braces."""
   if "\t" in line:
     raise ValueError(
-      f"{place}: a tab, which divides the words of a rule, one for each mask: "
-      "give the file as `rules_file`. Label words, any of which answers the "
-      "only mask, stand between commas."
+      f"{place}: the line has a tab, as rules have, with a word for each "
+      "mask: give the file as `rules_file`. Label words of a single mask have "
+      "commas between them."
     )
   if not line.startswith("{"):
     return line.split(",")
@@ -509,8 +519,8 @@ def _line_words(place: str, line: str) -> list[str]:
   value = plain_text.json_value(path, line, int(number))
   if not isinstance(value, dict) or list(value) != ["text"]:
     raise ValueError(
-      f"{place}: {line!r:.80} is another word in every row, which no list of "
-      'label words can hold; expected words, or {"text": "word"}.'
+      f"{place}: {line!r:.80} is another word in every row; expected words "
+      'that are the same in all rows, or {"text": "word"}.'
     )
   return [value["text"]]
 
@@ -617,9 +627,9 @@ def _named(
   """Give the lines of a text file the names of classes."""
   if len(entries) != len(classes):
     raise ValueError(
-      f"{entries[-1].place}: {len(entries)} lines of label words, expected one "
-      f"for each of {len(classes)} classes: {', '.join(classes)}. Words of one "
-      "class stand on one line, between commas."
+      f"{entries[-1].place}: {len(entries)} lines of label words, expected "
+      f"one for each of {len(classes)} classes: {', '.join(classes)}. Write "
+      "the words of a class on one line, with commas between them."
     )
   return [
     entry._replace(name=name)
@@ -653,8 +663,9 @@ def _check_class(
   for word, weight in zip(words, weights, strict=True):
     if not word.removeprefix(NO_BLANK):
       raise ValueError(
-        f"{place}: an empty word among {', '.join(map(repr, words[:_SHOWN]))}; "
-        "two commas stand together, or one at an end."
+        f"{place}: an empty word among "
+        f"{', '.join(map(repr, words[:_SHOWN]))}; remove the comma that is "
+        "doubled, or at an end."
       )
     is_number = type(weight) in (int, float) and math.isfinite(weight)
     if not is_number or weight < 0:
@@ -663,7 +674,9 @@ def _check_class(
         "or more."
       )
   if not any(weights):
-    raise ValueError(f"{place}: all weights are 0, which leaves no words.")
+    raise ValueError(
+      f"{place}: all weights are 0; expected at least one above 0."
+    )
 
 
 def _before(places: Sequence[str]) -> str:
@@ -709,8 +722,8 @@ def _insist_known(
       texts = label_words.words[number]
       raise ValueError(
         f"{label_words.place(number)}: the vocabulary lacks characters of "
-        f"{some(repr(texts[k]) for k in lost)}: id {UNK_ID} stands for all "
-        "that it lacks. Choose other words, or drop these "
+        f"{some(repr(texts[k]) for k in lost)}: it has id {UNK_ID} for all "
+        "of them. Choose other words, or drop these "
         "(LabelWords.without_unknown)."
       )
 
@@ -727,9 +740,10 @@ def _insist_distinct(
       other, text = seen.setdefault(tuple(pieces), (number, word))
       if text != word:
         raise ValueError(
-          f"{label_words.place(number)}: word {word!r} is the ids "
-          f"{list(pieces)}, and so is {text!r} of {label_words.place(other)}: "
-          "nothing can tell them apart. Drop one of them."
+          f"{label_words.place(number)}: word {word!r} has the ids "
+          f"{list(pieces)}, and so has {text!r} of "
+          f"{label_words.place(other)}: the model cannot tell them apart. "
+          "Drop one of them."
         )
   lists: dict[frozenset[tuple[int, ...]], int] = {}
   for number, words in enumerate(ids):
@@ -737,9 +751,9 @@ def _insist_distinct(
     other = lists.setdefault(present, number)
     if other != number:
       raise ValueError(
-        f"{label_words.place(number)} has the words of "
-        f"{label_words.place(other)}, and no other: nothing can tell the two "
-        "classes apart."
+        f"{label_words.place(number)} has the same words as "
+        f"{label_words.place(other)}: the model cannot tell the two classes "
+        "apart."
       )
 
 

@@ -149,8 +149,8 @@ class Renderer:
     room = limit - (len(ids) - sum(lengths))
     if room < 0:
       raise ValueError(
-        f"{self.template.place}: {limit - room} tokens that may not be "
-        f"shortened, and room for {limit}. Raise TASK_FEATURE_LENGTHS of "
+        f"{self.template.place}: {limit - room} tokens may not be shortened, "
+        f"but there is room for {limit}. Raise TASK_FEATURE_LENGTHS of "
         "inputs, or let the template shorten more fields."
       )
     keep = np.ones(len(ids), bool)
@@ -174,7 +174,7 @@ class Renderer:
     if len(answers) != self.template.masks:
       raise ValueError(
         f"{self.template.place}: {len(answers)} answers for "
-        f"{self.template.masks} masks; expected one each."
+        f"{self.template.masks} masks; expected one for each mask."
       )
     return target(answers, self.format)
 
@@ -223,14 +223,15 @@ class Renderer:
     value = self._value(name, values)
     if not isinstance(value, str):
       raise ValueError(
-        f"{self.template.place}: field {name!r} is a list; only options are."
+        f"{self.template.place}: field {name!r} is a list; expected a text. "
+        "Only the slot 'options' takes a list."
       )
     return value
 
   def _value(self, name: str, values: Values) -> str | Sequence[str]:
     if name not in values:
       raise ValueError(
-        f"{self.template.place}: a row without the field {name!r}; it has: "
+        f"{self.template.place}: a row has no field {name!r}; it has: "
         f"{', '.join(values)}."
       )
     return values[name]
@@ -262,8 +263,9 @@ def target(answers: Sequence[str], format: str) -> str:
     return " ".join(pairs)
   if not words[0].startswith(" "):
     raise ValueError(
-      f"Label word {answers[0]!r} follows no blank, and a plain target begins "
-      "with one. Take sentinel targets, or another word."
+      f"Label word {answers[0]!r} has no space before it, but a plain target "
+      "begins with a space. Choose another word, or set target_format to "
+      "'sentinel'."
     )
   return words[0].strip()
 
@@ -343,8 +345,8 @@ def check_format(template: Template, format: str) -> None:
     )
   if format == PLAIN and template.masks > 1:
     raise ValueError(
-      f"{template.place}: {template.masks} masks, which sentinels tell apart; "
-      "a plain target has one. Set the target format to 'sentinel'."
+      f"{template.place}: {template.masks} masks; a plain target answers only "
+      "one. Set target_format to 'sentinel'."
     )
 
 

@@ -70,17 +70,21 @@ class Rules:
       )
     for number, name in enumerate(self.classes):
       if name in self.classes[:number]:
-        raise ValueError(f"{self.place(number)}: class {name!r} stands twice.")
+        raise ValueError(
+          f"{self.place(number)}: class {name!r} occurs twice; give each "
+          "class once."
+        )
       words = self.words[number]
       if not words or not all(w.removeprefix(NO_BLANK) for w in words):
         raise ValueError(
-          f"{self.place(number)}: words {', '.join(map(repr, words)) or 'none'}"
-          "; expected one for each mask of the template, and none empty."
+          f"{self.place(number)}: words "
+          f"{', '.join(map(repr, words)) or 'none'}; expected one for each "
+          "mask of the template, none of them empty."
         )
       if any(_SENTINEL in word for word in words):
         raise ValueError(
-          f"{self.place(number)}: words {', '.join(map(repr, words))} hold a "
-          "sentinel, which targets have between the words; take it out."
+          f"{self.place(number)}: words {', '.join(map(repr, words))} contain "
+          "a sentinel, which separates the words of a target. Remove it."
         )
 
   @classmethod
@@ -130,14 +134,17 @@ class Rules:
     for number, name in enumerate(self.classes):
       if name not in classes:
         raise ValueError(
-          f"{self.place(number)}: the data has no such class."
-          f"{tree.nearest(name, classes)} It has: {', '.join(classes)}. Set "
-          "`classes` where the rules call the data's classes otherwise."
+          f"{self.place(number)}: the data has no such "
+          f"class.{tree.nearest(name, classes)} It has: {', '.join(classes)}. "
+          "Set `classes` if the rules have other names for the data's classes."
         )
     for name in classes:
       if name not in self.classes:
         file = self.places[0].rpartition(":")[0] if self.places else "rules"
-        raise ValueError(f"{file}: no rule of class {name!r}.")
+        raise ValueError(
+          f"{file}: no rule for class {name!r}; expected one for each class "
+          "of the data."
+        )
     order = [self.classes.index(name) for name in classes]
     return self._take(order)
 
@@ -154,8 +161,8 @@ class Rules:
     for number, words in enumerate(self.words):
       if len(words) != masks:
         raise ValueError(
-          f"{self.place(number)}: {len(words)} words ({', '.join(words)}), and "
-          f"{template} has {masks} masks; expected one word for each."
+          f"{self.place(number)}: {len(words)} words ({', '.join(words)}), "
+          f"but {template} has {masks} masks; expected one word for each mask."
         )
 
   def exchanged(
@@ -193,13 +200,14 @@ class Rules:
     if numbers and not order:
       raise ValueError(
         f"{self.place(numbers[0])} is reversed: head and tail change places. "
-        "Set `reversed_order` to say which of its words answers each mask, for "
-        "instance (1, 0) where the first mask is about the head and the second "
-        "about the tail."
+        "Set `reversed_order` to say which of its words answers each mask, "
+        "for instance (1, 0) if the first mask is about the head and the "
+        "second about the tail."
       )
     if order and not numbers:
       raise ValueError(
-        "reversed_order is set, and no rule is reversed: set reversed_classes."
+        "reversed_order is set, but no rule is reversed: set reversed_classes "
+        "too."
       )
     words = list(self.words)
     for number in numbers:
@@ -341,8 +349,8 @@ class Survey(NamedTuple):
     if self.several:
       texts = label_words.some(self.several)
       lines.append(
-        f"{len(self.several)} words are several pieces, and lost to a scorer "
-        f"that reads all masks at once: {texts}"
+        f"{len(self.several)} words have several pieces; a scorer that reads "
+        f"all masks at once cannot use them: {texts}"
       )
     return lines
 
@@ -465,8 +473,8 @@ def _read_lines(path: str, classes: Sequence[str]) -> Rules:
   for place, cells in lines.items():
     if len(cells) < skip + 2:
       raise ValueError(
-        f"{place}: {len(cells)} cells; expected a class and its words, divided "
-        "by tabs."
+        f"{place}: {len(cells)} cells; expected a class and its words, "
+        "separated by tabs."
       )
   entries = [
     label_words.Entry(place, cells[skip], cells[skip + 1 :])
@@ -492,7 +500,10 @@ def _insist_once(entries: Iterable[Any]) -> None:
   seen: set[str] = set()
   for entry in entries:
     if entry.name in seen:
-      raise ValueError(f"{entry.place}: class {entry.name!r} stands twice.")
+      raise ValueError(
+        f"{entry.place}: class {entry.name!r} occurs twice; give each class "
+        "once."
+      )
     seen.add(entry.name)
 
 
@@ -518,6 +529,6 @@ def _insist_distinct(rules: Rules, ids: list[list[list[int]]]) -> None:
     other = owners.setdefault(tuple(map(tuple, words)), number)
     if other != number:
       raise ValueError(
-        f"{rules.place(number)} has the words of {rules.place(other)}: nothing "
-        "can tell the two classes apart."
+        f"{rules.place(number)} has the same words as {rules.place(other)}: "
+        "the model cannot tell the two classes apart."
       )

@@ -129,7 +129,8 @@ class Options:
     """
     if len(choices) > len(LETTERS):
       raise ValueError(
-        f"{len(choices)} options; there are letters for {len(LETTERS)}."
+        f"{len(choices)} options; expected at most {len(LETTERS)}, because "
+        "each needs a letter."
       )
     pairs = zip(LETTERS, choices, strict=False)
     return " ".join(f"{letter}. {choice}" for letter, choice in pairs)
@@ -231,8 +232,8 @@ def compose(sources: Sequence[str], place: str = "Template") -> Template:
   numbers = [part.number for part in template.parts if isinstance(part, Mask)]
   if numbers != sorted(numbers):
     raise ValueError(
-      f"{place}: masks {numbers}; those of sub-prompts are numbered in order, "
-      'so write {"mask"}.'
+      f"{place}: masks {numbers}; masks of sub-prompts get their numbers in "
+      'order. Write {"mask"}.'
     )
   return template
 
@@ -272,7 +273,7 @@ def read(path: str, choice: int = 0) -> Template:
     if other.masks != template.masks:
       raise ValueError(
         f"{place} has masks: {template.masks}, and {other_place}: "
-        f"{other.masks}. Templates of one task have equally many."
+        f"{other.masks}. Templates of one task need the same number of masks."
       )
   return template
 
@@ -360,13 +361,13 @@ def _check_key(name: str, place: str) -> None:
   """Refuse what no slot has, a lambda above all."""
   if name == "post_processing":
     raise ValueError(
-      f"{place}: 'post_processing' is a lambda, and code of a template is "
-      "never run. Take the key out, and change the text in the data if needed."
+      f"{place}: 'post_processing' is a lambda, and code in a template is "
+      "never run. Remove the key; if needed, change the text in the data."
     )
   if name == "special":
     raise ValueError(
-      f"{place}: 'special' names a token of another model's vocabulary; T5 has "
-      "none that separates texts. Take the slot out."
+      f"{place}: 'special' names a token of another model's vocabulary; T5 "
+      "has no token that separates texts. Remove the slot."
     )
   known = {*_KEYS, *(key for keys in _KEYS.values() for key in keys)}
   if name not in known:
@@ -414,7 +415,9 @@ def _field(
 def _mask(slot: Mapping[str, Any], blank: bool, place: str) -> Mask:
   number = slot["mask"]
   if number is not None and (type(number) is not int or number < 0):
-    raise ValueError(f"{place}: mask {number!r}: expected a number from 0.")
+    raise ValueError(
+      f"{place}: mask {number!r}: expected a whole number, 0 or more."
+    )
   _insist_whole("mask", slot, place)
   return Mask(blank, number or 0)
 
@@ -422,11 +425,16 @@ def _mask(slot: Mapping[str, Any], blank: bool, place: str) -> Mask:
 def _soft(slot: Mapping[str, Any], blank: bool, place: str) -> Soft:
   value = slot["soft"]
   if "id" in slot and "soft_id" in slot:
-    raise ValueError(f"{place}: 'id' and 'soft_id' are the same; give one.")
+    raise ValueError(
+      f"{place}: 'id' and 'soft_id' mean the same; give only one of them."
+    )
   key = slot.get("id", slot.get("soft_id"))
   count = slot.get("duplicate", value if type(value) is int else 1)
   if type(value) is int and "duplicate" in slot:
-    raise ValueError(f"{place}: give 'duplicate', or the number alone.")
+    raise ValueError(
+      f"{place}: 'soft' and 'duplicate' both give a number; give only one of "
+      "them."
+    )
   if value is not None and type(value) is not int:
     value = _text("soft", value, place)
   if type(count) is not int or not 1 <= count <= _MOST_SOFT:
@@ -444,7 +452,9 @@ def _options(slot: Mapping[str, Any], blank: bool, place: str) -> Options:
   value = slot["options"]
   names = value if isinstance(value, list) else [value or "options"]
   if not names:
-    raise ValueError(f"{place}: options of no field.")
+    raise ValueError(
+      f"{place}: 'options' is an empty list; expected at least one field."
+    )
   return Options(blank, tuple(_text("options", name, place) for name in names))
 
 
@@ -455,7 +465,10 @@ def _literal(slot: Mapping[str, Any], blank: bool, place: str) -> Text:
 
 def _insist_whole(kind: str, slot: Mapping[str, Any], place: str) -> None:
   if slot.get("shortenable", False):
-    raise ValueError(f"{place}: a {kind} is never shortened.")
+    raise ValueError(
+      f"{place}: a slot of the kind {kind} cannot be shortened; remove "
+      "'shortenable'."
+    )
 
 
 _MAKE: Mapping[str, Callable[[Mapping[str, Any], bool, str], Part]] = {
@@ -481,8 +494,8 @@ def _mask_numbers(
   """Number masks in order, but for those that have a number."""
   if not given:
     raise ValueError(
-      f'{place}: no {{"mask"}}, and so no place for an answer, in '
-      f"{source!r:.80}."
+      f'{place}: no {{"mask"}} in {source!r:.80}; expected at least one, '
+      "for the answer."
     )
   taken = {number for number in given if number is not None}
   free = (number for number in range(len(given)) if number not in taken)

@@ -148,7 +148,7 @@ def _lose_layer(tensors):
     (_lose_layer, r"encoder.block.1.layer.0.SelfAttention.q: expected its arr"),
     (lambda t: t.update({SELF: t[SELF][:1]}), r"several shapes|the rank 1"),
     (lambda t: t.update({SELF: t[SELF] + np.nan}), "finite numbers"),
-    (lambda t: t.update({SELF: t[SELF].ravel()}), "is no matrix"),
+    (lambda t: t.update({SELF: t[SELF].ravel()}), "expected a matrix"),
     (
       lambda t: t.update({SELF.replace("block.0", "block.7"): t[SELF]}),
       "enc_self/query of layer 7 has lora_A.weight",

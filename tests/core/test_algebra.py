@@ -86,10 +86,10 @@ def test_named_leaves_are_all_leaves_and_come_back():
   ("named", "message"),
   [
     ({"virtuals": jnp.zeros(1)}, "virtuals"),
-    ({"lowrank/enc_self/query/c": jnp.zeros(1)}, "no array of a delta"),
+    ({"lowrank/enc_self/query/c": jnp.zeros(1)}, "not the path of an array"),
     ({"lowrank/enc_self/query/a": jnp.zeros(1)}, "lacks its arrays b"),
-    ({"scale": jnp.zeros(1)}, "no array of a delta"),
-    ({"virtual/x": jnp.zeros(1)}, "no array of a delta"),
+    ({"scale": jnp.zeros(1)}, "not the path of an array"),
+    ({"virtual/x": jnp.zeros(1)}, "not the path of an array"),
   ],
 )
 def test_wrong_names_are_errors(named, message):

@@ -268,11 +268,16 @@ def test_a_server_that_stays_away_is_one_line(s3, monkeypatch):
 
 
 REFUSALS = {
-  "rights": (403, "AccessDenied", "Access denied.", "no right to .*owner for"),
+  "rights": (
+    403,
+    "AccessDenied",
+    "Access denied.",
+    "do not allow it .*owner for",
+  ),
   "clock": (
     *(403, "RequestTimeTooSkewed"),
     "The difference between the request time and the current time is too large",
-    "clock (is off .*timedatectl|that is off)",
+    "clock is off .*timedatectl|wrong clock",
   ),
 }
 

@@ -159,7 +159,7 @@ def test_soft_tokens_of_a_text_take_the_virtual_tokens(packed):
 @pytest.mark.parametrize(
   ("placement", "error"),
   [
-    (Placement((0, 1, 2)), "has 2 soft tokens, and the method makes 3 .* to 2"),
+    (Placement((0, 1, 2)), "has 2 soft tokens, but the method makes 3 .* to 2"),
     (Placement(), "makes 0 .* choose a method that has virtual tokens"),
   ],
 )

@@ -161,7 +161,7 @@ GZ = gzip.compress(b"some text\n" * 500, mtime=0)
     ("a.txt", b"\n \n", r": the corpus is empty; expected some text"),
     ("a.jsonl", b"\n", r": the corpus is empty; expected some text"),
     ("a.jsonl", b'{"text": " "}\n', r": the corpus is empty"),
-    ("a.txt", b"text\n\nmore\0\n", r":3: a zero byte: the file is binary"),
+    ("a.txt", b"text\n\nmore\0\n", r":3: the line has a zero byte, so the"),
     ("a.txt", b"text\nd\xe9j\xe0\n", r":2: not UTF-8: byte 0xe9 at position 1"),
     ("a.txt", "text".encode("utf-16"), r":1: UTF-16; expected UTF-8"),
     ("a.jsonl", b'{"text": "a"}\n{"text": \n', r":2: not JSON: "),

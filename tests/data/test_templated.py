@@ -281,9 +281,9 @@ BAD_RULES = {
   ),
   "alike": (
     {"rules": dict.fromkeys(RULES, RULES["no"])},
-    "nothing can tell the two classes apart",
+    "cannot tell the two classes apart",
   ),
-  "plain": ({"target_format": "plain"}, "a plain target has one"),
+  "plain": ({"target_format": "plain"}, "a plain target answers only one"),
   "numbers": (
     {"sub_prompts": (*PARTS[:2], '{"mask": 0}')},
     "own: sub_prompts: masks [1, 2, 0]",

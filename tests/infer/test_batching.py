@@ -106,7 +106,7 @@ def test_soft_tokens_of_a_text_take_the_virtual_tokens():
   found = batching.encoder_tokens(asked, batch, placements, V)
   assert found.tolist() == [[7, V + 4, 8, V, 1, 0], [V, V + 4, 1, 0, 0, 0]]
   asked = Inputs([text], np.ones(1, np.int32))
-  with pytest.raises(ValueError, match="2 soft tokens, and the method makes 1"):
+  with pytest.raises(ValueError, match="2 soft tokens, but the method makes 1"):
     batching.encoder_lengths(asked, placements)
 
 

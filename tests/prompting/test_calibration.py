@@ -131,7 +131,7 @@ def test_bad_arguments(words):
   scores = np.zeros((1, *there.shape))
   with pytest.raises(ValueError, match="Aggregation 'max': expected one of"):
     aggregation.aggregate(scores, there, there, "max")
-  with pytest.raises(ValueError, match="Class 1 has no words with a weight"):
+  with pytest.raises(ValueError, match="Class 1 has no word with a weight"):
     aggregation.aggregate(scores, [[1] * 4, [0] * 4, [1] * 4], there, "sum")
   with pytest.raises(ValueError, match="Prior of 'x': expected one of"):
     calibration.log_prior(scores, there, "x")

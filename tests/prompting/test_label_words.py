@@ -94,14 +94,14 @@ BAD = {
   "no words": ("w.json", '{"a": "x",\n"b": []}', ":2: class 'b' has no words"),
   "an empty word": ("w.txt", "x\ny,,z", ":2: class '1': an empty word among"),
   "one class": ("w.txt", "Yes No", ":1: 1 class; expected two or more"),
-  "nothing": ("w.txt", "\n\n", ": no label words, only empty lines"),
+  "nothing": ("w.txt", "\n\n", ": only empty lines; expected a line"),
   "of a row": ("w.txt", 'x\n{"meta": "answer"}', ":2: .* another word in ever"),
   "a number": ("w.json", '{"a": "x", "b": [1]}', ":1: expected a word, got 1"),
   "a weight": ("w.json", '{"a": "x", "b": {"y": -1}}', ":1: .* weight -1;"),
   "weights of 0": ("w.json", '{"a": "x", "b": {"y": 0}}', ":1: .* are 0"),
   "no object": ("w.json", '"a"', ":1: expected a JSON object of classes"),
   "an entry": ("w.json", '[{"a": "x", "b": "y"}, 3]', "entry 1: expected a"),
-  "twice": ("w.json", '{"a": "x",\n"a": "y"}', ":2: class 'a' stands twice"),
+  "twice": ("w.json", '{"a": "x",\n"a": "y"}', ":2: class 'a' occurs twice"),
   "no JSON": ("w.json", '{"a": "x",\n y}', ":2: not JSON"),
   "an ending": ("w.yaml", "a: x", "expected label words in a file ending in"),
 }
@@ -170,7 +170,7 @@ def test_a_survey_counts_what_scorers_lose():
   assert [str(w) for w in survey.unknown] == ["state (World)"]
   text = "\n".join(survey.lines())
   assert "6 label words of 2 classes" in text
-  assert "3 are several pieces" in text
+  assert "3 have several pieces" in text
   assert "balls (Sports)" in text
 
 
@@ -185,7 +185,7 @@ def test_words_that_the_vocabulary_lacks_are_refused_or_dropped(write):
 def test_words_of_the_same_ids_are_refused(write):
   same = lambda text: [7] if text in ("law", "LAW") else [8]  # noqa: E731
   words = label_words.read(write("w.txt", "law\nLAW\n"))
-  with pytest.raises(ValueError, match=r":2: .*'LAW' is the ids \[7\], and so"):
+  with pytest.raises(ValueError, match=r":2: .*'LAW' has the ids \[7\], and"):
     WordPieces.of(words, same)
   groups = label_words.survey(words, same).same
   assert [[w.text for w in group] for group in groups] == [["law", "LAW"]]

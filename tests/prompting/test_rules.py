@@ -97,12 +97,12 @@ def test_substitutes():
 
 
 BAD_FILES = {
-  "a class twice": ("a\tx\na\ty\n", ":2: class 'a' stands twice"),
+  "a class twice": ("a\tx\na\ty\n", ":2: class 'a' occurs twice"),
   "no words": ("a\n b\tx\n", ":1: 1 cells; expected a class and its words"),
   "an empty word": ("a\tx\t\nb\tx\ty\n", ":1: rule of 'a': words 'x', ''"),
   "a sentinel": (
     "a\tx\nb\t<extra_id_0> x\n",
-    ":2: rule of 'b': words '<extra_id_0> x' hold a sentinel",
+    ":2: rule of 'b': words '<extra_id_0> x' contain a sentinel",
   ),
   "one rule": ("a\tx\n", ":1: 1 rule; expected one for each"),
   "numbers of templates alone": ("0\ta\n0\tb\n", ":1: 2 cells; expected"),
@@ -143,7 +143,7 @@ def test_rules_of_other_classes_or_masks(tmp_path):
   read = rules.read(write(tmp_path, "a\tx\ty\nbc\tx\tz\tx\n"))
   with pytest.raises(ValueError, match=r"tsv:2: rule of 'bc': the data has no"):
     read.in_order(["a", "bb"])
-  with pytest.raises(ValueError, match=r"rules.tsv: no rule of class 'c'"):
+  with pytest.raises(ValueError, match=r"rules.tsv: no rule for class 'c'"):
     read.in_order(["a", "bc", "c"])
   with pytest.raises(
     ValueError, match=r"tsv:2: rule of 'bc': 3 words .x, z, x., and T has 2"
@@ -178,7 +178,7 @@ def test_pieces(encode):
 
 def test_what_nothing_can_tell_apart(encode):
   same = Rules.of({"a": ["man", "was"], "b": ["man", "was"]})
-  with pytest.raises(ValueError, match="rule of 'b' has the words of The"):
+  with pytest.raises(ValueError, match="rule of 'b' has the same words as The"):
     RulePieces.of_rules(same, ["<extra_id_0>", "<extra_id_1>"], encode)
   lacking = Rules.of({"a": ["man", "\u6f22"], "b": ["man", "was"]})
   with pytest.raises(ValueError, match="lacks characters of '\u6f22'"):

@@ -71,7 +71,7 @@ def test_a_word_begins_behind_virtual_tokens():
 
 
 BAD = {
-  "no mask": ('{"field": "a"}', 'no {"mask"}, and so no place'),
+  "no mask": ('{"field": "a"}', 'no {"mask"} in '),
   "unknown key": ('{"mask"} {"fields": "a"}', "unknown key 'fields'. Did you"),
   "key of another": ('{"mask": 0, "id": 3}', "a slot 'mask' has no key 'id'"),
   "two kinds": ('{"mask", "soft"}', "a slot of mask and soft"),
@@ -79,7 +79,7 @@ BAD = {
   "twice": ('{"mask", "mask"}', "'mask' stands twice"),
   "a lambda": (
     '{"mask"} {"meta": "a", "post_processing": lambda x: x+"."}',
-    "'post_processing' is a lambda, and code of a template is never run",
+    "'post_processing' is a lambda, and code in a template is never run",
   ),
   "a lambda as text": (
     '{"mask"} {"meta": "a", "post_processing": "lambda x: x"}',
@@ -99,7 +99,7 @@ BAD = {
   ),
   "a short mask": (
     '{"mask", "shortenable": true}',
-    "a mask is never shortened",
+    "a slot of the kind mask cannot be shortened",
   ),
   "soft 0": ('{"mask"} {"soft": 0}', "expected 1 to 10000, got 0"),
   "soft true": ('{"mask"} {"soft": true}', "'soft': expected a text, got True"),

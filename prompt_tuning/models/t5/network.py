@@ -374,9 +374,10 @@ def _check_packed(segments: Array | None, delta: Delta, site: str) -> None:
   if segments is None or prefix is None or prefix.positioned is None:
     return
   raise ValueError(
-    f"A prefix with positions ({site}) stands right before one text, and a "
-    "packed row holds several: set BATCHING to 'buckets' and, where classes "
-    "are ranked, SCORER to @scorers.FirstPiece(), or give it no positions."
+    f"A prefix with positions ({site}) stands right before one text, but a "
+    "packed row holds several texts: set BATCHING to 'buckets' and, where "
+    "classes are ranked, SCORER to @scorers.FirstPiece(), or PREFIX_POSITIONS "
+    "to False."
   )
 
 

@@ -114,7 +114,7 @@ def test_batches_have_virtual_tokens_in_place_of_soft_ones(
   expected = np.repeat(words.size + 28 + np.arange(soft), examples)
   np.testing.assert_array_equal(virtual, np.sort(expected))
   wrong = pipeline.Layout(Placement((0,)), words.size + 28)
-  with pytest.raises(ValueError, match=f"has {soft} soft tokens, and the"):
+  with pytest.raises(ValueError, match=f"has {soft} soft tokens, but the"):
     pipeline.TrainBatches(tokens, 4, 0, layout=wrong, batching=batching)
 
 
@@ -169,7 +169,9 @@ def test_k_shots_of_it(own_task, tmp_path):
 
 def test_no_room_for_what_may_not_be_shortened(own_task, tmp_path):
   short = {"inputs": 4, "targets": 8}
-  with pytest.raises(ValueError, match="may not be shortened, and room for 3"):
+  with pytest.raises(
+    ValueError, match="not be shortened, but there is room for 3"
+  ):
     cache.load_task(own_task, "train", short, tmp_path / "cache")
   assert not list((tmp_path / "cache").rglob("manifest.json"))
 
