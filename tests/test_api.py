@@ -56,7 +56,7 @@ SENTENCES = [
   for what in ("sings", "sleeps", "runs away", "waits")
   for where in ("at home", "in the garden", "by the river")
 ]
-IN_TEMPLATE = "has its virtual tokens where a task's template says"
+IN_TEMPLATE = "were trained at the places of a task's template"
 TEXTS = ["the cat sings", "a dog sleeps in the garden", "", "my bird waits"]
 
 
@@ -195,9 +195,7 @@ def test_what_prompts_are_near_to(plain, tmp_path, tolerance):
 
 
 def test_nobody_votes_and_examples_lack_fields(plain, monkeypatch):
-  with pytest.raises(
-    ValueError, match="There is no prompt to vote: give the model"
-  ):
+  with pytest.raises(ValueError, match="There is no prompt to vote; expected"):
     plain.vote(TEXTS, candidates=["a", "b"])
   monkeypatch.setattr(spec, "_specs", {})
   how = {"postprocess": postprocessors.qa, "splits": {}}

@@ -119,7 +119,7 @@ def test_what_does_not_train_is_held_against_the_bundle(extended, capsys):
   assert main.main(["train", *flags, "--gin.TRAIN_STEPS_RELATIVE=3"]) == 2
   message = capsys.readouterr().err
   assert f"{name} of the tuning method" in message
-  assert "do not train, but have changed" in message
+  assert "do not train, but have other values" in message
   bundle.write(path, saved)
 
 

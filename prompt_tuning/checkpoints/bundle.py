@@ -278,7 +278,7 @@ def read_latest(folder: str | os.PathLike[str]) -> tuple[int, Bundle] | None:
       return step, read(step_path(folder, step))
     except CheckpointError as error:
       problem = error
-      logger.warning("Passing over a damaged bundle. %s", error)
+      logger.warning("Skipping a damaged bundle. %s", error)
   if problem is not None:
     raise problem
   return None

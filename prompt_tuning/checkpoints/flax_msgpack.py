@@ -189,7 +189,7 @@ class _Walker:
     for _ in range(count):
       kind, value = self.header()
       if kind != "str":
-        raise ValueError(f"a key that is no string below {'/'.join(path)!r}")
+        raise ValueError(f"a key that is not a string below {'/'.join(path)!r}")
       key = self.text(value)
       if key in mapping:
         raise ValueError(f"{'/'.join((*path, key))!r} occurs twice")
@@ -213,7 +213,7 @@ class _Walker:
     """Read an array's (shape, dtype, bytes), stepping over the bytes."""
     name = ".".join(path)
     if self.header() != ("array", 3):
-      raise ValueError(f"{name!r} is no (shape, dtype, bytes) triple")
+      raise ValueError(f"{name!r} is not a triple (shape, dtype, bytes)")
     shape = self.shape(name)
     kind, length = self.header()
     label = self.text(length) if kind in ("str", "bin") else ""
@@ -246,7 +246,7 @@ class _Walker:
     sizes = _counted(mapping.get("shape"))
     leaves = _counted(mapping.get("chunks"))
     if not leaves or not all(isinstance(x, InlineLeaf) for x in leaves):
-      raise ValueError(f"{name!r} has chunks that are no arrays")
+      raise ValueError(f"{name!r} has chunks that are not arrays")
     if any(type(n) is not int or n < 0 for n in sizes):
       raise ValueError(f"{name!r} has the shape {sizes}")
     dtype = leaves[0].dtype

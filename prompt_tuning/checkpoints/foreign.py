@@ -67,7 +67,10 @@ def of_file(path: str) -> Kind | None:
   if _is_safetensors(start, size):
     return Kind("a safetensors file", _beside(path))
   if start.startswith(b"version https://git-lfs"):
-    advice = "It stands for the real file: run `git lfs pull` where it is from."
+    advice = (
+      "It is a placeholder for the real file: run `git lfs pull` in the "
+      "repository that it is from."
+    )
     return Kind("a Git LFS pointer", advice)
   for magic, kind in _MAGIC.items():
     if start.startswith(magic):
@@ -76,11 +79,11 @@ def of_file(path: str) -> Kind | None:
   if text[:1] in (b"{", b"["):
     return Kind("JSON", _OF_JSON.format(source=name))
   if text[:1] == b"<":
-    advice = "A download gave a page instead of the file: fetch it again."
+    advice = "It is a web page, not the file: download the file again."
     return Kind("a web page", advice)
   if not _is_map(start[0]) and not start.startswith(_MESH_TENSORFLOW):
     found = f"a file that begins with {start[:24]!r}"
-    return Kind(found, "It is of no format that is read here.")
+    return Kind(found, "This project does not read its format.")
   return None
 
 
@@ -90,14 +93,14 @@ def _is_map(byte: int) -> bool:
 
 
 _MAGIC = {
-  b"\x93NUMPY": Kind("a NumPy file", "It is a prompt, and no model."),
+  b"\x93NUMPY": Kind("a NumPy file", "It is a prompt, not a model."),
   b"\x1f\x8b": Kind("a gzip file", "Unpack it first."),
   b"\xfd7zXZ": Kind("an xz file", "Unpack it first."),
   b"\x89HDF": Kind(
     "an HDF5 file, as Keras writes it",
     "Save the model with transformers as safetensors.",
   ),
-  b"GGUF": Kind("a GGUF file", "Take the checkpoint that it was made from."),
+  b"GGUF": Kind("a GGUF file", "Use the checkpoint that it was made from."),
 }
 _OF_JSON = (
   'If it holds a prompt as a list of vectors: python -c "import json, numpy, '

@@ -127,7 +127,9 @@ def open_hf(path: str) -> Checkpoint:
     # Another kind of model. A few unknown tensors are kept under their names,
     # so that `restore` lists them with all else that does not fit.
     mismatches += [
-      Mismatch(name, ABSENT, str(tensors[name]), "No tensor of a T5 has it.")
+      Mismatch(
+        name, ABSENT, str(tensors[name]), "No tensor of a T5 has this name."
+      )
       for name in unknown
     ]
   if mismatches:
@@ -144,7 +146,7 @@ def _other_kind(names: Collection[str]) -> Mismatch | None:
   prefix = hf_names.wrapper(names)
   if prefix:
     hint = (
-      "A wrapper was saved, not the model. Take the prefix away: python -c "
+      "A wrapper was saved, not the model. Remove the prefix: python -c "
       f"\"import ml_dtypes, safetensors.numpy as s; f = '{WEIGHTS}'; "
       f"s.save_file({{k.removeprefix('{prefix}'): v for k, v in "
       "s.load_file(f).items()}, f, metadata={'format': 'pt'})\""
@@ -153,7 +155,10 @@ def _other_kind(names: Collection[str]) -> Mismatch | None:
     return Mismatch("names of tensors", expected, f"{found} before them", hint)
   stacks = {name.split(".")[0] for name in names}
   if "encoder" in stacks and not stacks & {"decoder", hf_names.HF_HEAD[:7]}:
-    hint = "A T5EncoderModel answers nothing: take the whole model."
+    hint = (
+      "A T5EncoderModel has no decoder, so it cannot answer: use the whole "
+      "model."
+    )
     return Mismatch(
       "decoder.*", "an encoder and a decoder", "an encoder alone", hint
     )
@@ -300,8 +305,8 @@ def _renamed(
     if config.get("tie_word_embeddings", True) is False:
       hint = (
         f"{hf_config.FILE} says that the head is not tied to the table "
-        f"(tie_word_embeddings is false), so {hf_names.HF_HEAD} must be there: "
-        "take a complete copy of the model."
+        f"(tie_word_embeddings is false), so {hf_names.HF_HEAD} must be "
+        "there: get a complete copy of the model."
       )
       expected = str(table or "the head")
       broken.append(missing(hf_names.HEAD, expected, hint))

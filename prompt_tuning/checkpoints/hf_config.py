@@ -31,8 +31,8 @@ _IDS = {
   "forced_decoder_ids": None,
 }
 _IDS_HINT = (
-  "A model that was trained with other ids cannot be used here; one that was "
-  "not, can when the file says so."
+  "A model that was trained with other ids cannot be used. If yours was not, "
+  "correct the file."
 )
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _MODEL_TYPES = ("t5", "mt5")

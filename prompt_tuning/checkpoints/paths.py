@@ -101,7 +101,10 @@ def _refusal(target: pathlib.Path) -> CheckpointError:
   content = "another file"
   if target.is_dir():
     content = f"a folder with {sorted(files.names(target))[:5]}"
-  hint = "It is not replaced: delete it yourself, or choose another name."
+  hint = (
+    "This project does not replace it: delete it yourself, or choose another "
+    "name."
+  )
   return unreadable(target, "something to replace", content, hint)
 
 

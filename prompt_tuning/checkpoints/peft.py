@@ -77,7 +77,7 @@ def read(
   try:
     return kind.from_peft(adapter, model)
   except ValueError as error:
-    expected = "an adapter that says what can be said here"
+    expected = "an adapter with settings that this project supports"
     raise unreadable(path, expected, str(error).rstrip(".")) from error
 
 
@@ -115,7 +115,7 @@ def read_adapter(
       kernels[place] = array
     elif name.startswith(peft_names.PREFIX):
       mismatches.append(
-        Mismatch(name, "an array of a kernel of a T5", str(leaf))
+        Mismatch(name, "an array for a kernel of a T5", str(leaf))
       )
     else:
       arrays[name] = array

@@ -79,7 +79,7 @@ def as_prompt(
     raise unreadable(path, expected, content)
   unfit = finite.fault(values)
   if unfit:
-    hint = "Its training diverged, or the file is damaged: take another one."
+    hint = "Its training diverged, or the file is damaged: use another one."
     raise unreadable(path, finite.EXPECTED, unfit, hint)
   return Prompt(values.astype(np.float32), kind, path, notes)
 

@@ -115,13 +115,13 @@ def _no_checkpoint(path: str, names: Sequence[str]) -> CheckpointError:
   """Say what a folder has instead of a checkpoint's files."""
   pickles = sorted(n for n in names if n.endswith(foreign.PICKLES))
   if peft.CONFIG in names:
-    kind = "a PEFT adapter, which is no model"
+    kind = "a PEFT adapter, not a model"
     return unreadable(path, _EXPECTED, kind, "Name the model it belongs to.")
   if hf.PICKLES[1] in names:
     hint = (
-      "They are pickles, never opened here. Where transformers is installed: "
-      "T5ForConditionalGeneration.from_pretrained(FOLDER).save_pretrained("
-      "ANOTHER_FOLDER)."
+      "They are pickles, which we never open. Convert them where transformers "
+      "is installed: T5ForConditionalGeneration.from_pretrained(FOLDER)"
+      ".save_pretrained(ANOTHER_FOLDER)."
     )
     return unreadable(path, _EXPECTED, "a model in several .bin files", hint)
   if pickles:

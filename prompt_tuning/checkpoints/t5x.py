@@ -211,7 +211,7 @@ def from_nodes(
     open_state=open_state,
     broken=(*broken, *no_step),
     notes=tuple(
-      f"{name} is neither parameter nor optimizer state and was left out"
+      f"{name} is neither a parameter nor optimizer state; it was left out"
       for name in sorted(nodes)
       if not name.startswith(known)
     ),

@@ -118,8 +118,8 @@ def dataset(
     if name not in FEATURES and feature.shape.rank not in (0, 1):
       raise ValueError(
         f"{task.name}: the feature {name} has rank {feature.shape.rank}; "
-        "examples are kept as JSON, with scalars and lists. Leave it out with "
-        "a preprocessor."
+        "expected scalars and lists, because examples are stored as JSON. "
+        "Remove the feature with a preprocessor."
       )
   return made.map(lambda row: {**_texts(task, row), **row})
 
@@ -175,8 +175,8 @@ def _source(task: seqio.Task) -> tuple[str, dict[str, str]]:
   loader = source.tfds_dataset
   if loader.name is None:
     raise ValueError(
-      f"{task.name}: a TFDS source with splits of several data sets is not "
-      "read here; make a task of each, and mix them."
+      f"{task.name}: the TFDS source has splits of several data sets; "
+      "expected one data set. Make a task of each, and mix them."
     )
   known = source._splits or loader.info.splits or _USUAL_SPLITS
   return loader.name, {s: str(loader._map_split(s)) for s in known}
@@ -210,8 +210,9 @@ def _check_metrics(task: seqio.Task) -> None:
   for what, found in others.items():
     if found:
       raise ValueError(
-        f"{task.name}: a metric reads {what}; metric functions of targets and "
-        "predictions are computed here. Give those to the task as metric_fns."
+        f"{task.name}: a metric reads {what}; expected metric functions of "
+        "targets and predictions. Give such functions to the task as "
+        "metric_fns."
       )
 
 
@@ -240,7 +241,7 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
   except Exception as error:  # a function of the user's, or of cached counts
     raise ValueError(
       f"{mixture.name}: the rate of {task.name} cannot be computed: {error}. "
-      "Give a number, or the source its num_input_examples."
+      "Give the rate as a number, or give the source num_input_examples."
     ) from error
 
 

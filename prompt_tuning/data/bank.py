@@ -65,7 +65,7 @@ class BankIterator(grain.DatasetIterator[NumpyBatch]):
     if len(states) != len(self._parents):
       raise ValueError(
         f"This iterator state has {len(states)} runs, this bank "
-        f"{len(self._parents)}; restore with the bank of the saved run."
+        f"{len(self._parents)}; restore it with the bank of the saved run."
       )
     for run, run_state in zip(self._parents, states, strict=True):
       run.set_state(run_state)

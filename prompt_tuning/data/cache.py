@@ -187,9 +187,9 @@ def _warn_of_unknown(cache: TokenCache) -> None:
     first = cache.example(unknown[0])["targets_pretokenized"]
     _warn_once(
       f"{cache.task} {cache.split}: {len(unknown)} of {len(cache)} targets "
-      "have characters that the vocabulary lacks, such as "
-      f"{first[:40]!r}. The model can neither learn nor write them: use other "
-      "answers, for classes by label_words."
+      f"have characters that the vocabulary lacks, such as {first[:40]!r}. "
+      "The model can neither learn nor write them: use other answers (for "
+      "classes, set label_words)."
     )
 
 
@@ -234,8 +234,9 @@ def _load_task(
     if files.is_url(data_dir):
       raise ValueError(
         f"{data_dir} has no {task.source}, split {task.splits[split]!r}. TFDS "
-        "downloads to a folder of a machine only: write it there with "
-        f"`prompt-tuning data prepare --tfds_data_dir {data_dir}`, or copy it."
+        "can download only to a folder on this machine: write the data there "
+        f"with `prompt-tuning data prepare --tfds_data_dir {data_dir}`, or "
+        "copy it."
       )
     _tokenise().fetch(task, data_dir)
     fields["rows"] = _fingerprint(task, split, data_dir, cache_dir)
@@ -357,8 +358,8 @@ def _find_copy(
   if len(paths) > 1:
     raise ValueError(
       f"{root} has {len(paths)} caches of different versions of the data, and "
-      "the data is not here to tell which is meant; give --tfds_data_dir, or "
-      "delete the caches that are not meant."
+      "without the data we cannot know which one you mean. Give "
+      "--tfds_data_dir, or delete the other caches."
     )
   return paths[0] if paths else None
 
@@ -397,8 +398,8 @@ def _open_only(path: pathlib.Path) -> TokenCache:
     return _open(path)
   except DamagedError as error:
     raise ValueError(
-      f"{error} The data it was made from is not here, so it cannot be made "
-      "again: copy the cache once more, or give --tfds_data_dir."
+      f"{error} The data that it was made from is not here, so it cannot be "
+      "made again: copy the cache again, or give --tfds_data_dir."
     ) from error
 
 
@@ -418,7 +419,9 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     f"{name}.{kind}.npy" for name in _ARRAYS for kind in ("values", "offsets")
   }
   if manifest["files"].keys() != names:
-    raise DamagedError(f"Cache {path}: manifest.json is not one of a cache.")
+    raise DamagedError(
+      f"Cache {path}: manifest.json is not the manifest of a cache."
+    )
   return manifest
 
 

@@ -63,8 +63,8 @@ class Text:
     if TRAIN not in self.files or set(self.files) - {TRAIN, VALIDATION}:
       raise ValueError(
         f"Corpus {self.name!r} has files for "
-        f"{', '.join(self.files) or 'nothing'}; expected {TRAIN!r} and perhaps "
-        f"{VALIDATION!r}."
+        f"{', '.join(self.files) or 'nothing'}; expected {TRAIN!r}, and "
+        f"{VALIDATION!r} if you have it."
       )
     if self.every < 1 or not self.rate > 0:
       raise ValueError(
@@ -300,8 +300,8 @@ def _numbered(path: str) -> Iterator[tuple[int, Document]]:
   ending = suffixes[-1] if suffixes else ""
   if ending not in _FORMATS:
     raise ValueError(
-      f"{path}: expected a corpus ending in {', '.join(_FORMATS)}, perhaps "
-      f"with {' or '.join(_OPENERS)} behind it."
+      f"{path}: expected a file name that ends in {', '.join(_FORMATS)}, or "
+      f"in one of these with {' or '.join(_OPENERS)} after it."
     )
   lines = _lines(path)
   documents = (

@@ -208,7 +208,7 @@ def rows_with_columns(
       if key in lines:
         raise ValueError(
           f"{row.place}: id {key!r} is already in {lines[key]}; expected "
-          f"distinct values in column {task.content['id_column']!r}."
+          f"different values in column {task.content['id_column']!r}."
         )
       lines[key] = row.place
     yield row, example
@@ -242,8 +242,8 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
     raise ValueError(f"Template {template!r}: {error}.") from error
   if any(name == "" or form or conv for _, name, form, conv in fields):
     raise ValueError(
-      f"Template {template!r}: expected nothing but a column's name in braces; "
-      "write {{ for a brace."
+      f"Template {template!r}: expected only a column's name between braces. "
+      "For a brace in the text, write {{."
     )
   if all(name is None for _, name, _, _ in fields):
     raise ValueError(

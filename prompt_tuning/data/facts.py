@@ -50,7 +50,10 @@ def declare(
       without one of them, or fewer than two objects: with file and line.
   """
   if bool(template) == bool(relations_file):
-    raise ValueError(f"{name}: give template or relations_file, one of them.")
+    raise ValueError(
+      f"{name}: give either template or relations_file; expected one of the "
+      "two."
+    )
   place = f"{name}: template"
   if relations_file:
     relation = relation or pathlib.PurePosixPath(rows).stem

@@ -109,7 +109,8 @@ def choose(
   """
   if shots > len(answers):
     raise ValueError(
-      f"SHOTS is {shots}, and the training split has {len(answers)} rows."
+      f"SHOTS is {shots}, but the training split has only {len(answers)} "
+      "rows. Set SHOTS to at most that."
     )
   random = np.random.default_rng([seed, 0])
   order = random.permutation(len(answers)).tolist()
@@ -171,8 +172,8 @@ class Writer:
     least = len(self._instruction) + len(self._between) + 2
     if limit is not None and least > limit:
       raise ValueError(
-        f"INSTRUCTION and its surroundings take {least - 1} tokens, and an "
-        f"input has {limit} at most: raise TASK_FEATURE_LENGTHS of inputs."
+        f"INSTRUCTION and the text around it take {least - 1} tokens, but an "
+        f"input has at most {limit}: raise TASK_FEATURE_LENGTHS of inputs."
       )
 
   def write(self, row: np.ndarray) -> tuple[np.ndarray, int]:
@@ -195,8 +196,9 @@ class Writer:
     room = len(asked) if self._limit is None else self._limit - fixed
     if self._sentinels(asked[room:]):
       raise ValueError(
-        f"An input of {len(asked)} tokens would lose its sentinel: INSTRUCTION "
-        f"leaves {room} of {self._limit}. Raise TASK_FEATURE_LENGTHS of inputs."
+        f"An input of {len(asked)} tokens would lose its sentinel, because "
+        f"INSTRUCTION leaves {room} of {self._limit} tokens. Raise "
+        "TASK_FEATURE_LENGTHS of inputs."
       )
     asked = asked[:room]
     left, shown = room - len(asked), []
@@ -230,8 +232,8 @@ class Writer:
     asked, answer = inputs[:-1].tolist(), targets[:-1].tolist()
     if asked and max(asked) >= self._words.size:
       raise ValueError(
-        "The template has soft tokens, and a demonstration cannot hold learned "
-        "vectors: use a template of words only."
+        "The template has soft tokens, but a demonstration cannot hold "
+        "learned vectors: use a template without soft tokens."
       )
     if self._sentinels(asked):
       ids = self._filled(asked, answer)

@@ -42,7 +42,7 @@ def choose(
     rows = rows_of[label]
     if len(rows) < shots and not scarce_classes:
       raise ValueError(
-        f"Class {label!r} has {len(rows)} rows; {shots} shots were asked for. "
+        f"Class {label!r} has {len(rows)} rows; expected at least {shots}. "
         "Use a smaller k."
       )
     order = np.random.default_rng([seed, position]).permutation(len(rows))

@@ -37,7 +37,7 @@ def declare(
   if isinstance(tasks, str) or not tasks:
     raise ValueError(f"mixture.tasks must list tasks; got {tasks!r}.")
   if not isinstance(tasks, Mapping) and len(set(tasks)) < len(tasks):
-    raise ValueError(f"mixture.tasks names one twice: {', '.join(tasks)}.")
+    raise ValueError(f"mixture.tasks names a task twice: {', '.join(tasks)}.")
   rates = (
     dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
   )
@@ -51,8 +51,8 @@ def declare(
     )
   if limit is not None and (temperature is None or limit < 1):
     raise ValueError(
-      f"mixture.limit is {limit!r}; expected a positive number, and a "
-      "mixture.temperature that it belongs to."
+      f"mixture.limit is {limit!r}; expected a positive number, together with "
+      "mixture.temperature."
     )
   mixture = spec.MixtureSpec(name, rates, _MODULE, temperature, limit)
   spec.add(mixture)

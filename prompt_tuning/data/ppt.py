@@ -98,8 +98,8 @@ class Rows:
     passages = list(self._passages(split))
     if not passages:
       raise ValueError(
-        f"{self.text.files[split]}: the corpus has no sentence, which would "
-        "have a letter or a digit."
+        f"{self.text.files[split]}: the corpus has no sentence; expected text "
+        "with a letter or a digit."
       )
     rows = list(self._make(passages, self.examples[split]))
     if self.shuffled:
@@ -138,7 +138,8 @@ class Rows:
     for place, document in self.text.placed_documents(split):
       if document.answer:
         raise ValueError(
-          f"{place}: a question with an answer; expected running text ('text')."
+          f"{place}: the line has a question with an answer; expected running "
+          "text ('text')."
         )
       texts = tuple(
         " ".join(text.split()[: self.max_words])

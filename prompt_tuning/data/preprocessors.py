@@ -243,7 +243,7 @@ def _pronoun_position(
   here = starts & tf.strings.regex_full_match(rest, "[[:punct:]]*")
   tf.debugging.Assert(
     here | (following == pronoun),
-    ["WSC: span2_text is not at span2_index.", pronoun, index, words],
+    ["WSC: the text at span2_index is not span2_text.", pronoun, index, words],
   )
   return tf.where(here, index, index + 1), tf.where(here, rest, "")
 

@@ -152,9 +152,10 @@ def labelled(
   for label, missing in enumerate(room):
     if missing:
       raise ValueError(
-        f"{passages[0].place}: of this corpus's {len(places)} sentences the "
-        f"labeller gives too few the class {classes[label]!r}: {missing} are "
-        f"missing for {count} rows. Ask for fewer rows, or give more text."
+        f"{passages[0].place}: among the {len(places)} sentences of this "
+        f"corpus, the labeller finds {missing} too few of the class "
+        f"{classes[label]!r} for {count} rows. Ask for fewer rows, or give "
+        "more text."
       )
   yield from shuffled(rng, rows)
 
@@ -203,8 +204,9 @@ class _Pool:
     self._rng = rng
     if len(passages) < 2:
       raise ValueError(
-        f"{self._place}: the corpus has one document, and a sentence of "
-        "another is needed. Divide documents by blank lines, or give more."
+        f"{self._place}: the corpus has one document; expected at least two, "
+        "because a sentence of another document is needed. Divide documents "
+        "by blank lines, or give more."
       )
     self._all = [
       (d, i)
@@ -221,8 +223,8 @@ class _Pool:
       longest = max(passages, key=lambda passage: len(passage.sentences))
       raise ValueError(
         f"{longest.place}: the longest document has {len(longest.sentences)} "
-        "sentences; expected one with at least 3, of which one follows "
-        "another and one does not."
+        "sentences; expected at least 3, so that one follows another and one "
+        "does not."
       )
 
   def insist_on_distinct(self, count: int) -> None:
@@ -246,8 +248,8 @@ class _Pool:
       if self.text(at) != self.adjacent(at, set()) and self._apart(at):
         return at
     raise ValueError(
-      f"{self._place}: in {_TRIES} draws from this corpus, every sentence was "
-      "the same as others of its document; expected text that goes on."
+      f"{self._place}: in {_TRIES} draws from this corpus, every sentence "
+      "repeated others of its document; expected running text."
     )
 
   def adjacent(self, anchor: tuple[int, int], taken: set[str]) -> str:
@@ -269,9 +271,9 @@ class _Pool:
       if at[0] != anchor[0] and self.text(at) not in banned:
         return self.text(at)
     raise ValueError(
-      f"{self._place}: in {_TRIES} draws, no sentence of another document than "
-      f"that of {self.text(anchor)!r:.60} was a new one. Ask for fewer "
-      "options, or give more text."
+      f"{self._place}: in {_TRIES} draws, no sentence of another document "
+      f"differed from those already used for {self.text(anchor)!r:.60}. Ask "
+      "for fewer options, or give more text."
     )
 
   def _apart(self, anchor: tuple[int, int]) -> list[str]:

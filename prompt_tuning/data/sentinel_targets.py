@@ -72,8 +72,8 @@ def adopt(name: str) -> bool:
     return True
   if base.benchmark in _OTHERS or base.candidates or base_of(base):
     raise ValueError(
-      f"{name}: the targets of {base.name} cannot begin with a sentinel. Of a "
-      "templated task, set target_format."
+      f"{name}: the targets of {base.name} cannot begin with a sentinel. For "
+      "a templated task, set target_format instead."
     )
   derived = dataclasses.replace(
     base,

@@ -43,7 +43,10 @@ def declare(
       masks; see also `templated.declare`.
   """
   if bool(templates) == bool(template_file):
-    raise ValueError(f"{name}: give templates or template_file, one of them.")
+    raise ValueError(
+      f"{name}: give either templates or template_file; expected one of the "
+      "two."
+    )
   if template_file:
     if template_numbers is None:
       lines = plain_text.text_lines(template_file)
@@ -100,6 +103,6 @@ def _insist_alike(name: str, templates: Sequence[Template]) -> None:
   for other in others:
     if other.masks != first.masks:
       raise ValueError(
-        f"{other.place}: {other.masks} masks, and {first.place} has "
-        f"{first.masks}: templates of one task need as many."
+        f"{other.place}: {other.masks} masks, but {first.place} has "
+        f"{first.masks}. Templates of one task need the same number of masks."
       )

@@ -204,8 +204,8 @@ class TaskSpec:
       return self.postprocess(example[TARGETS], example=example, is_target=True)
     except KeyError as error:
       raise ValueError(
-        f"{self.name}: example {row} has no field {error}, which the metrics "
-        f"need; it has: {', '.join(example)}."
+        f"{self.name}: example {row} has no field {error}, but the metrics "
+        f"need it; the fields are: {', '.join(example)}."
       ) from error
 
 
@@ -220,7 +220,7 @@ def insist_on_examples(
   if len(predictions) != len(examples):
     raise ValueError(
       f"{name}: {len(predictions)} predictions for {len(examples)} examples; "
-      "expected one each."
+      "expected one for each."
     )
   if not examples:
     raise ValueError(f"{name}: nothing to evaluate: no examples.")
@@ -378,8 +378,8 @@ def _shots_of(base: TaskSpec, subset: KShot) -> TaskSpec:
   """Return the spec of a k-shot task: only its training split is smaller."""
   if "train" not in base.splits:
     raise ValueError(
-      f"{base.name!r} has no training split to take {subset.shots} shots of; "
-      f"it has: {', '.join(base.splits)}."
+      f"{base.name!r} has no training split, but {subset.shots} shots come "
+      f"from it; the splits are: {', '.join(base.splits)}."
     )
   return dataclasses.replace(
     base,

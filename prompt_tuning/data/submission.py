@@ -89,7 +89,9 @@ def file_name(name: str) -> str:
   known = _FILES.get(task.benchmark, {}).get(task.dataset)
   if known is None:
     every = ", ".join(f for files in _FILES.values() for f in files.values())
-    raise ValueError(f"{name!r} has no submission file. Those are: {every}.")
+    raise ValueError(
+      f"{name!r} has no submission file. These tasks have one: {every}."
+    )
   return known
 
 
@@ -155,9 +157,9 @@ def _labels(
   bad = [row for row, i in enumerate(ids) if i == postprocessors.ILLEGAL]
   if bad and illegal is None:
     raise ValueError(
-      f"{task.name}: {len(bad)} of {len(ids)} predictions are no legal label, "
-      f"the first in row {bad[0]}: {predictions[bad[0]]!r}. Set `illegal` to "
-      "the class id to write for them."
+      f"{task.name}: {len(bad)} of {len(ids)} predictions are not a legal "
+      f"label, the first in row {bad[0]}: {predictions[bad[0]]!r}. Set "
+      "`illegal` to the class id that is written for them."
     )
   ids = [illegal if i == postprocessors.ILLEGAL else i for i in ids]
   if task.dataset in _IDS:

@@ -85,7 +85,7 @@ def as_text(place: str, value: Any, needed_for: str) -> str:
   if isinstance(value, list | dict):
     raise ValueError(
       f"{place} is {_KINDS[type(value)]}, {value!r:.80}; {needed_for} needs a "
-      "text, a number, or true or false. Write the text that is meant."
+      "text, a number, or true or false. Write the value as a text."
     )
   if isinstance(value, float) and not math.isfinite(value):
     raise ValueError(

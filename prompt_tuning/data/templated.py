@@ -128,21 +128,22 @@ def declare(
   names = tuple(classes) or base.label_words
   if len(names) != len(base.label_words):
     raise ValueError(
-      f"{name}: {len(names)} classes, and {source} has "
+      f"{name}: {len(names)} classes, but {source} has "
       f"{len(base.label_words)}: {', '.join(base.label_words)}."
     )
   given = (label_words, label_words_file, rules, rules_file)
   if sum(value is not None for value in given) != 1:
     raise ValueError(
-      f"{name}: give label_words or label_words_file, or rules or rules_file "
-      "where a class has a word at each mask: one of them."
+      f"{name}: give one of label_words, label_words_file, rules and "
+      "rules_file. Rules are for classes that have a word at each mask."
     )
   renamed = dict(fields or {})
   if rules is None and rules_file is None:
     if substitutes or reversed_order or reversed_classes:
       raise ValueError(
         f"{name}: substitutes, reversed_order and reversed_classes belong to "
-        "rules, and the task has none."
+        "rules, but the task has none. Set rules or rules_file, or leave them "
+        "out."
       )
     words = (
       words_of_files.read(label_words_file, names, label_words_number)
@@ -283,7 +284,7 @@ def _template(
   """Parse the template, given in one of three ways."""
   if sum(map(bool, (template, sub_prompts, template_file))) != 1:
     raise ValueError(
-      f"{name}: give template or template_file, or sub_prompts: one of them."
+      f"{name}: give one of template, template_file and sub_prompts."
     )
   if template_file:
     return templates.read(template_file, template_number)
@@ -312,8 +313,8 @@ def _of_words(
   rendering.check_format(template, target_format)
   if template.masks != 1:
     raise ValueError(
-      f"{template.place}: {template.masks} masks; label words answer one. Give "
-      "rules or rules_file, with a word for each mask."
+      f"{template.place}: {template.masks} masks; label words answer only "
+      "one. Give rules or rules_file, with a word for each mask."
     )
   targets = [
     [rendering.target([word], target_format) for word in texts]
@@ -325,7 +326,8 @@ def _of_words(
       other = words.place(firsts.index(text))
       raise ValueError(
         f"{name}: {words.place(number)} and {other} have the same first label "
-        f"word, which is what a model learns to answer: {text!r}."
+        f"word, {text!r}. A model learns to answer this word: give each class "
+        "another one."
       )
   content = {
     "classes": list(words.classes),
@@ -341,8 +343,8 @@ def _without_common(name: str, words: LabelWords) -> LabelWords:
   """Drop words of several classes; warn of classes with no other words."""
   for number in words.only_common:
     logger.warning(
-      "%s: %s: all its words are words of other classes, too; it keeps its "
-      "best, %r.",
+      "%s: %s: other classes also have all its words; it keeps its best word, "
+      "%r.",
       *(name, words.place(number), words.words[number][words.best[number]]),
     )
   return words.without_common()
@@ -358,8 +360,8 @@ def _of_rules(
     if text in targets[:number]:
       other = rules.place(targets.index(text))
       raise ValueError(
-        f"{rules.place(number)} has the words of {other}: nothing can tell the "
-        "two classes apart."
+        f"{rules.place(number)} has the same words as {other}: the model "
+        "cannot tell the two classes apart."
       )
   content = {
     "classes": list(rules.classes),
@@ -372,13 +374,14 @@ def _base(name: str, source: str) -> spec.TaskSpec:
   base = spec.task(source)
   if base.kshot or base.benchmark == BENCHMARK:
     raise ValueError(
-      f"{name}: the source {source!r} is itself made of another task; name "
-      f"that. `{name}{spec.KSHOT_ENDING}` is a k-shot task of this one."
+      f"{name}: the source {source!r} is itself made from another task: name "
+      f"that task as source. `{name}{spec.KSHOT_ENDING}` is a k-shot task of "
+      "this one."
     )
   if not base.label_words:
     raise ValueError(
-      f"{name}: the source {source!r} has no classes, so that no word can "
-      "stand for one."
+      f"{name}: the source {source!r} has no classes, but label words need "
+      "classes. Choose another source."
     )
   return base
 

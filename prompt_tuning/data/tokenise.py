@@ -137,12 +137,13 @@ def tokenise(
       columns.append(np.frombuffer(text, np.uint8))
   if not columns:
     raise ValueError(
-      f"{task.name} {split}: no examples are left of the source."
+      f"{task.name} {split}: no examples of the source are left; expected at "
+      "least one."
     )
   if unlabelled and split == "train":
     raise ValueError(
       f"{task.name} {split}: {unlabelled} of {len(columns)} examples have no "
-      "label or answer, so that there is nothing to train on."
+      "label or answer; training needs one for every example."
     )
   arrays = {name: from_rows(rows, dtype) for name, rows in tokens.items()}
   arrays["columns"] = from_rows(columns, np.uint8)

@@ -91,8 +91,9 @@ def _read(path: str) -> bytes:
   """Read a model file, perhaps from a bucket."""
   if "://" in path and not files.is_url(path):
     raise OSError(
-      f"The vocabulary {path} cannot be read from here: expected a file, or "
-      "gs:// or s3://. Copy it to this machine, and give the path of the copy."
+      f"The vocabulary {path} cannot be read from here; expected a path on "
+      "this machine, gs:// or s3://. Copy it to this machine, and give the "
+      "path of the copy."
     )
   file = files.path(path)
   try:
@@ -100,7 +101,8 @@ def _read(path: str) -> bytes:
   except files.StoreError as error:
     raise OSError(
       f"The vocabulary {path} cannot be read from here ({error}). Copy it to "
-      "this machine from where it can be, and give the path of the copy."
+      "this machine from a machine that can read it, and give the path of the "
+      "copy."
     ) from error
   if content is None:
     raise FileNotFoundError(
@@ -216,10 +218,10 @@ class Vocabulary:
     )
     if self.size > rows:
       raise ValueError(
-        f"{sizes}: every id needs one. This is another model's vocabulary, or "
-        "the table was pruned. Set VOCABULARY_FILE (vocabulary_path) to the "
-        "file that the model was trained with, or take a model with as many "
-        "rows."
+        f"{sizes}: every id needs a row. This is another model's vocabulary, "
+        "or the table was pruned. Set VOCABULARY_FILE (vocabulary_path) to "
+        "the file that the model was trained with, or take a model with as "
+        "many rows."
       )
     if rows >= 2 * self.size:
       _warn_once(
@@ -252,13 +254,15 @@ def insist_distinct(
       continue
     cut = limit is not None and len(ids) >= limit
     raise ValueError(
-      f"{what} {other!r} and {text!r} are the same ids, {ids[:end]}, "
+      f"{what} {other!r} and {text!r} have the same ids, {ids[:end]}, "
       + (
         f"cut to {limit} tokens: raise TASK_FEATURE_LENGTHS of targets."
         if cut
-        else f"in the vocabulary {words.path}, so that nothing can be learnt "
-        f"of them. Id {UNK_ID} stands for whatever it lacks. Choose other "
-        "words."
+        else (
+          f"in the vocabulary {words.path}: the model cannot learn to tell "
+          f"them apart. Id {UNK_ID} stands for every character that the "
+          "vocabulary lacks. Choose other words."
+        )
       )
     )
 

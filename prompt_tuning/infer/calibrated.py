@@ -147,7 +147,7 @@ def _refined(
       saved = [repr(of_class) for of_class, is_saved in pairs if is_saved]
       logger.warning(
         "%s would leave %d of %d classes without words (%s); each keeps its "
-        "best.",
+        "best word.",
         *(name, len(saved), len(classes), some(saved)),
       )
     both = keep & kept.words
@@ -183,6 +183,6 @@ def _log_dropped(
   texts = [decode(ids[ids != 0]) for ids in words.pieces[dropped][:_SHOWN]]
   more = dropped.sum() - len(texts)
   logger.info(
-    "%d label words are refined away: %s%s.",
+    "Calibration leaves out %d label words: %s%s.",
     *(dropped.sum(), ", ".join(texts), f" and {more} more" if more else ""),
   )

@@ -211,7 +211,7 @@ def over_templates(results: Sequence[Result]) -> OverTemplates:
   if any(other.targets != first.targets for other in others):
     raise ValueError(
       f"{first.task.name} and {others[0].task.name} have different examples; "
-      "expected templates of one task, whose examples are the same."
+      "expected templates of the same task, which have the same examples."
     )
   members = [dict(result.metrics) for result in results]
   together = None
@@ -235,8 +235,8 @@ def _expand(
   """Pair every text with every member; a text's members are adjacent."""
   if not members:
     raise ValueError(
-      "There is no prompt to vote: give the model prompts (with_tuned), or "
-      "name members."
+      "There is no prompt to vote; expected at least one. Give the model "
+      "prompts (with_tuned), or name members."
     )
   encoded = predictor.encode(texts, members[0])
   rows = [encoded.rows[i] for i in range(len(texts)) for _ in members]

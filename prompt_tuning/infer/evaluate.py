@@ -60,13 +60,13 @@ class EvalSet:
     if len(self.inputs) != len(self.examples):
       raise ValueError(
         f"{self.task.name}: {len(self.inputs)} inputs and "
-        f"{len(self.examples)} examples; expected the same ones."
+        f"{len(self.examples)} examples; expected equal numbers."
       )
     # Errors that would stop the metrics after hours of training are raised
     # here.
     if not self.task.evaluate(self.targets, self.examples):
       raise ValueError(
-        f"{self.task.name!r} has no metric; evaluate a task that has."
+        f"{self.task.name!r} has no metric; choose a task with a metric."
       )
 
   @property
@@ -191,8 +191,8 @@ class Evaluator:
     for job in self.jobs:
       if not 0 <= job.run < len(self.predictor.runs):
         raise ValueError(
-          f"{job.dataset.task.name}: no run {job.run} among the "
-          f"{len(self.predictor.runs)} there are."
+          f"{job.dataset.task.name}: there is no run {job.run}; there are "
+          f"{len(self.predictor.runs)}, counted from 0."
         )
       if not self._ways(job):
         raise ValueError(
@@ -331,8 +331,8 @@ class Evaluator:
     rows = job.dataset.unlabelled
     if not isinstance(scorer, WordScorer) or rows is None:
       raise ValueError(
-        f"CALIBRATION corrects scores of words, and the scorer reads "
-        f"{scorer.convention}: change SCORER, or set CALIBRATION to None."
+        "CALIBRATION corrects scores of words, but the scorer reads "
+        f"{scorer.convention}. Change SCORER, or set CALIBRATION to None."
       )
     context = Inputs(rows, np.full(len(rows), job.run, np.int32))
     return calibrated.classify(

@@ -102,7 +102,8 @@ def encode(
     rows.append(np.asarray([*ids, EOS_ID], np.int32))
   if truncated:
     logger.warning(
-      "%d of %d inputs have more than %d tokens and were cut.",
+      "%d of %d inputs have more than %d tokens and were cut. To keep them "
+      "whole, raise TASK_FEATURE_LENGTHS (input_length).",
       *(truncated, len(rows), limit),
     )
   if isinstance(run_ids, int | np.integer):

@@ -232,7 +232,7 @@ class Output:
         return False
       if json.dumps(inputs) != json.dumps(dict(example)):
         raise self._refusal(
-          f"{file.name} has another input as number {number}: {inputs!r}, not "
+          f"{file.name} has another input at number {number}: {inputs!r}, not "
           f"{example!r}"
         )
     return True
@@ -261,13 +261,15 @@ class Output:
     ]
     if differing:
       raise self._refusal(
-        f"{path} says otherwise:\n  " + "\n  ".join(differing)
+        f"{path} has other settings:\n  " + "\n  ".join(differing)
       )
 
   def _check_absent(self, *paths: pathlib.Path) -> None:
     for path in paths:
       if Growing(path).is_begun():
-        raise self._refusal(f"{path} exists, and nothing says how it was made")
+        raise self._refusal(
+          f"{path} exists, but no file says with which settings it was made"
+        )
 
   def _refusal(self, why: str) -> ValueError:
     return ValueError(

@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 DECODE_LENGTH = 8
 
 _IN_TEMPLATE = (
-  "What was tuned has its virtual tokens where a task's template says. These "
-  "inputs say nothing of places, so that they stand before or around them, "
-  "where they were not trained. Ask for rows of a task whose template has soft "
-  "tokens, such as the one of the training: `eval`, `infer` with "
+  "The virtual tokens were trained at the places of a task's template. These "
+  "inputs have no such places, so the tokens stand before or around the text, "
+  "where they were not trained. Ask for rows of a task whose template has "
+  "soft tokens, such as that of the training: use `eval`, `infer` with "
   "MIXTURE_OR_TASK_NAME, or `Model.evaluate`."
 )
 

@@ -63,7 +63,7 @@ def score(
   """
   if len(targets) != len(asked):
     raise ValueError(
-      f"{len(targets)} targets for {len(asked)} inputs; expected one each."
+      f"{len(targets)} targets for {len(asked)} inputs; expected one for each."
     )
   rows = encode_targets(predictor.vocabulary, targets)
   if any(np.any(row == UNK_ID) for row in rows):  # no count: these are a few
@@ -211,7 +211,8 @@ def encode_candidates(
   lists: list[Any] = [candidates] * count if shared else list(candidates)
   if len(lists) != count:
     raise ValueError(
-      f"{len(lists)} lists of candidates for {count} inputs; expected one each."
+      f"{len(lists)} lists of candidates for {count} inputs; expected one for "
+      "each."
     )
   known: dict[tuple[str, ...], list[np.ndarray]] = {}
   for row, texts in enumerate(lists):

@@ -42,8 +42,9 @@ class Runs:
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(self.delta)} or {1}
     if sizes != {len(self.placements)}:
       raise ValueError(
-        f"The delta's arrays have {sorted(sizes)} runs, and there are "
-        f"{len(self.placements)} placements; expected one placement per run."
+        f"The delta's arrays have {sorted(sizes)} runs, but there are "
+        f"{len(self.placements)} placements; expected one placement for each "
+        "run."
       )
     virtual = self.delta.virtual
     rows = 0 if virtual is None else virtual.shape[1]
@@ -108,8 +109,8 @@ def join(parts: Sequence[Runs]) -> Runs:
   if positioned and any(p.decoder_length for p in placements):
     raise ValueError(
       "A prefix with positions in the decoder cannot share a batch with "
-      "virtual tokens in the decoder's input, which would stand between the "
-      "prefix and the text of other rows; use them in batches of their own."
+      "virtual tokens in the decoder's input: these would stand between the "
+      "prefix and the text of other rows. Use separate batches."
     )
   each = [(part, k) for part in parts for k in range(len(part))]
   return Runs(

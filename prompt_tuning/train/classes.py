@@ -62,8 +62,8 @@ class Classes:
     first, *others = [of(self.label_words) for of in setting.classes]
     if any(not first.equals(other) for other in others):
       raise ValueError(
-        "The runs of this bank have different label words, and the objective "
-        "objectives.Classes needs the same for all: train them apart "
+        "The runs of this bank have different label words, but "
+        "objectives.Classes needs the same ones for all. Train the runs apart "
         "(MIXTURE_OR_TASK_NAME), or set LABEL_WORDS."
       )
     self.scorer.insist_reads(first)
@@ -156,8 +156,8 @@ class ClassLoss(Objective):
     if found != shape:
       raise ValueError(
         f"The scorer needs learned weights for {[*shape]} label words, but "
-        f"TUNER has {[*found] if found else 'none'}: let TUNER learn those of "
-        "the same LABEL_WORDS (methods/word_weights.gin), or change the "
+        f"TUNER has {[*found] if found else 'none'}: let TUNER learn weights "
+        "for the same LABEL_WORDS (methods/word_weights.gin), or change the "
         "scorer's `aggregate`."
       )
 
@@ -186,10 +186,11 @@ class ClassLoss(Objective):
     total = {name: np.asarray(x, np.float64) for name, x in sums.items()}
     if total["unknown"].any():
       raise UnknownTargetError(
-        f"{int(total['unknown'].sum())} examples have a target that is none "
-        f"of the {len(self.table.targets)} label words of their task, or only "
-        "a part of one. Raise TASK_FEATURE_LENGTHS of targets if it cuts them, "
-        "correct the label words, or set OBJECTIVE to objectives.CrossEntropy."
+        f"{int(total['unknown'].sum())} examples have a target that is not "
+        f"one of the {len(self.table.targets)} label words of their task, or "
+        "only the beginning of one. Raise TASK_FEATURE_LENGTHS of targets if "
+        "it cuts them, correct the label words, or set OBJECTIVE to "
+        "objectives.CrossEntropy."
       )
     examples = np.maximum(total["sequences"], 1)
     return {

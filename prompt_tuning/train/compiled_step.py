@@ -103,7 +103,7 @@ class Compiling:
       # What is wrong with the step, its first call meets too.
       if memory.is_exhausted(error):
         return
-      logger.warning("The step was not compiled ahead.", exc_info=True)
+      logger.warning("The step was not compiled before the run.", exc_info=True)
 
   @property
   def peak_bytes(self) -> int | None:

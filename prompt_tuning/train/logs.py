@@ -137,7 +137,7 @@ def _entries(path: pathlib.Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
       passed_over.append(number)
   if passed_over:
     logger.warning(
-      "%s: %d lines are not lines of a log and were skipped, the first is %d.",
+      "%s: skipped %d lines that are not lines of a log; the first is line %d.",
       *(path, len(passed_over), passed_over[0]),
     )
 

@@ -471,8 +471,9 @@ class _Bundles:
     if changed:
       raise ValueError(
         f"{self.folder} cannot be continued: {', '.join(changed)} of the "
-        "tuning method do not train, but have changed. Restore the settings "
-        "and files that they come from, or choose another MODEL_DIR."
+        "tuning method do not train, but have other values than in the saved "
+        "run. Restore the settings and files that they come from, or choose "
+        "another MODEL_DIR."
       )
 
   def _write(
@@ -505,7 +506,8 @@ class _Bundles:
       except CheckpointError as error:
         why = str(error)
       logger.warning(
-        "The best of run %d is lost: the best from here on counts. %s: %s",
+        "The best step of run %d so far is lost: only later steps count. %s: "
+        "%s",
         *(run, path, why),
       )
       best[run] = None
@@ -716,8 +718,8 @@ class _Loop:
       raise DivergedError(
         f"The loss is not finite at {self.settings.describe(step)}, of all "
         f"{len(finite)} runs. The last bundle in "
-        f"{self.bundles.folder / BUNDLES} is from before; lower the learning "
-        "rate, or continue from there with other settings."
+        f"{self.bundles.folder / BUNDLES} is from before that. Lower the "
+        "learning rate, or continue from that bundle with other settings."
       )
     for run in np.flatnonzero(~finite):
       if run not in self.diverged:

@@ -55,7 +55,7 @@ class Masks(Classes):
         )
     if not self.masks_weight + self.classes_weight > 0:
       raise ValueError(
-        "MASKS_WEIGHT and CLASSES_WEIGHT are 0, and there is nothing to "
+        "MASKS_WEIGHT and CLASSES_WEIGHT are both 0, so there is nothing to "
         "minimise; expected one above 0."
       )
 

@@ -84,10 +84,10 @@ class Mixture(Objective):
     if dead.size:
       raise DeadComponentError(
         f"Run {', '.join(map(str, dead))}: the weight of a component of the "
-        "mixture has reached zero, and will stay there. Lower the learning "
-        "rate of the weights (OPTIMIZER: @optimizers.ByPath() with an "
-        "@optimizers.AtRate() for them; LEARNING_RATE, if one optimizer trains "
-        "all parameters), or take fewer components."
+        "mixture has reached zero and will stay zero. Lower the learning rate "
+        "of the weights (OPTIMIZER: @optimizers.ByPath() with an "
+        "@optimizers.AtRate() for them; LEARNING_RATE, if one optimizer "
+        "trains all parameters), or use fewer components."
       )
     examples = np.maximum(total["sequences"], 1)
     return {

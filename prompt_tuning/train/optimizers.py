@@ -203,7 +203,8 @@ class ByPath:
   def __post_init__(self) -> None:
     if not self.optimizers:
       raise ValueError(
-        "ByPath needs a pattern with an optimizer; such as '.*' for the rest."
+        "ByPath has no optimizers; expected at least one pattern with an "
+        "optimizer, such as '.*' for all parameters."
       )
 
   def __call__(
@@ -226,7 +227,8 @@ class ByPath:
     if idle:
       raise ValueError(
         f"The patterns {', '.join(map(repr, idle))} of optimizers.ByPath "
-        f"match no parameter that trains; these train: {', '.join(paths)}."
+        "match no parameter that trains. Parameters that train: "
+        f"{', '.join(paths)}."
       )
     return tree.unflatten(labels)
 
@@ -235,7 +237,7 @@ class ByPath:
       if re.fullmatch(pattern, path):
         return str(number)
     raise ValueError(
-      f"No pattern of optimizers.ByPath matches {path}; they are "
+      f"No pattern of optimizers.ByPath matches {path}; the patterns are "
       f"{', '.join(map(repr, self.optimizers))}. Add '.*' for the rest."
     )
 
@@ -394,7 +396,7 @@ def restore_state(template: PyTree, flat: Mapping[str, Any]) -> PyTree:
     raise ValueError(
       "The saved optimizer state belongs to another optimizer, bank or prompt "
       f"length: {'; '.join(sorted(faults))}. Restore the settings of the run, "
-      "or start it afresh in another MODEL_DIR."
+      "or start a new run in another MODEL_DIR."
     )
   return jax.tree_util.tree_unflatten(
     structure, [put_like(flat[_name(path)], leaf) for path, leaf in leaves]
@@ -488,7 +490,8 @@ def _check_run_axis(trainable: Params, runs: int) -> None:
   flat = tree.flatten(trainable)
   if not flat:
     raise ValueError(
-      "Nothing to train: the partition rules freeze every parameter."
+      "Nothing to train: the partition rules freeze every parameter. Change "
+      "PARTITION_RULES."
     )
   for path, leaf in flat.items():
     if not leaf.ndim or leaf.shape[0] != runs:

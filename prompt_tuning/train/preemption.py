@@ -65,7 +65,7 @@ class Preemption:
       _leave_terminal()
     elif number == signal.SIGINT:
       signal.signal(number, self._previous[number])
-      again = " Another Ctrl-C ends it at once."
+      again = " Another Ctrl-C ends the program at once."
     name = signal.Signals(number).name
     logger.warning("%s: saving after the current step.%s", name, again)
     self.signal = number

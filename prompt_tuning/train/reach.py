@@ -17,7 +17,7 @@ from prompt_tuning.core.types import Array, Params
 from prompt_tuning.train.errors import UnreachedError
 
 _REMEDY = (
-  "Training would leave them where they are: freeze them (PARTITION_RULES, "
+  "Training would not change them: freeze them (PARTITION_RULES, "
   "`train.rules`), or change TUNER or OBJECTIVE."
 )
 

@@ -140,8 +140,8 @@ def from_arrays(
     if _describe(resume.get(name)) != _describe(like):
       raise ValueError(
         f"The saved run cannot be continued: {name}: expected "
-        f"{_describe(like)}, found {_describe(resume.get(name))}. Take an "
-        "older bundle, or start afresh in another MODEL_DIR."
+        f"{_describe(like)}, found {_describe(resume.get(name))}. Use an "
+        "older bundle, or start a new run in another MODEL_DIR."
       )
   prefix = f"{_OPTIMIZER}/"
   return TrainState(

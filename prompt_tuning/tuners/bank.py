@@ -184,8 +184,9 @@ def extra_of(
     return None
   if any(settings_of(t) != settings_of(adding[0]) for t in tuners):
     raise BankError(
-      f"{name_of(type(adding[0]))} adds to the loss of every example: all runs "
-      "of its bank need the same settings; train them apart."
+      f"{name_of(type(adding[0]))} adds to the loss of every example, so all "
+      "runs of its bank need the same settings. Give them the same settings, "
+      "or train them in banks of their own."
     )
   extra: Callable[..., Mapping[str, Array]] = adding[0].extra
   if len(inspect.signature(extra).parameters) == _BEFORE_KEYS:
@@ -220,12 +221,14 @@ def _check_names(tuner: Method, params: Params) -> None:
   """Refuse what could not be told apart, or is not there."""
   name = name_of(type(tuner))
   if not jax.tree.leaves(params):
-    raise BankError(f"{name} has no parameters: there is nothing to train.")
+    raise BankError(
+      f"{name} has no parameters; expected at least one to train."
+    )
   slashed = [key for key in _keys(params) if tree.SEPARATOR in key]
   if slashed:
     raise BankError(
       f"{name} has parameters whose names hold {tree.SEPARATOR!r}: "
-      f"{', '.join(slashed)}. Paths are joined with it; rename them."
+      f"{', '.join(slashed)}. Paths use it as separator; rename them."
     )
 
 
@@ -247,7 +250,7 @@ def _axes(leaf: Any) -> LogicalAxes:
     if len(leaf.names) != leaf.value.ndim:
       raise BankError(
         f"A parameter of shape {list(leaf.value.shape)} has the logical axes "
-        f"{leaf.names}; expected a name, or None, per dimension."
+        f"{leaf.names}; expected a name or None for each dimension."
       )
     return (RUN_AXIS, *leaf.names)
   return (RUN_AXIS, *(None,) * leaf.ndim)

@@ -61,8 +61,8 @@ class DeepPrompt(Method):
     lengths = (self.encoder_length, self.decoder_length)
     if any(type(n) is not int or n < 0 for n in lengths) or not any(lengths):
       raise ValueError(
-        "DEEP_PROMPT_LENGTH and DEEP_DECODER_LENGTH must be numbers of "
-        f"vectors, not both 0; got {lengths[0]!r} and {lengths[1]!r}."
+        "DEEP_PROMPT_LENGTH and DEEP_DECODER_LENGTH are numbers of vectors; "
+        f"expected one of them above 0, got {lengths[0]!r} and {lengths[1]!r}."
       )
     settings.boolean("DEEP_PROMPT_REPLACE", self.replace)
 

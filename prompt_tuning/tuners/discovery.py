@@ -57,8 +57,8 @@ def bundle_name(kind: type[Method]) -> str:
   known_name = vars(kind).get("bundle_name")
   if known_name is None and "<locals>" in kind.__qualname__:
     raise ValueError(
-      f"The tuning method {kind.__name__} is defined inside a function, where "
-      "a bundle cannot name it; define it at the top of a module."
+      f"The tuning method {kind.__name__} is defined inside a function, so a "
+      "bundle cannot store its name. Define it at the top level of a module."
     )
   return known_name or f"{kind.__module__}:{kind.__qualname__}"
 
@@ -83,8 +83,8 @@ def from_bundle_name(name: str) -> type[Method]:
   if name not in known:
     names = [n for n in known if ":" not in n]
     raise ValueError(
-      f"The bundle was tuned with {name!r}, which is not known here."
-      f"{tree.nearest(name, names)} Known: {', '.join(names)}, and "
+      f"The bundle was tuned with {name!r}, which is not a known "
+      f"method.{tree.nearest(name, names)} Known: {', '.join(names)}, and "
       "`module:Class` of any module that can be imported."
     )
   return known[name]

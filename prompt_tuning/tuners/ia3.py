@@ -86,7 +86,7 @@ class IA3(Method):
     for site, (factors,) in adapter.stacked((_NAME,), model, 1.0).items():
       into = factors.shape[1] == 1  # [1, inputs], or [outputs, 1]
       if into and not site.endswith("/wo"):
-        raise ValueError(f"There is no factor on what {site} reads.")
+        raise ValueError(f"(IA)3 has no factor for the input of {site}.")
       scale[site.replace("/wo", "/hidden") if into else site] = jnp.asarray(
         factors.reshape(1, len(factors), -1)
       )

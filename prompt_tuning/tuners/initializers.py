@@ -101,7 +101,8 @@ class Uniform:
   def __post_init__(self) -> None:
     if not self.low < self.high:
       raise ValueError(
-        f"Uniform needs low < high; got low={self.low}, high={self.high}."
+        f"Uniform: expected low below high; got low={self.low}, "
+        f"high={self.high}."
       )
 
   def __call__(
@@ -149,8 +150,8 @@ class SampledVocabulary:
     if population > rows:
       if population != COMMON_TOKENS:  # somebody asked for it
         context.warn(
-          f"Sampling among the whole embedding table: it has {rows} rows, "
-          f"fewer than the population of {population}."
+          f"The population is {population}, but the embedding table has only "
+          f"{rows} rows: the initialiser samples from all of them."
         )
       population = rows
     replace = length > population
@@ -198,8 +199,8 @@ class ClassLabels:
     labels = context.label_words if self.labels is None else self.labels
     if not labels:
       raise ValueError(
-        "Initialising from class labels needs labels; the task declares none. "
-        "Set CLASS_LABELS, or choose another initialiser."
+        "Initialising from class labels needs labels, but the task declares "
+        "none. Set CLASS_LABELS, or choose another initialiser."
       )
     rows = [
       jnp.take(table, jnp.asarray(ids), axis=0).astype(jnp.float32).mean(0)
@@ -208,7 +209,7 @@ class ClassLabels:
     if len(rows) > shape[0]:
       context.warn(
         f"PROMPT_LENGTH {shape[0]} is shorter than the list of class labels; "
-        f"without a position: {', '.join(labels[shape[0] :])}."
+        f"no position is left for {', '.join(labels[shape[0] :])}."
       )
     return _overwrite(
       self.fallback(rng, shape, dtype, context), jnp.stack(rows)
@@ -261,13 +262,13 @@ class TemplateWords:
     if not pieces:
       raise ValueError(
         "Initialising from a template's soft tokens needs a task whose "
-        'template has some, such as {"soft": "It was"}. Choose another '
-        "initialiser (PROMPT_INIT), or another template."
+        'template has soft tokens, such as {"soft": "It was"}. Choose '
+        "another initialiser (PROMPT_INIT), or another template."
       )
     if len(pieces) != shape[0]:
       raise ValueError(
-        f"The template has {len(pieces)} soft tokens; set PROMPT_LENGTH, which "
-        f"is {shape[0]}, to that."
+        f"The template has {len(pieces)} soft tokens, but PROMPT_LENGTH is "
+        f"{shape[0]}; set it to {len(pieces)}."
       )
     rows = self.fallback(rng, shape, dtype, context)
     worded = np.array(
@@ -314,7 +315,7 @@ def _tokenize(
     )
   ids = [int(i) for i in context.tokenize(text)]
   if not ids:
-    raise ValueError(f"The text {text!r} has no tokens; nothing to embed.")
+    raise ValueError(f"The text {text!r} has no tokens; expected at least one.")
   if {PAD_ID, EOS_ID} & set(ids):
     raise ValueError(
       f"The tokenizer turned {text!r} into {ids}; expected no padding "
@@ -339,8 +340,8 @@ def _pieces(
   ids = _tokenize(context, label, table)
   if UNK_ID in ids:
     raise ValueError(
-      f"Class label {label!r} contains a piece the vocabulary does not know "
-      f"(ids {ids}); change CLASS_LABELS."
+      f"Class label {label!r} contains a piece that the vocabulary lacks (ids "
+      f"{ids}); change CLASS_LABELS."
     )
   return ids
 

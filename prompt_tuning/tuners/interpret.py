@@ -83,8 +83,8 @@ def nearest_tokens(
   rows = embeddings.shape[0] if num_tokens is None else num_tokens
   if vectors.shape[-1] != embeddings.shape[-1]:
     raise ValueError(
-      f"The prompt has {vectors.shape[-1]} features, the embedding table "
-      f"{embeddings.shape[-1]}; they must come from the same model."
+      f"The prompt has {vectors.shape[-1]} features, but the embedding table "
+      f"has {embeddings.shape[-1]}; both must come from the same model."
     )
   if not 0 < top <= rows <= embeddings.shape[0]:
     raise ValueError(

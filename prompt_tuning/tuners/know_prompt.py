@@ -123,8 +123,8 @@ class KnowPrompt(Method):
     words = tuple(self.label_words or ())
     if len(words) < 2:
       raise ValueError(
-        f"KnowPrompt has an answer word per relation, and there are "
-        f"{len(words)} label words: choose a task that has some."
+        "KnowPrompt has an answer word for each relation, but there are "
+        f"{len(words)} label words: choose a task that has label words."
       )
     if self.is_initializing():
       self._insist_on_template(inputs)
@@ -197,8 +197,9 @@ class KnowPrompt(Method):
     if self.structure and inputs.context.tokenize and soft != 2:
       raise ValueError(
         f"The task's template has {soft} soft tokens; KnowPrompt needs two: "
-        '{"soft": 1, "id": 0} on both sides of the subject, and {"soft": 1, '
-        '"id": 1} of the object. Without them set KNOWPROMPT_STRUCTURE to 0.'
+        '{"soft": 1, "id": 0} on both sides of the subject, and '
+        '{"soft": 1, "id": 1} on both sides of the object. To train '
+        "without them, set KNOWPROMPT_STRUCTURE to 0."
       )
 
 

@@ -77,7 +77,7 @@ class LoRA(Method):
         inputs, outputs = sizes[site]
         raise ValueError(
           f"LORA_RANK is {self.rank}, and {site} has {inputs} x {outputs} "
-          f"numbers, so that no update of it has a rank above "
+          "numbers, so no update of it can have a rank above "
           f"{min(sizes[site])}: lower LORA_RANK, or change LORA_KERNELS."
         )
 
@@ -131,7 +131,10 @@ class LoRA(Method):
     lowrank = {}
     for site, (a, b) in stacks.items():
       if a.shape[1] != rank or b.shape[2] != rank:
-        raise ValueError(f"{site} has the rank {a.shape[1]}, and r is {rank}.")
+        raise ValueError(
+          f"{site} has the rank {a.shape[1]}, but r is {rank}; expected equal "
+          "numbers."
+        )
       scaled = b * (method.alpha / rank)
       pair = (jnp.swapaxes(array, 1, 2)[None] for array in (a, scaled))
       lowrank[site] = LowRank(*pair)

@@ -97,8 +97,8 @@ class Inputs(NamedTuple):
     number = 0 if self.condition is None else self.condition
     if isinstance(number, numbers.Integral) and not 0 <= number < count:
       raise ValueError(
-        f"The condition {number} is none of the method's {count}: expected 0 "
-        f"to {count - 1}, a place in its tasks or components."
+        f"The condition is {number}, but the method has {count} tasks or "
+        f"components: expected 0 to {count - 1}."
       )
     return number
 

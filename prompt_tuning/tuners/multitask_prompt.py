@@ -189,7 +189,7 @@ class MultitaskFeatures(MultitaskSum):
     if self.emb_dim and self.task_features >= self.emb_dim:
       raise ValueError(
         f"TASK_FEATURES is {self.task_features}, which leaves no shared "
-        f"features: the model has {self.emb_dim} in all."
+        f"features; expected less than the model's {self.emb_dim} features."
       )
 
   def _words(self, inputs: Inputs) -> _Draw:
@@ -270,9 +270,9 @@ class MPT(MultitaskSum):
     most = min(self.length, self.emb_dim)
     if self.rank > most:
       raise ValueError(
-        f"MPT_RANK is {self.rank}, and a task's matrix of {self.length} x "
-        f"{self.emb_dim} numbers (PROMPT_LENGTH, the model's width) has no "
-        f"rank above {most}: lower MPT_RANK."
+        f"MPT_RANK is {self.rank}, but a task's matrix of {self.length} x "
+        f"{self.emb_dim} numbers (PROMPT_LENGTH x width of the model) cannot "
+        f"have a rank above {most}: lower MPT_RANK."
       )
 
   def _of_task(self, words: _Draw) -> dict[str, tuple[_Draw, Shape]]:

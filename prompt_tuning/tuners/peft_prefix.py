@@ -71,7 +71,9 @@ def read(adapter: Adapter, model: ModelShape | None) -> Prefix:
   """
   adapter.insist(_HARMLESS, _SUBMODULES, (_TENSOR,))
   if model is None:
-    raise ValueError("A prefix can be read only where its model is known.")
+    raise ValueError(
+      "Reading a prefix needs the sizes of its model, but no model was given."
+    )
   length, dealt, heads = map(adapter.positive, _SIZES)
   features = adapter.positive("token_dim")
   values = adapter.tensors.get(_TENSOR, np.zeros(0))
@@ -86,9 +88,9 @@ def read(adapter: Adapter, model: ModelShape | None) -> Prefix:
   ) and dealt >= layers
   if not fits or values.shape != (length, math.prod(size[1:])):
     raise ValueError(
-      f"{_TENSOR} {list(values.shape)}, said to be of {dealt} layers and "
-      f"{heads} heads, {features} wide, does not fit a model of {layers} "
-      f"layers and {heads_shape[0]} heads of {heads_shape[1]}."
+      f"{_TENSOR} {list(values.shape)}, which the adapter says has {dealt} "
+      f"layers and {heads} heads, {features} wide, does not fit a model of "
+      f"{layers} layers and {heads_shape[0]} heads of {heads_shape[1]}."
     )
   used = [2 * i % dealt for i in range(layers)]
   pairs = np.moveaxis(values.reshape(size)[:, used], (2, 1), (0, 1))

@@ -99,8 +99,9 @@ class PrefixTuning(Method):
     """Write PEFT's PREFIX_TUNING if it computes the same, see `Method`."""
     if tuple(self.sites) != ("dec_self",) or not self.positions:
       return (
-        "PEFT's prefix of a T5 is one of the decoder's self-attention alone, "
-        "before its text: PREFIX_SITES = ('dec_self',), PREFIX_POSITIONS = True"
+        "PEFT's prefix of a T5 is only in the decoder's self-attention, "
+        "before its text: PREFIX_SITES = ('dec_self',), PREFIX_POSITIONS = "
+        "True"
       )
     return peft_prefix.adapter(delta.prefix["dec_self"])
 

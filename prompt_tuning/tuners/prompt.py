@@ -109,8 +109,8 @@ class Prompt(Method):
     for length, rows in zip(self._lengths(), self._rows(), strict=True):
       if not 0 <= length <= rows:
         raise ValueError(
-          f"A prompt of {length} vectors cannot occupy {rows} rows; "
-          "PROMPT_LENGTH must not be negative and rows not below it."
+          f"A prompt of {length} vectors cannot have {rows} rows; expected "
+          "PROMPT_LENGTH at 0 or more, and at least as many rows."
         )
     if not sum(self._lengths()):
       raise ValueError(

@@ -92,8 +92,8 @@ class Warp(Method):
     words = tuple(self.label_words or ())
     if len(words) < 2:
       raise ValueError(
-        f"WARP has a vector per class, and there are {len(words)} label words: "
-        "choose a task that has some, or set LABEL_WORDS."
+        f"WARP has a vector for each class, but there are {len(words)} label "
+        "words: choose a task that has label words, or set LABEL_WORDS."
       )
     context = dataclasses.replace(inputs.context, label_words=words)
     shapes = {

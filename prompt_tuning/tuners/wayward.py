@@ -97,8 +97,8 @@ class WaywardPrompt(Method):
       count = len(context.tokenize(self.text))
       if count != self.length:
         raise ValueError(
-          f"TASK_STRING has {count} tokens and PROMPT_LENGTH is "
-          f"{self.length}; a wayward prompt has one vector for each token: set "
-          f"PROMPT_LENGTH = {count}."
+          f"TASK_STRING has {count} tokens but PROMPT_LENGTH is "
+          f"{self.length}; a wayward prompt has one vector for each token: "
+          f"set PROMPT_LENGTH = {count}."
         )
     return Text(self.text)(key, size, jnp.float32, context)

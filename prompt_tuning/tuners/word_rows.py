@@ -33,7 +33,7 @@ class OutputRowsOfWords:
     del rng
     if context.output_rows is None:
       raise ValueError(
-        "The rows of label words need the output head of the model; the "
+        "The rows of label words need the model's output head, but the "
         "context has none."
       )
     return _means(context.output_rows, shape, dtype, context)
@@ -115,8 +115,8 @@ def _embeddings(
   table = context.embeddings
   if table is None:
     raise ValueError(
-      "Embeddings of words need the model's embedding table; the context has "
-      "none."
+      "Embeddings of words need the model's embedding table, but the context "
+      "has none."
     )
   return lambda ids: jnp.take(table, jnp.asarray(ids), axis=0).astype(
     jnp.float32
@@ -126,7 +126,7 @@ def _embeddings(
 def _insist_shape(rows: Array, shape: Shape) -> Array:
   if rows.shape != shape:
     raise ValueError(
-      f"{len(rows)} label words make rows of shape {[*rows.shape]}; "
-      f"expected {[*shape]}."
+      f"{len(rows)} label words give rows of shape {[*rows.shape]}; expected "
+      f"{[*shape]}."
     )
   return rows

@@ -62,7 +62,7 @@ FILES = {  # name -> (how to write it, what the error says)
   "empty": (lambda p: p.touch(), "an empty file"),
   "notes.txt": (
     lambda p: p.write_text("Dear diary"),
-    "a file that begins with b'Dear diary'. It is of no format",
+    "a file that begins with b'Dear diary'. This project does",
   ),
 }
 

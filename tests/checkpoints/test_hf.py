@@ -314,7 +314,7 @@ def test_another_kind_of_model_is_refused_at_once(folder):
   (folder / "model.safetensors").unlink()
   tensors = {"bert.encoder.weight": np.ones(3, np.float32)}
   save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-  with pytest.raises(CheckpointError, match="No tensor of a T5 has it"):
+  with pytest.raises(CheckpointError, match="No tensor of a T5 has this"):
     restore.open_checkpoint(folder)
 
 

@@ -107,7 +107,7 @@ def test_modules_are_named_as_shortly_as_possible(kernels, targets, tmp_path):
     ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa'"),
     ({"an_option_of_tomorrow": 1}, "an_option_of_tomorrow = 1"),
-    ({"r": 3}, "has the rank 2, and r is 3"),
+    ({"r": 3}, "has the rank 2, but r is 3"),
     ({"r": "2"}, "r: expected a whole number, 1 or more; found '2'"),
     ({"lora_alpha": None}, "lora_alpha: expected a finite number; found None"),
     ({"lora_alpha": -1}, "LORA_ALPHA"),
@@ -155,7 +155,7 @@ def _lose_layer(tensors):
     ),
     (
       lambda t: t.update({"base_model.model.lm_head.weight": t[SELF]}),
-      "lm_head.weight: expected an array of a kernel",
+      "lm_head.weight: expected an array for a kernel",
     ),
     (lambda t: t.update({"prompt_embeddings": t[SELF]}), "prompt_embeddings"),
     (
@@ -193,7 +193,7 @@ def test_layers_without_arrays_are_left_as_they_are(folder):
 def test_where_vectors_are_wanted_it_is_refused(folder):
   with pytest.raises(CheckpointError, match="vectors before the text; found a"):
     restore.open_prompt(folder)
-  with pytest.raises(CheckpointError, match="a PEFT adapter, which is"):
+  with pytest.raises(CheckpointError, match="a PEFT adapter, not a"):
     restore.open_checkpoint(folder)
 
 

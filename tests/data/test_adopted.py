@@ -90,7 +90,7 @@ def scored(targets, scores):
     (
       "own_scores",
       lambda m: {"metric_fns": [scored]},
-      "a metric reads scores; metric functions of targets and predictions",
+      "a metric reads scores; expected metric functions of targets",
     ),
     (
       "own_floats",

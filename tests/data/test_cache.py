@@ -141,7 +141,7 @@ def own_rows(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("label_words", "length", "message"),
   [
-    (("猫", "犬"), 8, r"'猫' and '犬' are the same ids, .*Choose other words"),
+    (("猫", "犬"), 8, r"'猫' and '犬' have the same ids, .*Choose other"),
     (
       ("good 猫", "bad", "good 犬"),
       None,
@@ -317,7 +317,7 @@ def test_damage_without_the_data_is_a_clear_error(data_dir, tmp_path):
   content = bytearray(path.read_bytes())
   content[-3] ^= 1
   path.write_bytes(content[:-1])
-  with pytest.raises(ValueError, match=r"has changed\. The data it was made"):
+  with pytest.raises(ValueError, match=r"has changed\. The data that it was"):
     load("train", tmp_path, nowhere)
 
 

@@ -172,11 +172,15 @@ GZ = gzip.compress(b"some text\n" * 500, mtime=0)
     (
       "a.csv",
       b"text",
-      r": expected a corpus ending in \.txt, \.jsonl, perhaps with \.gz or",
+      r": expected a file name that ends in \.txt, \.jsonl, or in one of",
     ),
-    ("corpus", b"text", r": expected a corpus ending in \.txt, \.jsonl"),
-    ("a.jsonl.zip", b"text", r": expected a corpus ending in \.txt, \.jsonl"),
-    ("corpus.gz", b"text", r": expected a corpus ending in \.txt, \.jsonl"),
+    ("corpus", b"text", r": expected a file name that ends in \.txt, \.js"),
+    (
+      "a.jsonl.zip",
+      b"text",
+      r": expected a file name that ends in \.txt, \.js",
+    ),
+    ("corpus.gz", b"text", r": expected a file name that ends in \.txt, \.js"),
   ],
 )
 def test_what_is_no_corpus(tmp_path, name, content, message):

@@ -210,7 +210,7 @@ def test_identity_follows_content_not_place(jsonl, tmp_path):
     (
       [NLI[0], NLI[0]],
       {"id_column": "id"},
-      r":2: id 'x' is already in .*:1; expected distinct values in",
+      r":2: id 'x' is already in .*:1; expected different values",
     ),
     (NLI, {"id_column": "key"}, r":1: no column 'key', which id_column needs"),
     (
@@ -306,13 +306,13 @@ def test_a_file_is_read_once_however_often_it_is_declared(jsonl, monkeypatch):
     ({"name": "my task"}, r"Task name 'my task': expected letters"),
     ({"files": {}}, r"my_nli: no files"),
     ({"template": "no columns"}, r"names no column"),
-    ({"template": "{}"}, r"nothing but a column's name"),
-    ({"template": "{a!r}"}, r"nothing but a column's name"),
+    ({"template": "{}"}, r"expected only a column's name"),
+    ({"template": "{a!r}"}, r"expected only a column's name"),
     ({"template": "{premise"}, r"Template '\{premise'"),
     ({"metrics": ("acc",)}, r"metric 'acc'\. Did you mean 'accuracy'"),
     ({"metrics": ("squad",)}, r"squad do not fit the label words yes, no"),
     ({"metrics": ("f1",)}, r"if there are two, f1"),
-    ({"metrics": ("micro_f1_without:NA",)}, r"no class 'NA'; expected one of"),
+    ({"metrics": ("micro_f1_without:NA",)}, r"the class 'NA'; expected one"),
     (
       {"metrics": ("pearson", "squad"), "label_words": ()},
       r"do not fit free text",

@@ -61,7 +61,7 @@ def test_equal_scores_are_no_help():
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    ({}, "give template or relations_file"),
+    ({}, "give either template or relations_file"),
     ({"template": "[X] was born ."}, r"\[X\] and \[Y\] once each"),
     ({"template": "[X] [Y]", "object_column": "obj"}, "no column 'obj'"),
     (

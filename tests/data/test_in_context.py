@@ -145,7 +145,7 @@ def test_what_does_not_fit(words):
     writer(words, 5)
   with pytest.raises(ValueError, match="raise TASK_FEATURE_LENGTHS of inputs"):
     writer(words, 5)
-  with pytest.raises(ValueError, match="INSTRUCTION and its surroundings"):
+  with pytest.raises(ValueError, match="INSTRUCTION and the text around it"):
     writer(words, 5, rows=[], instruction="one two three four five six")
   virtual = np.array([FIRST_SOFT, EOS_ID])
   with pytest.raises(ValueError, match="a demonstration cannot hold learned"):

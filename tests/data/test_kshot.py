@@ -27,7 +27,7 @@ def test_other_names_are_no_subsets(name):
 
 
 def test_a_task_without_training_split_has_no_shots():
-  with pytest.raises(ValueError, match="no training split to take 4 shots"):
+  with pytest.raises(ValueError, match="no training split, but 4 shots"):
     spec.get("taskless_super_glue_axb_v102_k4_seed0")
 
 

@@ -67,12 +67,12 @@ def test_seqio_mixes_at_the_same_rates():
   [
     ({"tasks": "skill_first"}, "must list tasks; got 'skill_first'"),
     ({"tasks": ()}, "must list tasks"),
-    ({"tasks": ("skill_first",) * 2}, "names one twice: skill_first"),
+    ({"tasks": ("skill_first",) * 2}, "names a task twice: skill_first"),
     ({"tasks": ("skill_firts",)}, "Did you mean 'skill_first'"),
     ({"tasks": {"skill_first": -1}}, "rate of skill_first is -1"),
     ({"tasks": {"skill_first": "1"}}, "rate of skill_first is '1'"),
     ({"temperature": 0}, "temperature must be positive; got 0"),
-    ({"limit": 5}, "a mixture.temperature that it belongs to"),
+    ({"limit": 5}, "expected a positive number, together with"),
     ({"temperature": 1.0, "limit": 0}, "limit is 0; expected a positive"),
   ],
 )

@@ -166,7 +166,7 @@ def test_fewer_sentences_than_options():
   with pytest.raises(ValueError, match=r"a\.txt:0: in 1000 draws, no sentence"):
     choices(options=(4,), passages=lopsided)
   same = [Passage("a.txt:0", ("a",) * 5), Passage("a.txt:7", ("a",) * 5)]
-  with pytest.raises(ValueError, match="every sentence was the same"):
+  with pytest.raises(ValueError, match="every sentence repeated others"):
     pairs(passages=same)
   with pytest.raises(ValueError, match="has no sentence"):
     list(sentence_tasks.pairs([], 3, 0))
@@ -190,7 +190,7 @@ def test_a_labeller_that_fails_to_label():
     labelled(10, lambda text: "goood")
   with pytest.raises(
     ValueError,
-    match=r"^a\.txt:0: of this corpus's 240 .*'terrible': 20 are miss",
+    match=r"^a\.txt:0: among the 240 .* finds 20 too few .*'terrible'",
   ):
     labelled(300)
 

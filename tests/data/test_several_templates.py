@@ -78,7 +78,9 @@ def test_templates_need_as_many_masks(rows, tmp_path):
   assert f"{path}:3" in str(caught.value)
   with pytest.raises(ValueError, match="1 template; expected two or more"):
     declare(rows, templates=TEMPLATES[:1])
-  with pytest.raises(ValueError, match="give templates or template_file"):
+  with pytest.raises(
+    ValueError, match="give either templates or template_file"
+  ):
     declare(rows)
   assert not any(name.startswith("both") for name in spec._specs)
 

@@ -86,7 +86,7 @@ def test_a_class_of_common_words_keeps_its_best_and_says_so(source, caplog):
   assert templated.label_words(task).words == (("so",), ("right",))
   said = [record.getMessage() for record in caplog.records]
   assert [text.endswith("its best, 'so'.") for text in said] == [True, False]
-  assert "Label class 'no': all its words are words of other" in said[0]
+  assert "Label class 'no': other classes also have all its words" in said[0]
 
 
 def test_the_best_of_common_words_is_not_one_without_weight(source, caplog):
@@ -99,7 +99,10 @@ def test_the_best_of_common_words_is_not_one_without_weight(source, caplog):
   assert found.words == (("right", "odd"), ("so",))
   assert found.weights == ((1, 0), (1,))
   said = [record.getMessage() for record in caplog.records]
-  assert [text.split("its best, ")[1] for text in said] == ["'right'.", "'so'."]
+  assert [text.split("best word, ")[1] for text in said] == [
+    "'right'.",
+    "'so'.",
+  ]
 
 
 def test_a_task_remembers_where_files_say_it(source, tmp_path):
@@ -167,28 +170,28 @@ def test_classes_may_be_called_otherwise(tmp_path):
 
 
 BAD = {
-  "no template": ({"template": ""}, "give template or template_file"),
+  "no template": ({"template": ""}, "give one of template, template_file"),
   "two": ({"template_file": "x"}, "give template or template_file"),
   "two words": (
     {"rules": {}},
-    "give label_words or label_words_file, or rules",
+    "give one of label_words, label_words_file, rules and",
   ),
-  "no words": ({"label_words": None}, "give label_words or label_words_file"),
+  "no words": ({"label_words": None}, "give one of label_words, label"),
   "no mask": (
     {"template": '{"field": "premise"}'},
     'own: template: no {"mask"',
   ),
   "two masks": (
     {"template": '{"mask"} {"mask"}', "fields": {}},
-    "own: template: 2 masks; label words answer one. Give rules",
+    "own: template: 2 masks; label words answer only one. Give",
   ),
   "two templates": (
     {"sub_prompts": ['{"mask"}']},
-    "give template or template_file, or sub_prompts",
+    "give one of template, template_file and sub_prompts",
   ),
   "words that are no rules": (
     {"substitutes": {"a": "b"}},
-    "belong to rules, and the task has none",
+    "belong to rules, but the task has none",
   ),
   "no such field": (
     {"template": '{"mask"} {"field": "premis"}', "fields": {}},
@@ -314,7 +317,7 @@ def test_templates_of_a_file_have_equally_many_masks(source, tmp_path):
   {
     "squad_v010_allanswers": "has no classes",
     "skill_first": "has no classes",
-    "taskless_super_glue_rte_v102_k4_seed0": "is itself made of another task",
+    "taskless_super_glue_rte_v102_k4_seed0": "is itself made from another",
     "taskless_super_glue_rt_v102": "Unknown task",
   }.items(),
 )

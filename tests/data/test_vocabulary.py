@@ -243,7 +243,7 @@ def test_a_vocabulary_that_does_not_fit_the_model(vocab, caplog):
   vocab.check_fits(vocab.size)
   vocab.check_fits(vocab.size + 28)
   assert not caplog.text
-  sizes = f"{vocab.size:,} ids, .* {vocab.size - 1:,} rows: every id needs one"
+  sizes = f"{vocab.size:,} ids, .* {vocab.size - 1:,} rows: every id needs a"
   with pytest.raises(ValueError, match=sizes):
     vocab.check_fits(vocab.size - 1)
   for _ in range(2):

@@ -115,7 +115,7 @@ def test_refined_words_do_not_count(
       np.diff(ours.scores), np.diff(theirs.scores), **tolerance["oracle"]
     )
   assert f"{keep.sum()} of 5 words" in convention
-  assert f"{5 - keep.sum()} label words are refined away: " in caplog.text
+  assert f"leaves out {5 - keep.sum()} label words: " in caplog.text
 
 
 def test_no_class_is_left_without_words(

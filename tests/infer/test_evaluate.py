@@ -206,7 +206,7 @@ def test_what_cannot_be_evaluated(predictor, free, labelled, texts):
 
 
 def test_placements_stay_when_the_delta_changes(evaluator):
-  with pytest.raises(ValueError, match="one placement per run"):
+  with pytest.raises(ValueError, match="one placement for each run"):
     evaluator(delta=Runs().delta)
 
 

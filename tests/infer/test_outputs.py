@@ -271,7 +271,7 @@ def test_what_was_begun_and_has_no_lines_is_begun_anew(partial, tmp_path):
 def test_another_input_is_refused(tmp_path):
   other = examples(10)
   other[4] = {"inputs_pretokenized": "another"}
-  with pytest.raises(ValueError, match="another input as number 4"):
+  with pytest.raises(ValueError, match="another input at number 4"):
     output(begun(tmp_path / "a")).write(other, Compute())
   with pytest.raises(ValueError, match="more lines than the input"):
     output(begun(tmp_path / "b")).write(examples(3), Compute())
@@ -290,7 +290,7 @@ def test_a_complete_file_is_no_answer_to_another_input(marker, tmp_path):
   changed = examples(10)
   changed[7] = {"inputs_pretokenized": "text ü 70"}
   for other, why in (
-    (changed, "another input as number 7"),
+    (changed, "another input at number 7"),
     (examples(9), "more lines than the input"),
     (examples(12), "no answer, or a damaged one, to input number 10"),
   ):
@@ -357,7 +357,7 @@ def test_two_processes_do_not_write_one_file(tmp_path):
 def test_files_of_unknown_origin_are_kept(suffix, tmp_path):
   path = tmp_path / f"task-predict.jsonl-00000-of-00001{suffix}"
   path.write_text("precious\n")
-  with pytest.raises(ValueError, match="nothing says how it was made"):
+  with pytest.raises(ValueError, match="no file says with which settings"):
     output(tmp_path).write(examples(2), Compute())
   assert path.read_text() == "precious\n"
 
@@ -365,7 +365,7 @@ def test_files_of_unknown_origin_are_kept(suffix, tmp_path):
 def test_t5xs_empty_marker_is_not_ours(tmp_path):
   marker = tmp_path / "task-predict.jsonl-00000-of-00001.COMPLETED"
   marker.touch()
-  with pytest.raises(ValueError, match="says otherwise"):
+  with pytest.raises(ValueError, match="has other settings"):
     output(tmp_path).write(examples(2), Compute())
 
 

@@ -220,7 +220,7 @@ def test_inputs_that_do_not_mark_a_templates_places_are_warned_of(
     asked = Inputs(rows, np.array(run_ids))
     # Any program does: what is warned of is where the inputs place tokens.
     list(asking.map_batches(lambda *_: np.zeros(4), asked, lambda _: {}))
-    return caplog.text.count("where a task's template says")
+    return caplog.text.count("at the places of a task's template")
 
   assert warnings(given, [marked, plain], [0, 2]) == 0
   assert warnings(given, [marked, plain], [0, 0]) == 1

@@ -104,7 +104,9 @@ def test_what_the_vocabulary_lacks_is_said(predictor, asked, caplog):
   assert not caplog.text
   rank.score(predictor, asked, ["otter", *["cat"] * (len(asked) - 1)])
   assert "Some targets have characters that the" in caplog.text
-  with pytest.raises(ValueError, match="'otter' and 'ocelot' are the same ids"):
+  with pytest.raises(
+    ValueError, match="'otter' and 'ocelot' have the same ids"
+  ):
     rank.rank(predictor, asked, ["cat", "otter", "ocelot"])
 
 

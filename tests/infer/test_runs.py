@@ -85,7 +85,7 @@ def test_other_sites_are_joined_where_they_agree():
     ([], "Nothing to join"),
     ([prompt(2), prompt(2, width=4)], "different models"),
     ([low_rank(2), low_rank(2, width=4)], "different models"),
-    ([positioned_prefix(), decoder_prompt()], "in batches of their own"),
+    ([positioned_prefix(), decoder_prompt()], "Use separate batches"),
   ],
 )
 def test_what_cannot_be_joined(parts, message):

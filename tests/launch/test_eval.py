@@ -286,7 +286,7 @@ def test_few_shot_in_context(run, tmp_path, capsys):
       ("EVAL_SPLIT='train'",),
       "and so do the examples to answer: set EVAL_SPLIT",
     ),
-    (("SHOTS=25",), "SHOTS is 25, and the training split has 24 rows"),
+    (("SHOTS=25",), "SHOTS is 25, but the training split has only 24"),
     (
       ("TASK_FEATURE_LENGTHS={'inputs': 4, 'targets': 4}",),
       "was chosen as a demonstration, and takes",

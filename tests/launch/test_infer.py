@@ -96,7 +96,7 @@ def test_an_answered_file_that_changed_is_refused(run, tmp_path, capsys):
   (tmp_path / "dev.en.txt").write_text("text: another\n")
   assert run(*from_file(tmp_path / "dev.en.txt")) == 2
   error = capsys.readouterr().err
-  assert "has another input as number 0" in error
+  assert "has another input at number 0" in error
   assert "choose another INFER_OUTPUT_DIR" in error
   (marker,) = (tmp_path / "out").glob("dev.en-*.COMPLETED")
   told = json.loads(marker.read_text())

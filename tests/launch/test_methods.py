@@ -429,8 +429,8 @@ def refused(bad_modules, train, tmp_path, monkeypatch, capsys):
 
 # Class of the module above -> what a training with it is refused with.
 REFUSED = {
-  "WithoutParameters": "WithoutParameters has no parameters: there is",
-  "Slashed": "Slashed has parameters whose names hold '/': a/b. Paths are",
+  "WithoutParameters": "WithoutParameters has no parameters; expected",
+  "Slashed": "Slashed has parameters whose names hold '/': a/b. Paths use",
   "TooWide": (
     "TooWide cannot train this model; change TUNER, or its settings. .*"
     r"scale\[enc_self/out\]: expected \[runs, 2, 96\], got \[2, 2, 97\]"
@@ -494,7 +494,7 @@ def test_settings_that_name_no_method(refused, setting):
     (
       "Promt",
       0,
-      "was tuned with 'Promt', which is not known here. Did you mean",
+      "was tuned with 'Promt', which is not a known method. Did you",
     ),
     ("bad_methods:Sized", 96, "the parameters of Sized; found"),
     ("bad_methods:Idle", 0, "a delta to write; found one that changes nothing"),

@@ -481,7 +481,7 @@ ADAPTATION = "--gin.lm_adaptation/pretraining.Stage"
       "latin.txt:1: not UTF-8: byte 0xe9 at position 3",
     ),
     (["few.txt", b"the cat sees the dog ."], "shorter than a batch of 4 rows"),
-    (["wrong.csv", b"text"], "wrong.csv: expected a corpus ending in .txt"),
+    (["wrong.csv", b"text"], "wrong.csv: expected a file name that ends in"),
     (
       ["--gin.corpora.Text.files={'train': 'nowhere.txt'}"],
       "No corpus file nowhere.txt",

@@ -64,7 +64,7 @@ def test_nothing_is_written_where_one_task_fails(answer, submit):
   answer("taskless_super_glue_copa_v102", 500, lambda row: "neither")
   status, said, files = submit()
   assert (status, files) == (2, {})
-  assert "500 of 500 predictions are no legal label" in said
+  assert "500 of 500 predictions are not a legal label" in said
   status, _, files = submit("--illegal=1")
   assert status == 0
   lines = files["COPA.jsonl"].read_text().splitlines()
@@ -102,7 +102,7 @@ def test_a_marker_is_missing(answer, submit, tmp_path):
   ("task", "message"),
   [
     (None, "expected INFER_OUTPUT_DIR"),
-    ("squad_v010_allanswers", "has no submission file. Those are: BoolQ.jsonl"),
+    ("squad_v010_allanswers", "has no submission file. These tasks have one:"),
     ("taskless_super_glue_cbb_v102", f"Did you mean '{CB}'"),
   ],
 )

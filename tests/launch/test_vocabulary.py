@@ -36,7 +36,7 @@ FILES = ("a.txt", "b.jsonl", "c.txt.gz")
 SIZE = str(VOCABULARY_SIZE)
 
 
-SIZES = r"4,097 ids, sentinels included, .* has 4,096 rows: every id needs one"
+SIZES = r"4,097 ids, sentinels included, .* has 4,096 rows: every id needs a"
 
 
 @pytest.fixture

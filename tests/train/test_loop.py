@@ -240,7 +240,7 @@ def test_a_run_whose_best_was_deleted_can_end(
   shutil.rmtree(tmp_path / "best" / "run_0")
   scores = scripted(iter([1.0, 0.0]))
   result = train(bank, tmp_path, counted_batches(SEEDS), scores)
-  assert "The best of run 0 is lost" in caplog.text
+  assert "The best step of run 0 so far is lost" in caplog.text
   assert [best["step"] for best in result.best] == [8, 4]
   assert bundle.steps(tmp_path / "best" / "run_0") == [8]
 

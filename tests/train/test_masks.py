@@ -251,7 +251,7 @@ def test_settings_that_make_no_sense():
     Masks(FirstPiece())
   with pytest.raises(ValueError, match="MASKS_WEIGHT is -1; expected a number"):
     Masks(masks_weight=-1)
-  with pytest.raises(ValueError, match="are 0, and there is nothing"):
+  with pytest.raises(ValueError, match="are both 0, so there is nothing"):
     Masks(masks_weight=0, classes_weight=0)
   one = dataclasses.replace(
     table(), words=WordPieces(np.ones((4, 1, 1), np.int32), np.ones((4, 1)))

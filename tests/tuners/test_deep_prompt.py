@@ -60,7 +60,9 @@ def test_what_replaces_starts_at_words_and_what_is_added_at_zero():
   "lengths", [(0, 0), (-1, 2), (2.0, 0), (True, 0)], ids=str
 )
 def test_refused_lengths(lengths):
-  with pytest.raises(ValueError, match=r"DEEP_PROMPT_LENGTH.*not both 0; got"):
+  with pytest.raises(
+    ValueError, match=r"DEEP_PROMPT_LENGTH.*one of them above 0, got"
+  ):
     DeepPrompt(TINY.shape, *lengths)
 
 

@@ -116,7 +116,7 @@ def test_a_factor_on_what_other_kernels_read_is_refused(tmp_path):
       adapter.kernels[place] = adapter.kernels[place].T
   peft.write_adapter(tmp_path / "a", adapter)
   with pytest.raises(
-    CheckpointError, match="no factor on what cross/key reads"
+    CheckpointError, match="no factor for the input of cross/key"
   ):
     peft.read(tmp_path / "a", method.shape)
   assert jnp.isfinite(delta.scale["cross/key"]).all()

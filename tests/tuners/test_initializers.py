@@ -88,7 +88,9 @@ def test_population_beyond_the_table_is_the_table(caplog):
   assert len(set(_ids(_make(SampledVocabulary(), V)))) == V
   assert not caplog.text  # nobody chose this population
   assert len(set(_ids(_make(SampledVocabulary(400), V)))) == V
-  assert "64 rows, fewer than the population of 400" in caplog.text
+  assert (
+    "population is 400, but the embedding table has only 64 rows" in caplog.text
+  )
 
 
 @given(
@@ -162,7 +164,7 @@ def test_more_labels_than_positions_warns_and_names_them(caplog):
   rows = _make(ClassLabels(("positive", "negative", "entailment")), 1)
 
   np.testing.assert_array_equal(rows[0], TABLE[10])
-  assert "without a position: negative, entailment" in caplog.text
+  assert "no position is left for negative, entailment" in caplog.text
 
 
 def test_the_papers_words_for_tasks_without_labels():
@@ -250,7 +252,7 @@ def test_table_of_another_width_is_an_error():
   [
     (lambda: ClassLabels("positive"), "list of words"),
     (lambda: SampledVocabulary(0), "positive population"),
-    (lambda: Uniform(0.5, 0.5), "low < high"),
+    (lambda: Uniform(0.5, 0.5), "low below high"),
   ],
 )
 def test_malformed_settings(make, message):
@@ -269,7 +271,7 @@ def test_soft_tokens_start_as_their_words():
     _make(TemplateWords(), length=1, context=context),
     _make(SampledVocabulary(), length=1),
   )
-  with pytest.raises(ValueError, match="1 soft tokens; set PROMPT_LENGTH"):
+  with pytest.raises(ValueError, match="1 soft tokens, but PROMPT_LENGTH"):
     _make(TemplateWords(), length=2, context=context)
-  with pytest.raises(ValueError, match="needs a task whose template has some"):
+  with pytest.raises(ValueError, match="needs a task whose template has soft"):
     _make(TemplateWords(), length=2)

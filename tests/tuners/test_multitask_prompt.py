@@ -77,7 +77,9 @@ def test_a_number_that_no_task_has_is_refused(kind, number):
   """An array would give its last row."""
   method = made(kind)
   params = peft_twins.random_params(method)
-  with pytest.raises(ValueError, match=f"{number} is none of the method's 2"):
+  with pytest.raises(
+    ValueError, match=f"is {number}, but the method has 2 tasks"
+  ):
     method.apply({"params": params}, Inputs(condition=number))
 
 

@@ -273,7 +273,7 @@ def test_where_peft_fails(tiny_twins, settings, message):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"num_layers": 1}, "said to be of 1 layers"),
+    ({"num_layers": 1}, "which the adapter says has 1 layers"),
     (
       {"num_attention_heads": 4},
       "does not fit a model of 2 layers and 2 heads",

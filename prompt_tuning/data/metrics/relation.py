@@ -58,7 +58,7 @@ def micro_f1_without(names: Sequence[str], no_relation: str) -> Metric:
   """
   if no_relation not in names:
     raise ValueError(
-      f"micro_f1_without: no class {no_relation!r}; expected one of "
+      f"micro_f1_without names the class {no_relation!r}; expected one of "
       f"{', '.join(names)}."
     )
   none = list(names).index(no_relation)

@@ -425,7 +425,7 @@ class ChoicesOfArticle(Converted):
     if len(set(map(len, columns))) > 1:
       raise ValueError(
         f"{path}: {', '.join(str(len(column)) for column in columns)} "
-        "questions, options and answers; expected as many of each."
+        "questions, options and answers; expected equal numbers."
       )
     for k, (question, options, answer) in enumerate(zip(*columns, strict=True)):
       place = f"{path}: questions[{k}]"
@@ -505,8 +505,8 @@ def _answers(place: str, question: Any, split: str) -> list[Any]:
   answers: list[Any] = get(place, question, "answers", list)
   if not answers and not split.startswith("test"):
     raise ValueError(
-      f"{place}: the question has no answer; expected at least one. SQuAD 2.0 "
-      "has such questions, version 1.1 has none: leave them out."
+      f"{place}: the question has no answer; expected at least one. Questions "
+      "without an answer belong to SQuAD 2.0, not 1.1: remove them."
     )
   return answers
 

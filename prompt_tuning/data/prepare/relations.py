@@ -63,7 +63,7 @@ class TokenSpans(Converted):
     there = " ".join(words[span.start : span.end])
     if name != there:
       raise ValueError(
-        f"{place}: {key}.name is {name!r}, and at {pos} stands {there!r}."
+        f"{place}: {key}.name is {name!r}, but at {pos} the text has {there!r}."
       )
     return span
 
@@ -185,7 +185,7 @@ def _pair(place: str, pair: Any, names: Sequence[str]) -> dict[str, Any]:
   if not relations or len(relations) != len(triggers):
     raise ValueError(
       f"{place}: {len(relations)} relations (r) and {len(triggers)} triggers "
-      "(t); expected as many, and at least one."
+      "(t); expected equal numbers, at least one."
     )
   for relation in relations:
     check_label(place, relation, names)

@@ -393,7 +393,7 @@ def _choose(source: Source, files: list[File]) -> dict[str, list[File]]:
     collections = sorted({file.collection for file in best_files})
     if len(collections) > 1:
       raise ValueError(
-        f"{source.name} {split}: files of several places claim this split: "
+        f"{source.name} {split}: several folders have files of this split: "
         f"{', '.join(collections)}. Give only one of them as --source."
       )
     splits[split] = best_files

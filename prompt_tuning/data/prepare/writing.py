@@ -176,7 +176,8 @@ def check(
         if example.key in place_of_key:
           raise ValueError(
             f"{example.place}: id {example.key!r} is already in "
-            f"{place_of_key[example.key]}; expected ids to differ."
+            f"{place_of_key[example.key]}; expected a different id for each "
+            "row."
           )
         place_of_key[example.key] = example.place
       if not place_of_key:

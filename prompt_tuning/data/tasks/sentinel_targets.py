@@ -22,7 +22,7 @@ def register(task: spec.TaskSpec, base: seqio.Task) -> None:
   steps = list(base.preprocessors)
   if seqio.preprocessors.tokenize not in steps:
     raise ValueError(
-      f"{task.name}: no step of {base.name} makes tokens of text."
+      f"{task.name}: {base.name} has no step that tokenises text; expected one."
     )
   steps.insert(steps.index(seqio.preprocessors.tokenize), _put)
   seqio.TaskRegistry.add_provider(

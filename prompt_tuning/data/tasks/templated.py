@@ -173,9 +173,9 @@ def _check_fields(
     name = templated.field_of_row(task, field)
     if _find(row, name) is None:
       raise ValueError(
-        f"{template.place}: the field {field!r} is no field of the rows of "
-        f"{task.source}.{tree.nearest(name, row)} They have: "
-        f"{', '.join(row)}. Set `fields` to say which is meant: "
+        f"{template.place}: the template's field {field!r} is not a field of "
+        f"the rows of {task.source}.{tree.nearest(name, row)} They have: "
+        f"{', '.join(row)}. Set `fields` to say which field you mean: "
         f"{{{field!r}: ...}}."
       )
 

@@ -93,7 +93,7 @@ def test_always_other_is_zero_and_no_warning():
 
 
 def test_a_class_without_relation_must_be_one():
-  with pytest.raises(ValueError, match="no class 'NA'"):
+  with pytest.raises(ValueError, match="names the class 'NA'"):
     relation.micro_f1_without(CLASS_NAMES["tacred"], "NA")
 
 

@@ -103,7 +103,7 @@ BAD = [
   (
     ("h", "name"),
     "miller",
-    r":2: h.name is 'miller', and at .* stands 'baker'",
+    r":2: h.name is 'miller', but at .* has 'baker'",
   ),
   (("relation",), "Others", r":2: unknown label 'Others'"),
   (("token",), ["a", 3], r":2: token: expected texts"),

@@ -92,7 +92,7 @@ def test_mrqa_sets_have_one_split(tmp_path):
 
 
 def test_two_places_for_one_split(tmp_path):
-  with pytest.raises(ValueError, match="files of several places claim"):
+  with pytest.raises(ValueError, match="several folders have files of this"):
     found(tmp_path, "a/CB/train.jsonl", "b/CB/train.jsonl")
 
 

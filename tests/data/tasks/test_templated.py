@@ -202,5 +202,5 @@ def test_rows_of_tfds_have_fields_inside_fields(words, monkeypatch):
   assert second[spec.TARGETS] == b"<unk>"
   assert first["inputs"].dtype == np.int32
   without = rows.map(lambda row: {k: v for k, v in row.items() if k != "deep"})
-  with pytest.raises(ValueError, match=r"'deep/text' is no field of the rows"):
+  with pytest.raises(ValueError, match=r"'deep/text' is not a field of the"):
     tasks._render(task, without)
