@@ -391,7 +391,7 @@ def test_mistakes(plain, model, files):
     ({"patience": -1}, "PATIENCE is -1; expected a whole number, 1 or more,"),
     ({"dropout_rate": 1.5}, "DROPOUT_RATE is 1.5; expected a number from 0"),
     ({"steps": 0}, "TRAIN_STEPS_RELATIVE is 0"),
-    ({"seeds": ()}, r"SEEDS is \(\): nothing would train"),
+    ({"seeds": ()}, r"SEEDS is \(\), so nothing would"),
   ):
     with pytest.raises(ValueError, match=message):
       plain.train("skill_first", **settings)
@@ -516,7 +516,7 @@ class TestTraining:
     """As in docs/methods.md."""
     trained = plain.train(task, **quick, method=method)
     assert trained.origins[task.name].method.shape == CONFIG.shape
-    with pytest.raises(ValueError, match=r"without \.npy, for a folder"):
+    with pytest.raises(ValueError, match=r"give a path without \.npy"):
       trained.save(tmp_path / "vectors.npy")
     trained.save(tmp_path / "export")
     names = {"trained": trained, "export": tmp_path / "export", "plain": None}
@@ -755,7 +755,7 @@ class TestTraining:
       train(prompt_length=0)
     with pytest.raises(ValueError, match="'ranking': expected 'generation'"):
       train(by="ranking")
-    with pytest.raises(ValueError, match="Seeds are integers; got 'a'"):
+    with pytest.raises(ValueError, match="The seed is 'a'; expected a whole"):
       train(seeds="a")
 
 

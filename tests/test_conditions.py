@@ -62,7 +62,7 @@ def test_a_task_without_a_condition_is_named(trained):
   model, _, _ = trained
   pt.mixtures.declare("rated_zero", {"skill_first": 1, "skill_largest": 0})
   method = pt.HyperFormerPlusPlus(reduction=8)
-  with pytest.raises(ValueError, match=r"and none for skill_largest\. Take it"):
+  with pytest.raises(ValueError, match=r"but none for skill_largest\. Remove"):
     model.train("rated_zero", method=method, steps=1, batch_size=4)
 
 

@@ -91,7 +91,7 @@ def _read(path: str) -> bytes:
   """Read a model file, perhaps from a bucket."""
   if "://" in path and not files.is_url(path):
     raise OSError(
-      f"The vocabulary {path} cannot be read from here; expected a path on "
+      f"The vocabulary {path} cannot be read from here; expected a file on "
       "this machine, gs:// or s3://. Copy it to this machine, and give the "
       "path of the copy."
     )

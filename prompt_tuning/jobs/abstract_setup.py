@@ -130,7 +130,8 @@ def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
   except Exception as error:
     # A method of somebody else's may look at values, files or words.
     raise UnknownShapesError(
-      f"Its parameters are not known before it is initialised: {error}"
+      "The sizes of its parameters cannot be computed without initialising "
+      f"it: {error}"
     ) from error
   return Bank(shapes, names["axes"])
 
@@ -168,15 +169,15 @@ def _lengths(
   if dataset.batching == "packed":
     if dataset.packed_size is None:
       raise ValueError(
-        "The length of packed rows is chosen from the data; set PACKED_LENGTHS "
-        "to plan without it."
+        "The length of packed rows is chosen from the data; set "
+        "PACKED_LENGTHS to plan without the data."
       )
     return dataset.packed_size
   missing = [name for name, limit in dataset.lengths.items() if limit is None]
   if missing:
     raise ValueError(
-      f"TASK_FEATURE_LENGTHS sets no limit for {' and '.join(missing)}; set "
-      "it, to plan without the data."
+      f"TASK_FEATURE_LENGTHS sets no limit for {' and '.join(missing)}; set a "
+      "limit to plan without the data."
     )
   virtual = (
     max(p.encoder_length for p in placements),

@@ -16,8 +16,9 @@ logger = logging.getLogger(__name__)
 
 _RUN_FOLDER = re.compile(r"run_(0|[1-9]\d{0,8})")
 _HINT = (
-  "Put it back, or name what you want: {bundles} for the last of all runs, "
-  f"{bundle.BEST}/run_<number>/step_<step> for one run's best."
+  "Put it back, or give the path of what you want: {bundles} for the last "
+  f"step of all runs, {bundle.BEST}/run_<number>/step_<step> for the best "
+  "step of one run."
 )
 
 
@@ -126,7 +127,7 @@ def _checked(path: pathlib.Path, saved: Bundle) -> Mapping[str, Any]:
   if not faults:
     runs = len(saved.manifest["run"]["runs"])
     if records and len(records) != runs:
-      expected = f"{runs}, as there are runs"
+      expected = f"{runs}, one for each run"
       faults = [Fault("progress.best", expected, str(len(records)))]
   json_files.refuse(path / bundle.MANIFEST, faults)
   described: Mapping[str, Any] = saved.manifest["run"]
@@ -141,7 +142,7 @@ def _keeps_best(folder: pathlib.Path, described: Mapping[str, Any]) -> bool:
   if (folder / bundle.BEST).is_dir():
     return True
   logger.warning(
-    "%s has no %s: taking the last of all runs.", folder, bundle.BEST
+    "%s has no %s: using the last step of all runs.", folder, bundle.BEST
   )
   return False
 

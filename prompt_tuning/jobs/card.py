@@ -15,8 +15,8 @@ from prompt_tuning.core import embedded, files
 FILE = "README.md"
 NO_LICENCE = "unknown"  # as hubs call it where nobody has said
 IN_TEMPLATE = (
-  "the virtual tokens stand where the task's template says, and not before the "
-  "input text, where readers of NumPy files and adapters put them"
+  "the virtual tokens stand where the task's template says, but readers of "
+  "NumPy files and adapters put them before the input text"
 )
 _LIBRARY = "library_name: prompt-tuning"
 _LIMIT = 1 << 20
@@ -63,7 +63,10 @@ def write(folder: pathlib.Path, facts: Facts) -> str:
   """
   path = folder / FILE
   if not _is_ours(path):
-    return f"{FILE} is there and is no card of an export as written: it stays"
+    return (
+      f"{FILE} exists and is not a card as an export wrote it; it stays as it "
+      "is"
+    )
   # Views of an earlier export may stand there, too.
   views = [name for name in VIEWS if files.exists(folder / name)]
   files.write_text(path, text(facts, views))
@@ -192,7 +195,8 @@ def _use(facts: Facts) -> list[str]:
       "with its template, then score its rows.",
     ]
   return [
-    "Use it with the model that it was trained with; any other refuses it.",
+    "Use it with the model that it was trained with; any other model is an "
+    "error.",
     *note,
     "",
     "```python",

@@ -104,8 +104,8 @@ def words_of(name: str, given: WordsLike) -> LabelWords:
   if isinstance(words, Rules):
     raise ValueError(
       f"{name} has rules, with a word at each mask, but TUNER learns numbers "
-      "for label words, of which several answer one mask. Choose another "
-      "TUNER, or another task."
+      "for label words of a single mask. Choose another TUNER, or another "
+      "task."
     )
   return words
 
@@ -134,8 +134,9 @@ def insist_on_weighed(
   scored = words_of(name, given)
   if len(weighed) != len(scored.words):
     raise ValueError(
-      f"{name} has {len(scored.words)} classes, and the run has weights for "
-      f"the label words of {len(weighed)}. Choose another task, or another run."
+      f"{name} has {len(scored.words)} classes, but the run has weights for "
+      f"the label words of {len(weighed)} classes. Choose another task, or "
+      "another run."
     )
   for number, (ours, theirs) in enumerate(
     zip(scored.words, weighed, strict=True)
@@ -143,8 +144,8 @@ def insist_on_weighed(
     if ours != tuple(theirs):
       raise ValueError(
         f"{scored.place(number)} of {name} has {len(ours)} label words, "
-        f"{label_words.some(ours)}; the run has weights for {len(theirs)}, "
-        f"{label_words.some(theirs)}: others, or in another order. Set "
+        f"{label_words.some(ours)}, but the run has weights for {len(theirs)} "
+        f"other words, or in another order: {label_words.some(theirs)}. Set "
         "LABEL_WORDS, or the task's label words, to those of the run."
       )
 
@@ -185,8 +186,8 @@ def insist_on_answers(
     for of_class, texts in zip(own, words.words, strict=True):
       of_class.add(answer(texts[0]))
   found = (
-    f"{name} has {len(own)} classes, {', '.join(targets):.120}; the run has "
-    f"{len(answers)} output rows, for {', '.join(answers):.120}."
+    f"{name} has {len(own)} classes, {', '.join(targets):.120}, but the run "
+    f"has {len(answers)} output rows, for {', '.join(answers):.120}."
   )
   if len(answers) != len(own):
     raise ValueError(
@@ -196,7 +197,7 @@ def insist_on_answers(
   for row, target, of_class in zip(answers, targets, own, strict=True):
     if row not in of_class and any(row in of_other for of_other in own):
       raise ValueError(
-        f"{found} Rows are read in their order, and the row for {row!r} would "
+        f"{found} Rows are read in their order, so the row for {row!r} would "
         f"score the class {target!r}. Choose another task or run, or list the "
         "method's words in the order of the classes."
       )
@@ -222,8 +223,8 @@ def _given_words(
   words, content = of_template
   if given is not None and isinstance(words, Rules):
     raise ValueError(
-      f"{name} has rules, a word at each mask, and LABEL_WORDS are words of "
-      "one mask: leave them None, or change the task's rules."
+      f"{name} has rules, with a word at each mask, but LABEL_WORDS are words "
+      "of a single mask. Set LABEL_WORDS to None, or change the task's rules."
     )
   if given is not None:
     words = _words(name, given, words.classes)
@@ -249,8 +250,8 @@ def _template_words(
   if any(other != words[0] for other in words):
     raise ValueError(
       f"The tasks of {name} have different label words. To score classes, the "
-      "tasks of a run need the same ones: train these tasks in runs of their "
-      "own."
+      "tasks of a run need the same label words. Train these tasks in separate "
+      "runs."
     )
   if words[0] is None:
     return None
@@ -297,8 +298,8 @@ def _own_words(name: str) -> tuple[str, ...]:
     raise ValueError(
       f"The tasks of {name} have different label words: "
       f"{'; '.join(', '.join(words) or 'none' for words in lists)}. To score "
-      "classes, the tasks of a run need the same ones: train these tasks in "
-      "runs of their own."
+      "classes, the tasks of a run need the same label words. Train these "
+      "tasks in separate runs."
     )
   return lists.pop()
 
@@ -308,7 +309,7 @@ def _words(name: str, given: WordsLike, own: tuple[str, ...]) -> LabelWords:
   if given is None and not own:
     raise ValueError(
       f"{name} has no label words: set LABEL_WORDS (a file, or a mapping of "
-      "targets to their words), or take another OBJECTIVE and SCORER."
+      "targets to their words), or choose another OBJECTIVE and SCORER."
     )
   if isinstance(given, str):
     return label_words.read(given, classes=own)
@@ -317,8 +318,8 @@ def _words(name: str, given: WordsLike, own: tuple[str, ...]) -> LabelWords:
   if not isinstance(given, Mapping):
     if own and len(given) != len(own):
       raise ValueError(
-        f"LABEL_WORDS has {len(given)} words; {name} has {len(own)} classes: "
-        f"{', '.join(own)}."
+        f"LABEL_WORDS has {len(given)} words; expected one for each of the "
+        f"{len(own)} classes of {name}: {', '.join(own)}."
       )
     names = own or [
       word if isinstance(word, str) else word[0] for word in given
@@ -326,7 +327,7 @@ def _words(name: str, given: WordsLike, own: tuple[str, ...]) -> LabelWords:
     given = dict(zip(names, given, strict=True))
   if own and set(given) != set(own):
     raise ValueError(
-      f"LABEL_WORDS has words of {', '.join(given)}; the classes of {name} are "
-      f"{', '.join(own)}."
+      f"LABEL_WORDS has words for the classes {', '.join(given)}; expected "
+      f"the classes of {name}: {', '.join(own)}."
     )
   return LabelWords.of({key: given[key] for key in own or given})

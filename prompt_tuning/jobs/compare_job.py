@@ -50,8 +50,8 @@ class CompareJob:
     self.test.dataset.insist_on_split()
     if self.test.context is not None:
       raise ValueError(
-        "A context of `test` would be put before the inputs of every method. "
-        "Give it in compare.contexts, which asks the model alone."
+        "`test` has a context, which would stand before the inputs of every "
+        "method. Put it into compare.contexts: these ask the model alone."
       )
     self._check_trainings()
     self._check_names()
@@ -59,7 +59,7 @@ class CompareJob:
     for job in self.trainings:
       names = job.experiment.dataset.names
       if not job.experiment.tuners:
-        raise ValueError("compare needs a TUNER to compare; it is None.")
+        raise ValueError("TUNER is None; compare needs a tuning method.")
       if names != tasks:
         raise ValueError(
           "The methods to compare train on different tasks: "
@@ -70,8 +70,8 @@ class CompareJob:
     for title, experiment in zip(self.titles, experiments, strict=True):
       if experiments.count(experiment) > 1:
         raise ValueError(
-          f"compare has {title} twice, with the same settings; give each once, "
-          "and several seeds of one as a bank."
+          f"compare has {title} twice, with the same settings; give each "
+          "method once. For several seeds of one, set SEEDS."
         )
     if self.multitask is not None:
       self._check_multitask(self.multitask)
@@ -80,13 +80,13 @@ class CompareJob:
       if drawn.count((title, seed)) > 1:
         raise ValueError(
           f"compare.contexts has {title} twice, with the same seed; give each "
-          "once, with seeds of their own."
+          "once, or with different seeds."
         )
     for task, twin in self.instructed.items():
       if task not in tasks:
         raise ValueError(
-          f"INSTRUCTED names {task!r}, which is not trained; expected some of "
-          f"{', '.join(sorted(tasks))}."
+          f"INSTRUCTED names {task!r}, but nothing trains on it; expected "
+          f"some of {', '.join(sorted(tasks))}."
         )
       spec.get(twin)
 
@@ -114,7 +114,8 @@ class CompareJob:
     if not free == len(names) == count:
       raise ValueError(
         f"The names of {count} methods are {', '.join(map(repr, names))}; "
-        f"expected one for each, and none of {', '.join(sorted(taken))}."
+        "expected a different name for each, and none of "
+        f"{', '.join(sorted(taken))}."
       )
 
   def _check_multitask(self, job: TrainJob) -> None:
@@ -130,8 +131,8 @@ class CompareJob:
       if missing:
         raise ValueError(
           f"compare.multitask does not train on {', '.join(sorted(missing))}, "
-          f"which is compared. Put it into MULTITASK_TASKS, or name in NAMED "
-          f"what {task} is called there: {', '.join(known)}."
+          "but compare scores it. Put it into MULTITASK_TASKS, or let NAMED "
+          f"map {task} to its name there: {', '.join(known)}."
         )
 
   def members(self, name: str) -> list[str]:

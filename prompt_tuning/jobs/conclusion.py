@@ -265,8 +265,8 @@ def without_soft(sets: Sequence[EvalSet]) -> list[EvalSet]:
   for dataset in sets:
     if dataset.has_soft:
       logger.warning(
-        "%s: left out for the model alone, which has no vectors for the soft "
-        "tokens of the template.",
+        "%s: the model alone is not scored, because it has no vectors for the "
+        "soft tokens of the template.",
         dataset.task.name,
       )
     else:
@@ -370,8 +370,8 @@ def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
 
 
 _TUNED = (
-  "note: no export: the model was tuned, too. Name MODEL_DIR or a bundle, "
-  "which have both."
+  "note: no export, because the model was tuned too. Use MODEL_DIR or a "
+  "bundle: these have both."
 )
 
 

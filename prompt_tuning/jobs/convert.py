@@ -51,7 +51,10 @@ def convert(job: Conversion) -> tuple[str, ...]:
   if job.to in MODELS:
     return _convert_model(job)
   if job.dtype not in (None, "float32"):
-    raise ValueError(f"Prompts are saved as float32; --dtype {job.dtype}.")
+    raise ValueError(
+      f"--dtype {job.dtype}: prompts are always saved as float32. Leave "
+      "--dtype out."
+    )
   if contents.kind_of(job.src) in (contents.MODEL, contents.PROMPT):
     return _convert_prompt(job)
   return _convert_tuned(job)
@@ -84,7 +87,7 @@ def _open_model(path: str) -> Checkpoint:
   tuned = load.load(path)
   if not tuned.weights:
     raise ValueError(
-      f"{path} holds what was tuned for a frozen model, and no model: convert "
+      f"{path} holds what was tuned for a frozen model, not a model: convert "
       f"it to {' or '.join(PROMPTS)}, or export it."
     )
   params = restore.leaves_of(tree.unflatten(tuned.weights))
@@ -105,8 +108,9 @@ def _write_model(
     unsaid = job.size is None and source.config is None
     if unsaid and not sizes.size_name(config):
       notes.append(
-        "no published size: relative_attention_max_distance is "
-        f"{config.relpos_max_distance}, T5's usual one; shapes do not tell it"
+        "the shapes are not those of a published size: "
+        "relative_attention_max_distance is set to T5's usual "
+        f"{config.relpos_max_distance}, because shapes do not show it"
       )
     hf.write_hf(job.dst, params, config, dtype=dtype, overwrite=overwrite)
     return tuple(notes)
@@ -117,7 +121,9 @@ def _write_model(
     if s is not None
   )
   if named is None or int(named[1]) != step:
-    notes.append(f"T5X looks for step {step} under the name checkpoint_{step}")
+    notes.append(
+      f"T5X expects step {step} in a folder called checkpoint_{step}"
+    )
   t5x_writer.write_t5x(
     job.dst,
     params,
@@ -178,8 +184,8 @@ def _convert_tuned(job: Conversion) -> tuple[str, ...]:
     stacks = load.vectors(tuned.runs, 0)
     if list(stacks) != ["encoder"] or not export.is_only_virtual(tuned.runs):
       raise ValueError(
-        f"{job.src} is not vectors in the encoder alone, which is all that a "
-        "NumPy file can hold: prompt-tuning export writes the whole of it."
+        f"{job.src} is more than vectors in the encoder, but a NumPy file can "
+        "hold only these. Use prompt-tuning export, which writes all of it."
       )
     _write_vectors(job, stacks["encoder"])
     (placement,) = tuned.runs.placements

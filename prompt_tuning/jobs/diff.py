@@ -97,10 +97,10 @@ def _values(a: Leaf, b: Leaf) -> str:
   # A NaN against a number differs; against a NaN of other bits, only in bits.
   differing = (x != y) & ~(np.isnan(x) & np.isnan(y))
   if not differing.any():
-    return f"{types}equal in value, not in bits"
+    return f"{types}equal values, different bits"
   with np.errstate(over="ignore"):
     largest = np.max(np.abs(x[differing] - y[differing]))
   return (
-    f"{types}{np.count_nonzero(differing):,} of {x.size:,} values, "
-    f"by at most {largest:.6g}"
+    f"{types}{np.count_nonzero(differing):,} of {x.size:,} values differ, by "
+    f"at most {largest:.6g}"
   )

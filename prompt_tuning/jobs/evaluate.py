@@ -86,7 +86,7 @@ def _warn_of_idle_scorer(settings: EvaluationSettings) -> None:
   """Say that a scorer ranks nothing, as the order of gin files has it."""
   if settings.scorer is not None and RANKING not in settings.ways:
     logger.warning(
-      "EVALUATE_BY is %s, and the scorer %s ranks nothing: give "
+      "EVALUATE_BY is %s, so the scorer %s is not used: give "
       "objectives/classes.gin after runs/prompt_eval.gin, or set EVALUATE_BY "
       "to 'rank'.",
       " and ".join(map(repr, settings.ways)),
@@ -178,8 +178,8 @@ def _warn_of_other_tasks(jobs: Sequence[Job], prompts: Tuned) -> None:
       others[task, ", ".join(known)] = None
   for other in others:
     logger.warning(
-      "%s is none of the tasks that the run was trained on (%s). The run has "
-      "no delta for it, so every score uses the delta of another task.",
+      "The run was not trained on %s, only on %s. The run has no delta for "
+      "it, so every score uses the delta of another task.",
       *other,
     )
 
@@ -224,7 +224,8 @@ def _own_tasks(
     for key, trained in zip(prompts.keys, prompts.tasks, strict=True):
       if trained is not None and _plain(trained) != _plain(str(key)):
         logger.warning(
-          "PROMPT_FILE calls %r what was trained on %r: it is scored on %s.",
+          "PROMPT_FILE gives the name %r to a run that was trained on %r. It "
+          "is scored on %s.",
           *(key, trained, key),
         )
     return prompts.keys

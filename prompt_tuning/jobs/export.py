@@ -134,7 +134,9 @@ def export(
   (placement,) = one.placements
   unfit = _not_finite(one)
   if unfit:
-    return Exported((), (f"not exported, as its training diverged: {unfit}",))
+    return Exported(
+      (), (f"not exported, because its training diverged: {unfit}",)
+    )
   target = folder / deltas.FOLDER
   before = deltas.digest(target)
   licence = licence or origin.licence or deltas.licence_of(target, one.delta)
@@ -211,11 +213,14 @@ def _write_arrays(
   if not stacks:
     return []
   if not is_only_virtual(one):
-    notes.append("more than virtual tokens was learned: no NumPy file")
+    notes.append("no NumPy file, because more than virtual tokens was learned")
     return []
   (placement,) = one.placements
   if placement.encoder_rows != placement.encoder_prefix:
-    notes.append("the virtual tokens do not stand before the input text")
+    notes.append(
+      "the virtual tokens do not stand before the input text, where readers "
+      "of NumPy files put them"
+    )
   paths = []
   for stack, values in stacks.items():
     name = "prompt.npy" if stack == "encoder" else f"prompt_{stack}.npy"
@@ -264,8 +269,8 @@ def export_all(
   folders = [files.below(dst, name, f"A run of {src}") for name in names]
   if len(set(folders)) < len(folders):
     raise ValueError(
-      f"{src} has several runs of one name: {', '.join(names)}; export their "
-      "bundles one by one."
+      f"{src} has several runs with the same name: {', '.join(names)}. Export "
+      "their bundles one by one."
     )
   lines = []
   for run, folder in enumerate(folders):

@@ -207,8 +207,8 @@ def _writer(
   if context.shots:
     if in_context.TRAIN not in task.splits:
       raise ValueError(
-        f"{task.name} has no split {in_context.TRAIN!r} to take demonstrations "
-        "from: set SHOTS = 0."
+        f"{task.name} has no split {in_context.TRAIN!r}, but demonstrations "
+        "come from it: set SHOTS = 0."
       )
     if _split(dataset, task.name) == in_context.TRAIN:
       raise ValueError(
@@ -239,7 +239,8 @@ def _unlabelled(
   """Read inputs of the training split, which tell priors of words."""
   if "train" not in task.splits:
     raise ValueError(
-      f"{task.name} has no training split, and so no texts for CALIBRATION."
+      f"{task.name} has no training split, but CALIBRATION needs its texts. "
+      "Set CALIBRATION to None, or choose another task."
     )
   folder = dataset.cache_dir or cache.default_cache_dir()
   tokens = cache.load_task(task, "train", dataset.lengths, folder, data_dir)

@@ -53,8 +53,8 @@ def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
   if not any(next(root.rglob(name), None) for name in _LOADED):
     name = match["repository"]
     raise ValueError(
-      f"{text} has no export and no adapter, and hf:// fetches nothing else. "
-      f"If it is a model, download it (`hf download {name} --local-dir DIR`), "
+      f"{text} has no export and no adapter; hf:// downloads only these. If "
+      f"it is a model, download it (`hf download {name} --local-dir DIR`), "
       "and give the path of that folder."
     )
   return root / folder
@@ -82,7 +82,7 @@ def _fetched(
   except Exception as error:  # of httpx, of the file system, of the hub
     why = " ".join(str(error).split())[:200].rstrip(".")
     raise ValueError(
-      f"{address} cannot be fetched ({type(error).__name__}: {why}). Is the "
-      "name right, is it public or are you logged in (`hf auth login`), and is "
-      "there a network?"
+      f"{address} cannot be fetched ({type(error).__name__}: {why}). Check "
+      "the name and the network. If the repository is not public, log in with "
+      "`hf auth login`."
     ) from error

@@ -331,8 +331,8 @@ def rebuild(described: Mapping[str, Any]) -> Method:
 def _unusable(kind: type[Method], error: Exception) -> ValueError:
   """Say that a method cannot be made of what a bundle says of it."""
   return ValueError(
-    f"The bundle's {name_of(kind)} does not have every setting that "
-    f"{kind.__module__} needs, as it needs it: it was written by another "
+    f"The bundle's {name_of(kind)} does not have all settings of "
+    f"{kind.__module__}, or has wrong values: it was written by another "
     f"version, or damaged. {error}"
   )
 

@@ -42,8 +42,8 @@ def infer(
   """
   if jax.process_count() > 1:
     raise ValueError(
-      "Several processes cannot write one file: divide the work by NUM_SHARDS "
-      "and --shard_id instead, one process each."
+      "Several processes cannot write one file. Divide the work by NUM_SHARDS "
+      "and --shard_id, with one process for each part."
     )
   shard = outputs.Shard(shard_id, job.num_shards)
   files.ensure_writable(job.output_dir, "INFER_OUTPUT_DIR")
@@ -104,9 +104,9 @@ def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:
   if asked not in prompts.names:
     raise ValueError(
       f"PROMPT_FILE names {len(prompts.names)} prompts "
-      f"({', '.join(prompts.names)}), so every example names one in its field "
-      f"{PROMPT_FIELD!r}; got {asked!r}. For a single one of a run, give its "
-      "bundle."
+      f"({', '.join(prompts.names)}), so every example must name one in its "
+      f"field {PROMPT_FIELD!r}; got {asked!r}. To use a single run, give its "
+      "bundle as PROMPT_FILE."
     )
   return prompts.names.index(asked)
 

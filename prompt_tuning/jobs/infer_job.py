@@ -53,6 +53,6 @@ class InferJob:
     bounds.insist_whole("CHECKPOINT_PERIOD", self.checkpoint_period, 1)
     bounds.insist_whole("NUM_SHARDS", self.num_shards, 1)
     if self.input_file is None and not self.dataset.names:
-      raise ValueError("Give MIXTURE_OR_TASK_NAME, or INPUT_FILE.")
+      raise ValueError("No inputs: set MIXTURE_OR_TASK_NAME or INPUT_FILE.")
     if self.input_file is None:
       self.dataset.insist_on_split()

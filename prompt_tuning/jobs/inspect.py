@@ -265,7 +265,7 @@ def _run(path: str) -> Report:
   latest = bundle.latest_manifest(folder / bundle.BUNDLES)
   known = [*([] if latest is None else [latest]), *bests]
   if not known:
-    raise ValueError("no bundle with a manifest that can be read")
+    raise ValueError("no bundle that has a readable manifest")
   for manifest in known:
     _refuse(path, manifest)
   start = known[0]["run"]["start_step"]

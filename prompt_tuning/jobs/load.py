@@ -62,8 +62,8 @@ _TRAINED = (
   "prompt, a PEFT adapter, or a T5X checkpoint with a prompt"
 )
 _ONE_MODEL = (
-  "Models that were tuned cannot be used side by side, as prompts can: name "
-  f"the bundle of one of them, {loop.BEST}/run_<number>/step_<step>."
+  "Tuned models cannot be used side by side; only prompts can. Give the path "
+  f"of the bundle of one of them, {loop.BEST}/run_<number>/step_<step>."
 )
 
 
@@ -196,7 +196,7 @@ def parameters(
   if len(arrays) > 1 or counts != {1}:
     raise ValueError(
       f"{path} holds {max(counts, default=0) * len(arrays)} runs of tuning "
-      "methods; name the bundle of one: "
+      "methods; give the path of the bundle of one: "
       f"{loop.BEST}/run_<number>/step_<step>."
     )
   tuned = from_bundle(bundles[0], path)
@@ -234,7 +234,9 @@ def _from_delta(saved: SavedDelta) -> Tuned:
     try:
       method = rebuild(about["method"])
     except ValueError as error:
-      logger.info("Used as it is, without its method. %s", error)
+      logger.info(
+        "Using the saved delta as it is, without its method. %s", error
+      )
   delta = jax.tree.map(jnp.asarray, saved.delta)
   weighed = tuple(map(tuple, method.weighed_words)) if method else ()
   return Tuned(
@@ -291,11 +293,14 @@ def load_one(
   """
   tuned = load(path, model)
   if tuned.weights:
-    raise ValueError(f"{path} holds a tuned model: its weights, not a delta.")
+    raise ValueError(
+      f"{path} holds the weights of a tuned model; expected a delta."
+    )
   if len(tuned.runs) > 1:
     raise ValueError(
-      f"{path} holds {len(tuned.runs)} runs ({', '.join(tuned.names)}); name "
-      f"the bundle of one of them: {loop.BEST}/run_<number>/step_<step>."
+      f"{path} holds {len(tuned.runs)} runs ({', '.join(tuned.names)}); give "
+      "the path of the bundle of one of them: "
+      f"{loop.BEST}/run_<number>/step_<step>."
     )
   return tuned
 
@@ -491,8 +496,8 @@ def applied(tuned: Tuned, model: Backbone) -> Backbone:
     old = flat.get(path)
     if old is None or old.shape != array.shape:
       raise ValueError(
-        f"The tuned model has {path} {list(array.shape)}, the backbone "
-        f"{list(old.shape) if old is not None else 'nothing'} there; set "
+        f"The tuned model has {path} {list(array.shape)}, but the backbone "
+        f"has {list(old.shape) if old is not None else 'nothing'} there. Set "
         "SCAN_LAYERS as in its training."
       )
     flat |= quantized.requantize(flat, path, array)
@@ -524,8 +529,8 @@ def insist(
     site_shapes.check(tuned.runs.delta, model.config)
   except ValueError as error:
     raise ValueError(
-      f"{path} does not fit the model; use the one that it was trained with. "
-      f"{error}"
+      f"{path} does not fit the model. Use the model that it was trained "
+      f"with. {error}"
     ) from error
   if tuned.fingerprint is not None:
     _insist_on_backbone(tuned.fingerprint, model.fingerprint, path)
@@ -537,9 +542,9 @@ def insist(
 def _insist_on_backbone(trained_with: str, given: str, path: str) -> None:
   if trained_with != given:
     raise ValueError(
-      f"{path} was tuned with the backbone {trained_with}, but the "
-      f"checkpoint is {given}: other weights. Use the checkpoint "
-      "that it was trained with."
+      f"{path} was tuned with the backbone {trained_with}, but the checkpoint "
+      f"is {given}, with other weights. Use the checkpoint that it was "
+      "trained with."
     )
 
 
@@ -592,8 +597,8 @@ def load_several(
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice or (names[1:] and "" in names):
     raise ValueError(
-      f"PROMPT_FILE gives several runs the name {', '.join(twice) or repr('')};"
-      " give its keys other names."
+      "PROMPT_FILE gives several runs the same name, "
+      f"{', '.join(twice) or repr('')}. Change its keys."
     )
   return _side_by_side(list(banks.values()))._replace(
     names=tuple(names), fingerprint=model.fingerprint, keys=tuple(keys)
@@ -644,8 +649,8 @@ def encoder_vectors(
   if list(stacks) != ["encoder"]:
     raise ValueError(
       f"PROMPT_FILE {path} has virtual tokens in "
-      f"{' and '.join(sorted(stacks)) or 'no place'}; expected some in the "
-      "encoder, and there only."
+      f"{' and '.join(sorted(stacks)) or 'no place'}; expected them in the "
+      "encoder only."
     )
   return stacks["encoder"]
 
@@ -666,7 +671,7 @@ def _best_of_a_task(path: str) -> Tuned | None:
   if len(tuned[number].names) > 1:
     return None  # a run of several parts, none of which is the whole
   (name,) = tuned[number].names
-  logger.info("%s: of %d runs the best, %s.", path, len(saved), name)
+  logger.info("%s has %d runs; using the best one, %s.", path, len(saved), name)
   return tuned[number]
 
 

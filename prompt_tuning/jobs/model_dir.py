@@ -37,7 +37,8 @@ def held(folder: str) -> Iterator[None]:
         refusal = error
     if _on_any_host(refusal is not None):
       raise refusal or ValueError(
-        f"MODEL_DIR {folder} is in use; process 0 says by whom."
+        f"MODEL_DIR {folder} is in use; the error of process 0 says by which "
+        "process."
       )
     if jax.process_index() == 0:
       for part in _PARTS:

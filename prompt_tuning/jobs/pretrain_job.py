@@ -68,8 +68,8 @@ class Stage:
     if longest[0] > room[0] or longest[1] > room[1]:
       raise ValueError(
         f"{self.name}: texts of CHUNK_LENGTH {chunk} make examples of up to "
-        f"{longest[0]} inputs and {longest[1]} targets, and packed rows have "
-        f"{room[0]} and {room[1]} positions; raise PACKED_LENGTHS, or lower "
+        f"{longest[0]} inputs and {longest[1]} targets, but packed rows have "
+        f"{room[0]} and {room[1]} positions. Raise PACKED_LENGTHS, or lower "
         "CHUNK_LENGTH."
       )
 

@@ -65,7 +65,7 @@ def optimizer(recipe: Recipe) -> OptimizerFactory:
 def _apart(path: str, recipe: Recipe) -> OptimizerFactory:
   """Build the optimizer of some parameters."""
   if recipe.learning_rate is None:
-    raise ValueError(f"A recipe has no learning rate for {path}; it needs one.")
+    raise ValueError(f"A recipe has no learning rate for {path}; expected one.")
   return AtRate(optimizer(recipe), recipe.learning_rate)
 
 
@@ -86,8 +86,8 @@ def objective(methods: Sequence[Method]) -> Choice:
   if others or name not in _OBJECTIVES:
     raise ValueError(
       f"The recipes of these methods have the objectives {', '.join(names)}; "
-      f"expected the same one, of {', '.join(_OBJECTIVES)}. Set OBJECTIVE, or "
-      "train them apart."
+      f"expected the same one of {', '.join(_OBJECTIVES)}. Set OBJECTIVE, or "
+      "train the methods apart."
     )
   return _OBJECTIVES[name]()
 
@@ -105,8 +105,8 @@ def stages(methods: Sequence[Method]) -> tuple[Stage, ...]:
   if any(other != lists[0] for other in lists):
     names = dict.fromkeys(name_of(type(method)) for method in methods)
     raise ValueError(
-      f"The recipes of {' and '.join(names)} have different stages, and runs "
-      "of one bank share theirs: train them apart."
+      f"The recipes of {' and '.join(names)} have different stages, but runs "
+      "of one bank share their stages: train them apart."
     )
   return lists[0]
 
@@ -155,8 +155,9 @@ def shared_optimizer(methods: Sequence[Method]) -> OptimizerFactory:
     same_rate = dataclasses.replace(other, learning_rate=recipe.learning_rate)
     if same_rate != dataclasses.replace(recipe, objective=other.objective):
       raise ValueError(
-        f"{first} and {name} have recipes with different optimizers, and runs "
-        "of one bank share theirs: set OPTIMIZER, or train them apart."
+        f"{first} and {name} have recipes with different optimizers, but runs "
+        "of one bank share their optimizer: set OPTIMIZER, or train them "
+        "apart."
       )
   return optimizer(recipe)
 

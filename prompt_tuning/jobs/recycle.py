@@ -82,14 +82,14 @@ def recycle(
     raise ValueError(f"--by {by!r}: expected {' or '.join(WAYS)}.")
   if prompt.shape[1] != source.shape[1]:
     raise ValueError(
-      f"The prompt has vectors of {prompt.shape[1]} features, and the source "
-      f"model {source.shape[1]}: --source is not the model that it was "
-      "trained with."
+      f"The prompt has vectors of {prompt.shape[1]} features, but the source "
+      f"model has {source.shape[1]}. Set --source to the model that the "
+      "prompt was trained with."
     )
   if len(source) < source.shape[1]:
     raise ValueError(
-      f"{len(source)} words cannot fit a map of {source.shape[1]} features: "
-      "raise --words or lower --skip."
+      f"{len(source)} words are too few to fit a map of {source.shape[1]} "
+      "features. Raise --words, or lower --skip."
     )
   fitted = {LINEAR: _least_squares, MLP: _mlp}[by](source, target)
   apart = np.square(fitted(source) - target).mean()
@@ -194,8 +194,8 @@ def _rows(path: str, ids: np.ndarray, setting: str) -> np.ndarray:
   table = _embeddings(path)
   if ids.max() >= len(table):
     raise ValueError(
-      f"The vocabulary has a word with id {ids.max()}, and {path} has "
-      f"{len(table)} rows: {setting} is not that model's."
+      f"The vocabulary has a word with id {ids.max()}, but {path} has "
+      f"{len(table)} rows. Set {setting} to the vocabulary of that model."
     )
   rows: np.ndarray = table[ids]
   return rows
@@ -206,7 +206,9 @@ def _embeddings(path: str) -> np.ndarray:
   checkpoint = restore.open_checkpoint(path)
   leaf = checkpoint.params.get(_EMBEDDING)
   if leaf is None:
-    raise ValueError(f"{path} has no {_EMBEDDING}; name a T5's checkpoint.")
+    raise ValueError(
+      f"{path} has no {_EMBEDDING}; expected the checkpoint of a T5."
+    )
   return leaf.read(np.dtype(np.float32))
 
 

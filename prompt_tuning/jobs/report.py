@@ -210,7 +210,7 @@ def _answers(path: pathlib.Path, task: spec.TaskSpec | None) -> list[Answer]:
     answers.append(Answer(asked, wanted, given, is_right))
   if unjudged:
     logger.warning(
-      "%s has predictions that its task cannot judge (%s); their texts are "
+      "%s: its task cannot judge the predictions (%s), so their texts are "
       "compared with the targets.",
       *(path, unjudged),
     )

@@ -31,7 +31,7 @@ def faults(manifest: Mapping[str, Any]) -> list[Fault]:
   names = [run["name"] for run in runs]
   if not names or len(set(names)) < len(names) or (names[1:] and "" in names):
     listed.append(
-      Fault("run.runs", "at least one, each with a name of its own", f"{names}")
+      Fault("run.runs", "at least one, each with a different name", f"{names}")
     )
   if len(tuners) not in (0, len(names)):
     listed.append(

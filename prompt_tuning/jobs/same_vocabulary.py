@@ -47,9 +47,9 @@ def insist(theirs: VocabularyMark | None, ours: Vocabulary, what: str) -> None:
   if theirs.ids_sha256 == ours.ids_sha256:
     return
   raise ValueError(
-    f"{what} was trained with the vocabulary {theirs}; the one given is "
-    f"{mark(ours)}, where the same ids mean other words. Set VOCABULARY_FILE "
-    "(vocabulary_path) to the file that it was trained with."
+    f"{what} was trained with the vocabulary {theirs}, but the one given is "
+    f"{mark(ours)}, in which the same ids mean other words. Set "
+    "VOCABULARY_FILE (vocabulary_path) to the file that it was trained with."
   )
 
 
@@ -66,8 +66,8 @@ def change(described: Mapping[str, Any] | None, ours: Vocabulary) -> str:
   theirs = VocabularyMark.of_manifest(described) if described else None
   given = mark(ours)
   if theirs is not None and theirs.file == given.file:
-    return f"{given.file} has changed since"
-  known = theirs or "another one than this run's"
+    return f"{given.file} has changed since the bundle was written"
+  known = theirs or "another vocabulary"
   return f"the bundle has {known}, VOCABULARY_FILE is {given}"
 
 

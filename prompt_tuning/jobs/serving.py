@@ -69,7 +69,7 @@ def export(
     bounds.insist_whole(f"--{name}", value, 1)
   folder = files.path(dst)
   if folder.exists():
-    raise ValueError(f"{dst} is there already; choose another folder.")
+    raise ValueError(f"{dst} exists already; choose another folder.")
   checkpoint = restore.open_checkpoint(model, whole=False)
   config = sizes.infer_config(checkpoint)
   frozen = backbone.load(

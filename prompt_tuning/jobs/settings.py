@@ -92,7 +92,7 @@ class Dataset:
     if self.split == "":
       raise ValueError(
         "TRAIN_SPLIT, EVAL_SPLIT and INFER_SPLIT are names of splits, or None "
-        "for what a task is evaluated on; got ''."
+        "for the task's evaluation split; got ''."
       )
     if self.batching not in planning.BATCHINGS:
       raise ValueError(
@@ -171,8 +171,9 @@ class EvaluationSettings:
   def __post_init__(self) -> None:
     if self.calibration is not None and self.scorer is None:
       raise ValueError(
-        "CALIBRATION corrects the scores of label words, and no scorer is set: "
-        "give objectives/classes.gin, or set evaluation.Evaluation.scorer."
+        "CALIBRATION corrects the scores of label words, but no scorer is "
+        "set: give objectives/classes.gin, or set "
+        "evaluation.Evaluation.scorer."
       )
     if self.calibration is not None and self.context is not None:
       raise ValueError(
@@ -185,7 +186,10 @@ class EvaluationSettings:
     ):
       bounds.insist_whole(name, value, 1, optional=True)
     if not self.ways:
-      raise ValueError("EVALUATE_BY names no way to evaluate.")
+      raise ValueError(
+        "EVALUATE_BY is empty; expected at least one of 'generation' and "
+        "'rank'."
+      )
     for way in self.ways:
       if way not in evaluate.PREDICTION:
         raise ValueError(

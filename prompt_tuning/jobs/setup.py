@@ -123,7 +123,7 @@ def _continued(params: Params, learned: Mapping[str, Any]) -> Params:
   theirs = {path: array.shape for path, array in learned.items()}
   if ours != theirs:
     raise ValueError(
-      f"The stage before was trained for other runs: it has {theirs}, and "
+      f"The stage before was trained for other runs: it has {theirs}, but "
       f"these runs have {ours}. Choose another MODEL_DIR."
     )
   return tree.unflatten({p: jnp.asarray(a) for p, a in learned.items()})
@@ -136,10 +136,10 @@ def _insist_on_words(source: Method, method: Method, path: str) -> None:
     ours = [*map(str, getattr(method, kind))] if theirs else []
     if theirs != ours:
       raise ValueError(
-        f"START_FROM {path} has learned numbers of the label words "
-        f"{', '.join(theirs):.120}, and those here are "
-        f"{', '.join(ours) or 'none':.120}: choose a training on "
-        "the same LABEL_WORDS."
+        f"START_FROM {path} has learned numbers for the label words "
+        f"{', '.join(theirs):.120}, but the label words here are "
+        f"{', '.join(ours) or 'none':.120}. Choose a training on the same "
+        "LABEL_WORDS."
       )
 
 
@@ -152,9 +152,9 @@ def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
       _insist_on_words(source, method, path)
     if method.conditions[: len(conditions)] != conditions:
       raise ValueError(
-        f"START_FROM {path} was tuned for {', '.join(conditions)}; the tasks "
-        f"here are {', '.join(method.conditions)}. List the same tasks first, "
-        "in that order, and new ones after them."
+        f"START_FROM {path} was tuned for {', '.join(conditions)}, but the "
+        f"tasks here are {', '.join(method.conditions)}. List the same tasks "
+        "first, in that order, and new ones after them."
       )
   ours = tree.flatten(params)
   misfits = [
@@ -165,12 +165,16 @@ def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
   ]
   if misfits:
     raise ValueError(
-      f"START_FROM {path} holds a method of other parameters:\n  "
+      f"START_FROM {path} holds a method with other parameters:\n  "
       + "\n  ".join(misfits)
     )
   new = sorted(ours.keys() - theirs.keys())
   if new:
-    logger.info("Not in %s, so they start anew: %s.", path, ", ".join(new))
+    logger.info(
+      "These parameters are not in %s and start with their initial values: %s.",
+      path,
+      ", ".join(new),
+    )
   taken = {
     name: jnp.broadcast_to(array, ours[name].shape)
     for name, array in theirs.items()
@@ -295,14 +299,14 @@ def _components(experiment: Experiment, objective: Objective) -> int:
   (count, *others) = counts
   if others:
     raise ValueError(
-      f"The runs of a bank are mixtures of {sorted(counts)} components; they "
-      "need equally many. Train them apart."
+      f"The runs of a bank are mixtures of {sorted(counts)} components; "
+      "expected equal numbers. Train them apart."
     )
   if count > 1 and not isinstance(objective, Mixture):
     raise ValueError(
-      f"{name_of(type(experiment.tuners[0]))} is a mixture of {count} prompts, "
-      f"and the objective {type(objective).__name__} mixes nothing: set "
-      "OBJECTIVE to @objectives.Mixture()."
+      f"{name_of(type(experiment.tuners[0]))} is a mixture of {count} "
+      f"prompts, but the objective {type(objective).__name__} does not train "
+      "mixtures: set OBJECTIVE to @objectives.Mixture()."
     )
   return count
 
@@ -383,7 +387,9 @@ def _insist_on_fitting(
   for dropout_keys in (keys, None):  # while it trains, and in evaluation
     delta = jax.eval_shape(produce, params, dropout_keys)
     if not jax.tree.leaves(delta):
-      raise ValueError(f"{refused} The delta is empty: nothing would change.")
+      raise ValueError(
+        f"{refused} Its delta is empty, so the model would not change."
+      )
     try:
       site_shapes.check(delta, experiment.model)
     except ValueError as error:
@@ -399,8 +405,8 @@ def _insist_on_reading_rows(choice: Choice, method: str) -> None:
   scorer = getattr(choice, "scorer", None)
   what, reader = ("objective", choice) if scorer is None else ("scorer", scorer)
   raise ValueError(
-    f"TUNER ({method}) learns an output row for every class, and the {what} "
-    f"{type(reader).__name__} asks for pieces of the vocabulary alone: set "
+    f"TUNER ({method}) learns an output row for every class, but the {what} "
+    f"{type(reader).__name__} reads only pieces of the vocabulary: set "
     "OBJECTIVE to @objectives.Classes() and SCORER to @scorers.OutputRows(), "
     "or leave OBJECTIVE to the method."
   )

@@ -67,12 +67,14 @@ def of(prompts: Mapping[str, np.ndarray], by: str = "mean") -> Similarity:
   if by not in BY:
     raise ValueError(f"--by {by!r}: expected {' or '.join(BY)}.")
   if len(prompts) < 2:
-    raise ValueError(f"Got {len(prompts)} prompts to compare; expected two.")
+    raise ValueError(
+      f"Got {len(prompts)} prompts to compare; expected at least two."
+    )
   widths = {name: vectors.shape[1] for name, vectors in prompts.items()}
   if len(set(widths.values())) > 1:
     listed = ", ".join(f"{name}: {width}" for name, width in widths.items())
     raise ValueError(
-      f"Prompts of models of several widths cannot be compared ({listed})."
+      f"Prompts for models of different widths cannot be compared ({listed})."
     )
   directions = []
   for name, vectors in prompts.items():
@@ -80,7 +82,10 @@ def of(prompts: Mapping[str, np.ndarray], by: str = "mean") -> Similarity:
     rows = double.mean(0, keepdims=True) if by == "mean" else double
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (norms > 0).all():
-      raise ValueError(f"{name} has vectors of zeros, which have no direction.")
+      raise ValueError(
+        f"{name} has vectors of zeros; expected vectors with a direction, "
+        "because cosines need one."
+      )
     # The mean of all pairs' cosines is the product of the mean directions.
     directions.append((rows / norms).mean(0))
   stacked = np.stack(directions)
@@ -109,13 +114,13 @@ def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
       label = "_".join(filter(None, (name, run_name))) or files.path(path).stem
       if label in prompts:
         raise ValueError(
-          f"Two prompts are called {label}; name them, as in one={path}."
+          f"Two prompts are called {label}; give each a name, as in one={path}."
         )
       vectors = load.vectors(tuned.runs, run)
       if "encoder" not in vectors:
         raise ValueError(
-          f"{path} has no vectors before the text, which are compared; it "
-          f"has {', '.join(vectors) or 'no virtual tokens'}."
+          f"{path} has no vectors before the text, but only these are "
+          f"compared; it has {', '.join(vectors) or 'no virtual tokens'}."
         )
       prompts[label] = vectors["encoder"]
     if tuned.fingerprint is not None:
@@ -123,7 +128,7 @@ def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
   if len(owners) > 1:
     listed = "; ".join(f"{path}: {model}" for model, path in owners.items())
     raise ValueError(
-      f"Prompts of several models cannot be compared ({listed})."
+      f"Prompts for different models cannot be compared ({listed})."
     )
   return prompts
 
@@ -233,6 +238,9 @@ def named(words: Sequence[str]) -> dict[str, str]:
     if not equals:
       name, path = files.path(word).stem, word
     if name in paths:
-      raise ValueError(f"{name} is given twice; name them, as in other={word}.")
+      raise ValueError(
+        f"The name {name} occurs twice; give one another name, as in "
+        f"other={word}."
+      )
     paths[name] = path
   return paths

@@ -126,8 +126,8 @@ def find(slots: Sequence[Slot], run: int, task: str) -> int:
   known = ", ".join(str(slot.condition) for slot in slots if slot.run == run)
   raise ValueError(
     f"The method has a condition for each task that it trains on ({known}), "
-    f"and none for {task}. Take it out of MIXTURE_OR_TASK_NAME, or give it a "
-    "rate above 0."
+    f"but none for {task}. Remove that task from MIXTURE_OR_TASK_NAME, or "
+    "give it a rate above 0."
   )
 
 

@@ -57,7 +57,7 @@ def has_ended(job: TrainJob) -> bool:
   if saved["step"] > steps:
     raise ValueError(
       f"The stage in {job.output.model_dir} was trained for {saved['step']} "
-      f"steps, and now has {steps}. Give it {saved['step']} steps, or choose "
+      f"steps, but now has {steps}. Give it {saved['step']} steps, or choose "
       "another MODEL_DIR."
     )
   return bool(saved["step"] == steps)
@@ -108,6 +108,6 @@ def _insist_on_method(stage: TrainingStage) -> None:
     )
     if mode == TRAIN and not pattern.startswith("tuner/"):
       raise ValueError(
-        f"Stage {stage.name} trains {pattern!r}: a stage before the last one "
-        "can train parameters of the tuning method only ('tuner/...')."
+        f"Stage {stage.name} trains {pattern!r}; expected parameters of the "
+        "tuning method ('tuner/...'). Only the last training can train others."
       )

@@ -44,8 +44,8 @@ def submit(
     if expected not in (None, len(rows)):
       raise ValueError(
         f"{folder} has {len(rows):,} answers to {task}; the official test "
-        f"split has {expected:,} rows, and the leaderboard wants them all. "
-        "Infer with INFER_SPLIT = 'test' on the complete data."
+        f"split has {expected:,} rows, and the leaderboard needs all of them. "
+        "Run `infer` with INFER_SPLIT = 'test' on the complete data."
       )
   contents = {
     task: submission.lines(
@@ -114,9 +114,9 @@ def _parts(
   for path in paths:
     if not path.with_name(path.name + _COMPLETED).exists():
       raise ValueError(
-        f"{incomplete}, as far as can be told: {path.name}{_COMPLETED}, which "
-        f"`infer` writes at the end, is not beside {path}. Run the same "
-        "`infer` again, which finishes it, or copy that file too."
+        f"{incomplete}: {path.name}{_COMPLETED}, which `infer` writes at the "
+        f"end, is not beside {path}. Run the same `infer` again to finish it, "
+        "or copy that file too."
       )
   return paths
 

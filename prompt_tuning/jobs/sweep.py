@@ -87,8 +87,8 @@ def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
     _insist_on_same(job)
   elif len(_open(job, [cell.name for cell in job.cells])) < len(job.cells):
     raise ValueError(
-      f"{job.model_dir} has cells that are done, and no {FILE}, which says "
-      "what they were trained on. Put it back, or choose another MODEL_DIR."
+      f"{job.model_dir} has cells that are done, but no {FILE} that says what "
+      "they were trained on. Put this file back, or choose another MODEL_DIR."
     )
   share = functools.partial(
     sweep_banks.share, folder=job.model_dir, most_runs=job.most_runs
@@ -181,9 +181,9 @@ class _Sweep:
       lines = [f"{name}: {why}" for name, why in self._failures.items()]
       folder = files.path(self._job.model_dir) / FAILURES
       raise ValueError(
-        f"{len(lines)} of {self._count} cells failed; the others are done. The "
-        f"same command tries them again. Said in {folder} too:\n  "
-        + "\n  ".join(lines)
+        f"{len(lines)} of {self._count} cells failed; the others are done. To "
+        f"try them again, run the same command. {folder} has these errors "
+        "too:\n  " + "\n  ".join(lines)
       )
 
   def _train(self, bank: Bank) -> None:
@@ -244,7 +244,9 @@ class _Sweep:
       for cell in bank.cells:
         self._note(cell, error)
       return
-    logger.warning("A bank failed; its cells are tried alone. %s", error)
+    logger.warning(
+      "A bank failed; now each of its cells is tried alone. %s", error
+    )
     self._banks = [
       *(
         sweep_banks.together([cell], self._job.model_dir) for cell in bank.cells
@@ -324,12 +326,13 @@ def lines(
   if total:
     hours = ", ".join(f"{n} {_hours(h)}" for n, h in costs(total).items())
     text.append(
-      f"At least, with rows as long as they may be, in chip-hours: {hours}."
+      "With all rows at the longest lengths, the sweep takes at least these "
+      f"chip-hours: {hours}."
     )
   if any(size.flops is None for size in planned.sizes):
     text.append(
-      "Costs of banks without TRAIN_STEPS_RELATIVE or limits of "
-      "TASK_FEATURE_LENGTHS are not known."
+      "The costs of banks without TRAIN_STEPS_RELATIVE, or without limits in "
+      "TASK_FEATURE_LENGTHS, are not known."
     )
   return text
 
@@ -437,9 +440,9 @@ def _insist_on_parts(folder: str, count: int) -> None:
         pass  # its writer is dead
     except ValueError as error:
       raise ValueError(
-        f"{error} It divides the sweep into {divided[1]} parts, this is one of "
-        f"{count}: both would train the same cells. Wait for it, or give "
-        f"--shard=i/{divided[1]}."
+        f"{error} That process divides the sweep into {divided[1]} parts, but "
+        f"this one into {count}: both would train the same cells. Wait for "
+        f"it, or give --shard=i/{divided[1]}."
       ) from error
 
 

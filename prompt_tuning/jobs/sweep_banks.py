@@ -186,7 +186,7 @@ def insist_on_rows(bank: Bank) -> None:
   if rows * runs % ways:
     names = ", ".join(cell.name for cell in bank.cells[:3])
     raise ValueError(
-      f"No bank holds {names}{' ...' * (len(bank.cells) > 3)}: BATCH_SIZE "
+      f"No bank can hold {names}{' ...' * (len(bank.cells) > 3)}: BATCH_SIZE "
       f"{rows} x {runs} runs cannot be split over {ways} data-parallel "
       "devices. Change BATCH_SIZE, the mesh, or sweep.most_runs."
     )

@@ -95,8 +95,8 @@ def write(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> None:
   alone = _alone(cell, outcome, runs)
   if not _finite_runs(alone.result.state.trainable):
     raise DivergedError(
-      f"{cell.name}: its parameters are not finite any more. Lower the "
-      "learning rate."
+      f"{cell.name}: the training diverged, so its parameters are not finite. "
+      "Lower the learning rate."
     )
   if jax.process_index() == 0:
     _write_run(cell, outcome, alone, runs)

@@ -50,8 +50,8 @@ class Settings:
     object.__setattr__(self, "mean_over", listed(self.mean_over))
     if self.most_runs is not None and self.most_runs < 1:
       raise ValueError(
-        f"sweep.most_runs must be positive; got {self.most_runs}. None lets as "
-        "many cells share a bank as can."
+        f"sweep.most_runs must be positive; got {self.most_runs}. With None, "
+        "as many cells as possible share a bank."
       )
 
 
@@ -126,15 +126,15 @@ def check_axes(axes: Mapping[str, Sequence[str]]) -> None:
   for axis, labels in axes.items():
     if not labels:
       raise ValueError(
-        f"The axis {axis} has no values: there would be no cells. Give some, "
-        "or take it out of sweep.axes."
+        f"The axis {axis} has no values, so there would be no cells. Give "
+        "some, or remove it from sweep.axes."
       )
     twice = [name for name, n in collections.Counter(labels).items() if n > 1]
     if twice:
       raise ValueError(
-        f"Several values of the axis {axis} are called {', '.join(twice)}: "
-        "their cells would have one folder. Give each once, and gin files "
-        "different names."
+        f"Several values of the axis {axis} are called {', '.join(twice)}, so "
+        "their cells would share a folder. Give each value once, and give gin "
+        "files different names."
       )
   name = cell_name(
     {axis: max(labels, key=len) for axis, labels in axes.items()}

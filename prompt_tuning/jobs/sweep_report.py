@@ -95,8 +95,8 @@ def write(job: SweepJob) -> str:
   points = read(job)
   if not points:
     raise ValueError(
-      f"No cell of {job.model_dir} is done: there is nothing to report. Run "
-      "the sweep without --report first."
+      f"No cell of {job.model_dir} is done, so there is nothing to report. "
+      "Run the sweep without --report first."
     )
   failed = sweep.failures(job)
   names = {point.cell for point in points}

@@ -40,8 +40,8 @@ def ensure(modules: Iterable[str]) -> None:
       continue
     if name.partition(".")[0] == _PACKAGE:
       raise ValueError(
-        f"MIXTURE_OR_TASK_MODULE: no module {name!r} declares tasks."
-        f"{tree.nearest(name, known())}"
+        f"MIXTURE_OR_TASK_MODULE: there is no module {name!r} that declares "
+        f"tasks.{tree.nearest(name, known())}"
       )
     try:
       importlib.import_module(name)

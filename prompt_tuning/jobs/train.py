@@ -411,8 +411,8 @@ def _insist_on_same_rows(
       f"{folder} holds a run on other rows of "
       f"{', '.join(job.experiment.dataset.names)}: "
       + (
-        f"{sources} in {place} was made anew (prepared.json there names the "
-        "files), or "
+        f"{sources} in {place} was prepared again (prepared.json there names "
+        "the files), or "
         if sources
         else ""
       )
@@ -435,7 +435,7 @@ def open_model(path: str | None) -> Checkpoint:
     CheckpointError: it is not a checkpoint, or a damaged one.
   """
   if path is None:
-    raise ValueError("No model to train: set INITIAL_CHECKPOINT_PATH.")
+    raise ValueError("No model: set INITIAL_CHECKPOINT_PATH.")
   return restore.open_checkpoint(path, whole=False)
 
 
@@ -463,7 +463,7 @@ def _restore(
         abstract_setup.describe(suited, source, mesh, start_step, batch)
       )
     except abstract_setup.UnknownShapesError as error:
-      logger.debug("The step is compiled when it runs. %s", error)
+      logger.debug("The step will be compiled at its first run. %s", error)
   return backbone.load(checkpoint, *target), compiling
 
 
@@ -532,8 +532,8 @@ def find_start(duration: Duration, source: Backbone | Checkpoint) -> int:
     return duration.restored_step
   if source.step is None:
     logger.warning(
-      "%s does not say at which step it is; Adafactor starts at 0. The public "
-      "runs started at 1,100,000: set RESTORED_STEP for that.",
+      "%s does not say its step, so Adafactor starts at step 0. The public "
+      "runs started at 1,100,000; to do the same, set RESTORED_STEP.",
       source.path if isinstance(source, Checkpoint) else "The model",
     )
   return source.step or 0

@@ -142,12 +142,15 @@ class Experiment:
       ("LEARNING_RATES", self.learning_rates),
     ):
       if not listed(values):
-        raise ValueError(f"{name} is {values!r}: nothing would train.")
+        raise ValueError(
+          f"{name} is {values!r}, so nothing would train; expected at least "
+          "one."
+        )
     for seed in listed(self.seeds):
       if not isinstance(seed, int):
         raise ValueError(
-          f"Seeds are integers; got {seed!r}. A run must be repeatable, also "
-          "when it resumes: set RANDOM_SEED to a number."
+          f"The seed is {seed!r}; expected a whole number, so that a run can "
+          "be repeated and resumed. Set RANDOM_SEED."
         )
     # What does not build, shows here.
     for factory in listed(self.tuner):
@@ -156,7 +159,10 @@ class Experiment:
     _ = self.run_optimizer, self.run_objective
     stages = collections.Counter(stage.name for stage in self.run_stages)
     if twice := [name for name, count in stages.items() if count > 1]:
-      raise ValueError(f"Several stages are called {', '.join(twice)}.")
+      raise ValueError(
+        f"Several stages are called {', '.join(twice)}; give each a different "
+        "name."
+      )
     names = collections.Counter(run.name for run in self.runs)
     for name in filter(None, names):  # they become folders
       files.check_name(name, "The name of a run")
@@ -343,8 +349,8 @@ class Duration:
     steps = (self.total_steps or 0) - restored_step
     if steps < 1:
       raise ValueError(
-        f"TRAIN_STEPS = {self.total_steps} leaves {steps} steps: as in T5X it "
-        f"counts the {restored_step:,} steps of the checkpoint. Set it to "
+        f"TRAIN_STEPS = {self.total_steps} leaves {steps} steps. As in T5X, "
+        f"it counts the {restored_step:,} steps of the checkpoint. Set it to "
         f"{restored_step:,} plus the steps to train, or set "
         "TRAIN_STEPS_RELATIVE."
       )
@@ -382,9 +388,9 @@ class EvaluationPlan:
       dataset.insist_on_split()
     elif dataset.lacking:
       logger.warning(
-        "%s: no validation split. Nothing is evaluated, there are no scores, "
-        "and the last step is kept, not the best. To change that, give "
-        "validation rows, such as files={'validation': ...}.",
+        "%s has no validation split. So there are no scores, and the last "
+        "step is kept instead of the best. To change that, give validation "
+        "rows, such as files={'validation': ...}.",
         ", ".join(dataset.lacking),
       )
       object.__setattr__(self, "evaluation", None)
@@ -555,13 +561,14 @@ def _check_from_model(kind: type[Method], model: T5Config) -> None:
   for name in kind.from_model:
     if name not in sizes:
       raise ValueError(
-        f"{name_of(kind)}.from_model names {name!r}, which a T5Config has not."
-        f"{tree.nearest(name, sizes)}"
+        f"{name_of(kind)}.from_model names {name!r}, but a T5Config has no "
+        f"such field.{tree.nearest(name, sizes)}"
       )
     if name not in fields:
       raise ValueError(
-        f"{name_of(kind)}.from_model names {name!r}, and the class has no such "
-        f"field; expected some of {', '.join(sorted(fields - {*FLAX_FIELDS}))}."
+        f"{name_of(kind)}.from_model names {name!r}, but the class has no "
+        "such field; expected some of "
+        f"{', '.join(sorted(fields - {*FLAX_FIELDS}))}."
       )
 
 
@@ -577,7 +584,10 @@ def _from_data(
   if not kind.from_data:
     return {}
   if task is None:
-    raise ValueError(f"{name_of(kind)} needs to know its tasks; got none.")
+    raise ValueError(
+      f"{name_of(kind)} needs the tasks of a mixture; got none. Set "
+      "MIXTURE_OR_TASK_NAME."
+    )
   tasks = [one for one, _ in spec.get(task).components("train")]
   return {name: _FROM_DATA[name](tasks) for name in kind.from_data}
 

@@ -123,9 +123,9 @@ class Trained:
     vectors = load.vectors(runs, 0)
     if not export.is_only_virtual(runs) or "encoder" not in vectors:
       raise ValueError(
-        f"A NumPy file holds vectors in the encoder's input, and the "
-        f"{self.origins[name].noun} has more, or none; give a path without "
-        ".npy, for a folder."
+        "A NumPy file holds only vectors in the encoder's input, but the "
+        f"{self.origins[name].noun} has more, or none. To write a folder, "
+        "give a path without .npy."
       )
     prompts.write_npy(path, vectors["encoder"])
 

@@ -48,7 +48,6 @@ def misfit(job: TrainJob, tpu_slice: Slice) -> str | None:
   if needed <= memory:
     return None
   return (
-    f"weights take {needed / GIB:.1f} GiB of each of the "
-    f"{tpu_slice.linked} chips of {tpu_slice}, which have "
-    f"{memory / GIB:.1f}"
+    f"weights take {needed / GIB:.1f} GiB of each of the {tpu_slice.linked} "
+    f"chips of {tpu_slice}; each has {memory / GIB:.1f} GiB"
   )

@@ -113,7 +113,7 @@ def parse(text: str) -> HloProgram:
       current[instruction.name] = instruction
   if entry is None:
     raise ValueError(
-      "This is no program as XLA writes it: no line starts with ENTRY."
+      "This is not a program as XLA writes it: no line starts with ENTRY."
     )
   return HloProgram(entry, computations)
 

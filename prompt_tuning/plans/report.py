@@ -104,7 +104,7 @@ def _best_lines(best: Plan, cost: Cost) -> list[str]:
   if cost.unknown_loops:
     text.append(
       f"  {_counted(cost.unknown_loops, 'loop')} of unknown length counted as "
-      "running once: the bound is too low."
+      "if it ran once, so the bound is too low."
     )
   return text
 
@@ -138,10 +138,10 @@ def advice(job: TrainJob, tpu_slice: Slice, plans: Sequence[Plan]) -> str:
   experiment, source = job.experiment, job.source
   if not any(p.weights for p in plans):  # none was held against the memory
     return (
-      "No mesh tried can split the step over "
+      "No mesh that was tried can split the step over "
       f"{_counted(tpu_slice.count, 'chip')}. Try a smaller slice, or a "
-      "BATCH_SIZE that more chips divide "
-      f"(it is {experiment.dataset.batch_size})."
+      "BATCH_SIZE that more chips can share (it is "
+      f"{experiment.dataset.batch_size})."
     )
   least = min(p.weights for p in plans if p.weights)
   is_frozen = not any(p.trains_model for p in plans)

@@ -188,7 +188,8 @@ def _devices(tpu_slice: Slice) -> Any:
   """Ask libtpu for the chips of a slice."""
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError(
-      "Planning needs the TPU compiler: pip install 'prompt-tuning[plan]'."
+      "Planning needs the TPU compiler. To get it, run pip install "
+      "'prompt-tuning[plan]'."
     )
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)

@@ -98,7 +98,7 @@ def test_modules_are_named_as_shortly_as_possible(kernels, targets, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"use_dora": True}, "LORA with use_dora = True cannot"),
+    ({"use_dora": True}, "LORA with use_dora = True is not"),
     ({"rank_pattern": {"q": 4}}, "rank_pattern"),
     ({"alpha_pattern": {"q": 4}}, "alpha_pattern"),
     ({"fan_in_fan_out": True}, "fan_in_fan_out"),

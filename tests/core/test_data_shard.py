@@ -77,7 +77,7 @@ def test_tpus_say_which_slice_they_are_of():
     axes._by_slice(devices, 4)
   # Two and six: halves of the list would be no slices.
   unequal = [tpu(number, number // 2 > 0) for number in range(8)]
-  with pytest.raises(ValueError, match=r"2 slices have \[2, 6\] chips"):
+  with pytest.raises(ValueError, match=r"slices of these TPUs have \[2, 6\]"):
     axes._by_slice(unequal, None)
 
 

@@ -145,7 +145,7 @@ def own_rows(tmp_path, monkeypatch):
     (
       ("good 猫", "bad", "good 犬"),
       None,
-      r"'good 猫' and 'good 犬' are the sam",
+      r"'good 猫' and 'good 犬' have the",
     ),
     (("no", "yes"), 1, r"'no' and 'yes' .* cut to 1 tokens: raise TASK_FEAT"),
   ],

@@ -62,7 +62,7 @@ def test_classes_are_balanced_as_far_as_they_go(shots):
 
 
 def test_more_shots_than_rows():
-  with pytest.raises(ValueError, match=r"SHOTS is 3, and the .* has 2 rows"):
+  with pytest.raises(ValueError, match=r"SHOTS is 3, but the .* only 2 rows"):
     in_context.choose(["a", "b"], 3, 0)
 
 

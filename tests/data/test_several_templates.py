@@ -68,7 +68,7 @@ def test_templates_of_a_file(rows, tmp_path):
 def test_templates_need_as_many_masks(rows, tmp_path):
   more = '{"field": "text"} {"mask"} and {"mask"}'
   with pytest.raises(
-    ValueError, match="both: template 1: 2 masks, and both: template 0 has 1"
+    ValueError, match="both: template 1: 2 masks, but both: template 0 has 1"
   ):
     declare(rows, templates=(TEMPLATES[0], more))
   path = tmp_path / "templates.txt"

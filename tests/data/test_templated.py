@@ -85,7 +85,10 @@ def test_a_class_of_common_words_keeps_its_best_and_says_so(source, caplog):
   task = declare(source, label_words=words, common_words="drop")
   assert templated.label_words(task).words == (("so",), ("right",))
   said = [record.getMessage() for record in caplog.records]
-  assert [text.endswith("its best, 'so'.") for text in said] == [True, False]
+  assert [text.endswith("its best word, 'so'.") for text in said] == [
+    True,
+    False,
+  ]
   assert "Label class 'no': other classes also have all its words" in said[0]
 
 
@@ -171,7 +174,7 @@ def test_classes_may_be_called_otherwise(tmp_path):
 
 BAD = {
   "no template": ({"template": ""}, "give one of template, template_file"),
-  "two": ({"template_file": "x"}, "give template or template_file"),
+  "two": ({"template_file": "x"}, "give one of template, template_file"),
   "two words": (
     {"rules": {}},
     "give one of label_words, label_words_file, rules and",
@@ -213,7 +216,7 @@ BAD = {
   ),
   "classes": (
     {"classes": ("a", "b", "c")},
-    "own: 3 classes, and own_rows has 2",
+    "own: 3 classes, but own_rows has 2",
   ),
   "common": ({"common_words": "x"}, "own: common_words 'x'"),
   "format": ({"target_format": "x"}, "Target format 'x'"),

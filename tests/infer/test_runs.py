@@ -94,7 +94,7 @@ def test_what_cannot_be_joined(parts, message):
 
 
 def test_one_placement_per_run():
-  with pytest.raises(ValueError, match="one placement per run"):
+  with pytest.raises(ValueError, match="one placement for each"):
     Runs(Delta(virtual=jnp.zeros((2, 1, 3))), (Placement(),))
 
 

@@ -142,7 +142,7 @@ def test_a_training_that_kept_no_best(said, folder, caplog):
   if said:
     rewrite(bundle.step_path(folder / "bundles", 20), keep_none)
   assert paths(folder) == ["bundles/step_00000020"]
-  assert ("taking the last of all runs" in caplog.text) is not said
+  assert ("using the last step of all runs" in caplog.text) is not said
 
 
 def tuned(keys, tasks):
@@ -175,5 +175,5 @@ def test_prompts_are_scored_on_their_own_tasks(keys, trained, expected):
 def test_a_prompt_of_another_task_is_said(caplog):
   own = evaluate._own_tasks(("a", "b"), tuned(["a", "b"], ["b", "b"]))
   assert list(own) == ["a", "b"]
-  assert "calls 'a' what was trained on 'b'" in caplog.text
-  assert caplog.text.count("calls") == 1
+  assert "gives the name 'a' to a run that was trained on 'b'" in caplog.text
+  assert caplog.text.count("gives the name") == 1

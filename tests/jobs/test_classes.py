@@ -98,7 +98,7 @@ def test_rules_are_words_at_masks(ruled):
   assert table.words.sentinels == (200, 199)
   assert table.words.start == (200,)
   Sentinels().insist_reads(table)
-  with pytest.raises(ValueError, match="LABEL_WORDS are words of one mask"):
+  with pytest.raises(ValueError, match="LABEL_WORDS are words of a single"):
     classes.of_task(ruled, ["bad", "good"], of_letters)
   with pytest.raises(ValueError, match="TUNER learns numbers for label words"):
     classes.words_of(ruled, None)
@@ -219,7 +219,7 @@ def test_a_task_without_words_has_those_it_is_given():
   [
     ("skill_first", None, "skill_first has no label words: set LABEL_WORDS"),
     (SST2, ["good"], "has 1 words; taskless_glue_sst2_v200 has 2 classes"),
-    (SST2, {"good": "good", "bad": "bad"}, "the classes of .* are negative,"),
+    (SST2, {"good": "good", "bad": "bad"}, "the classes of .*: negative,"),
     ("mixed_words", None, "have different label words: "),
   ],
 )

@@ -114,7 +114,7 @@ def test_the_model_alone_is_not_asked_where_texts_have_soft_tokens(caplog):
     task, [text, np.array([placement.FIRST_SOFT, 1])], [example] * 2
   )
   assert conclusion.without_soft([plain, soft]) == [plain]
-  assert "soft: left out for the model alone" in caplog.text
+  assert "soft: the model alone is not scored" in caplog.text
 
 
 def test_without_any_control_nothing_is_evaluated(monkeypatch):
@@ -139,5 +139,5 @@ def test_no_delta_is_exported_of_a_run_that_tuned_the_model(tmp_path):
   outcome = types.SimpleNamespace(setup=types.SimpleNamespace(program=program))
   exported = conclusion._export(outcome, None, [], tmp_path)
   assert exported.lines == ()
-  assert "the model was tuned, too" in exported.notes[0]
+  assert "the model was tuned too" in exported.notes[0]
   assert not list(tmp_path.iterdir())

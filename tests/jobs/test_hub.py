@@ -264,7 +264,7 @@ def test_a_model_on_a_hub_is_not_fetched(server, exported, capsys):
     ("hf://somebody", "expected hf://user/name"),
     ("hf://somebody/last/../x", "expected hf://user/name"),
     ("hf://somebody/last/nowhere", "no folder 'nowhere'"),
-    ("hf://somebody/else", "Is the name right"),
+    ("hf://somebody/else", "Check the name and the network"),
   ],
 )
 def test_addresses_that_lead_nowhere(server, address, message):
@@ -284,5 +284,5 @@ def test_without_a_network(monkeypatch, tmp_path):
   monkeypatch.setattr(
     "huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty")
   )
-  with pytest.raises(ValueError, match="is there a network"):
+  with pytest.raises(ValueError, match="Check the name and the network"):
     prompt_tuning.load("hf://somebody/last")

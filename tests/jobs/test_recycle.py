@@ -55,8 +55,8 @@ def test_words_are_those_of_both_models():
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ((PROMPT[:, :5], SOURCE, SOURCE), "--source is not the model"),
-    ((PROMPT, SOURCE[:7], SOURCE[:7]), "7 words cannot fit a map of 8"),
+    ((PROMPT[:, :5], SOURCE, SOURCE), "Set --source to the model"),
+    ((PROMPT, SOURCE[:7], SOURCE[:7]), "7 words are too few to fit a map of 8"),
     ((PROMPT, SOURCE, SOURCE, "magic"), "expected linear or mlp"),
   ],
 )
@@ -103,7 +103,7 @@ def test_a_prompt_of_another_model_of_its_width_is_an_error(tmp_path, capsys):
 
 
 def test_a_vocabulary_of_another_model_is_an_error():
-  with pytest.raises(ValueError, match="4096 rows: --vocabulary is not"):
+  with pytest.raises(ValueError, match=r"4096 rows\. Set --vocabulary to"):
     recycle._rows(embedded.DEFAULT, np.array([5, 4096]), "--vocabulary")
 
 

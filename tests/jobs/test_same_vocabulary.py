@@ -102,7 +102,7 @@ def test_what_a_resumed_run_says(words, other, tmp_path):
   shutil.copy(other.path, copy)
   after = vocabulary.Vocabulary(str(copy))
   text = same_vocabulary.change(before.described, after)
-  assert text == f"{copy} has changed since"
+  assert text == f"{copy} has changed since the bundle was written"
 
 
 @pytest.mark.parametrize(

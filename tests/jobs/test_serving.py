@@ -114,7 +114,7 @@ def test_by_command(prompts, tmp_path, capsys, monkeypatch):
     exec(program, made)
   assert made["answers"].shape == (1, 2)
   assert main.main(argv) == 2
-  assert "is there already" in capsys.readouterr().err
+  assert "exists already" in capsys.readouterr().err
 
 
 def test_tokens_behind_the_text_are_refused(prompts):

@@ -292,5 +292,5 @@ def test_output_rows_that_nothing_asks_for_are_refused(choice, reader):
   if reader is None:
     setup._insist_on_fitting(experiment, produce, {})
     return
-  with pytest.raises(ValueError, match=f"for every class, and {reader} asks"):
+  with pytest.raises(ValueError, match=f"for every class, but {reader} reads"):
     setup._insist_on_fitting(experiment, produce, {})

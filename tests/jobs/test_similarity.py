@@ -47,7 +47,7 @@ def test_all_pairs_of_positions(tolerance):
     ({"one": PROMPTS["one"]}, "Got 1 prompts"),
     (
       {"a": np.ones((2, 3)), "b": np.ones((2, 4))},
-      "several widths.*a: 3, b: 4",
+      "different widths.*a: 3, b: 4",
     ),
     ({"a": np.ones((2, 3)), "b": np.zeros((2, 3))}, "b has vectors of zeros"),
   ],
@@ -85,7 +85,7 @@ def test_names_may_be_given(folder, capsys):
   assert main.main(["similar", f"rte={one}", f"cb={other}"]) == 0
   assert capsys.readouterr().out.split()[:2] == ["rte", "cb"]
   assert main.main(["similar", str(one), str(one)]) == 2
-  assert "one is given twice; name them" in capsys.readouterr().err
+  assert "name one occurs twice; give one" in capsys.readouterr().err
   argv = ["similar", str(one), str(other), f"--out={one}/below"]
   assert main.main(argv) == 2
   assert "error: --out cannot be written to" in capsys.readouterr().err

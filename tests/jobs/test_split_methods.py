@@ -403,7 +403,9 @@ def test_a_dimension_that_ways_cannot_share_is_refused(built):
   job = make_job(tuner, [("lora_rank", "model")])
   with pytest.raises(ValueError, match="evenly") as error:
     built(job, axes.make_mesh(2, 4))
-  with pytest.raises(abstract_setup.MeshError, match="dimension 6 over 4"):
+  with pytest.raises(
+    abstract_setup.MeshError, match="dimension of 6 cannot be split 4"
+  ):
     abstract_setup.describe(job.experiment, job.source, axes.make_mesh(2, 4))
   assert (
     "a: dimension 6 over 4 ways of 'model', by the rule ('lora_rank', 'model')"

@@ -107,7 +107,7 @@ def test_every_stage_begins_where_the_one_before_ended(make_job, tmp_path):
   with pytest.raises(ValueError, match=r"runs\[0\].learning_rate"):
     run(make_job(stages=(other,)))
   shorter = dataclasses.replace(FIRST, steps=1)
-  with pytest.raises(ValueError, match="trained for 2 steps, and now has 1"):
+  with pytest.raises(ValueError, match="trained for 2 steps, but now has 1"):
     run(make_job(stages=(shorter,)))
   model = Backbone(MODEL, model.params, 0, "another")
   with pytest.raises(
@@ -170,7 +170,7 @@ def test_recipes_may_have_stages(make_job):
     ({"learning_rates": (0.1, 0.2)}, "sets a learning rate"),
     (
       {"stages": (dataclasses.replace(FIRST, rules=((".*", "train"),)),)},
-      "of the tuning method only",
+      "expected parameters of the tuning method",
     ),
   ],
 )

@@ -106,9 +106,7 @@ def test_priors_are_told_by_the_training_split(tasks, tmp_path):
   assert {row.tobytes() for row in dataset.unlabelled} < rows
   assert dataset.classes.names == ("<extra_id_0> cold", "<extra_id_0> wide")
   settings = evaluation("untaught", cache_dir=str(tmp_path / "cache"))
-  with pytest.raises(
-    ValueError, match="untaught has no training split, and so"
-  ):
+  with pytest.raises(ValueError, match="untaught has no training split, but"):
     feed.eval_sets(
       settings.dataset,
       "untaught",

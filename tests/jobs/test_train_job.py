@@ -79,7 +79,7 @@ def test_a_rank_that_no_kernel_has_is_refused_in_training():
   assert factory(MODEL.shape).rank == width + 1
   expected = (
     f"LORA_RANK is {width + 1}, and enc_mlp/wo has {MODEL.mlp_dim} x {width} "
-    f"numbers, so that no update of it has a rank above {width}: lower"
+    f"numbers, so no update of it can have a rank above {width}: lower"
   )
   with pytest.raises(ValueError, match=expected):
     build_tuner(factory, MODEL)
@@ -163,7 +163,7 @@ def test_a_setting_that_is_none_or_missing_is_named():
   ("changes", "message"),
   [
     ({"relative_steps": None}, "Set TRAIN_STEPS, or TRAIN_STEPS_RELATIVE"),
-    ({"seeds": (None,)}, "set RANDOM_SEED to a number"),
+    ({"seeds": (None,)}, "Set RANDOM_SEED"),
     ({"tuner": len}, "TUNER must be a tuning method"),
     ({"dataset": Dataset(RTE, split="trainn")}, "has no split 'trainn'"),
     (
@@ -209,7 +209,7 @@ def test_a_task_without_validation_is_trained_without_evaluation(caplog):
   axb = "taskless_super_glue_axb_v102"  # has a test split only
   settings = EvaluationSettings(Dataset(axb, split="validation"))
   assert job(evaluation=settings).evaluations.evaluation is None
-  assert f"{axb}: no validation split. Nothing is evaluated" in caplog.text
+  assert f"{axb} has no validation split. So there are no scores" in caplog.text
   whole = EvaluationSettings(Dataset(RTE, split="validation"))
   assert job(evaluation=whole).evaluations.evaluation is whole
   with pytest.raises(ValueError, match="has no split 'validation'"):

@@ -302,7 +302,7 @@ def test_two_trainings_in_one_folder(bucket, trained, train_flags, capsys):
       "MODEL_DIR gs://another/run cannot be written to: there is no bucket "
       "'another'. Check its name, or make it.\n",
     ),
-    ("TOKEN_CACHE_DIR", "gs://bucket/x", "expected a folder of this machine"),
+    ("TOKEN_CACHE_DIR", "gs://bucket/x", "expected a folder on this machine"),
     ("MODEL_DIR", "hdfs://name/run", "MODEL_DIR cannot be written to: hdfs://"),
   ],
 )

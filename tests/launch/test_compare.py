@@ -202,7 +202,7 @@ def test_the_same_command_again_trains_nothing(compared, flags, capsys):
 def test_an_instruction_for_a_task_that_is_not_trained(flags, tmp_path, capsys):
   twin = "--gin.INSTRUCTED={'skill_first': 'instructed_skill_first'}"
   assert main.main(["compare", *flags(tmp_path / "run", twin)]) == 2
-  assert "'skill_first', which is not trained" in capsys.readouterr().err
+  assert "'skill_first', but nothing trains on it" in capsys.readouterr().err
 
 
 def test_the_table_averages_seeds_and_tasks():
@@ -359,7 +359,7 @@ def test_a_frozen_weight_that_changes_in_any_training_is_said(
   [
     (
       ("MULTITASK_TASKS=('skill_first',)",),
-      f"compare.multitask does not train on {TASK}, which is compared. Put",
+      f"compare.multitask does not train on {TASK}, but compare scores",
     ),
     (
       (f"MULTITASK_TASKS=('{TASK}',)", "multitask/train.tuner=@tuners.Prompt"),
@@ -371,7 +371,7 @@ def test_a_frozen_weight_that_changes_in_any_training_is_said(
     ),
     (
       ("evaluation.Evaluation.context=@evaluation.InContext()",),
-      "A context of `test` would be put before the inputs of every method",
+      "`test` has a context, which would stand before the inputs of every",
     ),
   ],
 )

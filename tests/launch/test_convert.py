@@ -63,7 +63,7 @@ def test_dtype_step_and_state(t5x, tmp_path, capsys):
     "9",
   ]
   assert convert.main(arguments) == 0
-  assert "step 9 under the name checkpoint_9" in capsys.readouterr().out
+  assert "step 9 in a folder called checkpoint_9" in capsys.readouterr().out
   source, result = map(restore.open_checkpoint, (t5x, out))
   assert result.step == 9
   for name, leaf in source.params.items():

@@ -39,7 +39,7 @@ def test_every_kind_of_difference(run):
   assert run(A, b) == (
     1,
     [
-      "! a: 2 of 6 values, by at most 2",
+      "! a: 2 of 6 values differ, by at most 2",
       "! b: float32[4] against float32[5]",
       "- c float32[2, 2]",
       "+ d float32[2, 2]",
@@ -57,9 +57,11 @@ def test_dtypes(run):
   status, lines = run(A, b)
   assert status == 1
   assert (
-    lines[0] == "! a: float32 against bfloat16, equal in value, not in bits"
+    lines[0] == "! a: float32 against bfloat16, equal values, different bits"
   )
-  assert lines[1].startswith("! b: float32 against bfloat16, 4 of 4 values, by")
+  assert lines[1].startswith(
+    "! b: float32 against bfloat16, 4 of 4 values differ, by"
+  )
 
 
 def test_values_that_are_no_numbers(run):
@@ -68,16 +70,16 @@ def test_values_that_are_no_numbers(run):
   b = {"x": np.asarray([np.nan, 1, np.inf, 1], np.float32)}
   assert run(a, b) == (
     1,
-    ["! x: 1 of 4 values, by at most nan", "0 equal, 1 different"],
+    ["! x: 1 of 4 values differ, by at most nan", "0 equal, 1 different"],
   )
   c = {"x": np.asarray([np.nan, np.nan, -np.inf, 1], np.float32)}
-  assert run(a, c)[1][0] == "! x: 1 of 4 values, by at most inf"
+  assert run(a, c)[1][0] == "! x: 1 of 4 values differ, by at most inf"
 
 
 def test_signed_zeros_differ_in_bits(run):
   status, lines = run(A, {**A, "c": -A["c"]})
   assert status == 1
-  assert lines[0] == "! c: equal in value, not in bits"
+  assert lines[0] == "! c: equal values, different bits"
 
 
 def test_prompts_of_different_formats(tmp_path, capsys):

@@ -133,7 +133,7 @@ def test_tuned_models_are_used_one_at_a_time(
 def test_a_tuned_model_of_other_layers_is_refused(run, tuned_model, capsys):
   (path,) = (tuned_model / "best" / "run_1").iterdir()
   assert run(f"'{path}'", "--gin.SCAN_LAYERS=True") == 2
-  assert "set SCAN_LAYERS as in its training" in capsys.readouterr().err
+  assert "Set SCAN_LAYERS as in its training" in capsys.readouterr().err
 
 
 def test_the_plain_model(run, tmp_path, capsys):
@@ -204,7 +204,7 @@ def test_a_scorer_that_ranks_nothing_is_mentioned(caplog):
     evaluate._warn_of_idle_scorer(
       EvaluationSettings(dataset, by=by, scorer=WholeWords())
     )
-    assert ("WholeWords ranks nothing" in caplog.text) is said
+    assert ("WholeWords is not used" in caplog.text) is said
 
 
 def test_a_task_that_no_condition_is_of_is_mentioned(caplog):
@@ -219,8 +219,8 @@ def test_a_task_that_no_condition_is_of_is_mentioned(caplog):
   tuned = load.PLAIN._replace(methods=(method, method))
   evaluate._warn_of_other_tasks(jobs, tuned)
   (record,) = caplog.records
-  expected = "skill_largest is none of the tasks that the run was trained on ("
-  assert record.getMessage().startswith(f"{expected}skill_first, skill_last)")
+  expected = "The run was not trained on skill_largest, only on "
+  assert record.getMessage().startswith(f"{expected}skill_first, skill_last.")
   caplog.clear()
   evaluate._warn_of_other_tasks(jobs, load.PLAIN._replace(methods=(None,) * 2))
   assert not caplog.records

@@ -73,7 +73,7 @@ def test_a_tuned_model_is_no_prompt(tmp_path, capsys):
   }
   manifest = {"run": described, "step": 1}
   bundle.write(tmp_path / "b", bundle.Bundle(manifest, arrays))
-  with pytest.raises(ValueError, match="holds a tuned model: its weights"):
+  with pytest.raises(ValueError, match="holds the weights of a tuned model"):
     load.load_one(tmp_path / "b")
   assert main.main(["export", str(tmp_path / "b"), str(tmp_path / "x")]) == 2
   assert "there is no delta to export" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_an_example_without_a_prompt_is_refused(
   file = from_file(tmp_path / "in.txt")
   assert run(*file, prompt=f"'{finished}'") == 2
   message = capsys.readouterr().err
-  assert "names 2 prompts (seed0, seed1), so every example names one" in message
+  assert "names 2 prompts (seed0, seed1), so every example must" in message
 
 
 def test_a_task_in_shards(run, tmp_path):
@@ -167,7 +167,7 @@ def test_a_file_begun_with_another_prompt_is_refused(
   [
     (
       ["--gin.MIXTURE_OR_TASK_NAME=None"],
-      "Give MIXTURE_OR_TASK_NAME, or INPUT_FILE.",
+      "No inputs: set MIXTURE_OR_TASK_NAME or INPUT_FILE.",
     ),
     (
       ["--gin.INFER_MODE='predcit'", "--gin.INFER_SPLIT='validation'"],

@@ -440,7 +440,7 @@ REFUSED = {
     "'enc_self/out'"
   ),
   "WideWhileItTrains": r"expected \[runs, 2, 96\], got \[2, 2, 1\]",
-  "Idle": "change TUNER, or its settings. The delta is empty",
+  "Idle": "change TUNER, or its settings. Its delta is empty",
   "Silent": "Silent returns None; expected a Delta",
   "Unrated": "The recipe of Unrated has no learning rate of its own: set LEARN",
   "Unheld": (
@@ -448,7 +448,7 @@ REFUSED = {
     "hold. Settings of a method are numbers, text"
   ),
   "Asking": "from_model names 'emb_dims', which .*Did you mean 'emb_dim'",
-  "Fieldless": "from_model names 'emb_dim', and the class has no such field",
+  "Fieldless": "from_model names 'emb_dim', but the class has no such field",
 }
 # Setting -> the same.
 MISNAMED = {

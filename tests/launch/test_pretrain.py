@@ -430,7 +430,7 @@ def test_rows_have_room_for_what_running_text_becomes(job, invented_vocabulary):
     max(len(row) for row in rows) + 1 for rows in zip(*pairs, strict=True)
   ]
   assert tuple(longest) == stage.denoising.longest == (40, 40)
-  with pytest.raises(ValueError, match=r"CHUNK_LENGTH 40 .*; raise PACKED"):
+  with pytest.raises(ValueError, match=r"CHUNK_LENGTH 40 .*\. Raise PACKED"):
     dataclasses.replace(stage, packed_lengths={"inputs": 128, "targets": 39})
   spans = corpus.Denoising(chunk_length=40)
   inputs, targets = denoising.corrupt_spans(tokens, int, 0.15, 3.0)
@@ -503,7 +503,7 @@ ADAPTATION = "--gin.lm_adaptation/pretraining.Stage"
     (
       # Of the second stage: nobody wants to hear it after the first.
       [f"{ADAPTATION}.packed_lengths={{'inputs': 128, 'targets': 16}}"],
-      "raise PACKED_LENGTHS, or lower CHUNK_LENGTH",
+      "Raise PACKED_LENGTHS, or lower CHUNK_LENGTH",
     ),
     ([f"{ADAPTATION}.packed_lengths={{'inputs': 9}}"], "PACKED_LENGTHS names"),
     ([f"{ADAPTATION}.batch_size=4096"], "lm_adaptation: the corpora are short"),

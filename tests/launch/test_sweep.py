@@ -247,7 +247,7 @@ def test_cells_of_nobody_knows_what_are_refused(train_flags, tmp_path, capsys):
   cell.mkdir(parents=True)
   (cell / sweep_cell.FILE).write_text("{}")
   error = failing(capsys, *train_flags(tmp_path), "--axis=SEEDS=0,1")
-  assert "has cells that are done, and no sweep.json" in error
+  assert "has cells that are done, but no sweep.json" in error
 
 
 def test_a_failing_cell_leaves_the_others(
@@ -394,7 +394,7 @@ def test_one_division_at_a_time(train_flags, tmp_path, capsys):
     is_said.set()
     other.join()
   assert f"MODEL_DIR {tmp_path} is in use" in error
-  assert "into 3 parts, this is one of 2" in error
+  assert "into 3 parts, but this one into 2" in error
   assert "give --shard=i/3" in error
   assert not (tmp_path / "cells").exists()
 
@@ -417,7 +417,7 @@ def test_dry_run_lists_cells_and_costs(train_flags, tmp_path, capsys):
   assert "4 runs x 4 rows x 4 steps" in said
   assert f"{NAMES[0]}  400 parameters" in said
   assert f"{NAMES[3]}  12 parameters" in said
-  assert "in chip-hours: v4 " in said
+  assert "at least these chip-hours: v4 " in said
   assert not (tmp_path / "sweep").exists()
 
 
@@ -589,7 +589,7 @@ def test_a_limit_of_runs(train_flags, tmp_path):
     (("--axis=SEEDS=",), "The axis SEEDS has no values"),
     (("--gin.sweep.axes={'SEEDS': ()}",), "The axis SEEDS has no values"),
     (("--gin.sweep.axes=3",), "sweep.axes is 3; expected a mapping"),
-    (("--axis=SEEDS=1,1",), "their cells would have one folder"),
+    (("--axis=SEEDS=1,1",), "their cells would share a folder"),
     (("--axis=MODEL_DIR='a','b'",), "MODEL_DIR cannot be an axis"),
     (("--axis=sweep.most_runs=1,2",), "sweep.most_runs cannot be an axis"),
     (("--axis=TASK_FEATURE_LENGTHS=[",), "--axis TASK_FEATURE_LENGTHS"),
@@ -626,7 +626,9 @@ def test_what_devices_cannot_share_is_said_first(train_flags, tmp_path, capsys):
   argv = [*train_flags(tmp_path / "sweep", "--gin_file=meshes/data.gin")]
   argv.append("--axis=BATCH_SIZE=8,3")
   error = failing(capsys, *argv)
-  assert "No bank holds BATCH_SIZE=3: BATCH_SIZE 3 x 1 runs cannot be" in error
+  assert (
+    "No bank can hold BATCH_SIZE=3: BATCH_SIZE 3 x 1 runs cannot be" in error
+  )
   assert not (tmp_path / "sweep" / sweep.FILE).exists()
   assert main.main(["sweep", *argv, "--dry_run"]) == 0
 

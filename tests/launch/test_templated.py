@@ -48,7 +48,7 @@ def test_a_prompt_trains_in_its_slots_and_ends_with_a_report(
   assert conclusion.PLAIN not in text
   (export,) = (tmp_path / "run" / "exports").iterdir()
   assert (export / "delta").is_dir()
-  assert text.count("where the task's template says, and not before") == 1
+  assert text.count("where the task's template says, but readers") == 1
   for path in (tmp_path / "run", export):
     assert load.load(path).runs.in_template == (True,)
   again = tmp_path / "again"

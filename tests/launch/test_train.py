@@ -218,7 +218,8 @@ def test_a_file_that_changed_is_named(
   assert run([*flags, f"--gin_file={tmp_path / 'task.gin'}"]) == 2
   task = "tasks.speaks_of_a_cat.content"
   assert capsys.readouterr().err.splitlines()[1:] == [
-    f"  {task}.sha256.train: {tmp_path}/train.jsonl has changed since",
+    f"  {task}.sha256.train: {tmp_path}/train.jsonl has changed since the "
+    "bundle was written",
     f"  {task}.template: the bundle has 'text: {{text}}', this run "
     "'a text: {text}'",
   ]

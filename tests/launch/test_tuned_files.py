@@ -166,7 +166,9 @@ def test_diff_of_what_was_tuned(run, exported, tuned_model):
     assert run("diff", a, b)[:2] == (0, f"{count} equal, 0 different\n")
   status, out, _ = run("diff", LAST, TWO)  # seed0 was better before
   assert status == 1
-  assert out.startswith("! seed0/virtual: 384 of 384 values, by at most ")
+  assert out.startswith(
+    "! seed0/virtual: 384 of 384 values differ, by at most "
+  )
   assert out.endswith("3 equal, 1 different\n")
   assert run("diff", prompt, update)[1].endswith("0 equal, 4 different\n")
 
@@ -196,7 +198,7 @@ def test_convert_what_was_tuned(run, exported, tuned_model, tmp_path):
   ("source", "flags", "message"),
   [
     (TWO, ["npy"], "holds 2 runs"),
-    (AROUND, ["npy"], "not vectors in the encoder alone"),
+    (AROUND, ["npy"], "is more than vectors in the encoder"),
     (AROUND, ["peft"], "no adapter can be written"),
     (BEST, ["hf"], "convert it to npy or peft, or export it"),
     (BEST, ["npy", "--dtype", "bfloat16"], "saved as float32"),

@@ -58,5 +58,5 @@ calls=%other, metadata={op_name="a(b)/c"}
 
 
 def test_what_is_no_program_is_refused():
-  with pytest.raises(ValueError, match="no program"):
+  with pytest.raises(ValueError, match="not a program"):
     hlo.parse("hello")

@@ -190,7 +190,7 @@ def test_words_of_the_same_ids_are_refused(write):
   groups = label_words.survey(words, same).same
   assert [[w.text for w in group] for group in groups] == [["law", "LAW"]]
   alike = LabelWords.of({"a": ["law", "ball"], "b": ["ball", "law"]})
-  with pytest.raises(ValueError, match="the words of Label class 'a', and no"):
+  with pytest.raises(ValueError, match="the same words as Label class 'a'"):
     WordPieces.of(alike, encode)
 
 

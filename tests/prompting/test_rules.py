@@ -135,7 +135,7 @@ def test_files_of_tacred_call_no_relation_by_two_names(tmp_path):
   assert read.words == (("age",), ("entity",))
   assert rules.read(path, ["per:age", "NA"]).classes == ("per:age", "NA")
   path = write(tmp_path, "NA\tx\nno_relation\ty\n", "rules.txt")
-  with pytest.raises(ValueError, match=r"txt:2: .*'no_relation' stands tw"):
+  with pytest.raises(ValueError, match=r"txt:2: .*'no_relation' occurs"):
     rules.read(path, ["no_relation", "other"])
 
 
@@ -146,7 +146,7 @@ def test_rules_of_other_classes_or_masks(tmp_path):
   with pytest.raises(ValueError, match=r"rules.tsv: no rule for class 'c'"):
     read.in_order(["a", "bc", "c"])
   with pytest.raises(
-    ValueError, match=r"tsv:2: rule of 'bc': 3 words .x, z, x., and T has 2"
+    ValueError, match=r"tsv:2: rule of 'bc': 3 words .x, z, x., but T has 2"
   ):
     read.insist_on(2, "T")
 

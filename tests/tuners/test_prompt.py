@@ -106,7 +106,7 @@ def test_placement(settings, prefix, suffix, decoder):
   [
     ({"encoder_length": 0}, "no vectors; set PROMPT_LENGTH"),
     ({"encoder_length": -1}, "expected PROMPT_LENGTH at 0 or more"),
-    ({"encoder_length": 5, "encoder_rows": 4}, "cannot occupy 4 rows"),
+    ({"encoder_length": 5, "encoder_rows": 4}, "cannot have 4 rows"),
     ({"encoder_position": "behind"}, "expected one of 'before', 'after', 'af"),
   ],
 )

@@ -178,7 +178,7 @@ def test_words_are_the_tasks_or_those_of_label_words(
       ValueError, match="class 'no' of weighed has 2 label words, no, never; "
     ):
       classes.insist_on_weighed(task.name, None, scorer, other)
-  with pytest.raises(ValueError, match=r"2 classes, and the run has .* of 1"):
+  with pytest.raises(ValueError, match=r"2 classes, but the run has .* of 1"):
     classes.insist_on_weighed(task.name, None, scorer, others[0][:1])
   experiment = Experiment(
     model,
