@@ -153,8 +153,8 @@ def load_model(
   config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
   if prompts.PARAMETER in checkpoint.params:
     logger.warning(
-      "%s also holds a prompt, which is left out; give the same path to "
-      "with_prompts to use it.",
+      "%s also holds a prompt, which is not used. To use it, give the same "
+      "path to with_prompts.",
       path,
     )
   name, rules = weights or np.dtype(dtype).name, axes.STANDARD_RULES
@@ -247,7 +247,7 @@ class Model:
     """
     if not isinstance(named, Mapping) or not named:
       raise ValueError(
-        "Give names and what was tuned, such as {'rte': 'rte.npy'}; got "
+        "Expected names and what was tuned, such as {'rte': 'rte.npy'}; got "
         f"{named!r:.80}."
       )
     parts = {n: self._as_runs(n, tuned) for n, tuned in named.items()}
@@ -393,11 +393,12 @@ class Model:
       dataset = self._eval_set(task_spec, data_dir, cache_dir, context)
     elif context is not None:
       raise ValueError(
-        "With a context, a task's split is scored: leave `examples` out."
+        "With a context, only a split of a task can be scored: leave "
+        "`examples` out."
       )
     elif templated.is_templated(task_spec):
       raise ValueError(
-        f"{task_spec.name} has a template, which needs rows and not texts: "
+        f"{task_spec.name} has a template, which needs rows instead of texts: "
         "leave `examples` out."
       )
     else:
@@ -741,7 +742,10 @@ class Model:
     names = self.names if names is None else names
     runs = [self._run_id(name) for name in names]
     if len(set(runs)) < len(runs):
-      raise ValueError(f"A vote names a prompt twice: {', '.join(names)}.")
+      raise ValueError(
+        "A vote names a prompt twice; expected different ones: "
+        f"{', '.join(names)}."
+      )
     return runs
 
   def _as_runs(self, name: str, tuned: TunedLike) -> Runs:
@@ -831,8 +835,10 @@ def _stoppable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
       stop.ending,
       f"It is saved in {folder}; the same call continues it."
       if folder
-      else "Nothing was kept: give it a `folder`, and the same call continues "
-      "it.",
+      else (
+        "Nothing was saved. If you give a `folder`, the same call continues "
+        "the training."
+      ),
     ) from stop
 
 

@@ -142,8 +142,8 @@ def _script(words: Sequence[str]) -> str:
   script = shlex.join(words)
   if not script.isprintable():
     raise ValueError(
-      f"xpk takes one line of printable text, got {script!r}. Put what has "
-      "line breaks or control characters into a gin file of the image."
+      f"xpk takes one line of printable text, got {script!r}. Put settings "
+      "with line breaks or control characters into a gin file of the image."
     )
   return script.replace("$", "$$")
 

@@ -131,11 +131,13 @@ def shards(flags: argparse.Namespace, args: Sequence[str]) -> list[list[str]]:
     return [list(args)]
   if flags.program != SWEEP or flags.shards < 1:
     raise ValueError(
-      f"--shards {flags.shards} divides a sweep: give --program={SWEEP}, and a "
-      "positive number."
+      f"--shards {flags.shards} is for sweeps only: give --program={SWEEP}, "
+      "and a positive number."
     )
   if any(word.partition("=")[0] == "--shard" for word in args):
-    raise ValueError("Leave out --shard: --shards gives every part its own.")
+    raise ValueError(
+      "Leave out --shard: with --shards, every part gets its own."
+    )
   return [[*args, f"--shard={n}/{flags.shards}"] for n in range(flags.shards)]
 
 
@@ -318,16 +320,16 @@ def _nothing_known(watch: Watch, status: str | None) -> str:
   """Say why a watch gives up, after its last look at the program."""
   if status == GONE:
     return (
-      "No program of this --run_name runs on the machines, and none has left a "
-      "status. If it was never started, give the --run_name that it was "
-      "started with. If its machine stopped under it, the same command with "
-      "--steps run watch goes on."
+      "No program with this --run_name runs on the machines, and none has "
+      "left a status. Check --run_name. If the machine stopped while the "
+      "program ran, give the same command with --steps run watch to continue."
     )
   return (
-    f"{watch.state.words[0]} failed {MOST_UNANSWERED} times in a row, asked "
-    "for the machines' state and for the program's; above it says why. Check "
-    "the name, the place and your login. The program may still run: the same "
-    "command with --steps watch alone goes on waiting for it."
+    f"{watch.state.words[0]} failed {MOST_UNANSWERED} times in a row when "
+    "asked for the state of the machines and of the program; the lines above "
+    "say why. Check the name, the place and your login. The program may still "
+    "run: to go on waiting for it, give the same command with only --steps "
+    "watch."
   )
 
 
@@ -391,14 +393,14 @@ def _run(command: Command) -> None:
     )
     if done.returncode:
       raise ChildProcessError(
-        f"{command.words[0]} ended with status {done.returncode}; what comes "
-        "after it has not run."
+        f"{command.words[0]} ended with status {done.returncode}; the "
+        "commands after it did not run."
       )
     said = (done.stdout or "").strip()
     if command.until is None or said == command.until:
       return
     if said in command.gives_up_at:
       raise ChildProcessError(
-        f"It is {said} and will not become {command.until}."
+        f"Its state is {said}; it will not become {command.until}."
       )
     time.sleep(command.pause_s)

@@ -144,9 +144,9 @@ def parameters(flags: argparse.Namespace) -> dict[str, Any]:
     for option, value in more.items():
       if _asks_for_gpus(option, value):
         raise ValueError(
-          f"--sbatch {option}={value} asks for GPUs: give --gpus_per_node, "
-          "their number on each node, too; without it JAX would use one GPU of "
-          "each node."
+          f"--sbatch {option}={value} asks for GPUs: also give "
+          "--gpus_per_node, their number on each node. Without it JAX would "
+          "use one GPU of each node."
         )
   settings = {
     "name": flags.name,
@@ -242,8 +242,9 @@ def task_script(flags: argparse.Namespace, words: Sequence[str]) -> str:
   if words[1] not in program.JOINED:
     if flags.nodes > 1:
       raise ValueError(
-        f"--nodes {flags.nodes}: {words[1]} runs in one process. Divide the "
-        "work by NUM_SHARDS and --shard_id, a job for each part."
+        f"--nodes {flags.nodes}: {words[1]} runs in one process; expected "
+        "--nodes 1. Divide the work by NUM_SHARDS and --shard_id, with a job "
+        "for each part."
       )
     hosts = ""
   lines = [

@@ -138,17 +138,21 @@ def plan(
   """
   steps = set(flags.steps)
   if args and not steps & {"run", "watch"}:
-    raise ValueError(f"--steps has no run: nothing would read {args[0]!r}.")
+    raise ValueError(
+      f"--steps has no run, so nothing would read {args[0]!r}. Add run to "
+      "--steps, or leave out the flags after --."
+    )
   if flags.max_restarts < 0:
     raise ValueError(
-      f"--max_restarts {flags.max_restarts}: expected how often, at least 0."
+      f"--max_restarts {flags.max_restarts}: expected a whole number, 0 or "
+      "more."
     )
   if {"run", "delete"} <= steps and "watch" not in steps:
     raise ValueError(
-      f"--steps {' '.join(flags.steps)}: run returns once the program has "
-      "started, and delete would take the TPU from it. Leave delete out; give "
-      "--steps delete when the program has ended (--steps logs tells). Or wait "
-      "for that: --steps run watch delete."
+      f"--steps {' '.join(flags.steps)}: run returns as soon as the program "
+      "has started, so delete would take the TPU from it. Leave delete out, "
+      "and give --steps delete after the program has ended (--steps logs "
+      "shows it). Or wait for the end with --steps run watch delete."
     )
   commands: list[Command | Watch] = []
   for step in STEPS:
@@ -259,8 +263,8 @@ def _watch(flags: argparse.Namespace, words: Sequence[str]) -> Watch:
   """Wait for the end; where the TPU is gone, ask for one like it."""
   if not flags.queued:
     raise ValueError(
-      "--steps watch needs --queued: a TPU that is taken away is asked for "
-      "again, in the queue."
+      "--steps watch needs --queued, because it asks the queue again for a "
+      "TPU that was taken away."
     )
   run = flags.run_name
   status = f"cat {run}.status 2> /dev/null"

@@ -380,7 +380,7 @@ def _insist_on_same_run(
   )
   theirs = {key: saved["run"][key] for key in ours if key in saved["run"]}
   notes = {
-    key: f"{file} has changed since"
+    key: f"{file} has changed since the bundle was written"
     for key, file in identity.data_files(
       job.experiment, job.evaluations.evaluation
     ).items()

@@ -127,8 +127,8 @@ def _run(
     memory.keep()
   if arguments.seqio_additional_cache_dirs:
     logger.info(
-      "--seqio_additional_cache_dirs has no effect: tokenised examples are "
-      "cached here, in TOKEN_CACHE_DIR."
+      "--seqio_additional_cache_dirs has no effect: this project caches "
+      "tokenised examples in TOKEN_CACHE_DIR."
     )
   if not arguments.dry_run:
     processes.join(arguments.distributed)
@@ -220,9 +220,9 @@ def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
 def _what_to_give(name: str, unset: str) -> str:
   """Say which files a job needs whose settings are not there."""
   return (
-    f"Nothing says what {name}'s {unset} shall be. Give a model file and a run "
-    "file, such as --gin_file=models/embedded.gin "
-    f"--gin_file=runs/{_RUN_FILES[name]}; they are in the package's folder gin."
+    f"No value for {unset} of {name}. Give a model file and a run file, such "
+    f"as --gin_file=models/embedded.gin --gin_file=runs/{_RUN_FILES[name]}. "
+    "The package has these files in its folder gin."
   )
 
 

@@ -98,8 +98,8 @@ def t5_of_checkpoint(
   """Read the shape of a T5 from its checkpoint; the rest is as for `t5`."""
   if path is None:
     raise ValueError(
-      "The model's shape is read off its checkpoint: set "
-      "INITIAL_CHECKPOINT_PATH, or give the model file of a size."
+      "The sizes of the model are read from its checkpoint, but none is "
+      "given: set INITIAL_CHECKPOINT_PATH, or give the gin file of a model."
     )
   return dataclasses.replace(
     sizes.infer_config(restore.open_checkpoint(path)),
@@ -282,7 +282,7 @@ def register_methods(
     if full_name in KNOWN:
       raise ValueError(
         f"The tuning method {name} of {kind.__module__} has the name of an "
-        "initialiser; rename it."
+        "initialiser; expected another name. Rename the method."
       )
     _register_method(full_name, kind)
     known[full_name] = kind
@@ -297,8 +297,8 @@ def _register_method(full_name: str, kind: type[Method]) -> None:
     _register(full_name, kind, gin_config.FLAX_FIELDS)
   elif other is not kind:
     raise ValueError(
-      f"{full_name} is the class of {other.__module__} in this process; start "
-      f"another one to use that of {kind.__module__}."
+      f"In this process, {full_name} is the class of {other.__module__}. To "
+      f"use that of {kind.__module__}, start another process."
     )
 
 

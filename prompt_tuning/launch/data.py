@@ -179,7 +179,9 @@ def _task(arguments: argparse.Namespace) -> tuple[str, str | None]:
   """Return the task's name and the vocabulary, of gin files where given."""
   if not arguments.gin_file and not arguments.bindings:
     if not arguments.task:
-      raise ValueError("Name a task, or give a --gin_file that does.")
+      raise ValueError(
+        "No task: name one, or give a --gin_file that names one."
+      )
     return str(arguments.task), arguments.vocabulary
   from prompt_tuning.launch import command, flags
 

@@ -39,12 +39,13 @@ def _lines(args: argparse.Namespace) -> list[str]:
     )
   if args.to != [STABLEHLO]:
     raise ValueError(
-      f"--to {STABLEHLO} makes a folder of its own: name it alone."
+      f"--to {STABLEHLO} makes a separate folder, so it cannot stand beside "
+      f"other formats. Give only --to {STABLEHLO}."
     )
   if args.model is None:
     raise ValueError(
-      f"--to {STABLEHLO} needs the model: --model CHECKPOINT, such as "
-      "embedded:ladder_1."
+      f"--to {STABLEHLO} needs the model: give --model CHECKPOINT, such as "
+      "--model embedded:ladder_1."
     )
   from prompt_tuning.jobs import serving
 

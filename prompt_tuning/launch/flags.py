@@ -250,7 +250,7 @@ def _rewritten(argv: Sequence[str]) -> list[str]:
       name, equals, value = word.removeprefix(_BINDING).partition("=")
       if not equals:
         raise ValueError(
-          f"{word}: expected {_BINDING}NAME=value without blanks around '='."
+          f"{word}: expected {_BINDING}NAME=value, without spaces around '='."
         )
       word = f"--gin_bindings={name.strip()} = {value.strip()}"
     words.append(word)

@@ -122,8 +122,8 @@ def _set_back(settings: Sequence[Setting]) -> Iterator[str]:
       if not same[i] and any(same[:i]) and not setting.is_declaration:
         name = last.macro or f"{last.selector}.{last.parameter}"
         yield (
-          f"{last.given} sets {name} back ({last.origin}), and "
-          f"{setting.origin} has no effect: give {setting.given} behind "
+          f"{last.given} sets {name} again ({last.origin}), so "
+          f"{setting.origin} has no effect. Give {setting.given} after "
           f"{last.given}, or set --gin.{name}."
         )
 
@@ -202,10 +202,10 @@ def _idle_methods(
     name = setting.macro or f"{setting.selector}.{setting.parameter}"
     leads = {s.selector for s in idle if setting.macro in [*s.macros()]}
     yield (
-      f"{setting.origin}: {name} would have no effect: it is of "
-      f"{', '.join(sorted(leads)) or 'a method'}, which nothing names. Named: "
-      f"{named}. Set parameters of these, or give the gin file that names the "
-      "other."
+      f"{setting.origin}: {name} would have no effect: it belongs to "
+      f"{', '.join(sorted(leads)) or 'a method'}, which no setting uses. In "
+      f"use: {named}. Set parameters of these, or give the gin file that uses "
+      "the other."
     )
 
 
@@ -349,15 +349,15 @@ def _without_end(settings: Sequence[Setting]) -> Iterator[str]:
 
   for name, setting in macros.items():
     if size(name, frozenset()) == math.inf:
-      yield f"{setting.origin}: the value of {name} leads back to itself."
+      yield f"{setting.origin}: the value of {name} refers to {name} itself."
   for setting in (s for s in settings if s is macros.get(s.macro or "", s)):
     values = total(setting, frozenset())
     largest = max((sizes.get(n, 1) for n in setting.macros()), default=1)
     if largest <= _MOST_VALUES < values:  # the others are made of this one
       yield (
         f"{setting.origin}: {setting.macro or setting.parameter} stands for "
-        f"{values:,.0f} values, by macros within macros; expected at most "
-        f"{_MOST_VALUES:,}."
+        f"{values:,.0f} values, because macros contain macros; expected at "
+        f"most {_MOST_VALUES:,}."
       )
 
 

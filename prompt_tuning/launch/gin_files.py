@@ -26,7 +26,7 @@ def packaged_root() -> pathlib.Path:
       return root
   raise FileNotFoundError(
     f"No gin files in {package / 'gin'} or {package.parent / 'gin'}; the "
-    "package is not installed completely."
+    "package is not completely installed. Install it again."
   )
 
 

@@ -172,7 +172,7 @@ class _Reader:
     except (SyntaxError, tokenize.TokenError, ValueError) as error:
       self._fault(name, _syntax(error, name if is_flag else ""))
     except (RecursionError, MemoryError):
-      self._fault(name, "brackets inside each other, too many to be read.")
+      self._fault(name, "brackets inside each other; that is too many to read.")
     except _DynamicRegistrationError as error:
       self._fault(name, str(error))
 
@@ -181,9 +181,9 @@ class _Reader:
   ) -> None:
     if statement.module == _DYNAMIC:
       raise _DynamicRegistrationError(
-        "dynamic registration is not used here: settings have fixed names, "
-        "which --dry_run prints. Files written for T5X's own classes do not "
-        "apply; the macros and the file names of the originals do."
+        "dynamic registration is not supported: settings have fixed names, "
+        "which --dry_run prints. Files for T5X's own classes do not work "
+        "here, but T5X's macros and file names do."
       )
     try:
       gin.parse_config(statement.format())

@@ -66,5 +66,5 @@ def check(program: str, args: Sequence[str]) -> None:
   if any(value is not None for value in host_flags):
     raise ValueError(
       "Leave out --coordinator_address, --process_count and --process_index: "
-      "every process has its own, found where it runs."
+      "every process finds its own when it starts."
     )

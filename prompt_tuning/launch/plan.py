@@ -145,21 +145,19 @@ def _print_cheapest(offers: list["Offer"], as_json: bool) -> None:
 
 def _check(asked: argparse.Namespace) -> None:
   if asked.cheapest and asked.topology:
-    raise ValueError(
-      "--cheapest chooses the slice itself; leave --topology out."
-    )
+    raise ValueError("--cheapest chooses the slice: leave --topology out.")
   if asked.cheapest and asked.num_slices != 1:
     raise ValueError(
       "--cheapest chooses a single slice; leave --num_slices out."
     )
   if asked.num_slices < 1:
     raise ValueError(
-      f"--num_slices {asked.num_slices}: expected how many slices share the "
-      "rows, at least 1."
+      f"--num_slices {asked.num_slices}: expected a number of slices, at "
+      "least 1."
     )
   if not asked.cheapest and not asked.topology:
     raise ValueError(
-      "Which TPUs? Give --topology, such as v5e:4x4, or --cheapest."
+      "No TPU is given: give --topology, such as v5e:4x4, or --cheapest."
     )
   if asked.meshes not in MESHES:
     raise ValueError(

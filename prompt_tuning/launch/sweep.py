@@ -156,9 +156,9 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
   for axis in axes:
     if axis == _DIR or axis.startswith(f"{_SWEEP}."):
       raise ValueError(
-        f"{axis} cannot be an axis: it is the whole sweep's, and a cell's "
-        f"folder is below MODEL_DIR/{sweep_job.CELLS}. Give one value, by "
-        f"--gin.{axis}."
+        f"{axis} cannot be an axis: the whole sweep has one value of it, and "
+        f"a cell's folder is below MODEL_DIR/{sweep_job.CELLS}. Give one "
+        f"value, by --gin.{axis}."
       )
   cells = _cells(arguments, folder, axes, labels)
   # Of the last cell, whose settings of the sweep are those of all.
@@ -224,7 +224,9 @@ def _read(
   folders = [s.value for s in settings if s.macro == _DIR]
   folder = next((f for f in reversed(folders) if isinstance(f, str)), None)
   if folder is None:
-    raise ValueError("Where to? Give --gin.MODEL_DIR=\"'runs/sweep'\".")
+    raise ValueError(
+      "No folder is given: give --gin.MODEL_DIR=\"'runs/sweep'\"."
+    )
   in_files = [
     s.value for s in settings if (s.selector, s.parameter) == (_SWEEP, _AXES)
   ]
@@ -306,8 +308,8 @@ def _insist_on_fitting(job: "SweepJob", own: _Own) -> None:
       why = bounds.misfit(cell.job, tpu_slice)
       if why is not None:
         raise ValueError(
-          f"{cell.name} fits on no mesh of {tpu_slice}: {why}. A larger slice, "
-          "or RESTORE_DTYPE of fewer bytes."
+          f"{cell.name} fits on no mesh of {tpu_slice}: {why}. Use a larger "
+          "slice, or a RESTORE_DTYPE with fewer bytes."
         )
 
 

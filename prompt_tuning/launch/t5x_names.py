@@ -132,7 +132,7 @@ def translate(settings: Sequence[Setting]) -> Iterator[Setting]:
       continue
     value = today.convert(setting.value)
     logger.warning(
-      "%s: %s is T5X's name; today's is %s = %r.",
+      "%s: %s is T5X's name; here it is %s = %r.",
       *(setting.origin, old, macro, value),
     )
     yield dataclasses.replace(

@@ -57,9 +57,10 @@ class PromptedTransformer(network.Transformer):
     """
     if encoder_segment_ids is not None:
       raise ValueError(
-        "A prompt stands before one text; got packed ones. Set "
-        "train/utils.DatasetConfig.pack = False, and the same for train_eval: "
-        "prompt_tuning/t5x/configs/prompt.gin does, behind the run's file."
+        "A prompt stands before one text, but a packed row holds several "
+        "texts. Set train/utils.DatasetConfig.pack = False, and the same for "
+        "train_eval: prompt_tuning/t5x/configs/prompt.gin does so, after the "
+        "run's file."
       )
 
     def put_before(

@@ -97,8 +97,8 @@ class PromptOptimizer(optimizers.OptimizerDef):
     }
     if not part:
       raise ValueError(
-        f"No parameter matches {self.pattern.pattern!r}, such as "
-        f"{min(flat)!r}: nothing would train. Change "
+        f"No parameter (such as {min(flat)!r}) matches "
+        f"{self.pattern.pattern!r}, so nothing would train. Change "
         "optimizer.PromptOptimizer.pattern."
       )
     return frozen_dict.freeze(traverse_util.unflatten_dict(part, sep="/"))

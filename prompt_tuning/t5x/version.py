@@ -49,8 +49,8 @@ def insist() -> None:
       if name == "t5x":
         raise ImportError(f"T5X is not installed. {_HINT}") from error
       raise ImportError(
-        f"T5X needs the module {name}, which is not there: another version, or "
-        f"not installed completely. {_HINT}"
+        f"T5X needs the module {name}, but it is missing: T5X is another "
+        f"version, or not completely installed. {_HINT}"
       ) from error
     for member, parameters in members.items():
       _check(found, member, parameters)
@@ -67,6 +67,7 @@ def _check(
   missing = [name for name in parameters if name not in known]
   if missing:
     raise ImportError(
-      f"T5X in {module.__file__} is another version than this works with: "
-      f"{module.__name__}.{member} has no {', '.join(missing)}. {_HINT}"
+      f"T5X in {module.__file__} is a version that this project does not "
+      f"support: {module.__name__}.{member} has no {', '.join(missing)}. "
+      f"{_HINT}"
     )

@@ -394,7 +394,9 @@ def test_a_queue_without_hope_is_left(fakes, capsys):
   fakes.add("gcloud", "echo FAILED")
   text = f"{TPU} {KIND} --queued --poll_s=0 --package=p --steps create install"
   assert called(tpu_vm, text, []) == 2
-  assert "FAILED and will not become ACTIVE" in capsys.readouterr().err
+  assert (
+    "Its state is FAILED; it will not become ACTIVE" in capsys.readouterr().err
+  )
   assert len(fakes.calls()) == 2
 
 
@@ -792,7 +794,7 @@ def test_a_sweep_is_some_workloads(fakes):
 @pytest.mark.parametrize(
   ("text", "args", "message"),
   [
-    ("--shards=2", ARGS, "--shards 2 divides a sweep"),
+    ("--shards=2", ARGS, "--shards 2 is for sweeps only"),
     ("--program=sweep --shards=0", SWEPT, "a positive number"),
     (
       "--program=sweep --shards=2",

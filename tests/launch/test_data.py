@@ -144,7 +144,7 @@ data.custom_task:
   gin.clear_config()
   assert error.startswith("error: own_sea: template: ")
   assert error.count("\n") == 1  # nothing of gin's own calls
-  assert run(capsys, "show")[2].startswith("error: Name a task")
+  assert run(capsys, "show")[2].startswith("error: No task: name one")
   with pytest.raises(SystemExit):
     run(capsys, "list", "--gin.SOFT=3")
   assert "unrecognized arguments: --gin.SOFT=3" in capsys.readouterr().err

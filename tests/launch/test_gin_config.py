@@ -57,7 +57,7 @@ def test_what_a_later_file_sets_back_is_mentioned(load, caplog):
   again = 'include "ship.gin"'
   load(ship=SHIP, other=other, again=again)
   (said,) = [record.getMessage() for record in caplog.records]
-  assert said.startswith("again.gin sets POWER back (ship.gin:2), and other.g")
+  assert said.startswith("again.gin sets POWER again (ship.gin:2), so other.g")
   caplog.clear()
   load(order=["ship", "again", "other"])  # as it should be
   load(bindings=["POWER = 1"], order=["ship", "other"])  # on purpose
@@ -163,12 +163,12 @@ def test_all_missing_macros_are_in_one_error(load):
       "tests.Ship.masts = %POWERR",
       "%POWERR has no value. Did you mean 'POWER'",
     ),
-    ("POWER = %POWER", "the value of POWER leads back to itself."),
+    ("POWER = %POWER", "the value of POWER refers to POWER itself."),
     (
       "A0 = (1, 2)\n"
       + "\n".join(f"A{i} = [{9 * f'%A{i - 1}, '}]" for i in range(1, 20))
       + "\nPOWER = %A19",
-      "A5 stands for 184,527 values, by macros within macros; expected",
+      "A5 stands for 184,527 values, because macros contain macros;",
     ),
     pytest.param(
       *(f"POWER = {900 * '['}{900 * ']'}", "brackets inside each other"),
@@ -226,7 +226,7 @@ def test_all_faults_are_in_one_error(load):
     ("include 'b.gin'", "b.gin:1: b.gin includes itself."),
     (
       "from __gin__ import dynamic_registration",
-      "b.gin: dynamic registration is not used here",
+      "b.gin: dynamic registration is not supported",
     ),
   ],
 )

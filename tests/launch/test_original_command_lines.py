@@ -82,7 +82,7 @@ def test_a_submesh_is_so_many_ways(caplog):
   assert job.experiment.dataset.batch_size == 32
   assert job.experiment.model.num_heads == 64
   (message,) = caplog.messages
-  assert "model_parallel_submesh is T5X's name; today's is" in message
+  assert "model_parallel_submesh is T5X's name; here it is" in message
   assert message.endswith("MODEL_PARALLEL = 32.")
 
 
@@ -91,7 +91,7 @@ def test_the_evaluation_needs_no_change(caplog):
   dataset = job.evaluation.dataset
   assert (dataset.split, dataset.batch_size) == ("validation", 128)
   assert job.prompt_file.endswith("sst2.npy")
-  assert re.findall(r"today's is (\w+) = ", caplog.text) == [
+  assert re.findall(r"here it is (\w+) = ", caplog.text) == [
     "EVAL_SPLIT",
     "BATCH_SIZE",
   ]

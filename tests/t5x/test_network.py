@@ -104,7 +104,7 @@ def test_a_constant_prompt_needs_no_parameter(prompted, ids):
 def test_packed_texts_are_refused(prompted, ids):
   model, params, _ = prompted
   inputs, targets = ids
-  with pytest.raises(ValueError, match="got packed ones"):
+  with pytest.raises(ValueError, match="but a packed row holds several"):
     model.apply(
       {"params": params},
       *(inputs, targets, targets),
@@ -141,5 +141,5 @@ def test_nothing_to_train_is_an_error(prompted):
 
   _, params, _ = prompted
   definition = optimizer.PromptOptimizer(adafactor.Adafactor(), "decoder/x")
-  with pytest.raises(ValueError, match="No parameter matches 'decoder/x'"):
+  with pytest.raises(ValueError, match="matches 'decoder/x', so nothing would"):
     definition.create(params)

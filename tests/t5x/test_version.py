@@ -74,7 +74,7 @@ def test_another_version(monkeypatch, tmp_path, text, expected):
   monkeypatch.syspath_prepend(tmp_path)
   found = message()
   file = tmp_path / "t5x" / "examples" / "t5" / "network.py"
-  assert found.startswith(f"T5X in {file} is another version than this works")
+  assert found.startswith(f"T5X in {file} is a version that this project")
   assert expected in found
   assert found.endswith("as docs/t5x.md shows.")
   assert "\n" not in found
