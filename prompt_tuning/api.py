@@ -92,7 +92,7 @@ from prompt_tuning.tuners.prompt import Prompt
 # the vectors [P, H] of a prompt, one run, a training (its best step), or None
 # for the frozen model.
 TunedLike = str | os.PathLike[str] | np.ndarray | Runs | Trained | None
-# A name for all texts, or one for each; None where there is only one prompt.
+# A name for all texts, or one for each; None if there is only one prompt.
 Prompts = str | Sequence[str] | None
 # A task by its name, or as `pt.custom.declare` returned it.
 Task = str | spec.TaskSpec
@@ -555,7 +555,7 @@ class Model:
         it is saved there, and the same call continues it.
       KeyboardInterrupt: Ctrl-C did; the same holds.
     """
-    # Here, since what trains is slow to import.
+    # Imported here because training is slow to import.
     from prompt_tuning.jobs import conclusion, model_dir, train, tuning_result
 
     names = tuple(map(_name, listed(task)))
@@ -816,7 +816,7 @@ def _default_prompt(
 
 @contextlib.contextmanager
 def _stoppable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
-  """End what a signal stopped as Python's users expect it.
+  """Raise the error that Python's users expect after a signal.
 
   Args:
     folder: the user's, where it was saved; None where nothing was kept.
@@ -843,7 +843,7 @@ def _stoppable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
 
 
 def _output(folder: str | os.PathLike[str] | None, temporary: str) -> Output:
-  """Keep a training in the user's folder; else as little as can be."""
+  """Keep a training in the user's folder; without one, keep little."""
   return Output(
     os.fspath(folder or temporary),
     checkpoint_period=1_000 if folder else 0,

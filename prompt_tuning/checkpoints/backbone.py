@@ -20,7 +20,7 @@ _PROMPTS = r"(encoder|decoder)/prompt/.*"
 _RELPOS = "relpos_bias/rel_embedding"
 
 # Bytes of attention logits that stay in a CPU's cache. With more, each pass
-# over them (and the page faults of fresh memory) costs more than the products.
+# over them (and the page faults of new memory) costs more than the products.
 _CPU_ATTENTION_BYTES = 8 << 20
 
 
@@ -116,7 +116,7 @@ def check(
 def _target(
   config: T5Config, mesh: Mesh | None, rules: axes.AxisRules, dtype: str
 ) -> Params:
-  """Say where every parameter is read to, before it is quantised."""
+  """Say on which devices every parameter is read, before it is quantised."""
   return axes.restore_target(
     network.abstract_params(config),
     network.logical_axes(config),

@@ -146,7 +146,7 @@ class Bundle:
     known = {name: ours.get(name) for name in theirs}
     differing = list(_differences(theirs, known))
     if any("tuners" in key for key, _, _ in differing):
-      # Where a method's virtual tokens stand, follows from the method.
+      # The places of a method's virtual tokens follow from the method.
       differing = [d for d in differing if "placements" not in d[0]]
     return differing
 
@@ -202,7 +202,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
 def _read(
   folder: pathlib.Path, local: pathlib.Path, manifest: dict[str, Any]
 ) -> Bundle:
-  """Read the arrays of a bundle where they lie on this machine."""
+  """Read the arrays of a bundle from a file on this machine."""
   digests = manifest["files"]
   hashes = {name: _digest(local / name) for name in digests}
   damaged = [
@@ -230,7 +230,7 @@ def looks_like_one(path: str | os.PathLike[str]) -> bool:
 
 
 def _may_be_replaced(path: str) -> bool:
-  """Say whether a folder may be replaced by a bundle: even a damaged one."""
+  """Say whether a bundle may replace a folder, such as a damaged bundle."""
   names = set(files.names(path)) if files.is_dir(path) else set()
   known = {MANIFEST, *_ARRAYS}
   return bool(names & {MANIFEST, _TRAINABLE}) and names <= known
@@ -251,7 +251,7 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
 
 
 def _steps_begun(folder: str | os.PathLike[str]) -> list[int]:
-  """List the steps of `steps`, and in a bucket those of half bundles."""
+  """List the steps of `steps`, and in a bucket those of incomplete bundles."""
   root = files.path(folder)
   if not root.is_dir():
     return []
@@ -358,7 +358,7 @@ def _differences(
 
 
 class _Nothing:
-  """Stands for a setting that is not there."""
+  """Stands for an absent setting."""
 
   def __repr__(self) -> str:
     return "nothing"

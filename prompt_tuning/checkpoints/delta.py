@@ -253,7 +253,7 @@ def card_facts(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _card(saved: SavedDelta, arrays: Mapping[str, np.ndarray]) -> str:
-  """Say for people what this is and how to use it."""
+  """Write a card for people: what this is and how to use it."""
   about = saved.about
   count = sum(array.size for array in arrays.values())
   facts = {

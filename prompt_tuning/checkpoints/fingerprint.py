@@ -11,7 +11,8 @@ from prompt_tuning.checkpoints.source import Leaf
 from prompt_tuning.core import tree
 from prompt_tuning.core.types import Array, Params
 
-# Values looked at per array: a fine-tuned copy differs in nearly all of them.
+# Number of values of an array that are hashed; a fine-tuned copy differs in
+# nearly all of them.
 _SAMPLES = 256
 
 
@@ -89,7 +90,7 @@ def checksum(params: Params) -> str:
 
 
 def _whole(leaf: Array) -> Array | np.ndarray:
-  """Bring an array to this host that may be spread over several."""
+  """Bring an array to this host, even if several hosts hold it."""
   if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
     return leaf
   from jax.experimental import multihost_utils
@@ -114,7 +115,7 @@ def _sample(leaf: Array | np.ndarray) -> np.ndarray:
   if isinstance(leaf, jax.Array) and not _on_this_cpu(leaf):
     picked = np.asarray(_pick(leaf, indices))
   else:
-    # A view: nothing is copied, and nothing compiled for every shape.
+    # A view copies nothing, and compiles nothing for every shape.
     picked = np.asarray(leaf)[indices]
   return picked.astype(ml_dtypes.bfloat16).astype(np.float32)
 

@@ -116,7 +116,7 @@ def index(path: str | os.PathLike[str]) -> Any:
 
 
 class _Walker:
-  """Reads one file's nodes, in order, without the bytes of its arrays."""
+  """Reads the nodes of one file in order, without the bytes of its arrays."""
 
   def __init__(self, path: str, file: BinaryIO):
     self.path = path

@@ -88,7 +88,7 @@ def of_file(path: str) -> Kind | None:
 
 
 def _is_map(byte: int) -> bool:
-  """Say whether msgpack begins a map so, as T5X's and Flax's files do."""
+  """Say whether a byte begins a msgpack map, as in T5X's and Flax's files."""
   return 0x80 <= byte <= 0x8F or byte in (0xDE, 0xDF)
 
 
@@ -135,7 +135,7 @@ def _zip(path: str) -> Kind:
 
 
 def _pickle(path: str) -> Kind:
-  """Say how what torch saved becomes what can be read without running code."""
+  """Say how to convert a pickle of torch; we never run the code in it."""
   return Kind(
     "a pickle of torch.save, which can run code and is never opened",
     pickle_advice(path),
@@ -161,7 +161,7 @@ def pickle_advice(path: str) -> str:
 
 
 def _beside(path: str) -> str:
-  """Say what has to be named, or made, of a file of tensors."""
+  """Say which folder to name for a file of tensors, or how to convert it."""
   folder = os.path.dirname(path)
   for name, what in _MANIFESTS.items():
     if files.is_file(os.path.join(folder, name)):
@@ -215,7 +215,7 @@ def _by_number(entry: pathlib.Path) -> tuple[str, int, str]:
 
 
 def _kind_of_entry(path: pathlib.Path) -> str:
-  """Say what an entry of a folder is, by the files that such a thing has."""
+  """Say what an entry of a folder is, judged by its files."""
   if path.is_file():
     with files.open_file(path) as file:
       return "a prompt" if file.read(6) == b"\x93NUMPY" else ""

@@ -70,8 +70,8 @@ class SafetensorsLeaf(Leaf):
 
   def read_into(self, box: Box, out: np.ndarray) -> None:
     """See `Leaf.read_into`."""
-    # Opened anew each time: pages of a mapped file count as this process's
-    # memory until it is unmapped.
+    # Open the file anew each time, because pages of a mapped file count as this
+    # process's memory until it is unmapped.
     with safetensors.safe_open(self.path, framework="np") as file:
       part = (
         file.get_slice(self.name)[box] if box else file.get_tensor(self.name)
@@ -142,7 +142,7 @@ def open_hf(path: str) -> Checkpoint:
 
 
 def _other_kind(names: Collection[str]) -> Mismatch | None:
-  """Name what a whole set of tensors is, where that says more than a list."""
+  """Name the kind of model, if the names of its tensors tell it."""
   prefix = hf_names.wrapper(names)
   if prefix:
     hint = (
@@ -317,7 +317,7 @@ def _renamed(
 
 
 def _oriented(leaf: Leaf, transposed: bool) -> Leaf:
-  """Give a leaf T5X's orientation."""
+  """Give a leaf the orientation of T5X."""
   if not transposed:
     return leaf
   return TransposedLeaf(leaf.name, leaf.shape[::-1], leaf.dtype, leaf)

@@ -101,7 +101,7 @@ def generation_mismatches(folder: str) -> list[Mismatch]:
 
 
 def _special_ids(config: Mapping[str, Any], file: str) -> list[Mismatch]:
-  """List ids with a meaning that they have not in T5.
+  """List ids that have another meaning than in T5.
 
   Batches, targets, scores and decoding here are made of T5's three, as in T5X,
   whose checkpoints have no place to say others.
@@ -119,7 +119,7 @@ def _special_ids(config: Mapping[str, Any], file: str) -> list[Mismatch]:
 
 
 def _is_id(value: Any, wanted: int | None) -> bool:
-  """Say whether an id, or a list of one, is what it should be, or null."""
+  """Say whether an id, or a list with one id, is the expected one or null."""
   if isinstance(value, list) and len(value) == 1:
     (value,) = value
   return value is None or (type(value) is int and value == wanted)

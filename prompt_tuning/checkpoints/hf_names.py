@@ -18,8 +18,8 @@ HF_EMBEDDING_ALIASES = (
 # A tensor that every T5 has, with any wrapper.
 _ANY_T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
-# Written by early versions and ignored by every reader: cross-attention has no
-# relative positions.
+# Early versions wrote these tensors, and every reader ignores them:
+# cross-attention has no relative positions.
 HF_UNUSED = (
   "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
 )

@@ -25,7 +25,7 @@ _MAX_THREADS = 16
 _BUDGET_FRACTION = 1 / 20  # of the bytes restored; one leaf may always go
 _BUDGET_FLOOR = 2**20
 
-# (path, restored array) -> what is kept of it, under which paths.
+# (path, restored array) -> {path: array to keep}.
 Convert = Callable[[str, Array], Mapping[str, Array]]
 
 
@@ -68,8 +68,8 @@ def load(
     try:
       array = future.result()
     except Exception as error:
-      # Any library may have read it, and raise anything; the rest is still
-      # read, so that one run of a damaged checkpoint tells all the damage.
+      # Any library may have read it, so any exception is possible. The rest is
+      # still read, so that one error lists all the damage of a checkpoint.
       mismatches.append(damaged(name, leaves[name], error))
       arrays.clear()
     else:
@@ -80,8 +80,8 @@ def load(
   threads = min(_MAX_THREADS, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     for name in order:
-      # In order: else the largest leaves would starve until the end, and stand
-      # on top of all the others.
+      # Take leaves in order. Otherwise the largest ones would wait until the
+      # end, and need memory on top of all the others.
       while share(name) > free:
         settle()
       free -= share(name)

@@ -36,7 +36,7 @@ from prompt_tuning.core.schema import ANY, TEXT, Each
 METADATA = "_METADATA"
 MSGPACK = "checkpoint"
 MANIFEST = "manifest.ocdbt"
-# Orbax writes under such a name, and renames when everything is written.
+# Orbax writes under such a name, and renames the folder when it is complete.
 UNFINISHED = ".orbax-checkpoint-tmp"
 PLACEHOLDER = "PLACEHOLDER://"
 _ITEMS = ("state", "default", "")  # T5X's item; Orbax's unnamed one; none
@@ -156,14 +156,14 @@ def _from_msgpack(folder: str) -> dict[str, Leaf | Spec]:
 
 
 def _spec(folder: str, name: str, driver: str) -> Spec:
-  """Say where one array lies: in the database, or in its own folder."""
+  """Say where one array is stored: in the database, or in its own folder."""
   if files.is_file(os.path.join(folder, MANIFEST)):
     return stores.database(folder, name, driver)
   return stores.directory(paths.inside(folder, name), driver)
 
 
 def _below_root(nodes: Mapping[str, Any]) -> dict[str, Any]:
-  """Take away the `optimizer/` that older trees have above `target`."""
+  """Remove the `optimizer/` that older trees have above `target`."""
   for root in _ROOTS:
     if any(name.startswith(f"{root}/target/") for name in nodes):
       return {n.removeprefix(f"{root}/"): x for n, x in nodes.items()}

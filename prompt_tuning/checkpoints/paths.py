@@ -87,10 +87,10 @@ def replacing(
 
 
 def _half(target: pathlib.Path, last: str | None) -> set[str]:
-  """List what a folder in a bucket has that was not written to its end.
+  """List the files of an incomplete folder in a bucket.
 
-  To readers it is not there. It is replaced by what has all its files; with
-  others in it, it is somebody else's.
+  For readers such a folder does not exist. A complete folder with the same
+  files may replace it; if it has other files, it belongs to somebody else.
   """
   if last is None or files.is_committed(target, last) or target.is_file():
     return set()

@@ -46,7 +46,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"  # what PEFT wrote by default before 0.7
 _TASKS = ("SEQ_2_SEQ_LM", None)
-# Of what is read; a method says more of its own settings.
+# Settings that are read here; each method adds its own.
 _SCHEMA = {
   "lora_alpha?": FINITE,
   "r?": at_least(1),
@@ -127,7 +127,7 @@ def read_adapter(
 
 
 def _refuse_pickle(path: str) -> None:
-  """Say how the file of an older PEFT becomes one that is read."""
+  """Say how to convert the file of an older PEFT into one that can be read."""
   file = os.path.join(path, PICKLE)
   if files.is_file(file) and not files.exists(os.path.join(path, WEIGHTS)):
     content = f"{PICKLE}, a pickle, which is never opened"
@@ -155,10 +155,10 @@ def _absent(
   there: Collection[tuple[str, int]],
   model: ModelShape | None,
 ) -> list[Mismatch]:
-  """List the modules that a configuration names, and no array is of.
+  """List the modules that a configuration names but that have no array.
 
-  One that names them by a pattern, or by their layers, says nothing that could
-  be held against the arrays.
+  A configuration that names modules by a pattern, or by layers, cannot be
+  compared with the arrays.
   """
   names = config.get("target_modules")
   excluded = config.get("exclude_modules") or []
@@ -309,7 +309,7 @@ def write_vectors(
 
 
 def _methods() -> types.ModuleType:
-  """Import the tuning methods, of which a look at a file has no need."""
+  """Import the tuning methods; to show a file, nobody needs them."""
   from prompt_tuning.tuners import discovery
 
   return discovery

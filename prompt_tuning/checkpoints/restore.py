@@ -76,7 +76,7 @@ def _open(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _local(path: str | os.PathLike[str]) -> str:
-  """Spell a path as TensorStore takes it: without `./`, `..` and last `/`."""
+  """Write a path as TensorStore accepts it, without `./`, `..` and last `/`."""
   name = embedded.checkpoint(path)
   if "://" in name and not files.is_url(name):
     expected = "a path on this machine, or gs:// or s3://"
@@ -93,7 +93,7 @@ def _open_file(path: str) -> Checkpoint:
 
 
 def _refuse_foreign(path: str, expected: str) -> None:
-  """Say what a file is, where it is of a format that is known and not read."""
+  """Say what a file is if its format is known but not supported."""
   kind = foreign.of_file(path)
   if kind is not None:
     raise unreadable(path, expected, kind.name, kind.advice)
@@ -112,7 +112,7 @@ def _open_folder(path: str) -> Checkpoint:
 
 
 def _no_checkpoint(path: str, names: Sequence[str]) -> CheckpointError:
-  """Say what a folder has instead of a checkpoint's files."""
+  """Say what a folder holds instead of a checkpoint."""
   pickles = sorted(n for n in names if n.endswith(foreign.PICKLES))
   if peft.CONFIG in names:
     kind = "a PEFT adapter, not a model"

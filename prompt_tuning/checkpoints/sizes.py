@@ -120,7 +120,7 @@ def _is_matrix(leaf: Leaf) -> bool:
 def _from_shapes(
   params: Mapping[str, Leaf], names: Collection[str]
 ) -> T5Config:
-  """Read sizes off the leaves, and variants off all names, damaged or not."""
+  """Read sizes from the leaves, and variants from the names of all leaves."""
   vocab_size, emb_dim = params[EMBEDDING].shape
   num_heads, relpos_buckets = params[_BIAS].shape
   gated = _GATED in names

@@ -24,9 +24,9 @@ Box = tuple[slice, ...]  # one slice(start, stop) per dimension, no step
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-# Everything a checkpoint may hold. No `object` (that would be pickle) and no
-# uint16: T5X's version 2 stored bfloat16 bits under that name, and readers
-# since refuse to guess which of the two it is.
+# All dtypes that a checkpoint may have. Not `object`, because that would be a
+# pickle. Not uint16: T5X's version 2 stored bfloat16 bits under that name, and
+# later readers refuse to guess which of the two it is.
 _DTYPES = {
   np.dtype(d).name: np.dtype(d)
   for d in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?")

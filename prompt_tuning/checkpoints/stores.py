@@ -39,7 +39,7 @@ class StoreLeaf(Leaf):
     part = self.store[box] if box else self.store
     if out.dtype != self.dtype:
       part = ts.cast(part, out.dtype)
-    # The box keeps the array's own coordinates; `out` starts at the origin.
+    # The box has the coordinates of the array; `out` starts at the origin.
     ts.array(out).write(part.translate_to[0] if box else part).result()
 
 
@@ -74,7 +74,7 @@ class GzipLeaf(StoreLeaf):
 
 
 def _check_gzip_end(file: str, length: int) -> None:
-  """Insist that a gzip file ends by saying how long its contents are."""
+  """Insist that a gzip file ends with the length of its contents."""
   with files.open_file(file) as stream:
     stream.seek(0, os.SEEK_END)
     stream.seek(-min(4, stream.tell()), os.SEEK_END)
@@ -96,7 +96,7 @@ def database(folder: str, name: str, driver: str = "zarr") -> Mapping[str, Any]:
 
 
 def _pipes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mismatch]:
-  """List the arrays whose folders have pipes: TensorStore would wait for ever.
+  """List arrays whose folders have pipes; TensorStore would wait for ever.
 
   Args:
     specs: see `open_leaves`.
@@ -203,10 +203,11 @@ def _oversized_chunks(store: Any) -> str:
 
 
 def _reversed_axes(store: Any) -> str:
-  """Say whether chunks are laid out otherwise than row by row.
+  """Say whether the values of a chunk have another order than row by row.
 
-  TensorStore would read them, but neither T5X nor Orbax writes them. Metadata
-  that says so are damaged, and a square kernel would be transposed unnoticed.
+  TensorStore could read such chunks, but neither T5X nor Orbax writes them. So
+  such metadata are damaged, and a square kernel would be transposed without
+  notice.
   """
   order = list(store.chunk_layout.inner_order or ())
   if order != sorted(order):

@@ -126,7 +126,7 @@ def _problem(
 
 
 def _unused(ignore: Sequence[str], unwanted: Sequence[str]) -> list[Mismatch]:
-  """List the patterns to ignore that match nothing: misspelt, or needless."""
+  """List the patterns to ignore that match nothing."""
   return [
     Mismatch(f"ignore={p!r}", "a surplus leaf it matches", ABSENT)
     for p in ignore

@@ -89,7 +89,7 @@ def _optimizer(file: str) -> Mapping[str, Any]:
 
 
 def _open_nodes(folder: str, nodes: Mapping[str, Any]) -> Opened:
-  """Make a leaf of every node, which should stand for an array."""
+  """Make a leaf of every node; each node should stand for an array."""
   mismatches: list[Mismatch] = []
   leaves, specs = {}, {}
   for name, node in nodes.items():
@@ -141,7 +141,7 @@ def _locate(folder: str, spec: Mapping[str, Any]) -> str:
   if isinstance(kvstore, str):  # TensorStore's URL form
     path = kvstore.partition("://")[2] or kvstore
   elif isinstance(kvstore, dict):
-    # TensorStore before 0.1.14 had the path beside the kvstore.
+    # TensorStore before 0.1.14 wrote the path beside the kvstore.
     path = kvstore.get("path", spec.get("path"))
   if not isinstance(path, str) or not path.strip("/"):
     raise unreadable(folder, "a TensorStore spec with a path", f"{spec}"[:200])
@@ -153,7 +153,7 @@ def _locate(folder: str, spec: Mapping[str, Any]) -> str:
 def _contradiction(
   name: str, spec: Mapping[str, Any], leaf: Leaf
 ) -> Mismatch | None:
-  """Compare what the msgpack file says of an array with the array's own."""
+  """Compare what the msgpack file and the array itself say about the array."""
   metadata = spec["metadata"] if isinstance(spec["metadata"], dict) else {}
   shape = metadata.get("shape", list(leaf.shape))
   said = metadata.get("dtype", spec.get("dtype", leaf.dtype.name))
@@ -219,14 +219,14 @@ def from_nodes(
 
 
 def _below(prefix: str, nodes: Mapping[str, Any]) -> dict[str, Any]:
-  """Take the nodes under a prefix, without it."""
+  """Take the nodes under a prefix, and remove the prefix from their names."""
   return {
     n.removeprefix(prefix): x for n, x in nodes.items() if n.startswith(prefix)
   }
 
 
 def _step(path: str, leaf: Leaf) -> int:
-  """Read the training step; runs that T5X resumed have a float32 scalar."""
+  """Read the training step; in runs that T5X resumed it is a float32 scalar."""
   expected = "a scalar that is a whole number, 0 or more"
   if leaf.shape != () or leaf.dtype == np.bool_:
     raise CheckpointError(path, [Mismatch(_STEP, expected, str(leaf))])

@@ -84,7 +84,7 @@ def write_t5x(
 
 
 def _write(folder: str, name: str, leaf: Leaf, dtype: np.dtype) -> Any:
-  """Write one leaf; returns what stands for it in the msgpack file."""
+  """Write one leaf, and return what stands for it in the msgpack file."""
   array = leaf.read(dtype)
   if array.ndim < 2 or name.endswith(_INLINE_NAMES):
     return _chunked(array) if array.nbytes > _INLINE_LIMIT else array
@@ -99,7 +99,7 @@ def _write(folder: str, name: str, leaf: Leaf, dtype: np.dtype) -> Any:
       "chunks": chunk_shape(array.shape, CHUNK_BYTES // dtype.itemsize),
     },
   }
-  # The spec that is kept is relative, so that the folder can be moved.
+  # The stored spec is relative, so that the folder can be moved.
   kvstore = {"driver": "file", "path": os.path.join(folder, relative)}
   with parsing(kvstore["path"], "a place to write to"):
     store = ts.open({**spec, "kvstore": kvstore}, create=True).result()

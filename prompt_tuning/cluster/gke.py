@@ -138,7 +138,7 @@ def _workload(
 
 
 def _script(words: Sequence[str]) -> str:
-  """Quote words for bash, and what bash shall read for Kubernetes."""
+  """Quote words for bash, and the text that bash reads for Kubernetes."""
   script = shlex.join(words)
   if not script.isprintable():
     raise ValueError(

@@ -22,18 +22,19 @@ PROGRAMS = ("train", "sweep", "pretrain", "eval", "infer", "score")
 # Commands whose processes work together; the others divide their input.
 JOINED = ("train", "sweep", "pretrain", "eval")
 SWEEP = "sweep"
-# Statuses that a restart changes nothing about: done, every run diverged, a
-# command line at fault, Ctrl-C. All others are those of a process that was
-# stopped, killed, or left by another (75), and the same command goes on.
+# Statuses after which a restart cannot help: done, every run diverged, a
+# mistake in the command line, Ctrl-C. All others mean that the process was
+# stopped, was killed, or lost another one (75); then the same command
+# continues.
 FINAL = (0, 1, 2, 130)
 # The only other status that a program gives by itself.
 LEFT_ALONE = 75
 
-# What a watched machine prints where no program runs and none has ended.
+# What a watched machine prints if no program runs and none has ended.
 GONE = "gone"
-# After so many looks at the machines in a row that say nothing of a program, a
-# person must look. One may: machines that are taken away end a program before
-# they say so.
+# After this many looks in a row that show no program, a person must look. A
+# single such look is normal: a machine that is taken away ends its program
+# before it says so.
 MOST_UNANSWERED = 20
 
 _JOIN = "--multiprocess_gpu"
@@ -268,7 +269,7 @@ def _print(command: Command, before: str = "") -> None:
 
 
 def _print_watch(watch: Watch) -> None:
-  """Show what is looked at as commands, and what may follow as comments."""
+  """Print the commands of a watch, and as comments what may follow."""
   _print(watch.ended)
   print(f"# ... every {watch.pause_s:g} s until it prints a status", flush=True)
   _print(watch.state)
@@ -317,7 +318,7 @@ def _watch(watch: Watch) -> None:
 
 
 def _nothing_known(watch: Watch, status: str | None) -> str:
-  """Say why a watch gives up, after its last look at the program."""
+  """Explain why a watch gives up, after its last look at the program."""
   if status == GONE:
     return (
       "No program with this --run_name runs on the machines, and none has "
@@ -334,10 +335,10 @@ def _nothing_known(watch: Watch, status: str | None) -> str:
 
 
 def _said(command: Command) -> str | None:
-  """Run a command; return what it prints, None where it fails.
+  """Run a command and return its output; None if it fails.
 
-  Machines that are being taken away answer nothing, and so does a network for a
-  while.
+  It fails for a while if a machine is being taken away, or if the network is
+  down.
   """
   done = subprocess.run(
     command.words, check=False, text=True, stdout=subprocess.PIPE

@@ -169,9 +169,9 @@ def parameters(flags: argparse.Namespace) -> dict[str, Any]:
 def _asks_for_gpus(option: str, value: str) -> bool:
   """Tell whether an option of sbatch is about GPUs.
 
-  `gpus`, `gpus_per_node`, `_socket`, `_task` and `ntasks_per_gpu` ask for some;
-  other names with `gpu` in them are of use only where some are asked for.
-  `gres` and `tres_per_task` name what they ask for in their values.
+  `gpus`, `gpus_per_node`, `_socket`, `_task` and `ntasks_per_gpu` ask for GPUs.
+  Other names with `gpu` in them work only together with these. `gres` and
+  `tres_per_task` name GPUs in their values.
 
   Source: sbatch's manual.
   """

@@ -45,13 +45,14 @@ class Task:
     import submitit
 
     if self._child is not None:
-      # Not Popen.wait: below this handler, it may hold its lock already.
+      # Do not use Popen.wait: when this handler runs, Popen may already hold
+      # its lock.
       with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
     return submitit.helpers.DelayedSubmission(self)
 
   def _forward(self) -> None:
-    """Let every task save: submitit's own handler acts in task 0 alone."""
+    """Let every task save: submitit's own handler acts only in task 0."""
     previous = signal.getsignal(signal.SIGUSR2)
 
     def handle(number: int, frame: FrameType | None) -> None:

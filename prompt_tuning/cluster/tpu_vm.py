@@ -238,7 +238,7 @@ def _install(flags: argparse.Namespace) -> list[Command]:
 
 
 def _run(flags: argparse.Namespace, words: Sequence[str]) -> Command:
-  """Start the program, to live on when the connection ends."""
+  """Start the program so that it keeps running when the connection ends."""
   run = flags.run_name
   called, *args = program.joining(words)
   variables = "".join(f"{shlex.quote(v)} " for v in flags.env)
@@ -260,7 +260,7 @@ def _run(flags: argparse.Namespace, words: Sequence[str]) -> Command:
 
 
 def _watch(flags: argparse.Namespace, words: Sequence[str]) -> Watch:
-  """Wait for the end; where the TPU is gone, ask for one like it."""
+  """Wait for the end; if the TPU is taken away, ask for another one."""
   if not flags.queued:
     raise ValueError(
       "--steps watch needs --queued, because it asks the queue again for a "
@@ -268,7 +268,8 @@ def _watch(flags: argparse.Namespace, words: Sequence[str]) -> Watch:
     )
   run = flags.run_name
   status = f"cat {run}.status 2> /dev/null"
-  # Twice: a program may end between the look for its status and for its lock.
+  # Look twice: a program may end between the look for its status and for its
+  # lock.
   script = (
     f"cd ~/{_RUNS} 2> /dev/null; {status} || "
     f"{{ test -e {run}.lock && ! flock --nonblock {run}.lock true; }} || "
@@ -294,7 +295,7 @@ def _watch(flags: argparse.Namespace, words: Sequence[str]) -> Watch:
 
 
 def _state(flags: argparse.Namespace) -> Command:
-  """Print how a queued TPU is."""
+  """Print the state of a queued TPU."""
   state = ("queued-resources", "describe", flags.name)
   return _gcloud(flags, *state, "--format=value(state.state)")
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from prompt_tuning.core.shape import ModelShape
 
-# Settings of any adapter that do not change what it computes. Its arrays say
-# which modules it has.
+# Settings that do not change what an adapter computes. Which modules it has
+# follows from its arrays.
 _HARMLESS = (
   *("auto_mapping", "base_model_name_or_path", "exclude_modules"),
   *("inference_mode", "layers_pattern", "layers_to_transform", "peft_type"),

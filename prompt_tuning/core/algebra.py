@@ -232,7 +232,7 @@ def _sites(delta: Delta) -> dict[tuple[str, str], dict[str, Array]]:
 def _as_field(
   fields: Mapping[str, Any], field: str, name: str, site: _Site
 ) -> dict[str, Any]:
-  """Write one site as arguments of `Delta`, beside those that are there."""
+  """Add one site to the arguments of `Delta` that were made so far."""
   if field in _STRUCTS:
     return {field: {**fields.get(field, {}), name: _STRUCTS[field](**site)}}
   if name:
@@ -275,7 +275,7 @@ def _join_site(
 
 
 def _marks_something(field: str, have: set[str]) -> bool:
-  """Whether there is anything that a mark could be needed for."""
+  """Whether a mark is needed: in a bottleneck only if there is a norm."""
   return field != "bottleneck" or "norm_scale" in have
 
 
@@ -287,7 +287,7 @@ def _leaf_of(
   sizes: Mapping[str, int],
   dtype: Any,
 ) -> Array:
-  """Give one part's array in the common sizes."""
+  """Pad one part's array to the common sizes."""
   leaf = KINDS[field][name]
   if part is None:
     shape = [runs, *(sizes[letter] for letter in leaf.axes[1:])]
@@ -312,7 +312,7 @@ def _leaf_of(
 
 
 def _sizes(field: str, part: _Site) -> dict[str, int]:
-  """Read the size of every letter off one site."""
+  """Read the size of every letter from one site."""
   return {
     letter: size
     for name, array in part.items()

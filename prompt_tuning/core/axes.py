@@ -56,7 +56,8 @@ STANDARD_RULES: AxisRules = (
 FULLY_SHARDED_RULES: AxisRules = (("embed", DATA), *STANDARD_RULES)
 
 
-# Rows that the embedding table gives; only with several slices, see `rules_on`.
+# Rows that come out of the embedding table; used only with several slices, see
+# `rules_on`.
 LOOKED_UP = "looked_up"
 
 
@@ -213,8 +214,8 @@ def make_mesh(
       f"each of the {len(groups)} slices has {len(groups[0])} devices. Set "
       f"MODEL_PARALLEL to a divisor of {len(groups[0])}."
     )
-  # As jax.experimental.mesh_utils.create_hybrid_device_mesh((1, ways, model),
-  # (slices, 1, 1)) has it, which asks for TPUs or processes.
+  # The same order as jax.experimental.mesh_utils.create_hybrid_device_mesh((1,
+  # ways, model), (slices, 1, 1)), which works only with TPUs or processes.
   arranged = [
     mesh_utils.create_device_mesh((ways, model), group) for group in groups
   ]
@@ -224,7 +225,7 @@ def make_mesh(
 def _by_slice(
   devices: Sequence[Any], slices: int | None
 ) -> list[Sequence[Any]]:
-  """Group devices; those that name no slice by their order."""
+  """Group devices by slice, or by their order if they have no slice."""
   # GPUs give a slice index too, but per machine; a model may span machines.
   of_tpus = [
     device.slice_index

@@ -145,7 +145,7 @@ def kvstore(folder: Path) -> dict[str, Any]:
   spec = {"bucket": url.bucket, "path": f"{url.key}/"}
   if url.scheme == "gs":
     return {"driver": "gcs", **spec}
-  # Where s3fs finds them; TensorStore's own driver reads neither.
+  # s3fs reads credentials from these places; TensorStore's own driver does not.
   variables = {
     "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -473,7 +473,8 @@ def ensure_writable(folder: Path, setting: str) -> None:
     with tempfile.TemporaryFile(dir=folder):
       pass
   except object_store.StoreError as error:
-    # It speaks of the object that was tried, which nobody asked for.
+    # The error names the object that was written as a test; the user named the
+    # folder.
     text = str(error).removesuffix(".").removeprefix(f"{probe}")
     reason = text.removeprefix(" cannot be written to").removeprefix(": ")
     raise ValueError(
@@ -553,7 +554,7 @@ def open_file(path: Path) -> io.BufferedReader:
   descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
   if not stat.S_ISREG(os.fstat(descriptor).st_mode):
     os.close(descriptor)
-    # As `open` says it of a folder, which is the commonest of these.
+    # The same error as `open` raises for a folder, the most common case.
     kind = (errno.EISDIR, "Is a directory")
     if not os.path.isdir(path):
       kind = (errno.EINVAL, "Is a pipe or a device, not a file")
@@ -627,7 +628,7 @@ _path = path  # where an argument has its name
 
 
 def _upload(source: pathlib.Path, url: Url, last: str | None) -> None:
-  """Put a file, or a folder whose last file makes it one."""
+  """Upload a file, or a folder whose last file makes it complete."""
   if not source.is_dir():
     object_store.put_file(url, source)
     return
@@ -674,7 +675,7 @@ def _temporary(path: Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-  """Let an error name a file: a full disk names none, or the temporary one."""
+  """Let an error name the file; it may name none, or the temporary one."""
   try:
     yield
   except OSError as error:

@@ -46,8 +46,8 @@ class Growing:
     for start, piece in self._pieces().items():
       if start < size < start + len(piece):
         object_store.put(self._piece(start), piece[: size - start])
-    # The last piece first, so that a kill leaves no gap. Pieces behind an older
-    # gap, which `_pieces` leaves out, go too.
+    # Delete the last piece first, so that a kill leaves no gap. This also
+    # deletes pieces after an older gap, which `_pieces` ignores.
     names = (piece.name for piece in self._path.iterdir())
     for start in sorted(map(int, filter(str.isdecimal, names)), reverse=True):
       if start >= size:
@@ -76,9 +76,9 @@ class Growing:
     files.remove(self._path)
 
   def _pieces(self) -> dict[int, bytes]:
-    """Read the pieces, by where they start, as far as they follow each other.
+    """Read the pieces in order of their starts, up to the first gap.
 
-    What a kill left out of order is none of it.
+    Pieces that a kill left after a gap do not count.
     """
     pieces: dict[int, bytes] = {}
     end = 0
@@ -157,7 +157,7 @@ class Mirrored:
 
 
 class _Named(io.BytesIO):
-  """Bytes that say what they were read from."""
+  """Bytes with the name of the file that they were read from."""
 
   def __init__(self, name: str, data: bytes):
     super().__init__(data)

@@ -28,8 +28,9 @@ from typing import Any, NamedTuple, TypeVar
 
 # Seconds for which to repeat a request; most seconds between two tries.
 PATIENCE_S, _PAUSE_S = 60.0, 8.0
-# Least bytes of a reader's request: of its first one, and the limit up to which
-# each request that continues the one before doubles them.
+# Smallest number of bytes of a reader's request: the number of the first
+# request, and the limit. Each request that continues the one before doubles the
+# number, up to this limit.
 _LEAST_READ, _MOST_READ = 1 << 16, 1 << 23
 # One slash too: `pathlib` makes one slash of two.
 _URL = re.compile(r"(gs|s3):/+([^/]*)(.*)", re.DOTALL)
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Scheme(NamedTuple):
-  """What is to be said of one kind of store.
+  """Facts about one kind of store, for messages.
 
   Attributes:
     module: that speaks with it.
@@ -71,7 +72,7 @@ _SCHEMES = {
     "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject",
   ),
 }
-# Errors of libraries, known by name, so that no library need be imported.
+# Errors of libraries, by name, so that no library must be imported.
 _NO_CREDENTIALS = {
   "google.auth.exceptions.DefaultCredentialsError",
   "google.auth.exceptions.RefreshError",
@@ -120,7 +121,7 @@ class Url:
         f"{os.fspath(url)!r}: expected gs://BUCKET/... or s3://BUCKET/..."
       )
     self.scheme, self.bucket, rest = match.groups()
-    # Never above the bucket, whatever `..` there is.
+    # A path with `..` never leaves the bucket.
     self.key = posixpath.normpath(f"/{rest}").lstrip("/")
 
   def __str__(self) -> str:
@@ -261,7 +262,7 @@ class Url:
 
 
 class _Ranges(io.RawIOBase):
-  """An object as a file, read by ranges.
+  """An object that is read like a file, in ranges.
 
   Args:
     url: of the object.
@@ -346,7 +347,7 @@ def create(url: Url, data: bytes) -> None:
       "written to",
     )
   except FileExistsError:
-    # Perhaps it is our own, and only the answer was lost.
+    # Perhaps this process wrote it, and only the answer was lost.
     if url.read_bytes() != data:
       raise
 
@@ -364,7 +365,7 @@ def delete(url: Url) -> None:
 
 
 def _about(url: Url) -> dict[str, Any]:
-  """Read what a store says of an object.
+  """Read a store's information about an object.
 
   Raises:
     IsADirectoryError: objects are below, and there is none of this name.
@@ -388,9 +389,10 @@ def _about(url: Url) -> dict[str, Any]:
 
 
 def _kind(url: Url) -> str | None:
-  """Say whether there is a `file` or a `directory`, or nothing."""
+  """Say whether a URL is a `file`, a `directory` or nothing."""
   try:
-    # Not fsspec's `exists`: to it, a server that fails has nothing.
+    # Do not use fsspec's `exists`: if a server fails, it says that nothing
+    # exists.
     return str(_request(url, lambda fs: fs.info(url.place))["type"])
   except FileNotFoundError:
     _insist_on_bucket(url.scheme, url.bucket)
@@ -399,7 +401,7 @@ def _kind(url: Url) -> str | None:
 
 @functools.cache
 def _insist_on_bucket(scheme: str, bucket: str) -> None:
-  """Insist that there is a bucket: with a wrong name, all seems to be empty."""
+  """Insist that the bucket exists: a bucket with a wrong name looks empty."""
   url = Url(f"{scheme}://{bucket}")
 
   def look(fs: Any) -> None:
@@ -425,7 +427,7 @@ def _listed(fs: Any, place: str) -> list[dict[str, Any]]:
 def _request(
   url: Url, ask: Callable[[Any], _Result], verb: str = "read"
 ) -> _Result:
-  """Make a request until it is answered, or nobody is there to answer.
+  """Repeat a request until it is answered, or until time is up.
 
   Args:
     url: what it is about.
@@ -469,10 +471,10 @@ def _file_system(scheme: str, process: int) -> Any:
     )
   # No cache: another process may have written a moment ago.
   if scheme == "gs":
-    # It prints a stack for every error that it raises, too.
+    # The library also prints a stack for every error that it raises.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    # Not the class for hierarchical buckets, which asks of every bucket first
-    # whether it is one.
+    # Do not use the class for hierarchical buckets: it first asks for every
+    # bucket whether it is hierarchical.
     from gcsfs.core import GCSFileSystem
 
     return GCSFileSystem(use_listings_cache=False)
@@ -489,7 +491,7 @@ def _names(error: BaseException) -> set[str]:
 
 
 def _status(error: BaseException) -> int | None:
-  """Read an answer's HTTP status off gcsfs's error."""
+  """Read the HTTP status from gcsfs's error."""
   code = str(getattr(error, "code", None))
   return int(code) if code.isdecimal() else None
 
@@ -508,7 +510,7 @@ def _is_passing(error: Exception) -> bool:
 
 
 def _explained(url: Url, verb: str, error: Exception) -> Exception:
-  """Say what is to be done about an error that stays."""
+  """Say what to do about an error that does not pass."""
   about, text = _SCHEMES[url.scheme], _one_line(error)
   if isinstance(error, FileNotFoundError):
     if verb == "read":

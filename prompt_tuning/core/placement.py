@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-# Token rows of a template with soft tokens hold this plus r where virtual token
-# r stands: an id beyond any vocabulary, which no model answers. What makes
-# batches writes V + r there.
+# Token rows of a template hold this number plus r in place of virtual token r.
+# It is beyond every vocabulary, so no model answers with such an id. When
+# batches are made, V + r takes its place.
 FIRST_SOFT = 1 << 24
 
 

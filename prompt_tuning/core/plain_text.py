@@ -13,7 +13,7 @@ from prompt_tuning.core import files
 
 _END_OF_LINE = re.compile("(?<=\r)(?!\n)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# How files begin that are no text.
+# The first bytes of files that are not text.
 _PACKED = {
   b"\x1f\x8b": "gzip",
   b"PK\x03\x04": "zip or spreadsheet",
@@ -80,7 +80,7 @@ def decode(path: str, content: Iterable[bytes]) -> Iterator[str]:
 
 
 def _insist_on_text(path: str, start: bytes) -> None:
-  """Refuse files of other kinds by how they begin."""
+  """Refuse files of other kinds by their first bytes."""
   for signature, kind in _PACKED.items():
     if start.startswith(signature):
       raise ValueError(

@@ -84,7 +84,7 @@ def _is_number(value: Any) -> bool:
 
 
 TEXT = Kind("a text", _is_text)
-# A name of a run may become a folder's. A run that is alone needs none.
+# The name of a run may become the name of a folder. A single run needs no name.
 NAME = Kind(
   f"a name ({files.NAME_RULE}), or none",
   lambda value: value == "" or files.is_name(value),

@@ -31,12 +31,12 @@ from typing import Any
 from prompt_tuning.core import files, schema
 
 FILE = "writer.json"
-# Seconds between two signs of life, and for which others wait for one.
+# Seconds between two signs of life, and seconds that others wait for one.
 SIGN, WATCH = 4.0, 15.0
 
 _BYTES = 1 << 16  # of the file, at most
 _SETTLED_S = 1.0  # after which two that took one place over know of each other
-# What file systems without locks answer.
+# Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class _File(_Place):
     super().__init__(path, about)
 
   def _write(self) -> None:
-    # In place: the lock is that of the file.
+    # Write in place, because the lock belongs to this file.
     os.pwrite(self._descriptor, _text(self._about), 0)
 
   def _leave(self) -> None:
@@ -209,7 +209,7 @@ def _claim(path: pathlib.Path, setting: str, key: str) -> dict[str, Any]:
 
 
 def _is_alive(there: dict[str, Any], key: str) -> bool | None:
-  """Say whether a writer lives; None where it is not on this machine."""
+  """Say whether a writer is alive; None if it runs on another machine."""
   here = _about()
   if here["machine"] is None or there.get("machine") != here["machine"]:
     return None
@@ -232,7 +232,7 @@ def _about() -> dict[str, Any]:
 
 
 def _machine() -> str | None:
-  """Name what gives processes their numbers; None where Linux does not."""
+  """Name the namespace that numbers the processes; None if not on Linux."""
   try:
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -241,9 +241,9 @@ def _machine() -> str | None:
 
 
 def _started(pid: Any) -> str | None:
-  """Return when a process started, as the kernel counts; None without one.
+  """Return when a process started, by the kernel's clock; None if it is gone.
 
-  Numbers of processes are used again.
+  Needed because process numbers are used again.
   """
   try:
     stat = pathlib.Path(f"/proc/{int(pid)}/stat").read_text()
@@ -254,12 +254,12 @@ def _started(pid: Any) -> str | None:
 
 
 def _text(about: dict[str, Any]) -> bytes:
-  """Write who a process is, always as long."""
+  """Write who a process is, always with the same length."""
   return f"{json.dumps(about).ljust(400)}\n".encode()
 
 
 def _is_same(there: dict[str, Any], about: dict[str, Any]) -> bool:
-  """Say whether two say that they are the same process."""
+  """Say whether two descriptions are of the same process."""
   keys = about.keys() - {"signs"}
   return all(there.get(key) == about[key] for key in keys)
 
@@ -290,7 +290,7 @@ def _take(path: pathlib.Path, setting: str) -> int:
 
 
 def _lock(descriptor: int) -> bool | None:
-  """Lock a file: True; None where another has it; False without locks."""
+  """Lock a file: True; None if another has it; False if there are no locks."""
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -303,7 +303,7 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _watch(path: pathlib.Path, setting: str, there: dict[str, Any]) -> None:
-  """Refuse where a writer that cannot be asked gives a sign of life."""
+  """Wait for a writer on another machine; refuse if it gives a sign of life."""
   logger.warning(
     "%s: %s may still be writing. Waiting %d seconds for a sign of life.",
     path.parent,
@@ -335,20 +335,20 @@ def _who(there: dict[str, Any]) -> str:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-  """Read who the writer is; nothing where the file does not say."""
+  """Read who the writer is; empty if the file does not say."""
   try:
     return dict(schema.parse(files.read_bytes(path, _BYTES)))
   except (ValueError, TypeError):
     return {}
   except OSError as error:
-    # A bucket that does not answer says nothing about anybody.
+    # If a bucket does not answer, we do not know whether there is a writer.
     if files.is_url(path) and not isinstance(error, FileNotFoundError):
       raise
     return {}
 
 
 def _is_at(path: pathlib.Path, descriptor: int) -> bool:
-  """Say whether a name is still that of an open file."""
+  """Say whether a path still belongs to an open file."""
   try:
     return os.path.samestat(os.stat(path), os.fstat(descriptor))
   except FileNotFoundError:

@@ -10,7 +10,7 @@ C  classes, extra output rows
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-# A look at a file needs no JAX, which is slow to import.
+# JAX is slow to import, and commands that only read a file do not need it.
 if TYPE_CHECKING:
   from jax import Array
 else:

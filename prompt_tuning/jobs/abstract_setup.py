@@ -103,12 +103,12 @@ def check_methods(experiment: Experiment, source: ModelSource) -> None:
 
 
 def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
-  """Describe the parameters of all runs, whatever they start from."""
+  """Describe the parameters of all runs without computing initial values."""
   tuners = list(map(identity.without_initialisers, experiment.tuners))
   names: dict[str, Params] = {}
 
   def initialise(table: Array) -> Params:
-    # These initialisers stand for the real ones, which have their say later.
+    # These initialisers stand in for the real ones, which run later.
     contexts = [
       InitializerContext(
         embeddings=table,
@@ -128,7 +128,7 @@ def _initialise(experiment: Experiment, table: jax.ShapeDtypeStruct) -> Bank:
   except bank.BankError:
     raise
   except Exception as error:
-    # A method of somebody else's may look at values, files or words.
+    # A user's method may read values, files or words.
     raise UnknownShapesError(
       "The sizes of its parameters cannot be computed without initialising "
       f"it: {error}"

@@ -96,7 +96,7 @@ def run_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
 
 
 def _without_record(folder: pathlib.Path) -> list[Saved]:
-  """Read bests that somebody copied without the bundles of their training."""
+  """Read best steps that were copied without the bundles of the training."""
   saved: dict[int, Saved] = {}
   for run, path in run_folders(folder).items():
     latest = bundle.read_latest(path)
@@ -121,7 +121,7 @@ def _without_record(folder: pathlib.Path) -> list[Saved]:
 
 
 def _checked(path: pathlib.Path, saved: Bundle) -> Mapping[str, Any]:
-  """Return what a manifest says of its training, if it says what it should."""
+  """Return a manifest's description of its training, after checking it."""
   faults = run_schema.faults(saved.manifest)
   records = saved.manifest.get("progress", {}).get("best", [])
   if not faults:
@@ -135,7 +135,7 @@ def _checked(path: pathlib.Path, saved: Bundle) -> Mapping[str, Any]:
 
 
 def _keeps_best(folder: pathlib.Path, described: Mapping[str, Any]) -> bool:
-  """Say whether a training keeps bests; older versions did not write it."""
+  """Say whether a training keeps best steps; old versions did not record it."""
   evaluation = described.get("evaluation")
   if evaluation is not None:
     return bool(evaluation.get("keep_best", True))

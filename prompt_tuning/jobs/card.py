@@ -67,7 +67,7 @@ def write(folder: pathlib.Path, facts: Facts) -> str:
       f"{FILE} exists and is not a card as an export wrote it; it stays as it "
       "is"
     )
-  # Views of an earlier export may stand there, too.
+  # Views of an earlier export may be there, too.
   views = [name for name in VIEWS if files.exists(folder / name)]
   files.write_text(path, text(facts, views))
   return ""
@@ -96,7 +96,7 @@ def remove(folder: files.Path) -> None:
 
 
 def _is_ours(path: files.Path) -> bool:
-  """Say whether nothing is there, or a card that nobody changed."""
+  """Say whether there is no card, or one that nobody changed."""
   try:
     card = files.read_bytes(path, _LIMIT).decode()
   except FileNotFoundError:
@@ -134,7 +134,7 @@ def _metadata(facts: Facts) -> list[str]:
 
 
 def _is_on_a_hub(name: str | None) -> bool:
-  """Tell a hub's name from a path, which is nobody else's business."""
+  """Tell a hub's name from a path; paths of this machine stay private."""
   return (
     name is not None
     and _HUB_NAME.fullmatch(name) is not None

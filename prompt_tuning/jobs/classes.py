@@ -70,9 +70,9 @@ def of_task(name: str, given: WordsLike, encode: Encode) -> ClassTable:
 
 
 def _warn_of_exchanged(name: str, words: LabelWords) -> None:
-  """Say which classes the user's words call by the name of another class.
+  """Warn if the user's word for a class is the name of another class.
 
-  Such words may be meant, and may be a list in another order than the classes.
+  The user may mean it, or the list may have another order than the classes.
   """
   names = [answer(each).strip().casefold() for each in words.classes]
   exchanged = []
@@ -236,8 +236,8 @@ def _template_words(
 ) -> tuple[LabelWords | Rules, Mapping[str, Any]] | None:
   """Return the label words or rules of a templated task, and its content.
 
-  The tasks of a mixture have the same targets, so that the first may speak for
-  all of them, unless their words differ.
+  The tasks of a mixture have the same targets, so the first one stands for all,
+  unless their words differ.
 
   Raises:
     ValueError: they do.
@@ -261,7 +261,7 @@ def _template_words(
 def _kept(
   name: str, words: LabelWords, content: Mapping[str, Any], encode: Encode
 ) -> Sequence[Sequence[bool]]:
-  """Choose the words that are scored, and say which are not."""
+  """Choose the words that are scored, and log which are not."""
   survey = label_words.survey(words, encode)
   single = content.get("several_pieces") == templated.DROP
   kept = label_words.scored(words, encode, single)
@@ -305,7 +305,7 @@ def _own_words(name: str) -> tuple[str, ...]:
 
 
 def _words(name: str, given: WordsLike, own: tuple[str, ...]) -> LabelWords:
-  """Read what the user gives; by default a class has its own word."""
+  """Read the user's words; by default each class has its own word."""
   if given is None and not own:
     raise ValueError(
       f"{name} has no label words: set LABEL_WORDS (a file, or a mapping of "

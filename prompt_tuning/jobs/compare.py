@@ -176,7 +176,7 @@ def _eval_sets(
 def _by_method(
   trained: Sequence[_Trained], ask: Callable[[_Trained], Any]
 ) -> dict[str, Any]:
-  """Ask every training, and note the answer under every title of its runs."""
+  """Ask every training, and record the answer under every title of its runs."""
   answers = [(done.titles, ask(done)) for done in trained]
   return {
     title: answer
@@ -192,7 +192,7 @@ def _made_of(
   sets: Mapping[str, Sequence[EvalSet]],
   in_context: Mapping[_InContext, Sequence[EvalSet]],
 ) -> dict[str, Any]:
-  """Describe what decides the scores, of inputs and weights by digests."""
+  """Describe all that decides the scores; inputs and weights as digests."""
   first = trained[0].outcome
   inputs = {
     one.task.name: InputsDigest(one.examples).value
@@ -236,14 +236,14 @@ def places(job: CompareJob) -> str:
 def _shared(
   job: CompareJob, training: TrainJob, model: Backbone | None
 ) -> Backbone | None:
-  """Give the first training's model to one that would read the same."""
+  """Give the first training's model to a training that reads the same one."""
   first = job.trainings[0]
   wanted = (training.source, training.experiment.model)
   return model if wanted == (first.source, first.experiment.model) else None
 
 
 def _is_frozen(outcome: Outcome) -> bool:
-  """Whether what should not train is what it was, bit for bit."""
+  """Whether frozen weights have the same bits as before."""
   return fingerprint.checksum(outcome.setup.frozen) == outcome.checksum
 
 
@@ -285,7 +285,7 @@ def _count_trained(trained: _Trained) -> int:
 
 
 class _Asked(NamedTuple):
-  """One evaluation: whose score it is, and what in the batch it is of.
+  """One evaluation: whose score it is, and of which runs in the batch.
 
   `runs` gives every task of a mixture the number of a run in the batch; a task
   that it has not gets the plain model. `members` are the runs that it mixes.
@@ -304,7 +304,7 @@ def _frozen_scores(
   sets: Mapping[str, Sequence[EvalSet]],
   in_context: Mapping[_InContext, Sequence[EvalSet]],
 ) -> list[Score]:
-  """Score everything that leaves the model as it is, in one go."""
+  """Score everything that does not change the model, in one pass."""
   banks: list[Runs] = [Runs()]
   asked: list[_Asked] = []
   jobs: list[Job] = []

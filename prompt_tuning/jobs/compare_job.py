@@ -91,7 +91,7 @@ class CompareJob:
       spec.get(twin)
 
   def _check_trainings(self) -> None:
-    """Insist that there are trainings, and nothing else in their place."""
+    """Insist that there are trainings, and that they are trainings."""
     trainings, others = self.trainings, (self.models, self.multitask)
     if not trainings or not all(isinstance(j, TrainJob) for j in trainings):
       raise ValueError(
@@ -105,7 +105,7 @@ class CompareJob:
         )
 
   def _check_names(self) -> None:
-    """Insist that names tell the methods apart, from baselines too."""
+    """Insist that the names of methods differ, from baselines too."""
     names, count = list(self.called), len(self.trainings)
     if not names:
       return

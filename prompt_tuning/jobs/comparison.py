@@ -21,8 +21,8 @@ from prompt_tuning.core.schema import (
 )
 
 FILE = "comparison.json"
-# What stands beside the methods: the model as it is, told in words what to do,
-# and tuned as a whole.
+# The baselines: the model as it is, with an instruction in words, and tuned as
+# a whole.
 PLAIN = "frozen model"
 INSTRUCTION = "instruction"
 MODEL = "model tuning"
@@ -165,7 +165,7 @@ def read(folder: str | os.PathLike[str]) -> Comparison:
     Score(*(score[field] for field in Score._fields))
     for score in content["scores"]
   )
-  # Older versions did not write all.
+  # Older versions did not write all fields.
   return Comparison(
     **{f: content[f] for f in Comparison._fields if f in content}
   )

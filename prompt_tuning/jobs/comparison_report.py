@@ -177,7 +177,7 @@ def _scores(scores: Sequence[float]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-  """Write a line's values for people; what is not known is empty."""
+  """Write a line's values for people; unknown values are empty."""
   known: list[tuple[Any, str]] = [
     (row.method, "{}"),
     (row.score, "{:.1f}"),
@@ -250,7 +250,7 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     comparison: what.
     path: of the PNG.
   """
-  # Not at the top: slow to import.
+  # Imported here because it is slow to import.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -302,7 +302,7 @@ def _frame(axes: Any, least: int, most: int) -> None:
 def _label(
   axes: Any, points: Sequence[tuple[Row, float]], renderer: Any
 ) -> "list[_Box]":
-  """Write every name near its mark, where there is room for it.
+  """Write every name near its mark, where there is room.
 
   Args:
     axes: whose scales are final.

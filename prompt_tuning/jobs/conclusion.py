@@ -206,7 +206,7 @@ def _rows(
 def _metrics(outcome: Outcome, trainable: Params) -> list[Mapping[str, float]]:
   """Take the metrics of every run's best evaluation.
 
-  Where a run has none, as one that diverged, all are evaluated as they are.
+  If a run has none, because it diverged, all runs are evaluated as they are.
   """
   records = _kept(outcome)
   if outcome.run_evaluator is None or all(
@@ -306,7 +306,7 @@ def _parameters(outcome: Outcome) -> str:
 
 
 def _proof(outcome: Outcome) -> str:
-  """Show that what is frozen is what it was, where that was asked for."""
+  """Show that the frozen weights are unchanged, if this was asked for."""
   if outcome.checksum is None or not jax.tree.leaves(outcome.setup.frozen):
     return ""
   now = fingerprint.checksum(outcome.setup.frozen)
@@ -365,7 +365,7 @@ def _label_ids(outcome: Outcome, run: int, stack: str) -> list[int]:
   vocabulary = outcome.vocabulary
   words = labels or task_words(outcome.runs[run].task)
   ids = {i for word in words for i in vocabulary.encode(word)}
-  # A piece that only separates words is no part of a label.
+  # A piece that only separates words is not part of a label.
   return sorted(i for i in ids if vocabulary.pieces([i])[0].strip("\u2581"))
 
 
@@ -392,11 +392,11 @@ class _Exports(NamedTuple):
 def _export(
   outcome: Outcome, runs: Runs, steps: Sequence[int], folder: pathlib.Path
 ) -> _Exports:
-  """Export every run; say where to."""
+  """Export every run, and say where."""
   if jax.process_index():
     return _Exports()
   if outcome.setup.program.tunes_model:
-    # With the model that it started from, a delta would answer otherwise.
+    # With the original model, a delta would give other answers.
     return _Exports(notes=(_TUNED,), whole=_TUNED)
   root = folder / model_dir.EXPORTS
   lines, remarks = [], []
@@ -432,5 +432,5 @@ def _export(
 
 
 def _of_runs(count: int) -> str:
-  """Say of how many runs a note is, where there are several."""
+  """Say for how many runs a note holds, if there are several."""
   return f"{count} runs: " if count > 1 else ""

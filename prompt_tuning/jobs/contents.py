@@ -78,7 +78,7 @@ def of_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
 
 
 def _tuned_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """Name all that was tuned; what it is loaded with takes a while to import."""
+  """Name the arrays of something tuned; the loader is slow to import."""
   from prompt_tuning.core import algebra
   from prompt_tuning.jobs import load
 

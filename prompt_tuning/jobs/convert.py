@@ -100,7 +100,7 @@ def _write_model(
   params: Mapping[str, Leaf],
   config: T5Config,
 ) -> tuple[str, ...]:
-  """Write a backbone; returns what the user should know."""
+  """Write a backbone, and return notes for the user."""
   dtype = DTYPES[job.dtype] if job.dtype else None
   overwrite = job.overwrite and restore.is_ours
   notes = list(source.notes)

@@ -61,7 +61,7 @@ def of_training(folder: str, steps: int, start_step: int) -> Cost:
   ends, speeds = zip(*lines, strict=True)
   counts = [b - a for a, b in itertools.pairwise((0, *ends))]
   seconds = [c / speed for c, speed in zip(counts, speeds, strict=True)]
-  # Who stops early does so between two lines.
+  # A training that stops early ends between two lines of the log.
   rest = (steps - ends[-1]) / speeds[-1]
   each = [1 / speed for speed in speeds]
   return Cost(sum(seconds) + rest, statistics.median(each[1:] or each), peak)

@@ -51,7 +51,7 @@ def compare(a: str, b: str) -> Comparison:
 
 
 def _all_damage(sides: Mapping[str, Mapping[str, Leaf]]) -> Exception:
-  """Tell all damage of both sides at once."""
+  """Report all damage of both sides in one error."""
   errors = [
     CheckpointError(path, damage)
     for path, leaves in sides.items()
@@ -87,14 +87,14 @@ def differences(a: Mapping[str, Leaf], b: Mapping[str, Leaf]) -> Iterator[str]:
 
 
 def _values(a: Leaf, b: Leaf) -> str:
-  """Say how two leaves of one shape differ; empty where they do not."""
+  """Say how two leaves of one shape differ; empty if they are equal."""
   x, y = a.read(), b.read()
   if x.dtype == y.dtype and x.tobytes() == y.tobytes():
     return ""
   types = "" if x.dtype == y.dtype else f"{x.dtype} against {y.dtype}, "
   wide = np.promote_types(np.float32, np.result_type(x.dtype, y.dtype))
   x, y = x.astype(wide), y.astype(wide)
-  # A NaN against a number differs; against a NaN of other bits, only in bits.
+  # NaN and a number differ in value; two NaNs can differ only in bits.
   differing = (x != y) & ~(np.isnan(x) & np.isnan(y))
   if not differing.any():
     return f"{types}equal values, different bits"

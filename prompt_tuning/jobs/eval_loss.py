@@ -91,7 +91,7 @@ class EvalLoss:
     ]
 
   def _stacked(self) -> Iterator[NumpyBatch]:
-    """Put a batch of every run side by side; runs that are through, rest."""
+    """Put a batch of every run side by side; runs without more batches rest."""
     streams = [
       _stream(of_run, ids)
       for of_run, ids in zip(self._batches, self._task_ids, strict=True)
@@ -108,7 +108,7 @@ class EvalLoss:
 def _stream(
   tasks: Sequence[EvaluationBatches], task_ids: Sequence[int] | None
 ) -> Iterator[NumpyBatch]:
-  """Read a run's tasks one after another; say whose rows they are."""
+  """Read a run's tasks one after another, with the task of each row."""
   if task_ids is None:
     yield from itertools.chain(*tasks)
     return

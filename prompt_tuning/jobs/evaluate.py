@@ -83,7 +83,7 @@ def evaluate(job: EvalJob, data_dir: str | None = None) -> str:
 
 
 def _warn_of_idle_scorer(settings: EvaluationSettings) -> None:
-  """Say that a scorer ranks nothing, as the order of gin files has it."""
+  """Warn that a scorer is not used, because of the order of the gin files."""
   if settings.scorer is not None and RANKING not in settings.ways:
     logger.warning(
       "EVALUATE_BY is %s, so the scorer %s is not used: give "
@@ -116,7 +116,7 @@ def _settings(job: EvalJob, ready: Ready, run: int) -> dict[str, Any]:
 
 
 def _convention(settings: EvaluationSettings) -> str | None:
-  """Say what scores by ranking are; None where nothing is ranked."""
+  """Say how ranking computes scores; None if nothing is ranked."""
   if RANKING not in settings.ways:
     return None
   scorer = settings.scorer
@@ -140,7 +140,7 @@ def label(prompts: Tuned, run: int) -> str:
 def _jobs(
   settings: EvaluationSettings, prompts: Tuned, data_dir: str | None
 ) -> list[Job]:
-  """Pair tasks and prompts: each with its own task, or all with all."""
+  """Pair tasks with prompts: each prompt with its own task, or all with all."""
   tasks = settings.dataset.names
   task_of_run = _own_tasks(tasks, prompts)
   for run in range(len(prompts.runs)):
@@ -169,7 +169,7 @@ def _jobs(
 
 
 def _warn_of_other_tasks(jobs: Sequence[Job], prompts: Tuned) -> None:
-  """Say which tasks are none of those that a run has a delta for."""
+  """Warn of tasks for which a run has no delta."""
   others: dict[tuple[str, str], None] = {}
   for job in jobs:
     method, task = prompts.methods[job.run], _plain(job.dataset.task.name)
@@ -185,10 +185,10 @@ def _warn_of_other_tasks(jobs: Sequence[Job], prompts: Tuned) -> None:
 
 
 def _answering(prompts: Tuned) -> list[tuple[int, tuple[int, ...]]]:
-  """List the runs that answer, and of which others each is a mixture.
+  """List the runs that answer, and the components of each mixture.
 
-  Components that were loaded together answer as the mixture that they are; one
-  that stands alone, such as an export, for itself.
+  Components that were loaded together answer as a mixture; a single component,
+  such as an export, answers alone.
   """
   answering: list[tuple[int, tuple[int, ...]]] = []
   run = 0
@@ -238,7 +238,7 @@ def _own_tasks(
 
 
 def _plain(task: str) -> str:
-  """Drop what only asks for texts in the log."""
+  """Remove the ending that only asks for texts in the log."""
   return task.removesuffix("_examples")
 
 
@@ -285,7 +285,7 @@ def table(
 def _of_templates(
   by_task: Mapping[str, Sequence[Result]], names: Sequence[str]
 ) -> list[str]:
-  """Sum up tasks that differ in their templates only."""
+  """Summarise tasks that differ only in their templates."""
   lines = []
   for group, tasks in several_templates.groups(by_task).items():
     columns = [by_task[task] for task in tasks]
@@ -306,7 +306,7 @@ def _of_templates(
 
 
 def _benchmarks(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
-  """Average the benchmarks of which every part is there."""
+  """Average the benchmarks that are complete."""
   lines = []
   for benchmark in score.GROUPS:
     try:

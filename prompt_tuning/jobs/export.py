@@ -176,7 +176,7 @@ def _facts(one: Runs, origin: Origin) -> card.Facts:
 
 
 def _not_finite(one: Runs) -> str:
-  """Say which number of a run is not finite; empty where all are."""
+  """Name a number of a run that is not finite; empty if all are finite."""
   for name, array in algebra.named_leaves(one.delta).items():
     is_floating = jax.numpy.issubdtype(array.dtype, np.floating)
     if is_floating and (unfit := finite.fault(array)):
@@ -187,7 +187,7 @@ def _not_finite(one: Runs) -> str:
 def _remove_others(
   folder: pathlib.Path, written: Sequence[pathlib.Path]
 ) -> None:
-  """Remove views of the delta that was here: they show something else."""
+  """Remove views of the previous delta here: they hold other numbers."""
   arrays = [folder / "prompt.npy", folder / "prompt_decoder.npy"]
   stale = [path for path in arrays if prompts.is_npy(str(path))]
   if peft.is_peft(str(folder / PEFT)):
@@ -208,7 +208,7 @@ def clear(folder: pathlib.Path) -> None:
 def _write_arrays(
   one: Runs, folder: pathlib.Path, notes: list[str]
 ) -> list[pathlib.Path]:
-  """Write the vectors of virtual tokens, where they are everything."""
+  """Write the vectors of virtual tokens, if nothing else was learned."""
   stacks = vectors(one, 0)
   if not stacks:
     return []
@@ -302,7 +302,7 @@ def _write_adapter(
   model: T5Config | None,
   notes: list[str],
 ) -> list[pathlib.Path]:
-  """Write a PEFT adapter, where PEFT has one that says the same."""
+  """Write a PEFT adapter, if PEFT can express the method."""
   adapter: Adapter | str = "its method is not known"
   if origin.method is not None:
     adapter = origin.method.to_peft(one.delta)

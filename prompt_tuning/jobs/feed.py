@@ -75,7 +75,7 @@ def train_batches(
   Raises:
     ValueError: data that is not here, or a batch that devices cannot share.
   """
-  # Here, since grain is slow to import and only training needs it.
+  # Imported here, because grain is slow to import and only training needs it.
   from prompt_tuning.data.bank import BankBatches
   from prompt_tuning.data.pipeline import Layout, Tokens, TrainBatches
 
@@ -185,7 +185,7 @@ def eval_sets(
     if context is not None:
       writer = _writer(dataset, task, context, data_dir)
       rows, examples = in_context.write_all(writer, rows, examples)
-    # What every example has candidates of its own for, has no classes.
+    # A task whose examples have their own candidates has no classes.
     table = None
     if classes_of is not None and not task.candidates:
       table = classes_of(task.name)
@@ -202,7 +202,7 @@ def _writer(
   context: InContext,
   data_dir: str | None,
 ) -> in_context.Writer:
-  """Choose a task's demonstrations, whole ones, and prepare to write them."""
+  """Choose a task's demonstrations, and prepare to write them."""
   chosen = []
   if context.shots:
     if in_context.TRAIN not in task.splits:
@@ -236,7 +236,7 @@ def _unlabelled(
   data_dir: str | None,
   calibration: Calibration,
 ) -> list[np.ndarray]:
-  """Read inputs of the training split, which tell priors of words."""
+  """Read inputs of the training split, for the priors of words."""
   if "train" not in task.splits:
     raise ValueError(
       f"{task.name} has no training split, but CALIBRATION needs its texts. "

@@ -15,7 +15,8 @@ from prompt_tuning.jobs.pretrain_job import PretrainJob, Stage
 from prompt_tuning.jobs.setup import Setup
 from prompt_tuning.train import loop
 
-# What is read of a held-out text, in words, and written behind it, in tokens.
+# How much is read of a held-out text, in words, and written after it, in
+# tokens.
 _OPENING_WORDS, _CONTINUATION = 24, 24
 _SENTINEL = "<extra_id_"
 

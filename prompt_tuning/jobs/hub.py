@@ -10,8 +10,8 @@ _ADDRESS = re.compile(
   r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)"
   r"(?:@(?P<revision>[\w./-]+))?"
 )
-# What exports and adapters have; nothing else of a repository is fetched, as
-# the weights of a model would be. A star stands for folders, too.
+# Files of exports and adapters. Nothing else of a repository is downloaded,
+# such as the weights of a model. A star matches folders, too.
 _PATTERNS = (
   *("*README.md", "*.npy", "*delta/*", "*peft/*", "*adapter_*"),
   *("delta.json", "delta.safetensors"),

@@ -178,7 +178,7 @@ def _tasks(experiment: Experiment) -> dict[str, spec.TaskSpec]:
 def _describe_evaluation(
   settings: EvaluationSettings | None, keep_best: bool
 ) -> dict[str, Any] | None:
-  """Describe what makes the scores of a run comparable, and what is kept."""
+  """Describe what makes scores comparable, and which steps are kept."""
   if settings is None:
     return None
   decodes = GENERATION in settings.ways
@@ -204,7 +204,7 @@ def _describe_evaluation(
 def _word_files(
   experiment: Experiment, evaluation: EvaluationSettings | None
 ) -> dict[str, str]:
-  """Hash the files of label words: what they say may change under a name."""
+  """Hash the files of label words: their content may change under one name."""
   choices = [
     experiment.run_objective,
     *(stage.objective for stage in experiment.run_stages),
@@ -271,8 +271,9 @@ def describe(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
   if dataclasses.is_dataclass(value):
-    # What came later is written down where it matters: runs that older versions
-    # began go on, and these read what is written here.
+    # Settings that came later are written only where they matter. So runs of
+    # older versions can continue, and older versions can read what is written
+    # here.
     later = getattr(value, "later", ())
     return {
       field.name: getattr(value, field.name)
@@ -329,7 +330,7 @@ def rebuild(described: Mapping[str, Any]) -> Method:
 
 
 def _unusable(kind: type[Method], error: Exception) -> ValueError:
-  """Say that a method cannot be made of what a bundle says of it."""
+  """Say that a method cannot be rebuilt from its description in a bundle."""
   return ValueError(
     f"The bundle's {name_of(kind)} does not have all settings of "
     f"{kind.__module__}, or has wrong values: it was written by another "

@@ -17,7 +17,7 @@ from prompt_tuning.jobs.infer_job import InferJob
 from prompt_tuning.jobs.inference import Ready
 from prompt_tuning.jobs.load import Tuned
 
-# Field of an example that names its prompt, where there are several.
+# Field of an example that names its prompt, if there are several.
 PROMPT_FIELD = "prompt"
 
 
@@ -80,12 +80,12 @@ def _inputs(
 ) -> Iterator[tuple[str, Rows | None, Iterator[dict[str, Any]]]]:
   """List the inputs: (first part of the output's name, tokens, examples).
 
-  Tokens are those of templates, whose texts do not say where virtual tokens
+  Templates give tokens, because their texts do not say where virtual tokens
   stand.
   """
   if job.input_file is not None:
     name = job.input_file.replace("\\", "/").rpartition("/")[2]
-    # Only what says the format: `dev.en.txt` is not `dev.de.txt`.
+    # Remove only the ending of the format: `dev.en.txt` is not `dev.de.txt`.
     yield name.rpartition(".")[0] or name, None, sources.read(job.input_file)
     return
   dataset = job.dataset
@@ -97,7 +97,7 @@ def _inputs(
 
 
 def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:
-  """Find the prompt that an example asks for."""
+  """Find the prompt that an example names."""
   if len(prompts.names) == 1:
     return 0
   asked = example.get(PROMPT_FIELD)
@@ -112,7 +112,7 @@ def _run_of(example: Mapping[str, Any], prompts: Tuned) -> int:
 
 
 def _settings(job: InferJob, ready: Ready) -> dict[str, Any]:
-  """Describe what decides the answers, for a job that continues."""
+  """Describe all that decides the answers, so that a job can continue."""
   names, runs = ready.prompts.names, ready.prompts.runs
   described = identity.describe(
     {

@@ -183,14 +183,14 @@ def _bundle(path: str) -> Report:
 
 
 def _refuse(path: str, manifest: Mapping[str, Any]) -> None:
-  """Refuse runs that nothing else here would take."""
+  """Refuse runs that the other commands could not load."""
   json_files.refuse(
     files.path(path) / bundle.MANIFEST, run_schema.faults(manifest)
   )
 
 
 def _training_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
-  """Say what was trained, with which model, on what."""
+  """Say what was trained, with which model, on which tasks."""
   described, number = manifest["run"], manifest.get("run_index")
   tuners, runs = described["tuners"], described["runs"]
   if number is not None:
@@ -220,7 +220,7 @@ def _step(manifest: Mapping[str, Any]) -> int:
 
 
 def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
-  """Leave out what is not known."""
+  """Leave out unknown values."""
   return {k: v for k, v in facts.items() if v is not None and v != ""}
 
 
@@ -269,7 +269,7 @@ def _run(path: str) -> Report:
   for manifest in known:
     _refuse(path, manifest)
   start = known[0]["run"]["start_step"]
-  # What counts as the best is for the record to say, not for a number.
+  # The record decides which step is the best, not the step's number.
   records = {m["run_index"]: m.get("best") for m in bests}
   if latest is not None:
     records = dict(enumerate(latest.get("progress", {}).get("best", [])))

@@ -48,7 +48,7 @@ def draw(
     path: of the PNG.
     start_step: of the optimizer; said below the steps, which include it.
   """
-  # Not at the top: slow to import, and only needed once training is done.
+  # Imported here because it is slow to import, and only needed after training.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -90,7 +90,8 @@ def metric(entries: Sequence[Mapping[str, Any]], runs: Sequence[int]) -> str:
     for tag in entry
     if tag.startswith(_METRIC)
   }
-  # Shares of labels, and metrics of a second way to evaluate, have a slash.
+  # Names with a slash are shares of labels, and metrics of a second way to
+  # evaluate.
   known = {tag.partition("/")[2] for tag in tags}
   names = sorted(name for name in known if "/" not in name)
   tasks = {tag.partition("/")[0] for tag in tags}

@@ -158,7 +158,7 @@ def load(
 
 
 def _is_there(file: pathlib.Path) -> bool:
-  """Say whether there is a file, or a link to one that is gone."""
+  """Say whether there is a file, or a broken link."""
   return file.exists() or file.is_symlink()
 
 
@@ -227,7 +227,7 @@ def all_parameters(folder: str) -> dict[str, np.ndarray]:
 
 
 def _from_delta(saved: SavedDelta) -> Tuned:
-  """Take an export; its method's module need not be here."""
+  """Read an export; the module of its method is not needed."""
   about = saved.about
   method = None
   if "method" in about:
@@ -275,7 +275,7 @@ def _from_vectors(path: str | os.PathLike[str]) -> Tuned:
 
 
 def _is_empty(path: str) -> bool:
-  """Say whether nothing is there, so that no format can be meant."""
+  """Say whether a path has no content, so that it has no format."""
   if path.endswith(".npy") or ("://" in path and not files.is_url(path)):
     return False
   return not files.exists(path) or (
@@ -371,7 +371,7 @@ def from_bundle(saved: Bundle, path: str | os.PathLike[str]) -> Tuned:
 def _in_template(
   described: Mapping[str, Any], asked: Sequence[str | None]
 ) -> tuple[bool, ...]:
-  """Say of tasks whether their templates place the virtual tokens."""
+  """Say for each task whether its template places the virtual tokens."""
   tasks = described.get("tasks")
   if not isinstance(tasks, Mapping):  # older versions did not say
     return (False,) * len(asked)
@@ -381,7 +381,7 @@ def _in_template(
     if isinstance(task, Mapping) and isinstance(task.get("content"), Mapping)
   }
   placed = [n for n, c in contents.items() if templated.places_tokens(c)]
-  # A mixture is not among them, and its members are.
+  # The mixture is not among them, but its members are.
   return tuple(
     name in placed or (bool(placed) and name not in tasks) for name in asked
   )
@@ -394,7 +394,7 @@ def _scores(manifest: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def _vocabulary_of(manifest: Mapping[str, Any]) -> VocabularyMark | None:
-  """Say which vocabulary runs were trained with."""
+  """Say with which vocabulary runs were trained."""
   if (described := manifest.get(vocabulary_mark.KEY)) is not None:
     return _vocabulary(described)
   known = manifest["run"].get("vocabulary")  # all that older versions say
@@ -406,7 +406,7 @@ def _vocabulary(described: Mapping[str, Any] | None) -> VocabularyMark | None:
 
 
 def _faults(saved: Bundle) -> list[Fault]:
-  """List what is wrong with a bundle before any method sees it."""
+  """List the faults of a bundle before a method reads it."""
   faults = run_schema.faults(saved.manifest)
   if faults:
     return faults
@@ -427,7 +427,7 @@ def _rebuilt(
   number: int,
   path: str | os.PathLike[str],
 ) -> Method:
-  """Make one of the methods that a bundle describes."""
+  """Build one of the methods that a bundle describes."""
   settings = described[number]
   try:
     return rebuild(settings)
@@ -441,7 +441,7 @@ def _rebuilt(
 def _delta(
   methods: Sequence[Method], params: Params, path: str | os.PathLike[str]
 ) -> Delta:
-  """Let the methods of a bundle make what they learned."""
+  """Let the methods of a bundle compute their deltas."""
   try:
     return bank.apply_runs(methods, params)
   except Exception as error:  # the method may be anybody's
@@ -457,7 +457,7 @@ def _delta(
 
 
 def _side_by_side(banks: Sequence[Tuned]) -> Tuned:
-  """Put the runs of several parts side by side; a tuned model stands alone."""
+  """Put the runs of several parts side by side; a tuned model must be alone."""
   if len(banks) == 1:
     return banks[0]
   if any(part.weights for part in banks):
@@ -606,7 +606,7 @@ def load_several(
 
 
 def _of_task(tuned: Tuned, name: str) -> Tuned:
-  """Take the runs of a task out of a bank of several; else all of them."""
+  """Take the runs of a task out of a bank of several tasks; else all runs."""
   if len(set(tuned.tasks)) == 1 or name not in tuned.tasks:
     return tuned
   chosen = [k for k, task in enumerate(tuned.tasks) if task == name]

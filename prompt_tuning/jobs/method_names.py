@@ -26,14 +26,14 @@ def labels(methods: Sequence[Method]) -> list[str]:
     _STRANGE.sub("_", text).strip("_.") for text in _differences(methods)
   ]
   are_short = all(0 < len(name) <= _LONGEST for name in names)
-  # Some disks hold two names for one that differ in capitals only.
+  # On some disks, names that differ only in capitals are the same.
   if are_short and len({name.lower() for name in names}) == len(names):
     return names
   return [f"tuner{number}" for number in range(len(names))]
 
 
 def _differences(values: Sequence[Any]) -> list[str]:
-  """Say of each value what the others have not; nothing where all are equal."""
+  """Describe how each value differs from the others; empty if none differs."""
   if all(value == values[0] for value in values[1:]):
     return [""] * len(values)
   if not all(map(dataclasses.is_dataclass, values)):
@@ -56,7 +56,7 @@ def _settings(values: Sequence[Any]) -> list[str]:
     if field.name in FLAX_FIELDS:
       continue
     parts = [getattr(value, field.name) for value in values]
-    # A number says nothing without its name.
+    # A number means nothing without its name.
     has_number = any(isinstance(part, int | float | None) for part in parts)
     for i, text in enumerate(_differences(parts)):
       named = f"{field.name}{text}" if text and has_number else text

@@ -47,7 +47,7 @@ def held(folder: str) -> Iterator[None]:
 
 
 def _on_any_host(value: bool) -> bool:
-  """Let all hosts know what one of them knows."""
+  """Tell all hosts whether the condition holds on any of them."""
   if jax.process_count() == 1:
     return value
   from jax.experimental import multihost_utils

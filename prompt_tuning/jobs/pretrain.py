@@ -102,12 +102,12 @@ def checkpoint_path(job: PretrainJob, stage: Stage) -> pathlib.Path:
 
 
 def _check(job: PretrainJob, stage: Stage) -> None:
-  """Tokenise a stage's text; refuse what could not be trained on."""
+  """Tokenise a stage's text; refuse text that could not be trained on."""
   experiment = job.train_job(stage).experiment
   dataset = experiment.dataset
   feed.open_vocabulary(dataset, job.model.vocab_size)
   check_fills_a_batch(stage, feed.load(dataset, dataset.names[0], None))
-  # What does not fit into rows, or rows not onto the devices, shows here.
+  # This fails if examples do not fit into rows, or rows onto the devices.
   nowhere = identity.placements_of((), 1)
   mesh = job.mesh.build()
   feed.train_batches(
@@ -144,7 +144,7 @@ def _run(
   report = _export(job, stage, outcome)
   if jax.process_index() == 0:
     files.write_texts(job.model_dir, configuration)
-    # The report comes last: a stage that has one is done.
+    # Write the report last: a stage with a report is done.
     pretrain_report.write(job.folder(stage), report)
   _wait(f"{stage.name} is written")
   return report
@@ -153,7 +153,7 @@ def _run(
 def _export(
   job: PretrainJob, stage: Stage, outcome: conclusion.Outcome
 ) -> dict[str, Any]:
-  """Write the model in both layouts, and what is worth knowing of it."""
+  """Write the model in both layouts, with its facts."""
   params = jax.tree.map(lambda a: a[0], outcome.result.state.trainable["model"])
   model = outcome.model._replace(params=params)
   share = sentinel_share(job, model, outcome.vocabulary, outcome.mesh)
@@ -171,7 +171,7 @@ def _export(
 
 
 def _wait(what: str) -> None:
-  """Let all hosts come to this point."""
+  """Wait until all hosts are here."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 

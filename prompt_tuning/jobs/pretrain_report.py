@@ -41,7 +41,7 @@ _LOSS = Kind(
     and all(map(NUMBER.accepts, value))
   ),
 )
-# What is read of a report.
+# The parts of a report that are read.
 _SCHEMA = {
   "stage": TEXT,
   "held_out": Each([_LOSS]),

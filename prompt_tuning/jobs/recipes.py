@@ -63,7 +63,7 @@ def optimizer(recipe: Recipe) -> OptimizerFactory:
 
 
 def _apart(path: str, recipe: Recipe) -> OptimizerFactory:
-  """Build the optimizer of some parameters."""
+  """Build the optimizer of some of the parameters."""
   if recipe.learning_rate is None:
     raise ValueError(f"A recipe has no learning rate for {path}; expected one.")
   return AtRate(optimizer(recipe), recipe.learning_rate)

@@ -251,7 +251,7 @@ def _mlp(source: np.ndarray, target: np.ndarray) -> Map:
   size = min(_BATCH, len(source))
   for epoch in range(_EPOCHS):
     order = rng.permutation(len(source))
-    # What is left of a whole batch waits for the next order.
+    # Rows that do not fill a batch wait for the next order.
     for start in range(0, len(order) - size + 1, size):
       rows = order[start : start + size]
       params, state, value = step(params, state, source[rows], target[rows])

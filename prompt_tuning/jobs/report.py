@@ -151,7 +151,7 @@ def _lines(
 
 
 def _words(root: pathlib.Path) -> Iterator[str]:
-  """Take the nearest words out of the summary."""
+  """Take the nearest words from the summary."""
   blocks = _read(root / _SUMMARY).split("\n\n")
   about = [block for block in blocks if "cosine" in block]
   if about:
@@ -183,7 +183,7 @@ def _predictions(folder: pathlib.Path) -> Iterator[str]:
 
 
 def _task(name: str) -> spec.TaskSpec | None:
-  """Look a task up; one of the user's own may not be known here."""
+  """Find a task by its name; a task of the user may be unknown here."""
   try:
     return spec.task(name)
   except ValueError:
@@ -191,7 +191,7 @@ def _task(name: str) -> spec.TaskSpec | None:
 
 
 def _answers(path: pathlib.Path, task: spec.TaskSpec | None) -> list[Answer]:
-  """Read a file of predictions; lines of another kind are passed over."""
+  """Read a file of predictions; lines of other kinds are skipped."""
   answers, unjudged = [], ""
   judge = judging.of_task(task) if task else None
   for line in _read(path).splitlines():
@@ -255,7 +255,7 @@ def _is_right(prediction: Any, target: Any, written: Any) -> bool:
 def _cost(
   entries: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], start: int
 ) -> Iterator[str]:
-  """Say what training took, and what was trained."""
+  """Say how long training took, and what was trained."""
   of_first = [entry for entry in entries if entry["run"] == 0]
   speeds = [e[_SPEED] for e in of_first if e.get(_SPEED)]
   memory = [e[_MEMORY] for e in of_first if e.get(_MEMORY)]
@@ -273,7 +273,7 @@ def _cost(
 
 
 def _seconds(entries: Sequence[Mapping[str, Any]], start: int) -> float:
-  """Add up what the steps of a log took, evaluations left out."""
+  """Add up the time of the steps in a log, without evaluations."""
   before, total = start, 0.0
   for entry in entries:
     if entry.get(_SPEED):
@@ -345,7 +345,7 @@ def _comparison(root: pathlib.Path) -> Iterator[str]:
 
 
 def _parts_of(root: pathlib.Path) -> Iterator[str]:
-  """Fold the trainings of a comparison; they have the predictions."""
+  """Write a comparison's trainings, with predictions, into folded sections."""
   trainings = list(_trainings(root))
   if trainings:
     yield heading("Trainings")
@@ -356,7 +356,7 @@ def _parts_of(root: pathlib.Path) -> Iterator[str]:
 def _trainings(
   folder: pathlib.Path, depth: int = _DEPTH
 ) -> Iterator[pathlib.Path]:
-  """Find trainings below a folder; a bucket lists only what is in one."""
+  """Find trainings below a folder; in a bucket, list one folder at a time."""
   if contents.is_run(folder):
     yield folder
   elif depth:
@@ -434,7 +434,7 @@ def _cells(root: pathlib.Path) -> tuple[list[Any], list[str]]:
   from prompt_tuning.jobs import sweep_cell, sweep_report
 
   points, missing = [], []
-  # A cell has no folder before it ends; the sweep's own file names all.
+  # A cell has no folder before it ends, but the sweep's file names all cells.
   for name in sorted(
     {path.name for path in (root / _CELLS).glob("*")} | set(_planned(root))
   ):
@@ -457,7 +457,7 @@ def _cells(root: pathlib.Path) -> tuple[list[Any], list[str]]:
 
 
 def _against(axis: str, grouped: Sequence[Any]) -> Iterator[str]:
-  """Draw the score against an axis of numbers, a line for the others."""
+  """Draw the score against an axis of numbers, with a line for each cell."""
   lines: dict[str, list[tuple[float, float]]] = {}
   for group in grouped:
     try:
@@ -494,7 +494,7 @@ def _short(value: Any) -> str:
 
 
 def _read(path: pathlib.Path) -> str:
-  """Read a text of the folder; nothing where it is not there."""
+  """Read a text file of the folder; empty if it is not there."""
   try:
     return files.read_bytes(path, _LIMIT).decode("utf-8", "replace")
   except FileNotFoundError:

@@ -234,10 +234,10 @@ def bars(values: Mapping[str, float], unit: str) -> str:
 
 
 class _Scale(NamedTuple):
-  """Where values stand between 0 and 1.
+  """Maps values to places between 0 and 1.
 
-  A loss that diverged may be as large as a number can be, so that differences
-  are taken of halves.
+  A loss that diverged may be close to the largest number, so differences are
+  taken of halves.
   """
 
   low: float
@@ -337,7 +337,7 @@ def _finite(line: Line, log: bool) -> Line:
 
 
 def _is_drawn(value: float | None) -> bool:
-  """Whether a value has a place; a log writes None for what is not finite."""
+  """Whether a value can be drawn; logs have None for what is not finite."""
   return value is not None and abs(value) <= _MOST
 
 

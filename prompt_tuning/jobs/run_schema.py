@@ -6,7 +6,7 @@ from typing import Any
 from prompt_tuning.core import schema
 from prompt_tuning.core.schema import NAME, TEXT, WHOLE, Fault, Maybe
 
-# What is read of a manifest's `run`, see `identity`.
+# The keys of a manifest's `run` that are read, see `identity`.
 _SCHEMA = {
   "runs": [{"name": NAME, "task?": Maybe(TEXT)}],
   "tuners": [{"class": TEXT}],

@@ -64,7 +64,7 @@ class RunEvaluator:
     self._setup = setup
     self._backbone, self._vocabulary, self._mesh = backbone, vocabulary, mesh
     self.sets = sets
-    # What cannot be done shows now, not when the first evaluation is due.
+    # Errors show now, not when the first evaluation is due.
     jobs = [Job(dataset) for of_task in sets.values() for dataset in of_task]
     for k, run in enumerate(runs):
       for dataset in sets.get(run.task, ()):  # `compare` evaluates other jobs

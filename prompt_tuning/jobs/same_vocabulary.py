@@ -16,7 +16,8 @@ from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.vocabulary import Vocabulary
 from prompt_tuning.jobs import pretrain_report
 
-# Beside a model: as transformers, and as T5 and `pretrain` call it.
+# Names of the vocabulary beside a model: that of transformers, and that of T5
+# and `pretrain`.
 _NAMES = ("spiece.model", "sentencepiece.model")
 _T5X = re.compile(r"checkpoint_\d+")
 

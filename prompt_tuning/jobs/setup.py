@@ -118,7 +118,7 @@ def initialise(
 
 
 def _continued(params: Params, learned: Mapping[str, Any]) -> Params:
-  """Put what the same runs learned in the stage before in their place."""
+  """Start the runs with the parameters of the stage before."""
   ours = {path: array.shape for path, array in tree.flatten(params).items()}
   theirs = {path: array.shape for path, array in learned.items()}
   if ours != theirs:
@@ -130,7 +130,7 @@ def _continued(params: Params, learned: Mapping[str, Any]) -> Params:
 
 
 def _insist_on_words(source: Method, method: Method, path: str) -> None:
-  """Insist that numbers which go by words go by the same ones."""
+  """Insist that learned numbers of label words are for the same words."""
   for kind in ("answers", "weighed_words"):
     theirs = [*map(str, getattr(source, kind))]
     ours = [*map(str, getattr(method, kind))] if theirs else []
@@ -144,7 +144,7 @@ def _insist_on_words(source: Method, method: Method, path: str) -> None:
 
 
 def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
-  """Put what another run learned in the place of first values."""
+  """Start the runs with the parameters of another run."""
   theirs, source = load.parameters(path)
   conditions = source.conditions if source else ()
   for method in methods:  # parameters of conditions go by their numbers
@@ -221,7 +221,8 @@ def build(
       if mesh is None
       else axes.method_shardings(methods.params, methods.axes, mesh, rules)
     )
-    # A prompt sampled from a split table would come out split as the table.
+    # A prompt that is sampled from a sharded table would be sharded like the
+    # table.
     whole["tuner"] = axes.put(methods.params, to)
   if program is None:
     program = _program(experiment, whole, start_step, mesh, rules)
@@ -294,7 +295,7 @@ def _program(
 
 
 def _components(experiment: Experiment, objective: Objective) -> int:
-  """Count the components of every run, and insist that something mixes them."""
+  """Count every run's components, and insist that the objective mixes them."""
   counts = {method.components for method in experiment.tuners} or {1}
   (count, *others) = counts
   if others:
@@ -348,7 +349,7 @@ def objective_of(experiment: Experiment, start_length: int = 1) -> Objective:
 
 
 def _constants(methods: Sequence[Method]) -> list[Rule]:
-  """Freeze what methods keep beside what they learn."""
+  """Freeze the arrays of methods that do not train."""
   names = {name: None for method in methods for name in type(method).constants}
   return [
     Rule(f"tuner/{re.escape(name)}(/.*)?", FREEZE, optional=True)
@@ -357,7 +358,7 @@ def _constants(methods: Sequence[Method]) -> list[Rule]:
 
 
 def _insist_on_training(modes: Partition, has_method: bool) -> None:
-  """Refuse rules under which training would change nothing that it should."""
+  """Refuse rules under which nothing would train."""
   if not modes.count(TRAIN):
     raise ValueError(
       "The rules freeze every parameter: nothing would train. Change "
@@ -399,7 +400,7 @@ def _insist_on_fitting(
 
 
 def _insist_on_reading_rows(choice: Choice, method: str) -> None:
-  """Refuse objectives and scorers that do not ask for learned output rows."""
+  """Refuse objectives and scorers that do not read learned output rows."""
   if getattr(choice, "reads_rows", True):
     return
   scorer = getattr(choice, "scorer", None)
@@ -415,7 +416,7 @@ def _insist_on_reading_rows(choice: Choice, method: str) -> None:
 def _context(
   run: Run, table: Array, vocabulary: Vocabulary, warn: Callable[[str], None]
 ) -> InitializerContext:
-  """Show a run's initialiser the model's table and the task's words."""
+  """Give a run's initialiser the model's table and the task's words."""
   return InitializerContext(
     embeddings=table,
     tokenize=vocabulary.encode,
@@ -471,7 +472,7 @@ def _shapes_of_one_run(whole: Mapping[str, Params]) -> Params:
 
 
 def _copies(model: Params, count: int) -> Params:
-  """Give every run its own copy, split over devices as the original is."""
+  """Give every run its own copy, sharded like the original."""
 
   def copies(model: Params) -> Params:
     return jax.tree.map(
@@ -495,7 +496,7 @@ def _forward(
   of rows that it had to pad.
   """
   model: Any = network.T5(config)
-  # A device's place on the data axis is for rows first, then for features.
+  # The data axis shards rows first, then features.
   known = rules if mesh is None else axes.rules_on(mesh, rules)
   ordered = sorted(known, key=lambda rule: rule[0] != "batch")
 
@@ -533,7 +534,7 @@ def _output_rows(
 
 
 def _readable(table: Array, mesh: Mesh | None) -> Array:
-  """Give every host the whole table."""
+  """Gather the whole table on every host."""
   if mesh is None or table.is_fully_addressable:
     return table
   return jax.jit(lambda x: x, out_shardings=axes.everywhere(mesh))(table)

@@ -185,7 +185,7 @@ def write(
 
 
 def _draw(similarity: Similarity, path: pathlib.Path) -> None:
-  # Not at the top: slow to import.
+  # Imported here because it is slow to import.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 

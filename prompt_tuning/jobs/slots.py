@@ -111,12 +111,13 @@ def find(slots: Sequence[Slot], run: int, task: str) -> int:
     ValueError: the run has slots for other tasks only.
   """
   numbered = [(n, s) for n, s in enumerate(slots) if s.run == run]
-  # Of a mixture the first one stands for all.
+  # The first component of a mixture stands for all.
   by_condition = {s.condition: n for n, s in reversed(numbered)}
   for condition in (None, task):
     if condition in by_condition:
       return by_condition[condition]
-  # Another name of the same data: WSC trains as one and is scored as another.
+  # Another name for the same data: WSC trains under one name and is scored
+  # under another.
   dataset = spec.task(task).dataset
   alike = [
     n for c, n in by_condition.items() if c and spec.task(c).dataset == dataset

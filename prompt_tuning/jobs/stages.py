@@ -69,7 +69,7 @@ def _job(
   earlier: list[TrainingStage],
   before: str | None,
 ) -> TrainJob:
-  """Make the job of one stage."""
+  """Build the job of one stage."""
   experiment = job.experiment
   rates = experiment.learning_rates
   if stage.learning_rate is not None:

@@ -10,7 +10,7 @@ from prompt_tuning.core import files
 from prompt_tuning.data import spec, submission
 from prompt_tuning.data.prepare import sources
 
-# As `infer.outputs` names its files.
+# File names as `infer.outputs` writes them.
 _NAME = re.compile(
   r"(?P<task>.+)-predict(_with_aux)?\.jsonl-(?P<index>\d{5})-of-(?P<count>\d{5})"
 )

@@ -116,7 +116,7 @@ def _is_share(name: str) -> bool:
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
-  """Collect the runs that differ in their seeds only."""
+  """Collect the runs that differ only in their seeds."""
   groups = collections.defaultdict(list)
   for row in rows:
     if row.group is not None:

@@ -101,7 +101,7 @@ def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
   banks, taken = [], set(done)
   for members in _begun(job, cells):
     taken.update(members)
-    # Of a bank that shards share, the shard with its first cell trains it.
+    # If shards share a bank, the shard with its first cell trains it.
     if members[0] in ours and _open(job, members):
       of_bank = [cells[name] for name in members]
       banks.append(sweep_banks.together(of_bank, job.model_dir))
@@ -218,13 +218,13 @@ class _Sweep:
       files.remove(folder)
 
   def _read(self, job: TrainJob) -> Backbone | None:
-    """Return the model of the last bank, if a job would read the same."""
+    """Return the model of the last bank, if a job needs the same one."""
     if self._model is None or self._model[0] != _model_of(job):
       return None
     return self._model[1]
 
   def _write(self, cell: Cell, outcome: Outcome, runs: Sequence[int]) -> bool:
-    """Write a cell; say whether that went well."""
+    """Write a cell; return whether that worked."""
     try:
       sweep_cell.write(cell, outcome, runs)
     except Exception as error:
@@ -270,7 +270,7 @@ class _Sweep:
 
 
 class _Clock:
-  """Says how long the rest takes, by the work that was done so far."""
+  """Estimates the remaining time from the work that is done."""
 
   def __init__(self, banks: Sequence[Bank], sizes: Sequence[Size]):
     self._work = {
@@ -387,7 +387,8 @@ def _model_of(job: TrainJob) -> str:
     {
       "of": job.source,
       "as": experiment.model,
-      # What is read is held against the vocabulary, and what is reused is not.
+      # A model that is read is compared with the vocabulary; a model that is
+      # reused is not.
       "vocabulary": experiment.dataset.vocabulary_file,
     }
   )
@@ -420,7 +421,7 @@ def _insist_on_all(what: str, error: Exception) -> None:
 
 @contextlib.contextmanager
 def _held(folder: str, shard: tuple[int, int]) -> Iterator[None]:
-  """Be the only one who does a shard of the sweep in a folder."""
+  """Be the only process that does a shard of the sweep in a folder."""
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
       name = f"writer_of_{shard[0]}_of_{shard[1]}.json"
@@ -447,7 +448,7 @@ def _insist_on_parts(folder: str, count: int) -> None:
 
 
 def _begun(job: SweepJob, cells: Mapping[str, Cell]) -> Iterator[list[str]]:
-  """Yield the cells of every bank that was begun."""
+  """Yield the cells of every bank that has begun."""
   root = files.path(job.model_dir) / BANKS
   for folder in sorted(root.iterdir()) if root.is_dir() else ():
     path = folder / MEMBERS
@@ -507,7 +508,7 @@ def read(job: SweepJob) -> dict[str, Any] | None:
 
 
 def _insist_on_same(job: SweepJob) -> dict[str, Any]:
-  """Hold the sweep against what MODEL_DIR holds.
+  """Compare the sweep with the one in MODEL_DIR.
 
   Args:
     job: the sweep.
@@ -525,7 +526,7 @@ def _insist_on_same(job: SweepJob) -> dict[str, Any]:
     if name in saved["cells"]:
       theirs = bundle.Bundle({"run": saved["cells"][name]["trains"]}, {})
       theirs.insist_run(cell["trains"], f"{job.model_dir}, {name},")
-  # Cells of other values than today's stay.
+  # Cells with values that are not in the axes any more stay.
   return {**described, "cells": {**saved["cells"], **described["cells"]}}
 
 
@@ -560,10 +561,10 @@ def _described(job: SweepJob) -> dict[str, Any]:
 
 
 def _start(job: TrainJob) -> int:
-  """Find the step that a cell's optimizer goes on from."""
+  """Find the step from which a cell's optimizer continues."""
   source = _opened_once(job.source.initial_checkpoint_path)
   return train.find_start(job.duration, source)
 
 
-# Many cells start from few models.
+# Many cells start from a few models.
 _opened_once = functools.lru_cache(maxsize=64)(train.open_model)

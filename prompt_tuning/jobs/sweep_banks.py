@@ -225,7 +225,7 @@ _flops_per_token = functools.cache(cost.flops_per_token)
 
 
 def _shared_settings(cell: Cell) -> str:
-  """Write down what cells of one bank have in common."""
+  """Describe the settings that the cells of a bank share."""
   job, experiment = cell.job, cell.job.experiment
   of_runs = ("seeds", "learning_rates", "tuner", "dataset", "optimizer")
   settings: dict[str, Any] = {
@@ -234,7 +234,7 @@ def _shared_settings(cell: Cell) -> str:
     if field.name not in of_runs
   }
   settings["optimizer"] = experiment.run_optimizer
-  # With what it takes from the runs' tasks, such as their classes.
+  # Includes what it takes from the runs' tasks, such as their classes.
   settings["objective"] = setup.objective_of(experiment)
   settings["dataset"] = _of_tasks(experiment.dataset, ())
   settings["methods"] = sorted({_kind(method) for method in experiment.tuners})
@@ -244,11 +244,11 @@ def _shared_settings(cell: Cell) -> str:
     dataset = _of_tasks(evaluation.dataset, ())
     evaluation = dataclasses.replace(evaluation, dataset=dataset)
   if job.evaluations.patience is not None:
-    # A bank stops when none of its runs gets better, a run alone
-    # stops earlier.
+    # A bank stops when no run improves any more; a run alone would stop
+    # earlier.
     settings["alone"] = cell.name
   if experiment.run_stages:
-    # A stage may have a rate of its own, and a bank's runs have theirs.
+    # A stage may have its own learning rate, and so may the runs of a bank.
     settings["alone"] = cell.name
   settings |= {
     "source": job.source,
@@ -274,7 +274,7 @@ def _fit(some: Sequence[Method], others: Sequence[Method]) -> bool:
 
 
 def _aligned(methods: Sequence[Method]) -> tuple[Method, ...] | None:
-  """Give methods equal parameters, if that can be."""
+  """Give methods parameters of equal shapes, if possible."""
   first = settings_of(methods[0])
   if all(settings_of(method) == first for method in methods):
     return tuple(methods)

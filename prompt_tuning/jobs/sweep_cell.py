@@ -114,7 +114,7 @@ def _finite_runs(trainable: Params) -> list[int]:
 
 
 def _alone(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> Outcome:
-  """Make the outcome that the cell would have had alone."""
+  """Make the outcome of a training of this cell alone."""
   job, model = cell.job, outcome.model
   experiment = _suited(cell, model)
   result, program = outcome.result, outcome.setup.program
@@ -130,7 +130,7 @@ def _alone(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> Outcome:
     opt_state=program.optimizer.take(result.state.opt_state, runs),
     dropout_keys=result.state.dropout_keys[np.asarray(runs)],
   )
-  # It must be what a training alone would go on from.
+  # It must be the state from which a training of this cell alone continues.
   state = train_state.from_arrays(
     built.state,
     bundle.to_host(tree.flatten(taken.trainable)),
@@ -154,7 +154,7 @@ def _alone(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> Outcome:
 
 
 def _rows(outcome: Outcome, run: int) -> row_groups.Rows:
-  """Say which rows of parameters are a run's own."""
+  """Say which rows of parameters belong to a run."""
   if not outcome.setup.tuners:
     return {}
   rows = outcome.setup.tuners[run].rows
@@ -162,7 +162,7 @@ def _rows(outcome: Outcome, run: int) -> row_groups.Rows:
 
 
 def _fixed(outcome: Outcome) -> Params:
-  """Take what is frozen and no part of the model."""
+  """Take the frozen arrays that are not part of the model."""
   frozen = outcome.setup.frozen.items()
   return {name: part for name, part in frozen if name != _MODEL}
 
@@ -221,7 +221,7 @@ def _run_evaluator(
 def _write_run(
   cell: Cell, outcome: Outcome, alone: Outcome, runs: Sequence[int]
 ) -> None:
-  """Write what a training writes before its end."""
+  """Write the files that a training writes before its end."""
   bank = files.path(outcome.output.model_dir)
   folder = files.path(alone.output.model_dir)
   files.write_texts(folder, cell.configuration)
@@ -255,7 +255,7 @@ def _write_run(
 
 
 def _entries(bank: pathlib.Path, runs: Sequence[int]) -> list[dict[str, Any]]:
-  """Take the lines of some runs out of a bank's log."""
+  """Take the lines of some runs from a bank's log."""
   numbers = {run: number for number, run in enumerate(runs)}
   return [
     {**entry, "run": numbers[entry["run"]]}
@@ -359,7 +359,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _content(cell: Cell, alone: Outcome) -> dict[str, Any]:
-  """Say what a cell came to."""
+  """Describe the results of a cell."""
   runs = []
   for run, record in zip(alone.runs, alone.result.best, strict=True):
     runs.append(

@@ -334,7 +334,7 @@ def picture(
 
 
 class _Scale(NamedTuple):
-  """Where the values of an axis are, from left to right.
+  """Places of an axis's values, from left to right.
 
   Attributes:
     places: value -> its place: its number, or else its position.
@@ -359,7 +359,7 @@ class _Scale(NamedTuple):
     self, values: Sequence[str], number: int, count: int
   ) -> list[float]:
     """Place the points of one line of several."""
-    # Nothing lies between names: no line, and points beside each other.
+    # Names have no order: draw no line, and points beside each other.
     step = 0.0 if self.is_number else min(_ASIDE, _ROOM / count)
     aside = step * (number - (count - 1) / 2)
     return [self.places[value] + aside for value in values]

@@ -19,7 +19,7 @@ def known() -> list[str]:
   """List the module names that mean tasks of this package."""
   names = [f"{_PACKAGE}.data", _TASKS]
   for name in catalog.BENCHMARKS:
-    # The original's name, and where the same tasks are here.
+    # The original's module -> the module with the same tasks here.
     names += [f"{_PACKAGE}.data.{name}", f"{_TASKS}.{name}"]
   for modules in catalog.OF_THE_ORIGINAL.values():
     names += [f"{_PACKAGE}.{module}" for module in modules]

@@ -137,7 +137,7 @@ def prepare(
 def _counts(
   rows: Mapping[str, int], official: Mapping[str, int], splits: Sequence[str]
 ) -> str:
-  """Say how many rows of each split there are, and of how many."""
+  """Say how many rows of each split we have, and how many it has officially."""
   counts = []
   for split in splits:
     if split not in rows:
@@ -198,7 +198,7 @@ def examples(
 def _label_word_lines(
   task: spec.TaskSpec, words: vocabulary.Vocabulary
 ) -> Iterator[str]:
-  """Say what the vocabulary and scorers make of label words, or of rules."""
+  """Say which label words, or rules, the vocabulary and scorers can use."""
   of_classes, of_masks = templated.label_words(task), templated.rules(task)
   lines: list[str] = []
   if of_classes:

@@ -155,7 +155,7 @@ def _train(
   say: Callable[[str], None],
 ) -> conclusion.Outcome:
   """Train as the only writer of MODEL_DIR, see `train`."""
-  # What can be wrong shows before gigabytes are read.
+  # Errors show before gigabytes are read.
   checked = _check(job, data_dir, model)
   built = _build(job, checked)
   say(_opening(job.experiment.runs, checked, built.setup.program.partition))
@@ -192,7 +192,7 @@ def _train(
 def _check(
   job: TrainJob, data_dir: str | None, model: Backbone | None
 ) -> _Checked:
-  """Hold a job against its data, its model's checkpoint and MODEL_DIR."""
+  """Check a job against its data, its model's checkpoint and MODEL_DIR."""
   experiment = job.experiment
   runs, tuners = experiment.runs, experiment.tuners
   mesh = job.source.mesh.build()
@@ -222,7 +222,7 @@ def _check(
 
 
 def _build(job: TrainJob, checked: _Checked) -> _Built:
-  """Read the model if it is not here, and build what trains."""
+  """Read the model if it is not in memory, and build what trains."""
   model, compiling = _read(job, checked)
   experiment = dataclasses.replace(job.experiment, model=model.config)
   built = setup.build(
@@ -241,7 +241,7 @@ def _build(job: TrainJob, checked: _Checked) -> _Built:
 def _read(
   job: TrainJob, checked: _Checked
 ) -> tuple[Backbone, Compiling | None]:
-  """Read the model; what is in memory needs neither that nor compiling."""
+  """Read the model; a model in memory needs no reading and no compiling."""
   if not isinstance(checked.source, Checkpoint):
     return checked.source, None
   next_batch = functools.partial(
@@ -260,7 +260,7 @@ def _read(
 def _run_evaluator(
   job: TrainJob, checked: _Checked, built: _Built, data_dir: str | None
 ) -> RunEvaluator | None:
-  """Prepare the job's own evaluation, if it is wanted."""
+  """Prepare the job's evaluation, if it has one."""
   if job.evaluations.evaluation is None:
     return None
   loss = _eval_loss(
@@ -307,7 +307,7 @@ def _run(
   manifest: Mapping[str, Any],
   configuration: Mapping[str, str],
 ) -> loop.Result:
-  """Take the steps from the newest bundle on, see `loop.train`."""
+  """Train from the newest bundle on, see `loop.train`."""
   program = built.setup.program
   return loop.train(
     built.step,
@@ -328,7 +328,7 @@ def _run(
 def _opening(
   runs: Sequence[Run], checked: _Checked, partition: Partition
 ) -> str:
-  """Say what is going to happen."""
+  """Say what will be trained."""
   start_step, num_steps = checked.start_step, checked.num_steps
   after = f" after the checkpoint's {start_step:,}" if start_step else ""
   opening = f"Training for {num_steps:,} steps{after}"
@@ -338,7 +338,7 @@ def _opening(
 
 
 def _insist_on_same_stage(job: TrainJob, model: Backbone | None) -> None:
-  """Refuse what a stage with other settings has learned."""
+  """Refuse parameters from a stage with other settings."""
   experiment = job.experiment
   vocabulary = feed.open_vocabulary(
     experiment.dataset, experiment.model.vocab_size
@@ -349,7 +349,7 @@ def _insist_on_same_stage(job: TrainJob, model: Backbone | None) -> None:
 
 
 def _insist_on_same_model(after: str | None, manifest: dict[str, Any]) -> None:
-  """Refuse what the stage before has learned of another model."""
+  """Refuse parameters that the stage before learned with another model."""
   if after is None:
     return
   saved = bundle.latest_manifest(files.path(after) / loop.BUNDLES)
@@ -365,7 +365,7 @@ def _insist_on_same_run(
   vocabulary: Vocabulary,
   start_step: int,
 ) -> None:
-  """Refuse to go on with other settings, before the model is read."""
+  """Refuse to continue with other settings, before the model is read."""
   folder = job.output.model_dir
   saved = bundle.latest_manifest(files.path(folder) / loop.BUNDLES)
   if saved is None:
@@ -395,7 +395,7 @@ def _insist_on_same_rows(
   batches: "grain.DatasetIterator[NumpyBatch]",
   data_dir: str | None,
 ) -> None:
-  """Refuse to go on with other data under the same settings."""
+  """Refuse to continue with other data under the same settings."""
   folder = job.output.model_dir
   saved = bundle.latest_manifest(files.path(folder) / loop.BUNDLES)
   if saved is None:
@@ -447,7 +447,7 @@ def _restore(
   mesh: Mesh | None,
   next_batch: Callable[[], NumpyBatch | None],
 ) -> tuple[Backbone, Compiling | None]:
-  """Read the model; meanwhile, if there is one to take, compile the step."""
+  """Read the model; meanwhile compile the step, if there are steps to take."""
   config = backbone.for_machine(experiment.model, mesh)
   target = (config, mesh, source.mesh.rules, source.restore_dtype)
   backbone.check(checkpoint, *target)
@@ -472,7 +472,7 @@ def _next_batch(
   num_steps: int,
   batches: "grain.DatasetIterator[NumpyBatch]",
 ) -> NumpyBatch | None:
-  """Look at what training begins or goes on with; None if nothing is to do."""
+  """Return the first batch of this training; None if no step is left."""
   saved = bundle.latest_manifest(files.path(model_dir) / loop.BUNDLES)
   if saved is not None:
     if saved["step"] >= num_steps:
@@ -564,7 +564,7 @@ def _settings(job: TrainJob, checked: _Checked, built: _Built) -> loop.Settings:
 
 
 def _insists_on_gradients(experiment: Experiment, objective: Objective) -> bool:
-  """Say whether first steps without any gradient can only be a mistake."""
+  """Say whether first steps without a gradient must be a mistake."""
   is_new = experiment.start_from is None and experiment.after is None
   return is_new and not objective.can_be_flat
 
@@ -594,7 +594,7 @@ def about(
 def _write_configuration(
   folder: str, manifest: dict[str, Any], texts: Mapping[str, str]
 ) -> None:
-  """Write the configuration down, unless the folder is another run's."""
+  """Write the configuration, unless the folder belongs to another run."""
   latest = bundle.read_latest(files.path(folder) / loop.BUNDLES)
   is_ours = latest is None or latest[1].is_run(manifest)
   if is_ours and jax.process_index() == 0:

@@ -38,8 +38,8 @@ _NO_SETTING = {"set by": "jobs"}  # metadata of fields that no user sets
 
 logger = logging.getLogger(__name__)
 
-# A method; or a class or a partial of one, which is called with what the model
-# gives it. See `build_tuner`.
+# A method; or a class, or a partial of one, that is called with values of the
+# model. See `build_tuner`.
 TunerFactory = Method | Callable[..., Method]
 
 
@@ -152,7 +152,7 @@ class Experiment:
           f"The seed is {seed!r}; expected a whole number, so that a run can "
           "be repeated and resumed. Set RANDOM_SEED."
         )
-    # What does not build, shows here.
+    # Errors in building show here.
     for factory in listed(self.tuner):
       if factory is not None:
         build_tuner(factory, self.model, self.dataset.names[0])
@@ -210,7 +210,7 @@ class Experiment:
     )
 
   def _label(self, what: str, value: Any) -> str:
-    """Name one of several choices within the name of a run."""
+    """Write one of several choices for the name of a run."""
     if what == "tuner":
       return self._tuner_labels[listed(self.tuner).index(value)]
     return {"seed": "seed", "learning_rate": "lr", "task": ""}[what] + str(
@@ -219,7 +219,7 @@ class Experiment:
 
   @functools.cached_property
   def _tuner_labels(self) -> list[str]:
-    """Name every tuner by what differs."""
+    """Name every tuner by its differences."""
     return method_names.labels(
       [
         build_tuner(factory, self.model, self.dataset.names[0])
@@ -460,7 +460,7 @@ class TrainJob:
     object.__setattr__(self, "evaluations", evaluations)
 
 
-# Part of a job -> its class; setting, as gin names it -> the part that has it.
+# Part of a job -> its class. Setting, by gin's name -> the part that has it.
 _PARTS: dict[str, Any] = {
   part.name: part.type for part in dataclasses.fields(TrainJob)
 }
@@ -504,7 +504,7 @@ def _parameter(setting: dataclasses.Field[Any]) -> inspect.Parameter:
   )
 
 
-# Gin reads off it which settings there are.
+# Gin reads the names of the settings from it.
 _SIGNATURE = inspect.Signature(
   [_parameter(setting) for _, setting in _PART_OF.values()]
 )
@@ -555,7 +555,7 @@ def build_tuner(
 
 
 def _check_from_model(kind: type[Method], model: T5Config) -> None:
-  """Insist that a method's `from_model` names what there is on both sides."""
+  """Insist that model and method have the fields that `from_model` names."""
   fields = {field.name for field in dataclasses.fields(kind)}
   sizes = [*(field.name for field in dataclasses.fields(model)), "shape"]
   for name in kind.from_model:
@@ -575,7 +575,7 @@ def _check_from_model(kind: type[Method], model: T5Config) -> None:
 def _from_data(
   kind: type[Method], task: str | None
 ) -> dict[str, tuple[str, ...]]:
-  """Give a method what its `from_data` asks for."""
+  """Give a method the values that its `from_data` names."""
   if unknown := set(kind.from_data) - {*_FROM_DATA}:
     raise ValueError(
       f"{name_of(kind)}.from_data has {', '.join(sorted(unknown))}; expected "
@@ -597,12 +597,13 @@ def _names(tasks: Sequence[spec.TaskSpec]) -> tuple[str, ...]:
 
 
 def _label_words(tasks: Sequence[spec.TaskSpec]) -> tuple[str, ...]:
-  """List the words that all tasks have; none where they differ."""
+  """List the words of all tasks; none if the tasks differ."""
   lists = {task.label_words for task in tasks}
   return lists.pop() if len(lists) == 1 else ()
 
 
-# What a run's data can give a method; `words` depend on those of its field.
+# Values that a run's data can give to a method; `words` depend on the method's
+# own field.
 _FROM_DATA: dict[str, Callable[[Sequence[spec.TaskSpec]], tuple[str, ...]]] = {
   "tasks": _names,
   "label_words": _label_words,

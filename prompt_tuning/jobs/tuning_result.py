@@ -82,7 +82,7 @@ class Trained:
     return max(names, key=lambda name: (self.ranking[name], self._share(name)))
 
   def _share(self, name: str) -> float:
-    """Say how heavy a run is in its mixture; 0 of none, which is all of it."""
+    """Return the log-weight of a run in its mixture; 0 without a mixture."""
     weight = self.runs[name].delta.log_weight
     return 0.0 if weight is None else float(weight[0])
 

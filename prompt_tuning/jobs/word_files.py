@@ -57,7 +57,7 @@ def _files(paths: Sequence[str]) -> Iterator[str]:
 def _entries(
   path: str, encode: Encode
 ) -> Iterator[tuple[str, Mapping[str, int], str]]:
-  """Read everything in a file: (place, counts, why it is refused)."""
+  """Read every entry of a file: (place, counts, why it is refused)."""
   read = _of_words
   try:
     text = list(plain_text.text_lines(path))

@@ -24,17 +24,17 @@ from prompt_tuning.train.errors import DivergedError, StoppedError
 INTERRUPTED = 128 + signal.SIGINT
 logger = logging.getLogger(__name__)
 
-# Beside compiled programs: until when they have been looked at; and how long
-# one may take to be written.
+# A file beside the compiled programs (its time says when they were last
+# checked), and the seconds that writing one may take.
 _CHECKED, _WRITING_S = "checked", 60
 
-# Commands that train nothing; and how much of an error of memory is shown.
+# Commands that train nothing, and how much of a memory error is shown.
 _ANSWERING, _SAID_OF_MEMORY = ("eval", "infer", "score"), 200
 
 _UNSET = re.compile(
   r"missing (?:a|\d+) required (?:positional )?arguments?: (.*)"
 )
-# What gin calls a job -> a run file of the package, which has its settings.
+# Gin's name of a job -> a run file of the package with its settings.
 _RUN_FILES = {
   "train": "prompt_finetune.gin",
   "compare": "compare.gin",
@@ -122,7 +122,7 @@ def _run(
   look: Callable[[Any], Sequence[str]],
   has_configuration: bool,
 ) -> None:
-  """Do what flags say, see `run`."""
+  """Run the command with parsed flags, see `run`."""
   if computes:
     memory.keep()
   if arguments.seqio_additional_cache_dirs:
@@ -218,7 +218,7 @@ def configure(name: str, arguments: Flags, defaults: Sequence[str] = ()) -> Any:
 
 
 def _what_to_give(name: str, unset: str) -> str:
-  """Say which files a job needs whose settings are not there."""
+  """Say which gin files a job needs if settings have no value."""
   return (
     f"No value for {unset} of {name}. Give a model file and a run file, such "
     f"as --gin_file=models/embedded.gin --gin_file=runs/{_RUN_FILES[name]}. "
@@ -227,7 +227,7 @@ def _what_to_give(name: str, unset: str) -> str:
 
 
 def _without_memory(name: str, error: Exception) -> str:
-  """Say on one line what to change where a program finds no memory."""
+  """Say in one line what to change if a program does not fit into memory."""
   device = " ".join(str(error).split())[:_SAID_OF_MEMORY].rstrip(".")
   smaller = "BATCH_SIZE or TASK_FEATURE_LENGTHS"
   if name not in _ANSWERING:

@@ -290,7 +290,7 @@ def register_methods(
 
 
 def _register_method(full_name: str, kind: type[Method]) -> None:
-  """Register a class once; gin keeps what it has for the whole process."""
+  """Register a class once; gin keeps its entries for the whole process."""
   other = _METHODS.get(full_name)
   if other is None:
     _METHODS[full_name] = kind

@@ -42,7 +42,7 @@ def messages(verbose: bool = False) -> Iterator[None]:
 
 
 class _Handler(logging.Handler):
-  """Writes a message above a progress bar, unless it was written before."""
+  """Writes each message once, above a progress bar."""
 
   def __init__(self) -> None:
     super().__init__()

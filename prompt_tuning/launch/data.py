@@ -176,7 +176,7 @@ def _words(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _task(arguments: argparse.Namespace) -> tuple[str, str | None]:
-  """Return the task's name and the vocabulary, of gin files where given."""
+  """Return the task's name and the vocabulary, from gin files if given."""
   if not arguments.gin_file and not arguments.bindings:
     if not arguments.task:
       raise ValueError(

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _lines(args: argparse.Namespace) -> list[str]:
-  """Export, and say what was written."""
+  """Export, and list what was written."""
   if STABLEHLO not in args.to:
     from prompt_tuning.jobs import export
 

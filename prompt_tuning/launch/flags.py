@@ -25,8 +25,8 @@ _COMMANDS_OF = {
   "--initialization_timeout": _HOSTS,
   "--multiprocess_gpu": _HOSTS,
 }
-# Flags of absl's, which T5X's programs have, and whether they take a value.
-# Here messages go to standard error, and --verbose shows more of them.
+# absl's flags in T5X's programs, and whether they take a value. Here messages
+# go to standard error, and --verbose shows more of them.
 _OF_ABSL = {
   **dict.fromkeys(("alsologtostderr", "logtostderr"), False),
   **dict.fromkeys(("showprefixforinfo", "only_check_args"), False),
@@ -34,7 +34,7 @@ _OF_ABSL = {
   **dict.fromkeys(("log_dir", "logger_levels", "stderrthreshold"), True),
   **dict.fromkeys(("v", "verbosity"), True),
 }
-# Their values for a command that does not have them.
+# The values of these flags for commands that do not have them.
 _ABSENT = {
   "tfds_data_dir": None,
   "seqio_additional_cache_dirs": "",
@@ -122,7 +122,7 @@ def parse(command: str, argv: Sequence[str], about: str) -> Flags:
 
 
 class _Parser(argparse.ArgumentParser):
-  """Reports errors as exceptions, for one way to print them."""
+  """Raises errors as exceptions, so that one place prints them."""
 
   def error(self, message: str) -> NoReturn:
     raise ValueError(f"{message}; --help lists all flags.")
@@ -226,7 +226,7 @@ def _add_host_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _without_absl(argv: Sequence[str]) -> list[str]:
-  """Leave out what only says where absl's messages go."""
+  """Remove the flags that only say where absl's messages go."""
   words: list[str] = []
   takes_value = False
   for word in argv:

@@ -28,7 +28,7 @@ from prompt_tuning.launch.gin_files import SearchPath
 from prompt_tuning.launch.gin_statements import Setting, Unknown
 from prompt_tuning.tuners.method import Method
 
-# Names of modules -> the entries that they add to gin's table.
+# Names of modules -> the entries that they add to gin's registry.
 _Key = tuple[str, str, str]  # scope, selector, parameter
 Register = Callable[[Sequence[str]], Mapping[str, Callable[..., Any]]]
 
@@ -105,11 +105,11 @@ def load(
 
 
 def _set_back(settings: Sequence[Setting]) -> Iterator[str]:
-  """Find what one --gin_file changes, and a later one changes back."""
+  """Find a setting that one --gin_file changes and a later one sets again."""
   history: dict[tuple[str, str, str], dict[str, Setting]] = {}
   for setting in settings:
     key = (setting.scope, setting.selector, setting.parameter)
-    # Of a file and what it includes, the last one counts.
+    # For a file and its includes, the last value counts.
     of_key = history.setdefault(key, {})
     of_key.pop(setting.given, None)
     of_key[setting.given] = setting
@@ -161,7 +161,7 @@ def read(
     except ValueError as error:
       raise ConfigError([str(error)]) from error
   if more or t5x_names.files_for(statements.settings):
-    # What the first reading did not know, the second does.
+    # The second reading knows the names that the first one added.
     statements = gin_statements.read(files, bindings, search, defaults)
   settings = list(t5x_names.translate(statements.settings))
   statements = gin_statements.Statements(settings, statements.faults)
@@ -169,7 +169,7 @@ def read(
 
 
 def _idle_optimizers(settings: Sequence[Setting]) -> Iterator[str]:
-  """Find settings of an optimizer where a method's recipe chooses it."""
+  """Find settings of an optimizer that a method's recipe would replace."""
   values = [s for s in settings if s.macro == OPTIMIZER]
   if not values or not all(setting.is_declaration for setting in values):
     return
@@ -187,9 +187,9 @@ def _idle_optimizers(settings: Sequence[Setting]) -> Iterator[str]:
 def _idle_methods(
   settings: Sequence[Setting], known: Mapping[str, Callable[..., Any]]
 ) -> Iterator[str]:
-  """Find users' settings that lead to methods alone that nothing names.
+  """Find users' settings that belong only to methods that are not used.
 
-  A class does not get the settings of another one, such as its parent's.
+  A class does not get the settings of another class, such as its parent.
   """
   effective = list(_effective(settings).values())
   idle = _of_idle_methods(effective, known)
@@ -212,7 +212,7 @@ def _idle_methods(
 def _of_idle_methods(
   effective: Collection[Setting], known: Mapping[str, Callable[..., Any]]
 ) -> list[Setting]:
-  """Take the settings of methods that nothing names, if others are named."""
+  """Take the settings of methods that are not used, if others are used."""
   named = _named_methods(effective, known)
   return [
     setting
@@ -244,13 +244,13 @@ def _is_method(name: str, known: Mapping[str, Callable[..., Any]]) -> bool:
 
 
 def _full_name(name: str, known: Mapping[str, Callable[..., Any]]) -> str:
-  """Return what a selector without its first parts stands for, if known."""
+  """Return the full name of a shortened selector, if known."""
   matches = [k for k in known if k == name or k.endswith(f".{name}")]
   return matches[0] if len(matches) == 1 else name
 
 
 def _modules(settings: Sequence[Setting]) -> tuple[str, ...]:
-  """Take the last value of METHOD_MODULE: modules that define methods."""
+  """Take the last value of METHOD_MODULE, which names modules with methods."""
   values = [s.value for s in settings if s.macro == METHOD_MODULE]
   value = values[-1] if values else None
   if value is None or isinstance(value, str):
@@ -271,7 +271,7 @@ def operative_text() -> str:
   """Return the settings used so far, with defaults, as one gin file."""
   text = gin.operative_config_str()
   try:
-    # Read it before there is a configuration; without it, names are unknown.
+    # Read it before the configuration, because names are unknown without it.
     module = gin.query_parameter(f"%{METHOD_MODULE}")
   except ValueError:  # not set
     module = None
@@ -304,7 +304,7 @@ def _ending_once(text: str) -> str:
 def _macro_faults(
   settings: Sequence[Setting], search: SearchPath, constants: Iterable[str]
 ) -> Iterator[str]:
-  """Find macros that are set but unheard of, and used but never set."""
+  """Find macros that are set but never used, or used but never set."""
   used = {name for setting in settings for name in setting.macros()}
   used.add(METHOD_MODULE)
   declared = {s.macro for s in settings if s.macro and s.is_packaged}
@@ -327,10 +327,9 @@ def _macro_faults(
 
 
 def _without_end(settings: Sequence[Setting]) -> Iterator[str]:
-  """Find values that lead back to themselves, or grow beyond all bounds.
+  """Find values that refer to themselves, or that grow without bound.
 
-  Macros within macros double and double again: ten lines of gin would fill any
-  memory.
+  Each macro can double the one before: ten lines of gin could fill any memory.
   """
   macros = {s.macro: s for s in settings if s.macro}
   sizes: dict[str, float] = {}
@@ -393,8 +392,8 @@ def _apply(
 ) -> Iterator[str]:
   """Bind every setting in order; report those that gin does not know.
 
-  Macros that nobody uses are no part of the configuration, nor are the
-  package's settings of methods that nothing names.
+  Unused macros are not part of the configuration, and neither are the package's
+  settings of unused methods.
   """
   effective = _effective(settings)
   idle = _of_idle_methods(list(effective.values()), known)
@@ -410,11 +409,11 @@ def _apply(
 
 
 def _effective(settings: Sequence[Setting]) -> dict[_Key, Setting]:
-  """Take the setting of every key that wins."""
+  """Take the last setting of every key."""
   effective: dict[_Key, Setting] = {}
   for setting in settings:
     key = (setting.scope, setting.selector, setting.parameter)
-    # A declaration takes no value away, whatever the order.
+    # A declaration never removes a value, whatever the order.
     if not (setting.is_declaration and key in effective):
       effective.pop(key, None)  # the order is that of the last ones
       effective[key] = setting
@@ -422,7 +421,7 @@ def _effective(settings: Sequence[Setting]) -> dict[_Key, Setting]:
 
 
 def _unused(settings: Collection[Setting]) -> set[str]:
-  """Name the macros that no parameter's value leads to."""
+  """Name the macros that no parameter uses."""
   macros = {s.macro: s for s in settings if s.macro}
   to_read = [setting for setting in settings if not setting.macro]
   used = {METHOD_MODULE}
@@ -438,7 +437,7 @@ def _why(
   known: Mapping[str, Callable[..., Any]],
   error: Exception,
 ) -> str:
-  """Say what about a key is unknown, and what comes nearest."""
+  """Say which part of a key is unknown, and name the nearest known one."""
   name, parameter = setting.selector, setting.parameter
   hint = t5x_names.hint(setting)
   if hint:
@@ -460,7 +459,7 @@ def _why(
 
 
 def _missing(settings: Sequence[Setting]) -> Iterator[str]:
-  """List everything that is required and still without a value."""
+  """List everything that is required and has no value."""
   missing: dict[tuple[str, str, str], Setting] = {}
   names = set()
   for setting in settings:

@@ -195,11 +195,11 @@ class _Reader:
 
 
 class _DynamicRegistrationError(Exception):
-  """A file asks for gin's other way to name things."""
+  """A file uses gin's dynamic registration."""
 
 
 class _Delegate(config_parser.ParserDelegate):
-  """Resolves references, and remembers those that nobody knows."""
+  """Resolves references, and remembers unknown ones."""
 
   def configurable_reference(self, selector: str, evaluate: bool) -> Any:
     try:
@@ -233,7 +233,7 @@ def _setting(
 
 
 def _name_of(value: Any) -> str | None:
-  """Return the name of a constant or macro, if the value is nothing else."""
+  """Return the name of a constant or macro, if the value is just that."""
   scopes = getattr(value, "scopes", None)
   return "/".join(scopes) if scopes else None
 
@@ -258,7 +258,7 @@ def _count(value: Any) -> int:
 
 
 def _syntax(error: Exception, flag: str) -> str:
-  """Describe a syntax error; of flags, name the usual cause."""
+  """Describe a syntax error; for flags, name the usual cause."""
   message = str(error.args[0]).splitlines()[0].rstrip(".")
   if not flag:
     location = error.args[1] if len(error.args) > 1 else None

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except BrokenPipeError:
     if not _reader_left():
       raise
-    # Python flushes once more at its end, and would complain.
+    # Python flushes once more at exit, and would print an error.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
 
@@ -84,7 +84,7 @@ def _run(args: Sequence[str]) -> int:
 
 
 def _reader_left() -> bool:
-  """Say whether nobody reads standard output, as after `| head`."""
+  """Say whether the reader of standard output is gone, as after `| head`."""
   poll = select.poll()
   poll.register(sys.stdout.fileno(), 0)
   return any(event & select.POLLERR for _, event in poll.poll(0))

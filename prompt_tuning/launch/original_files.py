@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
-# Files of the public code that have another name here. Only its tests read some
-# of them.
+# Files of the public code that have another name here. Some of them are read
+# only by its tests.
 _PREFIXES = (
   "prompt_tuning/configs/",
   "prompt_tuning/extended/perceptron/configs/",

@@ -33,7 +33,7 @@ that can train this, and which of them costs least (--price v5e=1.2 dollars per
 chip and hour; may be repeated);
 --json prints JSON for programs."""
 
-# Nothing is read or written.
+# A plan reads and writes no files.
 NOT_ASKED = ("MODEL_DIR = 'nowhere'", "INITIAL_CHECKPOINT_PATH = None")
 MESHES = ("all", "first", "given")
 
@@ -93,7 +93,8 @@ def main(argv: Sequence[str]) -> int:
     if plan_arguments.cheapest and offers:
       _print_cheapest(offers, plan_arguments.json)
 
-  # JAX writes programs for absent chips to its cache, but cannot read them.
+  # JAX writes programs for absent chips to its cache, but cannot read them
+  # back.
   status = command.run(
     "plan",
     rest,

@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
     if not own.report:
       _insist_on_fitting(job, own)
       sweep.sweep(job, arguments.tfds_data_dir, shard, say=command.say)
-    # One process writes: each clears what it finds half-written.
+    # Only one process writes, because each writer removes incomplete files.
     if (own.report or shard == (0, 1)) and jax.process_index() == 0:
       command.say(f"\n{sweep_report.write(job)}")
 
@@ -161,7 +161,7 @@ def configure(arguments: Flags, more_axes: Sequence[str] = ()) -> "SweepJob":
         f"value, by --gin.{axis}."
       )
   cells = _cells(arguments, folder, axes, labels)
-  # Of the last cell, whose settings of the sweep are those of all.
+  # Take it from the last cell: all cells have the same settings of the sweep.
   settings = gin.get_configurable(_SWEEP)()
   unknown = [axis for axis in settings.mean_over if axis not in axes]
   if unknown and settings.mean_over != sweep_job.Settings.mean_over:
@@ -265,7 +265,7 @@ def _axis(text: str) -> tuple[str, list[str]]:
     raise ValueError(f"--axis {text!r}: expected NAME=VALUES.")
   if _is_files(axis):
     return axis, [v.strip() for v in values.split(",") if v.strip()]
-  # Several values without brackets are several, too.
+  # Several values without brackets are also several values.
   for wrapped in (values, f"({values},)"):
     read = gin_statements.read((), [f"AXIS = {wrapped}"], SearchPath(()))
     if not read.faults:

@@ -20,7 +20,7 @@ _MESH_FILE = "meshes/data_model.gin"
 
 
 class _Today(NamedTuple):
-  """What a setting of T5X is here.
+  """The counterpart of a setting of T5X.
 
   Attributes:
     macros: of these the first that the configuration has.
@@ -32,14 +32,14 @@ class _Today(NamedTuple):
 
 
 def _product(value: Any) -> Any:
-  """Count the devices of a submesh; what is none is left for gin to refuse."""
+  """Count the devices of a submesh; other values are left for gin to refuse."""
   if isinstance(value, tuple | list) and all(type(n) is int for n in value):
     return math.prod(value)
   return value
 
 
 _ANY_SPLIT = ("INFER_SPLIT", "EVAL_SPLIT", "TRAIN_SPLIT")
-# T5X's class and parameter, with its scope where that matters.
+# T5X's class and parameter, with its scope if that matters.
 _TODAY: Mapping[str, _Today] = {
   "partitioning.PjitPartitioner.num_partitions": _Today((_MODEL_PARALLEL,)),
   "partitioning.PjitPartitioner.model_parallel_submesh": _Today(
@@ -58,7 +58,7 @@ _TODAY: Mapping[str, _Today] = {
   "utils.DatasetConfig.mixture_or_task_name": _Today(("MIXTURE_OR_TASK_NAME",)),
   "utils.DatasetConfig.task_feature_lengths": _Today(("TASK_FEATURE_LENGTHS",)),
   "utils.DatasetConfig.use_cached": _Today(("USE_CACHED_TASKS",)),
-  # Rows that are not packed go into buckets, or where BATCHING says.
+  # Rows that are not packed go into buckets, unless BATCHING says otherwise.
   "utils.DatasetConfig.pack": _Today(
     ("BATCHING",), lambda pack: "packed" if pack else "buckets"
   ),
@@ -170,7 +170,7 @@ def needless() -> Mapping[str, str]:
 
 
 def _find(setting: Setting) -> tuple[str, _Today]:
-  """Look a setting up, by its scope first, then without."""
+  """Find a setting, first with its scope, then without."""
   name = f"{setting.selector}.{setting.parameter}"
   for old, today in _TODAY.items():
     plain = old.rpartition("/")[2]

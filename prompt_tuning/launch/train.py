@@ -39,7 +39,7 @@ def _work(job: "TrainJob", arguments: Flags) -> None:
   from prompt_tuning.jobs import conclusion, model_dir, train
   from prompt_tuning.launch import gin_config
 
-  # Only one training writes there, from its start to its last file.
+  # Only one training writes to the folder, from its start to its last file.
   with model_dir.held(job.output.model_dir):
     outcome = train.train(
       job,

@@ -11,8 +11,8 @@ from jax._src import compilation_cache
 
 _CPUS = pathlib.Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("flags", "Features")  # where x86 and ARM list theirs
-# Keep programs that took this long to compile. JAX's own limit is a second:
-# for a small model, that keeps the step alone.
+# Keep programs that took at least this many seconds to compile. JAX's own limit
+# is one second; for a small model, only the step takes that long.
 _SECONDS = "jax_persistent_cache_min_compile_time_secs"
 _LEAST_SECONDS, _JAXS_OWN = 0.1, 1.0
 
@@ -70,10 +70,10 @@ def _is_whole(path: pathlib.Path) -> bool:
 
 
 def _machine() -> str:
-  """Name what a program for this CPU may be run on: homes are shared.
+  """Name the CPUs that can run a program compiled here.
 
-  Where Linux does not list the CPU's instructions, and elsewhere, a program is
-  for the machine of this name only.
+  Machines may share a home folder. If the CPU's instructions are not listed, a
+  program is only for the machine of this name.
   """
   lines = _CPUS.read_text().splitlines() if _CPUS.exists() else []
   known = platform.machine() + next(

@@ -27,15 +27,15 @@ LEAST_MEMORY: Mapping[str, str] = {
   "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
 OWN_KERNELS: Mapping[str, str] = {
-  # Hand nothing to YNNPACK.
+  # Use no kernels of YNNPACK.
   "xla_cpu_experimental_ynn_fusion_type": "",
   # XLA splits sums into windows of 32 before it adds them, by loops that take a
   # seventh of a step of 512 tokens. Without them, it adds numbers one by one.
   "xla_disable_hlo_passes": "tree_reduction_rewriter",
 }
 
-# From so many positions at once on, prompts included, steps with XLA's own
-# kernels are faster, or equal within the noise. The first step comes nearly two
+# With at least this many positions in a batch (prompts included), steps with
+# XLA's own kernels are as fast or faster, and the first step starts nearly two
 # seconds earlier.
 _POSITIONS = 1472
 # Largest trained leaf, in elements, for which sums one by one are exact: to
@@ -63,13 +63,13 @@ def step_options(positions: int, largest: int) -> Mapping[str, str]:
 
 
 def _measured_compiler() -> bool:
-  """Whether this is the compiler that all of this was measured with."""
+  """Whether this is the compiler version that we measured."""
   return jax.default_backend() == "cpu" and jaxlib.__version__ == _JAXLIB
 
 
 @functools.cache
 def _measured_here() -> bool:
-  """Whether this is a processor that its own kernels were measured on."""
+  """Whether this is a kind of processor that we measured."""
   return _CPUINFO.exists() and prefers_own(_CPUINFO.read_text())
 
 

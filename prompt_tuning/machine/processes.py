@@ -101,10 +101,10 @@ def join(settings: Distributed) -> None:
 
 
 def _watch_job() -> None:
-  """Watch the processes that JAX has found; not being able to stops no job.
+  """Watch the processes that JAX has found. If that fails, the job continues.
 
-  Its service has the coordinator's port, so process 0 opens another one, and
-  tells the others by JAX's own key-value store.
+  JAX's service uses the coordinator's port, so process 0 opens another one and
+  tells the others in JAX's key-value store.
   """
   from jax._src import distributed  # where the coordinator is, says only this
 
@@ -139,7 +139,8 @@ def _keep(watch: Watch) -> None:
   global _watch
   _watch = watch
   watch.start()
-  # What is registered last runs first: JAX's part waits for all processes.
+  # Python runs the function that is registered last first. JAX's own waits for
+  # all processes.
   atexit.register(_leave, watch)
 
 
@@ -248,7 +249,7 @@ def meet(
 
 
 def _server(port: int, count: int) -> socket.socket:
-  """Open a port of this machine, on IPv6 too where it has that; 0 for any."""
+  """Open a port on this machine, on IPv6 too if it has that; 0 for any."""
   if socket.has_dualstack_ipv6():
     return socket.create_server(
       ("", port), family=socket.AF_INET6, backlog=count, dualstack_ipv6=True
@@ -259,7 +260,7 @@ def _server(port: int, count: int) -> socket.socket:
 def _listen(
   server: socket.socket, count: int, deadline: float
 ) -> tuple[list[int], dict[int, socket.socket]]:
-  """Take the others' calls; returns who is missing, and tells them all."""
+  """Accept the others' calls; tell them, and return, who is missing."""
   came: dict[int, socket.socket] = {}
   while len(came) < count - 1:
     left = deadline - time.monotonic()
@@ -286,7 +287,7 @@ def _listen(
 def _call(
   host: str, port: int, index: int, deadline: float, timeout_s: float
 ) -> tuple[list[int], dict[int, socket.socket]]:
-  """Tell the coordinator that this process is there; returns who is missing."""
+  """Tell the coordinator that this process is there; return who is missing."""
   problem: OSError | None = None
   while time.monotonic() < deadline:
     try:
@@ -294,7 +295,7 @@ def _call(
     except OSError as error:
       problem = error
     else:
-      # The coordinator answers when its own time is up, at the latest.
+      # The coordinator answers at the latest when its own time is up.
       left = deadline - time.monotonic() + timeout_s
       answer = _ask(line, {"process_index": index}, left)
       if answer is not None and isinstance(answer.get("missing"), list):
@@ -317,7 +318,7 @@ def _ask(line: socket.socket, message: dict, timeout_s: float) -> dict | None:
 
 
 def _receive(line: socket.socket, timeout_s: float) -> dict | None:
-  """Read one line of JSON; None when there is no sensible one."""
+  """Read one line of JSON; None if there is no valid line."""
   line.settimeout(max(timeout_s, 0.1))
   data = b""
   try:

@@ -16,12 +16,13 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Status of a process that cannot go on without another: start all of them.
+# Exit status of a process that lost another one: start all processes again.
 LOST = os.EX_TEMPFAIL  # 75
-# Seconds to wait after another process's error: this one often has it too.
+# Seconds to wait after another process's error: often this process has the same
+# error.
 GRACE_S = 5.0
-# The kernel asks silent machines for a sign of life, whatever this process
-# computes. It notices a lost machine within 45 s.
+# The kernel probes silent connections even while this process computes. It
+# notices a lost machine within 45 s.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
@@ -102,7 +103,7 @@ class Watch(threading.Thread):
       "the same command again on all machines: it continues from what was "
       "saved."
     )
-    # The error often is this process's too, which then says so itself.
+    # Often this process has the same error, and then reports it itself.
     if error is None or not self._is_leaving.wait(GRACE_S):
       self._end(self.heard)
 
@@ -125,7 +126,7 @@ class Watch(threading.Thread):
 
 
 def _hear(line: socket.socket, unread: bytearray) -> dict[str, Any] | None:
-  """Read a message; None where it is not whole yet, {} at the end."""
+  """Read a message; None if it is not complete yet, {} at the end."""
   data = b""
   with contextlib.suppress(OSError):
     data = line.recv(1 << 16)

@@ -41,10 +41,10 @@ class Chip:
 
 _DOCS = "https://docs.cloud.google.com/tpu/docs/"
 
-# Memory is what libtpu 0.0.42.1 names when a program does not fit. Link rates
-# are for sending: half of the documents' "bidirectional" ones. The network's
-# are a pod's, of 256 chips (v5e 6.4 Tbit/s, v6e 25.6), or a chip's (v5p 50
-# Gbit/s).
+# Memory is the number that libtpu 0.0.42.1 reports when a program does not fit.
+# Link rates are for sending: half of the documents' "bidirectional" ones. The
+# network's are a pod's, of 256 chips (v5e 6.4 Tbit/s, v6e 25.6), or a chip's
+# (v5p 50 Gbit/s).
 CHIPS: Mapping[str, Chip] = {
   "v4": Chip(
     *(275e12, 30.75 * GIB, 1200e9, 300e9, math.inf, 3, 3.22),
@@ -61,7 +61,7 @@ CHIPS: Mapping[str, Chip] = {
   ),
 }
 
-# Shapes of slices by their dimensions, from one chip on, each twice as large.
+# Shapes of slices, from one chip on, each twice as large as the one before.
 _SHAPES: Mapping[int, tuple[str, ...]] = {
   2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
   3: ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),

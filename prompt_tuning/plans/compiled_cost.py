@@ -114,8 +114,8 @@ def read(text: str, count: int) -> Cost:
       kind = instruction.opcode.removesuffix("-start")
       if kind not in KINDS:
         continue
-      # What runs beside other work appears in several of its pieces, some of
-      # which are called at its start and again at its end: the first counts.
+      # An instruction that runs beside other work appears several times, for
+      # its start and its end: count the first.
       channel = instruction.attribute("channel_id") or instruction.name
       if channel not in collectives:
         collectives[channel] = _collective(
@@ -130,7 +130,7 @@ def read(text: str, count: int) -> Cost:
 
 
 def _times(program: HloProgram) -> tuple[dict[str, int], int]:
-  """Count how often every computation runs; and loops of unknown length."""
+  """Count how often every computation runs, and the loops of unknown length."""
   times: dict[str, int] = collections.Counter()
   calls: dict[str, list[_Call]] = collections.defaultdict(list)
   unknown = 0
@@ -167,10 +167,11 @@ class _Call(NamedTuple):
 
 
 def _calls(instruction: Instruction, program: HloProgram) -> Iterator[_Call]:
-  """List the computations that an instruction runs, reducers left out.
+  """List the computations that an instruction runs, without reducers.
 
-  All branches of a conditional count as if they ran, but of those with which a
-  TPU ends a loop: its last time around, it has no next part to send for.
+  All branches of a conditional count as if they ran. The exception is a
+  conditional at the end of a TPU's loop: in its last pass there is no next part
+  to send for.
   """
   body = instruction.called("body")
   if body:
@@ -192,7 +193,7 @@ def _calls(instruction: Instruction, program: HloProgram) -> Iterator[_Call]:
 
 
 def _trip_count(loop: Instruction, program: HloProgram) -> int | None:
-  """Find how often a loop runs: it is noted, or compared with a constant.
+  """Find how often a loop runs: by a note, or a comparison with a constant.
 
   Loops of JAX and XLA count from 0.
   """
@@ -214,8 +215,8 @@ def _trip_count(loop: Instruction, program: HloProgram) -> int | None:
 def _stride(counter: Instruction | None, body: Computation) -> int:
   """Find by how much a loop's counter grows each time.
 
-  That is 1 as JAX writes loops. Where XLA unrolls one, as those that multiply
-  parts of a kernel while the next ones arrive, it is more.
+  In JAX's loops it is 1. It is more where XLA unrolls a loop, such as one that
+  multiplies parts of a kernel while the next parts arrive.
   """
   index = None if counter is None else counter.attribute("index")
   root = next((i for i in body.values() if i.is_root), None)
@@ -298,7 +299,7 @@ def _collective(
   """Describe a collective in the computation of a name."""
   arrays = instruction.arrays
   if instruction.opcode.endswith("-start") and kind in (ALL_GATHER, PERMUTE):
-    # What is sent, what is received, tokens.
+    # The parts of the tuple: sent, received, tokens.
     several = len(instruction.operands)
     arrays = arrays[several : 2 * several]
   nbytes = sum(array.nbytes for array in arrays)

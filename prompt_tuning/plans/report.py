@@ -235,7 +235,7 @@ def _plan_json(one: Plan) -> dict[str, Any]:
 
 
 def _in_one_line(failure: str) -> str:
-  """Shorten a failure to what it says and the first thing that it lists."""
+  """Shorten a failure to its message and the first entry of its list."""
   says, *listed = (line.strip() for line in failure.splitlines())
   if not listed:
     return says

@@ -24,8 +24,8 @@ from prompt_tuning.plans.chips import GIB, Slice
 from prompt_tuning.plans.compiled_cost import Cost
 from prompt_tuning.train.step import AbstractStep
 
-# Without these, libtpu asks the network which TPU it runs on, for seconds and
-# with warnings, and locks other processes out.
+# Without these, libtpu asks the network for seconds which TPU it runs on,
+# prints warnings, and locks out other processes.
 _ENVIRONMENT: Mapping[str, str] = {
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",
   "TPU_WORKER_HOSTNAMES": "localhost",
@@ -235,7 +235,7 @@ def needed_memory(message: str) -> float | None:
 
 
 def _bytes(leaves: Iterable[Any]) -> float:
-  """Add up what one chip has of some described arrays."""
+  """Add up the bytes that one chip has of some described arrays."""
   return float(
     sum(
       math.prod(leaf.sharding.shard_shape(leaf.shape))
@@ -256,8 +256,9 @@ def model_bytes(step: AbstractStep) -> float:
 def _footprint(compiled: Any, step: AbstractStep) -> Footprint:
   stats = compiled.memory_analysis()
   arguments = stats.argument_size_in_bytes
-  # Not `temp_size_in_bytes`, which counts more than the compiler allots: for
-  # XXL on one v6e 12.8 GiB, where its own buffer assignment has 9.0.
+  # Do not use `temp_size_in_bytes`: it counts more than the compiler allots.
+  # For XXL on one v6e it says 12.8 GiB; the compiler's buffer assignment has
+  # 9.0.
   peak = stats.peak_memory_in_bytes
   return Footprint(
     trained=_bytes(jax.tree.leaves(step.state)),
@@ -268,9 +269,10 @@ def _footprint(compiled: Any, step: AbstractStep) -> Footprint:
 
 
 def _moved(compiled: Any, step: AbstractStep) -> float:
-  """Count what must pass through memory: arguments in, results out, once.
+  """Count the bytes that must pass through memory: arguments and results, once.
 
-  The embedding table is left out, of which a step reads some rows only.
+  The embedding table does not count, because a step reads only some of its
+  rows.
   """
   stats = compiled.memory_analysis()
   flat = tree.flatten(step.frozen)

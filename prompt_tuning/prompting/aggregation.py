@@ -10,11 +10,12 @@ import numpy as np
 
 # `sum` adds the words' probabilities, each times its weight; `mean` divides
 # that by the sum of weights; `log_mean` is the weighted mean of
-# log-probabilities, KPT's; `learned` the same with the softmax of weights,
-# KPT's learned refinement, in which a weight of 0 is as good as any other.
+# log-probabilities, KPT's; `learned` is the same with the softmax of the
+# weights, KPT's learned refinement, where a weight of 0 counts like any other.
 SUM, MEAN, LOG_MEAN, LEARNED = "sum", "mean", "log_mean", "learned"
 AGGREGATIONS = (SUM, MEAN, LOG_MEAN, LEARNED)
-# numpy's float64, JAX's float32: an array of JAX says which functions it has.
+# NumPy computes in float64, JAX in float32: the array decides which functions
+# to use.
 _Array = Any
 
 
@@ -50,7 +51,7 @@ def aggregate(
     raise ValueError(
       f"Class {empty} has no word with a weight above 0; expected at least one."
     )
-  # JAX is strict: arrays of as many dimensions, and of one dtype.
+  # JAX is strict: it needs equal numbers of dimensions and one dtype.
   counted = counted.reshape((1,) * (scores.ndim - 2) + counted.shape)
   weights = weights.reshape(
     counted.shape[: scores.ndim - weights.ndim] + weights.shape

@@ -526,7 +526,7 @@ def _line_words(place: str, line: str) -> list[str]:
 
 
 class _Pairs(tuple[tuple[str, Any], ...]):
-  """A JSON object that keeps names which stand twice."""
+  """A JSON object that keeps names that occur twice."""
 
 
 def json_lists(path: str) -> list[list[Entry]]:
@@ -574,7 +574,7 @@ def json_lists(path: str) -> list[list[Entry]]:
 
 
 def _is_json_per_line(text: str) -> bool:
-  """Tell JSON lines from one document, which OpenPrompt calls jsonl, too."""
+  """Tell JSON lines from one JSON document; OpenPrompt calls both jsonl."""
   try:
     json.loads(text)
   except ValueError:
@@ -587,7 +587,7 @@ def _plain(words: Any) -> Any:
 
 
 class _LineNumbers:
-  """Where names stand in a JSON text that is walked in order."""
+  """The lines of names in a JSON text that is read in order."""
 
   def __init__(self, text: str, first_line: int):
     self._text = text
@@ -731,7 +731,7 @@ def _insist_known(
 def _insist_distinct(
   label_words: LabelWords, ids: Sequence[Sequence[Sequence[int]]]
 ) -> None:
-  """Refuse different words of the same ids, and classes of the same words."""
+  """Refuse words with the same ids, and classes with the same words."""
   seen: dict[tuple[int, ...], tuple[int, str]] = {}
   for number, words in enumerate(ids):
     for word, pieces in zip(label_words.words[number], words, strict=True):

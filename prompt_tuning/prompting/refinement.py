@@ -76,7 +76,7 @@ def relevance(
   others = np.where(own, 0, np.abs(cosines) if order != 1 else cosines)
   mean = others.sum(-1) / (classes - 1)
   if order != 1:
-    # Divided by the largest: high powers of cosines are below any number.
+    # Divide by the largest, because high powers of cosines would underflow.
     top = others.max(-1, keepdims=True)
     powers = (others / top) ** order
     mean = top[..., 0] * (powers.sum(-1) / (classes - 1)) ** (1 / order)

@@ -26,8 +26,8 @@ from prompt_tuning.prompting.template import (
 
 # What a mask is. `sentinel`: mask k is `<extra_id_k>`, and the target is
 # `<extra_id_0> answer <extra_id_1> ...`, which suits a model of span
-# corruption. `plain`: the only mask is nothing, and the target is the answer,
-# which suits a model that was trained to go on.
+# corruption. `plain`: the only mask becomes nothing, and the target is the
+# answer, which suits a model that was trained to continue text.
 SENTINEL, PLAIN = "sentinel", "plain"
 FORMATS = (SENTINEL, PLAIN)
 

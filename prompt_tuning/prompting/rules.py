@@ -464,7 +464,7 @@ def _read_lines(path: str, classes: Sequence[str]) -> Rules:
     for number, line in enumerate(plain_text.text_lines(path), 1)
     if line.strip()
   }
-  # Names of classes are distinct, and numbers of templates are few.
+  # Class names differ, and there are only a few templates.
   first = {cells[0] for cells in lines.values()}
   numbered = all(map(str.isdigit, first)) and (
     len(first) < len(lines) or bool(classes and not first <= set(classes))

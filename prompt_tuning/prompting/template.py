@@ -358,7 +358,7 @@ class _Reader:
 
 
 def _check_key(name: str, place: str) -> None:
-  """Refuse what no slot has, a lambda above all."""
+  """Refuse keys that no slot has, above all a lambda."""
   if name == "post_processing":
     raise ValueError(
       f"{place}: 'post_processing' is a lambda, and code in a template is "
@@ -491,7 +491,7 @@ def _text(kind: str, value: Any, place: str) -> str:
 def _mask_numbers(
   given: Sequence[int | None], place: str, source: str
 ) -> list[int]:
-  """Number masks in order, but for those that have a number."""
+  """Number masks in order, except those that have a number."""
   if not given:
     raise ValueError(
       f'{place}: no {{"mask"}} in {source!r:.80}; expected at least one, '

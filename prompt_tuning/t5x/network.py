@@ -118,13 +118,13 @@ class PromptedTransformer(network.Transformer):
     return vectors
 
   def _behind_prompt(self, tokens: jax.Array) -> jax.Array:
-    """Put P ids before those of a text; any that are no padding."""
+    """Put P ids before those of a text; any ids except padding."""
     before = ((0, 0), (self.prompt_length, 0))
     return jnp.pad(tokens, before, constant_values=1)
 
 
 class _Folder(nn.Module):
-  """The first half of a path that the public code made of two modules."""
+  """The first half of a path that comes from two modules in the public code."""
 
   shape: tuple[int, int]
   start: Start

@@ -90,7 +90,7 @@ class PromptOptimizer(optimizers.OptimizerDef):
     return optimizer.replace(target=param_logical_axes, state=axes.state)
 
   def _trained(self, tree: Tree) -> Tree:
-    """Take the part that trains."""
+    """Take the parameters that train."""
     flat = traverse_util.flatten_dict(frozen_dict.unfreeze(tree), sep="/")
     part = {
       path: leaf for path, leaf in flat.items() if self.pattern.fullmatch(path)
@@ -105,7 +105,7 @@ class PromptOptimizer(optimizers.OptimizerDef):
 
 
 def _replace(whole: Tree, part: Tree) -> Tree:
-  """Put new leaves in the place of some; the type of tree stays."""
+  """Replace some leaves; the type of the tree stays."""
   flat = [
     traverse_util.flatten_dict(frozen_dict.unfreeze(tree), sep="/")
     for tree in (whole, part)

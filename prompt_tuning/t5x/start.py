@@ -49,7 +49,8 @@ class Start:
       [P, H].
     """
     del rng
-    # Otherwise T5X's compiled program would hold the whole table as a constant.
+    # Otherwise T5X's compiled program would contain the whole table as a
+    # constant.
     with jax.ensure_compile_time_eval():
       key = jax.random.key(self.seed, impl="threefry2x32")
       return self.initializer(key, tuple(shape), dtype, self._context())

@@ -144,7 +144,7 @@ class ClassLoss(Objective):
     return _gold(batch, self.table.targets)
 
   def _insist_on_weights(self, learned: Array | None) -> None:
-    """Insist on weights where the scorer goes by learned ones.
+    """Insist that there are learned weights if the scorer uses them.
 
     Raises:
       ValueError: nothing learns any, or those of other words.
@@ -208,7 +208,7 @@ def _first(targets: Array) -> Array:
 def _starts(batch: Batch, length: int) -> Array:
   """Take what stands in front of the targets, padded on the left: [B, Q]."""
   first = _first(batch[_TARGETS])[:, None]
-  # The start token stands where the first target is.
+  # The start token stands at the position of the first target.
   where = first + jnp.arange(1 - length, 1)[None]
   inputs = batch["decoder_input_tokens"]
   taken = jnp.take_along_axis(inputs, jnp.maximum(where, 0), axis=-1)

@@ -56,7 +56,7 @@ class Jitted:
     shapes = tuple(batch[name].shape for name in sorted(batch))
     if shapes not in self._measured:
       self._measured.add(shapes)
-      # The program that the call below takes out of JAX's memory.
+      # The call below takes this program from JAX's memory.
       self._measure(step.lower(state, frozen, batch).compile())
     return step(state, frozen, batch)
 
@@ -100,7 +100,7 @@ class Compiling:
     except UnreachedError as error:
       logger.debug("%s", error)  # the first call raises it, too
     except Exception as error:
-      # What is wrong with the step, its first call meets too.
+      # If the step has an error, its first call raises the same error.
       if memory.is_exhausted(error):
         return
       logger.warning("The step was not compiled before the run.", exc_info=True)

@@ -98,9 +98,10 @@ class MetricsLog:
 
 
 def _summary_writer() -> Any:
-  """Import what writes event files; it needs no torch for numbers.
+  """Import the writer of event files without torch.
 
-  Where torch is installed, it would take two seconds to import it.
+  It needs no torch for numbers. If torch is installed, importing it would take
+  two seconds.
   """
   if "torch" in sys.modules:
     from tensorboardX import SummaryWriter
@@ -120,10 +121,10 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, PyTree]]:
 
 
 def _entries(path: pathlib.Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-  """Read lines, each with its values; pass over what is none of a log.
+  """Read lines with their values; skip lines that are not a log's.
 
-  Such as the last line of a killed process. Nobody trains with what a log says,
-  so nothing in it stops a training.
+  One example is the last line of a killed process. Training does not depend on
+  the log, so no line stops a training.
   """
   passed_over = []
   for number, line in enumerate(path.read_bytes().split(b"\n"), 1):

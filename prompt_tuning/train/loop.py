@@ -38,7 +38,7 @@ from prompt_tuning.train.state import TrainState
 from prompt_tuning.train.step import Metrics
 
 BUNDLES, BEST = bundle.BUNDLES, bundle.BEST
-# Tags of the log, behind `train/`.
+# Tags of the log, after `train/`.
 STEPS_PER_SECOND, STEP_BYTES = "timing/steps_per_second", "memory/step_bytes"
 _COUNT, _WINDOW = "window_count", "window/"  # names among a bundle's arrays
 
@@ -67,13 +67,14 @@ class RunEvaluation(NamedTuple):
 Records = list[dict[str, Any] | None]
 _MODEL = "model"  # under which the frozen part has the backbone
 _TUNER = "tuner"  # and a tuning method its parameters
-# Steps after which a leaf should have had a gradient. In the first, one factor
-# of a product that starts at zero has none.
+# Number of steps after which every leaf should have had a gradient. In the
+# first step a leaf may have none, such as a factor that is multiplied with
+# zeros.
 _ENOUGH_STEPS = 10
 # The trainable part of all runs -> one evaluation per run.
 Evaluator = Callable[[Params], Sequence[RunEvaluation]]
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
-# Sums over some steps, how many -> T5X's tags -> [K].
+# (sums over some steps, number of steps) -> {T5X's tag: [K]}.
 Summarise = Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]]
 
 
@@ -239,7 +240,7 @@ def train(
       bundles.folder, len(progress.best), settings.tensorboard and _is_main()
     )
     around.callback(log.close)
-    # Before the first step there may be an evaluation, which is done again.
+    # An evaluation before the first step may run a second time.
     log.forget_after(settings.start_step + step - (step == 0))
     loop = _Loop(
       step_fn=step_fn,
@@ -263,7 +264,7 @@ def train(
 
 @dataclasses.dataclass
 class _Progress:
-  """What decides how training goes on, beside the state.
+  """What decides how training continues, in addition to the state.
 
   Attributes:
     best: see `Result`.
@@ -351,7 +352,7 @@ class _Clock:
 
 
 def _faults(manifest: Mapping[str, Any], runs: int) -> list[Fault]:
-  """List what a bundle does not say that training goes on from."""
+  """List what a bundle lacks that training needs to continue."""
   wanted = {"data": Each(ANY), "progress": Each(ANY)}
   if faults := schema.faults(dict(manifest), wanted):
     return faults
@@ -402,15 +403,15 @@ class _Bundles:
       bundle.step_path(self.folder / BUNDLES, step) / bundle.MANIFEST,
       _faults(saved.manifest, fresh.dropout_keys.shape[0]),
     )
-    # As the fresh state: on the same devices, split in the same way.
+    # Like the initial state: on the same devices, sharded in the same way.
     state = jax.tree.map(
       lambda new, old: jax.device_put(new, old.sharding), state, fresh
     )
     batches.set_state(saved.manifest["data"])
     progress = _Progress(**saved.manifest["progress"])
     self._forget_lost(progress.best)
-    # A newer one is damaged, or another process would have gone on from it: it
-    # stays until there is one in its place.
+    # A newer bundle must be damaged, because otherwise training would continue
+    # from it. It stays until a new one replaces it.
     newer = [s for s in bundle.steps(self.folder / BUNDLES) if s > step]
     self._collect(step, progress.best, newer)
     return state, progress, _Window.from_arrays(saved.resume)
@@ -462,7 +463,7 @@ class _Bundles:
     self._collect(step, best, saved)
 
   def _insist_fixed(self, saved: bundle.Bundle) -> None:
-    """Insist that what does not train is what it was."""
+    """Insist that parameters that do not train have their old values."""
     changed = [
       path
       for path, array in saved.fixed.items()
@@ -487,9 +488,9 @@ class _Bundles:
     return self.folder / BEST / f"run_{run}"
 
   def _forget_lost(self, best: Records) -> None:
-    """Forget bests that are not there: what comes next is compared with none.
+    """Forget best steps that are missing: the next score is compared with none.
 
-    Otherwise a run of which one was deleted could never end.
+    Otherwise a run whose best step was deleted could never end.
     """
     if not self.keep_best:
       return
@@ -515,7 +516,7 @@ class _Bundles:
   def _collect(
     self, step: int, best: Records, others: Sequence[int] = ()
   ) -> None:
-    """Delete what nothing needs any more; does nothing that cannot wait.
+    """Delete what nothing needs any more; the next call finishes a killed one.
 
     Args:
       step: where training stands.
@@ -525,7 +526,7 @@ class _Bundles:
     if not _is_main():
       return
     folder = self.folder / BUNDLES
-    # Numbers above the step are of a training that was given up.
+    # Steps with larger numbers belong to an older training that was abandoned.
     past = [s for s in bundle.steps(folder) if s <= step]
     bundle.keep_only(folder, {*past[-self.keep :], *others})
     if not self.keep_best:
@@ -586,7 +587,7 @@ class _Loop:
       self.bar.update()
       last = step == settings.num_steps
       stop = self.preemption.reached(step)
-      # Where it only stops, the line is written when it goes on.
+      # If training only pauses, the line is written when it continues.
       if step % settings.log_period == 0 or last:
         self._write_window(step)
       evaluates = _due(step, settings.eval_period, last)
@@ -620,7 +621,7 @@ class _Loop:
     return state
 
   def _insist_on_gradients(self, state: TrainState) -> None:
-    """Refuse to go on where something does not train that should."""
+    """Refuse to continue if a parameter that should train has no gradient."""
     squares = jax.device_get(self.squares)
     begins = int(state.step) == len(squares)
     must = _TUNER if begins and self.settings.insist_on_gradients else None
@@ -679,7 +680,8 @@ class _Loop:
   def _write_window(self, step: int) -> None:
     """Log what happened since the last line.
 
-    Speed is that of this process: the time of one before is not known.
+    The speed is that of this process, because the time of an earlier process is
+    not known.
     """
     steps = jax.device_get(self.steps)
     self._note_divergence(steps[-1], step)
@@ -711,7 +713,7 @@ class _Loop:
     self.clock.restart(self.progress.tokens)
 
   def _note_divergence(self, metrics: Metrics, step: int) -> None:
-    """Warn of runs that are lost; stop when all of them are."""
+    """Warn of runs that diverged; stop if all of them did."""
     finite = np.isfinite(metrics.sums["loss"])
     finite &= np.isfinite(metrics.norms["update"])
     if not finite.any():
@@ -742,9 +744,9 @@ def _bar(
 
 
 def _add_tokens(seen: Sequence[int], batch: Mapping[str, Any]) -> list[int]:
-  """Count a batch's encoder and decoder tokens, on all hosts alike.
+  """Count a batch's encoder and decoder tokens, equally on all hosts.
 
-  A batch of features of its own, which may have neither, adds nothing.
+  A batch with other features may have neither, and then adds nothing.
   """
   names = ("encoder_input_tokens", "decoder_target_tokens")
   counts = [int(np.count_nonzero(batch.get(n, 0))) for n in names]

@@ -121,7 +121,7 @@ class MasksLoss(ClassLoss):
     total = jnp.zeros(len(at_masks), at_masks.dtype)
     for mask, classes in enumerate(first.T):
       scores = at_masks[:, :, mask]
-      # Every different word once.
+      # Each different word once.
       alone = np.unique(classes)
       normaliser = jax.nn.logsumexp(scores[:, alone], axis=-1)
       total += normaliser - jnp.where(gold, scores, 0).sum(-1)

@@ -53,7 +53,8 @@ class Mixture(Objective):
       same = segments[:, :, None] == segments[:, None, :]
       whole = jnp.where(same[:, None], tokens[:, :, None], 0).sum(-1)
       length = jnp.where(same, there[:, None], False).sum(-1)
-    # [B, S], alike at all positions of a sequence, which share its one loss.
+    # [B, S], the same at all positions of a sequence, because the sequence has
+    # one loss.
     joint = log_weights[..., None] + whole
     total = jax.nn.logsumexp(joint, axis=1)
     share = jnp.where(there, 1 / jnp.maximum(length, 1).astype("f4"), 0)

@@ -21,9 +21,10 @@ from prompt_tuning.core.types import PAD_ID, Array, Batch
 # Named sums. As an objective returns them, each is a float32 [B].
 Sums = Mapping[str, Array]
 
-# What a batch has [B, M] where answers are a mixture of M components.
+# The batch's feature [B, M] if answers are a mixture of M components.
 LOG_WEIGHTS = "mixture_log_weights"
-# And where runs have learned weights of label words, of its run, [B, C, W].
+# The batch's feature [B, C, W] if runs have learned weights of label words: the
+# weights of the row's run.
 WORD_WEIGHTS = "label_word_weights"
 
 # T5X's names of divisors that depend on the batch -> the sum to divide by.
@@ -351,7 +352,7 @@ def _is_argmax(logits: Array, targets: Array, target_logits: Array) -> Array:
 def _per_sequence(
   weights: Array, is_wrong: Array, segment_ids: Array | None
 ) -> tuple[Array, Array]:
-  """Relate every token to the sequence it belongs to.
+  """Compute every token's share of its sequence's weight.
 
   Args:
     weights: [B, S] float32.
@@ -375,6 +376,6 @@ def _per_sequence(
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divide; NaN where there is nothing to divide by."""
+  """Divide; NaN where the divisor is zero."""
   valid = denominator > 0
   return np.where(valid, numerator / np.where(valid, denominator, 1), np.nan)

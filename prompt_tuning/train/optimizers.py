@@ -211,7 +211,7 @@ class ByPath:
     self, learning_rate: optax.Schedule, start_step: int
   ) -> optax.GradientTransformation:
     """Build the optimizer, see `OptimizerFactory`."""
-    # Numbers, since the labels become names in checkpoints.
+    # The labels are numbers, because they become names in checkpoints.
     built = {
       str(number): optimizer(learning_rate, start_step)
       for number, optimizer in enumerate(self.optimizers.values())
@@ -322,7 +322,7 @@ def _by_groups(
   update: Callable[..., tuple[Params, PyTree]],
   groups: Sequence[row_groups.Group],
 ) -> BankOptimizer:
-  """Let the optimizer see every group of runs as a bank of its own."""
+  """Apply the optimizer to every group of runs like to a separate bank."""
   rates = [bases[np.asarray(group.runs)] for group in groups]
 
   def init_all(trainable: Params) -> PyTree:
@@ -417,7 +417,8 @@ def put_like(array: Any, template: Any) -> Array:
   if sharding is None:
     return jnp.asarray(array)
   if not isinstance(sharding, NamedSharding):
-    # Bound to its device as what a step returns: one program takes both.
+    # Put it on its device, as the arrays that a step returns, so that one
+    # program takes both.
     return jax.device_put(array, sharding)
   return jax.make_array_from_callback(
     array.shape, sharding, lambda index: array[index]
@@ -441,7 +442,7 @@ def like_parameters(
   parameters = tree.flatten(trainable)
 
   def sharding(path: tuple[Any, ...], leaf: Any) -> Sharding:
-    # A state names its arrays by what they are, then by their parameter.
+    # The path of an array in a state is its kind, then its parameter.
     words = _name(path).split(tree.SEPARATOR)
     for start in range(len(words)):
       parameter = parameters.get(tree.SEPARATOR.join(words[start:]))

@@ -13,7 +13,8 @@ import jax
 
 logger = logging.getLogger(__name__)
 
-# The machine is taken away, Ctrl-C, the terminal is closed.
+# SIGTERM: the machine is taken away. SIGINT: Ctrl-C. SIGHUP: the terminal is
+# closed.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -38,11 +39,12 @@ class Preemption:
     self._previous: dict[int, Any] = {}
 
   def __enter__(self) -> "Preemption":
-    # Only the main thread may set handlers; a notebook's worker does without.
+    # Only the main thread may set handlers; a worker thread of a notebook has
+    # none.
     if threading.current_thread() is not threading.main_thread():
       return self
     for number in _SIGNALS:
-      # A handler of ours would take the signal away from JAX's service.
+      # Our own handler would hide the signal from JAX's service.
       is_jaxs = number == signal.SIGTERM and jax.process_count() > 1
       if not is_jaxs and signal.getsignal(number) != signal.SIG_IGN:
         self._previous[number] = signal.signal(number, self._handle)
@@ -85,7 +87,7 @@ class Preemption:
 
 
 def _leave_terminal() -> None:
-  """Write no more to a terminal that is gone: that would fail, and not save."""
+  """Write no more to a closed terminal; an error would prevent the save."""
   for stream in (sys.stdout, sys.stderr):
     try:
       number = stream.fileno()

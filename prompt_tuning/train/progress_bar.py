@@ -15,7 +15,7 @@ from tqdm import auto as bars
 
 from prompt_tuning.core import text
 
-# More runs than these are shown by their mean.
+# If there are more runs than this, the bar shows their mean.
 _NAMED = 3
 _EVERY_S = 60  # between the lines of a file
 _SLOW = re.compile(r"([\d.]+)s/ step(s?)")  # as tqdm writes "1.5 s/step"
@@ -146,7 +146,7 @@ def _rate(per_second: float) -> str:
 
 
 def _spelled(line: str) -> str:
-  """Write a bar's rate below one step a second as English has it."""
+  """Write a bar's speed below one step a second in words."""
   return _SLOW.sub(r"\1 s/step", line)
 
 
@@ -171,7 +171,7 @@ def numbers(what: str, values: Sequence[float] | np.ndarray) -> str:
 
 
 def _whose(names: Sequence[str]) -> str:
-  """Say which runs the numbers are of."""
+  """Say to which runs the numbers belong."""
   if len(names) == 1:
     return ""
   if len(names) <= _NAMED:

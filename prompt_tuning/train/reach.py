@@ -112,7 +112,7 @@ def insist_nonzero(
 
 
 def _noted(path: str, reached: set[str]) -> Any:
-  """Build the identity that says so when its gradient is asked for."""
+  """Build an identity that notes when its gradient is computed."""
 
   @jax.custom_vjp
   def same(leaf: Array) -> Array:

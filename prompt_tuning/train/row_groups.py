@@ -14,7 +14,8 @@ import numpy as np
 from prompt_tuning.core import tree
 from prompt_tuning.core.types import Params
 
-# Path of a parameter -> how many of its rows are the run's; all of the others.
+# Path of a parameter -> number of its rows that belong to the run; all rows of
+# other parameters do.
 Rows = Mapping[str, int]
 
 

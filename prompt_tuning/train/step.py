@@ -30,8 +30,8 @@ from prompt_tuning.train.objectives import (
 from prompt_tuning.train.optimizers import BankOptimizer
 from prompt_tuning.train.state import TrainState
 
-# Folded into a run's key of a step, behind which rows fold their numbers: a
-# batch never has so many.
+# Folded into a run's key of a step. Rows fold their numbers into the key, too;
+# a batch never has this many rows.
 _METHOD = 2**31 - 1
 
 # Parameters of the method with a leading run axis, keys [K] or None -> delta.
@@ -183,7 +183,7 @@ class StepProgram:
     )
     if self.shardings is not None:  # the next step's input is like this one's
       new_state = jax.lax.with_sharding_constraint(new_state, self.shardings)
-    # Rows of a batch may all be of other conditions than a leaf is for.
+    # All rows of a batch may belong to other conditions than a leaf does.
     all_leaves = None if any(self.conditions) else jnp.stack(squares)
     return new_state, Metrics(sums, norms, all_leaves)
 
@@ -262,8 +262,8 @@ class StepProgram:
   ) -> Sums:
     """Give every run its own backbone: rows grouped by run, then a vmap."""
     if self.num_runs == 1:
-      # Rows stay on the devices that have them; a gather would bring all of
-      # them to every device.
+      # Keep rows on their devices; a gather would bring all rows to every
+      # device.
       grouped = lambda a: a[None]  # noqa: E731
     else:
       rows = self._rows_by_run(batch)
@@ -296,9 +296,9 @@ class StepProgram:
     return jax.vmap(one)(trainable, banked, run_batch, row_keys, run_keys)
 
   def _with_slots(self, batch: Batch, conditions: tuple[int, ...]) -> Batch:
-    """Let every row have the delta of its run's condition.
+    """Give every row the delta of its run's condition.
 
-    Sums are the run's, so that this is for the model's eyes only.
+    Only the model sees this; sums are still those of the run.
     """
     if not any(conditions):
       return batch
@@ -310,7 +310,7 @@ class StepProgram:
   def _with_components(
     self, rows: Batch, keys: Array | None
   ) -> tuple[Batch, Array | None]:
-    """Let the model read every row under each component of its run."""
+    """Let the model read every row once for each component of its run."""
     count = self.components
     if count == 1:
       return rows, keys
@@ -327,7 +327,7 @@ class StepProgram:
     frozen: Params,
     reached: set[str],
   ) -> tuple[Params, Array]:
-    """Add the gradient of what every run pays once per step."""
+    """Add the gradient of the penalty that every run has once per step."""
 
     def total(trainable: Params) -> tuple[Array, Array]:
       watched = reach.watch(trainable, reached)
@@ -458,7 +458,7 @@ def _like(scale: Array, leaf: Array) -> Array:
 def _rms(params: Params, sizes: tuple[float, ...] | None) -> Array:
   """Compute each run's root mean square over all leaves: [K].
 
-  Rows that are no run's own are zero.
+  Rows that belong to no run are zero.
   """
   return _root_mean(_squares(params), params, sizes)
 
@@ -477,7 +477,7 @@ def _root_mean(
   """Make a root mean square of the sums of squares of all leaves: [K]."""
   if sizes is not None:
     return jnp.sqrt(sum(squares) / jnp.asarray(sizes, jnp.float32))
-  # A float: from XL on, a whole model's count is beyond int32.
+  # Use a float: from XL on, the number of a model's parameters exceeds int32.
   leaves = tree.flatten(params).values()
   size = float(sum(x.size // x.shape[0] for x in leaves))
   return jnp.sqrt(sum(squares) / size)

@@ -218,7 +218,7 @@ def penalty_of(tuners: Sequence[Method]) -> Callable[[Params], Array] | None:
 
 
 def _check_names(tuner: Method, params: Params) -> None:
-  """Refuse what could not be told apart, or is not there."""
+  """Refuse parameters with ambiguous paths, and methods without parameters."""
   name = name_of(type(tuner))
   if not jax.tree.leaves(params):
     raise BankError(

@@ -75,7 +75,8 @@ class DeepPrompt(Method):
       boxed = nn.with_logical_partitioning(self._initial, AXES)
       made = meta.unbox(self.param(stack, boxed, size, inputs.context))
       virtual.append(made[0])
-      # The layers' own begin behind the first layer, at this stack's tokens.
+      # Vectors of the layers begin after the first layer, at the tokens of this
+      # stack.
       values = jnp.pad(made[1:], ((1, 0), (first, 0), (0, 0)))
       replace = jnp.zeros(values.shape[:2], bool)
       if self.replace:

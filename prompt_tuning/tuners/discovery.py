@@ -115,7 +115,7 @@ def for_peft() -> Mapping[str, type[Method]]:
 
 @functools.cache
 def _of_this_package() -> tuple[type[Method], ...]:
-  """List what needs nobody else's module, which may fail to import."""
+  """List the methods of this package; modules of others may fail to import."""
   names = pkgutil.iter_modules(tuners.__path__, f"{tuners.__name__}.")
   return tuple(
     kind
@@ -159,11 +159,11 @@ def _class(module: str, attribute: str, source: str) -> type[Method]:
 
 
 def _import(name: str, source: str) -> object:
-  """Import a module; whatever fails in it is one sentence."""
+  """Import a module; report any failure in one sentence."""
   try:
     return importlib.import_module(name)
   except (Exception, SystemExit) as error:
-    # A module of somebody else's may raise anything.
+    # A user's module may raise any exception.
     why = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
     raise ValueError(
       f"{source} cannot be imported: {why}. Is the "

@@ -137,7 +137,7 @@ class HyperFormer(Method):
         math.prod(size), kernel_init=_SMALL, name=f"{stack}_{name}"
       )
       made = linear(source).reshape(layers, 2, *size)
-      # Kernels lie as torch's do.
+      # Kernels have the orientation of torch's.
       arrays[name] = jnp.swapaxes(made, -1, -2) if len(size) == 2 else made
     return [
       Bottleneck(**{name: array[:, i] for name, array in arrays.items()})

@@ -113,8 +113,8 @@ class Uniform:
     return jax.random.uniform(rng, shape, dtype, self.low, self.high)
 
 
-# Paper, section 3.2, against the public code, whose flax `uniform(0.5)` draws
-# positive numbers only.
+# As in the paper, section 3.2. The public code uses flax's `uniform(0.5)`,
+# which draws only positive numbers.
 UNIFORM_PAPER = Uniform(-0.5, 0.5)
 UNIFORM_PUBLIC = Uniform(0.0, 0.5)
 

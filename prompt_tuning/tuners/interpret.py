@@ -244,7 +244,8 @@ def _merge(
   highest = jax.lax.Precision.HIGHEST
   cosines = jnp.matmul(_unit(vectors), _unit(rows).T, precision=highest)
   new, columns = jax.lax.top_k(cosines, min(best.shape[1], rows.shape[0]))
-  # Earlier slices first: top_k keeps the first of equals, the lowest id.
+  # Earlier slices come first: of equal values top_k keeps the first one, which
+  # has the lowest id.
   candidates = jnp.concatenate([best, new], axis=1)
   candidate_ids = jnp.concatenate([ids, columns + start], axis=1)
   best, indices = jax.lax.top_k(candidates, best.shape[1])

@@ -193,7 +193,7 @@ class KnowPrompt(Method):
   def _insist_on_template(self, inputs: Inputs) -> None:
     """Insist on a soft token for each argument, which the structure needs."""
     soft = len(inputs.context.soft_pieces)
-    # Where shapes alone count, there is no vocabulary and no template.
+    # If only shapes are computed, there is no vocabulary and no template.
     if self.structure and inputs.context.tokenize and soft != 2:
       raise ValueError(
         f"The task's template has {soft} soft tokens; KnowPrompt needs two: "
@@ -236,16 +236,16 @@ def _weights(types: Types) -> dict[str, float]:
 
 
 def _last(targets: Array) -> Array:
-  """Find every row's last target, where the scorer asks for the answer: [B].
+  """Find every row's last target, where the scorer reads the answer: [B].
 
-  Those before it are what comes first of every answer.
+  The targets before it are the same in all answers.
   """
   behind = jnp.argmax(targets[:, ::-1] != PAD_ID, axis=-1)
   return targets.shape[1] - 1 - behind
 
 
 def _between(tokens: Array, word: int) -> Array:
-  """Mark what stands between the first and the last of a word: [B, T]."""
+  """Mark positions from the first to the last occurrence of a word: [B, T]."""
   here = tokens == word
   opened = jnp.cumsum(here, axis=-1) > 0
   open_later = jnp.cumsum(here[:, ::-1], axis=-1)[:, ::-1] > 0
@@ -253,9 +253,9 @@ def _between(tokens: Array, word: int) -> Array:
 
 
 def _row_keys(batch: Batch, keys: Array | None) -> Array:
-  """Give every row a key of its run, the step and its tokens: [B].
+  """Give every row a key made of its run, the step and its tokens: [B].
 
-  So rows draw the same in a bank or alone, however they are batched.
+  So a row draws the same numbers in a bank or alone, in any batch.
   """
   tokens = batch["encoder_input_tokens"].astype(jnp.uint32)
   factors = (2 * jnp.arange(tokens.shape[1], dtype=jnp.uint32) + 1)[None]
@@ -303,5 +303,5 @@ def distances(states: Array, masks: Array, relation: Array) -> Array:
   means = jnp.einsum("bnat,bth->bnah", weights, states.astype(jnp.float32))
   relation = relation.astype(jnp.float32)[:, None]
   apart = means[:, :, _SUBJECT] + relation - means[:, :, _OBJECT]
-  # The root's derivative at zero is infinite.
+  # The derivative of the square root at zero is infinite.
   return jnp.sqrt(jnp.maximum(jnp.square(apart).sum(-1), 1e-12))

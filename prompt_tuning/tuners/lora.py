@@ -15,18 +15,19 @@ from prompt_tuning.core.types import Array
 from prompt_tuning.tuners import controls, parameters, settings
 from prompt_tuning.tuners.method import Inputs, Method, Recipe
 
-# U(-1/sqrt(inputs), 1/sqrt(inputs)), which PEFT's kaiming_uniform_ comes to.
+# U(-1/sqrt(inputs), 1/sqrt(inputs)), the same as PEFT's kaiming_uniform_.
 A_INIT = nn.initializers.variance_scaling(
   1 / 3, "fan_in", "uniform", batch_axis=(0,)
 )
 ZEROS = nn.initializers.zeros
 _NAMES = ("lora_A.weight", "lora_B.weight")
-# Settings of PEFT's that are read below, or say how it trained or stored.
+# PEFT's settings that are read below, or that only say how an adapter was
+# trained or stored.
 _HARMLESS = (
   *("ensure_weight_tying", "lora_alpha", "lora_dropout", "megatron_core"),
   *("qalora_group_size", "r", "runtime_config", "use_rslora"),
 )
-# Those of PEFT's initialisers that leave the frozen kernels as they are.
+# PEFT's initialisers that do not change the frozen kernels.
 _INITS = {"init_lora_weights": (True, "gaussian", "eva", "orthogonal")}
 
 

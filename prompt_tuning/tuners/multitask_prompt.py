@@ -88,8 +88,9 @@ class MultitaskSum(Method):
     number = inputs.number(len(self.tasks))
     of_task = {}
     for name, (draw, shape) in self._of_task(words).items():
-      # A leaf for each, so that rules may train one, such as a new task's. By
-      # number: runs of one bank may have other tasks.
+      # One leaf for each task, so that rules can train a single one, such as a
+      # new task's. Leaves have numbers as names, because runs of one bank may
+      # have different tasks.
       one = Parameter(_initialiser(draw), shape, (None,) * len(shape))
       paths = [f"{name}/{i}" for i in range(len(self.tasks))]
       made = parameters.declare(self, dict.fromkeys(paths, one))

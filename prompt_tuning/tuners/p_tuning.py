@@ -15,7 +15,7 @@ from prompt_tuning.tuners.method import Inputs, Method, Recipe
 from prompt_tuning.tuners.prompt import PROMPT_AXES
 
 REPARAMETERISATIONS = ("lstm", "mlp")
-# How torch begins a Linear, but for its biases.
+# torch's initial values of a Linear, except for its biases.
 _LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 

@@ -27,7 +27,7 @@ _HARMLESS = (
   *("encoder_hidden_size", "init_weights", "prefix_projection", "token_dim"),
   *_SIZES,
 )
-# With one, PEFT's prefix of an encoder-decoder fails.
+# With one submodule, PEFT's prefix of an encoder-decoder fails.
 _SUBMODULES = {"num_transformer_submodules": (2,)}
 
 

@@ -37,7 +37,8 @@ _PEFT_HARMLESS = (
 # Where the encoder's vectors stand -> field of `Placement`.
 _PLACES = {"before": "encoder_prefix", "after": "encoder_suffix"}
 _PLACES |= {"after_first": "encoder_infix"}
-# What a vector sees of its prompt -> those before it, and those after it.
+# What a vector sees of its prompt -> whether it sees earlier vectors, and later
+# ones.
 _SIGHTS = {"all": (True, True), "earlier": (True, False)}
 _SIGHTS |= {"itself": (False, False)}
 
@@ -231,7 +232,7 @@ class Prompt(Method):
 
   @nn.nowrap
   def _sight(self) -> Array | None:
-    """Say what vectors see, unless it is everything."""
+    """Say what vectors attend to, unless it is everything."""
     seen = (*_SIGHTS[self.sees], self.sees_text)
     return None if all(seen) else jnp.asarray(seen, bool)
 

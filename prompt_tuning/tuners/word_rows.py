@@ -10,7 +10,7 @@ from prompt_tuning.core.types import UNK_ID, Array, DType, Shape
 from prompt_tuning.prompting.label_words import NO_BLANK, word_ids
 from prompt_tuning.tuners.initializers import InitializerContext
 
-# In front of an answer in the targets of a template.
+# The sentinel before an answer in the targets of a template.
 _SENTINEL = re.compile(r"^<extra_id_\d+>\s*")
 
 

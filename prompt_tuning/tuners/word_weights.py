@@ -21,11 +21,11 @@ from prompt_tuning.tuners.method import Inputs, Method, Recipe
 from prompt_tuning.tuners.prompt import Prompt
 
 PARAMETER = "word_weights"
-# The rate is that of KPT's few-shot code, whose script then sets it to zero.
+# The learning rate of KPT's few-shot code; its script then sets it to zero.
 _RECIPE = Recipe(0.06, "adam", objective="learned_words")
 
-# Of every class its words. Before a run's data are known: what LABEL_WORDS is
-# in gin, or None for the task's own.
+# The words of every class. Before a run's data are known, it is the value of
+# LABEL_WORDS in gin, or None for the task's own words.
 Words = Sequence[Sequence[str]] | Mapping[str, Any] | str | None
 
 

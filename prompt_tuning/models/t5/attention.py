@@ -128,7 +128,8 @@ class Attention(nn.Module):
     joined = config.num_heads * config.head_dim
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
-    # T5 folds the 1/sqrt(D) of attention into the query's initialiser.
+    # T5 has no factor 1/sqrt(D) in attention: it is part of the query's
+    # initialiser.
     def query_init(*args: Any) -> Array:
       return init(*args) / jnp.sqrt(config.head_dim).astype(config.param_dtype)
 
@@ -260,7 +261,7 @@ class Attention(nn.Module):
   def _outward(
     self, y: Array, x: Array, delta: Delta, run_ids: Array | None
   ) -> Array:
-    """Mix the heads' [B, Q, N, D]; x is what the attention read."""
+    """Combine the heads' [B, Q, N, D]; x is the input of the attention."""
     y = self.out(y.reshape(*y.shape[:2], -1), delta, run_ids)
     return sites.bottleneck(y, x, delta.bottleneck.get(self.site), run_ids)
 
