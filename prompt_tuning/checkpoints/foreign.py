@@ -29,7 +29,7 @@ _TO_NUMPY = (
   "'prompt.npy', d.float().numpy())\", with d['NAME'] where it holds several "
   "arrays."
 )
-_MESH_TENSORFLOW = b"model_checkpoint_path"  # of which T5X's reader says more
+_MESH_TENSORFLOW = b"model_checkpoint_path"  # T5X's reader says more about it
 _ADAPTER = "adapter_config.json"
 
 

@@ -225,7 +225,7 @@ def file_tensors(file: str) -> dict[str, Leaf]:
   mismatches = []
   opened = safetensors.safe_open
   with parsing(file, "a safetensors file"):
-    files.open_file(file).close()  # no pipe, which would wait for ever
+    files.open_file(file).close()  # fails for a pipe, which would wait for ever
   with parsing(file, "a safetensors file"), opened(file, "np") as stream:
     for name in stream.keys():  # noqa: SIM118  no mapping
       view = stream.get_slice(name)

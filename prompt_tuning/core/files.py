@@ -389,7 +389,7 @@ def remove_abandoned(folder: Path, *patterns: str) -> None:
     return
   for pattern in (f"*{_TEMPORARY}*", *patterns):
     for path in sorted(pathlib.Path(folder).glob(pattern)):
-      with contextlib.suppress(OSError):  # another user's, or gone already
+      with contextlib.suppress(OSError):  # another user's file, or gone already
         if time.time() - _last_written(path) > _ABANDONED_S:
           _delete(path)
 

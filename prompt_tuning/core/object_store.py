@@ -92,7 +92,7 @@ _PASSING = {
 }
 _PASSING_NUMBERS = (
   *(errno.EBUSY, errno.EIO, errno.ETIMEDOUT),
-  getattr(errno, "EREMOTEIO", errno.EIO),  # which Linux alone has
+  getattr(errno, "EREMOTEIO", errno.EIO),  # only Linux has it
 )
 _PASSING_STATUS = (408, 429)  # and all from 500 on
 # Messages of stores and of Google's log-in when this machine's clock is wrong.
@@ -444,7 +444,7 @@ def _request(
   while True:
     try:
       return ask(_file_system(url.scheme, os.getpid()))
-    except Exception as error:  # of four libraries
+    except Exception as error:  # four libraries may raise anything
       if not _is_passing(error):
         raise _explained(url, verb, error) from error
       if time.monotonic() + pause > end:
@@ -453,7 +453,7 @@ def _request(
           f"seconds ({_one_line(error)}). Files written before that are "
           "complete: run the same command again."
         ) from error
-      if pause > _PAUSE_S / 4:  # a while, after which one would like to know
+      if pause > _PAUSE_S / 4:  # long enough to tell the user
         logger.warning("%s: %s. Trying again.", url, _one_line(error))
     time.sleep(pause * random.uniform(0.5, 1))
     pause = min(2 * pause, _PAUSE_S)
@@ -529,7 +529,7 @@ def _explained(url: Url, verb: str, error: Exception) -> Exception:
       f"{url} cannot be {verb}: no credentials that the store accepts "
       f"({text}). To get some, {about.credentials}."
     )
-  if text == "Forbidden":  # an answer without words, as to a question for sizes
+  if text == "Forbidden":  # an answer without a text, as for sizes
     text = "a wrong clock gets the same answer"
   forbidden = str(error).startswith("Forbidden") or _status(error) == 403
   if forbidden or isinstance(error, PermissionError):

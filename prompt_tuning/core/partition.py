@@ -18,7 +18,7 @@ from prompt_tuning.core.types import Params, Shape
 TRAIN, FREEZE = "train", "freeze"
 MODES = (TRAIN, FREEZE)
 
-_LISTED = 5  # paths named by one error message before it says "and N more"
+_LISTED = 5  # most paths in one error message
 _NUMBERED_FOLDER = re.compile(r"(?<=_)\d+(?=/)")
 
 

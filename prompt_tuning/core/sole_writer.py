@@ -34,8 +34,8 @@ FILE = "writer.json"
 # Seconds between two signs of life, and seconds that others wait for one.
 SIGN, WATCH = 4.0, 15.0
 
-_BYTES = 1 << 16  # of the file, at most
-_SETTLED_S = 1.0  # after which two that took one place over know of each other
+_BYTES = 1 << 16  # largest size of the file
+_SETTLED_S = 1.0  # two that took over one place know each other by then
 # Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
@@ -77,7 +77,7 @@ class _Place(abc.ABC):
   def _give_signs(self) -> None:
     while not self._ended.wait(SIGN):
       self._about["signs"] += 1
-      with contextlib.suppress(OSError):  # a full disk ends no training
+      with contextlib.suppress(OSError):  # a full disk does not end a training
         self._write()
 
   @abc.abstractmethod
@@ -200,7 +200,7 @@ def _claim(path: pathlib.Path, setting: str, key: str) -> dict[str, Any]:
       )
       files.remove(path)
       has_waited = True
-  if has_waited:  # perhaps another one did, too
+  if has_waited:  # perhaps another one took it, too
     time.sleep(_SETTLED_S)
     there = _read(path)
     if not _is_same(there, about):

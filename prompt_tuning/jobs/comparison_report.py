@@ -337,7 +337,7 @@ def _label(
       textcoords="offset points",
       fontsize=_LABEL,
       verticalalignment="bottom",
-      zorder=2.5,  # of the leader: marks hide its end
+      zorder=2.5,  # below the marks, which hide the end of the leader
       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
       arrowprops=_LEADER if row.trained else None,
     )

@@ -70,7 +70,7 @@ def _convert_model(job: Conversion) -> tuple[str, ...]:
   params, config = _whole_model(source, _config(job), job.ignore)
   try:
     return _write_model(job, source, params, config)
-  except DamagedLeafError as error:  # a leaf's damage seldom is alone
+  except DamagedLeafError as error:  # one damaged leaf is seldom alone
     everything = dict(params)
     if job.to == "t5x":
       state = source.open_state().items()

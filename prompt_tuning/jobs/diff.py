@@ -45,7 +45,7 @@ def compare(a: str, b: str) -> Comparison:
   sides = {path: contents.leaves(path, as_delta=tuned) for path in (a, b)}
   try:
     lines = tuple(differences(sides[a], sides[b]))
-  except DamagedLeafError as error:  # a leaf's damage seldom is alone
+  except DamagedLeafError as error:  # one damaged leaf is seldom alone
     raise _all_damage(sides) from error
   return Comparison(lines, len(sides[a].keys() | sides[b].keys()) - len(lines))
 

@@ -669,7 +669,7 @@ def _best_of_a_task(path: str) -> Tuned | None:
     return None
   number = max(range(len(saved)), key=lambda k: scores[k])
   if len(tuned[number].names) > 1:
-    return None  # a run of several parts, none of which is the whole
+    return None  # several parts; no single one is the whole run
   (name,) = tuned[number].names
   logger.info("%s has %d runs; using the best one, %s.", path, len(saved), name)
   return tuned[number]

@@ -203,7 +203,7 @@ def _answers(path: pathlib.Path, task: spec.TaskSpec | None) -> list[Answer]:
     if judge is not None:
       try:
         is_right = judge(prediction, example)
-      except Exception as error:  # the line is anybody's, the task may be, too
+      except Exception as error:  # line and task may be anybody's
         unjudged = unjudged or f"{type(error).__name__}: {error}"
     text = example.get("inputs_pretokenized", "")
     asked, wanted, given = map(_short, (text, written, prediction))
@@ -457,7 +457,7 @@ def _cells(root: pathlib.Path) -> tuple[list[Any], list[str]]:
 
 
 def _against(axis: str, grouped: Sequence[Any]) -> Iterator[str]:
-  """Draw the score against an axis of numbers, with a line for each cell."""
+  """Draw the score over an axis of numbers, a line per value of the others."""
   lines: dict[str, list[tuple[float, float]]] = {}
   for group in grouped:
     try:

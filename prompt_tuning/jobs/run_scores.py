@@ -67,7 +67,7 @@ class RunEvaluator:
     # Errors show now, not when the first evaluation is due.
     jobs = [Job(dataset) for of_task in sets.values() for dataset in of_task]
     for k, run in enumerate(runs):
-      for dataset in sets.get(run.task, ()):  # `compare` evaluates other jobs
+      for dataset in sets.get(run.task, ()):  # `compare` evaluates its own jobs
         self._slot(k, dataset)
     if jobs:
       self._evaluator(Runs(), backbone.params, jobs)

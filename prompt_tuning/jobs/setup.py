@@ -98,7 +98,7 @@ def initialise(
   if not experiment.tuners:
     return None
   table = _readable(quantized.embedding_table(backbone.params), mesh)
-  warn = functools.cache(logger.warning)  # runs alike have one to say
+  warn = functools.cache(logger.warning)  # equal runs warn once
   head = functools.partial(_output_rows, backbone, mesh)
   contexts = [
     dataclasses.replace(
@@ -147,7 +147,7 @@ def _started(params: Params, methods: Sequence[Method], path: str) -> Params:
   """Start the runs with the parameters of another run."""
   theirs, source = load.parameters(path)
   conditions = source.conditions if source else ()
-  for method in methods:  # parameters of conditions go by their numbers
+  for method in methods:  # parameters of conditions are named by number
     if source is not None:
       _insist_on_words(source, method, path)
     if method.conditions[: len(conditions)] != conditions:

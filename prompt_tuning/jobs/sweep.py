@@ -136,7 +136,7 @@ def sweep(
     planned = plan(job, shard)
     for bank in planned.banks:
       sweep_banks.insist_on_rows(bank)
-    content = _insist_on_same(job)  # all processes refuse what one would
+    content = _insist_on_same(job)  # if one process refuses, all refuse
     if jax.process_index() == 0:
       _write_sweep(job, content)
       _clear(job)
@@ -203,7 +203,7 @@ class _Sweep:
         )
       except StoppedError:
         raise
-      except Exception as error:  # whatever it is, other cells may do
+      except Exception as error:  # whatever the error, other cells may work
         _insist_on_all(bank.name, error)
         self._failed(bank, error)
         return

@@ -91,7 +91,7 @@ def write(job: SweepJob) -> str:
     CheckpointError: the results of a cell cannot be read.
     OSError: a file cannot be written.
   """
-  sweep.read(job)  # one over other axes is an error
+  sweep.read(job)  # a sweep over other axes is an error
   points = read(job)
   if not points:
     raise ValueError(

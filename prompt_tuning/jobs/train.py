@@ -402,7 +402,7 @@ def _insist_on_same_rows(
     return
   try:
     batches.set_state(saved["data"])
-  except (KeyError, TypeError):  # a damaged one, of which the loop says more
+  except (KeyError, TypeError):  # damaged; the loop raises a full error
     return
   except ValueError as error:
     sources = ", ".join(identity.data_sources(job.experiment))
@@ -479,7 +479,7 @@ def _next_batch(
       return None
     try:
       batches.set_state(saved.get("data", {}))
-    except ValueError:  # another run's, of which the loop says more
+    except ValueError:  # another run's; the loop raises a full error
       return None
   return feed.peek(batches)
 

@@ -352,7 +352,7 @@ def _without_end(settings: Sequence[Setting]) -> Iterator[str]:
   for setting in (s for s in settings if s is macros.get(s.macro or "", s)):
     values = total(setting, frozenset())
     largest = max((sizes.get(n, 1) for n in setting.macros()), default=1)
-    if largest <= _MOST_VALUES < values:  # the others are made of this one
+    if largest <= _MOST_VALUES < values:  # the other values contain this one
       yield (
         f"{setting.origin}: {setting.macro or setting.parameter} stands for "
         f"{values:,.0f} values, because macros contain macros; expected at "
@@ -415,7 +415,7 @@ def _effective(settings: Sequence[Setting]) -> dict[_Key, Setting]:
     key = (setting.scope, setting.selector, setting.parameter)
     # A declaration never removes a value, whatever the order.
     if not (setting.is_declaration and key in effective):
-      effective.pop(key, None)  # the order is that of the last ones
+      effective.pop(key, None)  # keep the order of the last settings
       effective[key] = setting
   return effective
 

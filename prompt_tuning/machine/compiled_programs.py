@@ -10,7 +10,7 @@ import jax
 from jax._src import compilation_cache
 
 _CPUS = pathlib.Path("/proc/cpuinfo")
-_INSTRUCTIONS = ("flags", "Features")  # where x86 and ARM list theirs
+_INSTRUCTIONS = ("flags", "Features")  # names of the lists of x86 and ARM
 # Keep programs that took at least this many seconds to compile. JAX's own limit
 # is one second; for a small model, only the step takes that long.
 _SECONDS = "jax_persistent_cache_min_compile_time_secs"
@@ -54,7 +54,7 @@ def damaged(
   """
   found = []
   for path in sorted(pathlib.Path(folder).glob("*-cache")):
-    with contextlib.suppress(OSError):  # it went, or is another user's
+    with contextlib.suppress(OSError):  # it is gone, or another user's
       if after < path.stat().st_mtime <= until and not _is_whole(path):
         found.append(path)
   return found
@@ -64,7 +64,7 @@ def _is_whole(path: pathlib.Path) -> bool:
   data = path.read_bytes()
   try:
     compilation_cache.decompress_executable(data)
-  except Exception:  # of whichever library packed it
+  except Exception:  # any library may have packed it
     return False
   return True
 

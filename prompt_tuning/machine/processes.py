@@ -28,7 +28,7 @@ _RETRY_S = 0.2
 _DEFAULT_TIMEOUT_S = 300  # JAX's own
 _PORT_KEY = "prompt_tuning/port_of_watch"
 _MEETING_S = 30  # for processes that JAX has found already
-_SETTLE_S = 3.0  # longer than it takes to hear who is gone
+_SETTLE_S = 3.0  # enough to hear which processes are gone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +200,7 @@ def all_come(what: str) -> bool:
     return True
   try:
     job.client.wait_at_barrier(f"prompt_tuning/{what}", 1_000 * _MEETING_S)
-  except Exception as error:  # of a class that another version names otherwise
+  except Exception as error:  # other versions have other classes
     logger.debug("%s: not all processes arrived.", what, exc_info=error)
     return False
   return True

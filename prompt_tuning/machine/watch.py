@@ -79,7 +79,7 @@ class Watch(threading.Thread):
         for key, _ in selector.select(timeout=0.5):
           index, unread = key.data
           message = _hear(self._lines[index], unread)
-          if message is None:  # not all of it yet
+          if message is None:  # not complete yet
             continue
           selector.unregister(key.fileobj)
           if "bye" not in message:

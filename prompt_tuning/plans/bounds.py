@@ -41,7 +41,7 @@ def misfit(job: TrainJob, tpu_slice: Slice) -> str | None:
   counts = cost.count_parameters(job.experiment.model)
   number = sum(counts.values())
   width = quantized.itemsize(jnp.dtype(job.source.restore_dtype))
-  if not job.experiment.tuners:  # each run has its own, and its gradient
+  if not job.experiment.tuners:  # each run has its own model and gradient
     number, width = number * len(job.experiment.runs) * 2, 4
   needed = number * width / tpu_slice.linked  # every slice has the model
   memory = tpu_slice.chip.memory

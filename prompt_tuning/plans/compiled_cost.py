@@ -313,7 +313,7 @@ def _collective(
   if kind == REDUCE_SCATTER:
     nbytes *= max(map(len, groups))
   if kind == ALL_REDUCE and REDUCE_SCATTER in name:
-    kind = REDUCE_SCATTER  # a TPU reduces and cuts in one go
+    kind = REDUCE_SCATTER  # a TPU reduces and scatters in one step
   source = re.search(r'op_name="([^"]*)"', instruction.attributes)
   return Collective(
     kind,

@@ -41,7 +41,7 @@ _TEXT_ENDINGS = (".tsv", ".txt")
 _SENTINEL = "<extra_id_"
 # The same class in the files of Chen et al. (2022) and in TACRED.
 NA, NO_RELATION = "NA", "no_relation"
-SEVERAL = -1  # in the place of the id of a word of several pieces
+SEVERAL = -1  # in place of an id, for words of several pieces
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
   "text": ("shortenable",),
 }
 _MOST_SOFT = 10_000
-_START = "start"  # in place of true, of a field that loses its start
+_START = "start"  # instead of true: the field loses its start
 LETTERS = string.ascii_uppercase
 
 

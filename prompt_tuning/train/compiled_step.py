@@ -62,7 +62,7 @@ class Jitted:
 
   def _measure(self, compiled: Any) -> None:
     stats = compiled.memory_analysis()
-    if stats is None:  # not every device's compiler says
+    if stats is None:  # not all compilers tell
       return
     needed = stats.peak_memory_in_bytes
     kept = stats.argument_size_in_bytes + stats.output_size_in_bytes
@@ -98,7 +98,7 @@ class Compiling:
     try:
       self._step.suited(batch).lower(state, frozen, batch).compile()
     except UnreachedError as error:
-      logger.debug("%s", error)  # the first call raises it, too
+      logger.debug("%s", error)  # the first call raises it again
     except Exception as error:
       # If the step has an error, its first call raises the same error.
       if memory.is_exhausted(error):

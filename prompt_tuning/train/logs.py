@@ -14,7 +14,7 @@ from prompt_tuning.core import files, growing
 from prompt_tuning.core.types import PyTree
 
 FILE = "metrics.jsonl"
-_PUT_S = 30.0  # between two puts that nobody waits for
+_PUT_S = 30.0  # seconds between two uploads in the background
 
 logger = logging.getLogger(__name__)
 

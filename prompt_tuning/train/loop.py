@@ -630,7 +630,7 @@ class _Loop:
 
   def _save(self, state: TrainState, step: int) -> None:
     steps = jax.device_get(self.steps)
-    if steps:  # no bundle of runs that have all diverged
+    if steps:  # save nothing if all runs diverged
       self._note_divergence(steps[-1], step)
     window = self.window.plus(steps)
     self.log.put(at_once=True)

@@ -24,7 +24,7 @@ from prompt_tuning.tuners.word_rows import (
   answer,
 )
 
-_SUBJECT, _OBJECT = range(2)  # soft tokens of the template, in its order
+_SUBJECT, _OBJECT = range(2)  # soft tokens of the template, in order
 _LONGEST = 4  # tokens of a random span
 _ROWS: Mapping[str, Initializer] = {
   "head": OutputRowsOfWords(),
