@@ -218,7 +218,7 @@ def test_questions_with_answers_are_no_text(tmp_path):
   row = json.dumps({"inputs": "a?", "targets": "b"})
   declare(text_of(tmp_path, f"\n{row}\n", "a.jsonl"))
   with pytest.raises(
-    ValueError, match=r"a\.jsonl:2: a question with an answer"
+    ValueError, match=r"a\.jsonl:2: the line has a question with"
   ):
     ppt.rows_of("own_rows").of_split("train")
 

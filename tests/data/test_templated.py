@@ -283,7 +283,7 @@ BAD_RULES = {
   ),
   "words": (
     {"rules": {**RULES, "no": ["sun", "rain"]}},
-    "The rule of 'no': 2 words (sun, rain), and own: sub_prompts has 3 masks",
+    "The rule of 'no': 2 words (sun, rain), but own: sub_prompts has 3 masks",
   ),
   "alike": (
     {"rules": dict.fromkeys(RULES, RULES["no"])},

@@ -199,7 +199,7 @@ def test_what_cannot_be_evaluated(predictor, free, labelled, texts):
     Evaluator(predictor, [])
   with pytest.raises(ValueError, match="EVALUATE_BY"):
     Evaluator(predictor, [Job(free)], ["ranking"])
-  with pytest.raises(ValueError, match="no run 3 among the 3"):
+  with pytest.raises(ValueError, match="no run 3; there are 3"):
     Evaluator(predictor, [Job(free, 3)])
   with pytest.raises(ValueError, match="no label words"):
     Evaluator(predictor, [Job(free)], ["rank"])

@@ -71,7 +71,7 @@ def test_lines_that_are_no_examples(line, message, tmp_path):
     ("text".encode("utf-16"), ":1: UTF-16; expected UTF-8"),
     (b"PK\x03\x04\x00", ":1: a zip or spreadsheet file; expected UTF-8 text"),
     (b"\x1f\x8b\x08", ":1: a gzip file; .* Unpack it"),
-    (b"text\n\0", ":2: a zero byte: the file is binary"),
+    (b"text\n\0", ":2: the line has a zero byte, so the file"),
     (b"", ": the file has no lines"),
   ],
 )

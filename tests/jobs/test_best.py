@@ -78,7 +78,7 @@ def test_a_best_that_is_gone_is_an_error(left, folder, capsys, tmp_path):
   error = capsys.readouterr().err
   assert "best/run_0/step_00000010" in error
   assert "the best of run 0 (seed0)" in error
-  assert "bundles/step_00000020 for the last of all runs" in error
+  assert "bundles/step_00000020 for the last step of all runs" in error
   assert not out.exists()
 
 

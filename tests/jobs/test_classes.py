@@ -218,7 +218,7 @@ def test_a_task_without_words_has_those_it_is_given():
   ("task", "given", "message"),
   [
     ("skill_first", None, "skill_first has no label words: set LABEL_WORDS"),
-    (SST2, ["good"], "has 1 words; taskless_glue_sst2_v200 has 2 classes"),
+    (SST2, ["good"], "has 1 words; expected one for each of the 2 classes"),
     (SST2, {"good": "good", "bad": "bad"}, "the classes of .*: negative,"),
     ("mixed_words", None, "have different label words: "),
   ],

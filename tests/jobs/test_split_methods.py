@@ -408,8 +408,8 @@ def test_a_dimension_that_ways_cannot_share_is_refused(built):
   ):
     abstract_setup.describe(job.experiment, job.source, axes.make_mesh(2, 4))
   assert (
-    "a: dimension 6 over 4 ways of 'model', by the rule ('lora_rank', 'model')"
-    in str(error.value)
+    "a: a dimension of 6 cannot be split 4 ways over 'model', by the rule "
+    "('lora_rank', 'model')" in str(error.value)
   )
 
 

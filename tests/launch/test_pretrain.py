@@ -475,7 +475,7 @@ ADAPTATION = "--gin.lm_adaptation/pretraining.Stage"
   ("changes", "message"),
   [
     (["empty.txt", b""], "empty.txt: the corpus is empty"),
-    (["zeros.txt", b"some text\n\n\0\0\0"], "zeros.txt:3: a zero byte"),
+    (["zeros.txt", b"some text\n\n\0\0\0"], "zeros.txt:3: the line has a zero"),
     (
       ["latin.txt", b"caf\xe9"],
       "latin.txt:1: not UTF-8: byte 0xe9 at position 3",

@@ -92,8 +92,8 @@ def test_the_words_of_questions_are_learnt(folder):
   ("argv", "message"),
   [
     (("--input", "nowhere.txt"), "error: No corpus file nowhere.txt."),
-    (("--input", "a.txt", "z.txt"), "z.txt:3: a zero byte"),
-    (("--input", "z.txt"), "z.txt:3: a zero byte"),
+    (("--input", "a.txt", "z.txt"), "z.txt:3: the line has a zero"),
+    (("--input", "z.txt"), "z.txt:3: the line has a zero"),
     (("--input", "empty.txt"), "empty.txt: the corpus is empty"),
     (("--input", "a.txt", "--every", "0"), "every 0 must be positive"),
     (("--input", "a.txt", "--size", "100"), "raise --size"),

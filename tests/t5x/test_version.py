@@ -53,7 +53,7 @@ def test_absent(monkeypatch):
 def test_a_module_is_missing(monkeypatch, tmp_path):
   write(tmp_path, "t5x.models")
   monkeypatch.syspath_prepend(tmp_path)
-  assert message().startswith("T5X needs the module t5x.examples, which is not")
+  assert message().startswith("T5X needs the module t5x.examples, but it is")
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_where_peft_fails(tiny_twins, settings, message):
     ({"num_virtual_tokens": 3}, "does not fit"),
     (
       {"num_transformer_submodules": 1},
-      "num_transformer_submodules = 1 cannot",
+      "num_transformer_submodules = 1 is not",
     ),
     ({"num_layers": None}, "num_layers: expected a positive integer"),
   ],

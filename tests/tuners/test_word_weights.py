@@ -175,7 +175,8 @@ def test_words_are_the_tasks_or_those_of_label_words(
   others = (built.words[::-1], (("no", "nay"), ("yes",)))
   for other in others:
     with pytest.raises(
-      ValueError, match="class 'no' of weighed has 2 label words, no, never; "
+      ValueError,
+      match="class 'no' of weighed has 2 label words, no, never, but ",
     ):
       classes.insist_on_weighed(task.name, None, scorer, other)
   with pytest.raises(ValueError, match=r"2 classes, but the run has .* of 1"):
@@ -187,7 +188,7 @@ def test_words_are_the_tasks_or_those_of_label_words(
     objective=Classes(scorer, {"no": ["nay", "no"], "yes": ["yes"]}),
     learning_rates=(0.1,),
   )
-  with pytest.raises(ValueError, match="2 label words, nay, no; the run has"):
+  with pytest.raises(ValueError, match="2 label words, nay, no, but the run"):
     setup.objective_of(experiment)
   with pytest.raises(ValueError, match="has no label words: set LABEL_WORDS"):
     build_tuner(WordWeights, model, "skill_first")

@@ -144,7 +144,7 @@ def test_questions_are_asked_and_answered(tmp_path, use_invented_vocabulary):
   ("name", "content", "message"),
   [
     ("a.jsonl", b"", r"a\.jsonl: the corpus is empty"),
-    ("a.txt", b"the cat\n\nthe \0 dog", r"a\.txt:3: a zero byte"),
+    ("a.txt", b"the cat\n\nthe \0 dog", r"a\.txt:3: the line has a zero"),
     ("a.txt", b".", "no examples of the source are left"),
     ("a.txt.xz", b"the", "cannot be decompressed"),
   ],
