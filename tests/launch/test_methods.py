@@ -447,7 +447,7 @@ REFUSED = {
     r"Unheld.table is frozenset\(\{1\}\) \(frozenset\), which a bundle cannot "
     "hold. Settings of a method are numbers, text"
   ),
-  "Asking": "from_model names 'emb_dims', which .*Did you mean 'emb_dim'",
+  "Asking": "from_model names 'emb_dims', but .*Did you mean 'emb_dim'",
   "Fieldless": "from_model names 'emb_dim', but the class has no such field",
 }
 # Setting -> the same.
