@@ -73,7 +73,12 @@ _SCHEMA = {
   "data?": Each(ANY),
   "base_model?": Maybe(TEXT),
   "vocabulary?": Maybe(vocabulary_mark.SCHEMA),
-  "progress?": {"best": [Maybe(_BEST)], "stale": WHOLE, "tokens": [WHOLE]},
+  "progress?": {
+    "best": [Maybe(_BEST)],
+    "stale": WHOLE,
+    "tokens": [WHOLE],
+    "diverged?": [Maybe(WHOLE)],
+  },
 }
 
 logger = logging.getLogger(__name__)

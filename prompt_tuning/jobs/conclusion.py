@@ -121,8 +121,8 @@ def _finish(outcome: Outcome, chosen: tuple[list[int], Params] | None) -> str:
   if outcome.run_evaluator is not None:
     rows = [*_rows(outcome, steps, trainable), *_controls(outcome, trainable)]
     scores = summary.scores_by_task(rows)
-  proof = _proof(outcome)
-  whole = [scores, f"{_parameters(outcome)}\n{proof}".rstrip()]
+  proof, lost = _proof(outcome), _lost(outcome)
+  whole = [scores, lost, f"{_parameters(outcome)}\n{proof}".rstrip()]
   tokens, exported = "", _Exports()
   if outcome.setup.tuners:
     runs = runs_of(outcome, trainable)
@@ -141,7 +141,7 @@ def _finish(outcome: Outcome, chosen: tuple[list[int], Params] | None) -> str:
     f"learning curve: {folder / CURVE}",
     *exported.lines,
   ]
-  shown = [tokens, *exported.notes, proof, scores, "\n".join(paths)]
+  shown = [tokens, *exported.notes, proof, scores, lost, "\n".join(paths)]
   return "\n\n".join(filter(None, shown))
 
 
@@ -296,6 +296,22 @@ def random_control(
 def random_label(method: Method) -> str:
   """Return the name of a method's random control in reports."""
   return f"{RANDOM}{noun_of(type(method))}"
+
+
+def _lost(outcome: Outcome) -> str:
+  """Name the runs that diverged; empty if none did."""
+  lost = [
+    f"{run.name}, whose loss is not finite at step "
+    f"{outcome.start_step + step:,}"
+    for run, step in zip(outcome.runs, outcome.result.diverged, strict=True)
+    if step is not None
+  ]
+  if not lost:
+    return ""
+  return (
+    f"note: {len(lost)} of {len(outcome.runs)} runs diverged: "
+    f"{'; '.join(lost)}. Lower the learning rate."
+  )
 
 
 def _parameters(outcome: Outcome) -> str:

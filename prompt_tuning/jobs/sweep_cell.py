@@ -88,29 +88,24 @@ def write(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> None:
     runs: numbers that the cell's runs have in the bank.
 
   Raises:
-    DivergedError: no run of the cell is finite any more.
+    DivergedError: the cell alone would have diverged, see `loop.train`.
     CheckpointError: a bundle cannot be read or written.
     OSError: another file cannot.
   """
-  alone = _alone(cell, outcome, runs)
-  if not _finite_runs(alone.result.state.trainable):
+  diverged = [outcome.result.diverged[run] for run in runs]
+  lost = [step for step in diverged if step is not None]
+  if len(lost) == len(runs):
     raise DivergedError(
-      f"{cell.name}: the training diverged, so its parameters are not finite. "
-      "Lower the learning rate."
+      f"The loss is not finite after {max(lost):,} steps. Lower the learning "
+      "rate."
     )
+  alone = _alone(cell, outcome, runs)
   if jax.process_index() == 0:
     _write_run(cell, outcome, alone, runs)
   conclusion.finish(alone)
   if jax.process_index() == 0:
     content = json.dumps(_content(cell, alone), indent=2) + "\n"
     files.write_text(files.path(alone.output.model_dir) / FILE, content)
-
-
-def _finite_runs(trainable: Params) -> list[int]:
-  """List the runs of which every parameter is finite."""
-  leaves = bundle.to_host(tree.flatten(trainable)).values()
-  of_leaves = [np.isfinite(a).reshape(len(a), -1).all(-1) for a in leaves]
-  return [int(run) for run in np.flatnonzero(np.all(of_leaves, axis=0))]
 
 
 def _alone(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> Outcome:
@@ -143,6 +138,7 @@ def _alone(cell: Cell, outcome: Outcome, runs: Sequence[int]) -> Outcome:
     result=result._replace(
       state=state,
       best=[result.best[run] for run in runs],
+      diverged=[result.diverged[run] for run in runs],
       tokens=(encoder, decoder),
     ),
     runs=experiment.runs,
@@ -297,6 +293,7 @@ def _write_last(
         "best": list(result.best),
         "stale": _stale(alone, entries),
         "tokens": list(result.tokens),
+        "diverged": list(result.diverged),
       },
     },
     trainable=bundle.to_host(tree.flatten(result.state.trainable)),

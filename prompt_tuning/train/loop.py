@@ -165,6 +165,8 @@ class Result(NamedTuple):
     state: the last state.
     best: per run, {"step", "score", "metrics"} of its best evaluation, or None.
     reason: `finished`, `early stopping` or `preempted`.
+    diverged: per run, after how many steps its loss was first found not to be
+      finite, or None. If all runs had diverged, there would be no result.
     tokens: number of encoder and decoder tokens of training, also those before
       a resume.
     signal: number of the signal that preempted it.
@@ -173,6 +175,7 @@ class Result(NamedTuple):
   state: TrainState
   best: Records
   reason: str
+  diverged: Sequence[int | None]
   tokens: tuple[int, int] = (0, 0)
   signal: int | None = None
 
@@ -270,11 +273,18 @@ class _Progress:
     best: see `Result`.
     stale: evaluations since any run improved.
     tokens: encoder and decoder tokens trained on.
+    diverged: see `Result`.
   """
 
   best: Records
   stale: int
   tokens: list[int]
+  diverged: list[int | None]
+
+  @classmethod
+  def new(cls, runs: int) -> "_Progress":
+    """Return that of runs that have not begun."""
+    return cls([None] * runs, 0, [0, 0], [None] * runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,15 +366,20 @@ def _faults(manifest: Mapping[str, Any], runs: int) -> list[Fault]:
   wanted = {"data": Each(ANY), "progress": Each(ANY)}
   if faults := schema.faults(dict(manifest), wanted):
     return faults
-  progress = manifest["progress"]
+  progress = _saved_progress(manifest, runs)
   names = [field.name for field in dataclasses.fields(_Progress)]
   if set(progress) != set(names):
     return [Fault("progress", f"the keys {names}", f"{sorted(progress)}")]
   return [
     Fault(f"progress.{name}", f"{count} of them", str(len(progress[name])))
-    for name, count in (("best", runs), ("tokens", 2))
+    for name, count in (("best", runs), ("tokens", 2), ("diverged", runs))
     if len(progress[name]) != count
   ]
+
+
+def _saved_progress(manifest: Mapping[str, Any], runs: int) -> dict[str, Any]:
+  """Read the progress of a bundle; those of older versions lack `diverged`."""
+  return {"diverged": [None] * runs, **manifest["progress"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,23 +407,23 @@ class _Bundles:
   ) -> tuple[TrainState, _Progress, _Window]:
     """Continue from the newest bundle, or start."""
     latest = bundle.read_latest(self.folder / BUNDLES)
+    num_runs = fresh.dropout_keys.shape[0]
     if latest is None:
-      num_runs = fresh.dropout_keys.shape[0]
-      return fresh, _Progress([None] * num_runs, 0, [0, 0]), _Window()
+      return fresh, _Progress.new(num_runs), _Window()
     step, saved = latest
     saved.insist_run(self.manifest, self.folder)
     self._insist_fixed(saved)
     state = train_state.from_arrays(fresh, saved.trainable, saved.resume)
     json_files.refuse(
       bundle.step_path(self.folder / BUNDLES, step) / bundle.MANIFEST,
-      _faults(saved.manifest, fresh.dropout_keys.shape[0]),
+      _faults(saved.manifest, num_runs),
     )
     # Like the initial state: on the same devices, sharded in the same way.
     state = jax.tree.map(
       lambda new, old: jax.device_put(new, old.sharding), state, fresh
     )
     batches.set_state(saved.manifest["data"])
-    progress = _Progress(**saved.manifest["progress"])
+    progress = _Progress(**_saved_progress(saved.manifest, num_runs))
     self._forget_lost(progress.best)
     # A newer bundle must be damaged, because otherwise training would continue
     # from it. It stays until a new one replaces it.
@@ -551,7 +566,6 @@ class _Loop:
     clock: measures speed.
     window: of the process before, since the last line of the log.
     steps: metrics of this process since then.
-    diverged: runs of which it was said that they are lost.
     squares: of the gradients of this process's first steps.
   """
 
@@ -571,7 +585,6 @@ class _Loop:
   clock: _Clock
   window: _Window
   steps: list[Metrics] = dataclasses.field(default_factory=list)
-  diverged: set[int] = dataclasses.field(default_factory=set)
   squares: list[Any] = dataclasses.field(default_factory=list)
 
   def run(self, state: TrainState) -> Result:
@@ -606,8 +619,10 @@ class _Loop:
       self._save(state, step)
     encoder, decoder = self.progress.tokens
     signal = self.preemption.signal if reason == "preempted" else None
-    tokens = (encoder, decoder)
-    return Result(state, self.progress.best, reason, tokens, signal)
+    tokens, progress = (encoder, decoder), self.progress
+    return Result(
+      state, progress.best, reason, progress.diverged, tokens, signal
+    )
 
   def _step(self, state: TrainState) -> TrainState:
     rows = next(self.batches)
@@ -716,18 +731,20 @@ class _Loop:
     """Warn of runs that diverged; stop if all of them did."""
     finite = np.isfinite(metrics.sums["loss"])
     finite &= np.isfinite(metrics.norms["update"])
-    if not finite.any():
+    diverged = self.progress.diverged
+    lost = [run for run in np.flatnonzero(~finite) if diverged[run] is None]
+    for run in lost:
+      diverged[run] = step
+    if None not in diverged:
       raise DivergedError(
         f"The loss is not finite at {self.settings.describe(step)}, of all "
         f"{len(finite)} runs. The last bundle in "
         f"{self.bundles.folder / BUNDLES} is from before that. Lower the "
         "learning rate, or continue from that bundle with other settings."
       )
-    for run in np.flatnonzero(~finite):
-      if run not in self.diverged:
-        self.diverged.add(int(run))
-        name, when = self.bar.names[run], self.settings.describe(step)
-        logger.warning("Run %s: the loss is not finite, %s.", name, when)
+    for run in lost:
+      name, when = self.bar.names[run], self.settings.describe(step)
+      logger.warning("Run %s: the loss is not finite, %s.", name, when)
 
 
 def _is_main() -> bool:

@@ -134,7 +134,7 @@ class ShortRun:
       self._batches = [next(batches) for _ in range(STEPS)]
       batches.set_state(start)
       self._frozen, self._settings = frozen, settings
-      return loop.Result(state, [None, None], "finished")
+      return loop.Result(state, [None, None], "finished", [None, None])
 
     with mock.patch.object(loop, "train", noted):
       self._outcome = train.train(job, model=model)

@@ -77,6 +77,19 @@ def test_a_frozen_weight_that_changed_is_reported():
   assert outcome.checksum[:16] in text
 
 
+def test_runs_that_diverged_are_named():
+  outcome = types.SimpleNamespace(
+    runs=[types.SimpleNamespace(name=name) for name in ("a", "b", "c")],
+    result=types.SimpleNamespace(diverged=[None, 1_500, None]),
+    start_step=1_100_000,
+  )
+  text = conclusion._lost(outcome)
+  assert "1 of 3 runs diverged: b, whose loss is not finite at step " in text
+  assert "1,101,500" in text
+  outcome.result.diverged = [None] * 3
+  assert not conclusion._lost(outcome)
+
+
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_without_best_bundles_the_last_values_count(tmp_path, keep_best):
   last = {"tuner": {"a": np.arange(2, dtype=np.float32)}}

@@ -445,7 +445,7 @@ def test_steps_that_were_not_logged_were_as_fast_as_the_others(job):
   for step, seconds, speed in ((2, 2.0, 100.0), (6, 4.0, 50.0)):
     timing = {"timing/seconds": seconds, "timing/tokens_per_second": speed}
     log.write(step, 0, timing, "train")
-  result = loop.Result(None, [], "finished", (500, 100))
+  result = loop.Result(None, [], "finished", [], (500, 100))
   report = pretrain_report.describe(job, stage, result, 0.25)
   encoder, decoder = cost.flops_per_token(MODEL)
   operations = 500 * encoder + 100 * decoder

@@ -281,6 +281,33 @@ def test_a_failing_cell_leaves_the_others(
   assert [c.name for b in sweep.plan(job).banks for c in b.cells] == ["SEEDS=1"]
 
 
+def test_a_cell_whose_loss_is_not_finite_has_failed(
+  swept, train_flags, tmp_path, monkeypatch, capsys
+):
+  """As alone, whatever its parameters are; the rest of its bank is done."""
+  _, kept = swept
+  ((outcome, bank),) = kept.values()
+  lost = outcome._replace(
+    result=outcome.result._replace(diverged=[None, None, 2, None])
+  )
+
+  def again(job, *_, **__):
+    shutil.copytree(bank, job.output.model_dir, dirs_exist_ok=True)
+    output = dataclasses.replace(outcome.output, model_dir=job.output.model_dir)
+    return lost._replace(output=output)
+
+  monkeypatch.setattr(train, "train", again)
+  argv = [*train_flags(tmp_path), *AXES]
+  with without_pictures():
+    error = failing(capsys, *argv)
+  assert "1 of 4 cells failed" in error
+  assert f"{NAMES[2]}: The loss is not finite after 2 steps. Lower" in error
+  cells = sorted(path.name for path in (tmp_path / "cells").iterdir())
+  assert cells == sorted({*NAMES} - {NAMES[2]})
+  assert main.main(["sweep", *argv, "--report"]) == 0
+  assert f"{NAMES[2]}: The loss is not" in capsys.readouterr().out
+
+
 def test_an_error_of_one_process_ends_it(train_flags, tmp_path, monkeypatch):
   """Others wait for it: going on with other cells would hang all of them."""
 
@@ -552,24 +579,6 @@ def test_a_model_is_reused_with_its_vocabulary_only(train_flags, tmp_path):
   )
   assert sweep._model_of(job) == sweep._model_of(job)
   assert sweep._model_of(job) != sweep._model_of(other)
-
-
-def test_finite_runs_are_found_in_whole_arrays(monkeypatch):
-  """Arrays that hosts share cannot be read as they are."""
-
-  class Split:
-    def __array__(self):
-      raise RuntimeError("spans devices of other hosts")
-
-  whole = {
-    "tuner/a": np.array([[1.0, np.nan], [1.0, 2.0], [3.0, 4.0]]),
-    "tuner/b": np.array([0.0, 1.0, np.inf]),
-  }
-  split = {"tuner": {"a": Split(), "b": Split()}}
-  monkeypatch.setattr(
-    bundle, "to_host", lambda arrays: {name: whole[name] for name in arrays}
-  )
-  assert sweep_cell._finite_runs(split) == [1]
 
 
 def test_a_limit_of_runs(train_flags, tmp_path):

@@ -212,6 +212,9 @@ def test_bundles_from_which_nothing_can_go_on(bank, counted_batches, tmp_path):
     "progress.best: expected 2 of them; found 1": {
       "progress": {**progress, "best": [None]}
     },
+    "progress.diverged: expected 2 of them": {
+      "progress": {**progress, "diverged": [3]}
+    },
     "progress.tokens: expected 2 of them": {
       "progress": {**progress, "tokens": [1]}
     },
@@ -534,6 +537,24 @@ def test_one_lost_run_does_not_stop_the_others(
     result = train(bank, tmp_path, counted_batches(SEEDS), step=step)
   assert result.reason == "finished"
   assert caplog.text.count("Run 1") == 1
+  assert result.diverged == [None, 6]
+  # That stays so, also where later losses are finite, and without any step.
+  for steps in (15, 15):
+    again = train(bank, tmp_path, counted_batches(SEEDS), num_steps=steps)
+    assert again.diverged == [None, 6]
+  assert caplog.text.count("Run 1") == 1
+
+
+def test_where_every_run_was_lost_training_ends(
+  bank, counted_batches, tmp_path
+):
+  """A run that was lost stays lost: what it does later is no training."""
+  first = _breaking(bank.step, 2, (0,))
+  batches = counted_batches(SEEDS)
+  train(bank, tmp_path, batches, step=first, num_steps=4)
+  second = _breaking(bank.step, 0, (1,))
+  with pytest.raises(loop.DivergedError, match="of all 2 runs"):
+    train(bank, tmp_path, counted_batches(SEEDS), step=second)
 
 
 def test_another_run_in_the_folder_is_refused(bank, counted_batches, tmp_path):
