@@ -101,12 +101,12 @@ def run(
   except BrokenPipeError:  # for `launch.main`
     raise
   except Exception as error:
-    others = processes.settle()
     short = memory.is_exhausted(error)
+    said = _without_memory(name, error) if short else plain(error)
+    others = processes.settle(said)
     if not (short or isinstance(error, DivergedError | ValueError | OSError)):
       raise
     status = 1 if isinstance(error, DivergedError) else 2
-    said = _without_memory(name, error) if short else plain(error)
     processes.fail(said, status)
     for text in filter(None, (said, others)):
       console.error(text)

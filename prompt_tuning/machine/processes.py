@@ -171,17 +171,22 @@ def fail(error: str, status: int) -> None:
     _watch.status = status
 
 
-def settle() -> str | None:
+def settle(error: str | None = None) -> str | None:
   """Wait a moment after an error: another process's end may be the cause.
 
   If another process is gone, this one ends here, with a message that says so.
 
+  Args:
+    error: that of this process; a message does not repeat it.
+
   Returns:
-    A message about another process that failed, perhaps by the same error.
+    A message about another process that failed.
   """
   if _watch is None:
     return None
   _watch.join(_SETTLE_S)
+  if error is not None and error == _watch.error:
+    return f"process {_watch.lost} ended with the same error."
   return _watch.heard
 
 

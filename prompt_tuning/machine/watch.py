@@ -41,7 +41,9 @@ class Watch(threading.Thread):
 
   Attributes:
     status: exit status of this process if it fails; None if it does not.
-    heard: message about a process that is gone.
+    lost: number of a process that is gone.
+    error: the error with which it ended; None if it left none.
+    heard: message about it.
   """
 
   def __init__(
@@ -66,6 +68,8 @@ class Watch(threading.Thread):
     self._end = end
     self._is_leaving = threading.Event()
     self.status: int | None = None
+    self.lost: int | None = None
+    self.error: str | None = None
     self.heard: str | None = None
     for line in self._lines.values():
       _keep_alive(line)
@@ -92,6 +96,7 @@ class Watch(threading.Thread):
     if self._is_leaving.is_set():
       return
     self._tell({"lost": lost, "error": error})
+    self.lost, self.error = lost, error
     why = (
       f"ended with an error: {error}"
       if error is not None

@@ -145,7 +145,7 @@ def test_of_several_processes_the_others_hear_why_one_fails(
 ):
   """And one that fails says whose failure may be the reason."""
   told = []
-  monkeypatch.setattr(processes, "settle", lambda: "process 3 of 4 is gone")
+  monkeypatch.setattr(processes, "settle", lambda _: "process 3 of 4 is gone")
   monkeypatch.setattr(processes, "fail", lambda *error: told.append(error))
   assert main.main(["train", "--gin_file=nowhere.gin"]) == 2
   ((error, status),) = told

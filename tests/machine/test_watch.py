@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from prompt_tuning.machine import watch
+from prompt_tuning.machine import processes, watch
 from prompt_tuning.machine.watch import Watch
 
 
@@ -102,6 +102,21 @@ def test_the_same_error_everywhere_is_each_ones_own(job):
     one.join(5)
   assert not any(one.is_alive() for one in watches)
   assert all(ended.empty() for ended in ends)
+
+
+def test_one_error_is_not_said_twice(job, monkeypatch):
+  """An error may be a list of failures that fills a screen."""
+  monkeypatch.setattr(watch, "GRACE_S", 0.05)
+  watches, _, ends = job
+  watches[0].start()
+  watches[2].leave("3 cells failed")
+  message(ends[0])
+  monkeypatch.setattr(processes, "_watch", watches[0])
+  assert processes.settle("3 cells failed") == (
+    "process 2 ended with the same error."
+  )
+  other = processes.settle("no space left")
+  assert other.startswith("process 2 of 3 ended with an error: 3 cells failed.")
 
 
 def test_damaged_messages_are_a_lost_process(job):
