@@ -162,20 +162,21 @@ class _Sweep:
     )
     self._model: tuple[str, Backbone] | None = None  # the last that was read
     self._failures: dict[str, str] = {}
-    self._clock = _Clock(planned.banks, planned.sizes)
+    self._clock = _Clock.of(planned)
 
   def run(self) -> None:
     """Train all banks, and report at the end what failed."""
     while self._banks:
       bank = self._banks.pop(0)
-      left = self._clock.left()
+      left = self._clock.left([bank, *self._banks])
       self._say(
         f"\n{self._done} of {self._count} cells are done"
         + (f", about {left} left" if left else "")
         + f". Next: {_listed([cell.name for cell in bank.cells])}"
       )
-      self._train(bank)
-      self._clock.passed(bank)
+      started = time.perf_counter()
+      if self._train(bank):
+        self._clock.passed(bank, time.perf_counter() - started)
     self._say(f"\n{self._done} of {self._count} cells are done.")
     if self._failures:
       lines = [f"{name}: {why}" for name, why in self._failures.items()]
@@ -186,8 +187,15 @@ class _Sweep:
         "too:\n  " + "\n  ".join(lines)
       )
 
-  def _train(self, bank: Bank) -> None:
-    """Train one bank, or note why it cannot be."""
+  def _train(self, bank: Bank) -> bool:
+    """Train one bank, or note why it cannot be.
+
+    Args:
+      bank: the bank.
+
+    Returns:
+      Whether all of it was trained now: it did not fail, nor go on.
+    """
     folder = files.path(bank.job.output.model_dir)
     names = [cell.name for cell in bank.cells]
     is_main = jax.process_index() == 0
@@ -197,6 +205,7 @@ class _Sweep:
       if is_main:
         text = json.dumps({"cells": names}, indent=2) + "\n"
         files.write_text(folder / MEMBERS, text)
+      goes_on = bool(bundle.steps(folder / bundle.BUNDLES))
       try:
         outcome = train.train(
           bank.job, self._data_dir, self._read(bank.job), say=self._say
@@ -206,7 +215,7 @@ class _Sweep:
       except Exception as error:  # whatever the error, other cells may work
         _insist_on_all(bank.name, error)
         self._failed(bank, error)
-        return
+        return False
       outcome.insist_on_an_end()
       self._model = _model_of(bank.job), outcome.model
       written = [
@@ -216,6 +225,7 @@ class _Sweep:
       ]
     if is_main and all(written):
       files.remove(folder)
+    return not goes_on
 
   def _read(self, job: TrainJob) -> Backbone | None:
     """Return the model of the last bank, if a job needs the same one."""
@@ -270,28 +280,41 @@ class _Sweep:
 
 
 class _Clock:
-  """Estimates the remaining time from the work that is done."""
+  """Estimates the remaining time from the banks that were trained so far.
 
-  def __init__(self, banks: Sequence[Bank], sizes: Sequence[Size]):
-    self._work = {
-      bank.name: size.flops or float(len(bank.cells))
-      for bank, size in zip(banks, sizes, strict=True)
-    }
-    self._left = sum(self._work.values())
-    self._passed, self._started = 0.0, time.perf_counter()
+  Neither work nor time counts of banks that failed, or of which a part was
+  trained before.
+  """
 
-  def passed(self, bank: Bank) -> None:
+  def __init__(self, work: Mapping[str, float]):
+    """Start with the work of every cell, in any unit."""
+    self._work = work
+    self._done, self._spent = 0.0, 0.0
+
+  @classmethod
+  def of(cls, planned: Plan) -> "_Clock":
+    """Count operations, or cells if operations are not known of all banks."""
+    work = {}
+    is_known = all(size.flops is not None for size in planned.sizes)
+    for bank, size in zip(planned.banks, planned.sizes, strict=True):
+      flops = size.flops if is_known else None
+      for cell in bank.cells:
+        work[cell.name] = 1.0 if flops is None else flops / len(bank.cells)
+    return cls(work)
+
+  def passed(self, bank: Bank, seconds: float) -> None:
     """Note that a bank was trained."""
-    work = self._work.get(bank.name, 0.0)
-    self._passed += work
-    self._left -= work
+    self._done += self._of([bank])
+    self._spent += seconds
 
-  def left(self) -> str:
-    """Estimate the time for the rest; empty if it is not known."""
-    if not self._passed:
+  def _of(self, banks: Sequence[Bank]) -> float:
+    return sum(self._work[cell.name] for bank in banks for cell in bank.cells)
+
+  def left(self, banks: Sequence[Bank]) -> str:
+    """Estimate the time for some banks; empty if it is not known."""
+    if not self._done:
       return ""
-    spent = time.perf_counter() - self._started
-    seconds = spent / self._passed * self._left
+    seconds = self._spent / self._done * self._of(banks)
     if seconds < 2 * _MINUTE:
       return f"{seconds:.0f} seconds"
     return f"{seconds / _MINUTE:.0f} minutes"
