@@ -27,8 +27,6 @@ GENERATION, RANKING = "generation", "rank"
 PREDICTION = {GENERATION: "prediction", RANKING: "rank_prediction"}
 
 _LOGGED = 3  # texts of a task whose name asks for them
-# What metric functions report about labels, which does not measure quality.
-_STATISTICS = ("legal_label_rate", "gold_share/", "predicted_share/")
 
 logger = logging.getLogger(__name__)
 
@@ -139,10 +137,11 @@ class Result:
   @property
   def score(self) -> float:
     """The mean of the task's metrics by the first way, without label shares."""
+    other_ways = tuple(f"{way}/" for way in PREDICTION)
     values = [
       value
       for name, value in self.metrics.items()
-      if not name.startswith((*_STATISTICS, *(f"{way}/" for way in PREDICTION)))
+      if not (name.startswith(other_ways) or classification.is_statistic(name))
     ]
     return statistics.fmean(values)
 

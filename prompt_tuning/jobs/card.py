@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.core import embedded, files
+from prompt_tuning.data.metrics.classification import is_statistic
 
 FILE = "README.md"
 NO_LICENCE = "unknown"  # as hubs call it where nobody has said
@@ -115,7 +116,8 @@ def _metadata(facts: Facts) -> list[str]:
     lines.append(f"base_model: {json.dumps(facts.base_model)}")
   tags = ["prompt-tuning", "t5", facts.title.lower().replace(" ", "-")]
   lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in dict.fromkeys(tags))]
-  if facts.task and facts.scores:
+  metrics, _ = _sorted(facts.scores)
+  if facts.task and metrics:
     lines += [
       "model-index:",
       f"- name: {json.dumps(facts.title)}",
@@ -127,10 +129,20 @@ def _metadata(facts: Facts) -> list[str]:
       f"      type: {json.dumps(facts.task)}",
       "    metrics:",
     ]
-    for name, value in sorted(facts.scores.items()):
+    for name, value in metrics.items():
       lines.append(f"    - type: {json.dumps(name)}")
       lines.append(f"      value: {value:.6g}")
   return lines
+
+
+def _sorted(
+  scores: Mapping[str, float],
+) -> tuple[dict[str, float], dict[str, float]]:
+  """Tell metrics of the task from statistics of labels, each by name."""
+  by_name = dict(sorted(scores.items()))
+  statistics = {n: v for n, v in by_name.items() if is_statistic(n)}
+  metrics = {n: v for n, v in by_name.items() if n not in statistics}
+  return metrics, statistics
 
 
 def _is_on_a_hub(name: str | None) -> bool:
@@ -167,9 +179,14 @@ def _body(facts: Facts, views: Sequence[str]) -> list[str]:
     "|---|---|",
     *rows,
   ]
-  if facts.scores:
-    scores = [f"| {k} | {v:.4g} |" for k, v in sorted(facts.scores.items())]
-    lines += ["", "| score of the best evaluation | |", "|---|---:|", *scores]
+  metrics, statistics = _sorted(facts.scores)
+  for title, values in (
+    ("score of the best evaluation", metrics),
+    ("labels there, in percent", statistics),
+  ):
+    if values:
+      rows = [f"| {k} | {v:.4g} |" for k, v in values.items()]
+      lines += ["", f"| {title} | |", "|---|---:|", *rows]
   settings = json.dumps(facts.method, indent=2, sort_keys=True)
   lines += ["", "## Use it", "", *_use(facts), ""]
   lines += ["## What is in this folder", ""]

@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prompt_tuning.data.metrics.classification import is_share
+
 _WIDTH = 106  # columns of a table
 
 
@@ -74,7 +76,7 @@ def scores(rows: Sequence[Row]) -> str:
     The table; shares of predicted labels are left out.
   """
   names = dict.fromkeys(
-    name for row in rows for name in row.metrics if not _is_share(name)
+    name for row in rows for name in row.metrics if not is_share(name)
   )
   table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
   table.add_column("run")
@@ -109,10 +111,6 @@ def render(table: Table) -> str:
   Console(file=out, width=_WIDTH, color_system=None).print(table)
   lines = (line.rstrip() for line in out.getvalue().splitlines())
   return "\n".join(line for line in lines if line)
-
-
-def _is_share(name: str) -> bool:
-  return "gold_share/" in name or "predicted_share/" in name
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:

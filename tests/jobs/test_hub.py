@@ -141,6 +141,35 @@ def test_a_card_has_metadata_a_hub_reads(exported):
     assert (exported / name).exists()
 
 
+def test_the_index_of_a_card_has_metrics_only(tmp_path):
+  """How often a class was predicted is no metric of the task."""
+  scores = {
+    f"t/{way}{name}": 50.0
+    for way in ("", "rank/")
+    for name in (
+      "legal_label_rate",
+      "gold_share/a",
+      "predicted_share/a",
+      "accuracy",
+    )
+  }
+  origin = ORIGIN._replace(task="t", scores=scores)
+  export.export(prompt_tuning.from_vectors(VECTORS), 0, tmp_path, origin)
+  text = (tmp_path / "README.md").read_text()
+  _, metadata, body = text.split("---\n", 2)
+  (result,) = yaml.safe_load(metadata)["model-index"][0]["results"]
+  kinds = [metric["type"] for metric in result["metrics"]]
+  assert kinds == ["t/accuracy", "t/rank/accuracy"]
+  scored, labels = body.split("| labels there, in percent |")
+  assert "| t/accuracy | 50 |" in scored
+  assert "share" not in scored
+  assert "| t/rank/predicted_share/a | 50 |" in labels
+  # Statistics alone make no index.
+  only = ORIGIN._replace(scores={"t/legal_label_rate": 50.0})
+  export.export(prompt_tuning.from_vectors(VECTORS), 0, tmp_path, only)
+  assert "model-index" not in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
   ("fingerprint", "loaded"),
   [

@@ -10,6 +10,10 @@ import numpy as np
 
 Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
+# What `label_statistics` gives; the shares have a word behind them.
+_LEGAL = "legal_label_rate"
+_GOLD_SHARE, _PREDICTED_SHARE = "gold_share", "predicted_share"
+
 # sklearn is imported when a score is computed: the import takes 0.7 s, which
 # would otherwise slow every command that declares tasks.
 
@@ -155,13 +159,31 @@ def label_statistics(
   """
   gold, predicted = _ids(targets), _ids(predictions)
   legal = (predicted >= 0) & (predicted < len(label_words))
-  stats = {"legal_label_rate": 100 * float(np.mean(legal))}
+  stats = {_LEGAL: 100 * float(np.mean(legal))}
   for class_id, word in enumerate(label_words):
-    stats[f"gold_share/{word}"] = 100 * float(np.mean(gold == class_id))
-    stats[f"predicted_share/{word}"] = 100 * float(
+    stats[f"{_GOLD_SHARE}/{word}"] = 100 * float(np.mean(gold == class_id))
+    stats[f"{_PREDICTED_SHARE}/{word}"] = 100 * float(
       np.mean(predicted == class_id)
     )
   return stats
+
+
+def is_share(name: str) -> bool:
+  """Say whether a number is the share of a label, see `label_statistics`.
+
+  Args:
+    name: that of the number, also behind names of a task and a way to predict.
+  """
+  return not {_GOLD_SHARE, _PREDICTED_SHARE}.isdisjoint(name.split("/"))
+
+
+def is_statistic(name: str) -> bool:
+  """Say whether a number describes labels, and does not measure quality.
+
+  Args:
+    name: that of the number, also behind names of a task and a way to predict.
+  """
+  return is_share(name) or _LEGAL in name.split("/")
 
 
 def _ids(values: Sequence[Any]) -> np.ndarray:
