@@ -4,6 +4,8 @@ A part of README's quickstart, with its settings; the whole is `make
 quickstart`.
 """
 
+import statistics
+
 import pytest
 
 from prompt_tuning import api
@@ -12,10 +14,12 @@ from prompt_tuning.data import skills
 from prompt_tuning.jobs import comparison, load
 from prompt_tuning.launch import main
 
-# Of those that every seed learns. One seed of three does not learn `count` in
-# 150 steps; which one it is, depends on the processor's rounding.
-SKILLS = ("first", "last", "initial", "membership", "opposite", "largest")
-RECOVERED, CONTROL = 90.0, 40.0
+# Of those that every seed learns: of six seeds, the worst scored 94 and their
+# mean 98.9. `last` and `count` are not among them: which seed has learned these
+# after 150 steps depends on the processor's rounding.
+SKILLS = ("first", "initial", "membership", "opposite", "largest")
+# A mean over all rows is what slower learning lowers: after 50 steps it was 80.
+MEAN, EACH, CONTROL = 95.0, 80.0, 5.0
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +44,15 @@ def compared(tmp_path_factory):
   return comparison.read(folder / "run")
 
 
+def insist_on_skills(compared, method):
+  scores = {task: compared.of(method, task)[0] for task in compared.tasks}
+  assert len(scores) == len(SKILLS)
+  assert min(scores.values()) >= EACH, scores
+  assert statistics.fmean(scores.values()) >= MEAN, scores
+
+
 def test_prompts_recover_the_skills(compared):
-  for task in compared.tasks:
-    (found,) = compared.of("prompt tuning", task)
-    assert found >= RECOVERED, (task, found)
+  insist_on_skills(compared, "prompt tuning")
   assert compared.frozen
 
 
@@ -55,9 +64,7 @@ def test_neither_the_model_nor_noise_has_them(compared):
 
 
 def test_words_ask_for_them_too(compared):
-  for task in compared.tasks:
-    (found,) = compared.of(comparison.INSTRUCTION, task)
-    assert found >= RECOVERED, (task, found)
+  insist_on_skills(compared, comparison.INSTRUCTION)
 
 
 def test_the_model_continues_text_instead_of_filling_blanks():
