@@ -3,9 +3,12 @@
 # ruff: noqa: E402 - flags have to be set before jax is imported.
 
 import atexit
+import ctypes
 import fcntl
+import gc
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import tempfile
@@ -99,6 +102,30 @@ TOLERANCES = {
   "epochs": {"rtol": 0.03, "atol": 0},  # a mean over hundreds of rows
   "size": {"rtol": 0.02, "atol": 0},  # bytes, next to which few are not counted
 }
+
+
+# Bytes of a test process, above which it forgets compiled programs.
+_MUCH_MEMORY = 4 << 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+  """Do not let compiled programs of past modules fill the memory.
+
+  Each takes 2 to 4 MB, and JAX keeps thousands, those of single operations too.
+  All are on the disk.
+  """
+  yield
+  pages = pathlib.Path("/proc/self/statm")  # Linux's
+  if not pages.exists():
+    return
+  used = int(pages.read_text(encoding="utf-8").split()[1])
+  if used * resource.getpagesize() > _MUCH_MEMORY:
+    jax.clear_caches()
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc: give free memory back
+      libc.malloc_trim(0)
 
 
 @pytest.fixture(scope="module")

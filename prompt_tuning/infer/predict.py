@@ -3,8 +3,8 @@
 import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -145,9 +145,7 @@ class Predictor:
     if length < 1:
       raise ValueError(f"Cannot decode {length} tokens; raise the length to 1.")
     method = Greedy() if method is None else method
-    program = programs.decoder(
-      self.config, cast(Hashable, method), length, self.mesh
-    )
+    program = programs.decoder(self.config, method, length, self.mesh)
     which = np.arange(len(asked)) if numbers is None else np.asarray(numbers)
 
     def features(plan: BatchPlan) -> dict[str, np.ndarray]:

@@ -1,11 +1,13 @@
 """The compiled programs of inference: decode, score candidates or classes.
 
-Each is compiled once per model, settings and batch shape, and kept until the
-process ends. Delta and parameters are arguments.
+Each is compiled once per model, settings and shapes of batch and delta, and
+kept while it is among the last that were used. Delta and parameters are
+arguments.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -24,8 +26,46 @@ from prompt_tuning.prompting.label_words import WordPieces
 # (parameters, delta, batch of host or device arrays) -> arrays, rows first.
 InferProgram = Callable[[Params, Delta, Mapping[str, Any]], Any]
 
+# Compiled programs that stay in memory, where each takes megabytes: more than
+# an evaluation of many tasks needs in turn, and a bound for a long session.
+_MOST = 256
 
-@functools.cache
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+  """A program that is compiled for every shape of its batch and delta.
+
+  Each shape has a jitted function of its own, so that it can be forgotten
+  alone.
+
+  Attributes:
+    build: builds the function that is jitted.
+    settings: arguments of `build`, all hashable.
+    mesh: the mesh on which it runs.
+  """
+
+  build: Callable[..., InferProgram]
+  settings: tuple[Any, ...]
+  mesh: Mesh | None
+
+  def __call__(
+    self, params: Params, delta: Delta, batch: Mapping[str, Any]
+  ) -> Any:
+    leaves, structure = jax.tree.flatten((delta, dict(batch)))
+    shapes = (structure, *map(np.shape, leaves))
+    return _jitted(self, shapes)(params, delta, batch)
+
+
+@functools.lru_cache(maxsize=_MOST)
+def _jitted(program: _Program, shapes: tuple[Hashable, ...]) -> InferProgram:
+  del shapes  # for which it will be compiled
+  everywhere = None  # every host sees all results
+  if program.mesh is not None:
+    everywhere = NamedSharding(program.mesh, PartitionSpec())
+  function = program.build(*program.settings)
+  return jax.jit(function, out_shardings=everywhere)
+
+
 def decoder(
   config: T5Config,
   method: decoding.DecodingMethod,
@@ -45,6 +85,12 @@ def decoder(
     `seed` and `numbers` [B]: a row's samples depend on these two and on nothing
     else. It returns `decoding.Decoded`.
   """
+  return _Program(_decode, (config, method, length), mesh)
+
+
+def _decode(
+  config: T5Config, method: decoding.DecodingMethod, length: int
+) -> InferProgram:
   model = network.T5(config)
 
   def decode(params: Params, delta: Delta, batch: Batch) -> decoding.Decoded:
@@ -54,10 +100,9 @@ def decoder(
       model, params, batch, delta, length=length, method=method, rng=keys
     )
 
-  return jax.jit(decode, out_shardings=_everywhere(mesh))
+  return decode
 
 
-@functools.cache
 def candidate_scores(config: T5Config, mesh: Mesh | None) -> InferProgram:
   """Compile the scoring of candidate targets.
 
@@ -72,6 +117,10 @@ def candidate_scores(config: T5Config, mesh: Mesh | None) -> InferProgram:
     A program whose batch needs `candidates` [B, C, S], ids with EOS and then 0,
     S at least 2. It returns summed log-likelihoods, [B, C] float32.
   """
+  return _Program(_score_candidates, (config,), mesh)
+
+
+def _score_candidates(config: T5Config) -> InferProgram:
   model = network.T5(config)
 
   def score(params: Params, delta: Delta, batch: Batch) -> Array:
@@ -94,7 +143,7 @@ def candidate_scores(config: T5Config, mesh: Mesh | None) -> InferProgram:
 
     return jax.lax.map(one, jnp.moveaxis(candidates, 1, 0)).T
 
-  return jax.jit(score, out_shardings=_everywhere(mesh))
+  return score
 
 
 class Words:
@@ -108,15 +157,15 @@ class Words:
     """Make the key of words, whose arrays nobody changes."""
     self.words = words
     self._key = words.key
+    self._hash = hash(self._key)  # asked for with every batch
 
   def __eq__(self, other: object) -> bool:
     return isinstance(other, Words) and self._key == other._key
 
   def __hash__(self) -> int:
-    return hash(self._key)
+    return self._hash
 
 
-@functools.cache
 def class_scores(
   config: T5Config, score: Scorer, key: Words, mesh: Mesh | None
 ) -> InferProgram:
@@ -131,17 +180,19 @@ def class_scores(
   Returns:
     A program that returns [B, C] float32, see `models.scorers`.
   """
+  return _Program(_score_classes, (config, score, key), mesh)
 
+
+def _score_classes(config: T5Config, score: Scorer, key: Words) -> InferProgram:
   def scores(logits: Array, delta: Delta, batch: Batch) -> Array:
     learned = delta.word_weights
     if learned is not None:
       learned = learned[batch.get("run_ids", jnp.zeros(len(logits), "i4"))]
     return score(logits, key.words, config.vocab_size, learned)
 
-  return _scoring(config, score, scores, key.words, mesh)
+  return _scoring(config, score, scores, key.words)
 
 
-@functools.cache
 def word_scores(
   config: T5Config, score: WordScorer, key: Words, mesh: Mesh | None
 ) -> InferProgram:
@@ -156,12 +207,17 @@ def word_scores(
   Returns:
     A program that returns [B, C, W] float32, see `models.scorers`.
   """
+  return _Program(_score_words, (config, score, key), mesh)
 
+
+def _score_words(
+  config: T5Config, score: WordScorer, key: Words
+) -> InferProgram:
   def scores(logits: Array, delta: Delta, batch: Batch) -> Array:
     del delta, batch
     return score.of_words(logits, key.words, config.vocab_size)
 
-  return _scoring(config, score, scores, key.words, mesh)
+  return _scoring(config, score, scores, key.words)
 
 
 def _scoring(
@@ -169,7 +225,6 @@ def _scoring(
   reader: Scorer,
   score: Callable[[Array, Delta, Batch], Array],
   words: WordPieces,
-  mesh: Mesh | None,
 ) -> InferProgram:
   model = network.T5(config)
 
@@ -178,7 +233,7 @@ def _scoring(
     logits = model.apply({"params": params}, rows, delta)
     return score(jnp.asarray(logits), delta, batch)
 
-  return jax.jit(scores, out_shardings=_everywhere(mesh))
+  return scores
 
 
 def put(
@@ -207,8 +262,3 @@ def put(
     )
 
   return {name: place(array) for name, array in batch.items()}
-
-
-def _everywhere(mesh: Mesh | None) -> NamedSharding | None:
-  """Let every host see all results."""
-  return None if mesh is None else NamedSharding(mesh, PartitionSpec())

@@ -7,8 +7,8 @@ blank).
 
 import dataclasses
 import logging
-from collections.abc import Hashable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -131,7 +131,7 @@ def classify(
   """
   program = programs.class_scores(
     predictor.config,
-    cast(Hashable, scorer),
+    scorer,
     programs.Words(words),
     predictor.mesh,
   )
@@ -168,7 +168,7 @@ def word_scores(
     )
     program = programs.word_scores(
       predictor.config,
-      cast(Any, scorer),
+      scorer,
       programs.Words(part),
       predictor.mesh,
     )

@@ -1,12 +1,15 @@
 """Predictions: mixed batches, order, shapes, decoding methods."""
 
 import dataclasses
+import functools
+import gc
 
 import jax
 import numpy as np
 import pytest
 
 from prompt_tuning.core import axes
+from prompt_tuning.core.delta import Delta
 from prompt_tuning.core.placement import FIRST_SOFT
 from prompt_tuning.infer import programs
 from prompt_tuning.infer.batching import Batching
@@ -173,19 +176,51 @@ def test_sharded_predictions_equal_those_of_one_device(
   same(sharded.predict(asked, length=LENGTH), mixed[:4], tolerance)
 
 
-def test_other_runs_and_parameters_compile_nothing(predictor, texts, mixed):
+def test_other_runs_and_parameters_compile_nothing(
+  predictor, texts, mixed, compiled
+):
   del mixed  # its programs are compiled by now
-  program = programs.decoder(
-    predictor.config, Sampling(temperature=0.0), LENGTH, None
-  )
-  before = program._cache_size()
+  compiled.clear()
   delta = jax.tree.map(lambda a: a + 1, predictor.runs.delta)
   params = jax.tree.map(lambda a: a * 1.5, predictor.params)
   other = dataclasses.replace(
     predictor, params=params, runs=Runs(delta, predictor.runs.placements)
   )
   other.predict(other.encode(texts, RUN_IDS), length=LENGTH)
-  assert program._cache_size() == before
+  assert "decode" not in compiled
+
+
+def test_a_long_session_keeps_some_programs(monkeypatch):
+  """Any number of shapes and settings; what was used last stays."""
+  built = []
+
+  def build(number):
+    built.append(number)
+    return lambda params, delta, batch: batch["x"] + number
+
+  def asked(number, size):
+    program = programs._Program(build, (number,), None)
+    batch = {"x": np.zeros(size, np.int32)}
+    out = program({}, Delta(), batch)
+    assert out.tolist() == [number] * size
+
+  # A few instead of hundreds, which would have to be compiled here.
+  few = functools.lru_cache(maxsize=3)(programs._jitted.__wrapped__)
+  assert programs._jitted.cache_info().maxsize == 256
+  monkeypatch.setattr(programs, "_jitted", few)
+  client = jax.devices()[0].client
+  for number, size in ((1, 1), (1, 2), (1, 1), (2, 1)):
+    asked(number, size)
+  assert built == [1, 1, 2]
+  gc.collect()
+  before = len(client.live_executables())
+  for size in range(2, 6):
+    asked(2, size)
+  asked(2, 5)
+  gc.collect()
+  assert len(client.live_executables()) <= before
+  assert few.cache_info().currsize == 3
+  assert built == [1, 1, 2, 2, 2, 2, 2]
 
 
 def test_long_inputs_are_cut_as_in_training(predictor, texts, tolerance):
