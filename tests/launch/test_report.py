@@ -205,7 +205,7 @@ def test_the_tasks_own_metric_judges(tmp_path, caplog, example, kind):
   path.write_text("\n".join([*others, text, text]))
   (page,) = [*report._predictions(tmp_path)][1:]
   assert page.count(f'<tr class="{kind}">') == page.count("<tr class=") == 2
-  said = caplog.text.count("cannot judge (KeyError: 'label')")
+  said = caplog.text.count("cannot judge the predictions (KeyError: 'label')")
   assert said == ("label" not in example)
 
 

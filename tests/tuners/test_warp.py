@@ -123,7 +123,7 @@ def no_yes(own_tasks, tmp_path, vocabulary_file):
 
 
 SWAPPED = (
-  r"no_yes has 2 classes, no, yes; .*the row for 'yes' would score.*'no'"
+  r"no_yes has 2 classes, no, yes, .*the row for 'yes' would score.*'no'"
 )
 OTHERS = "2 output rows, for nay, aye. If these are rows of the same classes"
 
@@ -133,7 +133,7 @@ OTHERS = "2 output rows, for nay, aye. If these are rows of the same classes"
   [
     (("no", "yes"), None, ""),
     (("yes", "no"), None, SWAPPED),
-    (("no", "yes", "maybe"), None, "2 classes, no, yes; the run has 3 output"),
+    (("no", "yes", "maybe"), None, "2 classes, no, yes, but the run has 3 out"),
     (("nay", "aye"), None, OTHERS),
     (("nay", "aye"), ("nay", "aye"), ""),
     (("nay", "aye"), {"yes": ["aye", "sure"], "no": ["nay"]}, ""),
@@ -185,7 +185,7 @@ def test_rows_of_a_template_go_by_its_words_or_its_targets(no_yes, format):
   [
     (None, None, ""),
     (("yes", "no"), None, SWAPPED),
-    (("no", "yes", "maybe"), None, "2 classes, no, yes; the run has 3 output"),
+    (("no", "yes", "maybe"), None, "2 classes, no, yes, but the run has 3 out"),
     (("nay", "aye"), None, ""),  # starts from other words
     (("yes", "no"), ("yes", "no"), ""),
   ],
