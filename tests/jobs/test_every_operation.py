@@ -107,6 +107,8 @@ def test_in_a_bucket_it_ends_as_on_a_disk(
 ):
   """Undisturbed, and dying at operations spread over the whole run."""
   monkeypatch.setattr(sole_writer, "_SETTLED_S", 0)
+  # A dead process gives no sign of life; here a thread would, to a dead store.
+  monkeypatch.setattr(sole_writer, "SIGN", 3600.0)
   expected, _ = undisturbed
   folder = bucket.folder()
   with pytest.MonkeyPatch.context() as patch:
