@@ -164,6 +164,6 @@ def test_numbers_of_other_words_are_refused(monkeypatch, kind):
   taken = setup._started(ours, (method(("yes", "no")),), "b")
   assert not taken["a"].any()
   with pytest.raises(
-    ValueError, match=r"START_FROM b has learned.* yes, no, an"
+    ValueError, match=r"START_FROM b has learned.* yes, no, but"
   ):
     setup._started(ours, (method(("no", "yes")),), "b")

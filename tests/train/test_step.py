@@ -227,7 +227,7 @@ def test_a_mesh_that_does_not_fit_is_refused():
       mesh,
       axes.STANDARD_RULES,
     )
-  assert "token_embedder/embedding: dimension 60" in str(error.value)
+  assert "token_embedder/embedding: a dimension of 60" in str(error.value)
   with pytest.raises(ValueError, match="this job has 8"):
     axes.make_mesh(data=3, model=2)
   place = axes.batch_sharder(axes.make_mesh(2, 4), axes.STANDARD_RULES)
