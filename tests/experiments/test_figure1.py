@@ -135,6 +135,26 @@ def test_models_on_the_way_of_lm_adaptation(tmp_path):
     figure3d.on_the_way("tall_1", tmp_path)
 
 
+def test_figure_3d_again_from_its_results(tmp_path):
+  folder = figure3d.HERE
+  content = json.loads((folder / figure3d.RESULTS).read_text())
+  points = [sweep_report.Point(**row) for row in content]
+  figure3d.write(points, tmp_path)
+  table = (tmp_path / figure3d.TABLE).read_text()
+  assert table == (folder / figure3d.TABLE).read_text()
+  assert (tmp_path / figure3d.FIGURE).read_bytes()[:4] == b"\x89PNG"
+  readme = (folder / "README.md").read_text()
+  rungs = ("tall_1", "tall_2", "tall_3")
+  for steps in (0, 600, 1_200, 3_000, 6_000):
+    (*cells,) = (
+      line.split(" | ")[2]
+      for rung in rungs
+      for line in table.splitlines()
+      if line.startswith(f"| {rung} | {steps} |")
+    )
+    assert f"| {steps:,} | {' | '.join(cells)} |" in readme
+
+
 def test_figure_3d_of_a_sweep_s_results(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   names = {0: "embedded:ladder_1_span_corruption", 600: "embedded:ladder_1"}
