@@ -48,6 +48,10 @@ function behind(view, element) {
 }
 function measure(frame) {
   const page = frame.contentDocument, view = frame.contentWindow;
+  // Colours as they end, not half-way through a transition of the theme.
+  const still = page.createElement('style');
+  still.textContent = '* { transition: none !important }';
+  page.head.append(still);
   page.querySelectorAll('details').forEach(d => { d.open = true; });
   let worst = {contrast: 99, text: ''}, words = 0;
   page.querySelectorAll('body *').forEach(e => {
