@@ -403,7 +403,9 @@ def _draw_scale(plot: "Axes", scale: _Scale) -> None:
     plot.minorticks_off()
   plot.set_xticks(places, labels)
   if sum(map(len, labels)) > _LETTERS:
-    plot.tick_params(axis="x", rotation=20)
+    # Long names slant, and end at their tick, so that they do not overlap.
+    for label in plot.get_xticklabels():
+      label.set(rotation=30, ha="right", rotation_mode="anchor")
   if not scale.is_number:
     plot.set_xlim(-0.5, len(labels) - 0.5)
 

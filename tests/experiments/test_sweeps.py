@@ -17,7 +17,7 @@ from prompt_tuning.launch import flags, sweep
 ROOT = pathlib.Path(__file__).parents[2]
 # Folder -> the axis of its figure, that of its tasks, and how many runs it has.
 SWEPT = {
-  "figure3c_pretraining": ("INITIAL_CHECKPOINT_PATH", None, 72),
+  "figure3c_pretraining": ("INITIAL_CHECKPOINT_PATH", None, 288),
   "figure3a_length": ("PROMPT_LENGTH", None, 90),
   "figure3b_initialisation": ("@init", "@task", 54),
 }
@@ -58,6 +58,9 @@ WIDTHS = {
   "embedded:ladder_1": 96,
   "embedded:ladder_1_span_corruption": 96,
   "embedded:ladder_2": 128,
+  "tall_1": 96,
+  "tall_2": 128,
+  "tall_3": 192,
 }
 
 
@@ -67,7 +70,9 @@ def test_prompts_are_as_long_as_the_document_says(name):
   readme = (ROOT / "experiments" / name / "README.md").read_text()
   said = re.search(r"prompts of (\d+) vectors", readme)
   for point in points:
-    width = WIDTHS[point.values["INITIAL_CHECKPOINT_PATH"]]
+    path = point.values["INITIAL_CHECKPOINT_PATH"]
+    rung = re.sub(r"runs_(tall_\d)_.*", r"\1", path)
+    width = WIDTHS[rung]
     length = int(point.values.get("PROMPT_LENGTH") or said[1])
     assert point.parameters == length * width
 
