@@ -185,11 +185,13 @@ def _warn_of_unknown(cache: TokenCache) -> None:
   ]
   if unknown:
     first = cache.example(unknown[0])["targets_pretokenized"]
+    # A corpus keeps no texts, only ids.
+    shown = first or vocabulary.load().decode(cache.targets[unknown[0]])
     _warn_once(
       f"{cache.task} {cache.split}: {len(unknown)} of {len(cache)} targets "
-      f"have characters that the vocabulary lacks, such as {first[:40]!r}. "
+      f"have characters that the vocabulary lacks, such as {shown[:40]!r}. "
       "The model can neither learn nor write them: use other answers (for "
-      "classes, set label_words)."
+      "classes, set label_words), or a vocabulary that has them."
     )
 
 

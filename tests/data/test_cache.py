@@ -16,6 +16,7 @@ import pytest
 
 from prompt_tuning.data import (
   cache,
+  corpus,
   custom,
   spec,
   token_rows,
@@ -166,6 +167,19 @@ def test_targets_that_cannot_be_written_are_counted(own_rows, caplog):
   (record,) = [r for r in caplog.records if r.name == cache.__name__]
   assert " train: 2 of 4 targets have characters" in record.getMessage()
   assert "such as '猫'" in record.getMessage()
+
+
+def test_a_corpus_shows_what_it_cannot_write(tmp_path, monkeypatch, caplog):
+  """Its examples have ids only: a character that is lost reads as such."""
+  monkeypatch.setattr(spec, "_specs", dict(spec._specs))
+  monkeypatch.setattr(corpus, "_corpora", dict(corpus._corpora))
+  path = tmp_path / "cats.txt"
+  path.write_text("猫 " * 40, encoding="utf-8")
+  text = corpus.Text("cats", {"train": str(path)})
+  corpus.declare(text, corpus.Denoising("prefix_lm"))
+  lengths = {"inputs": 64, "targets": 64}
+  load("train", tmp_path / "tokens", None, "cats_prefix_lm", lengths)
+  assert "such as '⁇ " in caplog.text.replace("' ⁇", "'⁇")
 
 
 def test_nothing_is_trained_on_rows_without_answers(own_rows):
