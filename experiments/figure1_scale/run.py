@@ -45,9 +45,9 @@ _SEARCH = (
 )
 # Of prompts and of models in the search: the order of rates shows early.
 _SEARCH_STEPS: Mapping[str, tuple[int, int]] = {
-  "skills": (100, 300),
-  "held_out": (200, 600),
-  **dict.fromkeys(("topics", "reviews", "sentences"), (300, 600)),
+  "skills": (100, 200),
+  "held_out": (100, 200),
+  **dict.fromkeys(("topics", "reviews", "sentences"), (400, 200)),
 }
 DESIGN, FEW = "prompt design", "4-shot in context"
 # Instructions of skills are prompt design, too: words, and nothing trains.
