@@ -62,8 +62,8 @@ def test_a_search_has_a_seed_of_its_own(tmp_path, monkeypatch):
   job = configured("held_out", tmp_path, *figure1._SEARCH, *steps, *rates)
   (prompts,) = job.trainings
   assert prompts.experiment.seeds == job.models.experiment.seeds == (3,)
-  assert prompts.duration.relative_steps == 200
-  assert job.models.duration.relative_steps == 600
+  assert prompts.duration.relative_steps == 100
+  assert job.models.duration.relative_steps == 200
   assert job.multitask is None
   assert not job.contexts
   assert not job.instructed
