@@ -10,6 +10,7 @@ they have of other rungs and groups. What is done already, is not done again.
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
 import sys
@@ -56,6 +57,7 @@ METHODS = (
   *(comparison.PLAIN, RANDOM, DESIGN, FEW, PROMPT),
   *(comparison.MODEL, comparison.MULTITASK),
 )
+_TUNED = (comparison.MODEL, comparison.MULTITASK)
 DRAWN = (*(comparison.MULTITASK, comparison.MODEL, PROMPT, DESIGN, FEW),)
 _MARKERS, _LINES = "sDo^v", ("-", "--", "-", ":", "-.")
 
@@ -114,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
       points = merged(points, point)
       write(points, folder)
-  print(table(points))
+  print(report(points))
   return 0
 
 
@@ -283,7 +285,7 @@ def write(points: Sequence[Point], folder: pathlib.Path) -> None:
   ]
   text = json.dumps(content, indent=1) + "\n"
   (folder / RESULTS).write_text(text, encoding="utf-8")
-  (folder / TABLE).write_text(table(points), encoding="utf-8")
+  (folder / TABLE).write_text(report(points), encoding="utf-8")
   (folder / SEARCH).write_text(search_table(points), encoding="utf-8")
   draw(points, folder / FIGURE)
 
@@ -306,9 +308,22 @@ def read(folder: pathlib.Path) -> list[Point]:
   ]
 
 
-def by_seed(point: Point, method: str) -> list[float]:
-  """Average a method over the tasks of a group, of each seed by itself."""
-  own = [score for score in point.scores if score.method == method]
+def by_seed(point: Point, method: str, task: str | None = None) -> list[float]:
+  """Average a method over the tasks of a group, of each seed by itself.
+
+  Args:
+    point: a rung and group.
+    method: one of `METHODS`.
+    task: None for all of the group.
+
+  Returns:
+    A score of each seed, in percent; none where the method did not run.
+  """
+  own = [
+    score
+    for score in point.scores
+    if score.method == method and task in (None, score.task)
+  ]
   return [
     statistics.fmean(score.score for score in own if score.seed == seed)
     for seed in dict.fromkeys(score.seed for score in own)
@@ -321,19 +336,72 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
   return statistics.fmean(values), deviation
 
 
+def report(points: Sequence[Point]) -> str:
+  """Format the scores of groups and of tasks, and the gaps, as Markdown."""
+  return "\n".join((table(points), task_table(points), gap_table(points)))
+
+
 def table(points: Sequence[Point]) -> str:
   """Format mean and standard deviation over seeds as Markdown."""
   rows = [["tasks", "rung", "parameters", *METHODS]]
   for point in points:
-    cells = [point.group, point.rung, f"{point.parameters:,}"]
-    for method in METHODS:
+    parameters = f"{point.parameters:,}"
+    rows.append([point.group, point.rung, parameters, *_cells(point)])
+  return _markdown(rows)
+
+
+def task_table(points: Sequence[Point]) -> str:
+  """Format the same for each task by itself, its rungs one below the other."""
+  rows = [["tasks", "task", "rung", *METHODS]]
+  rungs: dict[tuple[str, str], list[list[str]]] = {}
+  for point in points:
+    for task in dict.fromkeys(score.task for score in point.scores):
+      name = task.removeprefix("skill_").removeprefix("figure1_")
+      cells = [point.group, name, point.rung, *_cells(point, task)]
+      rungs.setdefault((point.group, task), []).append(cells)
+  return _markdown([*rows, *(row for own in rungs.values() for row in own)])
+
+
+def gap_table(points: Sequence[Point]) -> str:
+  """Format how far prompts are behind models, as Markdown.
+
+  The deviation of a gap is that of a difference of independent scores. A share
+  is of the points by which model tuning is above the frozen model.
+  """
+  heads = ["tasks", "rung", f"{comparison.MODEL} - {PROMPT}"]
+  heads += [f"{comparison.MULTITASK} - {PROMPT}", "share that prompts reach"]
+  rows = [heads]
+  for point in points:
+    cells = [point.group, point.rung]
+    means, deviations = {}, {}
+    for method in (comparison.PLAIN, PROMPT, *_TUNED):
       values = by_seed(point, method)
-      text = f"{statistics.fmean(values):.1f}" if values else ""
-      if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.1f}"
-      cells.append(text)
+      if values:
+        means[method], deviations[method] = spread(values)
+    for method in _TUNED:
+      if method not in means:
+        cells.append("")
+        continue
+      gap = means[method] - means[PROMPT]
+      deviation = math.hypot(deviations[method], deviations[PROMPT])
+      cells.append(f"{gap:.1f} ± {deviation:.1f}")
+    frozen = means[comparison.PLAIN]
+    gain = means[comparison.MODEL] - frozen
+    cells.append(f"{(means[PROMPT] - frozen) / gain:.0%}")
     rows.append(cells)
   return _markdown(rows)
+
+
+def _cells(point: Point, task: str | None = None) -> list[str]:
+  """Format every method's mean and deviation; empty where it did not run."""
+  cells = []
+  for method in METHODS:
+    values = by_seed(point, method, task)
+    text = f"{statistics.fmean(values):.1f}" if values else ""
+    if len(values) > 1:
+      text += f" ± {statistics.stdev(values):.1f}"
+    cells.append(text)
+  return cells
 
 
 def search_table(points: Sequence[Point]) -> str:

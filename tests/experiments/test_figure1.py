@@ -118,6 +118,38 @@ def test_a_new_point_stands_in_the_place_of_the_old_one():
   assert figure1.merged(points, other) == [first, other, large]
 
 
+def test_gaps_and_tasks():
+  def scores(method, *of_seeds, task="skill_sort"):
+    seeds = range(len(of_seeds))
+    return tuple(
+      Score(method, task, seed, score)
+      for seed, score in zip(seeds, of_seeds, strict=True)
+    )
+
+  point = figure1.Point(
+    *("small", "held_out", 10, 12, {}, {}, {}),
+    (
+      *scores(comparison.PLAIN, 20.0),
+      *scores(comparison.PLAIN, 0.0, task="skill_last"),
+      *scores(figure1.PROMPT, 47.0, 50.0, 53.0),
+      *scores(figure1.PROMPT, 67.0, 70.0, 73.0, task="skill_last"),
+      *scores(comparison.MODEL, 76.0, 80.0, 84.0),
+      *scores(comparison.MODEL, 96.0, 100.0, 104.0, task="skill_last"),
+    ),
+  )
+  # 90 - 60, sqrt(3 ** 2 + 4 ** 2), and (60 - 10) / (90 - 10).
+  last = figure1.gap_table([point]).splitlines()[-1]
+  assert last == "| held_out | small | 30.0 ± 5.0 |  | 62% |"
+  tasks = figure1.task_table([point, point._replace(rung="large")])
+  assert [line[:29] for line in tasks.splitlines()[2:]] == [
+    "| held_out | sort | small | 2",
+    "| held_out | sort | large | 2",
+    "| held_out | last | small | 0",
+    "| held_out | last | large | 0",
+  ]
+  assert "| 70.0 ± 3.0 | 100.0 ± 4.0 |" in tasks.splitlines()[-1]
+
+
 def test_models_on_the_way_of_lm_adaptation(tmp_path):
   stages = {"span_corruption": 12_000, "lm_adaptation": 18_000}
   for stage, steps in stages.items():
