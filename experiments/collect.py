@@ -3,8 +3,9 @@
   python -m experiments.collect figure3a_length --over PROMPT_LENGTH
 
 Copies MODEL_DIR/report/results.json, and makes `table.md` and `figure.png` of
-it; without a sweep there, of the results that are in the folder. An axis of
-tasks is averaged over in the figure, and in the last lines of the table.
+it; without `--sweep` and a sweep in its usual place, of the results that are in
+the folder. An axis of tasks is averaged over in the figure, and in the last
+lines of the table.
 """
 
 import argparse
@@ -34,17 +35,62 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument("--over", required=True, help="axis from left to right")
   parser.add_argument("--tasks", help="an axis of tasks")
   parser.add_argument("--sweep", help="MODEL_DIR; by default runs/EXPERIMENT")
+  parser.add_argument("--output_dir", help="by default the experiment's folder")
   given = parser.parse_args(argv)
   folder = HERE / given.experiment
+  output = pathlib.Path(given.output_dir or folder)
   source = pathlib.Path(given.sweep or f"runs/{given.experiment}", "report")
-  if (source / RESULTS).is_file():
-    text = (source / RESULTS).read_text(encoding="utf-8")
-    (folder / RESULTS).write_text(text, encoding="utf-8")
-  points, mean_over = read(folder)
+  if not (source / RESULTS).is_file():
+    if given.sweep:
+      parser.error(
+        f"{source} has no {RESULTS}; expected the report of a sweep. Give "
+        "another --sweep, or make the report: `prompt-tuning sweep --report`."
+      )
+    source = folder
+  try:
+    points, mean_over = read(source)
+    insist_on_axes(points, output, (given.over, given.tasks))
+  except ValueError as error:
+    parser.error(f"{source / RESULTS}: {error}")
+  # All that can fail comes before the first file is written.
   text = table(points, mean_over, given.tasks)
-  (folder / TABLE).write_text(text, encoding="utf-8")
-  draw(points, mean_over, given.over, given.tasks, folder / FIGURE)
+  content = (source / RESULTS).read_text(encoding="utf-8")
+  output.mkdir(parents=True, exist_ok=True)
+  draw(points, mean_over, given.over, given.tasks, output / FIGURE)
+  (output / TABLE).write_text(text, encoding="utf-8")
+  (output / RESULTS).write_text(content, encoding="utf-8")
   return 0
+
+
+def insist_on_axes(
+  points: Sequence[Point],
+  folder: pathlib.Path,
+  wanted: Sequence[str | None],
+) -> None:
+  """Refuse the results of another sweep.
+
+  Args:
+    points: the results.
+    folder: that may have results already.
+    wanted: axes that must be there, or None.
+
+  Raises:
+    ValueError: an axis is not there, or the folder's results are over others.
+  """
+  axes = list(points[0].values)
+  missing = [axis for axis in wanted if axis and axis not in axes]
+  if missing:
+    raise ValueError(
+      f"these results are over {', '.join(axes)}; expected {missing[0]}, too. "
+      "Give another --sweep, --over or --tasks."
+    )
+  if (folder / RESULTS).is_file():
+    theirs = list(read(folder)[0][0].values)
+    if theirs != axes:
+      raise ValueError(
+        f"these results are over {', '.join(axes)}, and those in {folder} over "
+        f"{', '.join(theirs)}. Give another --sweep or --output_dir."
+      )
 
 
 def read(folder: pathlib.Path) -> tuple[list[Point], list[str]]:
@@ -55,9 +101,18 @@ def read(folder: pathlib.Path) -> tuple[list[Point], list[str]]:
 
   Returns:
     Its points, and the axes of repetitions.
+
+  Raises:
+    ValueError: they are damaged, or there are none.
   """
-  content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-  return sweep_report.from_json(content)
+  text = (folder / RESULTS).read_text(encoding="utf-8")
+  try:
+    points, mean_over = sweep_report.from_json(json.loads(text))
+  except (KeyError, TypeError) as error:
+    raise ValueError(f"not the report of a sweep ({error!r})") from error
+  if not points:
+    raise ValueError("no cell is done; expected at least one")
+  return points, mean_over
 
 
 def table(

@@ -5,18 +5,15 @@ Every cell of such a sweep is one seed of prompt tuning or of model tuning; all
 of its runs answer several evaluation sets, zero-shot.
 """
 
-import argparse
-import json
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.infer.evaluate import Evaluator, Job
-from prompt_tuning.jobs import feed, inference, sweep_cell
-from prompt_tuning.launch import command, flags
+from experiments import scoring
+from experiments.scoring import Scoring
+from prompt_tuning.jobs import sweep_cell
 
-RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
 TUNINGS = ("model", "prompt")
 _ASIDE = 0.36  # between the middles of two bars of one set
 
@@ -25,88 +22,48 @@ class Cell(NamedTuple):
   """A trained cell.
 
   Attributes:
-    folder: its.
+    folder: of its files.
     tuning: `prompt` or `model`.
     task: that it was trained on.
     seed: of the training.
   """
 
-  folder: str
+  folder: pathlib.Path
   tuning: str
   task: str
   seed: int
 
 
-class Model(NamedTuple):
-  """What all cells were trained with.
-
-  Attributes:
-    checkpoint: of the frozen model.
-    vocabulary: its.
-    data_dir: TFDS's.
-    examples: to score, of every set; None for all.
-  """
-
-  checkpoint: str
-  vocabulary: str
-  data_dir: str | None
-  examples: int | None
-
-
-def arguments(
-  argv: Sequence[str], description: str | None, name: str
-) -> tuple[str, Model]:
-  """Read the command line of an experiment.
-
-  Args:
-    argv: its words.
-    description: of the experiment.
-    name: of its folder.
-
-  Returns:
-    MODEL_DIR of the sweep, and what its cells were trained with.
-  """
-  parser = argparse.ArgumentParser(description=description)
-  parser.add_argument("--sweep", default=f"runs/{name}")
-  parser.add_argument("--checkpoint", default="embedded:ladder_1")
-  parser.add_argument("--vocabulary", default="embedded:ladder_1")
-  parser.add_argument("--tfds_data_dir")
-  parser.add_argument("--examples", type=int, default=256)
-  given = parser.parse_args(argv)
-  return given.sweep, Model(
-    given.checkpoint, given.vocabulary, given.tfds_data_dir, given.examples
-  )
-
-
 def cells(sweep: str) -> list[Cell]:
-  """List the cells of a sweep that are done.
+  """Describe the cells of a sweep that is done.
 
   Args:
     sweep: its MODEL_DIR.
 
   Returns:
     The cells.
+
+  Raises:
+    SystemExit: the sweep is not done.
   """
   found = []
-  for folder in sorted(pathlib.Path(sweep, "cells").iterdir()):
-    if not sweep_cell.is_whole(folder):  # a kill left it
-      continue
+  for folder in scoring.cells(sweep):
     content = sweep_cell.read(folder)
     (run,) = content["runs"]
     tuning = content["values"]["@tuning"]
-    found.append(Cell(str(folder), tuning, run["task"], run["seed"]))
+    found.append(Cell(folder, tuning, run["task"], run["seed"]))
   return found
 
 
 def score(
-  trained: Sequence[Cell], sets: Mapping[str, Sequence[str]], model: Model
+  trained: Sequence[Cell], sets: Mapping[str, Sequence[str]], scored: Scoring
 ) -> list[dict[str, Any]]:
   """Score cells, all prompts of a task side by side.
 
   Args:
     trained: the cells.
     sets: trained task -> tasks to score on.
-    model: that they were trained with.
+    scored: with what.
 
   Returns:
     A row for every cell and set: both, and the metrics.
@@ -117,47 +74,16 @@ def score(
     prompts = [cell for cell in own if cell.tuning == "prompt"]
     models = [[cell] for cell in own if cell.tuning == "model"]
     for group in filter(None, [prompts, *models]):
-      rows += _score_group(group, names, model)
+      rows += _score_group(group, names, scored)
       print(*rows[-len(names) :], sep="\n", flush=True)
   return rows
 
 
 def _score_group(
-  group: Sequence[Cell], names: Sequence[str], model: Model
+  group: Sequence[Cell], names: Sequence[str], scored: Scoring
 ) -> list[dict[str, Any]]:
   """Score cells that one frozen model answers, or one tuned one."""
   folders = [cell.folder for cell in group]
-  argv = [
-    "--gin_file=models/of_checkpoint.gin",
-    "--gin_file=runs/prompt_eval.gin",
-    "--gin_file=meshes/single.gin",
-    "--gin.ACTIVATION_DTYPE='float32'",
-    f"--gin.INITIAL_CHECKPOINT_PATH={model.checkpoint!r}",
-    "--gin.CHECKPOINT_PATH=%INITIAL_CHECKPOINT_PATH",
-    f"--gin.VOCABULARY_FILE={model.vocabulary!r}",
-    f"--gin.PROMPT_FILE={folders if len(folders) > 1 else folders[0]!r}",
-    f"--gin.MIXTURE_OR_TASK_NAME={tuple(names)!r}",
-    "--gin.EVAL_OUTPUT_DIR=''",
-    f"--gin.EVALUATOR_NUM_EXAMPLES={model.examples}",
-  ]
-  job = command.configure("eval", flags.parse("eval", argv, ""))
-  settings = job.evaluation
-  ready = inference.prepare(job, settings.dataset)
-  sets = [
-    dataset
-    for name in names
-    for dataset in feed.eval_sets(
-      settings.dataset, name, model.data_dir, settings.num_examples
-    )
-  ]
-  jobs = [Job(one, run) for one in sets for run in range(len(group))]
-  results = Evaluator(
-    ready.predictor,
-    jobs,
-    by=settings.ways,
-    length=settings.max_decode_length,
-    method=settings.decoder,
-  )()
   return [
     {
       "trained_on": group[result.job.run].task,
@@ -167,7 +93,7 @@ def _score_group(
       "examples": len(result.job.dataset.examples),
       "metrics": {name: round(v, 4) for name, v in result.metrics.items()},
     }
-    for result in results
+    for result in scoring.results(folders, names, scored)
   ]
 
 
@@ -201,17 +127,6 @@ def spelled(numbers: Sequence[float]) -> str:
     numbers: one per seed, at least two.
   """
   return f"{statistics.fmean(numbers):.1f} ± {statistics.stdev(numbers):.1f}"
-
-
-def write(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Write results as JSON.
-
-  Args:
-    folder: of the experiment.
-    rows: see `score`.
-  """
-  text = json.dumps(list(rows), indent=1) + "\n"
-  (folder / RESULTS).write_text(text, encoding="utf-8")
 
 
 def draw(

@@ -39,7 +39,7 @@ def main() -> int:
   plans = json.loads((HERE.parent / "plans" / "results.json").read_text())
   costs = {name: cost(_job(name), plans) for name in experiments()}
   (HERE / "costs.json").write_text(json.dumps(costs, indent=1) + "\n")
-  (HERE / "costs.md").write_text(table(costs))
+  (HERE / "costs.md").write_text(f"{table(costs)}\n{slices(plans)}")
   return 0
 
 
@@ -120,6 +120,25 @@ def table(costs: Mapping[str, Any]) -> str:
   runs = sum(sum(of_one["runs"].values()) for of_one in costs.values())
   cells = ["**all**", "", str(runs), *(f"{total[c]:,.0f}" for c in CHIPS)]
   lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def slices(plans: Mapping[str, Any]) -> str:
+  """Lay out in Markdown on which slices the costs are counted.
+
+  Args:
+    plans: see experiments/plans.
+
+  Returns:
+    The table: sizes, and the slice of each kind of TPU for each kind of step.
+  """
+  kinds = [f"{kind}/{chip}" for chip in CHIPS for kind in (PROMPT, MODEL)]
+  head = ["T5 1.1", *(" on ".join(kind.split("/")) for kind in kinds)]
+  lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+  for size in dict.fromkeys(name.partition("/")[0] for name in plans):
+    planned = [plans[f"{size}/{kind}"]["topology"] for kind in kinds]
+    cells = [size, *(name.partition(":")[2] for name in planned)]
+    lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 
 

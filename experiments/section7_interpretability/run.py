@@ -12,7 +12,6 @@ texts. Writes `results.json`, `table.md` and `figure.png`.
 
 import argparse
 import collections
-import json
 import math
 import pathlib
 import statistics
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import scoring
 from prompt_tuning.checkpoints import restore
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.vocabulary import Vocabulary
@@ -31,7 +31,6 @@ from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.interpret import Neighbours
 
 HERE = pathlib.Path(__file__).parent
-RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
 TYPICAL = 100  # tokens of a task's texts
 _TEXTS = 2_000  # of a task
 _EMBEDDING = "token_embedder/embedding"
@@ -72,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
   """
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--sweep", default=f"runs/{HERE.name}")
+  parser.add_argument("--output_dir", default=str(HERE))
   parser.add_argument("--checkpoint", default="embedded:ladder_1")
   parser.add_argument("--vocabulary", default="embedded:ladder_1")
   parser.add_argument("--tfds_data_dir")
@@ -87,10 +87,7 @@ def main(argv: Sequence[str]) -> int:
   checkpoint = restore.open_checkpoint(given.checkpoint)
   table_of_model = np.asarray(checkpoint.params[_EMBEDDING].read(), np.float32)
   rows = measure(prompts, table_of_model, words, typical_tokens(counts, words))
-  text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-  (HERE / RESULTS).write_text(text, encoding="utf-8")
-  (HERE / TABLE).write_text(table(rows), encoding="utf-8")
-  draw(rows, HERE / FIGURE)
+  scoring.write(rows, table, draw, pathlib.Path(given.output_dir))
   return 0
 
 
@@ -104,9 +101,7 @@ def read_prompts(sweep: str) -> list[Prompt]:
     The prompts.
   """
   prompts = []
-  for folder in sorted(pathlib.Path(sweep, "cells").iterdir()):
-    if not sweep_cell.is_whole(folder):  # a kill left it
-      continue
+  for folder in scoring.cells(sweep):
     content = sweep_cell.read(folder)
     (run,), init = content["runs"], content["values"]["@init"]
     vectors = load.encoder_vectors(str(folder))

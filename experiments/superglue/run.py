@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--scale", choices=("ladder", "paper"), default="ladder")
   parser.add_argument("--tfds_data_dir")
-  parser.add_argument("--output_dir", default=str(HERE))
+  parser.add_argument("--output_dir", help="by default here, or in the sweep")
   given = parser.parse_args(argv)
   words = [f"--gin_file=experiments/{HERE.name}/{given.scale}.gin"]
   if given.tfds_data_dir:
@@ -73,7 +73,11 @@ def main(argv: Sequence[str]) -> int:
     "runs/superglue" if given.scale == "ladder" else "runs/paper/superglue"
   )
   results = collect(pathlib.Path(folder), given.scale, given.tfds_data_dir)
-  target = pathlib.Path(given.output_dir)
+  # Never the results of one scale over those of the other.
+  beside = pathlib.Path(folder, "results")
+  usual = HERE if given.scale == "ladder" else beside
+  target = pathlib.Path(given.output_dir or usual)
+  target.mkdir(parents=True, exist_ok=True)
   text = json.dumps(results, indent=1) + "\n"
   (target / RESULTS).write_text(text, encoding="utf-8")
   (target / TABLE).write_text(table(results), encoding="utf-8")

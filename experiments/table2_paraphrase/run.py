@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import transfer
+from experiments import scoring, transfer
 
 HERE = pathlib.Path(__file__).parent
 QQP, MRPC = "taskless_glue_qqp_v002", "taskless_glue_mrpc_v002"
@@ -64,14 +64,12 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  sweep, model = transfer.arguments(argv, __doc__, HERE.name)
+  scored = scoring.scoring(scoring.parser(__doc__, HERE).parse_args(argv))
   sets: dict[str, list[str]] = {}
   for way in WAYS:
     sets.setdefault(way.trained, []).append(way.scored)
-  rows = transfer.score(transfer.cells(sweep), sets, model)
-  transfer.write(HERE, rows)
-  (HERE / transfer.TABLE).write_text(table(rows), encoding="utf-8")
-  draw(rows, HERE / transfer.FIGURE)
+  rows = transfer.score(transfer.cells(scored.sweep), sets, scored)
+  scoring.write(rows, table, draw, scored.output_dir)
   return 0
 
 

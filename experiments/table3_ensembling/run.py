@@ -5,25 +5,24 @@
 
 Every cell of the sweep is a run folder of five seeds on one task. All five
 answer a split that none of them saw; `results.json` has each one's score, their
-mean, the best of them, and that of the majority's answers.
+mean, the best of them, and that of the majority's answers. The score of a task
+is the mean of its metrics.
 """
 
-import argparse
-import json
+import dataclasses
 import pathlib
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import scoring
+from experiments.scoring import Scoring
 from prompt_tuning.infer import ensemble
-from prompt_tuning.infer.evaluate import Evaluator, Job
-from prompt_tuning.jobs import feed, inference, sweep_cell
-from prompt_tuning.launch import command, flags
+from prompt_tuning.jobs import sweep_cell
 
 HERE = pathlib.Path(__file__).parent
 COLUMNS = ("mean", "best", "vote")
-_ACCURACY = "accuracy"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,72 +34,44 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The process's exit status.
   """
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--sweep", default="runs/table3_ensembling")
-  parser.add_argument("--checkpoint", default="embedded:ladder_1")
-  parser.add_argument("--examples", type=int, default=256)
+  parser = scoring.parser(__doc__, HERE)
+  parser.add_argument("--split", default="test", help="that no training saw")
   given = parser.parse_args(argv)
+  scored = scoring.scoring(given)
   rows = []
-  for folder in sorted(pathlib.Path(given.sweep, "cells").iterdir()):
+  for folder in scoring.cells(scored.sweep):
     task = sweep_cell.read(folder)["runs"][0]["task"]
-    rows.append(
-      {"task": task, **vote(folder, task, given.checkpoint, given.examples)}
-    )
+    rows.append({"task": task, **vote(folder, task, scored, given.split)})
     print(rows[-1], flush=True)
-  text = json.dumps(rows, indent=1) + "\n"
-  (HERE / "results.json").write_text(text, encoding="utf-8")
-  (HERE / "table.md").write_text(table(rows), encoding="utf-8")
-  draw(rows, HERE / "figure.png")
+  scoring.write(rows, table, draw, scored.output_dir)
   return 0
 
 
 def vote(
-  folder: pathlib.Path, task: str, checkpoint: str, examples: int
+  folder: pathlib.Path, task: str, scored: Scoring, split: str
 ) -> dict[str, Any]:
-  """Score five prompts on the test split, and their vote.
+  """Score five prompts on a split, and their vote.
 
   Args:
     folder: of the run that has them.
     task: that they were trained on.
-    checkpoint: of the frozen model.
-    examples: to answer.
+    scored: with what.
+    split: to answer.
 
   Returns:
     The members' scores, their mean, the best, and the vote's.
   """
-  argv = [
-    "--gin_file=models/of_checkpoint.gin",
-    "--gin_file=runs/prompt_eval.gin",
-    "--gin_file=meshes/single.gin",
-    "--gin.ACTIVATION_DTYPE='float32'",
-    f"--gin.INITIAL_CHECKPOINT_PATH={checkpoint!r}",
-    "--gin.CHECKPOINT_PATH=%INITIAL_CHECKPOINT_PATH",
-    "--gin.VOCABULARY_FILE='embedded:ladder_1'",
-    f"--gin.PROMPT_FILE={str(folder)!r}",
-    f"--gin.MIXTURE_OR_TASK_NAME={task!r}",
-    "--gin.EVAL_OUTPUT_DIR=''",
-    "--gin.EVAL_SPLIT='test'",
-    f"--gin.EVALUATOR_NUM_EXAMPLES={examples}",
-  ]
-  job = command.configure("eval", flags.parse("eval", argv, ""))
-  settings = job.evaluation
-  ready = inference.prepare(job, settings.dataset)
-  (dataset,) = feed.eval_sets(settings.dataset, task, None, examples)
-  members = range(len(ready.prompts.names))
-  results = Evaluator(
-    ready.predictor,
-    [Job(dataset, run) for run in members],
-    by=settings.ways,
-    length=settings.max_decode_length,
-    method=settings.decoder,
-  )()
-  compared = ensemble.compare(results)
-  scores = [one[_ACCURACY] for one in compared.members]
+  answered = f"--gin.EVAL_SPLIT={split!r}"
+  results = scoring.results([folder], [task], scored, answered)
+  together = dataclasses.replace(
+    results[0], metrics=ensemble.compare(results).vote
+  )
+  scores = [result.score for result in results]
   return {
     "members": scores,
     "mean": statistics.fmean(scores),
     "best": max(scores),
-    "vote": compared.vote[_ACCURACY],
+    "vote": together.score,
   }
 
 

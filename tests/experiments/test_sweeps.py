@@ -135,5 +135,8 @@ def test_the_largest_step_of_the_paper_can_be_traced(monkeypatch):
 def test_what_the_paper_costs():
   folder = ROOT / "experiments" / "paper"
   known = json.loads((folder / "costs.json").read_text())
-  assert costs.table(known) == (folder / "costs.md").read_text()
-  assert costs.table(known) in (ROOT / "experiments/README.md").read_text()
+  plans = json.loads((ROOT / "experiments/plans/results.json").read_text())
+  tables = [costs.table(known), costs.slices(plans)]
+  assert "\n".join(tables) == (folder / "costs.md").read_text()
+  readme = (ROOT / "experiments/README.md").read_text()
+  assert all(table in readme for table in tables)

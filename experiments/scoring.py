@@ -1,0 +1,187 @@
+"""Score what a sweep trained, on tasks of one's choice.
+
+What the folders of tables 1 to 3 have in common: their command line, the cells
+of a sweep, and answers of several runs from one frozen model.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from prompt_tuning.infer.evaluate import Evaluator, Job, Result
+from prompt_tuning.jobs import feed, inference, sweep, sweep_cell
+from prompt_tuning.launch import command, flags
+
+RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
+
+
+class Scoring(NamedTuple):
+  """What is scored, and with what.
+
+  Attributes:
+    sweep: its MODEL_DIR.
+    output_dir: for the results.
+    checkpoint: of the frozen model.
+    vocabulary: its.
+    data_dir: TFDS's.
+    examples: to score, of every set; None for all.
+    settings: words of the command line of `eval`, after our own.
+  """
+
+  sweep: str
+  output_dir: pathlib.Path
+  checkpoint: str
+  vocabulary: str
+  data_dir: str | None
+  examples: int | None
+  settings: tuple[str, ...] = ()
+
+
+def parser(
+  description: str | None, folder: pathlib.Path
+) -> argparse.ArgumentParser:
+  """Make the parser of an experiment's command line.
+
+  Args:
+    description: of the experiment.
+    folder: the experiment's.
+
+  Returns:
+    A parser whose result `scoring` reads.
+  """
+  made = argparse.ArgumentParser(
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = made.add_argument
+  add("--sweep", default=f"runs/{folder.name}", help="its MODEL_DIR")
+  add("--output_dir", default=str(folder), help="for results, table, figure")
+  add("--checkpoint", default="embedded:ladder_1", help="what was frozen")
+  add("--vocabulary", default="embedded:ladder_1")
+  add("--tfds_data_dir")
+  add("--examples", default="256", help="of every set; `all` for all")
+  add("--gin_file", nargs="*", default=[], help="gin files of `eval`")
+  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
+  return made
+
+
+def scoring(given: argparse.Namespace) -> Scoring:
+  """Read what `parser` parsed."""
+  return Scoring(
+    given.sweep,
+    pathlib.Path(given.output_dir),
+    given.checkpoint,
+    given.vocabulary,
+    given.tfds_data_dir,
+    None if given.examples == "all" else int(given.examples),
+    (
+      *(f"--gin_file={name}" for name in given.gin_file),
+      *(f"--gin.{binding}" for binding in given.gin),
+    ),
+  )
+
+
+def cells(folder: str) -> list[pathlib.Path]:
+  """List the cells of a sweep that is done.
+
+  Args:
+    folder: its MODEL_DIR.
+
+  Returns:
+    The folders of its cells.
+
+  Raises:
+    SystemExit: the sweep is not done.
+  """
+  described = pathlib.Path(folder, sweep.FILE)
+  if not described.is_file():
+    raise SystemExit(
+      f"{folder} has no {sweep.FILE}; expected the MODEL_DIR of a sweep. Give "
+      "another --sweep."
+    )
+  names = sorted(json.loads(described.read_text(encoding="utf-8"))["cells"])
+  found = [pathlib.Path(folder, sweep.CELLS, name) for name in names]
+  missing = [path.name for path in found if not sweep_cell.is_whole(path)]
+  if missing:
+    raise SystemExit(
+      f"{len(missing)} of the {len(names)} cells in {folder} are not done, "
+      f"such as {missing[0]}. Finish the sweep: the same command continues it."
+    )
+  return found
+
+
+def results(
+  folders: Sequence[pathlib.Path],
+  tasks: Sequence[str],
+  scored: Scoring,
+  *settings: str,
+) -> list[Result]:
+  """Score runs that one frozen model answers, or one tuned model.
+
+  Args:
+    folders: of cells.
+    tasks: what to answer.
+    scored: with what.
+    *settings: words of the command line of `eval`.
+
+  Returns:
+    For every task, a result of each run.
+  """
+  names = [str(folder) for folder in folders]
+  argv = [
+    "--gin_file=models/of_checkpoint.gin",
+    "--gin_file=runs/prompt_eval.gin",
+    "--gin_file=meshes/single.gin",
+    "--gin.ACTIVATION_DTYPE='float32'",
+    f"--gin.INITIAL_CHECKPOINT_PATH={scored.checkpoint!r}",
+    "--gin.CHECKPOINT_PATH=%INITIAL_CHECKPOINT_PATH",
+    f"--gin.VOCABULARY_FILE={scored.vocabulary!r}",
+    f"--gin.PROMPT_FILE={names if len(names) > 1 else names[0]!r}",
+    f"--gin.MIXTURE_OR_TASK_NAME={tuple(tasks)!r}",
+    "--gin.EVAL_OUTPUT_DIR=''",
+    f"--gin.EVALUATOR_NUM_EXAMPLES={scored.examples}",
+    *settings,
+    *scored.settings,
+  ]
+  job = command.configure("eval", flags.parse("eval", argv, ""))
+  how = job.evaluation
+  ready = inference.prepare(job, how.dataset)
+  sets = [
+    one
+    for name in tasks
+    for one in feed.eval_sets(
+      how.dataset, name, scored.data_dir, how.num_examples
+    )
+  ]
+  runs = range(len(ready.prompts.names))
+  return Evaluator(
+    ready.predictor,
+    [Job(one, run) for one in sets for run in runs],
+    by=how.ways,
+    length=how.max_decode_length,
+    method=how.decoder,
+  )()
+
+
+def write(
+  rows: Sequence[Any],
+  table: Callable[[Sequence[Any]], str],
+  draw: Callable[[Sequence[Any], pathlib.Path], None],
+  folder: pathlib.Path,
+) -> None:
+  """Write results, their table and their figure, or nothing at all.
+
+  Args:
+    rows: JSON values.
+    table: lays them out in Markdown.
+    draw: draws them.
+    folder: where to.
+  """
+  text = table(rows)
+  folder.mkdir(parents=True, exist_ok=True)
+  draw(rows, folder / FIGURE)
+  (folder / TABLE).write_text(text, encoding="utf-8")
+  content = json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+  (folder / RESULTS).write_text(content, encoding="utf-8")
