@@ -12,12 +12,13 @@ import argparse
 import json
 import math
 import pathlib
+import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.checkpoints import restore, sizes
+from prompt_tuning.checkpoints import fingerprint, restore, sizes
 from prompt_tuning.jobs import compare, comparison, comparison_report
 from prompt_tuning.jobs.compare_job import CompareJob
 from prompt_tuning.jobs.comparison import Comparison, Score
@@ -28,6 +29,8 @@ HERE = pathlib.Path(__file__).parent
 RESULTS, TABLE, SEARCH, FIGURE = (
   *("results.json", "table.md", "search.md", "figure.png"),
 )
+# In the folder of a comparison: what it was asked for.
+ASKED = "asked.json"
 GROUPS = ("skills", "held_out", "topics", "reviews", "sentences")
 RUNGS = ("ladder_1=embedded:ladder_1", "ladder_2=embedded:ladder_2")
 PROMPT, RANDOM = "prompt tuning", "random prompt"
@@ -204,6 +207,7 @@ def _compare(
     group, checkpoint, given.vocabulary, folder, (*bindings, *given.gin)
   )
   job = command.configure("compare", flags.parse("compare", argv, ""))
+  insist_on_same(folder, asked(checkpoint))
   if (folder / comparison.FILE).is_file():
     return comparison.read(folder), job
   print(f"== {folder}", flush=True)
@@ -215,6 +219,50 @@ def _compare(
   )
   print(comparison_report.table(found), flush=True)
   return found, job
+
+
+def asked(checkpoint: str) -> dict[str, str]:
+  """Describe what was configured last, wherever its files lie.
+
+  Args:
+    checkpoint: the rung's.
+
+  Returns:
+    Setting -> value; and the fingerprint of the weights.
+  """
+  weights = restore.open_checkpoint(checkpoint).params
+  text = re.sub(r"\\\n\s*", "", gin_config.config_text())
+  settings = [line.partition(" = ") for line in text.splitlines()]
+  known = {name: value for name, equals, value in settings if equals}
+  for name in ("MODEL_DIR", "INITIAL_CHECKPOINT_PATH"):
+    known.pop(name)
+  return {"weights": fingerprint.of_leaves(weights), **known}
+
+
+def insist_on_same(folder: pathlib.Path, settings: Mapping[str, str]) -> None:
+  """Refuse a folder of a comparison with other settings.
+
+  Args:
+    folder: for the trainings; what it is for is written there.
+    settings: see `asked`.
+
+  Raises:
+    SystemExit: it holds another comparison; the message names a difference.
+  """
+  path = folder / ASKED
+  if not path.is_file() and not (folder / comparison.FILE).is_file():
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    return
+  before: dict[str, str] = {}
+  if path.is_file():
+    before = json.loads(path.read_text(encoding="utf-8"))
+  for name in sorted(before.keys() | settings.keys()):
+    if before.get(name) != settings.get(name):
+      raise SystemExit(
+        f"{folder} has a comparison with {name} = {before.get(name)}; this one "
+        f"has {settings.get(name)}. Choose another --work_dir."
+      )
 
 
 def development(
@@ -457,6 +505,7 @@ def draw(points: Sequence[Point], path: pathlib.Path) -> None:
           color=f"C{number}",
         )
     axes.set(title=group, xscale="log")
+    axes.margins(x=0.15)
     ticks = [p.non_embedding_parameters for p in own]
     axes.set_xticks(ticks, [f"{tick / 1e6:.2g}M" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -106,6 +106,31 @@ def test_figure_1_again_from_its_results(tmp_path, folder):
     assert len(figure1.by_seed(point, comparison.MODEL)) >= 3
 
 
+def test_a_comparison_of_other_settings_is_not_taken_for_this_one(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(ROOT)
+  # So long that gin breaks the line.
+  for folder in (tmp_path / "a", tmp_path / ("long" * 30)):
+    configured("held_out", folder, "PROMPT_RATES=(0.1,)", "MODEL_RATES=(1,)")
+    settings = figure1.asked("embedded:ladder_1")
+    figure1.insist_on_same(tmp_path / "work", settings)
+  assert settings["TRAIN_STEPS_RELATIVE"] == "600"
+  (tmp_path / "work" / comparison.FILE).write_text("{}")
+  figure1.insist_on_same(tmp_path / "work", settings)
+  other = figure1.asked("embedded:ladder_2")
+  with pytest.raises(SystemExit, match=r"weights = d2c07.*this one has 793e"):
+    figure1.insist_on_same(tmp_path / "work", other)
+  with pytest.raises(SystemExit, match="STEPS_RELATIVE = 600; this one has 9"):
+    figure1.insist_on_same(
+      tmp_path / "work", settings | {"TRAIN_STEPS_RELATIVE": "9"}
+    )
+  # Scores of which nobody knows what they are of.
+  (tmp_path / "work" / figure1.ASKED).unlink()
+  with pytest.raises(SystemExit, match="= None; this one has"):
+    figure1.insist_on_same(tmp_path / "work", settings)
+
+
 def test_a_new_point_stands_in_the_place_of_the_old_one():
   small, large = (
     figure1.Point(name, "held_out", size, size, {}, {}, {}, ())
