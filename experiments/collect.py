@@ -12,7 +12,7 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prompt_tuning.jobs import sweep_report
 from prompt_tuning.jobs.sweep_report import Point
@@ -21,11 +21,14 @@ HERE = pathlib.Path(__file__).parent
 RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
 
 
-def main(argv: Sequence[str]) -> int:
+def main(
+  argv: Sequence[str], named: Callable[[Point], Point] = lambda point: point
+) -> int:
   """Collect, and make table and figure.
 
   Args:
     argv: the command line.
+    named: gives a point the axes of table and figure.
 
   Returns:
     The process's exit status.
@@ -48,8 +51,11 @@ def main(argv: Sequence[str]) -> int:
       )
     source = folder
   try:
-    points, mean_over = read(source)
-    insist_on_axes(points, output, (given.over, given.tasks))
+    raw, mean_over = read(source)
+    points = list(map(named, raw))
+    insist_on_axes(points, (given.over, given.tasks))
+    if (output / RESULTS).is_file():
+      insist_on_same_axes(raw, output)
   except ValueError as error:
     parser.error(f"{source / RESULTS}: {error}")
   # All that can fail comes before the first file is written.
@@ -63,19 +69,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def insist_on_axes(
-  points: Sequence[Point],
-  folder: pathlib.Path,
-  wanted: Sequence[str | None],
+  points: Sequence[Point], wanted: Sequence[str | None]
 ) -> None:
-  """Refuse the results of another sweep.
+  """Refuse results without an axis that table or figure need.
 
   Args:
     points: the results.
-    folder: that may have results already.
-    wanted: axes that must be there, or None.
+    wanted: axes, or None.
 
   Raises:
-    ValueError: an axis is not there, or the folder's results are over others.
+    ValueError: an axis is not there.
   """
   axes = list(points[0].values)
   missing = [axis for axis in wanted if axis and axis not in axes]
@@ -84,13 +87,24 @@ def insist_on_axes(
       f"these results are over {', '.join(axes)}; expected {missing[0]}, too. "
       "Give another --sweep, --over or --tasks."
     )
-  if (folder / RESULTS).is_file():
-    theirs = list(read(folder)[0][0].values)
-    if theirs != axes:
-      raise ValueError(
-        f"these results are over {', '.join(axes)}, and those in {folder} over "
-        f"{', '.join(theirs)}. Give another --sweep or --output_dir."
-      )
+
+
+def insist_on_same_axes(points: Sequence[Point], folder: pathlib.Path) -> None:
+  """Refuse to put the results of one sweep in the place of another's.
+
+  Args:
+    points: the results.
+    folder: that has results already.
+
+  Raises:
+    ValueError: they are over other axes.
+  """
+  axes, theirs = list(points[0].values), list(read(folder)[0][0].values)
+  if theirs != axes:
+    raise ValueError(
+      f"these results are over {', '.join(axes)}, and those in {folder} over "
+      f"{', '.join(theirs)}. Give another --sweep or --output_dir."
+    )
 
 
 def read(folder: pathlib.Path) -> tuple[list[Point], list[str]]:

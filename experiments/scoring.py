@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.infer.evaluate import Evaluator, Job, Result
 from prompt_tuning.jobs import feed, inference, sweep, sweep_cell
+from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.launch import command, flags
 
 RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
@@ -112,6 +113,32 @@ def cells(folder: str) -> list[pathlib.Path]:
   return found
 
 
+def configured(
+  folders: Sequence[pathlib.Path],
+  tasks: Sequence[str],
+  scored: Scoring,
+  settings: Sequence[str] = (),
+) -> EvalJob:
+  """Configure `eval`, see `results`."""
+  names = [str(folder) for folder in folders]
+  argv = [
+    "--gin_file=models/of_checkpoint.gin",
+    "--gin_file=runs/prompt_eval.gin",
+    "--gin_file=meshes/single.gin",
+    "--gin.ACTIVATION_DTYPE='float32'",
+    f"--gin.INITIAL_CHECKPOINT_PATH={scored.checkpoint!r}",
+    "--gin.CHECKPOINT_PATH=%INITIAL_CHECKPOINT_PATH",
+    f"--gin.VOCABULARY_FILE={scored.vocabulary!r}",
+    f"--gin.PROMPT_FILE={names if len(names) > 1 else names[0]!r}",
+    f"--gin.MIXTURE_OR_TASK_NAME={tuple(tasks)!r}",
+    "--gin.EVAL_OUTPUT_DIR=''",
+    f"--gin.EVALUATOR_NUM_EXAMPLES={scored.examples}",
+    *settings,
+    *scored.settings,
+  ]
+  return command.configure("eval", flags.parse("eval", argv, ""))
+
+
 def results(
   folders: Sequence[pathlib.Path],
   tasks: Sequence[str],
@@ -129,23 +156,7 @@ def results(
   Returns:
     For every task, a result of each run.
   """
-  names = [str(folder) for folder in folders]
-  argv = [
-    "--gin_file=models/of_checkpoint.gin",
-    "--gin_file=runs/prompt_eval.gin",
-    "--gin_file=meshes/single.gin",
-    "--gin.ACTIVATION_DTYPE='float32'",
-    f"--gin.INITIAL_CHECKPOINT_PATH={scored.checkpoint!r}",
-    "--gin.CHECKPOINT_PATH=%INITIAL_CHECKPOINT_PATH",
-    f"--gin.VOCABULARY_FILE={scored.vocabulary!r}",
-    f"--gin.PROMPT_FILE={names if len(names) > 1 else names[0]!r}",
-    f"--gin.MIXTURE_OR_TASK_NAME={tuple(tasks)!r}",
-    "--gin.EVAL_OUTPUT_DIR=''",
-    f"--gin.EVALUATOR_NUM_EXAMPLES={scored.examples}",
-    *settings,
-    *scored.settings,
-  ]
-  job = command.configure("eval", flags.parse("eval", argv, ""))
+  job = configured(folders, tasks, scored, settings)
   how = job.evaluation
   ready = inference.prepare(job, how.dataset)
   sets = [

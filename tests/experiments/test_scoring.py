@@ -3,12 +3,16 @@
 import json
 import pathlib
 import re
+import shlex
 import shutil
 
 import pytest
 
 from experiments import collect, scoring
 from experiments.table1_domain_shift import run as table1
+from experiments.table2_paraphrase import run as table2
+from experiments.table3_ensembling import run as table3
+from prompt_tuning.launch import flags, sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
 LENGTHS = ROOT / "experiments/figure3a_length/results.json"
@@ -122,6 +126,32 @@ def test_the_command_line_of_a_table_takes_the_paper_s_models(tmp_path):
     "--gin_file=meshes/data_model.gin",
     *("--gin.MODEL_PARALLEL=2", "--gin.SCAN_LAYERS=True"),
   )
+
+
+@pytest.mark.parametrize("table", [table1, table2, table3])
+def test_the_page_scores_the_paper_s_models(table, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  readme = (table.HERE / "README.md").read_text()
+  last = readme.split("```sh\n")[-1].split("\n```")[0].replace("\\\n", " ")
+  train, score = last.splitlines()
+  argv = shlex.split(score)
+  assert argv[:3] == ["python", "-m", table.__name__]
+  parser = scoring.parser(None, table.HERE)
+  given, others = parser.parse_known_args(argv[3:])
+  assert set(others[:1]) <= {"--split", "--domain"}
+  scored = scoring.scoring(given)
+  small = scored._replace(checkpoint="embedded:ladder_1")  # its shape is read
+  job = scoring.configured([pathlib.Path("a")], ["skill_last"], small)
+  assert job.evaluation.num_examples is None
+  assert job.evaluation.dataset.vocabulary_file == "sentencepiece.model"
+  arguments = flags.parse("sweep", shlex.split(train)[2:], "")
+  paper = sweep.configure(arguments)
+  assert paper.model_dir == scored.sweep
+  assert {cell.job.source.initial_checkpoint_path for cell in paper.cells} == {
+    scored.checkpoint
+  }
+  mine = paper.cells[0].job.experiment.model
+  assert job.model.scan_layers == mine.scan_layers
 
 
 def test_table_1_has_the_domains_that_were_scored():

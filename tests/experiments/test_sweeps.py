@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from experiments import collect
+from experiments.figure3c_pretraining import run as figure3c
 from experiments.paper import costs
 from experiments.table3_ensembling import run as table3
 from experiments.table4_parameters import run as table4
@@ -17,7 +18,7 @@ from prompt_tuning.launch import flags, sweep
 ROOT = pathlib.Path(__file__).parents[2]
 # Folder -> the axis of its figure, that of its tasks, and how many runs it has.
 SWEPT = {
-  "figure3c_pretraining": ("INITIAL_CHECKPOINT_PATH", None, 288),
+  "figure3c_pretraining": ("model", None, 288),
   "figure3a_length": ("PROMPT_LENGTH", None, 90),
   "figure3b_initialisation": ("@init", "@task", 54),
 }
@@ -43,6 +44,8 @@ def test_a_sweep_s_results_make_table_and_figure(name, tmp_path):
   axis, tasks, runs = SWEPT[name]
   folder = ROOT / "experiments" / name
   points, mean_over = collect.read(folder)
+  if name == "figure3c_pretraining":
+    points = list(map(figure3c.named, points))
   assert len(points) == runs
   assert all(point.score is not None for point in points)
   table = (folder / "table.md").read_text()
@@ -52,6 +55,27 @@ def test_a_sweep_s_results_make_table_and_figure(name, tmp_path):
   collect.draw(points, mean_over, axis, tasks, tmp_path / "figure.png")
   assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
   assert (folder / "figure.png").is_file()
+
+
+@pytest.mark.parametrize(
+  ("checkpoint", "model"),
+  [
+    ("embedded:ladder_2", ("ladder_2", figure3c.AFTER)),
+    ("embedded:ladder_1_span_corruption", ("ladder_1", figure3c.BEFORE)),
+    (
+      "runs_tall_3_lm_adaptation_checkpoint_18000",
+      ("tall_3", figure3c.AFTER),
+    ),
+    ("runs/tall_1/span_corruption/checkpoint_9", ("tall_1", figure3c.BEFORE)),
+  ],
+)
+def test_a_checkpoint_tells_its_model_and_pre_training(checkpoint, model):
+  assert figure3c.model_of(checkpoint) == model
+
+
+def test_another_checkpoint_is_no_stage_of_a_pre_training():
+  with pytest.raises(ValueError, match="is no stage of a pre-training"):
+    figure3c.model_of("t5_1_1_small")
 
 
 WIDTHS = {
