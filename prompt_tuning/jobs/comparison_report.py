@@ -274,7 +274,8 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
       zorder=3,
     )
   most = max([comparison.parameters, *counts])
-  _frame(axes, min(counts, default=1), most)
+  highest = max(row.score + (row.deviation or 0.0) for row in lines)
+  _frame(axes, min(counts, default=1), most, highest)
   whole = f"{comparison.parameters:,}"
   axes.set_xlabel(f"trained parameters of a run; the model has {whole}")
   for number, row in enumerate(flat):
@@ -288,13 +289,13 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     canvas.print_png(temporary)
 
 
-def _frame(axes: Any, least: int, most: int) -> None:
+def _frame(axes: Any, least: int, most: int, highest: float) -> None:
   """Set up the axes, with room for names on all sides."""
   axes.set_xscale("log")
   decades = math.log10(most / least) if most > least else 1.0
   axes.set_xlim(least / 10 ** (0.25 * decades), most * 10 ** (0.15 * decades))
-  axes.set_ylim(-6, 112)
   axes.set_yticks(range(0, 101, 20))
+  axes.set_ylim(-6, highest + 12)  # after the ticks, which widen it
   axes.set_ylabel("score, %")
   axes.grid(alpha=0.25)
 

@@ -335,8 +335,8 @@ def lines(
   """
   count = sum(len(bank.cells) for bank in planned.banks)
   text = [
-    f"{count} cells in {len(planned.banks)} banks; {len(planned.done)} more "
-    "are done."
+    f"Cells to train: {count}, in banks: {len(planned.banks)}. Cells that are "
+    f"done: {len(planned.done)}."
   ]
   total = 0.0
   for bank, size in zip(planned.banks, planned.sizes, strict=True):
@@ -520,7 +520,7 @@ def read(job: SweepJob) -> dict[str, Any] | None:
   path = files.path(job.model_dir) / FILE
   if not path.is_file():
     return None
-  saved = json_files.read(path, "which sweep this is")
+  saved = json_files.read(path, "the description of a sweep")
   json_files.check(path, saved, _SCHEMA)
   if saved["axes"] != list(job.axes):
     raise ValueError(

@@ -307,10 +307,7 @@ def _insist_on_fitting(job: "SweepJob", own: _Own) -> None:
     for cell in job.cells:
       why = bounds.misfit(cell.job, tpu_slice)
       if why is not None:
-        raise ValueError(
-          f"{cell.name} fits on no mesh of {tpu_slice}: {why}. Use a larger "
-          "slice, or a RESTORE_DTYPE with fewer bytes."
-        )
+        raise ValueError(f"{cell.name} fits on no mesh of {tpu_slice}: {why}")
 
 
 if __name__ == "__main__":

@@ -36,18 +36,22 @@ def misfit(job: TrainJob, tpu_slice: Slice) -> str | None:
     tpu_slice: the chips.
 
   Returns:
-    The reason; None if the weights fit when split over all chips.
+    The reason, and what can be done; None if the weights, of tuned models with
+    their gradients, fit when split over all chips.
   """
   counts = cost.count_parameters(job.experiment.model)
   number = sum(counts.values())
   width = quantized.itemsize(jnp.dtype(job.source.restore_dtype))
+  what, advice = "weights", ", or a RESTORE_DTYPE with fewer bytes"
   if not job.experiment.tuners:  # each run has its own model and gradient
     number, width = number * len(job.experiment.runs) * 2, 4
+    what, advice = "weights and gradients", ""
   needed = number * width / tpu_slice.linked  # every slice has the model
   memory = tpu_slice.chip.memory
   if needed <= memory:
     return None
   return (
-    f"weights take {needed / GIB:.1f} GiB of each of the {tpu_slice.linked} "
-    f"chips of {tpu_slice}; each has {memory / GIB:.1f} GiB"
+    f"{what} take {needed / GIB:.1f} GiB of each of the {tpu_slice.linked} "
+    f"chips of {tpu_slice}; each has {memory / GIB:.1f} GiB. Use a larger "
+    f"slice{advice}."
   )

@@ -454,7 +454,9 @@ def test_dry_run_lists_cells_and_costs(train_flags, tmp_path, capsys):
   argv = [*train_flags(tmp_path / "sweep", *more), *AXES, "--dry_run"]
   assert main.main(["sweep", *argv]) == 0
   said = capsys.readouterr().out
-  assert said.startswith("4 cells in 1 banks; 0 more are done.")
+  assert said.startswith(
+    "Cells to train: 4, in banks: 1. Cells that are done: 0"
+  )
   assert "4 runs x 4 rows x 4 steps" in said
   assert f"{NAMES[0]}  400 parameters" in said
   assert f"{NAMES[3]}  12 parameters" in said
@@ -642,6 +644,15 @@ def test_what_fits_on_no_slice_is_said_first(train_flags, tmp_path, capsys):
   more = ("--axis=@size=models/sizes/xxl.gin", "--topology=v5e:1x1")
   error = failing(capsys, *train_flags(tmp_path / "sweep"), *more)
   assert "size=xxl fits on no mesh of v5e:1x1: weights take" in error
+  assert error.rstrip().endswith("or a RESTORE_DTYPE with fewer bytes.")
+  # Of tuned models, the gradients count too, and both are in float32.
+  trained = (
+    *("--gin.TUNER=None", "--gin.LEARNING_RATE=0.001"),
+    "--gin.PARTITION_RULES=%partition.EVERYTHING",
+  )
+  error = failing(capsys, *train_flags(tmp_path / "sweep"), *more, *trained)
+  assert "v5e:1x1: weights and gradients take" in error
+  assert error.rstrip().endswith("Use a larger slice.")
 
 
 def test_what_devices_cannot_share_is_said_first(train_flags, tmp_path, capsys):
