@@ -21,6 +21,7 @@ _BY_FINGERPRINT = {
   "d2c074858137583f": "ladder_1",
   "9feef5a981b8b5ba": "ladder_1_span_corruption",
   "793ed943242ef0fa": "ladder_2",
+  "f98178ccf33e83a3": "tall_3",
 }
 
 

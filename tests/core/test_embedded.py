@@ -17,6 +17,7 @@ MODELS = {
   "ladder_1": ("ladder_1", 9_000),
   "ladder_1_span_corruption": ("ladder_1", 3_000),
   "ladder_2": ("ladder_2", 9_000),
+  "tall_3": ("ladder_3", 18_000),
 }
 
 
