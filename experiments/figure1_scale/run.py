@@ -32,7 +32,12 @@ RESULTS, TABLE, SEARCH, FIGURE = (
 # In the folder of a comparison: what it was asked for.
 ASKED = "asked.json"
 GROUPS = ("skills", "held_out", "topics", "reviews", "sentences")
-RUNGS = ("ladder_1=embedded:ladder_1", "ladder_2=embedded:ladder_2")
+# The first two are made by one command, see experiments/ladder.
+RUNGS = (
+  "tall_1=runs/tall_1/lm_adaptation/checkpoint_18000",
+  "tall_2=runs/tall_2/lm_adaptation/checkpoint_18000",
+  "tall_3=embedded:tall_3",
+)
 PROMPT, RANDOM = "prompt tuning", "random prompt"
 # What is tried for each: half a decade apart, around what recipes say.
 RATES: Mapping[str, tuple[float, ...]] = {

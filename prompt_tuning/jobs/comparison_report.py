@@ -274,7 +274,8 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
       zorder=3,
     )
   most = max([comparison.parameters, *counts])
-  highest = max(row.score + (row.deviation or 0.0) for row in lines)
+  tops = [row.score + (row.deviation or 0.0) for row in lines]
+  highest = max(filter(math.isfinite, tops), default=100.0)
   _frame(axes, min(counts, default=1), most, highest)
   whole = f"{comparison.parameters:,}"
   axes.set_xlabel(f"trained parameters of a run; the model has {whole}")
