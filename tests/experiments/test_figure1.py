@@ -101,6 +101,11 @@ def test_figure_1_again_from_its_results(tmp_path, same_picture):
     assert (tmp_path / name).read_text() == (folder / name).read_text()
   same_picture(tmp_path / figure1.FIGURE, folder / figure1.FIGURE)
   assert figure1.read(tmp_path) == points
+  assert figure1.gap_table(points) in (folder / "README.md").read_text()
+  # Three groups of tasks on three rungs.
+  assert len({point.group for point in points}) == 3
+  assert len({point.rung for point in points}) == 3
+  assert len(points) == 9
   for point in points:
     assert len(figure1.by_seed(point, figure1.PROMPT)) >= 3
     assert len(figure1.by_seed(point, comparison.MODEL)) >= 3
