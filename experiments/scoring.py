@@ -182,7 +182,7 @@ def write(
   draw: Callable[[Sequence[Any], pathlib.Path], None],
   folder: pathlib.Path,
 ) -> None:
-  """Write results, their table and their figure, or nothing at all.
+  """Write results, table and figure; rows that make none change no file.
 
   Args:
     rows: JSON values.

@@ -95,7 +95,7 @@ def test_a_sweep_is_scored_when_all_of_it_is_done(tmp_path):
   assert found == [tmp_path / "cells" / "a", tmp_path / "cells" / "b"]
 
 
-def test_results_are_written_whole_or_not_at_all(tmp_path):
+def test_rows_that_make_no_table_or_figure_change_no_file(tmp_path):
   def fail(*_):
     raise ValueError("no deviation of one seed")
 
