@@ -55,7 +55,7 @@ def main(
     points = list(map(named, raw))
     insist_on_axes(points, (given.over, given.tasks))
     if (output / RESULTS).is_file():
-      insist_on_same_axes(raw, output)
+      insist_on_same_sweep(raw, output)
   except ValueError as error:
     parser.error(f"{source / RESULTS}: {error}")
   # All that can fail comes before the first file is written.
@@ -89,7 +89,7 @@ def insist_on_axes(
     )
 
 
-def insist_on_same_axes(points: Sequence[Point], folder: pathlib.Path) -> None:
+def insist_on_same_sweep(points: Sequence[Point], folder: pathlib.Path) -> None:
   """Refuse to put the results of one sweep in the place of another's.
 
   Args:
@@ -97,13 +97,21 @@ def insist_on_same_axes(points: Sequence[Point], folder: pathlib.Path) -> None:
     folder: that has results already.
 
   Raises:
-    ValueError: they are over other axes.
+    ValueError: they are over other axes, or without some of the cells there.
   """
-  axes, theirs = list(points[0].values), list(read(folder)[0][0].values)
+  there = read(folder)[0]
+  axes, theirs = list(points[0].values), list(there[0].values)
   if theirs != axes:
     raise ValueError(
       f"these results are over {', '.join(axes)}, and those in {folder} over "
       f"{', '.join(theirs)}. Give another --sweep or --output_dir."
+    )
+  cells = {point.cell for point in points}
+  lost = [point.cell for point in there if point.cell not in cells]
+  if lost:
+    raise ValueError(
+      f"{folder} has {len(lost)} cells that these results lack, such as "
+      f"{lost[0]}. Finish the sweep, or give another --sweep or --output_dir."
     )
 
 

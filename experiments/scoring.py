@@ -177,22 +177,22 @@ def results(
 
 
 def write(
-  rows: Sequence[Any],
-  table: Callable[[Sequence[Any]], str],
-  draw: Callable[[Sequence[Any], pathlib.Path], None],
+  results: Any,
+  table: Callable[[Any], str],
+  draw: Callable[[Any, pathlib.Path], None],
   folder: pathlib.Path,
 ) -> None:
-  """Write results, table and figure; rows that make none change no file.
+  """Write results, table and figure; what makes none changes no file.
 
   Args:
-    rows: JSON values.
+    results: of JSON values.
     table: lays them out in Markdown.
     draw: draws them.
     folder: where to.
   """
-  text = table(rows)
+  text = table(results)
   folder.mkdir(parents=True, exist_ok=True)
-  draw(rows, folder / FIGURE)
+  draw(results, folder / FIGURE)
   (folder / TABLE).write_text(text, encoding="utf-8")
-  content = json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+  content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
   (folder / RESULTS).write_text(content, encoding="utf-8")

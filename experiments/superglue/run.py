@@ -16,13 +16,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import scoring
 from prompt_tuning.data import score, spec, submission
 from prompt_tuning.jobs import best, infer, submit, sweep_cell
 from prompt_tuning.launch import command, flags
 from prompt_tuning.launch import main as program
 
 HERE = pathlib.Path(__file__).parent
-RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
 # Trained -> what its prompt answers, where that is not the same.
 ANSWERED = {
   "taskless_super_glue_rte_v102": (
@@ -77,11 +77,7 @@ def main(argv: Sequence[str]) -> int:
   beside = pathlib.Path(folder, "results")
   usual = HERE if given.scale == "ladder" else beside
   target = pathlib.Path(given.output_dir or usual)
-  target.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(results, indent=1) + "\n"
-  (target / RESULTS).write_text(text, encoding="utf-8")
-  (target / TABLE).write_text(table(results), encoding="utf-8")
-  draw(results, target / FIGURE)
+  scoring.write(results, table, draw, target)
   print(table(results))
   return 0
 

@@ -98,7 +98,7 @@ def test_the_paper_s_other_methods_are_lines(
   assert spec.task("hybrid").content["template"] == pattern
 
 
-def test_what_is_written_down_is_what_was_scored():
+def test_what_is_written_down_is_what_was_scored(tmp_path, same_picture):
   found = json.loads((HERE / "results.json").read_text())
   table = experiment.table(found)
   assert table == (HERE / "table.md").read_text()
@@ -107,6 +107,9 @@ def test_what_is_written_down_is_what_was_scored():
     for start, against in of_task["against_random"].items():
       assert against == experiment.paired(of_task["curves"], start)
       assert against["of"] == 5
+  curves = {task: of_task["curves"] for task, of_task in found.items()}
+  experiment.draw(curves, tmp_path / "curves.png")
+  same_picture(tmp_path / "curves.png", HERE / "curves.png")
 
 
 def test_plain_text_helps_where_random_prompts_fall_short_and_noise_does_not():

@@ -46,9 +46,15 @@ def reported(folder, text):
   return report.parent
 
 
-def test_a_sweep_s_results_are_collected(output, tmp_path):
+def unfinished():
   content = json.loads(LENGTHS.read_text())
-  content["points"] = content["points"][:6]
+  return json.dumps({**content, "points": content["points"][:6]})
+
+
+def test_a_sweep_s_results_are_collected(output, tmp_path):
+  """Also where an older part of them is."""
+  (output / collect.RESULTS).write_text(unfinished())
+  content = json.loads(LENGTHS.read_text())
   sweep = reported(tmp_path, json.dumps(content))
   assert collected(output, sweep) == 0
   assert json.loads((output / collect.RESULTS).read_text()) == content
@@ -62,6 +68,7 @@ def test_a_sweep_s_results_are_collected(output, tmp_path):
   [
     (STARTS.read_text(), "@init", "and those in .*output over"),
     (LENGTHS.read_text(), "LEARNING_RATE", "expected LEARNING_RATE, too"),
+    (unfinished(), "PROMPT_LENGTH", r"output has \d+ cells that these .* lack"),
     (LENGTHS.read_text()[:99], "PROMPT_LENGTH", "results.json: Unterm|Expect"),
     ('{"cells": []}', "PROMPT_LENGTH", "not the report of a sweep"),
     ('{"points": [], "mean_over": []}', "PROMPT_LENGTH", "no cell is done"),

@@ -65,9 +65,12 @@ def test_a_target_of_its_own_keeps_what_others_reached(tmp_path, monkeypatch):
   assert found["last"]["steps"]["related"] == [10] * len(spot.SEEDS)
 
 
-def test_what_is_written_down_is_what_was_scored():
+def test_what_is_written_down_is_what_was_scored(tmp_path, same_picture):
   found = json.loads((spot.HERE / "results.json").read_text())
   assert spot.table(found) == (spot.HERE / "table.md").read_text()
+  curves = {name: one["curves"] for name, one in found["targets"].items()}
+  spot.draw(curves, tmp_path / "curves.png")
+  same_picture(tmp_path / "curves.png", spot.HERE / "curves.png")
   for target in found["targets"].values():
-    for start, curves in target["curves"].items():
-      assert target["steps"][start] == list(map(spot.steps_to, curves))
+    for start, runs in target["curves"].items():
+      assert target["steps"][start] == list(map(spot.steps_to, runs))
