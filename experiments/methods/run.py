@@ -4,8 +4,8 @@
 
 Trains every method on four skills of the embedded model, five seeds each, and
 again on the same texts with the answers of others, which must teach nothing.
-Writes `results.json` and `table.md`. What is done already, is not done again;
-methods that are not asked for keep what those files say of them.
+Writes `results.json`, `table.md` and `figure.png`. What is done already, is not
+done again; methods that are not asked for keep what those files say of them.
 """
 
 import argparse
@@ -78,6 +78,8 @@ METHODS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   ),
 }
 PERMUTED_SEEDS = (0,)
+FIGURE = "figure.png"
+_MARKERS = "os^Dx"  # of the skills, and of the control
 ENOUGH, LEAST_GAIN = 95.0, 40.0  # percent: what the worst seed must have
 
 
@@ -267,8 +269,9 @@ def merged(
 
 
 def write(results: Mapping[str, dict], folder: pathlib.Path) -> None:
-  """Write the numbers and the table."""
+  """Write the numbers, the table and the plot."""
   save(results, folder / "results.json", table(results), folder / "table.md")
+  draw(results, folder / FIGURE)
 
 
 def save(
@@ -279,6 +282,7 @@ def save(
 ) -> None:
   """Write numbers as JSON, and their table."""
   text = json.dumps(results, indent=1) + "\n"
+  numbers.parent.mkdir(parents=True, exist_ok=True)
   numbers.write_text(text, encoding="utf-8")
   page.write_text(lines, encoding="utf-8")
 
@@ -303,6 +307,49 @@ def table(results: Mapping[str, dict]) -> str:
     ]
     lines.append(f"| {' | '.join(cells)} |")
   return "\n".join(lines) + "\n"
+
+
+def draw(results: Mapping[str, dict], path: pathlib.Path) -> None:
+  """Draw the worst seed of every method on every skill, and the control.
+
+  Args:
+    results: method -> its row.
+    path: of the PNG.
+  """
+  # Not at the top: slow to import.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(9, 0.3 * len(results) + 1.4), layout="constrained")
+  canvas = FigureCanvasAgg(figure)
+  axes = figure.subplots()
+  series = {
+    skill: [found["worst"][f"skill_{skill}"] for found in results.values()]
+    for skill in SKILLS
+  }
+  series["permuted answers, at most"] = [
+    max(found["permuted"].values()) for found in results.values()
+  ]
+  for number, (label, scores) in enumerate(series.items()):
+    # Equal scores of skills would hide one another: one line for each.
+    up = 0.15 * (number - 1.5) if label in SKILLS else 0.0
+    axes.plot(
+      scores,
+      [place + up for place in range(len(scores))],
+      marker=_MARKERS[number],
+      linestyle="",
+      color="k" if label in SKILLS else "grey",
+      markerfacecolor="none",
+      label=label,
+    )
+  axes.axvline(ENOUGH, color="grey", linestyle="--", linewidth=1)
+  axes.set_yticks(range(len(results)), list(results))
+  axes.set_ylim(len(results) - 0.5, -0.5)
+  axes.set_xlim(0, 103)
+  axes.set_xlabel(f"worst of five seeds, %; recovered from {ENOUGH:.0f}")
+  axes.grid(alpha=0.3)
+  figure.legend(loc="outside upper center", ncols=len(series), fontsize="small")
+  canvas.print_png(str(path))
 
 
 if __name__ == "__main__":

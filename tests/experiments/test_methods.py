@@ -129,12 +129,14 @@ def test_one_seed_of_prompts_recovers_all_skills(tmp_path):
   assert max(found["permuted"].values()) < 60
 
 
-def test_results_are_those_of_every_method():
+def test_results_are_those_of_every_method(tmp_path, same_picture):
   results = json.loads((gate.HERE / "results.json").read_text())
   assert list(results) == list(gate.METHODS)
   assert gate.table(results) == (gate.HERE / "table.md").read_text()
   readme = (gate.HERE / "README.md").read_text()
   assert gate.table(results) in readme
+  gate.write(results, tmp_path)
+  same_picture(tmp_path / gate.FIGURE, gate.HERE / gate.FIGURE)
   for name, found in results.items():
     assert found["frozen_unchanged"], name
     assert not found["learns_from_permuted"], name
