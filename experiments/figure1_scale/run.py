@@ -104,14 +104,7 @@ def main(argv: Sequence[str]) -> int:
     The process's exit status.
   """
   parser = argparse.ArgumentParser(description=__doc__)
-  add = parser.add_argument
-  add("--rung", nargs="+", default=list(RUNGS), metavar="NAME=CHECKPOINT")
-  add("--group", nargs="+", default=list(GROUPS), choices=GROUPS)
-  add("--vocabulary", default="embedded:ladder_1", help="of all rungs")
-  add("--work_dir", default="runs/figure1_scale")
-  add("--output_dir", default=str(HERE))
-  add("--tfds_data_dir", help="prepared data of the real tasks")
-  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
+  options(parser)
   given = parser.parse_args(argv)
   folder = pathlib.Path(given.output_dir)
   points = read(folder) if (folder / RESULTS).is_file() else []
@@ -128,21 +121,29 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+def options(parser: argparse.ArgumentParser) -> None:
+  """Add the flags that all searches and comparisons share."""
+  add = parser.add_argument
+  add("--rung", nargs="+", default=list(RUNGS), metavar="NAME=CHECKPOINT")
+  add("--group", nargs="+", default=list(GROUPS), choices=GROUPS)
+  add("--vocabulary", default="embedded:ladder_1", help="of all rungs")
+  add("--work_dir", default="runs/figure1_scale")
+  add("--output_dir", default=str(HERE))
+  add("--tfds_data_dir", help="prepared data of the real tasks")
+  add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
+
+
 def run(
   given: argparse.Namespace, rung: str, checkpoint: str, group: str
 ) -> Point | None:
   """Search for rates, then compare; None where it was stopped."""
   folder = pathlib.Path(given.work_dir, rung, group)
-  shared = (group, checkpoint, given)
-  tried = tuple(f"{_MACROS[name]}={RATES[name]}" for name in RATES)
-  searched = (*_SEARCH, *search_steps(group), *tried)
-  search, job = _compare(*shared, folder / "search", searched)
-  if search is None:
+  found = search(given, checkpoint, group, RATES, folder / "search")
+  if found is None:
     return None
-  found = development(job, search)
   rates = chosen(found)
   best = tuple(f"{_MACROS[name]}=({rates[name]},)" for name in rates)
-  compared, _ = _compare(*shared, folder / "compare", best)
+  compared, _ = _compare(group, checkpoint, given, folder / "compare", best)
   if compared is None:
     return None
   counts = cost.count_parameters(
@@ -163,6 +164,31 @@ def run(
       s._replace(method=_SAME.get(s.method, s.method)) for s in compared.scores
     ),
   )
+
+
+def search(
+  given: argparse.Namespace,
+  checkpoint: str,
+  group: str,
+  rates: Mapping[str, Sequence[float]],
+  folder: pathlib.Path,
+) -> dict[str, dict[float, float]] | None:
+  """Score learning rates on the development splits of a group.
+
+  Args:
+    given: the command line.
+    checkpoint: the rung's.
+    group: of tasks.
+    rates: method -> rates to try.
+    folder: for the trainings.
+
+  Returns:
+    See `development`; None where it was stopped.
+  """
+  tried = tuple(f"{_MACROS[name]}={tuple(rates[name])}" for name in rates)
+  settings = (*_SEARCH, *search_steps(group), *tried)
+  found, job = _compare(group, checkpoint, given, folder, settings)
+  return None if found is None else development(job, found)
 
 
 def search_steps(group: str) -> tuple[str, str]:
@@ -271,13 +297,13 @@ def insist_on_same(folder: pathlib.Path, settings: Mapping[str, str]) -> None:
 
 
 def development(
-  job: CompareJob, search: Comparison
+  job: CompareJob, searched: Comparison
 ) -> dict[str, dict[float, float]]:
   """Read the scores of a search.
 
   Args:
     job: what searched.
-    search: what it found.
+    searched: what it found.
 
   Returns:
     Method -> learning rate -> mean score over the tasks.
@@ -290,7 +316,7 @@ def development(
     runs = training.experiment.runs
     for title, tried in zip(titles, runs, strict=True):
       of_rates = found.setdefault(name, {})
-      of_rates[tried.learning_rate] = search.mean(title)
+      of_rates[tried.learning_rate] = searched.mean(title)
   return found
 
 

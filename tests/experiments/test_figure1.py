@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from experiments.figure1_scale import run as figure1
+from experiments.figure1_scale import wider
 from experiments.figure3d_adaptation import run as figure3d
 from prompt_tuning.data import skills, spec
 from prompt_tuning.jobs import comparison, sweep_report
@@ -91,6 +92,43 @@ def test_a_search_has_a_seed_of_its_own(tmp_path, monkeypatch):
   assert found == wanted
   # Of equal ones, the smallest.
   assert figure1.chosen(found) == {figure1.PROMPT: 0.3, comparison.MODEL: 0.001}
+
+
+def test_a_wider_search_is_of_rates_at_the_edge(tmp_path, monkeypatch):
+  points = {(p.rung, p.group): p for p in figure1.read(FIGURE1)}
+  asked = {}
+
+  def search(given, checkpoint, group, rates, folder):
+    asked[group] = (checkpoint, rates, folder)
+    return {
+      name: {rate: 50.0 + rate for rate in of_method}
+      for name, of_method in rates.items()
+    }
+
+  monkeypatch.setattr(figure1, "search", search)
+  words = [f"--work_dir={tmp_path}", f"--output_dir={tmp_path}", "--group"]
+  rung = "--rung=tall_3=embedded:tall_3"
+  assert not wider.main([rung, *words, "held_out", "sentences"])
+  for group, (checkpoint, rates, folder) in asked.items():
+    assert checkpoint == "embedded:tall_3"
+    assert folder == tmp_path / "tall_3" / group / "wider"
+    for name, rate in points["tall_3", group].rates.items():
+      edge = rate == max(figure1.RATES[name])
+      assert rates[name] == ((rate, wider.ABOVE[name]) if edge else (rate,))
+  before = wider.read(tmp_path)
+  assert [(r["group"], r["method"]) for r in before] == [
+    ("held_out", figure1.PROMPT),
+    ("held_out", comparison.MODEL),
+    ("sentences", comparison.MODEL),
+  ]
+  # Another point joins these.
+  assert not wider.main([rung, *words, "topics"])
+  rows = wider.read(tmp_path)
+  assert [row for row in rows if row["group"] != "topics"] == before
+  assert (tmp_path / wider.TABLE).read_text() == wider.table(rows)
+  assert "| held_out | tall_3 | model tuning | 0.01: 50.0 | 0.03: 50.0 |" in (
+    wider.table(rows)
+  )
 
 
 def test_figure_1_again_from_its_results(tmp_path, same_picture):
