@@ -4,6 +4,7 @@ Without them, a 0 that was meant as "none" would train on nothing, or for ever,
 and a command would fail an hour later.
 """
 
+import math
 import numbers
 from typing import Any
 
@@ -29,6 +30,23 @@ def insist_whole(
     raise ValueError(
       f"{setting} is {value!r}; expected a whole number, {least} or more"
       f"{', or None' if optional else ''}."
+    )
+
+
+def insist_positive(setting: str, value: Any) -> None:
+  """Insist on a finite number above 0.
+
+  Args:
+    setting: its name, as users write it.
+    value: what was given.
+
+  Raises:
+    ValueError: the value is not such a number.
+  """
+  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if not is_number or not 0 < value < math.inf:
+    raise ValueError(
+      f"{setting} is {value!r}; expected a finite number above 0."
     )
 
 

@@ -22,6 +22,7 @@ BUNDLE, EXPORT, RUN = "bundle", "export", "run"
 def kind_of(path: str | os.PathLike[str]) -> str:
   """Return the kind of content at a path, without checking that it is whole."""
   if embedded.is_prompt(path):
+    embedded.prompt(path)  # an unknown name is an error
     return EXPORT
   folder = files.path(path)
   if bundle.looks_like_one(folder):

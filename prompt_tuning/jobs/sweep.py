@@ -49,6 +49,8 @@ _SCHEMA = {
   "axes": [TEXT],
   "cells": Each({"values": Each(TEXT), "trains": Each(ANY)}),
 }
+# What the description of a cell takes from its model and vocabulary.
+_OF_MODEL = {"vocabulary", "start_step", "steps"}
 _WRITER = re.compile(r"writer_of_\d+_of_(\d+)\.json")
 _MINUTE = 60
 
@@ -83,13 +85,8 @@ def plan(job: SweepJob, shard: tuple[int, int] = (0, 1)) -> Plan:
     ValueError: MODEL_DIR holds another sweep, or a cell cannot train.
     CheckpointError: MODEL_DIR, or a cell's model, cannot be read.
   """
-  if (files.path(job.model_dir) / FILE).is_file():
+  if _read(job) is not None:
     _insist_on_same(job)
-  elif len(_open(job, [cell.name for cell in job.cells])) < len(job.cells):
-    raise ValueError(
-      f"{job.model_dir} has cells that are done, but no {FILE} that says what "
-      "they were trained on. Put this file back, or choose another MODEL_DIR."
-    )
   share = functools.partial(
     sweep_banks.share, folder=job.model_dir, most_runs=job.most_runs
   )
@@ -504,21 +501,44 @@ def _clear(job: SweepJob) -> None:
   files.remove_abandoned(files.path(job.model_dir) / BANKS)
 
 
-def read(job: SweepJob) -> dict[str, Any] | None:
+def insist_on_settings(job: SweepJob) -> None:
+  """Insist that what MODEL_DIR holds of a sweep is of this one.
+
+  Args:
+    job: the sweep. Neither its model nor its vocabulary is read, so what
+      depends on them is not compared.
+
+  Raises:
+    ValueError: another sweep, or a cell that trains something else.
+    CheckpointError: the sweep in MODEL_DIR cannot be read.
+  """
+  saved = _read(job)
+  if saved is not None:
+    _insist_on_cells(job, saved, lambda cell: _settings(cell.job))
+
+
+def _read(job: SweepJob) -> dict[str, Any] | None:
   """Read what MODEL_DIR holds of a sweep.
 
   Args:
-    job: the sweep; neither its model nor its data are read.
+    job: the sweep.
 
   Returns:
     The sweep as it was written; None where there is none.
 
   Raises:
-    ValueError: MODEL_DIR holds a sweep over other axes.
+    ValueError: MODEL_DIR holds a sweep over other axes, or cells of which it
+      does not say what they were trained on.
     CheckpointError: the sweep in MODEL_DIR cannot be read.
   """
   path = files.path(job.model_dir) / FILE
   if not path.is_file():
+    if len(_open(job, [cell.name for cell in job.cells])) < len(job.cells):
+      raise ValueError(
+        f"{job.model_dir} has cells that are done, but no {FILE} that says "
+        "what they were trained on. Put this file back, or choose another "
+        "MODEL_DIR."
+      )
     return None
   saved = json_files.read(path, "the description of a sweep")
   json_files.check(path, saved, _SCHEMA)
@@ -542,15 +562,36 @@ def _insist_on_same(job: SweepJob) -> dict[str, Any]:
   Raises:
     ValueError: another sweep, or a cell that trains something else.
   """
-  described, saved = _described(job), read(job)
+  described, saved = _described(job), _read(job)
   if saved is None:
     return described
-  for name, cell in described["cells"].items():
-    if name in saved["cells"]:
-      theirs = bundle.Bundle({"run": saved["cells"][name]["trains"]}, {})
-      theirs.insist_run(cell["trains"], f"{job.model_dir}, {name},")
+  cells = described["cells"]
+  _insist_on_cells(job, saved, lambda cell: cells[cell.name]["trains"])
   # Cells with values that are not in the axes any more stay.
-  return {**described, "cells": {**saved["cells"], **described["cells"]}}
+  return {**described, "cells": {**saved["cells"], **cells}}
+
+
+def _insist_on_cells(
+  job: SweepJob,
+  saved: Mapping[str, Any],
+  trains: Callable[[Cell], Mapping[str, Any]],
+) -> None:
+  """Insist that cells train what a sweep in MODEL_DIR says.
+
+  Args:
+    job: the sweep.
+    saved: what MODEL_DIR holds.
+    trains: describes a cell; what needs its model may be left out.
+  """
+  for cell in job.cells:
+    if cell.name not in saved["cells"]:
+      continue
+    ours = trains(cell)
+    theirs = dict(saved["cells"][cell.name]["trains"])
+    for key in _OF_MODEL - ours.keys():
+      theirs.pop(key, None)
+    ran = bundle.Bundle({"run": theirs}, {})
+    ran.insist_run(ours, f"{job.model_dir}, {cell.name},")
 
 
 def _write_sweep(job: SweepJob, content: Mapping[str, Any]) -> None:
@@ -562,25 +603,41 @@ def _write_sweep(job: SweepJob, content: Mapping[str, Any]) -> None:
 
 def _described(job: SweepJob) -> dict[str, Any]:
   """Describe what every cell trains, and for how long."""
-  cells = {}
-  for cell in job.cells:
-    experiment = cell.job.experiment
-    vocabulary = feed.open_vocabulary(
-      experiment.dataset, experiment.model.vocab_size
-    )
-    start = _start(cell.job)
-    trains = identity.settings(
-      experiment,
-      experiment.tuners,
-      vocabulary.sha256,
-      start,
-      cell.job.evaluations.evaluation,
-      cell.job.output.keep_best,
-    )
-    trains["steps"] = cell.job.duration.num_steps(start)
-    trains["model"] = cell.job.source.initial_checkpoint_path
-    cells[cell.name] = {"values": dict(cell.values), "trains": trains}
+  cells = {
+    cell.name: {"values": dict(cell.values), "trains": _trains(cell.job)}
+    for cell in job.cells
+  }
   return {"format": _FORMAT, "axes": list(job.axes), "cells": cells}
+
+
+def _trains(job: TrainJob) -> dict[str, Any]:
+  """Describe what a cell trains, and for how long."""
+  experiment = job.experiment
+  vocabulary = feed.open_vocabulary(
+    experiment.dataset, experiment.model.vocab_size
+  )
+  start = _start(job)
+  of_model = {
+    "vocabulary": vocabulary.sha256,
+    "start_step": start,
+    "steps": job.duration.num_steps(start),
+  }
+  assert of_model.keys() == _OF_MODEL
+  return {**_settings(job), **of_model}
+
+
+def _settings(job: TrainJob) -> dict[str, Any]:
+  """Describe what is known of a cell before its model is read."""
+  settings = identity.settings(
+    job.experiment,
+    job.experiment.tuners,
+    "",
+    0,
+    job.evaluations.evaluation,
+    job.output.keep_best,
+  )
+  settings["model"] = job.source.initial_checkpoint_path
+  return {k: v for k, v in settings.items() if k not in _OF_MODEL}
 
 
 def _start(job: TrainJob) -> int:

@@ -87,11 +87,12 @@ def write(job: SweepJob) -> str:
     The table, and the paths of all files, for people.
 
   Raises:
-    ValueError: no cell is finished, or MODEL_DIR holds another sweep.
+    ValueError: no cell is finished, or MODEL_DIR holds another sweep or the
+      file of another cell.
     CheckpointError: the results of a cell cannot be read.
     OSError: a file cannot be written.
   """
-  sweep.read(job)  # a sweep over other axes is an error
+  sweep.insist_on_settings(job)
   points = read(job)
   if not points:
     raise ValueError(
@@ -135,6 +136,7 @@ def read(job: SweepJob) -> list[Point]:
     A point for each of their runs.
 
   Raises:
+    ValueError: the file of a cell is another cell's.
     CheckpointError: of a cell that cannot be read.
   """
   points = []
@@ -144,6 +146,12 @@ def read(job: SweepJob) -> list[Point]:
     if not sweep_cell.is_whole(folder):
       continue
     content = sweep_cell.read(folder)
+    if (content["cell"], content["values"]) != (cell.name, dict(cell.values)):
+      raise ValueError(
+        f"{folder / sweep_cell.FILE} is of cell {content['cell']}; expected "
+        f"{cell.name}. Put the right file back, or remove the folder, so that "
+        "the sweep trains this cell again."
+      )
     points += [
       Point(
         cell.name,

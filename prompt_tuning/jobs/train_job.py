@@ -146,6 +146,9 @@ class Experiment:
           f"{name} is {values!r}, so nothing would train; expected at least "
           "one."
         )
+    for rate in listed(self.learning_rates):
+      if rate is not None:
+        bounds.insist_positive("LEARNING_RATE", rate)
     for seed in listed(self.seeds):
       if not isinstance(seed, int):
         raise ValueError(

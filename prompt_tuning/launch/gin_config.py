@@ -432,6 +432,17 @@ def _unused(settings: Collection[Setting]) -> set[str]:
   return macros.keys() - used
 
 
+def _nearest(name: str, known: Mapping[str, Callable[..., Any]]) -> str:
+  """Name what was meant, or say where the names are."""
+  for full in known:
+    if full.rpartition(".")[2].lower() == name.lower():
+      return f" Did you mean {full!r}?"
+  return tree.nearest(name, known) or (
+    " `--gin.NAME=VALUE` sets a macro, such as SEEDS, or a parameter of a "
+    f"class or function, such as {min(known)}.NAME."
+  )
+
+
 def _why(
   setting: Setting,
   known: Mapping[str, Callable[..., Any]],
@@ -444,7 +455,7 @@ def _why(
     return hint
   matches = [k for k in known if k == name or k.endswith(f".{name}")]
   if not matches:
-    return f"nothing is called {name}.{tree.nearest(name, known)}"
+    return f"nothing is called {name}.{_nearest(name, known)}"
   if len(matches) > 1:
     return str(error)
   parameters = [

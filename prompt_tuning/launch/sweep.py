@@ -235,10 +235,16 @@ def _read(
     if not isinstance(values, list | tuple):
       values = (values,)
     axes[axis] = [v if _is_files(axis) else repr(v) for v in values]
+  given: dict[str, list[str]] = {}
   for text in more_axes:
     axis, values = _axis(text)
-    axes[axis] = values
-  return folder, axes
+    if axis in given:
+      raise ValueError(
+        f"--axis {axis} is given twice, as {', '.join(given[axis])} and as "
+        f"{', '.join(values)}. Give all its values at once."
+      )
+    given[axis] = values
+  return folder, {**axes, **given}
 
 
 def _as_mapping(value: Any) -> Mapping[str, Any]:

@@ -234,10 +234,10 @@ def test_another_sweep_is_refused(swept, train_flags, capsys):
   assert "holds another sweep, over PROMPT_LENGTH, SEEDS" in error
   report = (*train_flags(folder), "--axis=SEEDS=0, 1", "--report")
   assert "this one is over SEEDS. Choose another" in failing(capsys, *report)
-  error = failing(
-    capsys, *train_flags(folder, "--gin.LEARNING_RATE=0.1"), *AXES
-  )
-  assert "runs[0].learning_rate: the bundle has 0.3, this run 0.1" in error
+  slower = train_flags(folder, "--gin.LEARNING_RATE=0.1")
+  for more in ((), ("--report",)):
+    error = failing(capsys, *slower, *AXES, *more)
+    assert "runs[0].learning_rate: the bundle has 0.3, this run 0.1" in error
   longer = train_flags(folder, "--gin.TRAIN_STEPS_RELATIVE=5")
   error = failing(capsys, *longer, *AXES)
   assert "steps: the bundle has 4, this run 5" in error
@@ -247,8 +247,20 @@ def test_cells_of_nobody_knows_what_are_refused(train_flags, tmp_path, capsys):
   cell = tmp_path / "cells" / "SEEDS=0"
   cell.mkdir(parents=True)
   (cell / sweep_cell.FILE).write_text("{}")
-  error = failing(capsys, *train_flags(tmp_path), "--axis=SEEDS=0,1")
-  assert "has cells that are done, but no sweep.json" in error
+  for more in ((), ("--dry_run",), ("--report",)):
+    error = failing(capsys, *train_flags(tmp_path), "--axis=SEEDS=0,1", *more)
+    assert "has cells that are done, but no sweep.json" in error
+
+
+def test_a_cell_in_the_place_of_another_is_refused(
+  swept, train_flags, tmp_path, capsys
+):
+  folder = tmp_path / "sweep"
+  shutil.copytree(swept[0], folder)
+  cells = [folder / "cells" / name / sweep_cell.FILE for name in NAMES[:2]]
+  shutil.copy(*cells)
+  error = failing(capsys, *train_flags(folder), *AXES, "--report")
+  assert f"is of cell {NAMES[0]}; expected {NAMES[1]}. Put the right" in error
 
 
 def test_a_failing_cell_leaves_the_others(
@@ -629,6 +641,14 @@ def test_a_limit_of_runs(train_flags, tmp_path):
     (("--axis=SEEDS=0", "--shard=2/2"), "expected i/n"),
     (("--axis=SEEDS=0", "--topology=v5e:9"), "along 2 dimensions"),
     (("--axis=PROMPT_LENGTH=0,1",), "The prompt has no vectors"),
+    (("--axis=SEEDS=0", "--axis=SEEDS=1"), "SEEDS is given twice, as 0 and as"),
+    (
+      ("--axis=LEARNING_RATE=.3,-1",),
+      "Cell LEARNING_RATE=-1: LEARNING_RATE is",
+    ),
+    (("--axis=LEARNING_RATE='x'",), "expected a finite number above 0"),
+    (("--axis=lora.rank=1",), "Did you mean 'tuners.LoRA'?"),
+    (("--axis=nobody.rank=1",), "such as compare.NAME."),
   ],
 )
 def test_what_cannot_be_is_said_first(
