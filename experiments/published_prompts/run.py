@@ -40,6 +40,7 @@ class Best(NamedTuple):
   Attributes:
     task: its name.
     tuned: the run.
+    run: how it was trained, see `trained`.
     seed: of its training.
     seeds: how many there were.
     validation: its score there, by which it was chosen.
@@ -48,6 +49,7 @@ class Best(NamedTuple):
 
   task: str
   tuned: Tuned
+  run: Mapping[str, Any]
   seed: int
   seeds: int
   validation: float
@@ -110,7 +112,28 @@ def bests(folder: pathlib.Path) -> Iterator[Best]:
   for task, runs in by_task.items():
     score, seed, one = max(runs, key=lambda run: (run[0], -run[1]))
     tuned = load.from_bundle(one.bundle, one.path)
-    yield Best(task, tuned, seed, len(runs), score, tests[task, seed])
+    how = trained(one.bundle.manifest, tuned.step)
+    yield Best(task, tuned, how, seed, len(runs), score, tests[task, seed])
+
+
+def trained(manifest: Mapping[str, Any], step: int) -> dict[str, Any]:
+  """Tell how a run was trained.
+
+  Args:
+    manifest: of its bundle.
+    step: that is published.
+
+  Returns:
+    Its method with all settings, its learning rate, steps and batch size.
+  """
+  run, number = manifest["run"], manifest["run_index"]
+  start = run["start_step"]
+  return {
+    "method": run["tuners"][number],
+    "learning rate": str(run["runs"][number]["learning_rate"]),
+    "steps": f"{step - start:,}, after the model's {start:,}",
+    "examples per step": str(run["data"]["batch_size"]),
+  }
 
 
 def saved(one: Best, checkpoint: str, file: str) -> SavedDelta:
@@ -130,16 +153,30 @@ def saved(one: Best, checkpoint: str, file: str) -> SavedDelta:
     method, task, step, tuned.fingerprint, vocabulary=tuned.vocabulary
   )
   (placement,) = tuned.runs.placements
-  about: Mapping[str, Any] = {
+  about = {
     **origin.about,
     "scores": {"validation": one.validation, "test": one.test},
-    "settings": {
-      "checkpoint": checkpoint,
-      "seed": f"{one.seed}, the best of {one.seeds} on the validation split",
-      "trained by": f"prompt-tuning compare --gin_file={file}",
-    },
+    **card(one, checkpoint, file),
   }
   return SavedDelta(tuned.runs.delta, placement, about)
+
+
+def card(one: Best, checkpoint: str, file: str) -> dict[str, Any]:
+  """Make what a card says of a prompt's training; see `saved`."""
+  # The methods of a run that was loaded have no initialisers of their own.
+  method, how = one.run["method"], dict(one.run)
+  del how["method"]
+  where = "" if file.startswith("runs/") else ", in a checkout of the project"
+  return {
+    "method": method,
+    "settings": {
+      "checkpoint": checkpoint,
+      "prompt length": str(method["encoder_length"]),
+      **how,
+      "seed": f"{one.seed}, the best of {one.seeds} on the validation split",
+      "trained by": f"prompt-tuning compare --gin_file={file}{where}",
+    },
+  }
 
 
 def row(one: Best) -> dict[str, Any]:

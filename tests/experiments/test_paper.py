@@ -91,6 +91,38 @@ def test_every_published_prompt_has_the_card_of_the_table():
     assert f"- backbone: {saved.about['backbone']}" in card
     assert f"- score, test: {row['test']:.1f}" in card
     assert "- checkpoint: embedded:ladder_1" in card
+    assert f"- steps: {row['step'] - 9000}, after the model's 9,000" in card
+    # Of the gin files, not what a method has by default.
+    method, settings = saved.about["method"], saved.about["settings"]
+    assert method["encoder_init"]["population"] == 3996
+    assert settings["learning rate"] == "0.3"
+    assert settings["examples per step"] == "8"
+    assert settings["prompt length"] == "8"
+    assert method["encoder_length"] == 8
+
+
+def test_a_card_says_how_its_run_was_trained():
+  tuners = [{"class": "Prompt", "encoder_length": k} for k in (5, 8)]
+  run = {
+    "start_step": 9_000,
+    "tuners": tuners,
+    "runs": [{"learning_rate": 0.1}, {"learning_rate": 0.3}],
+    "data": {"batch_size": 16},
+  }
+  how = published.trained({"run": run, "run_index": 1}, 9_400)
+  one = published.Best("skill_sort", None, how, 2, 3, 90.0, 80.0)
+  card = published.card(one, "embedded:x", "experiments/x.gin")
+  assert card["method"] == tuners[1]
+  assert card["settings"] == {
+    "checkpoint": "embedded:x",
+    "prompt length": "8",
+    "learning rate": "0.3",
+    "steps": "400, after the model's 9,000",
+    "examples per step": "16",
+    "seed": "2, the best of 3 on the validation split",
+    "trained by": "prompt-tuning compare --gin_file=experiments/x.gin, in a "
+    "checkout of the project",
+  }
 
 
 @pytest.mark.parametrize(("rows", "complete"), [(250, True), (3, False)])
