@@ -9,16 +9,33 @@ lines of the table.
 """
 
 import argparse
-import json
+import itertools
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from prompt_tuning.jobs import sweep_report
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.checkpoints.errors import CheckpointError
+from prompt_tuning.core.schema import ANY, NUMBER, TEXT, WHOLE, Each, Maybe
+from prompt_tuning.jobs import sweep_job, sweep_report
 from prompt_tuning.jobs.sweep_report import Point
 
 HERE = pathlib.Path(__file__).parent
 RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
+# How JSON has a `Point`.
+POINT = {
+  "cell": TEXT,
+  "values": Each(TEXT),
+  "run": TEXT,
+  "task": TEXT,
+  "seed": WHOLE,
+  "parameters": WHOLE,
+  "step": Maybe(WHOLE),
+  "score": Maybe(NUMBER),
+  "metrics": Each(ANY),
+}
+_REPORT = {"axes": Each([TEXT]), "mean_over": [TEXT], "points": [POINT]}
 
 
 def main(
@@ -41,10 +58,15 @@ def main(
   parser.add_argument("--output_dir", help="by default the experiment's folder")
   given = parser.parse_args(argv)
   folder = HERE / given.experiment
+  if not folder.is_dir():
+    parser.error(
+      f"{given.experiment}: {folder} is no folder; expected one of "
+      "experiments/, such as figure3a_length."
+    )
   output = pathlib.Path(given.output_dir or folder)
   source = pathlib.Path(given.sweep or f"runs/{given.experiment}", "report")
   if not (source / RESULTS).is_file():
-    if given.sweep:
+    if given.sweep or not (folder / RESULTS).is_file():
       parser.error(
         f"{source} has no {RESULTS}; expected the report of a sweep. Give "
         "another --sweep, or make the report: `prompt-tuning sweep --report`."
@@ -52,10 +74,16 @@ def main(
     source = folder
   try:
     raw, mean_over = read(source)
+    insist_on_all_cells(raw, source)
     points = list(map(named, raw))
     insist_on_axes(points, (given.over, given.tasks))
     if (output / RESULTS).is_file():
       insist_on_same_sweep(raw, output)
+  except CheckpointError as error:
+    parser.error(
+      f"{' '.join(str(error).split())} Put the right file there, or give "
+      "another --sweep or --output_dir."
+    )
   except ValueError as error:
     parser.error(f"{source / RESULTS}: {error}")
   # All that can fail comes before the first file is written.
@@ -89,6 +117,28 @@ def insist_on_axes(
     )
 
 
+def insist_on_all_cells(points: Sequence[Point], folder: pathlib.Path) -> None:
+  """Refuse the report of a sweep that is not finished.
+
+  Args:
+    points: the results.
+    folder: that they are from.
+
+  Raises:
+    ValueError: a combination of the axes' values has no result.
+  """
+  axes = _content(folder)["axes"]
+  done = {tuple(point.values.get(axis) for axis in axes) for point in points}
+  cells = list(itertools.product(*axes.values()))
+  missing = [labels for labels in cells if labels not in done]
+  if missing:
+    name = sweep_job.cell_name(dict(zip(axes, missing[0], strict=True)))
+    raise ValueError(
+      f"{len(missing)} of {len(cells)} cells are missing, such as {name}. "
+      "Finish the sweep, then run it with --report again."
+    )
+
+
 def insist_on_same_sweep(points: Sequence[Point], folder: pathlib.Path) -> None:
   """Refuse to put the results of one sweep in the place of another's.
 
@@ -97,7 +147,7 @@ def insist_on_same_sweep(points: Sequence[Point], folder: pathlib.Path) -> None:
     folder: that has results already.
 
   Raises:
-    ValueError: they are over other axes, or without some of the cells there.
+    ValueError: they are over other axes, or without some of the results there.
   """
   there = read(folder)[0]
   axes, theirs = list(points[0].values), list(there[0].values)
@@ -106,13 +156,20 @@ def insist_on_same_sweep(points: Sequence[Point], folder: pathlib.Path) -> None:
       f"these results are over {', '.join(axes)}, and those in {folder} over "
       f"{', '.join(theirs)}. Give another --sweep or --output_dir."
     )
-  cells = {point.cell for point in points}
-  lost = [point.cell for point in there if point.cell not in cells]
+  new = set(map(_identity, points))
+  lost = [point for point in there if _identity(point) not in new]
   if lost:
+    cell, run, task, seed, parameters = _identity(lost[0])
     raise ValueError(
-      f"{folder} has {len(lost)} cells that these results lack, such as "
-      f"{lost[0]}. Finish the sweep, or give another --sweep or --output_dir."
+      f"{folder} has results that these lack, {len(lost)} in all: cell {cell}, "
+      f"run {run!r} of {task} with seed {seed} and {parameters:,} parameters. "
+      "Give another --sweep or --output_dir."
     )
+
+
+def _identity(point: Point) -> tuple[str, str, str, int, int]:
+  """Say which run a point is of, whatever it scored."""
+  return point.cell, point.run, point.task, point.seed, point.parameters
 
 
 def read(folder: pathlib.Path) -> tuple[list[Point], list[str]]:
@@ -125,16 +182,24 @@ def read(folder: pathlib.Path) -> tuple[list[Point], list[str]]:
     Its points, and the axes of repetitions.
 
   Raises:
-    ValueError: they are damaged, or there are none.
+    CheckpointError: they are damaged.
+    ValueError: there are none.
   """
-  text = (folder / RESULTS).read_text(encoding="utf-8")
-  try:
-    points, mean_over = sweep_report.from_json(json.loads(text))
-  except (KeyError, TypeError) as error:
-    raise ValueError(f"not the report of a sweep ({error!r})") from error
+  content = _content(folder)
+  points = [
+    Point(*(row[name] for name in Point._fields)) for row in content["points"]
+  ]
   if not points:
     raise ValueError("no cell is done; expected at least one")
-  return points, mean_over
+  return points, content["mean_over"]
+
+
+def _content(folder: pathlib.Path) -> dict[str, Any]:
+  """Read the report of a sweep, as JSON has it."""
+  path = folder / RESULTS
+  content: dict[str, Any] = json_files.read(path, "the report of a sweep")
+  json_files.check(path, content, _REPORT)
+  return content
 
 
 def table(

@@ -10,12 +10,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.core.schema import ANY, TEXT, Each
 from prompt_tuning.infer.evaluate import Evaluator, Job, Result
 from prompt_tuning.jobs import feed, inference, sweep, sweep_cell
 from prompt_tuning.jobs.eval_job import EvalJob
 from prompt_tuning.launch import command, flags
 
 RESULTS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
+_SWEEP = {"axes": [TEXT], "cells": Each(ANY)}
 
 
 class Scoring(NamedTuple):
@@ -84,17 +87,54 @@ def scoring(given: argparse.Namespace) -> Scoring:
   )
 
 
-def cells(folder: str) -> list[pathlib.Path]:
+def in_one_line(error: Exception, remedy: str) -> SystemExit:
+  """Make of an error the line with which a command ends.
+
+  Args:
+    error: perhaps of several lines.
+    remedy: what to do about it.
+
+  Returns:
+    What to raise.
+  """
+  return SystemExit(f"{' '.join(str(error).split())} {remedy}")
+
+
+def read_json(path: pathlib.Path, what: str, wanted: Any, remedy: str) -> Any:
+  """Read a JSON file that a user named, or that lies where a user said.
+
+  Args:
+    path: the file.
+    what: it should be, for the message.
+    wanted: see `core.schema`.
+    remedy: what to do if it is something else.
+
+  Returns:
+    Its value.
+
+  Raises:
+    SystemExit: it cannot be read, or is something else.
+  """
+  try:
+    content = json_files.read(path, what)
+    json_files.check(path, content, wanted)
+  except (OSError, ValueError) as error:
+    raise in_one_line(error, remedy) from error
+  return content
+
+
+def cells(folder: str, axes: Sequence[str] = ()) -> list[pathlib.Path]:
   """List the cells of a sweep that is done.
 
   Args:
     folder: its MODEL_DIR.
+    axes: that it needs to have, such as `@tuning`; others may be there, too.
 
   Returns:
     The folders of its cells.
 
   Raises:
-    SystemExit: the sweep is not done.
+    SystemExit: the sweep is not done, or has not these axes.
   """
   described = pathlib.Path(folder, sweep.FILE)
   if not described.is_file():
@@ -102,7 +142,15 @@ def cells(folder: str) -> list[pathlib.Path]:
       f"{folder} has no {sweep.FILE}; expected the MODEL_DIR of a sweep. Give "
       "another --sweep."
     )
-  names = sorted(json.loads(described.read_text(encoding="utf-8"))["cells"])
+  content = read_json(
+    described, "the description of a sweep", _SWEEP, "Give another --sweep."
+  )
+  if not set(axes) <= set(content["axes"]):
+    raise SystemExit(
+      f"{folder} has a sweep over {', '.join(content['axes'])}; expected one "
+      f"over {', '.join(axes)}, too. Give another --sweep."
+    )
+  names = sorted(content["cells"])
   found = [pathlib.Path(folder, sweep.CELLS, name) for name in names]
   missing = [path.name for path in found if not sweep_cell.is_whole(path)]
   if missing:

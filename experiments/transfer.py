@@ -15,6 +15,7 @@ from experiments.scoring import Scoring
 from prompt_tuning.jobs import sweep_cell
 
 TUNINGS = ("model", "prompt")
+_AXIS = "@tuning"
 _ASIDE = 0.36  # between the middles of two bars of one set
 
 
@@ -44,13 +45,13 @@ def cells(sweep: str) -> list[Cell]:
     The cells.
 
   Raises:
-    SystemExit: the sweep is not done.
+    SystemExit: the sweep is not done, or has no axis of tunings.
   """
   found = []
-  for folder in scoring.cells(sweep):
+  for folder in scoring.cells(sweep, [_AXIS]):
     content = sweep_cell.read(folder)
     (run,) = content["runs"]
-    tuning = content["values"]["@tuning"]
+    tuning = content["values"][_AXIS]
     found.append(Cell(folder, tuning, run["task"], run["seed"]))
   return found
 
@@ -157,7 +158,7 @@ def draw(
     for place, of_tunings in enumerate(bars.values()):
       numbers = of_tunings[tuning]
       at = place + (number - 0.5) * _ASIDE
-      plot.bar(
+      drawn = plot.bar(
         at,
         statistics.fmean(numbers),
         0.32,
@@ -169,6 +170,8 @@ def draw(
         label=None if place else f"{tuning} tuning",
       )
       plot.plot([at] * len(numbers), numbers, "k.", markersize=4)
+      if not any(numbers):  # or it looks as if nothing was measured
+        plot.bar_label(drawn, fmt="%.0f", padding=3, fontsize="small")
   printed = [
     (place + (number - 0.5) * _ASIDE, float(text.split()[0]))
     for place, name in enumerate(bars)

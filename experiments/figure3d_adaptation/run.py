@@ -4,8 +4,8 @@
 
 Of every rung, which `prompt-tuning pretrain` has trained, the bundles of its
 second stage become checkpoints; then prompts train on each, as one sweep of
-`ladder.gin`. Writes `results.json`, `table.md` and `figure.png`. What is done
-already, is not done again.
+`ladder.gin`. Writes `results.json`, `table.md` and `figure.png`, beside what
+they have of other rungs. What is done already, is not done again.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from experiments import collect, scoring
 from prompt_tuning.jobs import convert, sweep_report
 from prompt_tuning.jobs.convert_job import Conversion
 from prompt_tuning.jobs.sweep_report import Point
@@ -58,8 +59,8 @@ def main(argv: Sequence[str]) -> int:
   add("--output_dir", default=str(HERE))
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
-  work = pathlib.Path(given.work_dir)
-  points: list[Point] = []
+  work, output = pathlib.Path(given.work_dir), pathlib.Path(given.output_dir)
+  points = known(output)
   for rung in given.rung:
     name, _, folder = rung.partition("=")
     models = on_the_way(name, pathlib.Path(folder))
@@ -68,11 +69,8 @@ def main(argv: Sequence[str]) -> int:
     status = program.main(arguments(list(paths), sweep, given.gin))
     if status:
       return status
-    points += read(sweep / sweep_report.FOLDER / RESULTS, paths)
-  output = pathlib.Path(given.output_dir)
-  content = [point._asdict() for point in points]
-  text = json.dumps(content, indent=1) + "\n"
-  (output / RESULTS).write_text(text, encoding="utf-8")
+    new = read(sweep / sweep_report.FOLDER / RESULTS, paths)
+    points = merged(points, name, new)
   write(points, output)
   return 0
 
@@ -183,17 +181,79 @@ def read(path: pathlib.Path, models: Mapping[str, Model]) -> list[Point]:
   return points
 
 
+def known(folder: pathlib.Path) -> list[Point]:
+  """Read the results that are there already.
+
+  Args:
+    folder: of the results.
+
+  Returns:
+    The points; none where nothing was written.
+
+  Raises:
+    SystemExit: they are damaged, or over other axes than rungs and steps.
+  """
+  path = folder / RESULTS
+  if not path.is_file():
+    return []
+  remedy = "Give another --output_dir."
+  what = "results of steps of LM adaptation"
+  rows = scoring.read_json(path, what, [collect.POINT], remedy)
+  for row in rows:
+    axes, first = list(row["values"]), list(rows[0]["values"])
+    if axes[:2] != [RUNG, STEPS] or axes != first:
+      raise SystemExit(
+        f"{path} has a result over {', '.join(axes)}; expected results over "
+        f"{RUNG}, {STEPS}, and the same axes everywhere. {remedy}"
+      )
+  return [Point(*(row[name] for name in Point._fields)) for row in rows]
+
+
+def merged(
+  points: Sequence[Point], rung: str, new: Sequence[Point]
+) -> list[Point]:
+  """Put the results of a rung in the place of older ones.
+
+  Args:
+    points: of any rungs.
+    rung: its name.
+    new: its results.
+
+  Returns:
+    All of them: rungs as they were, a new one last.
+
+  Raises:
+    SystemExit: they are over different axes.
+  """
+  for old, own in zip(points[:1], new[:1], strict=False):
+    theirs, axes = list(old.values), list(own.values)
+    if theirs != axes:
+      raise SystemExit(
+        f"The results of {rung} are over {', '.join(axes)}, and those that are "
+        f"there over {', '.join(theirs)}; expected the same axes. Give another "
+        "--output_dir; what is trained, does not train again."
+      )
+  by_rung: dict[str, list[Point]] = {}
+  for point in points:
+    by_rung.setdefault(point.values[RUNG], []).append(point)
+  by_rung[rung] = list(new)
+  return [point for own in by_rung.values() for point in own]
+
+
 def write(points: Sequence[Point], folder: pathlib.Path) -> None:
-  """Write table and picture.
+  """Write results, table and picture; what makes none changes no file.
 
   Args:
     points: the results.
     folder: where to.
   """
   groups = sweep_report.groups(points, ("SEEDS",))
-  text = sweep_report.markdown(groups)
-  (folder / TABLE).write_text(text, encoding="utf-8")
-  sweep_report.picture(groups, STEPS, folder / FIGURE)
+  scoring.write(
+    [point._asdict() for point in points],
+    lambda _: sweep_report.markdown(groups),
+    lambda _, path: sweep_report.picture(groups, STEPS, path),
+    folder,
+  )
 
 
 if __name__ == "__main__":

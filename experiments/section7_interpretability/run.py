@@ -35,6 +35,7 @@ TYPICAL = 100  # tokens of a task's texts
 _TEXTS = 2_000  # of a task
 _EMBEDDING = "token_embedder/embedding"
 _BLANK = "▁"
+_AXIS = "@init"
 # What a prompt is measured by -> what the table says; each has a control.
 MEASURES = {
   "cosine": "cosine of the nearest token",
@@ -99,11 +100,14 @@ def read_prompts(sweep: str) -> list[Prompt]:
 
   Returns:
     The prompts.
+
+  Raises:
+    SystemExit: the sweep is not done, or has no axis of initialisations.
   """
   prompts = []
-  for folder in scoring.cells(sweep):
+  for folder in scoring.cells(sweep, [_AXIS]):
     content = sweep_cell.read(folder)
-    (run,), init = content["runs"], content["values"]["@init"]
+    (run,), init = content["runs"], content["values"][_AXIS]
     vectors = load.encoder_vectors(str(folder))
     prompts.append(Prompt(init, run["task"], run["seed"], vectors))
   return prompts

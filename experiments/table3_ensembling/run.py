@@ -13,16 +13,18 @@ import dataclasses
 import pathlib
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from experiments import scoring
 from experiments.scoring import Scoring
+from prompt_tuning.core.schema import TEXT
 from prompt_tuning.infer import ensemble
 from prompt_tuning.jobs import sweep_cell
 
 HERE = pathlib.Path(__file__).parent
 COLUMNS = ("mean", "best", "vote")
+SEEDS = 5  # of every task
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,13 +40,73 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument("--split", default="test", help="that no training saw")
   given = parser.parse_args(argv)
   scored = scoring.scoring(given)
+  voting = voters(scored.sweep)
+  insist_on_tasks(voting, scored.output_dir)
   rows = []
-  for folder in scoring.cells(scored.sweep):
-    task = sweep_cell.read(folder)["runs"][0]["task"]
+  for task, folder in voting.items():
     rows.append({"task": task, **vote(folder, task, scored, given.split)})
     print(rows[-1], flush=True)
   scoring.write(rows, table, draw, scored.output_dir)
   return 0
+
+
+def voters(sweep: str) -> dict[str, pathlib.Path]:
+  """Find the prompts that vote on every task.
+
+  Args:
+    sweep: its MODEL_DIR.
+
+  Returns:
+    Task -> the folder of the cell that has its five prompts.
+
+  Raises:
+    SystemExit: the sweep is not done, or is another: a cell has not five seeds
+      of one task, or two cells have the same task.
+  """
+  found: dict[str, pathlib.Path] = {}
+  for folder in scoring.cells(sweep):
+    runs = sweep_cell.read(folder)["runs"]
+    seeds = {run["seed"] for run in runs}
+    tasks = list(dict.fromkeys(run["task"] for run in runs))
+    if len(tasks) != 1 or not len(runs) == len(seeds) == SEEDS:
+      raise SystemExit(
+        f"{folder} has {len(runs)} runs of {len(seeds)} seeds on "
+        f"{', '.join(tasks)}; expected {SEEDS} runs of {SEEDS} seeds on one "
+        "task. Give another --sweep."
+      )
+    (task,) = tasks
+    if task in found:
+      raise SystemExit(
+        f"{folder} and {found[task]} are both of {task}; expected one cell of "
+        "each task. Give another --sweep."
+      )
+    found[task] = folder
+  return found
+
+
+def insist_on_tasks(tasks: Collection[str], folder: pathlib.Path) -> None:
+  """Refuse to put results in the place of those of other tasks.
+
+  Args:
+    tasks: that will have results.
+    folder: that may have results already.
+
+  Raises:
+    SystemExit: it has results of a task that would be lost, or others than
+      those of this table.
+  """
+  path = folder / scoring.RESULTS
+  if not path.is_file():
+    return
+  remedy = "Give another --sweep or --output_dir."
+  what = "the results of such votes"
+  there = scoring.read_json(path, what, [{"task": TEXT}], remedy)
+  lost = [row["task"] for row in there if row["task"] not in tasks]
+  if lost:
+    raise SystemExit(
+      f"{path} has {', '.join(lost)}, and the sweep {', '.join(tasks)}; "
+      f"expected all tasks that are there. {remedy}"
+    )
 
 
 def vote(

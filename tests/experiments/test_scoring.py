@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from experiments import collect, scoring
+from experiments import collect, scoring, transfer
+from experiments.section7_interpretability.run import read_prompts
 from experiments.table1_domain_shift import run as table1
 from experiments.table2_paraphrase import run as table2
 from experiments.table3_ensembling import run as table3
@@ -51,6 +52,20 @@ def unfinished():
   return json.dumps({**content, "points": content["points"][:6]})
 
 
+def changed(**values):
+  """Results of as many cells, of the same names; one run is another."""
+  content = json.loads(LENGTHS.read_text())
+  content["points"][4] |= values
+  return json.dumps(content)
+
+
+ANOTHER = (
+  "output has results that these lack, 1 in all: cell INITIAL.*=1,SEEDS=1, "
+  r"run '\w+' of \w+ with seed 1 and 96 parameters\. Give another --sweep or"
+)
+NO_CELLS = '{"axes": {}, "points": [], "mean_over": []}'
+
+
 def test_a_sweep_s_results_are_collected(output, tmp_path):
   """Also where an older part of them is."""
   (output / collect.RESULTS).write_text(unfinished())
@@ -67,11 +82,27 @@ def test_a_sweep_s_results_are_collected(output, tmp_path):
   ("text", "over", "message"),
   [
     (STARTS.read_text(), "@init", "and those in .*output over"),
+    (changed(seed=8), "PROMPT_LENGTH", ANOTHER),
+    (changed(run="skill_sort"), "PROMPT_LENGTH", ANOTHER),
+    (changed(task="skill_sort"), "PROMPT_LENGTH", ANOTHER),
+    (changed(parameters=7), "PROMPT_LENGTH", ANOTHER),
     (LENGTHS.read_text(), "LEARNING_RATE", "expected LEARNING_RATE, too"),
-    (unfinished(), "PROMPT_LENGTH", r"output has \d+ cells that these .* lack"),
-    (LENGTHS.read_text()[:99], "PROMPT_LENGTH", "results.json: Unterm|Expect"),
-    ('{"cells": []}', "PROMPT_LENGTH", "not the report of a sweep"),
-    ('{"points": [], "mean_over": []}', "PROMPT_LENGTH", "no cell is done"),
+    (
+      unfinished(),
+      "PROMPT_LENGTH",
+      "28 of 30 cells are missing, such as INITI",
+    ),
+    (
+      LENGTHS.read_text()[:99],
+      "PROMPT_LENGTH",
+      "expected the report of a sweep",
+    ),
+    (
+      '{"cells": []}',
+      "PROMPT_LENGTH",
+      "axes: expected an object; found nothing",
+    ),
+    (NO_CELLS, "PROMPT_LENGTH", "no cell is done"),
     (None, "PROMPT_LENGTH", "has no results.json"),
   ],
 )
@@ -83,13 +114,45 @@ def test_what_was_collected_stays_if_there_is_nothing_to_collect(
   with pytest.raises(SystemExit):
     collected(output, sweep, over)
   assert {name: (output / name).read_bytes() for name in FILES} == before
-  assert re.search(message, capsys.readouterr().err)
+  assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+
+
+def test_runs_that_a_folder_has_not_yet_are_collected(output, tmp_path):
+  content = json.loads(LENGTHS.read_text())
+  content["points"].append({**content["points"][-1], "seed": 9})
+  assert collected(output, reported(tmp_path, json.dumps(content))) == 0
+  assert json.loads((output / collect.RESULTS).read_text()) == content
+
+
+def test_a_folder_s_own_results_are_collected(output, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)  # where no sweep is in runs/
+  before = {name: (output / name).read_bytes() for name in FILES[:2]}
+  (output / collect.TABLE).unlink()
+  words = ["figure3a_length", "--over", "PROMPT_LENGTH"]
+  assert collect.main([*words, "--output_dir", str(output)]) == 0
+  assert {name: (output / name).read_bytes() for name in FILES[:2]} == before
+
+
+@pytest.mark.parametrize(
+  ("experiment", "message"),
+  [
+    ("figure3x_length", "figure3x_length is no folder; expected one of exper"),
+    ("ladder", "report has no results.json; expected the report of a sweep"),
+  ],
+)
+def test_an_experiment_without_results_is_a_single_line(
+  experiment, message, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(SystemExit):
+    collect.main([experiment, "--over", "PROMPT_LENGTH"])
+  assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_sweep_is_scored_when_all_of_it_is_done(tmp_path):
   with pytest.raises(SystemExit, match="expected the MODEL_DIR of a sweep"):
     scoring.cells(str(tmp_path))
-  described = {"cells": {"a": {}, "b": {}}}
+  described = {"axes": ["SEEDS"], "cells": {"a": {}, "b": {}}}
   (tmp_path / "sweep.json").write_text(json.dumps(described))
   for name in described["cells"]:
     folder = tmp_path / "cells" / name
@@ -100,6 +163,113 @@ def test_a_sweep_is_scored_when_all_of_it_is_done(tmp_path):
     (folder / "cell.json").write_text("{}")
   found = scoring.cells(str(tmp_path))
   assert found == [tmp_path / "cells" / "a", tmp_path / "cells" / "b"]
+
+
+def write_cells(folder, axes, cells):
+  """Write a sweep that is done: values and runs of every cell."""
+  described = {"axes": axes, "cells": {name: {} for name in cells}}
+  folder.mkdir()
+  (folder / "sweep.json").write_text(json.dumps(described))
+  for name, (values, runs) in cells.items():
+    own = [
+      {
+        **{"task": task, "seed": seed, "learning_rate": 0.3},
+        **{"step": None, "score": None, "metrics": {}},
+      }
+      for task, seed in runs
+    ]
+    path = folder / "cells" / name
+    path.mkdir(parents=True)
+    content = {"cell": name, "values": values, "ending": "completed"}
+    content |= {"parameters": 8, "runs": own}
+    (path / "cell.json").write_text(json.dumps(content))
+  return str(folder)
+
+
+@pytest.mark.parametrize("text", ['{"cells": {', '{"cells": []}', "[]"])
+def test_a_damaged_sweep_is_a_single_line(tmp_path, text):
+  (tmp_path / "sweep.json").write_text(text)
+  with pytest.raises(SystemExit, match=r"Give another --sweep\.$") as caught:
+    scoring.cells(str(tmp_path))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_without_the_axis_of_a_table_is_refused(tmp_path):
+  cells = {"SEEDS=0": ({"SEEDS": "0"}, [("skill_last", 0)])}
+  sweep_dir = write_cells(tmp_path / "sweep", ["SEEDS"], cells)
+  for read, axis in ((transfer.cells, "@tuning"), (read_prompts, "@init")):
+    message = f"a sweep over SEEDS; expected one over {axis}, too.*--sweep"
+    with pytest.raises(SystemExit, match=message):
+      read(sweep_dir)
+
+
+def test_a_sweep_with_an_axis_of_tunings_is_scored(tmp_path):
+  cells = {
+    f"tuning={name}": ({"@tuning": name}, [("skill_last", 3)])
+    for name in transfer.TUNINGS
+  }
+  sweep_dir = write_cells(tmp_path / "sweep", ["@tuning"], cells)
+  found = transfer.cells(sweep_dir)
+  assert [(c.tuning, c.task, c.seed) for c in found] == [
+    ("model", "skill_last", 3),
+    ("prompt", "skill_last", 3),
+  ]
+
+
+def runs(task, *seeds):
+  return {}, [(task, seed) for seed in seeds]
+
+
+@pytest.mark.parametrize(
+  ("cells", "message"),
+  [
+    (
+      {"a": runs("skill_last", 0)},
+      "a has 1 runs of 1 seeds on skill_last; exp",
+    ),
+    ({"a": runs("skill_last", 0, 1, 2, 3)}, "4 runs of 4 seeds.*expected 5"),
+    ({"a": runs("skill_last", 0, 1, 2, 3, 3)}, "has 5 runs of 4 seeds"),
+    (
+      {"a": ({}, [("skill_last", 0), ("skill_sort", 0)])},
+      "2 runs of 1 seeds on skill_last, skill_sort; expected 5 runs of 5 seeds",
+    ),
+    (
+      {name: runs("skill_last", *range(5)) for name in "ab"},
+      "b and .*a are both of skill_last; expected one cell of each task",
+    ),
+    (
+      {"a": runs("skill_last", *range(5))},
+      "has skill_sort, and the sweep skill_last; expected all tasks",
+    ),
+  ],
+)
+def test_a_vote_is_of_five_seeds_on_the_tasks_that_are_there(
+  tmp_path, monkeypatch, cells, message
+):
+  sweep_dir = write_cells(tmp_path / "sweep", ["MIXTURE_OR_TASK_NAME"], cells)
+  there = tmp_path / scoring.RESULTS
+  rows = json.dumps([{"task": "skill_last"}, {"task": "skill_sort"}])
+  there.write_text(rows)
+  monkeypatch.setattr(table3, "vote", lambda *_: pytest.fail("it votes"))
+  with pytest.raises(SystemExit, match=f"{message}.*Give another --sweep"):
+    table3.main(["--sweep", sweep_dir, "--output_dir", str(tmp_path)])
+  assert there.read_text() == rows
+
+
+def test_votes_join_those_of_the_same_tasks(tmp_path, monkeypatch):
+  cells = {task: runs(task, *range(5)) for task in ("skill_last", "skill_sort")}
+  sweep_dir = write_cells(tmp_path / "sweep", ["MIXTURE_OR_TASK_NAME"], cells)
+  (tmp_path / scoring.RESULTS).write_text('[{"task": "skill_sort"}]')
+  scores = dict.fromkeys(table3.COLUMNS, 50.0) | {"members": [50.0] * 5}
+  monkeypatch.setattr(table3, "vote", lambda *_: scores)
+  argv = ["--sweep", sweep_dir, "--output_dir", str(tmp_path)]
+  assert not table3.main(argv)
+  rows = json.loads((tmp_path / scoring.RESULTS).read_text())
+  assert [row["task"] for row in rows] == list(cells)
+  assert not table3.main(argv)
+  (tmp_path / scoring.RESULTS).write_text('{"rows": []}')
+  with pytest.raises(SystemExit, match=r"expected a list; found .'rows'"):
+    table3.main(argv)
 
 
 def test_rows_that_make_no_table_or_figure_change_no_file(tmp_path):
