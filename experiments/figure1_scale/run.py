@@ -9,6 +9,7 @@ they have of other rungs and groups. What is done already, is not done again.
 """
 
 import argparse
+import collections
 import json
 import math
 import pathlib
@@ -18,7 +19,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from experiments import scoring
 from prompt_tuning.checkpoints import fingerprint, restore, sizes
+from prompt_tuning.checkpoints.source import Checkpoint
+from prompt_tuning.core import files
+from prompt_tuning.core.schema import NUMBER, TEXT, WHOLE, Each, Maybe
 from prompt_tuning.jobs import compare, comparison, comparison_report
 from prompt_tuning.jobs.compare_job import CompareJob
 from prompt_tuning.jobs.comparison import Comparison, Score
@@ -68,6 +73,17 @@ METHODS = (
 _TUNED = (comparison.MODEL, comparison.MULTITASK)
 DRAWN = (*(comparison.MULTITASK, comparison.MODEL, PROMPT, DESIGN, FEW),)
 _MARKERS, _LINES = "sDo^v", ("-", "--", "-", ":", "-.")
+# How JSON has a `Point`.
+_POINT = {
+  **{"rung": TEXT, "group": TEXT},
+  **{"non_embedding_parameters": WHOLE, "parameters": WHOLE},
+  "search": Each(Each(NUMBER)),
+  "rates": Each(NUMBER),
+  "steps": Each(WHOLE),
+  "scores": [
+    {"method": TEXT, "task": TEXT, "seed": Maybe(WHOLE), "score": NUMBER}
+  ],
+}
 
 
 class Point(NamedTuple):
@@ -108,6 +124,8 @@ def main(argv: Sequence[str]) -> int:
   given = parser.parse_args(argv)
   folder = pathlib.Path(given.output_dir)
   points = read(folder) if (folder / RESULTS).is_file() else []
+  for rung in given.rung:
+    opened(rung.partition("=")[2])
   for group in given.group:
     for rung in given.rung:
       name, _, checkpoint = rung.partition("=")
@@ -124,13 +142,59 @@ def main(argv: Sequence[str]) -> int:
 def options(parser: argparse.ArgumentParser) -> None:
   """Add the flags that all searches and comparisons share."""
   add = parser.add_argument
-  add("--rung", nargs="+", default=list(RUNGS), metavar="NAME=CHECKPOINT")
+  add(
+    "--rung",
+    nargs="+",
+    type=named_checkpoint,
+    default=list(RUNGS),
+    metavar="NAME=CHECKPOINT",
+  )
   add("--group", nargs="+", default=list(GROUPS), choices=GROUPS)
   add("--vocabulary", default="embedded:ladder_1", help="of all rungs")
   add("--work_dir", default="runs/figure1_scale")
   add("--output_dir", default=str(HERE))
   add("--tfds_data_dir", help="prepared data of the real tasks")
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
+
+
+def named_checkpoint(text: str) -> str:
+  """Insist on the form of a rung.
+
+  Args:
+    text: a word of `--rung`.
+
+  Returns:
+    The same.
+
+  Raises:
+    argparse.ArgumentTypeError: it is not NAME=CHECKPOINT.
+  """
+  name, _, checkpoint = text.partition("=")
+  if not (files.is_name(name) and checkpoint):
+    raise argparse.ArgumentTypeError(
+      f"expected NAME=CHECKPOINT, such as {RUNGS[0]}, where NAME can be a "
+      f"folder's; got {text!r}"
+    )
+  return text
+
+
+def opened(checkpoint: str) -> Checkpoint:
+  """Open the checkpoint of a rung.
+
+  Args:
+    checkpoint: the rung's.
+
+  Returns:
+    It, without its arrays.
+
+  Raises:
+    SystemExit: there is none.
+  """
+  try:
+    return restore.open_checkpoint(checkpoint)
+  except (OSError, ValueError) as error:
+    remedy = "Give the checkpoint of every rung: --rung NAME=CHECKPOINT."
+    raise scoring.in_one_line(error, remedy) from error
 
 
 def run(
@@ -142,13 +206,11 @@ def run(
   if found is None:
     return None
   rates = chosen(found)
-  best = tuple(f"{_MACROS[name]}=({rates[name]},)" for name in rates)
-  compared, _ = _compare(group, checkpoint, given, folder / "compare", best)
+  best = rate_bindings(rates)
+  compared, _ = compare_with(given, checkpoint, group, best, folder / "compare")
   if compared is None:
     return None
-  counts = cost.count_parameters(
-    sizes.infer_config(restore.open_checkpoint(checkpoint))
-  )
+  counts = cost.count_parameters(sizes.infer_config(opened(checkpoint)))
   return Point(
     rung,
     group,
@@ -186,8 +248,8 @@ def search(
     See `development`; None where it was stopped.
   """
   tried = tuple(f"{_MACROS[name]}={tuple(rates[name])}" for name in rates)
-  settings = (*_SEARCH, *search_steps(group), *tried)
-  found, job = _compare(group, checkpoint, given, folder, settings)
+  bindings = (*_SEARCH, *search_steps(group), *tried)
+  found, job = compare_with(given, checkpoint, group, bindings, folder)
   return None if found is None else development(job, found)
 
 
@@ -226,21 +288,42 @@ def arguments(
   ]
 
 
-def _compare(
-  group: str,
-  checkpoint: str,
+def rate_bindings(rates: Mapping[str, float]) -> tuple[str, ...]:
+  """Write one learning rate of each method as settings in gin."""
+  return tuple(f"{_MACROS[name]}=({rate},)" for name, rate in rates.items())
+
+
+def compare_with(
   given: argparse.Namespace,
-  folder: pathlib.Path,
+  checkpoint: str,
+  group: str,
   bindings: Sequence[str],
+  folder: pathlib.Path,
 ) -> tuple[Comparison | None, CompareJob]:
-  """Compare, unless that is done."""
+  """Compare, unless that is done.
+
+  Args:
+    given: the command line.
+    checkpoint: the rung's.
+    group: of tasks.
+    bindings: settings in gin.
+    folder: for the trainings.
+
+  Returns:
+    The comparison, None where it was stopped; and what it was configured to do.
+
+  Raises:
+    SystemExit: there is no such checkpoint, or the folder has another
+      comparison, or a file that cannot be read.
+  """
+  opened(checkpoint)  # before gin, which would say where it was called
   argv = arguments(
     group, checkpoint, given.vocabulary, folder, (*bindings, *given.gin)
   )
   job = command.configure("compare", flags.parse("compare", argv, ""))
   insist_on_same(folder, asked(checkpoint))
   if (folder / comparison.FILE).is_file():
-    return comparison.read(folder), job
+    return _read_comparison(folder), job
   print(f"== {folder}", flush=True)
   found = compare.compare(
     job,
@@ -252,6 +335,14 @@ def _compare(
   return found, job
 
 
+def _read_comparison(folder: pathlib.Path) -> Comparison:
+  """Read a comparison that is done."""
+  try:
+    return comparison.read(folder)
+  except (OSError, ValueError) as error:
+    raise scoring.in_one_line(error, "Choose another --work_dir.") from error
+
+
 def asked(checkpoint: str) -> dict[str, str]:
   """Describe what was configured last, wherever its files lie.
 
@@ -261,7 +352,7 @@ def asked(checkpoint: str) -> dict[str, str]:
   Returns:
     Setting -> value; and the fingerprint of the weights.
   """
-  weights = restore.open_checkpoint(checkpoint).params
+  weights = opened(checkpoint).params
   text = re.sub(r"\\\n\s*", "", gin_config.config_text())
   settings = [line.partition(" = ") for line in text.splitlines()]
   known = {name: value for name, equals, value in settings if equals}
@@ -279,15 +370,18 @@ def insist_on_same(folder: pathlib.Path, settings: Mapping[str, str]) -> None:
 
   Raises:
     SystemExit: it holds another comparison; the message names a difference.
+      Or what is written there cannot be read.
   """
   path = folder / ASKED
   if not path.is_file() and not (folder / comparison.FILE).is_file():
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    files.write_text(path, json.dumps(settings, indent=1) + "\n")
     return
   before: dict[str, str] = {}
   if path.is_file():
-    before = json.loads(path.read_text(encoding="utf-8"))
+    what = "the settings of a comparison"
+    remedy = "Choose another --work_dir."
+    before = scoring.read_json(path, what, Each(TEXT), remedy)
   for name in sorted(before.keys() | settings.keys()):
     if before.get(name) != settings.get(name):
       raise SystemExit(
@@ -346,13 +440,55 @@ def merged(points: Sequence[Point], point: Point) -> list[Point]:
 
   Returns:
     All of them: by groups, and within a group from small rungs to large ones.
+
+  Raises:
+    SystemExit: the older one is of something else, not a repetition.
   """
-  kept = [p for p in points if (p.rung, p.group) != (point.rung, point.group)]
+  kept = []
+  for other in points:
+    if (other.rung, other.group) == (point.rung, point.group):
+      insist_on_repetition(other, point)
+    else:
+      kept.append(other)
   groups = [*GROUPS, *dict.fromkeys(p.group for p in points)]
   return sorted(
     [*kept, point],
     key=lambda p: (groups.index(p.group), p.non_embedding_parameters),
   )
+
+
+def insist_on_repetition(old: Point, new: Point) -> None:
+  """Insist that points differ in scores and in what a search found only.
+
+  Args:
+    old: that has results already.
+    new: of the same rung and group.
+
+  Raises:
+    SystemExit: their sizes, steps, methods, tasks or seeds differ; the message
+      names a difference.
+  """
+  before, now = _made_of(old), _made_of(new)
+  for name in {**before, **now}:
+    if before.get(name) != now.get(name):
+      raise SystemExit(
+        f"{RESULTS} has {old.rung} on {old.group} with {name} = "
+        f"{before.get(name)}; the new point has {now.get(name)}. Give another "
+        f"--output_dir, or remove the point from {RESULTS} to replace it."
+      )
+
+
+def _made_of(point: Point) -> dict[str, int]:
+  """Count what does not change when a point is made again."""
+  scores = [
+    f"scores of {s.method} on {s.task} with seed {s.seed}" for s in point.scores
+  ]
+  return {
+    "non_embedding_parameters": point.non_embedding_parameters,
+    "parameters": point.parameters,
+    **{f"steps of {name}": number for name, number in point.steps.items()},
+    **collections.Counter(scores),
+  }
 
 
 def write(points: Sequence[Point], folder: pathlib.Path) -> None:
@@ -377,14 +513,22 @@ def read(folder: pathlib.Path) -> list[Point]:
 
   Returns:
     The points.
+
+  Raises:
+    SystemExit: it is not there, or something else.
   """
-  content: list[dict[str, Any]] = json.loads(
-    (folder / RESULTS).read_text(encoding="utf-8")
+  content = scoring.read_json(
+    folder / RESULTS,
+    "scores of rungs",
+    [_POINT],
+    "Put the right file there, or give another --output_dir.",
   )
-  return [
-    Point(**{**row, "scores": tuple(Score(**s) for s in row["scores"])})
-    for row in content
-  ]
+  points = []
+  for row in content:
+    scores = [Score(*(s[k] for k in Score._fields)) for s in row["scores"]]
+    values = {**row, "scores": tuple(scores)}
+    points.append(Point(*(values[name] for name in Point._fields)))
+  return points
 
 
 def by_seed(point: Point, method: str, task: str | None = None) -> list[float]:
@@ -441,33 +585,41 @@ def task_table(points: Sequence[Point]) -> str:
   return _markdown([*rows, *(row for own in rungs.values() for row in own)])
 
 
+def gap(point: Point, method: str) -> tuple[float, float]:
+  """Measure how far prompts are behind tuned models.
+
+  Args:
+    point: a rung and group.
+    method: of model tuning, which ran there.
+
+  Returns:
+    The difference, and its deviation: that of a difference of independent
+    scores.
+  """
+  mean, deviation = spread(by_seed(point, method))
+  behind, other = spread(by_seed(point, PROMPT))
+  return mean - behind, math.hypot(deviation, other)
+
+
 def gap_table(points: Sequence[Point]) -> str:
   """Format how far prompts are behind models, as Markdown.
 
-  The deviation of a gap is that of a difference of independent scores. A share
-  is of the points by which model tuning is above the frozen model.
+  A share is of the points by which model tuning is above the frozen model.
   """
   heads = ["tasks", "rung", f"{comparison.MODEL} - {PROMPT}"]
   heads += [f"{comparison.MULTITASK} - {PROMPT}", "share that prompts reach"]
   rows = [heads]
   for point in points:
-    cells = [point.group, point.rung]
-    means, deviations = {}, {}
-    for method in (comparison.PLAIN, PROMPT, *_TUNED):
-      values = by_seed(point, method)
-      if values:
-        means[method], deviations[method] = spread(values)
+    cells = []
     for method in _TUNED:
-      if method not in means:
-        cells.append("")
-        continue
-      gap = means[method] - means[PROMPT]
-      deviation = math.hypot(deviations[method], deviations[PROMPT])
-      cells.append(f"{gap:.1f} ± {deviation:.1f}")
-    frozen = means[comparison.PLAIN]
-    gain = means[comparison.MODEL] - frozen
-    cells.append(f"{(means[PROMPT] - frozen) / gain:.0%}")
-    rows.append(cells)
+      ran = bool(by_seed(point, method))
+      cells.append("{:.1f} ± {:.1f}".format(*gap(point, method)) if ran else "")
+    frozen, prompts, models = (
+      statistics.fmean(by_seed(point, method))
+      for method in (comparison.PLAIN, PROMPT, comparison.MODEL)
+    )
+    share = f"{(prompts - frozen) / (models - frozen):.0%}"
+    rows.append([point.group, point.rung, *cells, share])
   return _markdown(rows)
 
 
@@ -504,48 +656,46 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw(points: Sequence[Point], path: pathlib.Path) -> None:
-  """Draw one plot per group: score against non-embedding parameters."""
+  """Draw scores and gaps against parameters, a column for each group."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
-  from matplotlib.ticker import NullLocator
 
   groups = list(dict.fromkeys(point.group for point in points))
   wide = 3.4 * len(groups) + 2.2
-  figure = Figure(figsize=(wide, 3.6), layout="constrained")
+  figure = Figure(figsize=(wide, 5.6), layout="constrained")
   canvas = FigureCanvasAgg(figure)
-  plots = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
-  shown = {}
-  for axes, group in zip(plots, groups, strict=True):
+  plots = figure.subplots(
+    *(2, len(groups)),
+    squeeze=False,
+    sharex="col",
+    gridspec_kw={"height_ratios": (3, 2)},
+  )
+  shown: dict[str, Any] = {}
+  for (above, below), group in zip(plots.T, groups, strict=True):
     own = sorted(
-      (p for p in points if p.group == group),
-      key=lambda p: p.non_embedding_parameters,
+      (point for point in points if point.group == group),
+      key=lambda point: point.non_embedding_parameters,
     )
     for number, method in enumerate(DRAWN):
-      drawn = [
-        (p.non_embedding_parameters, *spread(by_seed(p, method)))
-        for p in own
-        if by_seed(p, method)
-      ]
-      if drawn:
-        x, y, error = zip(*drawn, strict=True)
-        shown[method] = axes.errorbar(
-          *(x, y, error),
-          marker=_MARKERS[number],
-          linestyle=_LINES[number],
-          capsize=3,
-          color=f"C{number}",
-        )
-    axes.set(title=group, xscale="log")
-    axes.margins(x=0.15)
-    ticks = [p.non_embedding_parameters for p in own]
-    axes.set_xticks(ticks, [f"{tick / 1e6:.2g}M" for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("non-embedding parameters")
-    axes.grid(alpha=0.3)
-  plots[0].set_ylabel("score, %, mean ± sd")
-  # The plots share the axis: whole error bars, and never a part of the scale.
-  low, high = plots[0].get_ylim()
-  plots[0].set_ylim(min(low, -2), max(high, 102))
+      ran = [point for point in own if by_seed(point, method)]
+      if not ran:
+        continue
+      scores = [spread(by_seed(point, method)) for point in ran]
+      shown[method] = _line(above, ran, scores, number)
+      if method in _TUNED:
+        _line(below, ran, [gap(point, method) for point in ran], number)
+    above.set(title=group)
+    above.grid(alpha=0.3)
+    below.grid(alpha=0.3)
+    below.axhline(0, color="k", linewidth=0.8)
+    _name_sizes(below, own)
+  plots[0, 0].set_ylabel("score, %, mean ± sd")
+  plots[1, 0].set_ylabel("points above prompts")
+  # Scores share one scale, with whole error bars; every gap has its own.
+  limits = [axes.get_ylim() for axes in plots[0]]
+  lows, highs = zip(*limits, strict=True)
+  for axes in plots[0]:
+    axes.set_ylim(min(*lows, -2), max(*highs, 102))
   figure.legend(
     list(shown.values()),
     list(shown),
@@ -553,6 +703,37 @@ def draw(points: Sequence[Point], path: pathlib.Path) -> None:
     loc="outside right upper",
   )
   canvas.print_png(str(path))
+
+
+def _line(
+  axes: Any,
+  points: Sequence[Point],
+  spreads: Sequence[tuple[float, float]],
+  number: int,
+) -> Any:
+  """Draw means and deviations of a method, which has a number of its own."""
+  means, deviations = zip(*spreads, strict=True)
+  return axes.errorbar(
+    [point.non_embedding_parameters for point in points],
+    means,
+    deviations,
+    marker=_MARKERS[number],
+    linestyle=_LINES[number],
+    markerfacecolor="none",
+    capsize=3,
+    color=f"C{number}",
+  )
+
+
+def _name_sizes(axes: Any, points: Sequence[Point]) -> None:
+  """Write the sizes of rungs below a column."""
+  from matplotlib.ticker import NullLocator
+
+  ticks = [p.non_embedding_parameters for p in points]
+  axes.set(xscale="log", xlabel="non-embedding parameters")
+  axes.margins(x=0.15)
+  axes.set_xticks(ticks, [f"{tick / 1e6:.2g}M" for tick in ticks])
+  axes.xaxis.set_minor_locator(NullLocator())
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import types
 
 import pytest
 
+from experiments.figure1_scale import longer, wider
 from experiments.figure1_scale import run as figure1
-from experiments.figure1_scale import wider
 from experiments.figure3d_adaptation import run as figure3d
+from prompt_tuning.core import files
 from prompt_tuning.data import skills, spec
 from prompt_tuning.jobs import comparison, sweep_report
 from prompt_tuning.jobs.comparison import Comparison, Score
@@ -174,7 +176,85 @@ def test_a_comparison_of_other_settings_is_not_taken_for_this_one(
     figure1.insist_on_same(tmp_path / "work", settings)
 
 
-def test_a_new_point_stands_in_the_place_of_the_old_one():
+@pytest.fixture(name="nothing_trains")
+def make_nothing_trains(monkeypatch):
+  """Insist that what is refused is refused before any training."""
+  monkeypatch.setattr(
+    figure1.compare, "compare", lambda *_, **__: pytest.fail("it trains")
+  )
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_a_file_that_is_damaged_is_a_single_line(tmp_path):
+  argv = [f"--work_dir={tmp_path}", f"--output_dir={tmp_path}"]
+  argv += ["--rung", "small=embedded:ladder_1", "--group", "held_out"]
+  point = json.loads((FIGURE1 / figure1.RESULTS).read_text())[0]
+  texts = (
+    "",
+    "[{",
+    "[1]",
+    '{"points": []}',
+    json.dumps([point | {"steps": 3}]),
+  )
+  for text in texts:
+    (tmp_path / figure1.RESULTS).write_text(text)
+    with pytest.raises(SystemExit, match="give another --output_dir") as caught:
+      figure1.main(argv)
+    assert str(tmp_path / figure1.RESULTS) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / figure1.RESULTS).read_text() == text
+  for text in ("", '{"weights": "d2', "[]", '{"weights": 3}'):
+    (tmp_path / figure1.ASKED).write_text(text)
+    with pytest.raises(SystemExit, match="another --work_dir") as caught:
+      figure1.insist_on_same(tmp_path, {"weights": "d2"})
+    assert str(tmp_path / figure1.ASKED) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_asked_for_is_written_whole_or_not_at_all(
+  tmp_path, monkeypatch
+):
+  def kill(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patched:
+    patched.setattr(files, "_rename", kill)
+    with pytest.raises(KeyboardInterrupt):
+      figure1.insist_on_same(tmp_path, {"weights": "d2"})
+  assert not list(tmp_path.iterdir())
+  figure1.insist_on_same(tmp_path, {"weights": "d2"})
+  figure1.insist_on_same(tmp_path, {"weights": "d2"})
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.parametrize("command_of", [figure1, wider, longer])
+@pytest.mark.parametrize(
+  "rung", ["tall_3", "tall_3=", "=embedded:tall_3", "a/b=c"]
+)
+def test_a_rung_has_a_name_and_a_checkpoint(command_of, rung, capsys):
+  with pytest.raises(SystemExit):
+    command_of.main(["--group", "held_out", "--rung", rung])
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert "argument --rung: expected NAME=CHECKPOINT, such as tall_1=" in line
+  assert f"got '{rung}'" in line
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.parametrize("command_of", [figure1, wider, longer])
+@pytest.mark.parametrize("checkpoint", ["runs/nowhere", "embedded:nobody"])
+def test_a_checkpoint_that_is_not_there_is_a_single_line(
+  command_of, checkpoint, tmp_path
+):
+  argv = [f"--work_dir={tmp_path}", f"--output_dir={tmp_path}"]
+  argv += ["--group", "held_out", "--rung", f"tall_3={checkpoint}"]
+  with pytest.raises(SystemExit, match="--rung NAME=CHECKPOINT") as caught:
+    command_of.main(argv)
+  assert checkpoint.removeprefix("embedded:") in str(caught.value)
+  assert "\n" not in str(caught.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_point_that_was_made_again_stands_in_the_place_of_the_old_one():
   small, large = (
     figure1.Point(name, "held_out", size, size, {}, {}, {}, ())
     for name, size in (("small", 10), ("large", 20))
@@ -182,8 +262,48 @@ def test_a_new_point_stands_in_the_place_of_the_old_one():
   first = small._replace(group="skills")
   points = figure1.merged([large, first], small)
   assert points == [first, small, large]
-  other = small._replace(rates={figure1.PROMPT: 0.3})
-  assert figure1.merged(points, other) == [first, other, large]
+  score = Score(figure1.PROMPT, "skill_sort", 0, 50.0)
+  small = small._replace(steps={figure1.PROMPT: 9}, scores=(score,))
+  again = small._replace(
+    search={figure1.PROMPT: {"0.3": 1.0}},
+    rates={figure1.PROMPT: 0.3},
+    scores=(score._replace(score=60.0),),
+  )
+  points = [first, small, large]
+  assert figure1.merged(points, again) == [first, again, large]
+  for changes, message in (
+    ({"parameters": 30}, "held_out with parameters = 10; the new point has 30"),
+    (
+      {"non_embedding_parameters": 9},
+      "non_embedding_parameters = 10; .* has 9",
+    ),
+    ({"steps": {figure1.PROMPT: 8}}, "steps of prompt tuning = 9; .* has 8"),
+    ({"steps": {}}, "steps of prompt tuning = 9; the new point has None"),
+    (
+      {"scores": (score._replace(seed=1),)},
+      "scores of prompt tuning on skill_sort with seed 0 = 1; .* has None",
+    ),
+    ({"scores": (score, score._replace(task="t"))}, "on t with seed 0 = None"),
+  ):
+    with pytest.raises(
+      SystemExit, match=f"{message}.*another --output_dir, or"
+    ):
+      figure1.merged(points, small._replace(**changes))
+
+
+def test_a_point_of_something_else_leaves_the_files_as_they_are(
+  tmp_path, monkeypatch
+):
+  points = figure1.read(FIGURE1)
+  figure1.write(points, tmp_path)
+  before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+  old = next(p for p in points if (p.rung, p.group) == ("tall_3", "topics"))
+  other = old._replace(parameters=1)
+  monkeypatch.setattr(figure1, "run", lambda *_: other)
+  argv = ["--rung", "tall_3=embedded:tall_3", "--group", "topics"]
+  with pytest.raises(SystemExit, match="has tall_3 on topics with parameters"):
+    figure1.main([*argv, f"--output_dir={tmp_path}"])
+  assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_gaps_and_tasks():
@@ -243,9 +363,11 @@ def test_figure_3d_again_from_its_results(tmp_path, same_picture):
   folder = figure3d.HERE
   content = json.loads((folder / figure3d.RESULTS).read_text())
   points = [sweep_report.Point(**row) for row in content]
+  assert figure3d.known(folder) == points
   figure3d.write(points, tmp_path)
   table = (tmp_path / figure3d.TABLE).read_text()
-  assert table == (folder / figure3d.TABLE).read_text()
+  for name in (figure3d.TABLE, figure3d.RESULTS):
+    assert (tmp_path / name).read_text() == (folder / name).read_text()
   same_picture(tmp_path / figure3d.FIGURE, folder / figure3d.FIGURE)
   readme = (folder / "README.md").read_text()
   rungs = ("tall_1", "tall_2", "tall_3")
@@ -284,3 +406,92 @@ def test_figure_3d_of_a_sweep_s_results(tmp_path, monkeypatch):
   table = (tmp_path / "table.md").read_text()
   assert "| tall_1 | 600 | 10.0 ± 0.0 | 3 |" in table
   assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture(name="adapted")
+def make_adapted(tmp_path, monkeypatch):
+  """A folder with Figure 3d, and a command that trains nothing.
+
+  A rung's sweep finds what `found` has of it.
+  """
+  output = tmp_path / "output"
+  points = figure3d.known(figure3d.HERE)
+  figure3d.write(points, output)
+  found = {}
+
+  def read(path, models):
+    return found[path.parts[-3]]
+
+  monkeypatch.setattr(figure3d, "on_the_way", lambda name, folder: [])
+  monkeypatch.setattr(figure3d.program, "main", lambda argv: 0)
+  monkeypatch.setattr(figure3d, "read", read)
+
+  def command_of(*rungs):
+    words = [f"--work_dir={tmp_path}", f"--output_dir={output}", "--rung"]
+    return figure3d.main([*words, *(f"{rung}=runs/{rung}" for rung in rungs)])
+
+  return output, found, command_of
+
+
+def of_rung_0(point, more=types.MappingProxyType({})):
+  values = {**point.values, "rung": "tall_0", **more}
+  return point._replace(cell=",".join(values.values()), values=values)
+
+
+def test_a_rung_of_figure_3d_joins_the_others(adapted):
+  output, found, command_of = adapted
+  before = figure3d.known(output)
+  found["tall_2"] = [
+    p._replace(score=1.0) for p in before if p.values["rung"] == "tall_2"
+  ]
+  found["tall_0"] = [of_rung_0(point) for point in found["tall_2"]]
+  assert not command_of("tall_2")
+  after = figure3d.known(output)
+  assert len(after) == len(before)
+  for old, new in zip(before, after, strict=True):
+    is_new = old.values["rung"] == "tall_2"
+    assert new == (old._replace(score=1.0) if is_new else old)
+  assert not command_of("tall_0")
+  assert figure3d.known(output) == [*after, *found["tall_0"]]
+  assert "| tall_0 | 600 | 1.0 ± 0.0 | 3 |" in (output / "table.md").read_text()
+
+
+def test_a_failure_of_figure_3d_changes_no_file(adapted, monkeypatch):
+  output, found, command_of = adapted
+  before = {path: path.read_bytes() for path in output.iterdir()}
+  points = figure3d.known(output)
+  found["tall_0"] = [of_rung_0(points[0], {"@targets": "plain"})]
+  with pytest.raises(SystemExit, match=r"tall_0 are over .*@targets.*--output"):
+    command_of("tall_0")
+  found["tall_0"] = [of_rung_0(points[0])]
+
+  def fail(*_):
+    raise ValueError("no picture")
+
+  monkeypatch.setattr(sweep_report, "picture", fail)
+  with pytest.raises(ValueError, match="no picture"):
+    command_of("tall_0")
+  assert {path: path.read_bytes() for path in output.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("[{", "expected results of steps of LM adaptation; found"),
+    ('[{"task": "t"}]', "cell: expected a text; found nothing"),
+    (None, "a result over PROMPT_LENGTH; expected results over rung, steps of"),
+  ],
+)
+def test_figure_3d_trains_nothing_beside_other_results(
+  adapted, text, message, monkeypatch
+):
+  output, _, command_of = adapted
+  if text is None:
+    point = figure3d.known(output)[0]._replace(values={"PROMPT_LENGTH": "8"})
+    text = json.dumps([point._asdict()])
+  (output / figure3d.RESULTS).write_text(text)
+  monkeypatch.setattr(figure3d.program, "main", lambda _: pytest.fail("trains"))
+  with pytest.raises(SystemExit, match=message) as caught:
+    command_of("tall_1")
+  assert str(caught.value).endswith("Give another --output_dir.")
+  assert "\n" not in str(caught.value)
