@@ -265,15 +265,16 @@ def draw(results: Mapping[str, Any], path: pathlib.Path) -> None:
     for group, metrics in groups(results).items()
   }
   bars["all"] = results["score"]
-  figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+  figure = Figure(figsize=(7.2, 3.4), layout="constrained")
   canvas, plot = FigureCanvasAgg(figure), figure.subplots()
-  plot.bar(
+  drawn = plot.bar(
     range(len(bars)),
     list(bars.values()),
     color="0.85",
     edgecolor="k",
     label=f"here, {results['scale']}",
   )
+  plot.bar_label(drawn, fmt="%.0f", fontsize="small")
   plot.plot(
     range(len(bars)),
     [*PAPER.values(), PAPER_SCORE],
