@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.checkpoints import json_files
+from prompt_tuning.core import files
 from prompt_tuning.core.schema import ANY, TEXT, Each
 from prompt_tuning.infer.evaluate import Evaluator, Job, Result
 from prompt_tuning.jobs import feed, inference, sweep, sweep_cell
@@ -159,6 +160,33 @@ def cells(folder: str, axes: Sequence[str] = ()) -> list[pathlib.Path]:
       f"such as {missing[0]}. Finish the sweep: the same command continues it."
     )
   return found
+
+
+def read_cell(folder: pathlib.Path) -> dict[str, Any]:
+  """Read the results of a cell, see `sweep_cell.read`.
+
+  Args:
+    folder: of the cell.
+
+  Raises:
+    SystemExit: they are damaged.
+  """
+  try:
+    return sweep_cell.read(folder)
+  except ValueError as error:
+    remedy = "Remove the cell's folder; the sweep then trains it again."
+    raise in_one_line(error, remedy) from error
+
+
+def named_folder(text: str) -> str:
+  """Insist on NAME=PATH, for `type` of a flag; returns the text."""
+  name, _, path = text.partition("=")
+  if not (files.is_name(name) and path):
+    raise argparse.ArgumentTypeError(
+      "expected NAME=PATH, such as tall_1=runs/tall_1, where NAME can be a "
+      f"folder's; got {text!r}"
+    )
+  return text
 
 
 def configured(

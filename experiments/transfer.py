@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from experiments import scoring
 from experiments.scoring import Scoring
-from prompt_tuning.jobs import sweep_cell
 
 TUNINGS = ("model", "prompt")
 _AXIS = "@tuning"
@@ -49,7 +48,7 @@ def cells(sweep: str) -> list[Cell]:
   """
   found = []
   for folder in scoring.cells(sweep, [_AXIS]):
-    content = sweep_cell.read(folder)
+    content = scoring.read_cell(folder)
     (run,) = content["runs"]
     tuning = content["values"][_AXIS]
     found.append(Cell(folder, tuning, run["task"], run["seed"]))

@@ -145,7 +145,7 @@ def options(parser: argparse.ArgumentParser) -> None:
   add(
     "--rung",
     nargs="+",
-    type=named_checkpoint,
+    type=scoring.named_folder,
     default=list(RUNGS),
     metavar="NAME=CHECKPOINT",
   )
@@ -155,27 +155,6 @@ def options(parser: argparse.ArgumentParser) -> None:
   add("--output_dir", default=str(HERE))
   add("--tfds_data_dir", help="prepared data of the real tasks")
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
-
-
-def named_checkpoint(text: str) -> str:
-  """Insist on the form of a rung.
-
-  Args:
-    text: a word of `--rung`.
-
-  Returns:
-    The same.
-
-  Raises:
-    argparse.ArgumentTypeError: it is not NAME=CHECKPOINT.
-  """
-  name, _, checkpoint = text.partition("=")
-  if not (files.is_name(name) and checkpoint):
-    raise argparse.ArgumentTypeError(
-      f"expected NAME=CHECKPOINT, such as {RUNGS[0]}, where NAME can be a "
-      f"folder's; got {text!r}"
-    )
-  return text
 
 
 def opened(checkpoint: str) -> Checkpoint:
@@ -493,16 +472,18 @@ def _made_of(point: Point) -> dict[str, int]:
 
 def write(points: Sequence[Point], folder: pathlib.Path) -> None:
   """Write numbers, tables and the picture."""
-  folder.mkdir(parents=True, exist_ok=True)
   content = [
     {**point._asdict(), "scores": [s._asdict() for s in point.scores]}
     for point in points
   ]
-  text = json.dumps(content, indent=1) + "\n"
-  (folder / RESULTS).write_text(text, encoding="utf-8")
-  (folder / TABLE).write_text(report(points), encoding="utf-8")
-  (folder / SEARCH).write_text(search_table(points), encoding="utf-8")
-  draw(points, folder / FIGURE)
+  searches = search_table(points)
+  scoring.write(
+    content,
+    lambda _: report(points),
+    lambda _, path: draw(points, path),
+    folder,
+  )
+  (folder / SEARCH).write_text(searches, encoding="utf-8")
 
 
 def read(folder: pathlib.Path) -> list[Point]:

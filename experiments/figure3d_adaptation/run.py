@@ -54,7 +54,13 @@ def main(argv: Sequence[str]) -> int:
   """
   parser = argparse.ArgumentParser(description=__doc__)
   add = parser.add_argument
-  add("--rung", nargs="+", required=True, metavar="NAME=FOLDER")
+  add(
+    "--rung",
+    nargs="+",
+    required=True,
+    type=scoring.named_folder,
+    metavar="NAME=FOLDER",
+  )
   add("--work_dir", default="runs/figure3d_adaptation")
   add("--output_dir", default=str(HERE))
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")

@@ -25,7 +25,7 @@ from experiments import scoring
 from prompt_tuning.checkpoints import restore
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.data.vocabulary import Vocabulary
-from prompt_tuning.jobs import feed, load, setup, sweep_cell
+from prompt_tuning.jobs import feed, load, setup
 from prompt_tuning.jobs.settings import Dataset
 from prompt_tuning.tuners import interpret
 from prompt_tuning.tuners.interpret import Neighbours
@@ -106,7 +106,7 @@ def read_prompts(sweep: str) -> list[Prompt]:
   """
   prompts = []
   for folder in scoring.cells(sweep, [_AXIS]):
-    content = sweep_cell.read(folder)
+    content = scoring.read_cell(folder)
     (run,), init = content["runs"], content["values"][_AXIS]
     vectors = load.encoder_vectors(str(folder))
     prompts.append(Prompt(init, run["task"], run["seed"], vectors))

@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments import scoring
 from prompt_tuning.data import score, spec, submission
-from prompt_tuning.jobs import best, infer, submit, sweep_cell
+from prompt_tuning.jobs import best, infer, submit
 from prompt_tuning.launch import command, flags
 from prompt_tuning.launch import main as program
 
@@ -98,7 +98,7 @@ def collect(
   metrics: dict[str, dict[str, float]] = {}
   files: list[dict[str, Any]] = []
   for folder in sorted((sweep / "cells").iterdir()):
-    runs = sweep_cell.read(folder)["runs"]
+    runs = scoring.read_cell(folder)["runs"]
     number = max(range(len(runs)), key=lambda k: runs[k]["score"])
     metrics |= by_task(runs[number]["metrics"])
     task = runs[number]["task"]

@@ -20,7 +20,6 @@ from experiments import scoring
 from experiments.scoring import Scoring
 from prompt_tuning.core.schema import TEXT
 from prompt_tuning.infer import ensemble
-from prompt_tuning.jobs import sweep_cell
 
 HERE = pathlib.Path(__file__).parent
 COLUMNS = ("mean", "best", "vote")
@@ -65,7 +64,7 @@ def voters(sweep: str) -> dict[str, pathlib.Path]:
   """
   found: dict[str, pathlib.Path] = {}
   for folder in scoring.cells(sweep):
-    runs = sweep_cell.read(folder)["runs"]
+    runs = scoring.read_cell(folder)["runs"]
     seeds = {run["seed"] for run in runs}
     tasks = list(dict.fromkeys(run["task"] for run in runs))
     if len(tasks) != 1 or not len(runs) == len(seeds) == SEEDS:

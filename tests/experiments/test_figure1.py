@@ -133,6 +133,53 @@ def test_a_wider_search_is_of_rates_at_the_edge(tmp_path, monkeypatch):
   )
 
 
+def test_longer_trainings_are_of_one_seed_and_three_times_the_steps(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(ROOT)
+  points = {(p.rung, p.group): p for p in figure1.read(FIGURE1)}
+  before = points["tall_3", "held_out"]
+  asked = []
+
+  def compare_with(given, checkpoint, group, bindings, folder):
+    job = configured(group, tmp_path / "job", *bindings)
+    asked.append((checkpoint, job, folder))
+    scores = [
+      Score(name, s.task, s.seed, s.score + 1.5)
+      for s in before.scores
+      for name in longer.METHODS
+      if (s.method, s.seed) == (name, longer.SEED)
+    ]
+    taken = {figure1.PROMPT: 1_800, comparison.MODEL: 1_000}
+    return Comparison(tuple(scores), {}, taken, 1, {}, True), job
+
+  monkeypatch.setattr(figure1, "compare_with", compare_with)
+  words = [f"--work_dir={tmp_path}", f"--output_dir={tmp_path}"]
+  rung = "--rung=tall_3=embedded:tall_3"
+  assert not longer.main([rung, *words, "--group=held_out"])
+  ((checkpoint, job, folder),) = asked
+  assert checkpoint == "embedded:tall_3"
+  assert folder == tmp_path / "tall_3" / "held_out" / "longer"
+  (prompts,) = job.trainings
+  assert job.multitask is None
+  for training, name in ((prompts, figure1.PROMPT), (job.models, "model")):
+    steps = {figure1.PROMPT: 1_800, "model": 2_400}[name]
+    assert training.duration.relative_steps == steps
+    assert training.experiment.seeds == (longer.SEED,)
+  assert prompts.experiment.learning_rates == (before.rates[figure1.PROMPT],)
+  assert job.models.evaluations.patience == 3
+  (row,) = longer.read(tmp_path)
+  assert row["methods"][comparison.MODEL]["steps"] == [800, 1_000]
+  for name, found in row["methods"].items():
+    old, new = found["scores"]
+    assert new - old == pytest.approx(1.5)
+    assert old == pytest.approx(figure1.by_seed(before, name)[longer.SEED])
+  lines = (tmp_path / longer.TABLE).read_text().splitlines()
+  assert len(lines) == 4
+  assert lines[3].startswith("| held_out | tall_3 | ")
+  assert "(1,000 steps)" in lines[3]
+
+
 def test_figure_1_again_from_its_results(tmp_path, same_picture):
   folder = FIGURE1
   points = figure1.read(folder)
@@ -227,15 +274,15 @@ def test_what_was_asked_for_is_written_whole_or_not_at_all(
 
 
 @pytest.mark.usefixtures("nothing_trains")
-@pytest.mark.parametrize("command_of", [figure1, wider, longer])
+@pytest.mark.parametrize("command_of", [figure1, wider, longer, figure3d])
 @pytest.mark.parametrize(
   "rung", ["tall_3", "tall_3=", "=embedded:tall_3", "a/b=c"]
 )
 def test_a_rung_has_a_name_and_a_checkpoint(command_of, rung, capsys):
   with pytest.raises(SystemExit):
-    command_of.main(["--group", "held_out", "--rung", rung])
+    command_of.main(["--rung", rung])
   line = capsys.readouterr().err.splitlines()[-1]
-  assert "argument --rung: expected NAME=CHECKPOINT, such as tall_1=" in line
+  assert "argument --rung: expected NAME=PATH, such as tall_1=" in line
   assert f"got '{rung}'" in line
 
 

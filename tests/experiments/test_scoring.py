@@ -203,6 +203,15 @@ def test_a_sweep_without_the_axis_of_a_table_is_refused(tmp_path):
       read(sweep_dir)
 
 
+def test_a_damaged_cell_is_a_single_line(tmp_path):
+  cells = {"a": ({"@tuning": "model"}, [("skill_last", 0)])}
+  sweep_dir = write_cells(tmp_path / "sweep", ["@tuning"], cells)
+  (tmp_path / "sweep" / "cells" / "a" / "cell.json").write_text("{")
+  with pytest.raises(SystemExit, match=r"Remove the cell's folder") as caught:
+    transfer.cells(sweep_dir)
+  assert "\n" not in str(caught.value)
+
+
 def test_a_sweep_with_an_axis_of_tunings_is_scored(tmp_path):
   cells = {
     f"tuning={name}": ({"@tuning": name}, [("skill_last", 3)])
