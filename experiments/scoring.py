@@ -98,7 +98,7 @@ def in_one_line(error: Exception, remedy: str) -> SystemExit:
   Returns:
     What to raise.
   """
-  return SystemExit(f"{' '.join(str(error).split())} {remedy}")
+  return SystemExit(" ".join([*str(error).split(), *remedy.split()]))
 
 
 def read_json(path: pathlib.Path, what: str, wanted: Any, remedy: str) -> Any:
@@ -174,8 +174,7 @@ def read_cell(folder: pathlib.Path) -> dict[str, Any]:
   try:
     return sweep_cell.read(folder)
   except ValueError as error:
-    remedy = "Remove the cell's folder; the sweep then trains it again."
-    raise in_one_line(error, remedy) from error
+    raise in_one_line(error, "") from error
 
 
 def named_folder(text: str) -> str:

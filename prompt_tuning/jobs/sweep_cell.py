@@ -17,6 +17,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import bundle, json_files
 from prompt_tuning.checkpoints.backbone import Backbone
+from prompt_tuning.checkpoints.errors import CheckpointError
 from prompt_tuning.core import axes, files, tree
 from prompt_tuning.core.schema import ANY, NUMBER, TEXT, WHOLE, Each, Maybe
 from prompt_tuning.core.types import Params
@@ -74,8 +75,12 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
     CheckpointError: it is not there, or damaged.
   """
   path = files.path(folder) / FILE
-  content: dict[str, Any] = json_files.read(path, "a cell of a sweep")
-  json_files.check(path, content, _SCHEMA)
+  try:
+    content: dict[str, Any] = json_files.read(path, "a cell of a sweep")
+    json_files.check(path, content, _SCHEMA)
+  except CheckpointError as error:
+    remedy = "Remove the cell's folder; the sweep then trains it again."
+    raise CheckpointError(error.path, error.mismatches, remedy) from error
   return content
 
 

@@ -133,7 +133,7 @@ def test_a_wider_search_is_of_rates_at_the_edge(tmp_path, monkeypatch):
   )
 
 
-def test_longer_trainings_are_of_one_seed_and_three_times_the_steps(
+def test_longer_trainings_are_of_one_seed_and_twice_the_steps(
   tmp_path, monkeypatch
 ):
   monkeypatch.chdir(ROOT)
@@ -150,7 +150,7 @@ def test_longer_trainings_are_of_one_seed_and_three_times_the_steps(
       for name in longer.METHODS
       if (s.method, s.seed) == (name, longer.SEED)
     ]
-    taken = {figure1.PROMPT: 1_800, comparison.MODEL: 1_000}
+    taken = {figure1.PROMPT: 1_200, comparison.MODEL: 1_000}
     return Comparison(tuple(scores), {}, taken, 1, {}, True), job
 
   monkeypatch.setattr(figure1, "compare_with", compare_with)
@@ -163,7 +163,7 @@ def test_longer_trainings_are_of_one_seed_and_three_times_the_steps(
   (prompts,) = job.trainings
   assert job.multitask is None
   for training, name in ((prompts, figure1.PROMPT), (job.models, "model")):
-    steps = {figure1.PROMPT: 1_800, "model": 2_400}[name]
+    steps = {figure1.PROMPT: 1_200, "model": 1_600}[name]
     assert training.duration.relative_steps == steps
     assert training.experiment.seeds == (longer.SEED,)
   assert prompts.experiment.learning_rates == (before.rates[figure1.PROMPT],)

@@ -261,6 +261,9 @@ def test_a_cell_in_the_place_of_another_is_refused(
   shutil.copy(*cells)
   error = failing(capsys, *train_flags(folder), *AXES, "--report")
   assert f"is of cell {NAMES[0]}; expected {NAMES[1]}. Put the right" in error
+  cells[1].write_text("{")
+  error = failing(capsys, *train_flags(folder), *AXES, "--report")
+  assert "Remove the cell's folder; the sweep then trains it again." in error
 
 
 def test_a_failing_cell_leaves_the_others(
