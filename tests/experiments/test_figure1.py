@@ -198,6 +198,27 @@ def test_figure_1_again_from_its_results(tmp_path, same_picture):
     assert len(figure1.by_seed(point, comparison.MODEL)) >= 3
 
 
+def test_the_page_has_the_checks_of_figure_1_s_limits():
+  readme = (FIGURE1 / "README.md").read_text()
+  points = {(p.rung, p.group): p for p in figure1.read(FIGURE1)}
+  for check in (wider, longer):
+    rows = check.read(FIGURE1)
+    table = (FIGURE1 / check.TABLE).read_text()
+    assert check.table(rows) == table
+    assert table in readme
+  for row in wider.read(FIGURE1):
+    chosen = points[row["rung"], row["group"]].rates[row["method"]]
+    assert list(row["scores"]) == [str(chosen), str(wider.ABOVE[row["method"]])]
+    before, above = row["scores"].values()
+    assert above < before
+  for row in longer.read(FIGURE1):
+    point = points[row["rung"], row["group"]]
+    for name, found in row["methods"].items():
+      assert found["steps"][0] == point.steps[name]
+      of_seed = figure1.by_seed(point, name)[longer.SEED]
+      assert found["scores"][0] == pytest.approx(of_seed)
+
+
 def test_a_comparison_of_other_settings_is_not_taken_for_this_one(
   tmp_path, monkeypatch
 ):
