@@ -117,7 +117,7 @@ def test_a_wider_search_is_of_rates_at_the_edge(tmp_path, monkeypatch):
     for name, rate in points["tall_3", group].rates.items():
       edge = rate == max(figure1.RATES[name])
       assert rates[name] == ((rate, wider.ABOVE[name]) if edge else (rate,))
-  before = wider.read(tmp_path)
+  before = wider.CHECK.read(tmp_path)
   assert [(r["group"], r["method"]) for r in before] == [
     ("held_out", figure1.PROMPT),
     ("held_out", comparison.MODEL),
@@ -125,9 +125,9 @@ def test_a_wider_search_is_of_rates_at_the_edge(tmp_path, monkeypatch):
   ]
   # Another point joins these.
   assert not wider.main([rung, *words, "topics"])
-  rows = wider.read(tmp_path)
+  rows = wider.CHECK.read(tmp_path)
   assert [row for row in rows if row["group"] != "topics"] == before
-  assert (tmp_path / wider.TABLE).read_text() == wider.table(rows)
+  assert (tmp_path / wider.CHECK.page).read_text() == wider.table(rows)
   assert "| held_out | tall_3 | model tuning | 0.01: 50.0 | 0.03: 50.0 |" in (
     wider.table(rows)
   )
@@ -168,13 +168,13 @@ def test_longer_trainings_are_of_one_seed_and_twice_the_steps(
     assert training.experiment.seeds == (longer.SEED,)
   assert prompts.experiment.learning_rates == (before.rates[figure1.PROMPT],)
   assert job.models.evaluations.patience == 3
-  (row,) = longer.read(tmp_path)
+  (row,) = longer.CHECK.read(tmp_path)
   assert row["methods"][comparison.MODEL]["steps"] == [800, 1_000]
   for name, found in row["methods"].items():
     old, new = found["scores"]
     assert new - old == pytest.approx(1.5)
     assert old == pytest.approx(figure1.by_seed(before, name)[longer.SEED])
-  lines = (tmp_path / longer.TABLE).read_text().splitlines()
+  lines = (tmp_path / longer.CHECK.page).read_text().splitlines()
   assert len(lines) == 4
   assert lines[3].startswith("| held_out | tall_3 | ")
   assert "(1,000 steps)" in lines[3]
@@ -202,16 +202,16 @@ def test_the_page_has_the_checks_of_figure_1_s_limits():
   readme = (FIGURE1 / "README.md").read_text()
   points = {(p.rung, p.group): p for p in figure1.read(FIGURE1)}
   for check in (wider, longer):
-    rows = check.read(FIGURE1)
-    table = (FIGURE1 / check.TABLE).read_text()
+    rows = check.CHECK.read(FIGURE1)
+    table = (FIGURE1 / check.CHECK.page).read_text()
     assert check.table(rows) == table
     assert table in readme
-  for row in wider.read(FIGURE1):
+  for row in wider.CHECK.read(FIGURE1):
     chosen = points[row["rung"], row["group"]].rates[row["method"]]
     assert list(row["scores"]) == [str(chosen), str(wider.ABOVE[row["method"]])]
     before, above = row["scores"].values()
     assert above < before
-  for row in longer.read(FIGURE1):
+  for row in longer.CHECK.read(FIGURE1):
     point = points[row["rung"], row["group"]]
     for name, found in row["methods"].items():
       assert found["steps"][0] == point.steps[name]
@@ -292,6 +292,18 @@ def test_what_was_asked_for_is_written_whole_or_not_at_all(
   assert not list(tmp_path.iterdir())
   figure1.insist_on_same(tmp_path, {"weights": "d2"})
   figure1.insist_on_same(tmp_path, {"weights": "d2"})
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.parametrize("check", [wider, longer])
+def test_a_check_is_of_a_point_of_figure_1(check, tmp_path):
+  words = [f"--work_dir={tmp_path}", f"--output_dir={tmp_path}"]
+  message = "no point of tall_9 on topics; expected one of tall_1 on held_out,"
+  with pytest.raises(SystemExit, match=message):
+    check.main(["--rung=tall_9=embedded:tall_3", "--group=topics", *words])
+  (tmp_path / check.CHECK.results).write_text('[{"rung": 1}]')
+  with pytest.raises(SystemExit, match="Put the right file there"):
+    check.CHECK.read(tmp_path)
 
 
 @pytest.mark.usefixtures("nothing_trains")
