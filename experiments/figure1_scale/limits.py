@@ -7,7 +7,7 @@ stand in a JSON file and a table, beside those of other points.
 import argparse
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import scoring
@@ -95,7 +95,7 @@ class Check(NamedTuple):
     return 0
 
 
-def chosen(rungs: Sequence[str], groups: Sequence[str]) -> list[Point]:
+def chosen(rungs: Iterable[str], groups: Sequence[str]) -> list[Point]:
   """Find points in the results of Figure 1.
 
   Args:

@@ -2,6 +2,7 @@
 
   prompt-tuning compare --gin_file=runs/quickstart.gin --gin.MODEL_TUNING=None
   prompt-tuning compare --gin_file=experiments/published_prompts/held_out.gin
+  prompt-tuning compare --gin_file=experiments/published_prompts/tall_3.gin
   python -m experiments.published_prompts.run
 
 Of every task that a comparison trained prompts for, the seed that is best on
@@ -27,10 +28,30 @@ HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(embedded.__file__).parents[1] / "embedded" / "prompts"
 RESULTS, TABLE = "results.json", "table.md"
 _SKILL = "skill_"
-# A comparison's folder -> the gin file that makes it.
-COMPARISONS: Mapping[str, str] = {
-  "runs/quickstart": "runs/quickstart.gin",
-  "runs/held_out": "experiments/published_prompts/held_out.gin",
+
+
+class Source(NamedTuple):
+  """A comparison whose prompts are published.
+
+  Attributes:
+    file: gin file that makes it.
+    checkpoint: of the frozen model, as a user names it.
+    prefix: of the names of its prompts.
+  """
+
+  file: str
+  checkpoint: str = embedded.DEFAULT
+  prefix: str = ""
+
+
+_HERE = "experiments/published_prompts"
+# By the folders of the comparisons.
+COMPARISONS: Mapping[str, Source] = {
+  "runs/quickstart": Source("runs/quickstart.gin"),
+  "runs/held_out": Source(f"{_HERE}/held_out.gin"),
+  "runs/held_out_tall_3": Source(
+    f"{_HERE}/tall_3.gin", "embedded:tall_3", "tall_3_"
+  ),
 }
 
 
@@ -55,11 +76,6 @@ class Best(NamedTuple):
   validation: float
   test: float
 
-  @property
-  def name(self) -> str:
-    """What it is loaded by."""
-    return self.task.removeprefix(_SKILL)
-
 
 def main(argv: Sequence[str]) -> int:
   """Write the package's prompts, and a table of them.
@@ -74,17 +90,16 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument(
     "--comparison", nargs="+", default=[*COMPARISONS], choices=[*COMPARISONS]
   )
-  parser.add_argument("--checkpoint", default=embedded.DEFAULT)
   parser.add_argument("--prompts", default=str(PACKAGE))
   given = parser.parse_args(argv)
   known = json.loads((HERE / RESULTS).read_text(encoding="utf-8"))
   rows = {one["name"]: one for one in known}
   for comparison_folder in given.comparison:
-    file = COMPARISONS[comparison_folder]
+    source = COMPARISONS[comparison_folder]
     for one in bests(pathlib.Path(comparison_folder)):
-      folder = pathlib.Path(given.prompts, one.name)
-      deltas.write(folder, saved(one, given.checkpoint, file))
-      rows[one.name] = row(one)
+      name = source.prefix + one.task.removeprefix(_SKILL)
+      deltas.write(pathlib.Path(given.prompts, name), saved(one, source))
+      rows[name] = row(one, name, source)
   text = json.dumps([*rows.values()], indent=1) + "\n"
   (HERE / RESULTS).write_text(text, encoding="utf-8")
   (HERE / TABLE).write_text(table([*rows.values()]), encoding="utf-8")
@@ -136,13 +151,12 @@ def trained(manifest: Mapping[str, Any], step: int) -> dict[str, Any]:
   }
 
 
-def saved(one: Best, checkpoint: str, file: str) -> SavedDelta:
+def saved(one: Best, source: Source) -> SavedDelta:
   """Make what is written of a prompt.
 
   Args:
     one: the prompt.
-    checkpoint: as a user names it.
-    file: the gin file of the comparison.
+    source: where it was trained.
 
   Returns:
     The prompt with its card.
@@ -156,40 +170,44 @@ def saved(one: Best, checkpoint: str, file: str) -> SavedDelta:
   about = {
     **origin.about,
     "scores": {"validation": one.validation, "test": one.test},
-    **card(one, checkpoint, file),
+    **card(one, source),
   }
   return SavedDelta(tuned.runs.delta, placement, about)
 
 
-def card(one: Best, checkpoint: str, file: str) -> dict[str, Any]:
+def card(one: Best, source: Source) -> dict[str, Any]:
   """Make what a card says of a prompt's training; see `saved`."""
   # The methods of a run that was loaded have no initialisers of their own.
   method, how = one.run["method"], dict(one.run)
   del how["method"]
-  where = "" if file.startswith("runs/") else ", in a checkout of the project"
+  packaged = not source.file.startswith(_HERE)
+  where = "" if packaged else ", in a checkout of the project"
   return {
     "method": method,
     "settings": {
-      "checkpoint": checkpoint,
+      "checkpoint": source.checkpoint,
       "prompt length": str(method["encoder_length"]),
       **how,
       "seed": f"{one.seed}, the best of {one.seeds} on the validation split",
-      "trained by": f"prompt-tuning compare --gin_file={file}{where}",
+      "trained by": f"prompt-tuning compare --gin_file={source.file}{where}",
     },
   }
 
 
-def row(one: Best) -> dict[str, Any]:
+def row(one: Best, name: str, source: Source) -> dict[str, Any]:
   """Describe a prompt for the table.
 
   Args:
     one: the prompt.
+    name: that it is loaded by.
+    source: where it was trained.
 
   Returns:
     JSON values.
   """
   return {
-    "name": one.name,
+    "name": name,
+    "model": source.checkpoint,
     "task": one.task,
     "numbers": int(one.tuned.runs.delta.virtual.size),
     "step": one.tuned.step,
@@ -208,13 +226,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   Returns:
     The table.
   """
-  lines = [
-    "| `embedded:prompts/` | task | numbers | seed | validation | test |",
-    "|---|---|---:|---:|---:|---:|",
-  ]
+  heads = ["`embedded:prompts/`", "model", "task"]
+  heads += ["numbers", "seed", "validation", "test"]
+  lines = [f"| {' | '.join(heads)} |", "|---" * 3 + "|---:" * 4 + "|"]
   for one in rows:
     cells = [
       f"`{one['name']}`",
+      f"`{one['model']}`",
       f"`{one['task']}`",
       f"{one['numbers']:,}",
       str(one["seed"]),

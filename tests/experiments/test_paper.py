@@ -90,12 +90,18 @@ def test_every_published_prompt_has_the_card_of_the_table():
     card = (pathlib.Path(folder) / "README.md").read_text()
     assert f"- backbone: {saved.about['backbone']}" in card
     assert f"- score, test: {row['test']:.1f}" in card
-    assert "- checkpoint: embedded:ladder_1" in card
-    assert f"- steps: {row['step'] - 9000}, after the model's 9,000" in card
+    assert f"- checkpoint: {row['model']}" in card
+    start, rate = {
+      "embedded:ladder_1": (9_000, "0.3"),
+      "embedded:tall_3": (18_000, "1.0"),
+    }[row["model"]]
+    assert (
+      f"- steps: {row['step'] - start}, after the model's {start:,}" in card
+    )
     # Of the gin files, not what a method has by default.
     method, settings = saved.about["method"], saved.about["settings"]
     assert method["encoder_init"]["population"] == 3996
-    assert settings["learning rate"] == "0.3"
+    assert settings["learning rate"] == rate
     assert settings["examples per step"] == "8"
     assert settings["prompt length"] == "8"
     assert method["encoder_length"] == 8
@@ -111,7 +117,8 @@ def test_a_card_says_how_its_run_was_trained():
   }
   how = published.trained({"run": run, "run_index": 1}, 9_400)
   one = published.Best("skill_sort", None, how, 2, 3, 90.0, 80.0)
-  card = published.card(one, "embedded:x", "experiments/x.gin")
+  file = "experiments/published_prompts/x.gin"
+  card = published.card(one, published.Source(file, "embedded:x", "x_"))
   assert card["method"] == tuners[1]
   assert card["settings"] == {
     "checkpoint": "embedded:x",
@@ -120,8 +127,8 @@ def test_a_card_says_how_its_run_was_trained():
     "steps": "400, after the model's 9,000",
     "examples per step": "16",
     "seed": "2, the best of 3 on the validation split",
-    "trained by": "prompt-tuning compare --gin_file=experiments/x.gin, in a "
-    "checkout of the project",
+    "trained by": f"prompt-tuning compare --gin_file={file}, in a checkout of "
+    "the project",
   }
 
 
