@@ -2,15 +2,16 @@
 
   python -m experiments.methods.real --tfds_data_dir tfds
 
-Trains every method of `run.py` by its own recipe, and the whole model, on the
-tasks of `real.gin`; writes `real.json`, `real.md` and `real.png`. What is done
-already, is not done again: a method that is added later costs its own time, and
-methods that are not asked for keep what those files say of them.
+Trains every method of `run.py` by its own recipe, and the whole model, on each
+task of `tasks/`; writes `real.json`, `real.md` and `real.png`. What is done
+already, is not done again: a method or a task that is added later costs its own
+time, and what is not asked for stays in those files as it is.
 """
 
 import argparse
 import json
 import pathlib
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,10 +23,17 @@ from prompt_tuning.launch import command, flags, gin_config
 
 HERE = pathlib.Path(__file__).parent
 RESULTS, TABLE, FIGURE = "real.json", "real.md", "real.png"
+# Task -> its name on the page; each has a file in `tasks/`. The first has the
+# costs in the table.
+TASKS: Mapping[str, str] = {
+  "ag_news": "AG News",
+  "dbpedia": "DBpedia",
+  "sst2": "SST-2",
+}
 # Settings of the gate that are of its skills: their answers, and more steps.
 _OF_SKILLS = (gate.LONGER, "LABEL_WORDS=ANSWERS")
-# The files of some methods say something else of words than `real.gin`.
-_OWN = {
+# The files of some methods say something else of words than the task's.
+_OWN: Mapping[str, tuple[str, ...]] = {
   "warp": ("tuners.Warp.label_words=None",),
   # Whole words are read as several texts in a row, before which a prefix has no
   # position; that of first pieces is one.
@@ -51,34 +59,36 @@ def main(argv: Sequence[str]) -> int:
   """
   parser = argparse.ArgumentParser(description=__doc__)
   add = parser.add_argument
+  add("--task", nargs="+", default=list(TASKS), choices=TASKS)
   add("--method", nargs="+", default=list(gate.METHODS), choices=gate.METHODS)
   add("--work_dir", default="runs/methods_real")
   add("--output_dir", default=str(HERE))
   add("--tfds_data_dir", help="prepared data of the tasks")
   add("--gin", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
   given = parser.parse_args(argv)
-  found: dict[str, Comparison] = {}
   out = pathlib.Path(given.output_dir)
-  for name in given.method:
-    one = run(given, name)
-    if one is None:
-      print("Stopped. The same command continues it.")
-      return 1
-    found[name] = one
-    new = together(found)
-    was_run = (out / RESULTS).is_file()
-    write(merged(read(out), new) if was_run else new, out)
-  print(comparison_report.table(read(out)))
+  for task in given.task:
+    found: dict[str, Comparison] = {}
+    for name in given.method:
+      one = run(given, task, name)
+      if one is None:
+        print("Stopped. The same command continues it.")
+        return 1
+      found[name] = one
+      results, new = read(out), together(found)
+      results[task] = merged(results[task], new) if task in results else new
+      write(results, out)
+  print(by_task(read(out)))
   return 0
 
 
-def run(given: argparse.Namespace, name: str) -> Comparison | None:
-  """Train and score one method, unless that is done."""
-  folder = pathlib.Path(given.work_dir, name)
+def run(given: argparse.Namespace, task: str, name: str) -> Comparison | None:
+  """Train and score one method on one task, unless that is done."""
+  folder = pathlib.Path(given.work_dir, task, name)
   if (folder / comparison.FILE).is_file():
     return comparison.read(folder)
-  print(f"== {name}", flush=True)
-  argv = arguments(name, folder, given.gin)
+  print(f"== {task}, {name}", flush=True)
+  argv = arguments(task, name, folder, given.gin)
   job = command.configure("compare", flags.parse("compare", argv, ""))
   return compare.compare(
     job,
@@ -89,11 +99,12 @@ def run(given: argparse.Namespace, name: str) -> Comparison | None:
 
 
 def arguments(
-  name: str, folder: pathlib.Path, bindings: Sequence[str] = ()
+  task: str, name: str, folder: pathlib.Path, bindings: Sequence[str] = ()
 ) -> list[str]:
   """Write the arguments of `compare` for a method.
 
   Args:
+    task: of `TASKS`.
     name: of `gate.METHODS`.
     folder: for the trainings.
     bindings: further gin settings.
@@ -107,7 +118,7 @@ def arguments(
   if name == WITH_MODEL:
     settings = (*settings, "MODEL_TUNING=@models/train()")
   return [
-    f"--gin_file={HERE / 'real.gin'}",
+    f"--gin_file={HERE / 'tasks' / task}.gin",
     *(f"--gin_file={file}.gin" for file in files),
     f"--gin.MODEL_DIR={str(folder)!r}",
     *(f"--gin.{binding}" for binding in (*settings, *bindings)),
@@ -184,30 +195,89 @@ def merged(before: Comparison, new: Comparison) -> Comparison:
   )
 
 
-def write(whole: Comparison, folder: pathlib.Path) -> None:
-  """Write the numbers, the table and the plot."""
-  content: dict[str, Any] = whole._asdict()
-  content["scores"] = [score._asdict() for score in whole.scores]
-  content["made_of"] = dict(whole.made_of)
-  text = json.dumps(content, indent=1) + "\n"
-  (folder / RESULTS).write_text(text, encoding="utf-8")
-  markdown = comparison_report.as_markdown(whole)
-  (folder / TABLE).write_text(markdown, encoding="utf-8")
+def across(results: Mapping[str, Comparison]) -> Comparison:
+  """Make one comparison of those of all tasks.
+
+  Args:
+    results: task -> comparison of all methods on it.
+
+  Returns:
+    The methods that have scores of every task; their costs on the first one.
+  """
+  first, *others = results.values()
+  shared = set(first.methods).intersection(*(one.methods for one in others))
+  scores = tuple(
+    score
+    for one in results.values()
+    for score in one.scores
+    if score.method in shared
+  )
+  costs = {
+    field: {
+      name: value
+      for name, value in getattr(first, field).items()
+      if name in shared
+    }
+    for field in _MAPPINGS
+  }
+  frozen = all(one.frozen for one in results.values())
+  return first._replace(scores=scores, frozen=frozen, **costs)
+
+
+def by_task(results: Mapping[str, Comparison]) -> str:
+  """Format the scores of every method on every task as Markdown.
+
+  Args:
+    results: task -> comparison of all methods on it.
+
+  Returns:
+    A row per method; a cell is empty where it was not run.
+  """
+  names = [TASKS[task] for task in results]
+  lines = [f"| method | {' | '.join(names)} |", "|---" + "|---:" * len(names)]
+  lines[-1] += "|"
+  methods = dict.fromkeys(m for one in results.values() for m in one.methods)
+  for method in methods:
+    cells = []
+    for one in results.values():
+      scores = [s.score for s in one.scores if s.method == method]
+      cell = f"{statistics.fmean(scores):.1f}" if scores else ""
+      if len(scores) > 1:
+        cell += f" ± {statistics.stdev(scores):.1f}"
+      cells.append(cell)
+    lines.append(f"| {method} | {' | '.join(cells)} |")
+  return "\n".join(lines) + "\n"
+
+
+def write(results: Mapping[str, Comparison], folder: pathlib.Path) -> None:
+  """Write the numbers, the tables and the plot."""
+  content: dict[str, dict[str, Any]] = {}
+  for task, one in results.items():
+    content[task] = one._asdict()
+    content[task]["scores"] = [score._asdict() for score in one.scores]
+    content[task]["made_of"] = dict(one.made_of)
+  whole = across(results)
+  text = f"{by_task(results)}\n{comparison_report.as_markdown(whole)}"
+  gate.save(content, folder / RESULTS, text, folder / TABLE)
   comparison_report.draw(whole, folder / FIGURE)
 
 
-def read(folder: pathlib.Path) -> Comparison:
-  """Read what `write` wrote.
+def read(folder: pathlib.Path) -> dict[str, Comparison]:
+  """Read what `write` wrote; nothing, where it never did.
 
   Args:
     folder: of the experiment.
 
   Returns:
-    The comparison of all methods.
+    Task -> comparison of all methods on it.
   """
-  content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-  content["scores"] = tuple(Score(**score) for score in content["scores"])
-  return Comparison(**content)
+  path = folder / RESULTS
+  if not path.is_file():
+    return {}
+  content = json.loads(path.read_text(encoding="utf-8"))
+  for one in content.values():
+    one["scores"] = tuple(Score(**score) for score in one["scores"])
+  return {task: Comparison(**one) for task, one in content.items()}
 
 
 if __name__ == "__main__":

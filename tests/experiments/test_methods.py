@@ -145,7 +145,7 @@ def test_results_are_those_of_every_method(tmp_path, same_picture):
       assert min(scores) == found["worst"][task], name
   assert len(results) == 24
   assert sum(found["recovers_all"] for found in results.values()) == 17
-  assert "Seventeen of twenty-four recover all four" in readme
+  assert "Seventeen of twenty-four recover all four skills" in readme
   for name in rates.RATES:
     assert max(results[name]["scores"]["skill_first"]) < gate.ENOUGH, name
 

@@ -13,6 +13,7 @@ import pytest
 
 from experiments import transfer
 from experiments.methods import real
+from experiments.methods import run as gate
 from experiments.section7_interpretability import run as section7
 from experiments.superglue import run as superglue
 from experiments.table1_domain_shift import run as table1
@@ -180,10 +181,10 @@ def test_metrics_are_grouped_by_task():
   }
 
 
-def compared(title, value, more=()):
-  scores = [Score(PLAIN, "t", None, 25.0), Score("random x", "t", 0, 24.0)]
-  scores += [Score(title, "t", seed, value + seed) for seed in (0, 1)]
-  scores += [Score(m, "t", 0, 90.0) for m in more]
+def compared(title, value, more=(), task="t"):
+  scores = [Score(PLAIN, task, None, 25.0), Score("random x", task, 0, 24.0)]
+  scores += [Score(title, task, seed, value + seed) for seed in (0, 1)]
+  scores += [Score(m, task, 0, 90.0) for m in more]
   trained = {title: 100, **dict.fromkeys(more, 1_000)}
   steps = dict.fromkeys(trained, 7)
   return Comparison(tuple(scores), {}, steps, 1_000, trained, True)
@@ -201,11 +202,34 @@ def test_comparisons_of_single_methods_become_one(tmp_path):
   )
   assert whole.mean("prompt_sees_earlier") == 50.5
   assert whole.trained["model tuning"] == 1_000
-  real.write(whole, tmp_path)
-  assert real.read(tmp_path) == whole
+  real.write({"ag_news": whole}, tmp_path)
+  assert real.read(tmp_path) == {"ag_news": whole}
   table = comparison_report.as_markdown(whole)
-  assert (tmp_path / real.TABLE).read_text() == table
+  assert (tmp_path / real.TABLE).read_text().endswith(table)
   assert (tmp_path / real.FIGURE).read_bytes()[:4] == PNG
+
+
+def test_methods_on_several_tasks_are_compared_where_all_have_scores():
+  found = {
+    "ag_news": real.together(
+      {"prompt": compared("prompt tuning", 40.0), "lora": compared("LoRA", 1.0)}
+    ),
+    "sst2": real.together(
+      {"prompt": compared("prompt tuning", 60.0, task="u")}
+    ),
+  }
+  whole = real.across(found)
+  assert whole.tasks == ("t", "u")
+  assert whole.methods == (PLAIN, "prompt")
+  assert whole.by_seed("prompt") == [50.0, 51.0]
+  assert dict(whole.trained) == {"prompt": 100}
+  assert real.by_task(found).splitlines() == [
+    "| method | AG News | SST-2 |",
+    "|---|---:|---:|",
+    "| frozen model | 25.0 | 25.0 |",
+    "| prompt | 40.5 ± 0.7 | 60.5 ± 0.7 |",
+    "| lora | 1.5 ± 0.7 |  |",
+  ]
 
 
 def test_the_real_tasks_again_from_their_results(tmp_path, same_picture):
@@ -220,18 +244,23 @@ def test_a_real_method_of_its_own_joins_those_that_are_there(
 ):
   titles = {"prompt": ("prompt tuning", 40.0, ["model tuning"])}
   titles |= {"lora": ("LoRA", 60.0), "warp": ("WARP", 80.0)}
-  monkeypatch.setattr(real, "run", lambda given, name: compared(*titles[name]))
+  monkeypatch.setattr(
+    real, "run", lambda given, task, name: compared(*titles[name], task=task)
+  )
   asked = ["--output_dir", str(tmp_path), "--method"]
-  assert not real.main([*asked, "warp"])
+  assert not real.main([*asked, "warp", "--task", "sst2"])
   assert not real.main([*asked, "prompt", "lora"])
   titles["prompt"] = ("prompt tuning", 50.0, ["model tuning"])
-  assert not real.main([*asked, "prompt"])
-  by_first_pieces = compared("WARP", 80.0)
+  assert not real.main([*asked, "prompt", "--task", "sst2"])
+  by_first_pieces = compared("WARP", 80.0, task="sst2")
   plain = by_first_pieces.scores[0]._replace(score=99.0)
   scores = (plain, *by_first_pieces.scores[1:])
   new = real.together({"warp": by_first_pieces._replace(scores=scores)})
-  real.write(real.merged(real.read(tmp_path), new), tmp_path)
-  whole = real.read(tmp_path)
+  found = real.read(tmp_path)
+  assert set(found) == set(real.TASKS)
+  assert found["ag_news"].methods == (PLAIN, "prompt", "model tuning", "lora")
+  assert found["ag_news"].mean("prompt") == 40.5
+  whole = real.merged(found["sst2"], new)
   assert whole.methods == (PLAIN, "prompt", "model tuning", "lora", "warp")
   assert list(map(whole.mean, whole.methods)) == [25.0, 50.5, 90.0, 60.5, 80.5]
   assert list(whole.steps) == ["prompt", "model tuning", "lora", "warp"]
@@ -240,15 +269,21 @@ def test_a_real_method_of_its_own_joins_those_that_are_there(
     real.merged(whole, real.together({"lora": other}))
 
 
-def test_methods_on_real_tasks_say_whether_they_were_run():
+def test_every_method_on_every_real_task_is_on_the_page():
+  results = real.read(real.HERE)
+  assert list(results) == list(real.TASKS)
+  for task, found in results.items():
+    assert found.frozen, task
+    expected = {PLAIN, "model tuning", *gate.METHODS}
+    assert set(found.methods) == expected, task
+    seeds = {
+      name: len(found.by_seed(name)) for name in found.methods if name != PLAIN
+    }
+    assert set(seeds.values()) == {3}, (task, seeds)
   readme = (real.HERE / "README.md").read_text()
-  done = (real.HERE / real.RESULTS).is_file()
-  assert ("Not run yet" in readme) == (not done)
-  if done:
-    table = comparison_report.as_markdown(real.read(real.HERE))
-    assert table == (real.HERE / real.TABLE).read_text()
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert all(line in readme for line in lines)
+  table = (real.HERE / real.TABLE).read_text()
+  lines = [line for line in table.splitlines() if line.startswith("|")]
+  assert all(line in readme for line in lines)
 
 
 def test_the_ladder_s_page_has_the_optimizers_that_were_tried():
