@@ -191,7 +191,7 @@ def main() -> None:
   }
   found["cells"] = len(turns)
   found["train_commands_s"] = round(sum(turns.values()), 1)
-  found["ratio"] = round(together / sum(turns.values()), 3)
+  found["ratio"] = round(found["sweep_s"] / found["train_commands_s"], 3)
   found["largest_difference"] = largest_difference(out / "swept", out / "turns")
   print(json.dumps(found, indent=2))
 
