@@ -3,9 +3,9 @@
   python -m experiments.figure1_scale.longer --rung tall_3=embedded:tall_3 ...
 
 Trains the prompts and the models of a point again, with its learning rates and
-one of its seeds, for up to twice the steps. Writes `longer.json` and
-`longer.md`, beside what they have of other points. What is done already, is not
-done again.
+one of its seeds, for up to twice the steps that they took. Writes `longer.json`
+and `longer.md`, beside what they have of other points. What is done already, is
+not done again.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def row(
 def table(found: Sequence[Row]) -> str:
   """Format steps and scores, and the gaps, as Markdown."""
   heads = ["tasks", "rung", *METHODS, f"{METHODS[1]} - {METHODS[0]}"]
-  lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+  lines = [heads]
   for one in found:
     for k in (0, 1):
       values = [one["methods"][method] for method in METHODS]
@@ -101,9 +101,8 @@ def table(found: Sequence[Row]) -> str:
         for value in values
       ]
       gap = values[1]["scores"][k] - values[0]["scores"][k]
-      cells = [one["group"], one["rung"], *cells, f"{gap:.1f}"]
-      lines.append(f"| {' | '.join(cells)} |")
-  return "\n".join(lines) + "\n"
+      lines.append([one["group"], one["rung"], *cells, f"{gap:.1f}"])
+  return figure1.markdown(lines)
 
 
 CHECK = Check("longer", __doc__, rows, table)

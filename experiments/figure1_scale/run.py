@@ -551,7 +551,7 @@ def table(points: Sequence[Point]) -> str:
   for point in points:
     parameters = f"{point.parameters:,}"
     rows.append([point.group, point.rung, parameters, *_cells(point)])
-  return _markdown(rows)
+  return markdown(rows)
 
 
 def task_table(points: Sequence[Point]) -> str:
@@ -563,7 +563,7 @@ def task_table(points: Sequence[Point]) -> str:
       name = task.removeprefix("skill_").removeprefix("figure1_")
       cells = [point.group, name, point.rung, *_cells(point, task)]
       rungs.setdefault((point.group, task), []).append(cells)
-  return _markdown([*rows, *(row for own in rungs.values() for row in own)])
+  return markdown([*rows, *(row for own in rungs.values() for row in own)])
 
 
 def gap(point: Point, method: str) -> tuple[float, float]:
@@ -601,7 +601,7 @@ def gap_table(points: Sequence[Point]) -> str:
     )
     share = f"{(prompts - frozen) / (models - frozen):.0%}"
     rows.append([point.group, point.rung, *cells, share])
-  return _markdown(rows)
+  return markdown(rows)
 
 
 def _cells(point: Point, task: str | None = None) -> list[str]:
@@ -627,10 +627,11 @@ def search_table(points: Sequence[Point]) -> str:
       steps = f"{point.steps[method]:,}"
       cells = [point.group, point.rung, method, tried]
       rows.append([*cells, str(point.rates[method]), steps])
-  return _markdown(rows)
+  return markdown(rows)
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+  """Format rows of cells, the first of which are heads, as Markdown."""
   lines = ["| " + " | ".join(cells) + " |" for cells in rows]
   lines.insert(1, "|---" * len(rows[0]) + "|")
   return "\n".join(lines) + "\n"

@@ -71,13 +71,11 @@ def tried(rates: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
 
 def table(found: Sequence[Row]) -> str:
   """Format the scores of both rates as Markdown."""
-  lines = ["| tasks | rung | method | chosen: score | above: score |"]
-  lines.append("|---" * 5 + "|")
+  lines = [["tasks", "rung", "method", "chosen: score", "above: score"]]
   for row in found:
     cells = [f"{rate}: {score:.1f}" for rate, score in row["scores"].items()]
-    names = [row["group"], row["rung"], row["method"]]
-    lines.append(f"| {' | '.join([*names, *cells])} |")
-  return "\n".join(lines) + "\n"
+    lines.append([row["group"], row["rung"], row["method"], *cells])
+  return figure1.markdown(lines)
 
 
 CHECK = Check("wider", __doc__, rows, table)

@@ -43,8 +43,7 @@ def insist_positive(setting: str, value: Any) -> None:
   Raises:
     ValueError: the value is not such a number.
   """
-  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  if not is_number or not 0 < value < math.inf:
+  if not (_is_number(value) and 0 < value < math.inf):
     raise ValueError(
       f"{setting} is {value!r}; expected a finite number above 0."
     )
@@ -60,8 +59,11 @@ def insist_rate(setting: str, value: Any) -> None:
   Raises:
     ValueError: the value is not such a number.
   """
-  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  if not is_number or not 0 <= value < 1:
+  if not (_is_number(value) and 0 <= value < 1):
     raise ValueError(
       f"{setting} is {value!r}; expected a number from 0 to below 1."
     )
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)

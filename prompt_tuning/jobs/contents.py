@@ -20,9 +20,13 @@ BUNDLE, EXPORT, RUN = "bundle", "export", "run"
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-  """Return the kind of content at a path, without checking that it is whole."""
+  """Return the kind of content at a path, without checking that it is whole.
+
+  Raises:
+    ValueError: it names a prompt of the package, which has none of that name.
+  """
   if embedded.is_prompt(path):
-    embedded.prompt(path)  # an unknown name is an error
+    embedded.prompt(path)
     return EXPORT
   folder = files.path(path)
   if bundle.looks_like_one(folder):
